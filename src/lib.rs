@@ -1,0 +1,8 @@
+//! Policy: the hypervisor. No `unsafe` here; the machine is reached through `armv7`.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod error;
+pub mod sync;
