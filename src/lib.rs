@@ -5,4 +5,5 @@
 extern crate alloc;
 
 pub mod error;
+pub mod id;
 pub mod sync;

@@ -7,3 +7,6 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod frame;
+#[cfg(not(target_arch = "arm"))]
+pub mod host;
