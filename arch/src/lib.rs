@@ -7,6 +7,8 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod cpu;
 pub mod frame;
 #[cfg(not(target_arch = "arm"))]
 pub mod host;
+pub mod syndrome;
