@@ -12,20 +12,20 @@
 //   r10 CPSR at entry
 
     .syntax unified
-    .arch armv7ve
+    .arch armv7-a
     .arch_extension virt
     .arm
 
-    // Page-table descriptors, long format, for PL2 stage 1 (DDI 0406C.d B3.6): attribute index 3 (normal write-back),
+    // Page-table descriptors, long format, for PL2 stage 1 (DDI 0406C.d B3.6): attribute index 2 (normal write-back),
     // inner shareable, access flag set, AP[1] RES1. XN is bit 54: bit 22 of the high word.
     .equ DESC_TABLE,     0x003
-    .equ DESC_BLOCK_RX,  0x7cd
-    .equ DESC_PAGE_RX,   0x7cf
-    .equ DESC_PAGE_RO,   0x7cf
-    .equ DESC_PAGE_RW,   0x74f
+    .equ DESC_BLOCK_RX,  0x7c9
+    .equ DESC_PAGE_RX,   0x7cb
+    .equ DESC_PAGE_RO,   0x7cb
+    .equ DESC_PAGE_RW,   0x74b
     .equ DESC_XN_HIGH,   0x00400000
 
-    .equ MAIR0_VALUE,    0xff440400     // 0: strongly ordered, 1: device, 2: normal non-cacheable, 3: normal write-back
+    .equ MAIR0_VALUE,    0x00ff4404     // arch/src/lpae.rs: 0 device, 1 normal non-cacheable, 2 normal write-back
     .equ TCR_VALUE,      0x80803500     // 32-bit input, inner shareable write-back walks
     .equ HSCTLR_VALUE,   0x30cd187d     // RES1, I, C, M, WXN
     .equ SCTLR_MMU,      0x00001005     // I, C, M

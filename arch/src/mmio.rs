@@ -35,6 +35,7 @@ impl Window {
     /// # Safety
     /// `base..base + len` must be mapped as device memory for the life of the system, and hold registers whose access
     /// cannot break memory safety (no DMA engine pointed at the hypervisor).
+    #[cfg(target_arch = "arm")]
     pub(crate) const unsafe fn new(base: usize, len: usize) -> Self {
         Self { base, len }
     }
@@ -42,11 +43,6 @@ impl Window {
     #[inline]
     fn holds(&self, offset: usize, size: usize) -> bool {
         offset % size == 0 && offset < self.len && size <= self.len - offset
-    }
-
-    /// Address of the window in the hypervisor's space.
-    pub(crate) fn base(&self) -> usize {
-        self.base
     }
 
     access!(read8, write8, u8);
@@ -78,3 +74,9 @@ impl Window {
         Block(unsafe { &*(self.base as *const T) })
     }
 }
+
+// SAFETY: each access is one volatile load or store of a device register, which the bus serializes; what a sequence of
+// accesses means is the driver's to protect.
+unsafe impl<T> Sync for Block<T> {}
+// SAFETY: as above; the block belongs to no CPU.
+unsafe impl<T> Send for Block<T> {}

@@ -80,6 +80,7 @@ pub fn virtual_timer_asserted() -> bool {
     cp15::CntvCtl::read() & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
 }
 
+#[cfg(target_arch = "arm")]
 /// Sets up this CPU's timers: PL1 may read the physical counter but not touch the physical timer (CNTHCTL).
 pub(crate) fn init_cpu() {
     const PL1PCTEN: u32 = 1;

@@ -4,7 +4,9 @@
 //! invalidate is issued and has finished on every CPU (`dsb ish`), and this CPU has resynchronized (`isb`).
 
 use crate::barrier::{dsb_ish, dsb_ishst, isb};
-use crate::cp15::{Tlbiallhis, Tlbiallis, Tlbiallnsnhis, Tlbimvahis, Vttbr};
+#[cfg(target_arch = "arm")]
+use crate::cp15::{Tlbiallhis, Tlbimvahis};
+use crate::cp15::{Tlbiallis, Tlbiallnsnhis, Vttbr};
 
 /// Drops every CPU's stage-1 and stage-2 translations of the VMID in `vttbr`.
 ///
@@ -37,6 +39,7 @@ pub fn flush_all_guests() {
     isb();
 }
 
+#[cfg(target_arch = "arm")]
 /// Drops the hypervisor's own translation of the page at `va` on every CPU.
 pub(crate) fn flush_hyp_page(va: usize) {
     dsb_ishst();
@@ -46,6 +49,7 @@ pub(crate) fn flush_hyp_page(va: usize) {
     isb();
 }
 
+#[cfg(target_arch = "arm")]
 /// Drops all of the hypervisor's own translations on every CPU.
 pub(crate) fn flush_hyp() {
     dsb_ishst();

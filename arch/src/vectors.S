@@ -7,7 +7,7 @@
 // GuestContext (arch/src/guest.rs) begins: r0-r12, lr_usr, pc, cpsr, hypervisor's sp.
 
     .syntax unified
-    .arch armv7ve
+    .arch armv7-a
     .arch_extension virt
     .arm
 
