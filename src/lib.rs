@@ -6,4 +6,6 @@ extern crate alloc;
 
 pub mod error;
 pub mod id;
+pub mod pqueue;
 pub mod sync;
+pub mod time;
