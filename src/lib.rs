@@ -7,4 +7,5 @@ extern crate alloc;
 pub mod cmdline;
 pub mod error;
 pub mod id;
+pub mod platform;
 pub mod sync;
