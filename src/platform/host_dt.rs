@@ -151,3 +151,6 @@ fn private_interrupts(tree: &Tree<'_>, gic: Option<&Node<'_>>) -> u16 {
             .unwrap_or(0)
     })
 }
+
+#[cfg(test)]
+mod tests;
