@@ -4,8 +4,10 @@
 
 extern crate alloc;
 
+pub mod cmdline;
 pub mod error;
 pub mod id;
 pub mod pqueue;
+pub mod platform;
 pub mod sync;
 pub mod time;
