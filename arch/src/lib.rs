@@ -10,3 +10,5 @@ pub mod addr;
 pub mod frame;
 #[cfg(not(target_arch = "arm"))]
 pub mod host;
+pub mod lpae;
+pub mod table;
