@@ -127,10 +127,8 @@ impl Attributes {
             HypMemory::WriteBack => Shareability::Inner,
             _ => Shareability::Outer,
         };
-        let mut bits = AP1_RES1
-            | ACCESS_FLAG
-            | ((memory as u64) << 2)
-            | ((shareability as u64) << SH_SHIFT);
+        let mut bits =
+            AP1_RES1 | ACCESS_FLAG | ((memory as u64) << 2) | ((shareability as u64) << SH_SHIFT);
         if !access.write {
             bits |= AP2_READ_ONLY;
         }
