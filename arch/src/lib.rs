@@ -28,5 +28,6 @@ pub mod mmio;
 pub mod smc;
 pub mod smp;
 pub mod syndrome;
+pub mod table;
 pub mod timer;
 pub mod tlb;
