@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod abi;
 pub mod error;
 pub mod id;
 pub mod sync;
