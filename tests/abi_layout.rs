@@ -1,8 +1,8 @@
 //! Lets an ARM C compiler compare `src/abi` with Debian's Xen headers (package libxen-dev).
 //!
 //! Every structure, field and number of ours becomes a `_Static_assert`; nothing is run. The headers are found in
-//! `KRYPTON_XEN_HEADERS` (the folder that holds `xen/xen.h`), or below `xen-headers` in the cache folder
-//! (`KRYPTON_CACHE`, else `krypton` in `XDG_CACHE_HOME` or `~/.cache`). The compiler is `KRYPTON_ARM_CC` or
+//! `KRYPTON_XEN_HEADERS` (the folder that holds `xen/xen.h`), or where the set-up script unpacks Debian's packages:
+//! `debian/root` in the cache folder (`KRYPTON_CACHE`, else `krypton` in `XDG_CACHE_HOME` or `~/.cache`). The compiler is `KRYPTON_ARM_CC` or
 //! `arm-linux-gnueabihf-gcc`; without it the test says so and passes.
 
 use std::fmt::Write as _;
@@ -161,10 +161,7 @@ impl Compiler {
 fn headers() -> Option<PathBuf> {
     let roots = match env::var_os("KRYPTON_XEN_HEADERS") {
         Some(folder) => vec![PathBuf::from(folder)],
-        None => {
-            let cached = cache()?.join("xen-headers");
-            vec![cached.join("usr/include"), cached]
-        }
+        None => vec![cache()?.join("debian/root/usr/include")],
     };
     roots
         .into_iter()
