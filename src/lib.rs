@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod cmdline;
+pub mod abi;
 pub mod error;
 pub mod id;
 pub mod pqueue;
