@@ -7,5 +7,6 @@ extern crate alloc;
 pub mod error;
 pub mod id;
 pub mod pqueue;
+pub mod sched;
 pub mod sync;
 pub mod time;
