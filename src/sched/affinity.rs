@@ -1,11 +1,12 @@
 //! Where units go: placement on wake-up, moving waiting units between CPUs, affinity and online CPUs.
 //!
 //! Every CPU has a clock, the lowest virtual time that competes there. Virtual times of two CPUs compare through each
-//! CPU's `offset`. Clocks drift apart when units may not move (pinning) or one unit outweighs all others; a clock that
-//! lags more than [`Rules::spread`](super::fair::Rules) behind the fastest is lifted by raising its offset, which
-//! changes nothing on its own CPU and forgets old grievances between CPUs. So a unit that moves competes at once.
+//! CPU's `offset`, so that CPUs between which units may move advance alike: that is what makes shares hold over several
+//! CPUs. Where units may not move (pinning), or one outweighs all others, clocks drift apart without meaning anything.
+//! Hence a difference over a limit is forgotten when it is about to matter: the clock behind is lifted by its offset,
+//! which changes nothing among the units of its own CPU.
 
-use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
+use armv7::cpu::{CpuId, CpuSet};
 
 use crate::time::Ticks;
 
@@ -41,7 +42,8 @@ impl Scheduler {
                 self.idle.insert(cpu);
             }
         }
-        let mut kick = CpuSet::EMPTY;
+        // New CPUs look for work.
+        let mut kick = self.idle;
         let mut next = 0;
         while let Some(id) = self.units.id_from(next) {
             kick = self.obey_affinity(id, now).into_iter().fold(kick, CpuSet::with);
@@ -88,43 +90,40 @@ impl Scheduler {
         let target = match idle_choice {
             Some(set) if set.contains(home) => home,
             Some(set) => set.first()?,
-            None => self.least_claim(preferred, home, now)?,
+            None => self.least_claim(id, now)?,
         };
         self.join(id, target, now)
     }
 
-    /// The CPU of `among` whose units have had most of their share, `home` unless another is well ahead.
-    fn least_claim(&mut self, among: CpuSet, home: CpuId, now: Ticks) -> Option<CpuId> {
-        let mut best = among.first()?;
-        let mut best_standing = self.standing(best, now);
-        for cpu in among.without(best) {
-            let standing = self.standing(cpu, now);
-            let lead = standing.lead(best_standing);
-            if lead > 0 || lead == 0 && self.queue_len(cpu) < self.queue_len(best) {
-                (best, best_standing) = (cpu, standing);
-            }
-        }
-        if among.contains(home) && self.queue_len(home) <= self.queue_len(best) {
-            let lead = best_standing.lead(self.standing(home, now));
-            if lead <= self.rules.migration {
-                return Some(home);
+    /// The preferred CPU whose units have had most of their share, the last one unless another is well ahead.
+    fn least_claim(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+        let unit = self.units.get(id)?;
+        let (home, preferred, weight) = (unit.cpu, unit.preferred, unit.weight);
+        let start = if preferred.contains(home) { home } else { preferred.first()? };
+        let mut best = start;
+        let mut most = weight.migration;
+        for cpu in preferred.without(start) {
+            let lead = self.lead_over(cpu, start, None, weight.lag_limit, now);
+            let shorter = self.queue_len(cpu) < self.queue_len(start);
+            // Without a difference yet, as right after boot, the shorter queue is better.
+            let lead = if shorter { lead.max(weight.migration + 1) } else { lead };
+            if lead > most {
+                (best, most) = (cpu, lead);
             }
         }
         Some(best)
     }
 
-    /// Queues a unit on `cpu`. Returns the CPU when it must pick now rather than at the end of the current turn.
+    /// Queues a unit that slept on `cpu`. Returns the CPU when it must pick now rather than at the end of the turn.
     fn join(&mut self, id: UnitId, cpu: CpuId, now: Ticks) -> Option<CpuId> {
-        self.standing(cpu, now);
         self.relocate(id, cpu, now);
         self.enqueue_woken(id, cpu);
-        let here = &self.cpus[cpu.index()];
         let unit = self.units.get(id)?;
         let ahead = match self.current_virtual(cpu, now) {
             Some(current) => current.lead(unit.virtual_time) > 0,
             None => true,
         };
-        (ahead || !here.ticking).then_some(cpu)
+        (ahead || !self.cpus[cpu.index()].ticking).then_some(cpu)
     }
 
     /// Queues a unit that slept, on a CPU whose frame its virtual time is in. Sleep earns credit, up to a limit.
@@ -140,53 +139,55 @@ impl Scheduler {
 
     /// Moves at most one waiting unit of `from` to a CPU that is idle or well ahead. Returns the CPU that must pick.
     pub(super) fn push(&mut self, from: CpuId, now: Ticks) -> CpuSet {
-        let others = self.online.without(from);
-        let mut standings = [None; MAX_CPUS];
-        let here = self.standing_clock(from, now);
-        for cpu in others {
-            standings[cpu.index()] = Some(self.standing(cpu, now));
-        }
-        let mut found = None;
-        for (id, virtual_time) in self.cpus[from.index()].queue.iter().take(LOOK_AHEAD) {
-            let Some(unit) = self.units.get(UnitId(id)).filter(|unit| !unit.loaded) else { continue };
-            let (allowed, preferred) = (unit.allowed.and(others), unit.preferred.and(others));
-            let idle = [self.idle.and(preferred), self.idle.and(allowed)];
+        for at in 0..LOOK_AHEAD {
+            let Some((id, virtual_time)) = self.cpus[from.index()].queue.nth(at) else { break };
+            let id = UnitId(id);
+            let Some(unit) = self.units.get(id).filter(|unit| !unit.loaded) else { continue };
+            let (weight, preferred) = (unit.weight, unit.preferred.without(from));
+            let idle = [self.idle.and(preferred), self.idle.and(unit.allowed).without(from)];
             if let Some(cpu) = idle.into_iter().find_map(CpuSet::first) {
-                found = Some((UnitId(id), cpu));
-                break;
+                self.dequeue(id, from);
+                self.relocate(id, cpu, now);
+                self.enqueue(id, cpu);
+                return CpuSet::of(cpu);
             }
             // Only idle CPUs take units that should be elsewhere.
-            let ahead = |cpu: CpuId| {
-                let standing: Virtual = standings[cpu.index()]?;
-                Some((standing.lead(virtual_time.plus(here)), cpu))
-            };
-            if let Some((lead, cpu)) = preferred.iter().filter_map(ahead).max_by_key(|&(lead, _)| lead)
-                && lead > self.rules.migration
-            {
-                found = Some((UnitId(id), cpu));
-                break;
+            let mut best = None;
+            let mut most = weight.migration;
+            for cpu in preferred {
+                let lead = self.lead_over(cpu, from, Some(virtual_time), weight.lag_limit, now);
+                if lead > most {
+                    (best, most) = (Some(cpu), lead);
+                }
+            }
+            if let Some(cpu) = best {
+                self.dequeue(id, from);
+                let shift = self.cpus[from.index()].offset.wrapping_sub(self.cpus[cpu.index()].offset);
+                if let Some(unit) = self.units.get_mut(id) {
+                    unit.virtual_time = virtual_time.plus(shift);
+                    // Otherwise two CPUs that honour their rate limits would push it to and fro.
+                    unit.waking = Waking::WithCredit;
+                }
+                self.enqueue(id, cpu);
+                return CpuSet::of(cpu);
             }
         }
-        let Some((id, cpu)) = found else { return CpuSet::EMPTY };
-        self.dequeue(id, from);
-        self.relocate(id, cpu, now);
-        self.enqueue(id, cpu);
-        CpuSet::of(cpu)
+        CpuSet::EMPTY
     }
 
-    /// Takes the waiting unit with most claim from other CPUs' queues, for a CPU without anything to do. The unit is in
-    /// no queue then.
+    /// Takes a waiting unit from another CPU's queue, for a CPU without anything to do: the one with most claim where
+    /// most units wait. The unit is in no queue then.
     pub(super) fn steal(&mut self, cpu: CpuId, now: Ticks) -> Option<UnitId> {
-        let mut best: Option<(Virtual, UnitId, CpuId)> = None;
+        let mut best: Option<(usize, UnitId, CpuId)> = None;
         for from in self.waiting.without(cpu) {
-            let offset = self.standing_clock(from, now);
-            for (id, virtual_time) in self.cpus[from.index()].queue.iter().take(LOOK_AHEAD) {
-                let may_come = |id| self.units.get(id).is_some_and(|unit| !unit.loaded && unit.allowed.contains(cpu));
-                let claim = virtual_time.plus(offset);
-                let better = best.is_none_or(|(least, ..)| claim.lead(least) < 0);
-                if better && may_come(UnitId(id)) {
-                    best = Some((claim, UnitId(id), from));
-                }
+            let queue = &self.cpus[from.index()].queue;
+            if best.is_some_and(|(most, ..)| queue.len() <= most) {
+                continue;
+            }
+            let may_come = |id| self.units.get(id).is_some_and(|unit| !unit.loaded && unit.allowed.contains(cpu));
+            let candidates = queue.iter().take(LOOK_AHEAD).map(|(id, _)| UnitId(id));
+            if let Some(id) = candidates.into_iter().find(|&id| may_come(id)) {
+                best = Some((queue.len(), id, from));
             }
         }
         let (_, id, from) = best?;
@@ -237,8 +238,7 @@ impl Scheduler {
         Some(unit.virtual_time.plus(unit.weight.charge(now.since(here.charged).0)))
     }
 
-    /// Brings the clock of `cpu` up to date, lifts it when it lags too far, and returns it as other CPUs see it: where
-    /// the unit with most claim there stands.
+    /// Brings the clock of `cpu` up to date, and returns where its unit with most claim stands.
     fn standing(&mut self, cpu: CpuId, now: Ticks) -> Virtual {
         let current = self.current_virtual(cpu, now);
         let here = &mut self.cpus[cpu.index()];
@@ -250,29 +250,42 @@ impl Scheduler {
             (None, None) => here.clock,
         };
         here.clock = here.clock.max(lowest);
-        let lag = self.fastest.lead(here.clock.plus(here.offset));
-        if lag > self.rules.spread {
-            here.offset = here.offset.wrapping_add((lag - self.rules.spread).unsigned_abs());
-        }
-        let global = here.clock.plus(here.offset);
-        self.fastest = self.fastest.max(global);
-        lowest.plus(here.offset)
+        lowest
     }
 
-    /// The offset of `cpu` after bringing its clock up to date.
-    fn standing_clock(&mut self, cpu: CpuId, now: Ticks) -> u64 {
-        self.standing(cpu, now);
-        self.cpus[cpu.index()].offset
+    /// How far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag over
+    /// `limit` is forgotten: the CPU behind is lifted. A light unit on `cpu` raises the limit, since each of its turns
+    /// is a leap in virtual time.
+    fn lead_over(&mut self, cpu: CpuId, other: CpuId, virtual_time: Option<Virtual>, limit: i64, now: Ticks) -> i64 {
+        let current = self.cpus[cpu.index()].current.and_then(|id| self.units.get(id));
+        let limit = current.map_or(limit, |unit| limit.max(unit.weight.lag_limit));
+        let ahead = self.standing(cpu, now).plus(self.cpus[cpu.index()].offset);
+        let there = self.standing(other, now);
+        let behind = virtual_time.unwrap_or(there).plus(self.cpus[other.index()].offset);
+        let lead = ahead.lead(behind);
+        let excess = lead.unsigned_abs().saturating_sub(limit.unsigned_abs());
+        let lifted = if lead > 0 { other } else { cpu };
+        let offset = &mut self.cpus[lifted.index()].offset;
+        *offset = offset.wrapping_add(excess);
+        lead.clamp(-limit, limit)
     }
 
-    /// Translates the virtual time of a unit that is in no queue to the frame of `to`.
+    /// Translates the virtual time of a unit that is in no queue to the frame of `to`: it keeps its distance from the
+    /// clock. An idle `to` takes over the clock it comes from, for its own stood still.
     fn relocate(&mut self, id: UnitId, to: CpuId, now: Ticks) {
         let Some(from) = self.cpu_of(id).filter(|&from| from != to) else { return };
-        let from_offset = self.standing_clock(from, now);
-        let to_offset = self.standing_clock(to, now);
-        let Some(unit) = self.units.get_mut(id) else { return };
-        let floor = self.cpus[to.index()].clock.minus(self.rules.spread.unsigned_abs());
-        unit.virtual_time = unit.virtual_time.plus(from_offset.wrapping_sub(to_offset)).max(floor);
-        unit.cpu = to;
+        self.standing(from, now);
+        self.standing(to, now);
+        let source = &self.cpus[from.index()];
+        let (from_clock, from_global) = (source.clock, source.clock.plus(source.offset));
+        let target = &mut self.cpus[to.index()];
+        if target.current.is_none() && target.queue.is_empty() {
+            target.offset = from_global.minus(target.clock.0).0;
+        }
+        let shift = target.clock.minus(from_clock.0);
+        if let Some(unit) = self.units.get_mut(id) {
+            unit.virtual_time = unit.virtual_time.plus(shift.0);
+            unit.cpu = to;
+        }
     }
 }

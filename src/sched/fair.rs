@@ -72,6 +72,10 @@ pub(super) struct Weight {
     inverse: u32,
     /// Ticks of a turn while others wait.
     pub slice: u64,
+    /// Virtual time by which a waiting unit must be behind another CPU's units to move there.
+    pub migration: i64,
+    /// Most that one CPU's clock may count as behind another's when a unit moves between them.
+    pub lag_limit: i64,
 }
 
 impl Weight {
@@ -79,11 +83,16 @@ impl Weight {
     pub fn new(weight: u16, rules: &Rules) -> Self {
         let weight = weight.max(1);
         let scaled = rules.slice * u64::from(weight.min(DEFAULT_WEIGHT)) / u64::from(DEFAULT_WEIGHT);
-        Self {
+        let mut new = Self {
             weight,
             inverse: INVERSE_ONE / u32::from(weight),
             slice: scaled.max(rules.min_slice),
-        }
+            migration: 0,
+            lag_limit: 0,
+        };
+        new.migration = new.charge(2 * rules.slice) as i64;
+        new.lag_limit = new.charge(8 * rules.slice) as i64;
+        new
     }
 
     /// Virtual time that `span` ticks of running cost: one 32-bit multiplication. A span over 2^32 ticks (a minute at
@@ -106,10 +115,6 @@ pub(super) struct Rules {
     pub margin: i64,
     /// Credit that a sleeper keeps at most.
     pub sleeper_credit: u64,
-    /// How much a CPU's clock may lag behind the fastest.
-    pub spread: i64,
-    /// Lead of another CPU at which a waiting unit moves there.
-    pub migration: i64,
     cap_period: u64,
     cap_grain: u64,
 }
@@ -127,8 +132,6 @@ impl Rules {
             ratelimit: ticks(DEFAULT_RATELIMIT_US),
             margin: virtual_time(MIN_SLICE_US) as i64,
             sleeper_credit: virtual_time(SLICE_US),
-            spread: virtual_time(8 * SLICE_US) as i64,
-            migration: virtual_time(2 * SLICE_US) as i64,
             cap_period: ticks(CAP_PERIOD_US),
             cap_grain: ticks(CAP_GRAIN_US),
         }
@@ -171,7 +174,8 @@ pub(super) struct Contender {
 pub(super) enum Waking {
     /// It waited its turn, or used up its share before it slept.
     No,
-    /// It woke up with credit, as a unit does that mostly waits for I/O: it need not wait for the rate limit.
+    /// It woke up with credit, as a unit does that mostly waits for I/O, or came from a CPU where it fell behind: it need
+    /// not wait for the rate limit.
     WithCredit,
 }
 

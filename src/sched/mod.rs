@@ -147,8 +147,6 @@ pub struct Scheduler {
     idle: CpuSet,
     /// CPUs with a non-empty queue.
     waiting: CpuSet,
-    /// The fastest CPU's clock.
-    fastest: Virtual,
     rules: Rules,
 }
 
@@ -161,7 +159,6 @@ impl Scheduler {
             online,
             idle: online,
             waiting: CpuSet::EMPTY,
-            fastest: Virtual(0),
             rules: Rules::new(ticks_per_second),
         }
     }
@@ -270,12 +267,13 @@ impl Scheduler {
     /// Decides what `cpu` does next, and charges the unit that ran there until now.
     pub fn pick(&mut self, cpu: CpuId, now: Ticks) -> Choice {
         let mut kick = CpuSet::EMPTY;
-        let running = self.stop_current(cpu, now);
         if !self.cpus[cpu.index()].parked.is_empty() {
             self.unpark(cpu, now, &mut kick);
         }
+        let running = self.stop_current(cpu, now);
         let (next, mut until) = self.choose(cpu, running, now);
         let next = next.or_else(|| self.steal(cpu, now));
+        let save = self.start(cpu, next, now);
         if self.waiting.contains(cpu) && self.online.len() > 1 {
             kick = kick.or(self.push(cpu, now));
         }
@@ -283,7 +281,6 @@ impl Scheduler {
             // Alone: nothing to decide until something happens.
             until = None;
         }
-        let save = self.start(cpu, next, now);
         if let Some(unit) = next.and_then(|id| self.units.get(id))
             && let Some(budget) = &unit.budget
         {
@@ -339,6 +336,11 @@ impl Scheduler {
         let unit = self.units.get_mut(id)?;
         unit.runtime = unit.runtime.saturating_add(span);
         unit.virtual_time = unit.virtual_time.plus(unit.weight.charge(span));
+        let lowest = match here.queue.first() {
+            Some((_, first)) if first.lead(unit.virtual_time) < 0 => first,
+            _ => unit.virtual_time,
+        };
+        here.clock = here.clock.max(lowest);
         let funded = match &mut unit.budget {
             Some(budget) => budget.charge(span, now, &self.rules),
             None => true,
@@ -416,7 +418,6 @@ impl Scheduler {
         self.idle.remove(cpu);
         here.current = Some(id);
         here.loaded = Some(id);
-        let mut lowest = here.clock;
         if let Some(unit) = self.units.get_mut(id) {
             if unit.state != State::Running {
                 here.turn_began = now;
@@ -424,15 +425,7 @@ impl Scheduler {
             unit.state = State::Running;
             unit.loaded = true;
             unit.waking = Waking::No;
-            lowest = unit.virtual_time;
         }
-        if let Some((_, first)) = here.queue.first()
-            && first.lead(lowest) < 0
-        {
-            lowest = first;
-        }
-        here.clock = here.clock.max(lowest);
-        self.fastest = self.fastest.max(here.clock.plus(here.offset));
         loaded.filter(|&old| old != id)
     }
 
