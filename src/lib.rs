@@ -10,5 +10,6 @@ pub mod error;
 pub mod id;
 pub mod pqueue;
 pub mod platform;
+pub mod sched;
 pub mod sync;
 pub mod time;

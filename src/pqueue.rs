@@ -105,6 +105,12 @@ impl<K: Key> PriorityQueue<K> {
         self.heap.first().map(|entry| (entry.id, entry.key))
     }
 
+    /// The entry at `place` in the order of [`PriorityQueue::iter`].
+    #[inline]
+    pub fn nth(&self, place: usize) -> Option<(u16, K)> {
+        self.heap.get(place).map(|entry| (entry.id, entry.key))
+    }
+
     /// The key `id` is queued under.
     pub fn key_of(&self, id: u16) -> Option<K> {
         let at = *self.place.get(usize::from(id))?;
