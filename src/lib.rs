@@ -6,4 +6,5 @@ extern crate alloc;
 
 pub mod error;
 pub mod id;
+pub mod mem;
 pub mod sync;
