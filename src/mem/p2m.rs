@@ -63,6 +63,8 @@ pub enum P2mError {
     Occupied,
     /// What is mapped there is of a kind that the caller does not accept.
     WrongType,
+    /// The collection of removed entries has no room: settle it first.
+    Full,
 }
 
 impl From<TableError> for P2mError {
@@ -205,7 +207,7 @@ impl<'m> P2m<'m> {
         removed: &mut Removed,
     ) -> Result<(), P2mError> {
         if removed.is_full() {
-            return Err(P2mError::NoMemory);
+            return Err(P2mError::Full);
         }
         let old = self
             .table
@@ -236,6 +238,9 @@ impl<'m> P2m<'m> {
         accept: impl Fn(P2mType) -> bool,
         removed: &mut Removed,
     ) -> Result<u32, P2mError> {
+        if removed.is_full() {
+            return Err(P2mError::Full);
+        }
         let mut wrong = false;
         let progress =
             self.table

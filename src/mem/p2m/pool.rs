@@ -3,8 +3,6 @@
 //! Spare frames are chained through their first word. A frame is zeroed when it leaves the pool for a table; the frames
 //! are the hypervisor's (`Used(Hypervisor)`), so memory scrubs them once they leave the pool for good.
 
-use core::sync::atomic::Ordering;
-
 use armv7::addr::Mfn;
 use armv7::frame;
 use armv7::table::TableFrames;
@@ -130,7 +128,6 @@ impl TableFrames for Space<'_> {
 
     fn flush(&mut self, _first: u32, _frames: u32) {
         // ARMv7 has no invalidation by guest physical address (DDI 0406C.d B3.10.5): the whole VMID goes.
-        core::sync::atomic::fence(Ordering::Release);
         (self.tlb.flush)(self.vttbr);
     }
 }
