@@ -11,5 +11,6 @@ pub mod id;
 pub mod pqueue;
 pub mod platform;
 pub mod sched;
+pub mod mem;
 pub mod sync;
 pub mod time;
