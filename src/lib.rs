@@ -4,6 +4,8 @@
 
 extern crate alloc;
 
+pub mod abi;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod sync;
