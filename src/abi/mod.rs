@@ -2,3 +2,13 @@
 
 pub mod event_channel;
 pub mod shared_info;
+pub mod console;
+pub mod grant_table;
+pub mod handle;
+pub mod hvm;
+pub mod layout;
+pub mod memory;
+pub mod platform;
+pub mod sched;
+pub mod vcpu;
+pub mod version;
