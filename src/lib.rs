@@ -7,6 +7,7 @@ extern crate alloc;
 pub mod cmdline;
 pub mod abi;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod pqueue;
 pub mod platform;
