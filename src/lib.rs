@@ -6,5 +6,6 @@ extern crate alloc;
 
 pub mod abi;
 pub mod error;
+pub mod grant;
 pub mod id;
 pub mod sync;
