@@ -1,6 +1,7 @@
 //! Tests of the grant rules: what they share.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use armv7::addr::{Gfn, Mfn};
@@ -17,6 +18,7 @@ mod copying;
 mod destroying;
 mod mapping;
 mod model;
+mod reference;
 mod rules;
 mod threads;
 
@@ -25,22 +27,34 @@ pub(super) const MAPPER: DomId = DomId(2);
 pub(super) const STRANGER: DomId = DomId(3);
 
 /// A frame of entries in the host's arena.
-pub(super) struct Page(&'static SharedPage);
+pub(super) struct Page(Mfn);
+
+/// Frames of finished tests.
+static FREE: Mutex<Vec<Mfn>> = Mutex::new(Vec::new());
 
 impl PageRef for Page {
     fn page(&self) -> &SharedPage {
-        self.0
+        armv7::frame::page(self.0).unwrap()
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        FREE.lock().unwrap().push(self.0);
     }
 }
 
 /// Takes a zero page that no other test uses, from the arena's end.
 pub(super) fn page() -> Page {
     static TAKEN: AtomicU32 = AtomicU32::new(16);
-    let n = TAKEN.fetch_add(1, Ordering::Relaxed);
-    let mfn = Mfn::new(u64::from(FIRST + FRAMES - 1 - n)).unwrap();
-    let page = armv7::frame::page(mfn).unwrap();
-    page.zero();
-    Page(page)
+    let recycled = FREE.lock().unwrap().pop();
+    let mfn = recycled.unwrap_or_else(|| {
+        let n = TAKEN.fetch_add(1, Ordering::Relaxed);
+        mfn(FIRST + FRAMES - 1 - n)
+    });
+    let page = Page(mfn);
+    page.page().zero();
+    page
 }
 
 pub(super) fn table(frames: u32, max_frames: u32, max_maptrack: u32) -> GrantTable<Page> {
@@ -79,7 +93,8 @@ pub(super) fn flags(table: &GrantTable<Page>, grant_ref: u32) -> u16 {
 }
 
 pub(super) fn shared(table: &GrantTable<Page>, grant_ref: u32) -> &'static SharedPage {
-    table.frame(grant_ref / ENTRIES_PER_FRAME).unwrap().0
+    let page = table.frame(grant_ref / ENTRIES_PER_FRAME).unwrap();
+    armv7::frame::page(page.0).unwrap()
 }
 
 /// A granter's memory: frames by GFN, and the references on frames.
