@@ -8,6 +8,7 @@ pub mod cmdline;
 pub mod abi;
 pub mod error;
 pub mod event;
+pub mod grant;
 pub mod id;
 pub mod pqueue;
 pub mod platform;
