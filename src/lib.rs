@@ -7,3 +7,4 @@ extern crate alloc;
 pub mod error;
 pub mod id;
 pub mod sync;
+pub mod vgic;
