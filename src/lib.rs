@@ -16,3 +16,4 @@ pub mod sched;
 pub mod mem;
 pub mod sync;
 pub mod time;
+pub mod vgic;
