@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod cmdline;
+pub mod dom0;
 pub mod error;
 pub mod id;
 pub mod platform;
