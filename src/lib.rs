@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod cmdline;
 pub mod abi;
+pub mod dom0;
 pub mod error;
 pub mod event;
 pub mod grant;

@@ -277,7 +277,7 @@ fn with_nops(blob: &[u8]) -> Vec<u8> {
     while at < start + size {
         let len = match word(at) {
             1 => 4 + (blob[at + 4..].iter().position(|b| *b == 0).unwrap() + 4) / 4 * 4,
-            3 => 12 + (word(at + 4) + 3) / 4 * 4,
+            3 => 12 + word(at + 4).div_ceil(4) * 4,
             _ => 4,
         };
         out.extend(4u32.to_be_bytes());
