@@ -4,9 +4,11 @@
 
 extern crate alloc;
 
+pub mod emulate;
 pub mod error;
 pub mod id;
 pub mod pqueue;
 pub mod sched;
 pub mod sync;
 pub mod time;
+pub mod trap;

@@ -1,0 +1,3 @@
+//! What happens between a guest's exit and its next entry.
+
+pub mod inject;
