@@ -313,8 +313,7 @@ impl Table {
         mut removed: impl FnMut(u32, Leaf) -> bool,
     ) -> Result<Progress, TableError> {
         let end = self.check(input, count)?;
-        self.split_at(frames, input)?;
-        self.split_at(frames, end)?;
+        self.split_ends(frames, input, end)?;
         let (mut at, mut budget) = (input, budget.max(1));
         let mut retired = Retired::default();
         let mut flush = false;
@@ -387,8 +386,7 @@ impl Table {
             let _ = self.map(frames, input, output, 1, attributes, 1)?;
             return Ok(None);
         };
-        self.split_at(frames, input)?;
-        self.split_at(frames, end)?;
+        self.split_ends(frames, input, end)?;
         let (path, _) = self.walk(frames, input, Level::Three);
         path.at.write(frames, Descriptor::INVALID);
         frames.flush(input, 1);
@@ -396,64 +394,6 @@ impl Table {
             .write(frames, Descriptor::leaf(path.at.level, output, attributes));
         self.note_full(frames, input, path);
         Ok(Some(Leaf { order: 0, ..old }))
-    }
-
-    /// Breaks up blocks until none covers both sides of `boundary`.
-    fn split_at<F: TableFrames>(
-        &mut self,
-        frames: &mut F,
-        boundary: u32,
-    ) -> Result<(), TableError> {
-        if boundary >= self.inputs {
-            return Ok(());
-        }
-        loop {
-            let (path, entry) = self.walk(frames, boundary, Level::Three);
-            let (Entry::Leaf(first, attributes), Some(level)) = (entry, path.at.level.next())
-            else {
-                return Ok(());
-            };
-            if boundary.is_multiple_of(path.at.level.span()) {
-                return Ok(());
-            }
-            let table = frames.alloc().ok_or(TableError::NoTable)?;
-            for index in 0..ENTRIES {
-                let at = u64::from(first.raw()) + ((index as u64) << level.order());
-                let Some(at) = Mfn::new(at) else { break };
-                frames.write(table, index, Descriptor::leaf(level, at, attributes).0);
-            }
-            frames.order_writes();
-            let span = path.at.level.span();
-            path.at.write(frames, Descriptor::INVALID);
-            frames.flush(boundary & !(span - 1), span);
-            let note = TableNote {
-                used: ENTRIES as u16,
-                filled: 0,
-            };
-            path.at.write(frames, Descriptor::table(table, note));
-        }
-    }
-
-    /// Counts that the table of `path` may have become full, and now and then looks whether it could be a block.
-    fn note_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
-        let Some(parent) = path.parent else { return };
-        let Entry::Table(table, note) = parent.read(frames) else {
-            return;
-        };
-        if usize::from(note.used) != ENTRIES {
-            return;
-        }
-        let filled = (note.filled + 1) % MERGE_AFTER;
-        parent.write(
-            frames,
-            Descriptor::table(table, TableNote { filled, ..note }),
-        );
-        if filled == 0
-            && merge(frames, parent, input)
-            && let Some(up) = path.up()
-        {
-            self.note_full(frames, input, up);
-        }
     }
 
     /// Turns the tables around `input` back into blocks where they hold just what the block would.

@@ -427,5 +427,8 @@ mod tests {
         let full = live(Kind::Ram, DomId(7), MAX_REFS);
         table.entry(mfn).unwrap().store(full, Ordering::Relaxed);
         assert_eq!(table.get(mfn, DomId(7)), None);
+        let none = live(Kind::Ram, DomId(7), 0);
+        table.entry(mfn).unwrap().store(none, Ordering::Relaxed);
+        assert_eq!(table.get_any(mfn), None, "nothing comes back from zero");
     }
 }

@@ -81,9 +81,11 @@ pub fn init(memory: Memory) -> &'static Memory {
     MEMORY.call_once(|| memory)
 }
 
-/// The machine's memory, once boot has called [`init`].
-pub fn get() -> Option<&'static Memory> {
-    MEMORY.get()
+/// The machine's memory.
+pub fn memory() -> &'static Memory {
+    MEMORY
+        .get()
+        .expect("boot makes the memory before the first domain")
 }
 
 impl Memory {
@@ -121,6 +123,11 @@ impl Memory {
         taken.ok_or(AllocError::NotFree)?;
         self.frames.make_used(first, purpose);
         Ok(())
+    }
+
+    /// Keeps the last `pages` free frames for the hypervisor's own needs: domains get none of them.
+    pub fn set_hyp_reserve(&self, pages: u32) {
+        self.pages.lock().set_hyp_reserve(pages);
     }
 
     /// Gives back frames taken by [`Memory::reserve`] (a boot module that was copied); they are scrubbed before reuse.
@@ -223,7 +230,7 @@ impl Memory {
     /// Sets aside `pages` for `owner`'s future allocations (0: no more); false when too few are free.
     pub fn set_claim(&self, owner: DomId, pages: u32) -> bool {
         let mut allocator = self.pages.lock();
-        let free = allocator.free_pages();
+        let free = allocator.guest_pages();
         allocator.accounts.set_claim(owner, pages, free)
     }
 
@@ -264,7 +271,7 @@ impl Memory {
             return Err(AllocError::OverLimit);
         }
         let others = pages.accounts.claimed() - account.claim;
-        if pages.free_pages().saturating_sub(others) < count {
+        if pages.guest_pages().saturating_sub(others) < count {
             return Err(AllocError::NoMemory);
         }
         Ok(count)
@@ -421,6 +428,16 @@ impl Memory {
     /// Free frames.
     pub fn free_pages(&self) -> u32 {
         self.pages.lock().free_pages()
+    }
+
+    /// Free frames that domains may get (`physinfo.free_pages`).
+    pub fn guest_pages(&self) -> u32 {
+        self.pages.lock().guest_pages()
+    }
+
+    /// One more than the highest frame number described (`XENMEM_maximum_ram_page`).
+    pub fn max_page(&self) -> u32 {
+        self.frames.first().raw() + self.frames.frames()
     }
 
     /// Frames ever added.

@@ -63,6 +63,8 @@ pub struct PageAllocator {
     lists: [Lists; 4],
     free: u32,
     total: u32,
+    /// Free frames that are not for guests.
+    reserve: u32,
     /// Pages of each domain.
     pub accounts: Accounts,
 }
@@ -80,6 +82,7 @@ impl PageAllocator {
             lists: [none; 4],
             free: 0,
             total: 0,
+            reserve: 0,
             accounts: Accounts::new(),
         }
     }
@@ -87,6 +90,16 @@ impl PageAllocator {
     /// Number of free frames.
     pub fn free_pages(&self) -> u32 {
         self.free
+    }
+
+    /// Number of free frames that guests may get.
+    pub fn guest_pages(&self) -> u32 {
+        self.free.saturating_sub(self.reserve)
+    }
+
+    /// Keeps the last `pages` free frames from guests.
+    pub fn set_hyp_reserve(&mut self, pages: u32) {
+        self.reserve = pages;
     }
 
     /// Number of frames that were ever added.

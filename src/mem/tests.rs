@@ -178,6 +178,22 @@ fn a_claim_keeps_pages_from_others_and_is_used_up() {
 }
 
 #[test]
+fn guests_leave_the_hypervisor_its_reserve() {
+    let memory = memory();
+    assert!(memory.open_account(A, PART));
+    memory.set_hyp_reserve(100);
+    let mut got = 0;
+    while memory.alloc_domain_pages(A, 0).is_ok() {
+        got += 1;
+    }
+    assert_eq!(
+        (got, memory.guest_pages(), memory.free_pages()),
+        (PART - 100, 0, 100)
+    );
+    assert!(memory.alloc_hyp(3).is_some());
+}
+
+#[test]
 fn memory_mapped_one_to_one_stays_reserved_while_ballooned_out() {
     let memory = memory();
     assert!(memory.open_account(DomId::DOM0, PART) && memory.open_account(A, PART));

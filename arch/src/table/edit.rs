@@ -2,7 +2,7 @@
 //!
 //! The invariants are those of [`super`].
 
-use super::TableFrames;
+use super::{MERGE_AFTER, Table, TableError, TableFrames};
 use crate::addr::Mfn;
 use crate::lpae::{Descriptor, ENTRIES, Entry, Level, TableNote};
 
@@ -77,6 +77,81 @@ impl Run {
     }
     pub(super) fn frames(&self) -> u32 {
         self.entries << self.level.order()
+    }
+}
+
+impl Table {
+    /// Breaks up the blocks that lie across either end of a range.
+    pub(super) fn split_ends<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        end: u32,
+    ) -> Result<(), TableError> {
+        let inside = self.walk(frames, input, Level::Three).0.at.level;
+        if inside == Level::Three && end - input == 1 {
+            return Ok(());
+        }
+        self.split_at(frames, input)?;
+        self.split_at(frames, end)
+    }
+
+    /// Breaks up blocks until none covers both sides of `boundary`.
+    pub(super) fn split_at<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        boundary: u32,
+    ) -> Result<(), TableError> {
+        if boundary >= self.inputs {
+            return Ok(());
+        }
+        loop {
+            let (path, entry) = self.walk(frames, boundary, Level::Three);
+            let (Entry::Leaf(first, attributes), Some(level)) = (entry, path.at.level.next())
+            else {
+                return Ok(());
+            };
+            if boundary.is_multiple_of(path.at.level.span()) {
+                return Ok(());
+            }
+            let table = frames.alloc().ok_or(TableError::NoTable)?;
+            for index in 0..ENTRIES {
+                let at = u64::from(first.raw()) + ((index as u64) << level.order());
+                let Some(at) = Mfn::new(at) else { break };
+                frames.write(table, index, Descriptor::leaf(level, at, attributes).0);
+            }
+            frames.order_writes();
+            let span = path.at.level.span();
+            path.at.write(frames, Descriptor::INVALID);
+            frames.flush(boundary & !(span - 1), span);
+            let note = TableNote {
+                used: ENTRIES as u16,
+                filled: 0,
+            };
+            path.at.write(frames, Descriptor::table(table, note));
+        }
+    }
+
+    /// Counts that the table of `path` may have become full, and now and then looks whether it could be a block.
+    pub(super) fn note_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
+        let Some(parent) = path.parent else { return };
+        let Entry::Table(table, note) = parent.read(frames) else {
+            return;
+        };
+        if usize::from(note.used) != ENTRIES {
+            return;
+        }
+        let filled = (note.filled + 1) % MERGE_AFTER;
+        parent.write(
+            frames,
+            Descriptor::table(table, TableNote { filled, ..note }),
+        );
+        if filled == 0
+            && merge(frames, parent, input)
+            && let Some(up) = path.up()
+        {
+            self.note_full(frames, input, up);
+        }
     }
 }
 
