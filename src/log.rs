@@ -37,38 +37,35 @@ pub fn set_level(level: LevelFilter) {
 }
 
 static GUEST_LEVEL: AtomicU8 = AtomicU8::new(Level::Warn as u8);
-/// Lines that guests may still cause in this period.
-static GUEST_ALLOWANCE: AtomicU32 = AtomicU32::new(GUEST_BURST);
-static GUEST_DROPPED: AtomicU32 = AtomicU32::new(0);
-/// Lines that guests may cause in one period (a second: [`refill`]).
+/// Lines that guests have caused in the current period.
+static GUEST_LINES: AtomicU32 = AtomicU32::new(0);
+/// The period that is being counted.
+static GUEST_PERIOD: AtomicU32 = AtomicU32::new(0);
+/// Lines that guests may cause in one period.
 const GUEST_BURST: u32 = 20;
+/// A period is so many ticks of the system counter, as a shift: about a second at 62.5 MHz, a few at 24 MHz.
+const PERIOD_SHIFT: u32 = 26;
 
 /// Sets what of the lines that guests cause is printed.
 pub fn set_guest_level(level: LevelFilter) {
     GUEST_LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
-/// Whether a guest may cause a line now: its level is wanted and there is some allowance left.
+/// Whether a guest may cause a line now: its level is wanted, and the period's allowance not used up. Says how many lines
+/// the last period has suppressed.
 pub fn guest_may_log(level: Level) -> bool {
     if level as u8 > GUEST_LEVEL.load(Ordering::Relaxed) {
         return false;
     }
-    let spent = GUEST_ALLOWANCE
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-        .is_ok();
-    if !spent {
-        GUEST_DROPPED.fetch_add(1, Ordering::Relaxed);
+    let period = (armv7::timer::counter() >> PERIOD_SHIFT) as u32;
+    if GUEST_PERIOD.swap(period, Ordering::Relaxed) != period {
+        let dropped = GUEST_LINES.swap(0, Ordering::Relaxed).saturating_sub(GUEST_BURST);
+        if dropped != 0 {
+            log::warn!("{dropped} guest messages suppressed");
+        }
     }
-    spent
-}
-
-/// Renews the allowance, once a second, and says what was dropped.
-pub fn refill() {
-    GUEST_ALLOWANCE.store(GUEST_BURST, Ordering::Relaxed);
-    let dropped = GUEST_DROPPED.swap(0, Ordering::Relaxed);
-    if dropped != 0 {
-        log::warn!("{dropped} guest messages suppressed");
-    }
+    // A count, nothing is published by it; saturation would take 2^32 lines in one period.
+    GUEST_LINES.fetch_add(1, Ordering::Relaxed) < GUEST_BURST
 }
 
 /// Logs a guest's mistake: limited in rate, with the domain's and vCPU's name.

@@ -120,6 +120,16 @@ pub fn fault_page() -> u32 {
     cp15::Hpfar::read() >> 4
 }
 
+/// Auxiliary control register, as the guest may see it.
+pub fn actlr() -> u32 {
+    cp15::Actlr::read()
+}
+
+/// CNTKCTL of the loaded guest.
+pub fn cntkctl() -> u32 {
+    cp15::Cntkctl::read()
+}
+
 /// What a translation is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {

@@ -76,3 +76,12 @@ const _: () = {
     assert!(offset_of!(SharedInfo, wc_nsec) == 1080);
     assert!(offset_of!(SharedInfo, wc_sec_hi) == 1084);
 };
+
+/// Offset of [`SharedInfo::wc_version`].
+pub const WC_VERSION: usize = offset_of!(SharedInfo, wc_version);
+/// Offset of [`SharedInfo::wc_sec`].
+pub const WC_SEC: usize = offset_of!(SharedInfo, wc_sec);
+/// Offset of [`SharedInfo::wc_nsec`].
+pub const WC_NSEC: usize = offset_of!(SharedInfo, wc_nsec);
+/// Offset of [`SharedInfo::wc_sec_hi`].
+pub const WC_SEC_HI: usize = offset_of!(SharedInfo, wc_sec_hi);

@@ -23,6 +23,7 @@ use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::mem::PinnedPage;
 use crate::mem::p2m::P2m;
 use crate::sync::{Lock, rank};
+use crate::time::TimerId;
 use crate::vgic::Vgic;
 
 use vcpu::{Vcpu, halt};
@@ -93,8 +94,6 @@ pub struct State {
     pub params: Params,
     /// Frame at which it has mapped shared_info.
     pub shared_info_gfn: Option<Gfn>,
-    /// Frames at which it has mapped its grant table's frames.
-    pub grant_gfns: Vec<Option<Gfn>>,
     /// Runstate copies carry an update flag (vm_assist).
     pub runstate_flag: bool,
     /// Seconds to add to the machine's wall clock for it.
@@ -114,6 +113,9 @@ pub struct GicMap {
     pub distributor_size: u64,
 }
 
+/// Watchdogs of one domain (NR_DOMAIN_WATCHDOG_TIMERS).
+pub const MAX_WATCHDOGS: usize = 2;
+
 /// A guest.
 pub struct Domain {
     /// Its name to hypercalls.
@@ -121,7 +123,7 @@ pub struct Domain {
     /// What it may do.
     pub rights: Rights,
     /// Its memory.
-    pub p2m: Lock<P2m, { rank::P2M }>,
+    pub p2m: Lock<P2m<'static>, { rank::P2M }>,
     /// VTTBR of its memory, which never changes.
     pub vttbr: u64,
     /// Its event channels.
@@ -142,6 +144,8 @@ pub struct Domain {
     pub max_vcpus: u8,
     /// Frame of shared_info.
     pub shared_info: Mfn,
+    /// Watchdogs that it has set up.
+    pub watchdogs: Lock<[Option<TimerId>; MAX_WATCHDOGS], { rank::DOMAIN }>,
     vcpus: Once<Vec<Arc<Vcpu>>>,
     /// Interrupts injected, for debug keys.
     pub upcalls: AtomicU32,
@@ -155,7 +159,7 @@ impl Domain {
     pub fn new(
         id: DomId,
         rights: Rights,
-        p2m: P2m,
+        p2m: P2m<'static>,
         events: EventTable<GuestPage>,
         grants: GrantTable<GuestPage>,
         vgic: Vgic,
@@ -182,7 +186,6 @@ impl Domain {
                 handle: [0; 16],
                 params: Params::default(),
                 shared_info_gfn: None,
-                grant_gfns: Vec::new(),
                 runstate_flag: false,
                 time_offset: 0,
                 paging_pool: 0,
@@ -193,6 +196,7 @@ impl Domain {
             cntvoff,
             max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
             shared_info,
+            watchdogs: Lock::new([None; MAX_WATCHDOGS]),
             vcpus: Once::new(),
             upcalls: AtomicU32::new(0),
             wallclock: AtomicU64::new(0),

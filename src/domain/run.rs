@@ -25,12 +25,12 @@ use crate::time::{Clock, Nanos, Ticks, TimerError, TimerId, TimerQueue};
 pub enum Timer {
     /// A vCPU's virtual timer that is not in the hardware.
     Virtual(UnitId),
-    /// A vCPU's poll or one-shot timer.
-    Alarm(UnitId),
+    /// A vCPU's poll.
+    Poll(UnitId),
+    /// A vCPU's emulated physical timer.
+    Physical(UnitId),
     /// A domain's watchdog.
-    Watchdog(crate::id::DomId, u8),
-    /// The hypervisor's own: once a second.
-    Housekeeping,
+    Watchdog(crate::id::DomId),
 }
 
 static SCHEDULER: Once<Lock<Scheduler, { rank::SCHED }>> = Once::new();

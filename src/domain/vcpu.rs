@@ -15,6 +15,7 @@ use crate::id::{DomId, VcpuId};
 use crate::sched::UnitId;
 use crate::sync::{Lock, rank};
 use crate::time::TimerId;
+use crate::vtimer::PhysicalTimer;
 
 /// CPSR of a vCPU that starts: SVC mode, everything masked (xen/include/public/arch-arm.h, PSR_GUEST32_INIT, with Z set as
 /// Xen has it).
@@ -65,6 +66,17 @@ pub mod work {
     pub const RESTART: u32 = 1 << 1;
 }
 
+/// Software timers of a vCPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Timers {
+    /// For its virtual timer while that is not in the hardware.
+    pub virtual_timer: TimerId,
+    /// For a poll that ends.
+    pub poll: TimerId,
+    /// For its emulated physical timer.
+    pub physical: TimerId,
+}
+
 /// A virtual CPU.
 pub struct Vcpu {
     /// Its domain.
@@ -75,8 +87,12 @@ pub struct Vcpu {
     pub unit: UnitId,
     /// Wakes it when its virtual timer is due and not in the hardware.
     pub timer: TimerId,
-    /// Wakes it when a poll or a one-shot timer is due.
-    pub alarm: TimerId,
+    /// Wakes it when a poll is due.
+    pub poll_alarm: TimerId,
+    /// Fires when its emulated physical timer is due.
+    pub physical_alarm: TimerId,
+    /// Its emulated physical timer.
+    pub physical_timer: Lock<PhysicalTimer, { rank::RUNSTATE }>,
     /// Where its memory and time are.
     pub identity: Identity,
     /// Processor state.
@@ -94,13 +110,15 @@ const NOWHERE: u8 = u8::MAX;
 
 impl Vcpu {
     /// A vCPU that is not up.
-    pub fn new(dom: DomId, id: VcpuId, unit: UnitId, timer: TimerId, alarm: TimerId, identity: Identity) -> Self {
+    pub fn new(dom: DomId, id: VcpuId, unit: UnitId, timers: Timers, identity: Identity) -> Self {
         Self {
             dom,
             id,
             unit,
-            timer,
-            alarm,
+            timer: timers.virtual_timer,
+            poll_alarm: timers.poll,
+            physical_alarm: timers.physical,
+            physical_timer: Lock::new(PhysicalTimer::default()),
             identity,
             registers: Lock::new(Registers::start(0, 0)),
             runstate: Lock::new(RunState::new()),

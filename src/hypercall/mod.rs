@@ -25,6 +25,7 @@ use alloc::sync::Arc;
 
 use armv7::addr::GuestVa;
 use armv7::guest::GuestContext;
+use armv7::syndrome::psr;
 
 use crate::control;
 use crate::domain::Domain;
@@ -61,6 +62,8 @@ pub enum Reply {
     Value(u32),
     /// Not finished: the same call again, with these arguments.
     Again(Args),
+    /// Success, and interrupts are let through to the guest (SCHEDOP_block).
+    Unmask,
 }
 
 impl Reply {
@@ -125,6 +128,10 @@ pub fn dispatch(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestConte
     let number = context.r[12];
     match call(&Caller { domain, vcpu }, number, &args) {
         Ok(Reply::Value(value)) => context.r[0] = value,
+        Ok(Reply::Unmask) => {
+            context.r[0] = 0;
+            context.cpsr &= !psr::I;
+        }
         Ok(Reply::Again(args)) => {
             context.r[..5].copy_from_slice(&args.0);
             context.pc = context.pc.wrapping_sub(HVC_LENGTH);

@@ -47,6 +47,8 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         };
         let result = match outcome {
             Ok(Reply::Value(value)) => i64::from(value as i32),
+            // A multicall does not touch the caller's interrupt mask.
+            Ok(Reply::Unmask) => 0,
             Ok(Reply::Again(next)) => {
                 let mut again = entry;
                 for (to, from) in again.args.iter_mut().zip(next.0) {

@@ -48,3 +48,9 @@ pub fn control<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
     let target = any(caller, id)?;
     if target.is_own() || caller.domain.is_control() { Ok(target) } else { Err(Errno::Perm) }
 }
+
+/// The domain id that `id` means, whether or not such a domain exists.
+pub fn resolve_id(caller: &Caller<'_>, id: u16) -> DomId {
+    let id = DomId(id);
+    if id == DomId::SELF { caller.domain.id } else { id }
+}

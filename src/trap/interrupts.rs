@@ -13,7 +13,7 @@ use crate::domain::{Domain, registry};
 use crate::event::EventVirq;
 use crate::id::{DomId, IntId, VcpuId};
 use crate::irq::{self, Handler, Owner};
-use crate::time::Ticks;
+use crate::vtimer::PHYSICAL_TIMER_PPI;
 
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
@@ -84,7 +84,7 @@ fn virtual_timer(loaded: Loaded<'_>) -> bool {
 fn timers(cpu: &Cpu) {
     let now = run::now();
     while let Some(timer) = run::expired(cpu.id, now) {
-        expire(timer, now);
+        expire(timer);
     }
     if run::turn_is_over(cpu.id, now) {
         run::poke(cpu.id);
@@ -94,19 +94,31 @@ fn timers(cpu: &Cpu) {
     }
 }
 
-fn expire(timer: Timer, now: Ticks) {
+fn expire(timer: Timer) {
     match timer {
-        Timer::Virtual(unit) | Timer::Alarm(unit) => {
+        Timer::Virtual(unit) => {
             if let Some((_, vcpu)) = run::owner(unit) {
                 run::unhalt(&vcpu, halt::BLOCKED);
             }
         }
-        Timer::Watchdog(dom, _) => {
+        Timer::Poll(unit) => {
+            if let Some((domain, vcpu)) = run::owner(unit) {
+                domain.events.lock().end_poll(vcpu.id);
+                run::unhalt(&vcpu, halt::BLOCKED);
+            }
+        }
+        Timer::Physical(unit) => {
+            if let Some((domain, vcpu)) = run::owner(unit)
+                && let Some(ppi) = IntId::new(PHYSICAL_TIMER_PPI)
+            {
+                domain.inject(vcpu.id, ppi);
+            }
+        }
+        Timer::Watchdog(dom) => {
             if let Some(domain) = registry::get(dom) {
                 crate::domain::shutdown::shut_down(&domain, crate::domain::shutdown::Reason::Watchdog);
             }
         }
-        Timer::Housekeeping => crate::housekeeping::tick(now),
     }
 }
 

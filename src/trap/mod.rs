@@ -19,7 +19,7 @@ use armv7::guest::{self, Exit};
 
 use crate::domain::run::{self, PICK};
 use crate::domain::runstate::State;
-use crate::domain::vcpu::{Registers, Vcpu, halt, work};
+use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::Domain;
 use crate::sched::UnitId;
 
@@ -134,13 +134,10 @@ fn note_running(vcpu: &Vcpu) {
     }
 }
 
+pub use exits::yield_now;
+
 /// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
 pub fn block(domain: &Domain, vcpu: &Vcpu) {
     load::freshen(domain, vcpu);
     run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
-}
-
-/// Whether a vCPU is halted for a reason that nothing but an explicit act ends.
-pub fn is_stopped(vcpu: &Vcpu) -> bool {
-    vcpu.halted() & (halt::OFFLINE | halt::PAUSED | halt::SHUTDOWN) != 0
 }
