@@ -8,9 +8,7 @@ use alloc::vec::Vec;
 use armv7::addr::{Gfn, Ipa, Mfn, PAGE_SHIFT};
 
 use super::{Access, GrantHandle, GrantRef, HANDLES_PER_FRAME, Search};
-use crate::abi::grant_table::{
-    GrantError, MAP_CONTAINS_PTE, MAP_DEVICE, MAP_HOST, MAP_READONLY, MapGrantRef,
-};
+use crate::abi::grant_table::{GrantError, MAP_DEVICE, MAP_HOST, MAP_READONLY, MapGrantRef};
 use crate::id::DomId;
 
 /// End of the list of free handles.
@@ -32,12 +30,13 @@ pub struct MapRequest {
 impl MapRequest {
     /// Decodes an element of `map_grant_ref`.
     ///
-    /// ARM has host mappings only. Address 0 is refused because `unmap_grant_ref` takes it as "no address".
+    /// ARM has host mappings only. Address 0 is refused because `unmap_grant_ref` takes it as "no address". The granter is
+    /// named by its own id: [`DomId::SELF`] is no domain here.
     pub fn decode(op: &MapGrantRef) -> Result<Self, GrantError> {
         if op.flags & (MAP_DEVICE | MAP_HOST) == 0 {
             return Err(GrantError::BadGrantRef);
         }
-        if op.flags & MAP_CONTAINS_PTE != 0 || op.flags & !MAP_READONLY != MAP_HOST {
+        if op.flags & !MAP_READONLY != MAP_HOST {
             return Err(GrantError::General);
         }
         let gfn = Ipa::new(op.host_addr).map(Ipa::frame);

@@ -2,8 +2,8 @@
 //!
 //! A [`GrantTable`] is one domain's part of it. It owns
 //! - the frames that the domain shares with us and writes its entries into (hostile memory), and for each entry what we
-//!   know ourselves: who uses it, how often, and which machine frame that is ([`table`]);
-//! - the handles of the grants that this domain has mapped from others ([`map`]).
+//!   know ourselves: who uses it, how often, and which machine frame that is (`table.rs`, `entry.rs`);
+//! - the handles of the grants that this domain has mapped from others (`map.rs`).
 //!
 //! It does not know domains, stage-2 maps or the frame table: the caller brings the granter's memory as
 //! [`GranterMemory`], enters mappings into the mapper's stage 2 itself, and finds the tables by domain id.
@@ -30,6 +30,10 @@
 //! | copy | 1. acquire; 2. unlocked: copy; 3. release | |
 //! | destroy the mapper | [`release`](GrantTable::release) for each | [`close`](GrantTable::close), then [`release_next`](GrantTable::release_next) until done |
 //! | destroy the granter | [`close`](GrantTable::close), [`take_frame`](GrantTable::take_frame); forget it when [`is_idle`](GrantTable::is_idle) | |
+//!
+//! What the caller owes: a mapping is entered only where the mapper has nothing or plain RAM (which is given back), and
+//! only an unmap takes it out again; a mapper's hypercalls are over before its table is closed; a granter stays
+//! findable by its id until its table is idle.
 //!
 //! (xen/include/public/grant_table.h)
 
@@ -128,8 +132,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Most frames of entries that any domain can have, so that every reference fits into 32 bits.
-    const FRAMES_END: u32 = 1 << 16;
+    /// Most frames of entries that any domain can have: 64 times the usual, and still quick to walk.
+    const FRAMES_END: u32 = 1 << 12;
     /// Most units of handles, so that every handle fits into 32 bits and none is [`GrantHandle::INVALID`].
     const MAPTRACK_END: u32 = 1 << 16;
 
@@ -150,6 +154,11 @@ impl Limits {
     /// Most frames of entries.
     pub const fn max_frames(self) -> u32 {
         self.max_frames
+    }
+
+    /// Most units of handles.
+    pub const fn max_maptrack_frames(self) -> u32 {
+        self.max_maptrack_frames
     }
 }
 
