@@ -1,10 +1,10 @@
 //! Virtual interrupts: events that the hypervisor itself raises, and the ports they are bound to.
 
 use super::Port;
-use crate::abi::event_channel::virq;
+use crate::abi::event_channel as abi;
 use crate::id::{MAX_VCPUS, VcpuId};
 
-const COUNT: usize = virq::COUNT as usize;
+const COUNT: usize = abi::NR_VIRQS as usize;
 
 /// A virtual interrupt (`VIRQ_*`); not an interrupt of the virtual distributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,17 +13,17 @@ pub struct EventVirq(u8);
 
 impl EventVirq {
     /// Input for the console of the control domain.
-    pub const CONSOLE: Self = Self(virq::CONSOLE as u8);
+    pub const CONSOLE: Self = Self(abi::VIRQ_CONSOLE as u8);
     /// A domain shut down, was destroyed or changed otherwise.
-    pub const DOM_EXC: Self = Self(virq::DOM_EXC as u8);
+    pub const DOM_EXC: Self = Self(abi::VIRQ_DOM_EXC as u8);
     /// The hypervisor's console ring has new text.
-    pub const CON_RING: Self = Self(virq::CON_RING as u8);
+    pub const CON_RING: Self = Self(abi::VIRQ_CON_RING as u8);
     /// A debug key asks each vCPU for its state.
-    pub const DEBUG: Self = Self(virq::DEBUG as u8);
+    pub const DEBUG: Self = Self(abi::VIRQ_DEBUG as u8);
 
     /// The VIRQ numbered `n`, or `None` when there is none.
     pub const fn new(n: u32) -> Option<Self> {
-        if n < virq::COUNT {
+        if n < abi::NR_VIRQS {
             Some(Self(n as u8))
         } else {
             None
@@ -39,7 +39,7 @@ impl EventVirq {
     pub const fn is_global(self) -> bool {
         !matches!(
             self.raw(),
-            virq::TIMER | virq::DEBUG | virq::XENOPROF | virq::XENPMU
+            abi::VIRQ_TIMER | abi::VIRQ_DEBUG | abi::VIRQ_XENOPROF | abi::VIRQ_XENPMU
         )
     }
 }
