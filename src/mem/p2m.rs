@@ -272,18 +272,21 @@ impl<'m> P2m<'m> {
 
     /// Pays the flush that `removed` owes; what it names is now out of the guest's reach, and the caller's.
     pub fn settle(&self, removed: Removed) -> removed::Runs {
-        if removed.owes_flush() {
-            (self.space.tlb().flush)(self.vttbr());
-        }
+        self.pay(&removed);
         removed.into_runs()
     }
 
     /// [`P2m::settle`], then drops the references on the RAM in it.
     pub fn release(&self, removed: Removed) {
-        for run in self.settle(removed) {
-            if run.kind.is_ram() {
-                self.space.memory().put_run(run.mfn, run.count);
-            }
+        self.pay(&removed);
+        for run in removed.runs().iter().filter(|run| run.kind.is_ram()) {
+            self.space.memory().put_run(run.mfn, run.count);
+        }
+    }
+
+    fn pay(&self, removed: &Removed) {
+        if removed.owes_flush() {
+            (self.space.tlb().flush)(self.vttbr());
         }
     }
 

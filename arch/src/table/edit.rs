@@ -23,33 +23,58 @@ impl Slot {
     }
 }
 
-/// An entry and those that led to it.
+/// An entry and those that led to it: the tables on the way to `input`, as far as `level`.
 #[derive(Clone, Copy)]
 pub(super) struct Path {
-    pub(super) at: Slot,
-    pub(super) parent: Option<Slot>,
-    pub(super) grandparent: Option<Slot>,
+    input: u32,
+    one: Mfn,
+    pub(super) two: Mfn,
+    pub(super) three: Mfn,
+    pub(super) level: Level,
 }
 
 impl Path {
-    pub(super) fn down(self, table: Mfn, level: Level, input: u32) -> Self {
-        let index = level.index(input);
+    #[inline]
+    pub(super) fn top(input: u32, root: Mfn) -> Self {
         Self {
-            at: Slot {
-                table,
-                index,
-                level,
-            },
-            parent: Some(self.at),
-            grandparent: self.parent,
+            input,
+            one: root,
+            two: root,
+            three: root,
+            level: Level::One,
         }
     }
+    #[inline]
+    fn slot(self, level: Level) -> Slot {
+        let table = match level {
+            Level::One => self.one,
+            Level::Two => self.two,
+            Level::Three => self.three,
+        };
+        let index = level.index(self.input);
+        Slot {
+            table,
+            index,
+            level,
+        }
+    }
+    #[inline]
+    pub(super) fn at(self) -> Slot {
+        self.slot(self.level)
+    }
+    pub(super) fn parent(self) -> Option<Slot> {
+        self.up().map(Self::at)
+    }
+    pub(super) fn grandparent(self) -> Option<Slot> {
+        self.up().and_then(Self::parent)
+    }
     pub(super) fn up(self) -> Option<Self> {
-        self.parent.map(|at| Self {
-            at,
-            parent: self.grandparent,
-            grandparent: None,
-        })
+        let level = match self.level {
+            Level::One => return None,
+            Level::Two => Level::One,
+            Level::Three => Level::Two,
+        };
+        Some(Self { level, ..self })
     }
 }
 
@@ -88,7 +113,7 @@ impl Table {
         input: u32,
         end: u32,
     ) -> Result<(), TableError> {
-        let inside = self.walk(frames, input, Level::Three).0.at.level;
+        let inside = self.walk(frames, input, Level::Three).0.level;
         if inside == Level::Three && end - input == 1 {
             return Ok(());
         }
@@ -107,34 +132,30 @@ impl Table {
         }
         loop {
             let (path, entry) = self.walk(frames, boundary, Level::Three);
-            let (Entry::Leaf(first, attributes), Some(level)) = (entry, path.at.level.next())
-            else {
+            let (Entry::Leaf(first, attributes), Some(level)) = (entry, path.level.next()) else {
                 return Ok(());
             };
-            if boundary.is_multiple_of(path.at.level.span()) {
+            if boundary.is_multiple_of(path.level.span()) {
                 return Ok(());
             }
             let table = frames.alloc().ok_or(TableError::NoTable)?;
-            for index in 0..ENTRIES {
-                let at = u64::from(first.raw()) + ((index as u64) << level.order());
-                let Some(at) = Mfn::new(at) else { break };
-                frames.write(table, index, Descriptor::leaf(level, at, attributes).0);
-            }
+            let leaf = Descriptor::leaf(level, first, attributes).0;
+            frames.fill(table, 0, ENTRIES, leaf, level.step());
             frames.order_writes();
-            let span = path.at.level.span();
-            path.at.write(frames, Descriptor::INVALID);
+            let span = path.level.span();
+            path.at().write(frames, Descriptor::INVALID);
             frames.flush(boundary & !(span - 1), span);
             let note = TableNote {
                 used: ENTRIES as u16,
                 filled: 0,
             };
-            path.at.write(frames, Descriptor::table(table, note));
+            path.at().write(frames, Descriptor::table(table, note));
         }
     }
 
     /// Counts that the table of `path` may have become full, and now and then looks whether it could be a block.
     pub(super) fn note_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
-        let Some(parent) = path.parent else { return };
+        let Some(parent) = path.parent() else { return };
         let Entry::Table(table, note) = parent.read(frames) else {
             return;
         };
@@ -168,11 +189,8 @@ pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> b
     let Entry::Leaf(output, attributes) = first.read(frames) else {
         return false;
     };
-    let same = |index: usize| {
-        let at = Mfn::new(u64::from(output.raw()) + ((index as u64) << below.order()));
-        at.is_some_and(|at| frames.read(table, index) == Descriptor::leaf(below, at, attributes).0)
-    };
-    if !output.is_aligned(slot.level.order()) || !(1..ENTRIES).all(same) {
+    let leaf = Descriptor::leaf(below, output, attributes).0;
+    if !output.is_aligned(slot.level.order()) || !frames.is_filled(table, leaf, below.step()) {
         return false;
     }
     slot.write(frames, Descriptor::INVALID);
@@ -195,11 +213,11 @@ pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>
 /// Unlinks the table that holds `path`'s entry if it is empty, and then perhaps the one above.
 pub(super) fn unlink_empty<F: TableFrames>(frames: &mut F, path: Path, retired: &mut Retired) {
     let mut path = path;
-    while let Some(parent) = path.parent {
+    while let Some(parent) = path.parent() {
         match parent.read(frames) {
             Entry::Table(table, note) if note.used == 0 => {
                 parent.write(frames, Descriptor::INVALID);
-                count_entries(frames, path.grandparent, -1);
+                count_entries(frames, path.grandparent(), -1);
                 retired.push(frames, table);
             }
             _ => return,

@@ -108,6 +108,15 @@ impl TableFrames for Machine {
     fn read(&self, table: Mfn, index: usize) -> u64 {
         self.tables[&table.raw()][index]
     }
+    fn fill(&mut self, table: Mfn, index: usize, count: usize, first: u64, step: u64) {
+        for n in 0..count {
+            self.write(table, index + n, first + n as u64 * step);
+        }
+    }
+    fn is_filled(&self, table: Mfn, first: u64, step: u64) -> bool {
+        let words = &self.tables[&table.raw()];
+        (0..).zip(words).all(|(n, word)| *word == first + n * step)
+    }
     fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
         let place = (table.raw(), index);
         let old = self.tables[&table.raw()][index];
