@@ -271,7 +271,7 @@ mod tests {
             split,
             [
                 range(0x5800_0000, 0x6800_0000),
-                range(0x4020_0000, 16 * MIB)
+                range(0x4020_0000, 64 * MIB)
             ]
         );
         let odd = [range(0x4020_0000, 200 * MIB), range(0x9000_0000, 200 * MIB)];
