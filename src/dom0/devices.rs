@@ -118,9 +118,17 @@ impl Collected {
                 "DOM0: interrupt {line} is shared with the console, not routed"
             ));
         }
+        let console_page = console.map(|uart| uart.reg.pages_outward());
+        if let Some(page) = console_page
+            && self.mmio.iter().any(|region| region.overlaps(&page))
+        {
+            self.notes.push(format!(
+                "DOM0: a device shares {page} with the console, not mapped"
+            ));
+        }
         let mut hidden: Vec<PhysRange> = host.ram.clone();
         hidden.extend(host.gic.regions().iter().map(PhysRange::pages_outward));
-        hidden.extend(console.map(|uart| uart.reg.pages_outward()));
+        hidden.extend(console_page);
         let outside_ram = ranges::subtract(&host.firmware_reserved, &host.ram);
         DevicePlan {
             mmio: ranges::subtract(&self.mmio, &hidden),

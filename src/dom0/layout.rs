@@ -57,16 +57,25 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
     }
     // The smallest range that holds everything keeps the big ones whole for other domains' superpages.
     low.sort_unstable_by_key(|range| (range.size(), range.base()));
-    let whole = low.iter().find_map(|range| bank_in(range, want));
-    if let Some(bank) = whole {
+    let whole = |bank: fn(&PhysRange, u64) -> Option<PhysRange>| {
+        low.iter().find_map(|range| bank(range, want))
+    };
+    if let Some(bank) = whole(aligned_bank).or_else(|| whole(any_bank)) {
         return Ok(Vec::from([bank]));
     }
-    let mut banks = Vec::new();
-    let mut left = want;
+    // The first bank holds the kernel, so it starts where a bank of its own would.
+    let first = low
+        .iter()
+        .filter_map(|range| PhysRange::from_ends(range.base().next_multiple_of(NEAR), range.end()))
+        .max_by_key(PhysRange::size);
+    let mut rest = ranges::subtract(&low, first.as_slice());
+    rest.sort_unstable_by_key(|range| core::cmp::Reverse(range.size()));
     let high = free.iter().filter_map(|range| {
         PhysRange::from_ends(range.base().max(LOW_END), range.end())?.aligned_inward(BLOCK)
     });
-    for range in low.iter().rev().copied().chain(high) {
+    let mut banks = Vec::new();
+    let mut left = want;
+    for range in first.into_iter().chain(rest).chain(high) {
         let size = range.size().min(left);
         if size >= MIN_BANK.min(left) && size > 0 && banks.len() < MAX_BANKS {
             banks.extend(PhysRange::new(range.base(), size));
@@ -79,12 +88,15 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
     }
 }
 
-/// `size` bytes in `range`, at a multiple of 128 MiB if that fits.
-fn bank_in(range: &PhysRange, size: u64) -> Option<PhysRange> {
-    let near = range.base().next_multiple_of(NEAR);
-    let starts = [near, range.base()].into_iter();
-    let mut banks = starts.filter_map(|start| PhysRange::new(start, size));
-    banks.find(|bank| range.contains(bank))
+/// `size` bytes at a multiple of 128 MiB: a zImage takes the 128 MiB that it runs in for the start of RAM, and what lies
+/// below would be lost.
+fn aligned_bank(range: &PhysRange, size: u64) -> Option<PhysRange> {
+    let bank = PhysRange::new(range.base().next_multiple_of(NEAR), size);
+    bank.filter(|bank| range.contains(bank))
+}
+
+fn any_bank(range: &PhysRange, size: u64) -> Option<PhysRange> {
+    PhysRange::new(range.base(), size).filter(|bank| range.contains(bank))
 }
 
 /// Places kernel, tree and RAM disk in dom0's first bank.
@@ -135,9 +147,14 @@ fn place_kernel(bank: &PhysRange, kernel: &KernelImage) -> Result<PhysRange, Boo
     let at = match kernel.load {
         Some(load) => Some(load),
         None => {
-            let end = bank.base() + bank.size().min(NEAR);
-            end.checked_sub(kernel.size)
-                .map(|start| start & !(BLOCK - 1))
+            // In a bank that is not aligned the kernel stays in the first 128 MiB block, where it cannot mistake a later
+            // block for the start of RAM; if it does not fit there, it ends 128 MiB into the bank.
+            let block_end = (bank.base() / NEAR + 1) * NEAR;
+            let below = |end: u64| {
+                let start = end.min(bank.end()).checked_sub(kernel.size)? & !(BLOCK - 1);
+                (start >= bank.base()).then_some(start)
+            };
+            below(block_end).or_else(|| below(bank.base() + NEAR))
         }
     };
     let image = at.and_then(|at| PhysRange::new(at, kernel.size));
@@ -253,10 +270,23 @@ mod tests {
         assert_eq!(
             split,
             [
-                range(0x5500_0000, 0x6b00_0000),
-                range(0x4020_0000, 16 * MIB)
+                range(0x5800_0000, 0x6800_0000),
+                range(0x4020_0000, 64 * MIB)
             ]
         );
+        let odd = [range(0x4020_0000, 200 * MIB), range(0x9000_0000, 200 * MIB)];
+        assert_eq!(
+            choose_banks(&odd, 190 * MIB).unwrap(),
+            [range(0x9000_0000, 190 * MIB)]
+        );
+    }
+
+    #[test]
+    fn a_kernel_in_an_unaligned_bank_stays_in_the_first_block_of_128_mib() {
+        let bank = range(0x5500_0000, 512 * MIB);
+        let place = place(&bank, &kernel(5 * MIB, None), 1, None).unwrap();
+        assert_eq!(place.kernel.base(), 0x57a0_0000);
+        assert_eq!(place.tree.base(), 0x5500_0000 + 128 * MIB);
     }
 
     #[test]
