@@ -37,6 +37,7 @@ pub const MEM_ACQUIRE_RESOURCE: u32 = 28;
 pub const SPACE_SHARED_INFO: u32 = 0;
 pub const SPACE_GRANT_TABLE: u32 = 1;
 pub const SPACE_GMFN: u32 = 2;
+pub const SPACE_GMFN_RANGE: u32 = 3;
 pub const SPACE_FOREIGN: u32 = 4;
 
 /// `struct xen_add_to_physmap`.

@@ -167,6 +167,13 @@ impl SharedInfo {
         self.0.word(Self::PENDING + port / 32 * 4).fetch_and(!(1 << (port % 32)), Ordering::SeqCst);
     }
 
+    /// Forgets what is pending and unmasks everything.
+    pub fn clear_all(self) {
+        for offset in (Self::PENDING..Self::MASK + 512).step_by(4) {
+            self.0.write(offset, 0);
+        }
+    }
+
     pub fn masked(self, port: u32) -> bool {
         self.bit(Self::MASK, port)
     }

@@ -45,6 +45,11 @@ impl Frame {
         frame
     }
 
+    /// The frame at an address that `take` returned before.
+    pub fn at(address: u32) -> Self {
+        Frame(address)
+    }
+
     pub fn address(self) -> u32 {
         self.0
     }
@@ -81,11 +86,13 @@ impl Frame {
 
 const FIXMAP_BASE: u32 = 0xc020_0000;
 
-/// Pages of the fixmap by purpose. Even ones are followed by an unmapped page.
+/// Pages of the fixmap by purpose.
 #[derive(Clone, Copy)]
 pub enum Slot {
     Console = 0,
     Test = 2,
+    /// Follows `Test`; unmapped unless a test maps it.
+    AfterTest = 3,
 }
 
 /// A virtual address that boot.S leaves unmapped.
