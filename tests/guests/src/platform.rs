@@ -31,9 +31,9 @@ pub fn get() -> &'static Platform {
 }
 
 impl Platform {
-    /// The value of `name=value` in the boot arguments.
-    pub fn argument(&self, name: &str) -> Option<&'static str> {
-        self.bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    /// The values of all `name=value` in the boot arguments.
+    pub fn arguments(&self, name: &str) -> impl Iterator<Item = &'static str> {
+        self.bootargs.split_ascii_whitespace().filter_map(move |word| word.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
