@@ -28,6 +28,11 @@ const GICC_PMR: u32 = 0x04;
 const GICC_IAR: u32 = 0x0c;
 const GICC_EOIR: u32 = 0x10;
 const GICC_HPPIR: u32 = 0x18;
+const GICC_DIR: u32 = 0x1000;
+
+const GICC_CTLR_ENABLE: u32 = 1;
+/// Of a virtual CPU interface (IHI 0048B 5.5.1 GICV_CTLR.EOImode).
+const GICC_CTLR_EOI_MODE: u32 = 1 << 9;
 
 pub const INTID_MASK: u32 = 0x3ff;
 pub const SPURIOUS: u32 = 1023;
@@ -57,7 +62,22 @@ pub fn enable_cpu_interface() {
     // SGIs are always enabled on some implementations and not on Xen's.
     mmio::write32(distributor(ISENABLER), 0xffff);
     set_priority_mask(0xff);
-    mmio::write32(cpu_interface(GICC_CTLR), 1);
+    set_end_mode(EndMode::DropAndDeactivate);
+}
+
+/// What the end of an interrupt does.
+#[derive(Clone, Copy)]
+pub enum EndMode {
+    DropAndDeactivate,
+    Drop,
+}
+
+pub fn set_end_mode(mode: EndMode) {
+    let mode = match mode {
+        EndMode::DropAndDeactivate => 0,
+        EndMode::Drop => GICC_CTLR_EOI_MODE,
+    };
+    mmio::write32(cpu_interface(GICC_CTLR), GICC_CTLR_ENABLE | mode);
 }
 
 pub fn set_priority_mask(mask: u32) {
@@ -70,6 +90,11 @@ pub fn acknowledge() -> u32 {
 
 pub fn end(acknowledged: u32) {
     mmio::write32(cpu_interface(GICC_EOIR), acknowledged);
+}
+
+/// Deactivates an interrupt whose end only dropped the priority.
+pub fn deactivate(acknowledged: u32) {
+    mmio::write32(cpu_interface(GICC_DIR), acknowledged);
 }
 
 /// The interrupt that would be acknowledged next.
