@@ -83,13 +83,14 @@ boot:
         ldr     lr, =start_primary
         b       enable_mmu
 
-@ PSCI CPU_ON enters here with the MMU off and r0 = the CPU's index.
+@ PSCI CPU_ON enters here with the MMU off. The CPU's index is its affinity level 0: PSCI 0.1 has no context argument.
         .global secondary_boot
 secondary_boot:
         adr     r4, _head
         ldr     r5, =LINK_BASE
         sub     r5, r4, r5
-        mov     r6, r0
+        mrc     p15, 0, r6, c0, c0, 5       @ MPIDR
+        and     r6, r6, #0xf
         ldr     lr, =start_secondary
 
 @ Turns the MMU and caches on and goes to lr, a virtual address. Executes at its physical address, mapped identically.

@@ -126,6 +126,14 @@ pub fn flush_tlb() {
     isb();
 }
 
+/// Cleans and invalidates the line at `address` to the point of coherency (DCCIMVAC).
+pub fn clean_and_invalidate(address: u32) {
+    dsb();
+    // SAFETY: writes back what is there.
+    unsafe { asm!("mcr p15, 0, {}, c7, c14, 1", in(reg) address, options(nostack, preserves_flags)) }
+    dsb();
+}
+
 #[inline(always)]
 pub fn cpsr() -> u32 {
     let value: u32;

@@ -14,7 +14,7 @@ unsafe extern "C" {
     fn secondary_boot();
 }
 
-/// Guest-physical entry for CPU_ON; its context argument is the CPU's index.
+/// Guest-physical entry for CPU_ON.
 pub fn entry() -> u32 {
     memory::physical(secondary_boot as *const () as u32)
 }
@@ -22,7 +22,7 @@ pub fn entry() -> u32 {
 /// Switches `cpu` on to run `work`; returns PSCI's answer.
 pub fn start(cpu: usize, work: fn()) -> i32 {
     WORK[cpu].store(work as usize, Ordering::SeqCst);
-    psci::call(psci::CPU_ON, cpu as u32, entry(), cpu as u32)
+    psci::call(psci::CPU_ON, cpu as u32, entry(), 0)
 }
 
 /// How often `cpu` came up so far.
@@ -35,9 +35,13 @@ pub fn is_off(cpu: usize) -> bool {
 }
 
 /// Waits until `cpu` has switched itself off.
+///
+/// Xen says so before it has saved that vCPU's registers, which then overwrite those of a new start: hence the delay.
 #[must_use]
 pub fn goes_off(cpu: usize) -> bool {
-    clock::poll(|| is_off(cpu))
+    let off = clock::poll(|| is_off(cpu));
+    clock::delay(interrupt::SETTLE_US);
+    off
 }
 
 /// Switches `cpu` on for `work` and waits until it is off again; whether all that happened.
