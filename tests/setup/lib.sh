@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Shared by the set-up scripts: messages, retries, the cache folder, and Debian packages of another suite or
-# architecture through a private apt configuration, so that the user's own system is never changed.
+# architecture through a private apt configuration, so that the user's own apt is never changed.
 
 cache=${KRYPTON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/krypton}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-# retry COMMAND...: three tries, since an archive mirror in the middle of an update fails for a moment only.
+# retry COMMAND...: three tries, since a mirror in the middle of an update fails only for a moment.
 retry() {
     for pause in 2 6 0; do
         "$@" && return 0
@@ -25,36 +25,15 @@ apt_verbosity() {
     if [ -t 1 ]; then echo '-q=0'; else echo '-qq'; fi
 }
 
-# private_apt TOOL ARGS...: apt-get or apt-cache with the configuration that private_apt_open made.
-# docs: apt.conf(5). -o beats every file in /etc/apt/apt.conf.d. Downloads run as the caller: _apt may not enter $HOME.
+# private_apt TOOL ARGS...: apt-get or apt-cache with the configuration that private_apt_open selected.
 private_apt() {
     private_tool=$1
     shift
-    "$private_tool" \
-        -o "Dir::Etc::SourceList=$apt_dir/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o "Dir::State::Lists=$apt_dir/lists" -o Dir::State::status=/dev/null -o "Dir::Cache=$apt_dir/cache" \
-        -o "APT::Architecture=$apt_arch" -o "APT::Architectures::=$apt_arch" \
-        -o APT::Sandbox::User="$(id -un)" -o APT::Get::List-Cleanup=false \
-        -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
-        "$@"
+    "$private_tool" -c "$apt_dir/apt.conf" "$@"
 }
 
-# Prints the address of Debian's archive for SUITE-like name $1 as this machine's own apt knows it. The origin of a
-# source is known only once its index was fetched; a fresh container has none, so fetch them into the cache then.
-debian_archive() {
-    archive_format='$(REPO_URI) $(ORIGIN) $(CODENAME)'
-    archive=$(apt-get indextargets --format "$archive_format" | awk -v suite="$1" '$2 == "Debian" && $3 == suite { print $1; exit }')
-    if [ -z "$archive" ]; then
-        mkdir -p "$cache/apt/system/partial"
-        apt-get -qq -o "Dir::State::Lists=$cache/apt/system" -o APT::Sandbox::User="$(id -un)" update >&2 || true
-        archive=$(apt-get -o "Dir::State::Lists=$cache/apt/system" indextargets --format "$archive_format" |
-            awk -v suite="$1" '$2 == "Debian" && $3 == suite { print $1; exit }')
-    fi
-    printf '%s\n' "$archive"
-}
-
-# private_apt_open ARCH SUITE...: selects (and fetches, at most once a day) the indexes of SUITEs for ARCH.
-# The first suite is needed; one of the others that fails is named and left out.
+# private_apt_open ARCH SUITE...: selects the indexes of SUITEs for ARCH, fetching them at most once a day.
+# The first suite is needed; another one that fails is named and left out.
 private_apt_open() {
     apt_arch=$1
     shift
@@ -64,25 +43,73 @@ private_apt_open() {
     [ -z "$(find "$apt_dir/complete" -mmin -1440 2>/dev/null)" ] || return 0
 
     mkdir -p "$apt_dir/lists/partial" "$apt_dir/cache/archives/partial"
-    apt_sources=
+    private_apt_configure
+    : >"$apt_dir/sources.good"
     for apt_suite in "$@"; do
         private_apt_add_suite "$apt_suite" && continue
-        [ "$apt_suite" != "$1" ] || fail "Debian's index $apt_suite ($apt_arch) cannot be read: check the network and try again"
-        step "Debian's index $apt_suite ($apt_arch) cannot be read; going on without it"
+        [ "$apt_suite" != "$1" ] || {
+            cat "$apt_dir/update.log" >&2
+            fail "cannot read Debian's index $apt_suite ($apt_arch): check the network and try again"
+        }
+        step "cannot read Debian's index $apt_suite ($apt_arch); going on without it"
     done
+    mv "$apt_dir/sources.good" "$apt_dir/sources.list"
     : >"$apt_dir/complete"
 }
 
+# apt.conf(5): a file given with -c is read last, so it beats the machine's own configuration.
+private_apt_configure() {
+    cat >"$apt_dir/apt.conf" <<EOF
+Dir::Etc::SourceList "$apt_dir/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::State::Lists "$apt_dir/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "$apt_dir/cache";
+APT::Architecture "$apt_arch";
+#clear APT::Architectures;
+APT::Architectures { "$apt_arch"; };
+APT::Sandbox::User "$(id -un)"; // apt's own user may not enter the caller's cache
+APT::Get::List-Cleanup "false"; // the suites are fetched one by one
+Acquire::Languages "none";
+EOF
+}
+
 private_apt_add_suite() {
-    case $1 in
-    *-security) apt_uri=$(debian_archive "$1") ;;
-    *) apt_uri=$(debian_archive "$(. /etc/os-release && echo "$VERSION_CODENAME")") ;;
-    esac
+    apt_uri=$(debian_archive "$1")
     [ -n "$apt_uri" ] || return 1
-    apt_line="deb [signed-by=$keyring] $apt_uri $1 main"
+    apt_line="deb [arch=$apt_arch signed-by=$keyring] $apt_uri $1 main"
     printf '%s\n' "$apt_line" >"$apt_dir/sources.list"
-    retry private_apt apt-get "$(apt_verbosity)" -o APT::Update::Error-Mode=any update || return 1
-    apt_sources="$apt_sources$apt_line
-"
-    printf '%s' "$apt_sources" >"$apt_dir/sources.list"
+    retry private_apt apt-get "$(apt_verbosity)" -o APT::Update::Error-Mode=any update 2>"$apt_dir/update.log" || return 1
+    printf '%s\n' "$apt_line" >>"$apt_dir/sources.good"
+}
+
+# private_apt_download FOLDER PACKAGE...: the .deb files, checked by apt against the signed index.
+private_apt_download() {
+    download_folder=$1
+    shift
+    (cd "$download_folder" && retry private_apt apt-get "$(apt_verbosity)" download "$@") && return 0
+    rm -f "$apt_dir/complete" # a point release may have replaced what the index names: read it anew next time
+    fail "cannot download from Debian ($apt_arch): $*; check the network and try again"
+}
+
+# Prints the address of the archive that holds suite $1, as this machine's own apt knows it. The origin of a source is
+# known only once its index was fetched, which a fresh container has not done: fetch it into the cache then.
+debian_archive() {
+    case $1 in
+    *-security) archive_label=Debian-Security ;;
+    *) archive_label=Debian ;;
+    esac
+    archive=$(known_archive)
+    if [ -z "$archive" ]; then
+        mkdir -p "$cache/apt/system/partial"
+        apt-get -qq -o "Dir::State::Lists=$cache/apt/system" -o "APT::Sandbox::User=$(id -un)" update >&2 || true
+        archive=$(known_archive -o "Dir::State::Lists=$cache/apt/system")
+    fi
+    printf '%s\n' "$archive"
+}
+
+known_archive() {
+    # shellcheck disable=SC2016 # $(REPO_URI) is apt's own notation
+    apt-get "$@" indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' |
+        awk -v label="$archive_label" '$2 == "Debian" && $3 == label { print $1; exit }'
 }

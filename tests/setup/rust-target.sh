@@ -57,10 +57,10 @@ build_from_debian() {
 fetch_rust_src() {
     for suite in $suites; do
         private_apt_open amd64 "$suite"
-        package_version=$(private_apt apt-cache madison rust-src | awk -v v="$1" '{ split($3, part, /[+~-]/); if (part[1] == v) { print $3; exit } }')
+        package_version=$(private_apt apt-cache madison rust-src |
+            awk -v wanted="$1" '{ split($3, part, /[+~-]/) } part[1] == wanted { print $3; exit }')
         [ -n "$package_version" ] || continue
-        (cd "$scratch" && retry private_apt apt-get "$(apt_verbosity)" download "rust-src=$package_version") ||
-            fail "cannot download Debian's package rust-src $package_version"
+        private_apt_download "$scratch" "rust-src=$package_version"
         # The rest of the package is the compiler: ten times as large.
         dpkg-deb --fsys-tarfile "$scratch"/rust-src_*.deb |
             tar -x -C "$scratch" --strip-components=4 --wildcards './usr/src/rustc-*/library'
