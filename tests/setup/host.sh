@@ -21,6 +21,7 @@ main() {
 
     # shellcheck disable=SC1091
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    lock_cache
     private_apt_open "$(dpkg --print-architecture)" "$codename" "$codename-updates" "$codename-security" "$codename-backports"
     if [ -n "$tools" ]; then
         step "installing$tools"
@@ -43,7 +44,7 @@ qemu_is_new_enough() {
 # Prints the packages whose command is not found, each with a space before it.
 missing_tools() {
     while read -r command package; do
-        command -v "$command" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || printf ' %s' "$package"
+        command -v "$command" >/dev/null || printf ' %s' "$package"
     done <<EOF
 cc gcc libc6-dev
 cpio cpio

@@ -4,6 +4,8 @@
 
 cache=${KRYPTON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/krypton}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# Debian keeps depmod and its like out of a user's PATH.
+PATH=$PATH:/usr/sbin:/sbin
 
 step() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -18,6 +20,13 @@ retry() {
         [ "$pause" = 0 ] || sleep "$pause"
     done
     return 1
+}
+
+# lock_cache: one set-up script at a time works in the cache, whichever clone it was started from.
+lock_cache() {
+    mkdir -p "$cache"
+    exec 9>"$cache/lock"
+    flock 9
 }
 
 # Words for apt: a progress display for a person, silence for a log.

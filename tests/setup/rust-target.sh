@@ -36,7 +36,7 @@ target_works() {
 
 build_from_debian() {
     version=$(rustc --version | cut -d ' ' -f 2)
-    mkdir -p "$cache"
+    lock_cache
     scratch=$(mktemp -d "$cache/rust-target.XXXXXX")
     installed=$(rustc --print sysroot)/lib/rustlib/$target
     staged=$installed.$$

@@ -1,0 +1,3 @@
+#!/bin/sh
+# The machine ends: the runner waits for QEMU to go.
+poweroff
