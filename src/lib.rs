@@ -4,5 +4,11 @@
 
 extern crate alloc;
 
+pub mod cmdline;
+pub mod abi;
 pub mod error;
+pub mod id;
+pub mod pqueue;
+pub mod platform;
 pub mod sync;
+pub mod time;

@@ -47,13 +47,17 @@ pub struct Lock<T, const RANK: u8> {
 impl<T, const RANK: u8> Lock<T, RANK> {
     /// A lock that holds `value`.
     pub const fn new(value: T) -> Self {
-        Self { inner: TicketMutex::new(value) }
+        Self {
+            inner: TicketMutex::new(value),
+        }
     }
 
     /// Waits for the lock and takes it.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
-        Guard { inner: self.inner.lock() }
+        Guard {
+            inner: self.inner.lock(),
+        }
     }
 
     /// Takes the lock if it is free.

@@ -7,3 +7,27 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod barrier;
+pub mod cache;
+mod cp15;
+pub mod cpu;
+#[cfg(target_arch = "arm")]
+pub mod fault;
+pub mod frame;
+pub mod gic;
+pub mod guest;
+#[cfg(target_arch = "arm")]
+pub mod heap;
+#[cfg(not(target_arch = "arm"))]
+pub mod host;
+#[cfg(target_arch = "arm")]
+pub mod hypmap;
+pub mod layout;
+pub mod lpae;
+pub mod mmio;
+pub mod smc;
+pub mod smp;
+pub mod syndrome;
+pub mod table;
+pub mod timer;
+pub mod tlb;

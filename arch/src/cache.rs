@@ -1,0 +1,84 @@
+//! Cache maintenance by address, to the point of coherency (DDI 0406C.d B2.2.6).
+//!
+//! Needed where somebody looks past the caches: a guest that starts with its caches off, a table walker, a device.
+//! Ranges are walked as (first line, count) in checked arithmetic, so a range that ends at the top of the address space
+//! is cleaned to its last line (the mistake behind two Xen advisories).
+
+use crate::barrier::dsb_sy;
+use crate::cp15::{Ctr, Dccimvac, Dccmvac, Icialluis};
+use crate::frame::SharedPage;
+
+/// What to do to the lines of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Write dirty lines back.
+    Clean,
+    /// Write dirty lines back and drop them.
+    CleanInvalidate,
+}
+
+/// Bytes in the smallest data cache line of any level.
+fn line_size() -> usize {
+    4 << ((Ctr::read() >> 16) & 0xF)
+}
+
+/// First line and number of lines that cover `len` bytes at `start`.
+fn lines(start: usize, len: usize, line: usize) -> (usize, usize) {
+    let Some(last) = len.checked_sub(1).map(|rest| start.saturating_add(rest)) else { return (start, 0) };
+    (start / line, last / line - start / line + 1)
+}
+
+fn maintain(start: usize, len: usize, op: Op) {
+    let line = line_size();
+    let (first, count) = lines(start, len, line);
+    for n in first..first.saturating_add(count) {
+        let va = (n * line) as u32;
+        // SAFETY: cleaning a line changes no memory contents as seen by coherent observers.
+        unsafe {
+            match op {
+                Op::Clean => Dccmvac::write(va),
+                Op::CleanInvalidate => Dccimvac::write(va),
+            }
+        }
+    }
+    dsb_sy();
+}
+
+/// Maintains `len` bytes of `page` at `offset`, clamped to the page.
+pub fn page_range(page: &SharedPage, offset: usize, len: usize, op: Op) {
+    let offset = offset.min(crate::addr::PAGE_SIZE);
+    maintain(page.hyp_va() + offset, len.min(crate::addr::PAGE_SIZE - offset), op);
+}
+
+/// Maintains a whole page.
+pub fn page(page: &SharedPage, op: Op) {
+    page_range(page, 0, crate::addr::PAGE_SIZE, op);
+}
+
+/// Drops every CPU's instruction cache contents, after code was written.
+pub fn invalidate_instruction_caches() {
+    // SAFETY: dropping clean lines is always allowed.
+    unsafe { Icialluis::write(0) };
+    dsb_sy();
+    crate::barrier::isb();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines;
+
+    #[test]
+    fn every_line_of_a_range_is_visited_once() {
+        assert_eq!(lines(0, 0, 64), (0, 0));
+        assert_eq!(lines(63, 1, 64), (0, 1));
+        assert_eq!(lines(63, 2, 64), (0, 2));
+        assert_eq!(lines(4096, 4096, 64), (64, 64));
+    }
+
+    #[test]
+    fn a_range_that_ends_at_the_top_is_cleaned_to_its_last_line() {
+        let top = usize::MAX;
+        assert_eq!(lines(top - 63, 64, 64), (top / 64, 1));
+        assert_eq!(lines(top - 64, usize::MAX, 64), (top / 64 - 1, 2));
+    }
+}

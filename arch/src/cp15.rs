@@ -1,0 +1,159 @@
+//! Coprocessor registers that the hypervisor reads and writes, by their architectural names.
+//!
+//! The access instructions are `aarch32-cpu`'s ([`SysReg`] and its kin); this file adds the registers that crate lacks or
+//! hides on a host build (all of PL2). That crate's accesses are `nomem`: the compiler may move memory accesses across
+//! them, so code that needs an order says so with [`crate::barrier`].
+//!
+//! Nothing here is public: what the rest of the project may do to the machine has a named, safe function elsewhere.
+//! Encodings: DDI 0406C.d B3.17 and B4.1.
+
+use aarch32_cpu::register::{SysReg, SysReg64, SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64};
+
+macro_rules! registers32 {
+    ($($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(
+        pub(crate) struct $name;
+        impl SysReg for $name {
+            const CP: u32 = 15;
+            const OP1: u32 = $op1;
+            const CRN: u32 = $crn;
+            const CRM: u32 = $crm;
+            const OP2: u32 = $op2;
+        }
+        impl SysRegRead for $name {}
+        impl SysRegWrite for $name {}
+        impl $name {
+            #[inline(always)]
+            #[allow(dead_code)]
+            pub(crate) fn read() -> u32 {
+                <Self as SysRegRead>::read_raw()
+            }
+            /// # Safety
+            /// The caller knows what the value does to the machine.
+            #[inline(always)]
+            #[allow(dead_code)]
+            pub(crate) unsafe fn write(value: u32) {
+                // SAFETY: passed on to the caller.
+                unsafe { <Self as SysRegWrite>::write_raw(value) }
+            }
+        }
+    )*};
+}
+
+macro_rules! registers64 {
+    ($($name:ident $op1:literal $crm:literal;)*) => {$(
+        pub(crate) struct $name;
+        impl SysReg64 for $name {
+            const CP: u32 = 15;
+            const OP1: u32 = $op1;
+            const CRM: u32 = $crm;
+        }
+        impl SysRegRead64 for $name {}
+        impl SysRegWrite64 for $name {}
+        impl $name {
+            #[inline(always)]
+            #[allow(dead_code)]
+            pub(crate) fn read() -> u64 {
+                <Self as SysRegRead64>::read_raw()
+            }
+            /// # Safety
+            /// The caller knows what the value does to the machine.
+            #[inline(always)]
+            #[allow(dead_code)]
+            pub(crate) unsafe fn write(value: u64) {
+                // SAFETY: passed on to the caller.
+                unsafe { <Self as SysRegWrite64>::write_raw(value) }
+            }
+        }
+    )*};
+}
+
+registers32! {
+    // Identification.
+    Midr 0 0 0 0;
+    Ctr 0 0 0 1;
+    Mpidr 0 0 0 5;
+    Revidr 0 0 0 6;
+    IdPfr1 0 0 1 1;
+    IdMmfr0 0 0 1 4;
+    // Guest (PL1) state.
+    Csselr 2 0 0 0;
+    Sctlr 0 1 0 0;
+    Actlr 0 1 0 1;
+    Cpacr 0 1 0 2;
+    Ttbcr 0 2 0 2;
+    Dacr 0 3 0 0;
+    Dfsr 0 5 0 0;
+    Ifsr 0 5 0 1;
+    Adfsr 0 5 1 0;
+    Aifsr 0 5 1 1;
+    Dfar 0 6 0 0;
+    Ifar 0 6 0 2;
+    Mair0 0 10 2 0;
+    Mair1 0 10 2 1;
+    Amair0 0 10 3 0;
+    Amair1 0 10 3 1;
+    Vbar 0 12 0 0;
+    Contextidr 0 13 0 1;
+    Tpidrurw 0 13 0 2;
+    Tpidruro 0 13 0 3;
+    Tpidrprw 0 13 0 4;
+    Cntkctl 0 14 1 0;
+    CntvCtl 0 14 3 1;
+    // Virtualized identification.
+    Vpidr 4 0 0 0;
+    Vmpidr 4 0 0 5;
+    // PL2 control.
+    Hsctlr 4 1 0 0;
+    Hactlr 4 1 0 1;
+    Hcr 4 1 1 0;
+    Hdcr 4 1 1 1;
+    Hcptr 4 1 1 2;
+    Hstr 4 1 1 3;
+    Hacr 4 1 1 7;
+    Htcr 4 2 0 2;
+    Vtcr 4 2 1 2;
+    Hsr 4 5 2 0;
+    Hdfar 4 6 0 0;
+    Hifar 4 6 0 2;
+    Hpfar 4 6 0 4;
+    Hmair0 4 10 2 0;
+    Hmair1 4 10 2 1;
+    Hvbar 4 12 0 0;
+    Htpidr 4 13 0 2;
+    // Address translation as PL1 sees it (stage 1 only): write the address, then read PAR.
+    Ats1cpr 0 7 8 0;
+    Ats1cpw 0 7 8 1;
+    // Caches and branch predictor.
+    Iciallu 0 7 5 0;
+    Icialluis 0 7 1 0;
+    Bpiall 0 7 5 6;
+    Dccmvac 0 7 10 1;
+    Dccimvac 0 7 14 1;
+    Dccmvau 0 7 11 1;
+    // TLB.
+    Tlbiallhis 4 8 3 0;
+    Tlbimvahis 4 8 3 1;
+    Tlbiallnsnhis 4 8 3 4;
+    Tlbiallis 0 8 3 0;
+    Tlbiall 0 8 7 0;
+    Tlbiallh 4 8 7 0;
+    Tlbimvah 4 8 7 1;
+    // Generic timer.
+    Cntfrq 0 14 0 0;
+    Cnthctl 4 14 1 0;
+    CnthpCtl 4 14 2 1;
+    CntpCtl 0 14 2 1;
+}
+
+registers64! {
+    Ttbr0 0 2;
+    Ttbr1 1 2;
+    Par 0 7;
+    Httbr 4 2;
+    Vttbr 6 2;
+    Cntpct 0 14;
+    Cntvct 1 14;
+    CntvCval 3 14;
+    Cntvoff 4 14;
+    CnthpCval 6 14;
+}

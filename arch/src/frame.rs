@@ -1,0 +1,336 @@
+//! RAM frames as untyped memory that somebody else may write at any moment.
+//!
+//! A guest, another CPU or a device can change any byte of a frame while we look at it, so a frame is never a Rust
+//! reference to plain data: it is a [`SharedPage`], reached by atomics and by copies. A value is copied in once and then
+//! checked; nothing is read twice.
+//!
+//! [`page`] reaches frames in the direct map. Frames above it are reached through a mapping of their own: [`with`] for
+//! the length of a closure, [`keep`] for as long as the [`Kept`] lives.
+//!
+//! The memory that Rust itself lives in (image, heap, frame table) is in no direct map, so nothing here can alias it.
+
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::addr::{Mfn, PAGE_SIZE};
+
+#[cfg(not(target_arch = "arm"))]
+use crate::host::frame as map;
+#[cfg(target_arch = "arm")]
+use crate::hypmap as map;
+
+/// One mapped RAM frame.
+#[repr(C, align(4096))]
+pub struct SharedPage([AtomicU32; PAGE_SIZE / 4]);
+
+/// Something that keeps a frame mapped (and perhaps referenced) for as long as it lives.
+pub trait PageRef {
+    /// The frame.
+    fn page(&self) -> &SharedPage;
+}
+
+macro_rules! cell {
+    ($(#[$doc:meta])* $name:ident, $atomic:ty, $size:expr) => {
+        $(#[$doc])*
+        #[inline]
+        pub fn $name(&self, offset: usize) -> Option<&$atomic> {
+            if offset > PAGE_SIZE - $size || offset % $size != 0 {
+                return None;
+            }
+            // SAFETY: 1. the offset is inside the page and aligned; 2. the page is only ever reached by atomics and by
+            // copies that tolerate concurrent change, so a shared atomic reference is always allowed.
+            Some(unsafe { &*(self.0.as_ptr().cast::<u8>().add(offset).cast::<$atomic>()) })
+        }
+    };
+}
+
+impl SharedPage {
+    cell!(/// The byte at `offset`, or `None` outside the page.
+        u8_at, AtomicU8, 1);
+    cell!(/// The half-word at `offset`, or `None` when outside the page or misaligned.
+        u16_at, AtomicU16, 2);
+    cell!(/// The word at `offset`, or `None` when outside the page or misaligned.
+        u32_at, AtomicU32, 4);
+    cell!(/// The double word at `offset`, or `None` when outside the page or misaligned.
+        u64_at, AtomicU64, 8);
+
+    /// Copies `out.len()` bytes at `offset` into `out`; false (and `out` untouched) when they are not inside the page.
+    #[inline]
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> bool {
+        if offset > PAGE_SIZE || out.len() > PAGE_SIZE - offset {
+            return false;
+        }
+        // SAFETY: the source range is inside this page and the destination is a slice of the same length.
+        unsafe {
+            raw::copy(
+                out.as_mut_ptr(),
+                self.0.as_ptr().cast::<u8>().add(offset),
+                out.len(),
+            )
+        };
+        true
+    }
+
+    /// Copies `data` to `offset`; false (and nothing written) when it does not fit into the page.
+    #[inline]
+    pub fn write(&self, offset: usize, data: &[u8]) -> bool {
+        if offset > PAGE_SIZE || data.len() > PAGE_SIZE - offset {
+            return false;
+        }
+        // SAFETY: the destination range is inside this page, whose words are atomics (interior mutability).
+        unsafe {
+            raw::copy(
+                self.0.as_ptr().cast::<u8>().cast_mut().add(offset),
+                data.as_ptr(),
+                data.len(),
+            )
+        };
+        true
+    }
+
+    /// Copies `len` bytes from `source` at `from` to this page at `to`; false when either range leaves its page.
+    #[inline]
+    pub fn copy_from(&self, to: usize, source: &SharedPage, from: usize, len: usize) -> bool {
+        if to > PAGE_SIZE || from > PAGE_SIZE || len > PAGE_SIZE - to || len > PAGE_SIZE - from {
+            return false;
+        }
+        // SAFETY: both ranges are inside their pages; an overlap within one page is handled by `raw::copy`.
+        unsafe {
+            raw::copy(
+                self.0.as_ptr().cast::<u8>().cast_mut().add(to),
+                source.0.as_ptr().cast::<u8>().add(from),
+                len,
+            );
+        }
+        true
+    }
+
+    /// Fills the page with zeroes.
+    pub fn zero(&self) {
+        // SAFETY: the whole page is ours to write; its words are atomics.
+        unsafe { raw::zero_page(self.0.as_ptr().cast_mut().cast()) };
+    }
+
+    /// The page's first word, as the start of its 1024 words.
+    pub fn words(&self) -> &[AtomicU32; PAGE_SIZE / 4] {
+        &self.0
+    }
+
+    /// Whether every byte is zero.
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Address of the page in the hypervisor's (on the host: the process's) address space.
+    pub fn hyp_va(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+}
+
+/// The frame `mfn` in the direct map, or `None` when the direct map does not reach it.
+#[inline]
+pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
+    let va = map::direct(mfn)?;
+    // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
+    // object lives in such a frame (module header).
+    Some(unsafe { &*(va as *const SharedPage) })
+}
+
+/// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.
+///
+/// `None` when `mfn` is not RAM. The closure must not call [`with`] again for more frames than there are windows (4).
+#[inline]
+pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
+    if let Some(page) = page(mfn) {
+        return Some(f(page));
+    }
+    let window = map::open_window(mfn)?;
+    // SAFETY: the window maps the frame until it is dropped after the call.
+    Some(f(unsafe { &*(window.va() as *const SharedPage) }))
+}
+
+/// A mapping of a frame that lasts until it is dropped.
+pub struct Kept {
+    mfn: Mfn,
+    va: usize,
+    slot: Option<map::Slot>,
+}
+
+impl Kept {
+    /// The frame.
+    pub fn mfn(&self) -> Mfn {
+        self.mfn
+    }
+}
+
+impl PageRef for Kept {
+    #[inline]
+    fn page(&self) -> &SharedPage {
+        // SAFETY: the mapping behind `va` exists for as long as `self`.
+        unsafe { &*(self.va as *const SharedPage) }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            map::unmap_slot(slot);
+        }
+    }
+}
+
+/// Maps `mfn` for as long as the answer lives; `None` when it is not RAM or no mapping slot is left.
+pub fn keep(mfn: Mfn) -> Option<Kept> {
+    if let Some(va) = map::direct(mfn) {
+        return Some(Kept {
+            mfn,
+            va,
+            slot: None,
+        });
+    }
+    let slot = map::map_slot(mfn)?;
+    Some(Kept {
+        mfn,
+        va: slot.va(),
+        slot: Some(slot),
+    })
+}
+
+#[cfg(not(target_arch = "arm"))]
+mod raw {
+    use crate::addr::PAGE_SIZE;
+
+    /// Copies bytes between ranges that others may change meanwhile.
+    ///
+    /// # Safety
+    /// Both ranges must be mapped for `len` bytes.
+    pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+        // SAFETY: the caller promises the ranges; `copy` allows them to overlap.
+        unsafe { core::ptr::copy(from, to, len) }
+    }
+
+    /// Zeroes a page.
+    ///
+    /// # Safety
+    /// `page` must be a mapped page.
+    pub unsafe fn zero_page(page: *mut u8) {
+        // SAFETY: the caller promises the page.
+        unsafe { core::ptr::write_bytes(page, 0, PAGE_SIZE) }
+    }
+}
+
+#[cfg(target_arch = "arm")]
+mod raw {
+    use core::arch::asm;
+
+    /// Copies bytes between ranges that others may change meanwhile, upwards.
+    ///
+    /// Assembly, because a concurrent writer would make a Rust copy undefined. Word by word where both ends allow it,
+    /// eight words at a time for long runs.
+    ///
+    /// # Safety
+    /// Both ranges must be mapped for `len` bytes. Ranges that overlap with `to` above `from` are copied like `memcpy`
+    /// would: the result is some mix of old and new bytes, inside the range.
+    #[inline]
+    pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+        let (mut to, mut from, mut len) = (to, from, len);
+        if (to as usize | from as usize) & 3 == 0 {
+            while len >= 32 {
+                // SAFETY: at least 32 mapped bytes are left at both ends, both word-aligned.
+                unsafe {
+                    asm!(
+                        "ldmia {f}!, {{r2, r3, r4, r5}}",
+                        "stmia {t}!, {{r2, r3, r4, r5}}",
+                        "ldmia {f}!, {{r2, r3, r4, r5}}",
+                        "stmia {t}!, {{r2, r3, r4, r5}}",
+                        f = inout(reg) from, t = inout(reg) to,
+                        out("r2") _, out("r3") _, out("r4") _, out("r5") _,
+                        options(nostack, preserves_flags)
+                    );
+                }
+                len -= 32;
+            }
+            while len >= 4 {
+                // SAFETY: at least one word is left at both ends.
+                unsafe {
+                    asm!("ldr {v}, [{f}], #4", "str {v}, [{t}], #4", v = out(reg) _, f = inout(reg) from,
+                         t = inout(reg) to, options(nostack, preserves_flags));
+                }
+                len -= 4;
+            }
+        }
+        while len > 0 {
+            // SAFETY: at least one byte is left at both ends.
+            unsafe {
+                asm!("ldrb {v}, [{f}], #1", "strb {v}, [{t}], #1", v = out(reg) _, f = inout(reg) from,
+                     t = inout(reg) to, options(nostack, preserves_flags));
+            }
+            len -= 1;
+        }
+    }
+
+    /// Zeroes a page, 64 bytes a turn.
+    ///
+    /// # Safety
+    /// `page` must be a mapped page.
+    pub unsafe fn zero_page(page: *mut u8) {
+        // SAFETY: 64 turns of 64 bytes stay inside the 4096 bytes of the page.
+        unsafe {
+            asm!(
+                "mov r2, #0", "mov r3, #0", "mov r4, #0", "mov r5, #0",
+                "2:",
+                "stmia {p}!, {{r2, r3, r4, r5}}",
+                "stmia {p}!, {{r2, r3, r4, r5}}",
+                "stmia {p}!, {{r2, r3, r4, r5}}",
+                "stmia {p}!, {{r2, r3, r4, r5}}",
+                "subs {n}, {n}, #1",
+                "bne 2b",
+                p = inout(reg) page => _, n = inout(reg) 64 => _,
+                out("r2") _, out("r3") _, out("r4") _, out("r5") _,
+                options(nostack)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PageRef, keep, page, with};
+    use crate::addr::Mfn;
+    use crate::host::frame::{FIRST, FRAMES};
+
+    fn mfn(n: u32) -> Mfn {
+        Mfn::new(u64::from(FIRST + n)).unwrap()
+    }
+
+    #[test]
+    fn a_copy_that_leaves_the_page_is_refused_whole() {
+        let page = page(mfn(FRAMES - 1)).unwrap();
+        page.zero();
+        assert!(!page.write(4090, &[1; 7]));
+        assert!(page.is_zero());
+        assert!(page.write(4090, &[1; 6]));
+        let mut out = [0; 6];
+        assert!(page.read(4090, &mut out));
+        assert_eq!(out, [1; 6]);
+        assert!(!page.read(usize::MAX, &mut out));
+        assert!(!page.copy_from(0, page, 4090, 7));
+    }
+
+    #[test]
+    fn cells_are_aligned_and_inside() {
+        let page = page(mfn(FRAMES - 2)).unwrap();
+        assert!(page.u64_at(4088).is_some());
+        assert!(page.u64_at(4092).is_none());
+        assert!(page.u32_at(4096).is_none());
+        assert!(page.u8_at(4095).is_some());
+    }
+
+    #[test]
+    fn what_is_not_ram_cannot_be_reached() {
+        let beyond = mfn(FRAMES);
+        assert!(page(beyond).is_none() && keep(beyond).is_none() && with(beyond, |_| ()).is_none());
+        assert!(
+            keep(mfn(0)).is_some_and(|kept| kept.page().hyp_va() == page(mfn(0)).unwrap().hyp_va())
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! GICv2 with virtualization extensions (IHI 0048B): distributor, CPU interface, and the interface that gives guests their
+//! interrupts.
+//!
+//! The hypervisor drops priority and deactivates in two steps (GICC_CTLR.EOImodeNS), so that an interrupt handed to a
+//! guest stays active until the guest is done with it.
+
+mod cpu;
+mod dist;
+mod hyp;
+
+use spin::Once;
+
+pub use cpu::{Ack, CpuInterface};
+pub use dist::{Distributor, TargetMasks, Trigger};
+pub use hyp::{HypInterface, Maintenance, VirtualInterface};
+
+use crate::mmio::Window;
+
+/// INTID of a spurious acknowledge (IHI 0048B 3.2.5); 1022 and 1023 both mean that nothing is to be done.
+pub const SPURIOUS: u32 = 1022;
+
+/// The interrupt controller.
+pub struct Gic {
+    /// Shared by all CPUs.
+    pub dist: Distributor,
+    /// This CPU's interface; every CPU sees its own at the same address.
+    pub cpu: CpuInterface,
+    /// This CPU's virtual interface control.
+    pub hyp: HypInterface,
+}
+
+static GIC: Once<Gic> = Once::new();
+
+/// Takes the controller into use: everything disabled and inactive, this CPU's interface on.
+///
+/// Called once, by the boot CPU, with the mapped register blocks.
+pub fn init(gicd: Window, gicc: Window, gich: Window) -> &'static Gic {
+    GIC.call_once(|| Gic {
+        dist: Distributor::new(gicd),
+        cpu: CpuInterface::new(gicc),
+        hyp: HypInterface::new(gich),
+    })
+}
+
+/// The controller; `None` before [`init`].
+#[inline]
+pub fn get() -> Option<&'static Gic> {
+    GIC.get()
+}

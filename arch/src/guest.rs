@@ -1,0 +1,494 @@
+//! A guest's processor state, and running it: [`enter`] is a function call that returns when the guest leaves.
+//!
+//! State is in two parts. [`GuestContext`] holds what every exit saves: the general registers, PC and CPSR. Everything else
+//! a guest can see ([`Machine`]: banked registers, cp15, VFP, virtual timer) stays in the hardware across exits and moves
+//! only when another vCPU is loaded. The list of registers is written once and makes the structure, the save and the load,
+//! so none of them can miss one.
+
+#[cfg(target_arch = "arm")]
+use core::arch::{asm, global_asm};
+#[cfg(target_arch = "arm")]
+use core::mem::offset_of;
+
+use crate::barrier::isb;
+use crate::cp15;
+
+/// General registers of a guest and where it goes on.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+pub struct GuestContext {
+    /// r0 to r12 as the current mode sees them, except that r8 to r12 are those of user mode while FIQ mode has its own.
+    pub r: [u32; 13],
+    /// lr of user and system mode.
+    pub lr_usr: u32,
+    /// Where the guest goes on.
+    pub pc: u32,
+    /// Program status.
+    pub cpsr: u32,
+    host_sp: u32,
+}
+
+/// Mode field of a CPSR.
+pub const MODE_MASK: u32 = 0x1F;
+/// User mode.
+pub const MODE_USR: u32 = 0x10;
+/// FIQ mode.
+pub const MODE_FIQ: u32 = 0x11;
+/// IRQ mode.
+pub const MODE_IRQ: u32 = 0x12;
+/// Supervisor mode.
+pub const MODE_SVC: u32 = 0x13;
+/// Abort mode.
+pub const MODE_ABT: u32 = 0x17;
+/// Undefined mode.
+pub const MODE_UND: u32 = 0x1B;
+/// System mode.
+pub const MODE_SYS: u32 = 0x1F;
+/// Hyp mode.
+pub const MODE_HYP: u32 = 0x1A;
+
+/// Why the guest left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// It did something that traps; [`syndrome`] says what.
+    Trap,
+    /// A physical interrupt is pending.
+    Interrupt,
+}
+
+#[cfg(target_arch = "arm")]
+global_asm!(
+    include_str!("vectors.S"),
+    PC = const offset_of!(GuestContext, pc),
+    CPSR = const offset_of!(GuestContext, cpsr),
+    LR = const offset_of!(GuestContext, lr_usr),
+    HOST_SP = const offset_of!(GuestContext, host_sp),
+);
+
+#[cfg(target_arch = "arm")]
+unsafe extern "C" {
+    fn guest_enter(context: *mut GuestContext) -> u32;
+}
+
+/// Runs the guest whose [`Machine`] is loaded until it leaves.
+#[cfg(target_arch = "arm")]
+#[inline]
+pub fn enter(context: &mut GuestContext) -> Exit {
+    // SAFETY: 1. the assembly writes only the context and keeps the callee-saved registers; 2. CPSR was checked by
+    // `set_cpsr` or comes from the hardware, so eret cannot go to HYP mode; 3. the guest is confined by stage 2 and HCR.
+    match unsafe { guest_enter(context) } {
+        0 => Exit::Trap,
+        _ => Exit::Interrupt,
+    }
+}
+
+/// Runs the guest: on a host there is none.
+#[cfg(not(target_arch = "arm"))]
+pub fn enter(_context: &mut GuestContext) -> Exit {
+    Exit::Interrupt
+}
+
+/// Whether a CPSR or SPSR value names a mode that a guest may be in (DDI 0406C.d B1.3.1).
+pub const fn is_guest_mode(psr: u32) -> bool {
+    matches!(
+        psr & MODE_MASK,
+        MODE_USR | MODE_FIQ | MODE_IRQ | MODE_SVC | MODE_ABT | MODE_UND | MODE_SYS
+    )
+}
+
+/// Syndrome of the last trap from a guest (HSR).
+#[inline]
+pub fn syndrome() -> u32 {
+    cp15::Hsr::read()
+}
+
+/// Virtual address of the last data abort from a guest (HDFAR).
+#[inline]
+pub fn fault_va() -> u32 {
+    cp15::Hdfar::read()
+}
+
+/// Virtual address of the last prefetch abort from a guest (HIFAR).
+#[inline]
+pub fn fetch_fault_va() -> u32 {
+    cp15::Hifar::read()
+}
+
+/// Page of the guest physical address of the last stage-2 fault: HPFAR, whose bits [31:4] are IPA[39:12].
+#[inline]
+pub fn fault_page() -> u32 {
+    cp15::Hpfar::read() >> 4
+}
+
+/// What a translation is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+}
+
+/// Guest physical address of `va` by the loaded guest's own stage 1, at PL1; `None` when it does not translate.
+///
+/// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4): stage 1 only, so that the stage-2 answer comes from our own tables. The
+/// guest's PAR is put back.
+#[inline]
+pub fn translate(va: u32, access: Access) -> Option<u64> {
+    let saved = cp15::Par::read();
+    // SAFETY: an address translation operation changes only PAR.
+    unsafe {
+        match access {
+            Access::Read => cp15::Ats1cpr::write(va),
+            Access::Write => cp15::Ats1cpw::write(va),
+        }
+    }
+    isb();
+    let par = cp15::Par::read();
+    // SAFETY: PAR is the guest's to see.
+    unsafe { cp15::Par::write(saved) };
+    decode_par(par, va)
+}
+
+/// IPA in a PAR value for `va`: long format has bit 11 set, short format may be a 16 MiB supersection (bit 1).
+fn decode_par(par: u64, va: u32) -> Option<u64> {
+    const FAULT: u64 = 1;
+    const LPAE: u64 = 1 << 11;
+    const SUPERSECTION: u64 = 1 << 1;
+    if par & FAULT != 0 {
+        return None;
+    }
+    if par & LPAE != 0 {
+        return Some(par & 0xFF_FFFF_F000 | u64::from(va & 0xFFF));
+    }
+    if par & SUPERSECTION != 0 {
+        // PAR[31:24] = PA[31:24], PAR[23:16] = PA[39:32].
+        return Some(par & 0xFF00_0000 | (par >> 16 & 0xFF) << 32 | u64::from(va & 0x00FF_FFFF));
+    }
+    Some(par & 0xFFFF_F000 | u64::from(va & 0xFFF))
+}
+
+macro_rules! machine {
+    ($($field:ident = $register:ident,)* ; $($wide:ident = $register64:ident,)*) => {
+        /// cp15 state of a guest, register by register.
+        #[derive(Clone, Debug, Default)]
+        #[allow(missing_docs)] // the architecture names them
+        pub struct SystemRegisters {
+            $(pub $field: u32,)*
+            $(pub $wide: u64,)*
+        }
+
+        impl SystemRegisters {
+            fn save(&mut self) {
+                $(self.$field = cp15::$register::read();)*
+                $(self.$wide = cp15::$register64::read();)*
+            }
+
+            fn load(&self) {
+                // SAFETY: PL1 state has no effect on the hypervisor, which runs at PL2 with tables of its own.
+                unsafe {
+                    $(cp15::$register::write(self.$field);)*
+                    $(cp15::$register64::write(self.$wide);)*
+                }
+            }
+        }
+    };
+}
+
+machine! {
+    csselr = Csselr,
+    sctlr = Sctlr,
+    cpacr = Cpacr,
+    ttbcr = Ttbcr,
+    dacr = Dacr,
+    dfsr = Dfsr,
+    ifsr = Ifsr,
+    adfsr = Adfsr,
+    aifsr = Aifsr,
+    dfar = Dfar,
+    ifar = Ifar,
+    mair0 = Mair0,
+    mair1 = Mair1,
+    amair0 = Amair0,
+    amair1 = Amair1,
+    vbar = Vbar,
+    contextidr = Contextidr,
+    tpidrurw = Tpidrurw,
+    tpidruro = Tpidruro,
+    tpidrprw = Tpidrprw,
+    cntkctl = Cntkctl,
+    ;
+    ttbr0 = Ttbr0,
+    ttbr1 = Ttbr1,
+    par = Par,
+}
+
+/// Registers of the other modes: SP, LR and SPSR of each, and FIQ's own r8 to r12.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // the architecture names them
+pub struct BankedRegisters {
+    pub sp_usr: u32,
+    pub sp_svc: u32,
+    pub lr_svc: u32,
+    pub spsr_svc: u32,
+    pub sp_abt: u32,
+    pub lr_abt: u32,
+    pub spsr_abt: u32,
+    pub sp_und: u32,
+    pub lr_und: u32,
+    pub spsr_und: u32,
+    pub sp_irq: u32,
+    pub lr_irq: u32,
+    pub spsr_irq: u32,
+    pub r8_fiq: u32,
+    pub r9_fiq: u32,
+    pub r10_fiq: u32,
+    pub r11_fiq: u32,
+    pub r12_fiq: u32,
+    pub sp_fiq: u32,
+    pub lr_fiq: u32,
+    pub spsr_fiq: u32,
+}
+
+macro_rules! banked {
+    ($($name:ident)*) => {
+        #[cfg(target_arch = "arm")]
+        impl BankedRegisters {
+            fn save(&mut self) {
+                $({
+                    // SAFETY: reads a banked register of a mode the hypervisor never runs in (DDI 0406C.d B9.2.3).
+                    unsafe { asm!(concat!("mrs {}, ", stringify!($name)), out(reg) self.$name, options(nomem, nostack, preserves_flags)) };
+                })*
+            }
+
+            fn load(&self) {
+                $({
+                    // SAFETY: as for the save.
+                    unsafe { asm!(concat!("msr ", stringify!($name), ", {}"), in(reg) self.$name, options(nomem, nostack, preserves_flags)) };
+                })*
+            }
+        }
+    };
+}
+banked! {
+    sp_usr sp_svc lr_svc spsr_svc sp_abt lr_abt spsr_abt sp_und lr_und spsr_und sp_irq lr_irq spsr_irq
+    r8_fiq r9_fiq r10_fiq r11_fiq r12_fiq sp_fiq lr_fiq spsr_fiq
+}
+
+#[cfg(not(target_arch = "arm"))]
+impl BankedRegisters {
+    fn save(&mut self) {}
+    fn load(&self) {}
+}
+
+/// VFP and Advanced SIMD state: D0 to D31 and the system registers.
+#[repr(C, align(8))]
+#[derive(Clone, Debug)]
+pub struct VfpState {
+    d: [u64; 32],
+    fpscr: u32,
+    fpexc: u32,
+    fpinst: u32,
+    fpinst2: u32,
+}
+
+impl Default for VfpState {
+    fn default() -> Self {
+        Self { d: [0; 32], fpscr: 0, fpexc: 0, fpinst: 0, fpinst2: 0 }
+    }
+}
+
+#[cfg(target_arch = "arm")]
+impl VfpState {
+    const FPEXC_EN: u32 = 1 << 30;
+    const FPEXC_EX: u32 = 1 << 31;
+    const FPEXC_FP2V: u32 = 1 << 28;
+
+    fn save(&mut self) {
+        // SAFETY: 1. HCPTR leaves cp10 and cp11 open to HYP; 2. the hypervisor itself is soft-float, so the registers are
+        // the guest's; 3. the stores go to `self.d`, 256 bytes.
+        unsafe {
+            asm!(".fpu neon-vfpv4", "vmrs {}, fpexc", out(reg) self.fpexc, options(nomem, nostack));
+            asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
+            asm!(".fpu neon-vfpv4", "vmrs {}, fpscr", out(reg) self.fpscr, options(nomem, nostack));
+            if self.fpexc & Self::FPEXC_EX != 0 {
+                asm!("mrc p10, 7, {}, cr9, cr0, 0", out(reg) self.fpinst, options(nomem, nostack));
+                if self.fpexc & Self::FPEXC_FP2V != 0 {
+                    asm!("mrc p10, 7, {}, cr10, cr0, 0", out(reg) self.fpinst2, options(nomem, nostack));
+                }
+            }
+            asm!(".fpu neon-vfpv4", "vstmia {p}!, {{d0-d15}}", "vstmia {p}, {{d16-d31}}",
+                 p = inout(reg) self.d.as_mut_ptr() => _, options(nostack));
+        }
+    }
+
+    fn load(&self) {
+        // SAFETY: as for the save; FPEXC goes last, as it may switch the unit off.
+        unsafe {
+            asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
+            asm!(".fpu neon-vfpv4", "vldmia {p}!, {{d0-d15}}", "vldmia {p}, {{d16-d31}}",
+                 p = inout(reg) self.d.as_ptr() => _, options(nostack, readonly));
+            asm!(".fpu neon-vfpv4", "vmsr fpscr, {}", in(reg) self.fpscr, options(nomem, nostack));
+            if self.fpexc & Self::FPEXC_EX != 0 {
+                asm!("mcr p10, 7, {}, cr9, cr0, 0", in(reg) self.fpinst, options(nomem, nostack));
+                if self.fpexc & Self::FPEXC_FP2V != 0 {
+                    asm!("mcr p10, 7, {}, cr10, cr0, 0", in(reg) self.fpinst2, options(nomem, nostack));
+                }
+            }
+            asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) self.fpexc, options(nomem, nostack));
+        }
+    }
+}
+
+#[cfg(not(target_arch = "arm"))]
+impl VfpState {
+    fn save(&mut self) {}
+    fn load(&self) {}
+}
+
+/// Everything of a guest's processor that stays in the hardware across exits.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// cp15.
+    pub system: SystemRegisters,
+    /// Other modes' registers.
+    pub banked: BankedRegisters,
+    vfp: VfpState,
+    /// Virtual timer.
+    pub timer: crate::timer::VirtualTimer,
+}
+
+/// What makes a loaded guest that guest: where its memory and time are and who it thinks it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity {
+    /// Stage-2 root and VMID.
+    pub vttbr: u64,
+    /// What the guest reads as MPIDR.
+    pub vmpidr: u32,
+    /// Subtracted from the physical counter to give its virtual counter.
+    pub cntvoff: u64,
+}
+
+impl Machine {
+    /// State of a vCPU at its start: SCTLR as given, everything else zero.
+    pub fn reset(sctlr: u32) -> Self {
+        let mut machine = Self::default();
+        machine.system.sctlr = sctlr;
+        for spsr in [
+            &mut machine.banked.spsr_svc,
+            &mut machine.banked.spsr_abt,
+            &mut machine.banked.spsr_und,
+            &mut machine.banked.spsr_irq,
+            &mut machine.banked.spsr_fiq,
+        ] {
+            *spsr = MODE_SVC;
+        }
+        machine
+    }
+
+    /// Puts the guest onto this CPU, with stage 2 pointing at its memory.
+    pub fn load(&self, identity: &Identity) {
+        // SAFETY: VTTBR, VMPIDR and CNTVOFF affect only PL1 and PL0.
+        unsafe {
+            cp15::Vttbr::write(identity.vttbr);
+            cp15::Vmpidr::write(identity.vmpidr);
+            cp15::Cntvoff::write(identity.cntvoff);
+        }
+        self.system.load();
+        self.banked.load();
+        self.vfp.load();
+        self.timer.load();
+        isb();
+    }
+
+    /// Takes the guest off this CPU. Until another one is loaded, nothing of it runs.
+    pub fn save(&mut self) {
+        self.timer.save();
+        self.vfp.save();
+        self.banked.save();
+        self.system.save();
+        #[cfg(target_arch = "arm")]
+        // SAFETY: clears this CPU's exclusive monitor, so that no reservation of this guest's helps the next one's store.
+        unsafe {
+            asm!("clrex", options(nomem, nostack, preserves_flags));
+        }
+    }
+}
+
+/// Registers of the loaded guest that exception injection needs, read from the hardware.
+#[derive(Clone, Copy, Debug)]
+pub struct ExceptionState {
+    /// SCTLR.
+    pub sctlr: u32,
+    /// Vector base.
+    pub vbar: u32,
+    /// TTBCR (EAE says which fault status format).
+    pub ttbcr: u32,
+}
+
+impl ExceptionState {
+    /// Reads them from the loaded guest.
+    pub fn read() -> Self {
+        Self { sctlr: cp15::Sctlr::read(), vbar: cp15::Vbar::read(), ttbcr: cp15::Ttbcr::read() }
+    }
+}
+
+/// Banked LR and SPSR of an exception mode, as injection sets them in the loaded guest.
+#[cfg(target_arch = "arm")]
+pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
+    // SAFETY: banked registers of guest modes; the hypervisor never uses them.
+    unsafe {
+        match mode {
+            MODE_ABT => {
+                asm!("msr lr_abt, {}", in(reg) lr, options(nomem, nostack, preserves_flags));
+                asm!("msr spsr_abt, {}", in(reg) spsr, options(nomem, nostack, preserves_flags));
+            }
+            _ => {
+                asm!("msr lr_und, {}", in(reg) lr, options(nomem, nostack, preserves_flags));
+                asm!("msr spsr_und, {}", in(reg) spsr, options(nomem, nostack, preserves_flags));
+            }
+        }
+    }
+}
+
+/// Banked LR and SPSR of an exception mode: on a host there is no guest to set them in.
+#[cfg(not(target_arch = "arm"))]
+pub fn set_exception_return(_mode: u32, _lr: u32, _spsr: u32) {}
+
+/// Sets the loaded guest's data fault registers.
+pub fn set_data_fault(dfsr: u32, dfar: u32) {
+    // SAFETY: PL1 state only.
+    unsafe {
+        cp15::Dfsr::write(dfsr);
+        cp15::Dfar::write(dfar);
+    }
+}
+
+/// Sets the loaded guest's prefetch fault registers.
+pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
+    // SAFETY: PL1 state only.
+    unsafe {
+        cp15::Ifsr::write(ifsr);
+        cp15::Ifar::write(ifar);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decode_par, is_guest_mode};
+
+    #[test]
+    fn no_guest_is_ever_in_hyp_or_monitor_mode() {
+        assert!(!is_guest_mode(0x1A) && !is_guest_mode(0x16) && !is_guest_mode(0));
+        assert!(is_guest_mode(0x4000_01D3));
+    }
+
+    #[test]
+    fn translations_are_read_in_all_three_formats() {
+        assert_eq!(decode_par(1, 0), None);
+        assert_eq!(decode_par(0xFF_8765_4800, 0x123), Some(0xFF_8765_4123));
+        assert_eq!(decode_par(0x1234_5000, 0xABC), Some(0x1234_5ABC));
+        assert_eq!(decode_par(0x1201_0002, 0x00AB_CDEF), Some(0x01_12AB_CDEF));
+    }
+}

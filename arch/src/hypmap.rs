@@ -1,0 +1,365 @@
+//! The hypervisor's own stage 1 after boot/head.S: direct map, devices, single frames, private memory.
+//!
+//! All CPUs share one set of tables. Every table is part of the image (its BSS), so mapping never allocates and the map's
+//! own memory is in no direct map. Each mapping is made once, from invalid to valid, or taken down with a TLB
+//! invalidate; nothing changes attributes in place. W^X holds by construction: only boot/head.S maps code.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use spin::Once;
+use spin::mutex::TicketMutex;
+
+use crate::addr::{Mfn, ORDER_2M, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
+use crate::barrier::{dsb_ishst, isb};
+use crate::cpu::MAX_CPUS;
+use crate::layout;
+use crate::lpae::{Access, Attributes, Descriptor, HypMemory, Level, TableNote};
+use crate::mmio::Window;
+use crate::{smp, tlb};
+
+const ENTRIES: usize = 512;
+const BLOCK_2M: usize = PAGE_SIZE << ORDER_2M;
+
+#[repr(C, align(4096))]
+struct Table([AtomicU64; ENTRIES]);
+
+impl Table {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; ENTRIES])
+    }
+
+    fn set(&self, index: usize, descriptor: Descriptor) {
+        self.0[index].store(descriptor.0, Ordering::Release);
+    }
+}
+
+unsafe extern "C" {
+    static hyp_root: Table;
+    static hyp_l2_low: Table;
+    static hyp_l3_image: Table;
+}
+
+static DIRECT_L2: [Table; 3] = [const { Table::new() }; 3];
+static DEVICE_L3: Table = Table::new();
+static SLOTS_L3: [Table; layout::SLOT_TABLES] = [const { Table::new() }; layout::SLOT_TABLES];
+
+fn root() -> &'static Table {
+    // SAFETY: boot/head.S defines it as a page of the image; it is changed only through atomics.
+    unsafe { &hyp_root }
+}
+
+fn low() -> &'static Table {
+    // SAFETY: as above.
+    unsafe { &hyp_l2_low }
+}
+
+fn image() -> &'static Table {
+    // SAFETY: as above.
+    unsafe { &hyp_l3_image }
+}
+
+fn l2_index(va: usize) -> usize {
+    va >> 21 & (ENTRIES - 1)
+}
+
+fn l3_index(va: usize) -> usize {
+    va >> PAGE_SHIFT & (ENTRIES - 1)
+}
+
+const DATA: Attributes = Attributes::hyp(HypMemory::WriteBack, Access::RW);
+const READ_ONLY: Attributes = Attributes::hyp(HypMemory::WriteBack, Access::R);
+const DEVICE: Attributes = Attributes::hyp(HypMemory::Device, Access::RW);
+
+/// Physical minus virtual address of the image.
+static IMAGE_OFFSET: AtomicU32 = AtomicU32::new(0);
+
+fn image_phys(va: usize) -> Mfn {
+    let pa = (va as u32).wrapping_add(IMAGE_OFFSET.load(Ordering::Relaxed));
+    PhysAddr::new(u64::from(pa)).unwrap_or_default().frame()
+}
+
+fn table_frame(table: &Table) -> Mfn {
+    image_phys(table as *const Table as usize)
+}
+
+/// Makes new mappings visible: they were invalid before, so no TLB holds anything about them.
+fn publish() {
+    dsb_ishst();
+    isb();
+}
+
+/// Connects the tables. `load` is the physical address of the image's first byte.
+///
+/// Called once, first thing on the boot CPU.
+pub fn init(load: PhysAddr) {
+    IMAGE_OFFSET.store((load.raw() as u32).wrapping_sub(layout::IMAGE as u32), Ordering::Relaxed);
+    let note = TableNote::default();
+    for (n, table) in DIRECT_L2.iter().enumerate() {
+        root().set(n + 1, Descriptor::table(table_frame(table), note));
+    }
+    low().set(l2_index(layout::DEVICE), Descriptor::table(table_frame(&DEVICE_L3), note));
+    for (n, table) in SLOTS_L3.iter().enumerate() {
+        low().set(l2_index(layout::SLOTS) + n, Descriptor::table(table_frame(table), note));
+    }
+    publish();
+}
+
+/// Frames of the image, from its first page to the end of BSS.
+pub fn image_frames() -> (Mfn, Mfn) {
+    (image_phys(layout::IMAGE), image_phys(layout::image_end()))
+}
+
+/// Physical address of a byte of the image.
+pub fn image_address(va: usize) -> PhysAddr {
+    let frame = image_phys(va).addr();
+    frame.checked_add((va & (PAGE_SIZE - 1)) as u64).unwrap_or(frame)
+}
+
+/// Takes away what only booting needed: the identity map, the boot code, and the pages below the stacks.
+pub fn drop_boot_mappings() {
+    let identity = image_address(layout::IMAGE).raw() as usize;
+    if identity >> 30 == 0 {
+        low().set(l2_index(identity), Descriptor::INVALID);
+    }
+    for va in (layout::IMAGE..layout::boot_end()).step_by(PAGE_SIZE) {
+        image().set(l3_index(va), Descriptor::INVALID);
+    }
+    low().set(l2_index(layout::FDT), Descriptor::INVALID);
+    low().set(l2_index(layout::FDT) + 1, Descriptor::INVALID);
+    tlb::flush_hyp();
+}
+
+/// Makes the page below each stack fault, so that an overflow is an exception and not a corruption.
+pub fn guard_stacks() {
+    for cpu in 0..MAX_CPUS {
+        image().set(l3_index(layout::stacks_start() + cpu * layout::STACK_STRIDE), Descriptor::INVALID);
+        image().set(l3_index(layout::fault_stacks_start() + cpu * layout::FAULT_STACK_STRIDE), Descriptor::INVALID);
+    }
+    tlb::flush_hyp();
+}
+
+/// Maps the boot loader's device tree read-only and answers as much of it as it says it is long, up to 2 MiB.
+///
+/// `None` when `at` cannot be read or no tree starts there; the caller sees the first word then.
+pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
+    const MAGIC: u32 = 0xD00D_FEED;
+    const MAX: usize = BLOCK_2M;
+    let block = at.frame().align_down(ORDER_2M);
+    for n in 0..2 {
+        if let Some(frame) = block.checked_add(n << ORDER_2M) {
+            low().set(l2_index(layout::FDT) + n as usize, Descriptor::leaf(Level::Two, frame, READ_ONLY));
+        }
+    }
+    publish();
+    let va = layout::FDT + (at.raw() as usize & (BLOCK_2M - 1));
+    if va % 4 != 0 {
+        return Err(0);
+    }
+    let word = |offset: usize| smp::probe_read(va + offset).map(u32::from_be);
+    match word(0) {
+        Some(MAGIC) => {}
+        Some(other) => return Err(other),
+        None => return Err(0),
+    }
+    let len = (word(4).unwrap_or(0) as usize).min(MAX);
+    // SAFETY: 1. both blocks are mapped read-only until `drop_boot_mappings`, after which boot no longer holds the slice;
+    // 2. the boot loader's memory is reserved, so nobody writes it meanwhile.
+    Ok(unsafe { core::slice::from_raw_parts(va as *const u8, len) })
+}
+
+/// Forgets the mapped device tree, so that another address can be tried.
+pub fn unmap_device_tree() {
+    low().set(l2_index(layout::FDT), Descriptor::INVALID);
+    low().set(l2_index(layout::FDT) + 1, Descriptor::INVALID);
+    tlb::flush_hyp();
+}
+
+static DEVICE_NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Maps `len` bytes of device registers at `at` for good; `None` when the device window is full.
+pub fn map_device(at: PhysAddr, len: usize) -> Option<Window> {
+    let offset = at.offset();
+    let pages = offset.checked_add(len)?.div_ceil(PAGE_SIZE);
+    let first = DEVICE_NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+        let end = next as usize + pages;
+        (end <= ENTRIES).then_some(end as u32)
+    });
+    let first = first.ok()? as usize;
+    for n in 0..pages {
+        let frame = at.frame().checked_add(n as u32)?;
+        DEVICE_L3.set(first + n, Descriptor::leaf(Level::Three, frame, DEVICE));
+    }
+    publish();
+    // SAFETY: the pages are mapped as device memory and never unmapped. That they hold registers and not RAM is the device
+    // tree's word, which boot checks against its memory nodes.
+    Some(unsafe { Window::new(layout::DEVICE + first * PAGE_SIZE + offset, len) })
+}
+
+/// First frame of the direct map; `u32::MAX` while there is none.
+static DIRECT_FIRST: AtomicU32 = AtomicU32::new(u32::MAX);
+/// 2 MiB blocks of the direct map that are mapped, a bit each.
+static DIRECT_BLOCKS: [AtomicU32; 48] = [const { AtomicU32::new(0) }; 48];
+
+/// Starts the direct map at the GiB that holds `lowest`, the first frame of RAM.
+pub fn start_direct_map(lowest: Mfn) {
+    DIRECT_FIRST.store(lowest.align_down(crate::addr::ORDER_1G).raw(), Ordering::Relaxed);
+}
+
+/// Adds the 2 MiB block at `block` to the direct map; false when it is out of reach.
+pub fn map_direct_block(block: Mfn) -> bool {
+    let Some(index) = block.raw().checked_sub(DIRECT_FIRST.load(Ordering::Relaxed)) else { return false };
+    let index = (index >> ORDER_2M) as usize;
+    if index >= layout::DIRECT_SIZE >> 21 {
+        return false;
+    }
+    DIRECT_L2[index / ENTRIES].set(index % ENTRIES, Descriptor::leaf(Level::Two, block, DATA));
+    DIRECT_BLOCKS[index / 32].fetch_or(1 << (index % 32), Ordering::Release);
+    publish();
+    true
+}
+
+/// Address of `mfn` in the direct map.
+#[inline]
+pub fn direct(mfn: Mfn) -> Option<usize> {
+    let index = mfn.raw().wrapping_sub(DIRECT_FIRST.load(Ordering::Relaxed)) as usize;
+    let block = index >> ORDER_2M;
+    let word = DIRECT_BLOCKS.get(block / 32)?;
+    if word.load(Ordering::Relaxed) & 1 << (block % 32) == 0 {
+        return None;
+    }
+    Some(layout::DIRECT + (index << PAGE_SHIFT))
+}
+
+/// Frames from the first of the direct map that it can hold at most.
+pub fn direct_limit() -> Option<Mfn> {
+    let first = DIRECT_FIRST.load(Ordering::Relaxed);
+    Mfn::new(u64::from(first) + (layout::DIRECT_SIZE >> PAGE_SHIFT) as u64)
+}
+
+const WINDOWS_PER_CPU: usize = 4;
+const WINDOWS: usize = WINDOWS_PER_CPU * MAX_CPUS;
+static WINDOWS_USED: [AtomicU8; MAX_CPUS] = [const { AtomicU8::new(0) }; MAX_CPUS];
+static SLOTS_USED: TicketMutex<[u32; ENTRIES * layout::SLOT_TABLES / 32]> =
+    TicketMutex::new([0; ENTRIES * layout::SLOT_TABLES / 32]);
+/// RAM above the direct map's reach: only such frames get windows and slots.
+static RAM: Once<fn(Mfn) -> bool> = Once::new();
+
+/// Tells how to recognize RAM, once the frame table exists.
+pub fn set_ram_test(is_ram: fn(Mfn) -> bool) {
+    RAM.call_once(|| is_ram);
+}
+
+fn is_ram(mfn: Mfn) -> bool {
+    RAM.get().is_some_and(|test| test(mfn))
+}
+
+fn slot_va(index: usize) -> usize {
+    layout::SLOTS + index * PAGE_SIZE
+}
+
+fn set_slot(index: usize, descriptor: Descriptor) {
+    if let Some(table) = SLOTS_L3.get(index / ENTRIES) {
+        table.set(index % ENTRIES, descriptor);
+    }
+}
+
+/// A mapping of one frame.
+pub struct Slot {
+    index: usize,
+}
+
+impl Slot {
+    /// Address of the mapping.
+    pub fn va(&self) -> usize {
+        slot_va(self.index)
+    }
+}
+
+/// A window of this CPU on one frame; closed when dropped.
+pub struct CpuWindow {
+    slot: Slot,
+}
+
+impl CpuWindow {
+    /// Address of the window.
+    pub fn va(&self) -> usize {
+        self.slot.va()
+    }
+}
+
+impl Drop for CpuWindow {
+    fn drop(&mut self) {
+        set_slot(self.slot.index, Descriptor::INVALID);
+        tlb::flush_hyp_page(self.slot.va());
+        let (cpu, n) = (self.slot.index / WINDOWS_PER_CPU, self.slot.index % WINDOWS_PER_CPU);
+        if let Some(used) = WINDOWS_USED.get(cpu) {
+            used.fetch_and(!(1 << n), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Opens a window of this CPU on a frame outside the direct map.
+pub fn open_window(mfn: Mfn) -> Option<CpuWindow> {
+    if !is_ram(mfn) {
+        return None;
+    }
+    let cpu = smp::this_cpu().index();
+    let used = WINDOWS_USED.get(cpu)?;
+    let n = (!used.load(Ordering::Relaxed)).trailing_zeros() as usize;
+    if n >= WINDOWS_PER_CPU {
+        return None;
+    }
+    used.fetch_or(1 << n, Ordering::Relaxed);
+    let index = cpu * WINDOWS_PER_CPU + n;
+    set_slot(index, Descriptor::leaf(Level::Three, mfn, DATA));
+    publish();
+    Some(CpuWindow { slot: Slot { index } })
+}
+
+/// Maps a frame outside the direct map until [`unmap_slot`].
+pub fn map_slot(mfn: Mfn) -> Option<Slot> {
+    if !is_ram(mfn) {
+        return None;
+    }
+    let mut used = SLOTS_USED.lock();
+    let word = used.iter().enumerate().skip(WINDOWS / 32).find(|(_, word)| **word != !0).map(|(n, _)| n)?;
+    let bit = used[word].trailing_ones() as usize;
+    used[word] |= 1 << bit;
+    let index = word * 32 + bit;
+    set_slot(index, Descriptor::leaf(Level::Three, mfn, DATA));
+    publish();
+    Some(Slot { index })
+}
+
+/// Undoes [`map_slot`].
+pub fn unmap_slot(slot: Slot) {
+    set_slot(slot.index, Descriptor::INVALID);
+    tlb::flush_hyp_page(slot.va());
+    let mut used = SLOTS_USED.lock();
+    if let Some(word) = used.get_mut(slot.index / 32) {
+        *word &= !(1 << (slot.index % 32));
+    }
+}
+
+static PRIVATE_NEXT: AtomicU32 = AtomicU32::new(layout::PRIVATE as u32);
+
+/// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, zeroed, and answers their address.
+///
+/// # Safety
+/// Nobody else may use the frames, ever: not the page allocator, not the direct map.
+pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
+    let start = PRIVATE_NEXT
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            let end = next as usize + blocks * BLOCK_2M;
+            (end <= layout::PRIVATE_END).then_some(end as u32)
+        })
+        .ok()? as usize;
+    for n in 0..blocks {
+        let frame = first.checked_add((n as u32) << ORDER_2M)?;
+        low().set(l2_index(start) + n, Descriptor::leaf(Level::Two, frame, DATA));
+    }
+    publish();
+    // SAFETY: just mapped, and nobody else's.
+    unsafe { core::ptr::write_bytes(start as *mut u8, 0, blocks * BLOCK_2M) };
+    Some(start as *mut u8)
+}

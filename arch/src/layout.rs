@@ -1,0 +1,68 @@
+//! The hypervisor's virtual address space, and the linker's symbols (linker.ld).
+//!
+//! | addresses | what |
+//! |---|---|
+//! | 0 | nothing, so that a null pointer faults |
+//! | [`PRIVATE`] | memory that Rust lives in: frame table and heap |
+//! | [`FDT`] | the boot loader's device tree, until dom0 is built |
+//! | [`DEVICE`] | device registers |
+//! | [`SLOTS`] | mappings of single frames that the direct map does not reach |
+//! | [`IMAGE`] | this program |
+//! | [`DIRECT`] | direct map of RAM, up to 3 GiB from the first bank on |
+
+/// Start of the direct map: GiB 1 to 3 of the address space.
+pub const DIRECT: usize = 0x4000_0000;
+/// Bytes that the direct map can hold.
+pub const DIRECT_SIZE: usize = 0xC000_0000;
+/// Start of private memory.
+pub const PRIVATE: usize = 0x0100_0000;
+/// End of private memory.
+pub const PRIVATE_END: usize = 0x3000_0000;
+/// The boot loader's device tree: two 2 MiB blocks.
+pub const FDT: usize = 0x3C00_0000;
+/// Device registers: one table of pages.
+pub const DEVICE: usize = 0x3D00_0000;
+/// Single-frame mappings: [`SLOT_TABLES`] tables of pages.
+pub const SLOTS: usize = 0x3D20_0000;
+/// Tables of single-frame mappings.
+pub const SLOT_TABLES: usize = 4;
+/// The program, as linker.ld and boot/head.S have it.
+pub const IMAGE: usize = 0x3E00_0000;
+
+#[cfg(target_os = "none")]
+mod symbols {
+    unsafe extern "C" {
+        static __boot_end: u8;
+        static __text_end: u8;
+        static __image_end: u8;
+        static __stacks_start: u8;
+        static __fault_stacks_start: u8;
+    }
+
+    macro_rules! address {
+        ($(#[$doc:meta])* $name:ident, $symbol:ident) => {
+            $(#[$doc])*
+            pub fn $name() -> usize {
+                &raw const $symbol as usize
+            }
+        };
+    }
+
+    address!(/// End of the code that is used only during boot; the image starts with it.
+        boot_end, __boot_end);
+    address!(/// End of executable code.
+        text_end, __text_end);
+    address!(/// End of the image in memory, BSS and stacks included.
+        image_end, __image_end);
+    address!(/// First guard page of the CPU stacks.
+        stacks_start, __stacks_start);
+    address!(/// First guard page of the fault stacks.
+        fault_stacks_start, __fault_stacks_start);
+}
+#[cfg(target_os = "none")]
+pub use symbols::{boot_end, fault_stacks_start, image_end, stacks_start, text_end};
+
+/// Bytes from one CPU's guard page to the next one's.
+pub const STACK_STRIDE: usize = 0x7000;
+/// Bytes from one fault stack's guard page to the next one's.
+pub const FAULT_STACK_STRIDE: usize = 0x3000;

@@ -1,0 +1,148 @@
+//! This CPU and the others: who is who, setting a CPU up for guests, starting secondaries, probing memory.
+
+use crate::cp15;
+use crate::cpu::CpuId;
+
+/// The CPU this runs on.
+#[cfg(target_arch = "arm")]
+#[inline]
+pub fn this_cpu() -> CpuId {
+    // HTPIDR holds the logical number since `init_cpu`.
+    CpuId::new(cp15::Htpidr::read()).unwrap_or(CpuId::BOOT)
+}
+
+/// The CPU this runs on: on a host there is one.
+#[cfg(not(target_arch = "arm"))]
+pub fn this_cpu() -> CpuId {
+    CpuId::BOOT
+}
+
+/// MPIDR affinity of this CPU: what firmware calls it.
+pub fn affinity() -> u32 {
+    cp15::Mpidr::read() & 0x00FF_FFFF
+}
+
+/// Processor type and revision (MIDR).
+pub fn midr() -> u32 {
+    cp15::Midr::read()
+}
+
+/// Whether the processor has the virtualization extensions (ID_PFR1[15:12], DDI 0406C.d B4.1.94).
+pub fn has_virtualization() -> bool {
+    cp15::IdPfr1::read() >> 12 & 0xF == 1
+}
+
+#[cfg(target_arch = "arm")]
+/// Trap configuration of every CPU, each register written whole.
+mod controls {
+    /// HCR: stage 2 on; set/way, SMC, ACTLR, WFI, WFE and implementation-defined registers trap; physical interrupts and
+    /// aborts come to HYP; broadcast maintenance and barriers reach the inner shareable domain; set/way invalidate also
+    /// cleans.
+    pub const HCR: u32 = VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TSC | TIDCP | TAC | TSW;
+    const VM: u32 = 1;
+    const SWIO: u32 = 1 << 1;
+    const PTW: u32 = 1 << 2;
+    const FMO: u32 = 1 << 3;
+    const IMO: u32 = 1 << 4;
+    const AMO: u32 = 1 << 5;
+    const FB: u32 = 1 << 9;
+    const BSU_INNER: u32 = 1 << 10;
+    const TWI: u32 = 1 << 13;
+    const TWE: u32 = 1 << 14;
+    const TSC: u32 = 1 << 19;
+    const TIDCP: u32 = 1 << 20;
+    const TAC: u32 = 1 << 21;
+    const TSW: u32 = 1 << 22;
+
+    /// HCPTR: coprocessors 0 to 9, 12 and 13 and trace trap; VFP and Advanced SIMD are the guest's.
+    pub const HCPTR: u32 = 0x3FF | 1 << 12 | 1 << 13 | 1 << 20;
+    /// HSTR: cp15 c15 (implementation-defined RAM and test access) traps.
+    pub const HSTR: u32 = 1 << 15;
+    /// HDCR: debug ROM, OS-lock, debug and performance monitor accesses trap. HPMN is kept: it must not exceed PMCR.N.
+    pub const HDCR: u32 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
+    /// HDCR.HPMN.
+    pub const HDCR_HPMN: u32 = 0x1F;
+}
+
+/// A control register that did not take its value.
+#[derive(Clone, Copy, Debug)]
+pub struct Mismatch {
+    /// Name of the register.
+    pub register: &'static str,
+    /// What was written.
+    pub wrote: u32,
+    /// What reads back.
+    pub reads: u32,
+}
+
+#[cfg(target_arch = "arm")]
+unsafe extern "C" {
+    static hyp_vectors: u8;
+    static hyp_vectors_hardened: u8;
+}
+
+/// Sets up this CPU to run guests: vectors and all trap controls. Answers the registers that read back differently.
+#[cfg(target_arch = "arm")]
+pub fn init_cpu(cpu: CpuId) -> [Option<Mismatch>; 6] {
+    use controls::{HCPTR, HCR, HDCR, HDCR_HPMN, HSTR};
+    let vectors = match needs_predictor_flush(midr()) {
+        true => &raw const hyp_vectors_hardened,
+        false => &raw const hyp_vectors,
+    } as u32;
+    let hdcr = HDCR | cp15::Hdcr::read() & HDCR_HPMN;
+    // SAFETY: 1. the vectors are code of ours, 32-byte aligned; 2. the other registers only take rights from guests.
+    unsafe {
+        cp15::Htpidr::write(cpu.raw());
+        cp15::Hvbar::write(vectors);
+        cp15::Hcr::write(HCR);
+        cp15::Hcptr::write(HCPTR);
+        cp15::Hstr::write(HSTR);
+        cp15::Hdcr::write(hdcr);
+        cp15::Vtcr::write(crate::lpae::VTCR);
+        cp15::Vpidr::write(midr());
+        cp15::Vttbr::write(0);
+    }
+    crate::timer::init_cpu();
+    crate::barrier::isb();
+    let check = |register, wrote: u32, reads: u32| (wrote != reads).then_some(Mismatch { register, wrote, reads });
+    [
+        check("HVBAR", vectors, cp15::Hvbar::read()),
+        check("HCR", HCR, cp15::Hcr::read()),
+        // Bits of coprocessors that do not exist read as ones; VFP must be open.
+        check("HCPTR", HCPTR, cp15::Hcptr::read() & (HCPTR | 3 << 10)),
+        check("HSTR", HSTR, cp15::Hstr::read()),
+        check("HDCR", hdcr, cp15::Hdcr::read()),
+        check("VTCR", crate::lpae::VTCR, cp15::Vtcr::read()),
+    ]
+}
+
+/// Whether the branch predictor must be emptied on entry from a guest: Cortex-A15 and Brahma-B15 (CVE-2017-5715).
+pub fn needs_predictor_flush(midr: u32) -> bool {
+    matches!(midr & 0xFF0F_FFF0, 0x410F_C0F0 | 0x420F_00F0)
+}
+
+/// Starts the CPU with `affinity`, which will enter as `cpu`; answers PSCI's return value.
+#[cfg(target_arch = "arm")]
+pub fn start(cpu: CpuId, affinity: u32) -> i32 {
+    unsafe extern "C" {
+        static secondary_entry: u8;
+    }
+    let entry = crate::hypmap::image_address(&raw const secondary_entry as usize);
+    crate::barrier::dsb_sy();
+    // SAFETY: the new CPU enters boot/secondary.S, which expects just this.
+    unsafe { crate::smc::call(crate::smc::psci::CPU_ON, affinity, entry.raw() as u32, cpu.raw()) as i32 }
+}
+
+/// Reads the word at hypervisor address `va`; `None` when the access aborts.
+///
+/// For boot, on the boot CPU: firmware may have named memory that does not exist.
+#[cfg(target_arch = "arm")]
+pub fn probe_read(va: usize) -> Option<u32> {
+    unsafe extern "C" {
+        fn probe_read(address: usize, value: *mut u32) -> u32;
+    }
+    let mut value = 0;
+    // SAFETY: an abort of the one load is caught by `hyp_fault_report`; the store goes to a local.
+    (unsafe { probe_read(va, &mut value) } != 0).then_some(value)
+}
+

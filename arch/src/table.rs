@@ -1,0 +1,496 @@
+//! Three-level translation tables: look up, map, unmap, replace. The Hyp map and every stage 2 are one of these.
+//!
+//! Pure: table frames, their words and TLB maintenance are reached through [`TableFrames`]. DDI 0406C.d B3.6.6 (walks),
+//! B3.10.1 (break-before-make), B3.10.2 (multiprocessing: walks are coherent, so a DSB is enough and nothing is cleaned).
+//!
+//! Invariants:
+//! 1. A table that a walk can reach has at least one valid entry; the number is in the descriptor that leads to it.
+//! 2. A valid entry never becomes another valid entry that maps something: it is invalid and flushed in between.
+//! 3. A table frame is given back only after a flush that followed its unlinking (walk caches).
+//! 4. When a call fails, every input maps what it mapped before. A block may have become a table of the same pages.
+//! 5. While a block is being broken up, merged or replaced, its inputs fault for a moment on other CPUs: whoever
+//!    handles a fault looks here (under the lock) before believing it.
+//!
+//! Merging back is lazy: pages that leave a block and come back, as dom0's balloon makes them, would break up and merge
+//! the block each time. A table is looked at only each [`MERGE_AFTER`]th time that it becomes full, or by [`Table::merge`].
+
+use core::sync::atomic::{Ordering, fence};
+
+use crate::addr::Mfn;
+use crate::frame;
+use crate::lpae::{Attributes, Descriptor, ENTRIES, Entry, Level, TableNote};
+
+use edit::{Path, Retired, Run, Slot, count_entries, merge, unlink_empty};
+
+mod edit;
+#[cfg(test)]
+mod tests;
+
+/// How often a table becomes full before it is compared with a block.
+pub const MERGE_AFTER: u8 = 32;
+
+/// Where tables come from and how they are reached.
+pub trait TableFrames {
+    /// A frame of zeroes in the direct map.
+    fn alloc(&mut self) -> Option<Mfn>;
+    /// Takes a frame back, whatever it holds; no walk can reach it any more.
+    fn free(&mut self, table: Mfn);
+    /// Completes earlier writes to tables and drops every cached translation of inputs `first..first + frames`, walk
+    /// caches included: DSB ISHST, TLBI of the address space, DSB ISH, ISB.
+    fn flush(&mut self, first: u32, frames: u32);
+
+    /// Reads an entry.
+    #[inline]
+    fn read(&self, table: Mfn, index: usize) -> u64 {
+        word(table, index).load(Ordering::Relaxed)
+    }
+    /// Writes an entry, as one 64-bit single-copy atomic store (DDI 0406C.d A3.5.3).
+    #[inline]
+    fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
+        word(table, index).store(descriptor, Ordering::Relaxed);
+    }
+    /// Orders earlier writes to tables before later ones, as a walk sees them.
+    #[inline]
+    fn order_writes(&mut self) {
+        // Pairs with the walker's address dependency from a table descriptor to the table's entries.
+        fence(Ordering::Release);
+    }
+}
+
+#[inline]
+fn word(table: Mfn, index: usize) -> &'static core::sync::atomic::AtomicU64 {
+    frame::page(table)
+        .and_then(|page| page.u64_at(index * 8))
+        .expect("a table lies in the direct map and has 512 entries")
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TableError {
+    /// A table was needed and none was left.
+    NoTable,
+    /// Part of the range is outside the input or output address space, or empty.
+    OutOfRange,
+    /// Part of the range is mapped already.
+    Occupied,
+}
+
+/// What a [`Table::lookup`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// The frame that the input maps to; for a visited leaf, the first frame.
+    pub output: Mfn,
+    /// log2 of the pages of the page or block.
+    pub order: u32,
+    /// Its attributes.
+    pub attributes: Attributes,
+}
+
+/// How far a call got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[must_use]
+pub struct Progress {
+    /// Frames dealt with, from the start of the range; fewer than asked for when the budget ran out.
+    pub frames: u32,
+    /// Translations that no longer hold may still be cached: flush before anything that relies on their end.
+    pub flush: bool,
+}
+
+/// A translation table: its root.
+#[derive(Debug)]
+pub struct Table {
+    root: Mfn,
+    inputs: u32,
+}
+
+impl Table {
+    /// The Hyp map whose root (4 entries, then nothing) is the zeroed frame `root`: 32-bit input.
+    pub const fn hyp(root: Mfn) -> Self {
+        Self {
+            root,
+            inputs: 1 << 20,
+        }
+    }
+    /// A stage 2 whose root is the zeroed frames `root` and `root + 1`: 40-bit input.
+    pub const fn stage2(root: Mfn) -> Self {
+        Self {
+            root,
+            inputs: crate::addr::MAX_FRAMES,
+        }
+    }
+    /// First frame of the root.
+    pub const fn root(&self) -> Mfn {
+        self.root
+    }
+    /// Number of input frames.
+    pub const fn inputs(&self) -> u32 {
+        self.inputs
+    }
+
+    fn top(&self, input: u32) -> Path {
+        let gib = input >> Level::One.order();
+        let table = self
+            .root
+            .checked_add(gib / ENTRIES as u32)
+            .unwrap_or(self.root);
+        let at = Slot {
+            table,
+            index: gib as usize % ENTRIES,
+            level: Level::One,
+        };
+        Path {
+            at,
+            parent: None,
+            grandparent: None,
+        }
+    }
+
+    /// Follows tables down to `lowest`; the entry there, or the first one above it that is no table.
+    fn walk<F: TableFrames>(&self, frames: &F, input: u32, lowest: Level) -> (Path, Entry) {
+        let mut path = self.top(input);
+        loop {
+            let entry = path.at.read(frames);
+            match (entry, path.at.level.next()) {
+                (Entry::Table(table, _), Some(level)) if path.at.level < lowest => {
+                    path = path.down(table, level, input);
+                }
+                _ => return (path, entry),
+            }
+        }
+    }
+
+    fn check(&self, input: u32, count: u32) -> Result<u32, TableError> {
+        match input.checked_add(count) {
+            Some(end) if count > 0 && end <= self.inputs => Ok(end),
+            _ => Err(TableError::OutOfRange),
+        }
+    }
+
+    /// What `input` maps to.
+    #[inline]
+    pub fn lookup<F: TableFrames>(&self, frames: &F, input: u32) -> Option<Leaf> {
+        if input >= self.inputs {
+            return None;
+        }
+        let (path, Entry::Leaf(first, attributes)) = self.walk(frames, input, Level::Three) else {
+            return None;
+        };
+        let order = path.at.level.order();
+        let output = first.checked_add(input & (path.at.level.span() - 1))?;
+        Some(Leaf {
+            output,
+            order,
+            attributes,
+        })
+    }
+
+    /// Maps `count` frames at `input` to those at `output`, where nothing is mapped, in at most `budget` leaves.
+    ///
+    /// `Err` means that this call changed nothing. New translations need no flush, only a DSB before they are relied on.
+    pub fn map<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        output: Mfn,
+        count: u32,
+        attributes: Attributes,
+        budget: u32,
+    ) -> Result<Progress, TableError> {
+        self.check(input, count)?;
+        if count
+            .checked_sub(1)
+            .and_then(|n| output.checked_add(n))
+            .is_none()
+        {
+            return Err(TableError::OutOfRange);
+        }
+        let mut reached = 0;
+        let mut budget_left = budget.max(1);
+        while reached < count && budget_left > 0 {
+            let at = output.checked_add(reached).ok_or(TableError::OutOfRange)?;
+            let run = Run::next(input + reached, at, count - reached, budget_left);
+            if let Err(error) = self.prepare(frames, input + reached, &run) {
+                self.prune(frames, input, reached + run.frames());
+                return Err(error);
+            }
+            budget_left -= run.entries;
+            reached += run.frames();
+        }
+        // Nothing below can fail.
+        let (mut done, mut budget_left) = (0, budget.max(1));
+        while done < reached {
+            let Some(at) = output.checked_add(done) else {
+                break;
+            };
+            let run = Run::next(input + done, at, count - done, budget_left);
+            self.fill(frames, input + done, at, attributes, &run);
+            budget_left -= run.entries;
+            done += run.frames();
+        }
+        Ok(Progress {
+            frames: done,
+            flush: false,
+        })
+    }
+
+    /// Makes the tables that `run` at `input` needs; every entry of the run must be invalid.
+    fn prepare<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        run: &Run,
+    ) -> Result<(), TableError> {
+        let path = loop {
+            let (path, entry) = self.walk(frames, input, run.level);
+            match entry {
+                Entry::Invalid if path.at.level == run.level => break path,
+                Entry::Invalid => {
+                    let table = frames.alloc().ok_or(TableError::NoTable)?;
+                    frames.order_writes();
+                    path.at
+                        .write(frames, Descriptor::table(table, TableNote::default()));
+                    count_entries(frames, path.parent, 1);
+                }
+                _ => return Err(TableError::Occupied),
+            }
+        };
+        let taken = (0..run.entries as usize)
+            .any(|n| frames.read(path.at.table, path.at.index + n) & 1 != 0);
+        if taken {
+            Err(TableError::Occupied)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn fill<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        output: Mfn,
+        attributes: Attributes,
+        run: &Run,
+    ) {
+        let (path, _) = self.walk(frames, input, run.level);
+        let step = run.level.span() as u64;
+        for n in 0..run.entries as usize {
+            let Some(at) = Mfn::new(u64::from(output.raw()) + n as u64 * step) else {
+                return;
+            };
+            let leaf = Descriptor::leaf(run.level, at, attributes);
+            frames.write(path.at.table, path.at.index + n, leaf.0);
+        }
+        count_entries(frames, path.parent, run.entries as i32);
+        self.note_full(frames, input, path);
+    }
+
+    /// Removes tables without entries that `prepare` left in a range whose mapping failed.
+    fn prune<F: TableFrames>(&mut self, frames: &mut F, input: u32, count: u32) {
+        let mut retired = Retired::default();
+        let mut at = input;
+        let last = input.saturating_add(count.saturating_sub(1));
+        while at <= last && at < self.inputs {
+            let (path, entry) = self.walk(frames, at, Level::Three);
+            if entry == Entry::Invalid {
+                unlink_empty(frames, path, &mut retired);
+            }
+            let step = Level::Two.span().max(path.at.level.span());
+            at = (at | (step - 1)).saturating_add(1);
+        }
+        retired.release(frames, input, count);
+    }
+
+    /// Unmaps `count` frames at `input`, looking at no more than about `budget` entries.
+    ///
+    /// `removed` is told each leaf before it goes and may refuse it (false), which ends the call there. `Err` means that
+    /// this call unmapped nothing: it can only fail while it breaks up the blocks at both ends.
+    pub fn unmap<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        count: u32,
+        budget: u32,
+        mut removed: impl FnMut(u32, Leaf) -> bool,
+    ) -> Result<Progress, TableError> {
+        let end = self.check(input, count)?;
+        self.split_at(frames, input)?;
+        self.split_at(frames, end)?;
+        let (mut at, mut budget) = (input, budget.max(1));
+        let mut retired = Retired::default();
+        let mut flush = false;
+        let mut refused = false;
+        while at < end && budget > 0 && !refused {
+            let (path, _) = self.walk(frames, at, Level::Three);
+            let Slot {
+                table,
+                index,
+                level,
+            } = path.at;
+            let mut gone = 0;
+            for index in index..ENTRIES {
+                if at >= end || budget == 0 {
+                    break;
+                }
+                let slot = Slot {
+                    table,
+                    index,
+                    level,
+                };
+                match slot.read(frames) {
+                    Entry::Table(..) => break,
+                    Entry::Invalid => {}
+                    Entry::Leaf(output, attributes) => {
+                        let order = level.order();
+                        refused = !removed(
+                            at,
+                            Leaf {
+                                output,
+                                order,
+                                attributes,
+                            },
+                        );
+                        if refused {
+                            break;
+                        }
+                        slot.write(frames, Descriptor::INVALID);
+                        gone += 1;
+                    }
+                }
+                budget -= 1;
+                at = (at | (level.span() - 1)) + 1;
+            }
+            if gone > 0 {
+                flush = true;
+                count_entries(frames, path.parent, -gone);
+                unlink_empty(frames, path, &mut retired);
+            }
+        }
+        if retired.release(frames, input, count) {
+            flush = false;
+        }
+        Ok(Progress {
+            frames: at.min(end) - input,
+            flush,
+        })
+    }
+
+    /// Maps the single frame `input` to `output` and says what it mapped to before; flushed when that was something.
+    pub fn replace<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        output: Mfn,
+        attributes: Attributes,
+    ) -> Result<Option<Leaf>, TableError> {
+        let end = self.check(input, 1)?;
+        let Some(old) = self.lookup(frames, input) else {
+            let _ = self.map(frames, input, output, 1, attributes, 1)?;
+            return Ok(None);
+        };
+        self.split_at(frames, input)?;
+        self.split_at(frames, end)?;
+        let (path, _) = self.walk(frames, input, Level::Three);
+        path.at.write(frames, Descriptor::INVALID);
+        frames.flush(input, 1);
+        path.at
+            .write(frames, Descriptor::leaf(path.at.level, output, attributes));
+        self.note_full(frames, input, path);
+        Ok(Some(Leaf { order: 0, ..old }))
+    }
+
+    /// Breaks up blocks until none covers both sides of `boundary`.
+    fn split_at<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        boundary: u32,
+    ) -> Result<(), TableError> {
+        if boundary >= self.inputs {
+            return Ok(());
+        }
+        loop {
+            let (path, entry) = self.walk(frames, boundary, Level::Three);
+            let (Entry::Leaf(first, attributes), Some(level)) = (entry, path.at.level.next())
+            else {
+                return Ok(());
+            };
+            if boundary.is_multiple_of(path.at.level.span()) {
+                return Ok(());
+            }
+            let table = frames.alloc().ok_or(TableError::NoTable)?;
+            for index in 0..ENTRIES {
+                let at = u64::from(first.raw()) + ((index as u64) << level.order());
+                let Some(at) = Mfn::new(at) else { break };
+                frames.write(table, index, Descriptor::leaf(level, at, attributes).0);
+            }
+            frames.order_writes();
+            let span = path.at.level.span();
+            path.at.write(frames, Descriptor::INVALID);
+            frames.flush(boundary & !(span - 1), span);
+            let note = TableNote {
+                used: ENTRIES as u16,
+                filled: 0,
+            };
+            path.at.write(frames, Descriptor::table(table, note));
+        }
+    }
+
+    /// Counts that the table of `path` may have become full, and now and then looks whether it could be a block.
+    fn note_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
+        let Some(parent) = path.parent else { return };
+        let Entry::Table(table, note) = parent.read(frames) else {
+            return;
+        };
+        if usize::from(note.used) != ENTRIES {
+            return;
+        }
+        let filled = (note.filled + 1) % MERGE_AFTER;
+        parent.write(
+            frames,
+            Descriptor::table(table, TableNote { filled, ..note }),
+        );
+        if filled == 0
+            && merge(frames, parent, input)
+            && let Some(up) = path.up()
+        {
+            self.note_full(frames, input, up);
+        }
+    }
+
+    /// Turns the tables around `input` back into blocks where they hold just what the block would.
+    pub fn merge<F: TableFrames>(&mut self, frames: &mut F, input: u32) {
+        for lowest in [Level::Two, Level::One] {
+            if input < self.inputs {
+                let (path, entry) = self.walk(frames, input, lowest);
+                if matches!(entry, Entry::Table(_, note) if usize::from(note.used) == ENTRIES) {
+                    merge(frames, path.at, input);
+                }
+            }
+        }
+    }
+
+    /// Shows `visit` every leaf from `input` on, until it answers false.
+    pub fn visit<F: TableFrames>(
+        &self,
+        frames: &F,
+        input: u32,
+        mut visit: impl FnMut(u32, Leaf) -> bool,
+    ) {
+        let mut at = input;
+        while at < self.inputs {
+            let (path, entry) = self.walk(frames, at, Level::Three);
+            let first = at & !(path.at.level.span() - 1);
+            if let Entry::Leaf(output, attributes) = entry {
+                let order = path.at.level.order();
+                let leaf = Leaf {
+                    output,
+                    order,
+                    attributes,
+                };
+                if !visit(first, leaf) {
+                    return;
+                }
+            }
+            at = first.saturating_add(path.at.level.span());
+        }
+    }
+}

@@ -1,0 +1,233 @@
+// From the boot loader to hyp_main: zImage header, page tables, MMU.
+//
+// Entered with the MMU and data cache off, IRQs masked, r2 = physical address of the device tree (boot/README.md), at any
+// address that is a multiple of 4 KiB. Until the MMU is on, every address is PC-relative.
+//
+// A CPU that is not in HYP mode gets the same page tables in its PL1 regime (the formats agree), only so that hyp_main can
+// find a console in the device tree and say what is wrong.
+//
+// Register use until the jump to the virtual address:
+//   r8  physical address of the device tree (0: none given)
+//   r9  physical minus virtual address of the image
+//   r10 CPSR at entry
+
+    .syntax unified
+    .arch armv7-a
+    .arch_extension virt
+    .arm
+
+    // Page-table descriptors, long format, for PL2 stage 1 (DDI 0406C.d B3.6): attribute index 2 (normal write-back),
+    // inner shareable, access flag set, AP[1] RES1. XN is bit 54: bit 22 of the high word.
+    .equ DESC_TABLE,     0x003
+    .equ DESC_BLOCK_RX,  0x7c9
+    .equ DESC_PAGE_RX,   0x7cb
+    .equ DESC_PAGE_RO,   0x7cb
+    .equ DESC_PAGE_RW,   0x74b
+    .equ DESC_XN_HIGH,   0x00400000
+
+    .equ MAIR0_VALUE,    0x00ff4404     // arch/src/lpae.rs: 0 device, 1 normal non-cacheable, 2 normal write-back
+    .equ TCR_VALUE,      0x80803500     // 32-bit input, inner shareable write-back walks
+    .equ HSCTLR_VALUE,   0x30cd187d     // RES1, I, C, M, WXN
+    .equ SCTLR_MMU,      0x00001005     // I, C, M
+    .equ MODE_HYP,       0x1a
+    .equ IMAGE_L2_SLOT,  (0x3e000000 >> 21) * 8
+
+    .section .boot.header, "ax"
+    .global _start
+_start:
+    .rept 8
+    mov     r0, r0
+    .endr
+    b       entry
+    .word   0x016f2818                  // zImage magic
+    .word   0                           // load address: anywhere
+    .word   __file_size
+    .word   0x04030201                  // little endian
+
+    .section .boot.text, "ax"
+entry:
+    mrs     r10, cpsr
+    cpsid   aif
+    mov     r8, r2
+    bl      cpu_setup
+
+    // Zero BSS, up to the stacks; the tables are part of it.
+    ldr     r0, =__bss_start
+    ldr     r1, =__stacks_start
+    add     r0, r0, r9
+    add     r1, r1, r9
+    mov     r2, #0
+    mov     r3, #0
+1:  strd    r2, r3, [r0], #8
+    cmp     r0, r1
+    blo     1b
+
+    // Both roots share the first GiB of virtual space. In the pair (r2, r3) a descriptor is built, low word first.
+    ldr     r4, =hyp_l2_low
+    add     r4, r4, r9
+    orr     r2, r4, #DESC_TABLE
+    ldr     r5, =hyp_root
+    add     r5, r5, r9
+    strd    r2, r3, [r5]
+    ldr     r5, =boot_root
+    add     r5, r5, r9
+    strd    r2, r3, [r5]
+
+    // Identity: the 2 MiB that hold this code, in the boot root only unless they lie in the first GiB.
+    adr     r0, entry
+    lsr     r0, r0, #21                 // number of the 2 MiB block
+    lsr     r1, r0, #9                  // number of its GiB
+    mov     r6, r4
+    cmp     r1, #0
+    beq     2f
+    ldr     r6, =boot_l2_identity
+    add     r6, r6, r9
+    orr     r2, r6, #DESC_TABLE
+    add     r5, r5, r1, lsl #3
+    strd    r2, r3, [r5]
+2:  ldr     r2, =DESC_BLOCK_RX
+    orr     r2, r2, r0, lsl #21
+    ubfx    r0, r0, #0, #9
+    add     r6, r6, r0, lsl #3
+    strd    r2, r3, [r6]
+
+    // The image: one level-3 table for its 2 MiB slot, every section with its own permissions.
+    ldr     r5, =hyp_l3_image
+    add     r5, r5, r9
+    orr     r2, r5, #DESC_TABLE
+    ldr     r0, =IMAGE_L2_SLOT
+    strd    r2, r3, [r4, r0]
+    ldr     r0, =__image_start          // virtual address of the next page
+    ldr     r4, =DESC_PAGE_RX
+    ldr     r6, =__text_end
+    bl      map_pages
+    ldr     r4, =DESC_PAGE_RO
+    ldr     r3, =DESC_XN_HIGH
+    ldr     r6, =__rodata_end
+    bl      map_pages
+    ldr     r4, =DESC_PAGE_RW
+    ldr     r6, =__image_end
+    bl      map_pages
+
+    // BSS and tables were written past the caches: drop whatever lines an earlier stage left for them.
+    ldr     r0, =__bss_start
+    ldr     r1, =__stacks_start
+    add     r0, r0, r9
+    add     r1, r1, r9
+3:  mcr     p15, 0, r0, c7, c6, 1       // DCIMVAC
+    add     r0, r0, #32                 // no ARMv7 line is shorter
+    cmp     r0, r1
+    blo     3b
+    dsb     sy
+
+    bl      enable_mmu
+
+    ldr     sp, =__stacks_start + 0x1000 + 0x6000
+    mov     r0, r8
+    ldr     r1, =__image_start
+    add     r1, r1, r9
+    mov     r2, r10
+    mov     r11, #0                     // end of the frame chain
+    ldr     lr, =halt
+    ldr     pc, =hyp_main
+
+// Maps pages from virtual address r0 up to r6 with attributes r4 (low word) and r3 (high word) into the table at r5.
+// Clobbers r0-r2.
+map_pages:
+    cmp     r0, r6
+    bxhs    lr
+    ubfx    r1, r0, #12, #9
+    add     r1, r5, r1, lsl #3
+    add     r2, r0, r9
+    orr     r2, r2, r4
+    strd    r2, r3, [r1]
+    add     r0, r0, #0x1000
+    b       map_pages
+
+    .ltorg
+
+// What every CPU does first: coherency, the image's offset into r9, and the check for the long descriptor format.
+// Clobbers r0.
+cpu_setup:
+    // A CPU's caches are coherent with the others' only with ACTLR.SMP set; firmware may have set it and barred writes.
+    mrc     p15, 0, r0, c1, c0, 1
+    orr     r0, r0, #(1 << 6)
+    mcr     p15, 0, r0, c1, c0, 1
+    isb
+    adr     r9, base
+    ldr     r0, base
+    sub     r9, r9, r0
+    // ID_MMFR0.VMSA >= 5 is LPAE. Without it there is no way on, and no way to reach a console.
+    mrc     p15, 0, r0, c0, c1, 4
+    and     r0, r0, #0xf
+    cmp     r0, #5
+    bxhs    lr
+halt:
+    wfi
+    b       halt
+
+    .align  2
+base:
+    .word   base
+
+// Turns the MMU on with the boot root, moves to the virtual address of the caller, and changes to the root that stays.
+// Needs r9 (offset) and r10 (CPSR). Clobbers r0-r3.
+enable_mmu:
+    ldr     r0, =boot_root
+    add     r0, r0, r9
+    mov     r1, #0
+    ldr     r2, =MAIR0_VALUE
+    ldr     r3, =TCR_VALUE
+    sub     lr, lr, r9                  // return to the virtual address
+    mcr     p15, 0, r1, c7, c5, 0       // ICIALLU
+    mcr     p15, 0, r1, c7, c5, 6       // BPIALL
+    and     r12, r10, #0x1f
+    cmp     r12, #MODE_HYP
+    bne     4f
+
+    mcr     p15, 4, r2, c10, c2, 0      // HMAIR0
+    mcr     p15, 4, r1, c10, c2, 1      // HMAIR1
+    mcr     p15, 4, r3, c2, c0, 2       // HTCR
+    mcrr    p15, 4, r0, r1, c2          // HTTBR
+    mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
+    dsb     sy
+    isb
+    ldr     r0, =HSCTLR_VALUE
+    mcr     p15, 4, r0, c1, c0, 0       // HSCTLR
+    isb
+    ldr     r0, =hyp_root
+    add     r0, r0, r9
+    ldr     r3, =1f
+    bx      r3
+1:  mcrr    p15, 4, r0, r1, c2          // HTTBR, from the virtual address
+    isb
+    mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
+    dsb     sy
+    isb
+    bx      lr
+
+4:  mcr     p15, 0, r2, c10, c2, 0      // MAIR0
+    mcr     p15, 0, r1, c10, c2, 1      // MAIR1
+    mcr     p15, 0, r3, c2, c0, 2       // TTBCR
+    mcrr    p15, 0, r0, r1, c2          // TTBR0
+    mcr     p15, 0, r1, c8, c7, 0       // TLBIALL
+    dsb     sy
+    isb
+    mrc     p15, 0, r0, c1, c0, 0       // SCTLR
+    ldr     r2, =SCTLR_MMU
+    orr     r0, r0, r2
+    mcr     p15, 0, r0, c1, c0, 0
+    isb
+    bx      lr
+
+    .ltorg
+
+// Translation tables of the hypervisor's own stage 1 that exist before there is an allocator.
+    .section .tables, "aw", %nobits
+    .align  12
+    .global hyp_root, hyp_l2_low, hyp_l3_image
+boot_root:          .space 4096         // root while the MMU is being turned on
+boot_l2_identity:   .space 4096         // the identity map's 2 MiB block
+hyp_root:           .space 4096
+hyp_l2_low:         .space 4096         // virtual addresses below 1 GiB
+hyp_l3_image:       .space 4096

@@ -1,0 +1,12 @@
+//! Xen 4.17's public ABI: structures and numbers, nothing else.
+
+pub mod console;
+pub mod grant_table;
+pub mod handle;
+pub mod hvm;
+pub mod layout;
+pub mod memory;
+pub mod platform;
+pub mod sched;
+pub mod vcpu;
+pub mod version;

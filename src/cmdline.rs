@@ -1,0 +1,526 @@
+//! The hypervisor's command line: Xen 4.17's option names, typed.
+//!
+//! [`Options::parse`] never fails. What it does not know, does not honour or cannot read it reports as a [`Note`], which
+//! the boot code prints as one line each (`CMDLINE: ...`); the option then keeps its default. Tutorials put x86 options
+//! on ARM command lines, and a typing mistake must not cost a boot.
+//!
+//! Syntax: options are separated by blanks; a value may hold blanks when it stands in double quotes; a later option
+//! overrides an earlier one. A size without unit counts KiB, as in Xen.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use value::{boolean, bootscrub, console, number, orders, size, threshold, timestamps, vcpu_range};
+
+/// Most vCPUs that a GICv2 domain can have (IHI 0048B 3.2: 8 CPU interfaces).
+pub const MAX_VCPUS: u32 = 8;
+/// What dom0 gets without `dom0_mem`, as in Xen 4.17.
+pub const DEFAULT_DOM0_MEM: u64 = 512 << 20;
+
+/// How chatty one of the two logs is; the order is from silent to chatty.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Nothing.
+    None,
+    /// Errors only.
+    Error,
+    /// Also warnings.
+    Warning,
+    /// Also information.
+    Info,
+    /// Everything.
+    Debug,
+}
+
+/// A log threshold: always printed up to `always`, printed with a rate limit up to `limited`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Threshold {
+    /// Printed without limit up to here.
+    pub always: Level,
+    /// Printed, but rate-limited, up to here.
+    pub limited: Level,
+}
+
+/// What is put before a line on the console.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timestamps {
+    /// Nothing.
+    None,
+    /// Seconds.microseconds since boot.
+    Boot,
+    /// The raw counter.
+    Raw,
+    /// Date and time.
+    Date,
+    /// Date and time with milliseconds.
+    DateMs,
+}
+
+/// The scheduler that `sched=` names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheduler {
+    /// Proportional share (the default).
+    Credit2,
+    /// One vCPU per physical CPU, no time slices.
+    Null,
+}
+
+/// What a guest's WFI and WFE do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Vwfi {
+    /// They trap, and the vCPU blocks.
+    Trap,
+    /// They run on the processor.
+    Native,
+}
+
+/// What an asynchronous abort does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serrors {
+    /// One that a guest caused goes to the guest.
+    Diverse,
+    /// Each one stops the machine.
+    Panic,
+}
+
+/// The access-control module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Xsm {
+    /// Only the built-in rights.
+    Dummy,
+    /// Guests may not talk to one another (Debian's default).
+    Silo,
+}
+
+/// When free memory is scrubbed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bootscrub {
+    /// By idle CPUs after boot (the default).
+    Idle,
+    /// Before the first domain starts.
+    Boot,
+    /// Only when a page is freed.
+    Off,
+}
+
+/// Where the console is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Console {
+    /// On the UART of the device tree.
+    Dtuart,
+    /// Nowhere; only the ring is kept.
+    None,
+}
+
+/// Largest allocation order by caller: guest, direct-mapped dom0 with devices, control, hardware domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemopMaxOrder {
+    /// An ordinary guest.
+    pub guest: u8,
+    /// A guest with a passed-through device.
+    pub device: u8,
+    /// The control domain, for others.
+    pub control: u8,
+    /// The hardware domain.
+    pub hardware: u8,
+}
+
+/// The options that Krypton honours, with Xen's defaults.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // each field is named after its option
+pub struct Options {
+    /// Bytes of RAM for dom0; `None` when not given (use [`DEFAULT_DOM0_MEM`] and warn).
+    pub dom0_mem: Option<u64>,
+    /// Lower and upper bound of dom0's vCPUs; the boot code clamps the number of CPUs to it.
+    pub dom0_max_vcpus: Option<(u32, u32)>,
+    pub dom0_vcpus_pin: bool,
+    pub console: Console,
+    /// Path or alias with optional `:options`; without it `/chosen/stdout-path` decides.
+    pub dtuart: Option<String>,
+    /// The letter that, with Ctrl, switches the console's input; 0 switches the feature off.
+    pub conswitch: u8,
+    /// Whether input stays with the hypervisor after boot (`conswitch=ax`).
+    pub conswitch_stay: bool,
+    pub console_timestamps: Timestamps,
+    pub console_to_ring: bool,
+    pub conring_size: u32,
+    pub sync_console: bool,
+    pub loglvl: Threshold,
+    pub guest_loglvl: Threshold,
+    pub noreboot: bool,
+    pub maxcpus: Option<u32>,
+    pub sched: Scheduler,
+    pub sched_ratelimit_us: u32,
+    pub sched_credit_tslice_ms: u32,
+    pub gnttab_max_frames: u32,
+    pub gnttab_max_maptrack_frames: u32,
+    pub memop_max_order: MemopMaxOrder,
+    pub bootscrub: Bootscrub,
+    pub vwfi: Vwfi,
+    pub serrors: Serrors,
+    pub xsm: Xsm,
+    pub ext_regions: bool,
+    pub debug_stack_lines: u32,
+    /// Debug keys to run after a panic.
+    pub crash_debug_panic: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            dom0_mem: None,
+            dom0_max_vcpus: None,
+            dom0_vcpus_pin: false,
+            console: Console::Dtuart,
+            dtuart: None,
+            conswitch: b'a',
+            conswitch_stay: false,
+            console_timestamps: Timestamps::None,
+            console_to_ring: false,
+            conring_size: 16 << 10,
+            sync_console: false,
+            loglvl: Threshold {
+                always: Level::Warning,
+                limited: Level::Warning,
+            },
+            guest_loglvl: Threshold {
+                always: Level::None,
+                limited: Level::Warning,
+            },
+            noreboot: false,
+            maxcpus: None,
+            sched: Scheduler::Credit2,
+            sched_ratelimit_us: 1000,
+            sched_credit_tslice_ms: 30,
+            gnttab_max_frames: 64,
+            gnttab_max_maptrack_frames: 1024,
+            memop_max_order: MemopMaxOrder {
+                guest: 9,
+                device: 18,
+                control: 10,
+                hardware: 10,
+            },
+            bootscrub: Bootscrub::Idle,
+            vwfi: Vwfi::Trap,
+            serrors: Serrors::Diverse,
+            xsm: Xsm::Silo,
+            ext_regions: true,
+            debug_stack_lines: 20,
+            crash_debug_panic: String::new(),
+        }
+    }
+}
+
+/// Something the boot log should say about one option.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// No such option.
+    Unknown(String),
+    /// Xen knows the option; it changes nothing here.
+    NoEffect(String),
+    /// The value cannot be used; the option keeps what it had.
+    BadValue(String),
+}
+
+impl Note {
+    /// Whether the line is a warning rather than information.
+    pub const fn is_warning(&self) -> bool {
+        matches!(self, Self::BadValue(_))
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(option) => write!(f, "CMDLINE: ignored option \"{option}\""),
+            Self::NoEffect(option) => {
+                write!(f, "CMDLINE: option \"{option}\" has no effect here")
+            }
+            Self::BadValue(option) => {
+                write!(
+                    f,
+                    "CMDLINE: option \"{option}\" has a value that cannot be used"
+                )
+            }
+        }
+    }
+}
+
+/// Options that Xen knows and that mean nothing on this machine, are for x86, or tune what Krypton does not tune.
+/// An entry that ends in `-` or `_` stands for the family of options with that beginning.
+const WITHOUT_EFFECT: &[&str] = &[
+    "acpi",
+    "argo",
+    "ats",
+    "availmem",
+    "badpage",
+    "bootscrub_chunk",
+    "com1",
+    "com2",
+    "core_parking",
+    "cpufreq",
+    "cpuid",
+    "cpuid_mask_",
+    "crash-debug-",
+    "crashinfo_maxaddr",
+    "crashkernel",
+    "credit2_",
+    "dbgp",
+    "debugtrace",
+    "dit",
+    "dma_bits",
+    "dom0",
+    "dom0-iommu",
+    "extra_guest_irqs",
+    "flask",
+    "font",
+    "gdb",
+    "hardware_dom",
+    "hest_disable",
+    "hmp-unsafe",
+    "iommu",
+    "iommu_dev_iotlb_timeout",
+    "low_crashinfo",
+    "low_mem_virq_limit",
+    "max_lpi_bits",
+    "pci",
+    "pci-passthrough",
+    "pci-phantom",
+    "rcu-idle-timer-period-ms",
+    "reboot",
+    "sched-gran",
+    "sched_credit2_",
+    "sched_smt_power_savings",
+    "scrub-domheap",
+    "serial_tx_buffer",
+    "spec-ctrl",
+    "tbuf_size",
+    "tevt_mask",
+    "tickle_one_idle_cpu",
+    "timer_slop",
+    "ucode",
+    "vcpu_migration_delay",
+    "vesa-ram",
+    "vga",
+    "watchdog",
+    "watchdog_timeout",
+    "xenheap_megabytes",
+];
+
+/// How one option was taken.
+enum Verdict {
+    Taken,
+    Bad,
+    NoEffect,
+    Unknown,
+}
+
+impl Options {
+    /// The options in `line`, and what to say about those that were not taken.
+    pub fn parse(line: &str) -> (Self, Vec<Note>) {
+        let mut options = Self::default();
+        let mut notes = Vec::new();
+        for word in value::words(line) {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value.trim_matches('"'))),
+                None => (word, None),
+            };
+            match options.take(name, value) {
+                Verdict::Taken => {}
+                Verdict::Bad => notes.push(Note::BadValue(word.to_string())),
+                Verdict::NoEffect => notes.push(Note::NoEffect(word.to_string())),
+                Verdict::Unknown => notes.push(Note::Unknown(word.to_string())),
+            }
+        }
+        (options, notes)
+    }
+
+    /// The number of vCPUs for dom0 on a machine with `cpus` CPUs.
+    pub fn dom0_vcpus(&self, cpus: u32) -> u32 {
+        let (low, high) = self.dom0_max_vcpus.unwrap_or((1, u32::MAX));
+        let low = low.clamp(1, MAX_VCPUS);
+        cpus.clamp(low, high.clamp(low, MAX_VCPUS))
+    }
+
+    fn take(&mut self, name: &str, value: Option<&str>) -> Verdict {
+        let text = value.unwrap_or("");
+        let taken = match name {
+            "dom0_mem" => self.take_dom0_mem(text),
+            "dom0_max_vcpus" => put(&mut self.dom0_max_vcpus, vcpu_range(text).map(Some)),
+            "console" => put(&mut self.console, console(text)),
+            "dtuart" if !text.is_empty() => put(&mut self.dtuart, Some(Some(text.to_string()))),
+            "dtuart" => false,
+            "conswitch" => self.take_conswitch(text),
+            "console_timestamps" => put(&mut self.console_timestamps, timestamps(value)),
+            "conring_size" => put(
+                &mut self.conring_size,
+                size(text)
+                    .and_then(|s| u32::try_from(s).ok())
+                    .filter(|s| (4 << 10..=16 << 20).contains(s)),
+            ),
+            "loglvl" => put(&mut self.loglvl, threshold(text)),
+            "guest_loglvl" => put(&mut self.guest_loglvl, threshold(text)),
+            "maxcpus" => put(
+                &mut self.maxcpus,
+                number(text)
+                    .filter(|n| *n > 0)
+                    .map(|n| Some(n.min(MAX_VCPUS))),
+            ),
+            "sched" => match text {
+                "credit2" => put(&mut self.sched, Some(Scheduler::Credit2)),
+                "null" => put(&mut self.sched, Some(Scheduler::Null)),
+                "credit" | "rtds" | "arinc653" => return Verdict::NoEffect,
+                _ => false,
+            },
+            "sched_ratelimit_us" => put(&mut self.sched_ratelimit_us, number(text)),
+            "sched_credit_tslice_ms" => put(
+                &mut self.sched_credit_tslice_ms,
+                number(text).filter(|ms| (1..=1000).contains(ms)),
+            ),
+            "gnttab_max_frames" => put(
+                &mut self.gnttab_max_frames,
+                number(text).filter(|n| (1..=1024).contains(n)),
+            ),
+            "gnttab_max_maptrack_frames" => put(
+                &mut self.gnttab_max_maptrack_frames,
+                number(text).filter(|n| (1..=1 << 16).contains(n)),
+            ),
+            "gnttab" => return grant_versions(text),
+            "memop-max-order" => {
+                let orders = orders(text, self.memop_max_order);
+                put(&mut self.memop_max_order, orders)
+            }
+            "bootscrub" => put(&mut self.bootscrub, bootscrub(value)),
+            "vwfi" => match text {
+                "trap" => put(&mut self.vwfi, Some(Vwfi::Trap)),
+                "native" => put(&mut self.vwfi, Some(Vwfi::Native)),
+                _ => false,
+            },
+            "serrors" => match text {
+                "diverse" => put(&mut self.serrors, Some(Serrors::Diverse)),
+                "panic" => put(&mut self.serrors, Some(Serrors::Panic)),
+                _ => false,
+            },
+            "xsm" => match text {
+                "dummy" => put(&mut self.xsm, Some(Xsm::Dummy)),
+                "silo" => put(&mut self.xsm, Some(Xsm::Silo)),
+                "flask" => return Verdict::NoEffect,
+                _ => false,
+            },
+            "debug_stack_lines" => put(&mut self.debug_stack_lines, number(text)),
+            "crash-debug-panic" => put(&mut self.crash_debug_panic, Some(text.to_string())),
+            _ => return self.take_flag(name, value),
+        };
+        if taken { Verdict::Taken } else { Verdict::Bad }
+    }
+
+    /// Options that are on or off: `name`, `name=yes`, `no-name`.
+    fn take_flag(&mut self, name: &str, value: Option<&str>) -> Verdict {
+        let (plain, negated) = match name.strip_prefix("no-") {
+            Some(rest) => (rest, true),
+            None => (name, false),
+        };
+        if plain == "bootscrub" && negated && value.is_none() {
+            self.bootscrub = Bootscrub::Off;
+            return Verdict::Taken;
+        }
+        let flag = match plain {
+            "dom0_vcpus_pin" => &mut self.dom0_vcpus_pin,
+            "console_to_ring" => &mut self.console_to_ring,
+            "sync_console" => &mut self.sync_console,
+            "noreboot" => &mut self.noreboot,
+            "ext_regions" => &mut self.ext_regions,
+            _ => return without_effect(plain),
+        };
+        match (negated, value) {
+            (true, None) => *flag = false,
+            (false, value) => match boolean(value) {
+                Some(on) => *flag = on,
+                None => return Verdict::Bad,
+            },
+            (true, Some(_)) => return Verdict::Bad,
+        }
+        Verdict::Taken
+    }
+
+    /// `dom0_mem=512M`; `min:` and `max:` parts are understood, and a plain size wins over them.
+    fn take_dom0_mem(&mut self, text: &str) -> bool {
+        let mut plain = None;
+        let mut bound = None;
+        for part in text.split(',') {
+            let (slot, text) = match part.split_once(':') {
+                Some(("min", text)) => (&mut bound, text),
+                Some(("max", text)) => (&mut bound, text),
+                Some(_) => return false,
+                None => (&mut plain, part),
+            };
+            match size(text).filter(|bytes| *bytes > 0) {
+                Some(bytes) => *slot = Some(bytes),
+                None => return false,
+            }
+        }
+        self.dom0_mem = plain.or(bound);
+        true
+    }
+
+    /// `conswitch=b`, `conswitch=bx`; an empty value switches it off.
+    fn take_conswitch(&mut self, text: &str) -> bool {
+        let (letter, stay) = match text.as_bytes() {
+            [] => (0, false),
+            [letter] => (*letter, false),
+            [letter, b'x'] => (*letter, true),
+            _ => return false,
+        };
+        if letter != 0 && !letter.is_ascii_alphabetic() {
+            return false;
+        }
+        self.conswitch = letter.to_ascii_lowercase();
+        self.conswitch_stay = stay;
+        true
+    }
+}
+
+/// Puts a value into its field; `false` when there is none.
+fn put<T>(field: &mut T, value: Option<T>) -> bool {
+    match value {
+        Some(value) => {
+            *field = value;
+            true
+        }
+        None => false,
+    }
+}
+
+fn without_effect(name: &str) -> Verdict {
+    let known = WITHOUT_EFFECT.iter().any(|known| {
+        let family = known.ends_with(['-', '_']);
+        name == *known || family && name.starts_with(known)
+    });
+    if known {
+        Verdict::NoEffect
+    } else {
+        Verdict::Unknown
+    }
+}
+
+/// `gnttab=`: version 1 without transfer is all there is, so a list asking for that changes nothing.
+fn grant_versions(text: &str) -> Verdict {
+    let known = |part: &str| {
+        let name = part.strip_prefix("no-").unwrap_or(part);
+        let name = name.split_once('=').map_or(name, |(name, _)| name);
+        matches!(name, "max-ver:1" | "max-ver:2" | "transitive" | "transfer")
+    };
+    if text == "max-ver:1" {
+        Verdict::Taken
+    } else if text.split(',').all(known) {
+        Verdict::NoEffect
+    } else {
+        Verdict::Bad
+    }
+}

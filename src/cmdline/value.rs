@@ -1,0 +1,143 @@
+//! Words, numbers, sizes, switches and the values of single options of a command line.
+
+use super::{Bootscrub, Console, Level, MAX_VCPUS, MemopMaxOrder, Threshold, Timestamps};
+
+/// The words of `line`: runs without blanks, where blanks between double quotes do not count.
+pub(super) fn words(line: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    line.split(move |c: char| {
+        if c == '"' {
+            quoted = !quoted;
+        }
+        !quoted && (c.is_ascii_whitespace() || c == '\0')
+    })
+    .filter(|word| !word.is_empty())
+}
+
+/// A decimal, or with `0x` hexadecimal, number.
+pub(super) fn number(text: &str) -> Option<u32> {
+    u32::try_from(long(text)?).ok()
+}
+
+/// A number of bytes: a number with the unit B, K, M, G or T; without unit it counts KiB.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        // In a hexadecimal number a final B is a digit, as in Xen.
+        b'b' | b'B' if !text.starts_with("0x") => (text.get(..text.len() - 1)?, 0),
+        b'k' | b'K' => (text.get(..text.len() - 1)?, 10),
+        b'm' | b'M' => (text.get(..text.len() - 1)?, 20),
+        b'g' | b'G' => (text.get(..text.len() - 1)?, 30),
+        b't' | b'T' => (text.get(..text.len() - 1)?, 40),
+        _ => (text, 10),
+    };
+    long(digits)?.checked_mul(1 << shift)
+}
+
+/// A switch: no value or one of Xen's words for on and off.
+pub(super) fn boolean(value: Option<&str>) -> Option<bool> {
+    match value {
+        None | Some("" | "1" | "yes" | "on" | "true" | "enable") => Some(true),
+        Some("0" | "no" | "off" | "false" | "disable") => Some(false),
+        Some(_) => None,
+    }
+}
+
+fn long(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    if digits.starts_with('+') {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}
+
+pub(super) fn vcpu_range(text: &str) -> Option<(u32, u32)> {
+    let (low, high) = match text.split_once('-') {
+        None => {
+            let n = number(text)?;
+            (n, n)
+        }
+        Some(("", high)) => (1, number(high)?),
+        Some((low, "")) => (number(low)?, MAX_VCPUS),
+        Some((low, high)) => (number(low)?, number(high)?),
+    };
+    (low > 0 && low <= high).then_some((low, high))
+}
+
+/// The last console in the list that Krypton can serve.
+pub(super) fn console(text: &str) -> Option<Console> {
+    let mut chosen = None;
+    for part in text.split(',') {
+        match part {
+            "none" => chosen = Some(Console::None),
+            "dtuart" => chosen = Some(Console::Dtuart),
+            "com1" | "com2" | "vga" => chosen = chosen.or(Some(Console::Dtuart)),
+            _ => return None,
+        }
+    }
+    chosen
+}
+
+pub(super) fn timestamps(value: Option<&str>) -> Option<Timestamps> {
+    match value {
+        None | Some("date") => Some(Timestamps::Date),
+        Some("datems") => Some(Timestamps::DateMs),
+        Some("boot") => Some(Timestamps::Boot),
+        Some("raw") => Some(Timestamps::Raw),
+        Some("none") => Some(Timestamps::None),
+        Some(other) => boolean(Some(other)).map(|on| match on {
+            true => Timestamps::Date,
+            false => Timestamps::None,
+        }),
+    }
+}
+
+fn level(text: &str) -> Option<Level> {
+    Some(match text {
+        "none" => Level::None,
+        "error" => Level::Error,
+        "warning" => Level::Warning,
+        "info" => Level::Info,
+        "debug" | "all" => Level::Debug,
+        _ => return None,
+    })
+}
+
+/// `level` or `level/rate-limited level`.
+pub(super) fn threshold(text: &str) -> Option<Threshold> {
+    let (always, limited) = text.split_once('/').unwrap_or((text, text));
+    let always = level(always)?;
+    let limited = level(limited)?.max(always);
+    Some(Threshold { always, limited })
+}
+
+pub(super) fn bootscrub(value: Option<&str>) -> Option<Bootscrub> {
+    if value == Some("idle") {
+        return Some(Bootscrub::Idle);
+    }
+    boolean(value).map(|on| if on { Bootscrub::Boot } else { Bootscrub::Off })
+}
+
+/// `guest[,device[,control[,hardware]]]`; an empty place keeps its value.
+pub(super) fn orders(text: &str, default: MemopMaxOrder) -> Option<MemopMaxOrder> {
+    let mut orders = default;
+    let mut parts = text.split(',');
+    for slot in [
+        &mut orders.guest,
+        &mut orders.device,
+        &mut orders.control,
+        &mut orders.hardware,
+    ] {
+        match parts.next() {
+            None | Some("") => {}
+            Some(part) => {
+                *slot = number(part)
+                    .and_then(|n| u8::try_from(n).ok())
+                    .filter(|n| *n <= 18)?;
+            }
+        }
+    }
+    parts.next().is_none().then_some(orders)
+}

@@ -1,0 +1,105 @@
+//! Names of domains and virtual CPUs.
+
+use core::fmt;
+
+/// Most vCPUs a domain can have: a GICv2 distributor knows eight CPU interfaces (IHI 0048B 1.4).
+pub const MAX_VCPUS: u8 = 8;
+
+/// A domain id (`domid_t`, xen/include/public/xen.h).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct DomId(pub u16);
+
+impl DomId {
+    /// The control domain.
+    pub const DOM0: Self = Self(0);
+    /// The first id that names no ordinary domain.
+    pub const FIRST_RESERVED: Self = Self(0x7FF0);
+    /// The calling domain.
+    pub const SELF: Self = Self(0x7FF0);
+    /// Pages of I/O space.
+    pub const IO: Self = Self(0x7FF1);
+    /// Pages of the hypervisor.
+    pub const XEN: Self = Self(0x7FF2);
+    /// Shared (copy on write) pages.
+    pub const COW: Self = Self(0x7FF3);
+    /// No domain.
+    pub const INVALID: Self = Self(0x7FF4);
+    /// The idle domain.
+    pub const IDLE: Self = Self(0x7FFF);
+}
+
+impl fmt::Display for DomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "d{}", self.0)
+    }
+}
+
+/// Number of a vCPU within its domain; always below [`MAX_VCPUS`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct VcpuId(u8);
+
+impl VcpuId {
+    /// The boot vCPU.
+    pub const ZERO: Self = Self(0);
+
+    /// The vCPU numbered `n`, or `None` when no domain can have it.
+    pub const fn new(n: u32) -> Option<Self> {
+        if n < MAX_VCPUS as u32 {
+            Some(Self(n as u8))
+        } else {
+            None
+        }
+    }
+
+    /// The number.
+    pub const fn raw(self) -> u8 {
+        self.0
+    }
+
+    /// The number as an index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A set of vCPUs of one domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct VcpuSet(pub u8);
+
+impl VcpuSet {
+    /// No vCPU.
+    pub const EMPTY: Self = Self(0);
+
+    /// Just `vcpu`.
+    pub const fn only(vcpu: VcpuId) -> Self {
+        Self(1 << vcpu.raw())
+    }
+
+    /// Whether `vcpu` is in the set.
+    pub const fn contains(self, vcpu: VcpuId) -> bool {
+        self.0 & (1 << vcpu.raw()) != 0
+    }
+
+    /// The members, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = VcpuId> {
+        (0..MAX_VCPUS)
+            .filter(move |n| self.0 & (1 << n) != 0)
+            .map(VcpuId)
+    }
+}
+
+impl core::ops::BitOr for VcpuSet {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl core::ops::BitOrAssign for VcpuSet {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}

@@ -1,0 +1,184 @@
+//! The GICv2's register regions, its maintenance interrupt and its message frames.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::BootError;
+use super::interrupt;
+use super::ranges::PhysRange;
+use super::translate;
+use super::tree::{Node, Tree};
+
+/// Compatibles of interrupt controllers with the GICv2 register layout.
+const GICV2: &[&str] = &[
+    "arm,cortex-a15-gic",
+    "arm,cortex-a7-gic",
+    "arm,gic-400",
+    "arm,cortex-a9-gic",
+    "qcom,msm-qgic2",
+    "brcm,brahma-b15-gic",
+];
+const GICV3: &[&str] = &["arm,gic-v3"];
+/// The CPU interface reaches to GICC_DIR at 0x1000 (IHI 0048B 4.1.3); some trees give one page.
+const GICC_SIZE: u64 = 0x2000;
+/// On Cortex-A15, A7 and GIC-400 these follow GICC (Cortex-A15 TRM 8.2).
+const GICH_AFTER_GICC: u64 = 0x2000;
+const GICV_AFTER_GICC: u64 = 0x4000;
+const GICH_SIZE: u64 = 0x2000;
+/// Maintenance interrupt of all Cortex-A15 and A7 systems.
+const MAINTENANCE: u32 = 25;
+/// Message frames that are looked at.
+const MAX_FRAMES: usize = 8;
+
+/// The interrupt controller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GicInfo {
+    /// Path of its node.
+    pub path: String,
+    /// Distributor, GICD.
+    pub distributor: PhysRange,
+    /// CPU interface, GICC; at least 8 KiB.
+    pub cpu: PhysRange,
+    /// Virtual interface control, GICH.
+    pub hypervisor: PhysRange,
+    /// Virtual CPU interface, GICV; at least 8 KiB.
+    pub virtual_cpu: PhysRange,
+    /// Interrupt id of the maintenance interrupt.
+    pub maintenance: u32,
+    /// GICv2m frames, which turn writes into shared interrupts.
+    pub frames: Vec<MsiFrame>,
+}
+
+/// A GICv2m frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MsiFrame {
+    /// Path of its node.
+    pub path: String,
+    /// Its registers.
+    pub reg: PhysRange,
+    /// First interrupt id and count; `None` when only the frame itself says: see [`MsiFrame::set_type_register`].
+    pub interrupts: Option<(u32, u32)>,
+}
+
+/// Offset of `V2M_MSI_TYPER` in a frame (Server Base System Architecture, appendix E).
+pub const MSI_TYPER: u64 = 8;
+
+impl MsiFrame {
+    /// Takes the interrupts from `V2M_MSI_TYPER`, unless the tree has given them.
+    pub fn set_type_register(&mut self, typer: u32) {
+        let (base, count) = ((typer >> 16) & 0x3ff, typer & 0x3ff);
+        if self.interrupts.is_none() && base >= interrupt::FIRST_SPI && count > 0 {
+            self.interrupts = Some((base, count));
+        }
+    }
+}
+
+impl GicInfo {
+    /// The regions that no domain may map.
+    pub fn regions(&self) -> [PhysRange; 4] {
+        [
+            self.distributor,
+            self.cpu,
+            self.hypervisor,
+            self.virtual_cpu,
+        ]
+    }
+}
+
+/// The GIC's node, whether or not it can be used.
+pub(crate) fn node<'a>(tree: &'a Tree<'a>) -> Option<Node<'a>> {
+    let candidates = tree.compatible(GICV2);
+    let mut candidates = candidates.filter(|n| n.has("interrupt-controller") && n.is_enabled());
+    candidates.next()
+}
+
+pub(super) fn info(
+    node: Option<Node<'_>>,
+    tree: &Tree<'_>,
+    notes: &mut Vec<String>,
+) -> Result<GicInfo, BootError> {
+    let Some(node) = node else {
+        let v3 = tree.all().any(|n| n.is_compatible(GICV3));
+        let found = if v3 { "arm,gic-v3" } else { "no node of one" };
+        return Err(BootError::Gic(String::from(found)));
+    };
+    let path = node.path();
+    let regions: Vec<_> = translate::reg_ranges(&node).take(4).collect();
+    let (distributor, cpu) = match regions.as_slice() {
+        [Some(distributor), Some(cpu), ..] => (*distributor, *cpu),
+        _ => {
+            let count = regions.iter().flatten().count();
+            return Err(BootError::Gic(format!(
+                "{count} register regions at {path}"
+            )));
+        }
+    };
+    let after = |offset, size| PhysRange::new(cpu.base() + offset, size);
+    let mut synthesised = false;
+    let (hypervisor, virtual_cpu) = match regions.as_slice() {
+        [_, _, Some(hypervisor), Some(virtual_cpu)] => (Some(*hypervisor), Some(*virtual_cpu)),
+        [_, _, _, _] => (None, None),
+        _ => {
+            synthesised = true;
+            notes.push(format!(
+                "GIC: {path} names no GICH and GICV; taken from GICC {cpu}"
+            ));
+            (
+                after(GICH_AFTER_GICC, GICH_SIZE),
+                after(GICV_AFTER_GICC, GICC_SIZE),
+            )
+        }
+    };
+    let grown = |range: PhysRange| PhysRange::new(range.base(), range.size().max(GICC_SIZE));
+    let (Some(hypervisor), Some(virtual_cpu), Some(cpu)) =
+        (hypervisor, virtual_cpu.and_then(grown), grown(cpu))
+    else {
+        return Err(BootError::Gic(format!("unusable GICH or GICV at {path}")));
+    };
+    Ok(GicInfo {
+        maintenance: maintenance(&node, synthesised)?,
+        frames: frames(&node, notes),
+        path,
+        distributor,
+        cpu,
+        hypervisor,
+        virtual_cpu,
+    })
+}
+
+fn maintenance(node: &Node<'_>, synthesised: bool) -> Result<u32, BootError> {
+    let own = interrupt::routes(node, node).into_iter().next();
+    match own {
+        Some(interrupt::Route::Gic(interrupt)) if interrupt.is_private() => Ok(interrupt.intid),
+        None if synthesised => Ok(MAINTENANCE),
+        _ => Err(BootError::Gic(format!(
+            "no maintenance interrupt at {}",
+            node.path()
+        ))),
+    }
+}
+
+fn frames(gic: &Node<'_>, notes: &mut Vec<String>) -> Vec<MsiFrame> {
+    let children = gic
+        .children()
+        .filter(|n| n.is_compatible(&["arm,gic-v2m-frame"]));
+    let mut frames = Vec::new();
+    for node in children.take(MAX_FRAMES) {
+        let path = node.path();
+        let Some(reg) = translate::reg_ranges(&node).next().flatten() else {
+            notes.push(format!(
+                "GIC: message frame {path} has no usable reg, ignored"
+            ));
+            continue;
+        };
+        let base = node.u32("arm,msi-base-spi");
+        let count = node.u32("arm,msi-num-spis");
+        frames.push(MsiFrame {
+            path,
+            reg,
+            interrupts: base.zip(count),
+        });
+    }
+    frames
+}

@@ -1,0 +1,156 @@
+//! Everything that the boot needs to know of the machine, read once from the device tree.
+//!
+//! [`HostInfo::parse`] either gives a consistent picture or the one line that says why not. What is odd but can be lived
+//! with becomes a note, to be printed as a warning once there is a console. Where the tree itself and the hypervisor's
+//! image lie only the boot code knows: [`HostInfo::claim`] adds them and checks the modules against them.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+pub use super::console::UartInfo;
+pub use super::cpus::{Conduit, CpuInfo, EnableMethod, PsciInfo};
+pub use super::gic::{GicInfo, MsiFrame};
+pub use super::modules::{CommandLines, Module, ModuleKind};
+pub use super::timer::TimerInfo;
+
+use super::blob::Blob;
+use super::interrupt;
+use super::quirks::{self, Board};
+use super::ranges::{self, PhysRange};
+use super::tree::{Node, Tree};
+use super::{BootError, console, cpus, gic, memory, modules, timer};
+
+/// The machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostInfo {
+    /// The board's name.
+    pub model: String,
+    /// The root's compatible, most specific first.
+    pub compatible: Vec<String>,
+    /// What the tree does not say about the board.
+    pub board: Board,
+    /// RAM banks: whole pages, sorted, apart from one another.
+    pub ram: Vec<PhysRange>,
+    /// RAM that nobody may be given: whole pages, sorted. Modules are in it until their user is done with them.
+    pub reserved: Vec<PhysRange>,
+    /// The fixed ranges of `/reserved-memory`, which dom0 gets 1:1 and nobody else.
+    pub firmware_reserved: Vec<PhysRange>,
+    /// What the boot loader has loaded.
+    pub modules: Vec<Module>,
+    /// The command lines.
+    pub command_lines: CommandLines,
+    /// The processors; which is the boot CPU only MPIDR says.
+    pub cpus: Vec<CpuInfo>,
+    /// Firmware's PSCI, if any.
+    pub psci: Option<PsciInfo>,
+    /// The interrupt controller.
+    pub gic: GicInfo,
+    /// The generic timer.
+    pub timer: TimerInfo,
+    /// The console that `stdout-path` names, or why there is none; see [`console::find`] for `dtuart=`.
+    pub console: Result<UartInfo, BootError>,
+    /// Bit n: the tree uses the private interrupt 16 + n.
+    pub private_interrupts: u16,
+    /// Bytes that the tree's contents take, without padding.
+    pub tree_size: usize,
+    /// Odd things, one line each.
+    pub notes: Vec<String>,
+}
+
+impl HostInfo {
+    /// Reads the machine from `bytes`, which may be longer than the tree.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BootError> {
+        let blob = Blob::check(bytes)?;
+        let fdt = blob.reader()?;
+        let tree = Tree::new(&blob, &fdt)?;
+        Self::read(&blob, &tree)
+    }
+
+    fn read<'a>(blob: &'a Blob<'a>, tree: &'a Tree<'a>) -> Result<Self, BootError> {
+        let mut notes = Vec::new();
+        let root = tree.root();
+        let ram = memory::banks(tree, &mut notes)?;
+        let modules = modules::find(tree, &mut notes)?;
+        modules::check_places(&modules, &ram, &[])?;
+        let firmware_reserved = memory::reserved_nodes(tree);
+        let mut reserved = memory::reserved_entries(blob);
+        reserved.extend(&firmware_reserved);
+        reserved.extend(modules.iter().map(|m| m.range.pages_outward()));
+        let gic_node = gic::node(tree);
+        let gic = gic::info(gic_node, tree, &mut notes)?;
+        let timer = match &gic_node {
+            Some(node) => timer::info(tree, node, &mut notes)?,
+            None => return Err(BootError::Gic("none".to_string())),
+        };
+        Ok(Self {
+            model: root.string("model").unwrap_or("").to_string(),
+            compatible: root
+                .strings("compatible")
+                .map(ToString::to_string)
+                .collect(),
+            board: quirks::board(&root),
+            command_lines: modules::command_lines(tree, &modules),
+            ram,
+            reserved: ranges::merge(reserved),
+            firmware_reserved,
+            modules,
+            cpus: cpus::cpus(tree, &mut notes)?,
+            psci: cpus::psci(tree, &mut notes),
+            console: console::of_tree(tree, gic_node.as_ref(), None),
+            private_interrupts: private_interrupts(tree, gic_node.as_ref()),
+            gic,
+            timer,
+            tree_size: blob.content_size(),
+            notes,
+        })
+    }
+
+    /// Reserves the device tree and the hypervisor's image, after checking that no module lies over them.
+    pub fn claim(&mut self, tree: PhysRange, image: PhysRange) -> Result<(), BootError> {
+        let others = [("the device tree", tree), ("the hypervisor", image)];
+        modules::check_places(&self.modules, &self.ram, &others)?;
+        if tree.overlaps(&image) {
+            let what = "the device tree overlaps the hypervisor";
+            return Err(BootError::Module(what.to_string()));
+        }
+        let mut reserved = core::mem::take(&mut self.reserved);
+        reserved.extend([tree.pages_outward(), image.pages_outward()]);
+        self.reserved = ranges::merge(reserved);
+        Ok(())
+    }
+
+    /// The first module of a kind.
+    pub fn module(&self, kind: ModuleKind) -> Option<&Module> {
+        self.modules.iter().find(|m| m.kind == kind)
+    }
+
+    /// dom0's kernel.
+    pub fn kernel(&self) -> Result<&Module, BootError> {
+        self.module(ModuleKind::Kernel).ok_or(BootError::NoKernel)
+    }
+
+    /// RAM without what is reserved: whole pages, sorted.
+    pub fn free_ram(&self) -> Vec<PhysRange> {
+        ranges::subtract(&self.ram, &self.reserved)
+    }
+
+    /// The private interrupt for dom0's event channels: the first that no node uses.
+    pub fn event_interrupt(&self) -> Option<u32> {
+        let unused = self.private_interrupts.trailing_ones();
+        (unused < 16).then_some(interrupt::FIRST_PPI + unused)
+    }
+}
+
+fn private_interrupts(tree: &Tree<'_>, gic: Option<&Node<'_>>) -> u16 {
+    let Some(gic) = gic else { return 0 };
+    let all = tree.all().flat_map(|node| interrupt::of_gic(&node, gic));
+    let private = all.filter(interrupt::Interrupt::is_private);
+    private.fold(0, |used, line| {
+        used | 1u16
+            .checked_shl(line.intid - interrupt::FIRST_PPI)
+            .unwrap_or(0)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! What the boot loader put into RAM for us, and the two command lines.
+//!
+//! Modules are nodes below `/chosen` as in Xen's booting.txt and QEMU's guest-loader; an initial RAM disk may also come by
+//! `linux,initrd-start` and `-end`, as U-Boot hands it to a kernel.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::BootError;
+use super::ranges::PhysRange;
+use super::tree::{Node, Tree};
+
+/// Nodes with one of these are modules.
+pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
+/// Modules that are looked at.
+const MAX_MODULES: usize = 16;
+/// A module node lies at most so deep: `/chosen/x/module`.
+const MAX_DEPTH: usize = 3;
+
+/// What a module is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ModuleKind {
+    /// dom0's kernel.
+    Kernel,
+    /// dom0's initial RAM disk.
+    Ramdisk,
+    /// A policy of the FLASK security module; not used.
+    XsmPolicy,
+    /// A device tree for a guest; not used.
+    DeviceTree,
+    /// None of these.
+    Other,
+}
+
+impl fmt::Display for ModuleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Ramdisk => "ramdisk",
+            Self::XsmPolicy => "xsm policy",
+            Self::DeviceTree => "device tree",
+            Self::Other => "unknown",
+        })
+    }
+}
+
+/// A file in RAM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Module {
+    /// What it is for.
+    pub kind: ModuleKind,
+    /// Where it is, to the byte.
+    pub range: PhysRange,
+    /// The command line that belongs to it.
+    pub bootargs: Option<String>,
+    /// The node it comes from, for messages.
+    pub path: String,
+}
+
+/// Whose line is whose.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CommandLines {
+    /// The hypervisor's.
+    pub hypervisor: String,
+    /// dom0's.
+    pub dom0: String,
+}
+
+/// All modules, in the tree's order.
+pub(super) fn find(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Module>, BootError> {
+    let mut modules = Vec::new();
+    let Some(chosen) = tree.find("/chosen") else {
+        return Ok(modules);
+    };
+    let below = tree
+        .all()
+        .filter(|n| n.index() > chosen.index() && n.index() < chosen.subtree_end());
+    // Guests of Xen's dom0less boot have modules of their own; those are not dom0's.
+    let ours = below.filter(|n| {
+        n.is_compatible(MODULE)
+            && n.ancestors().count() <= MAX_DEPTH + 1
+            && n.parent().is_none_or(|p| !p.is_compatible(&["xen,domain"]))
+    });
+    let mut guessed = 0;
+    for node in ours {
+        if modules.len() >= MAX_MODULES {
+            notes.push(format!(
+                "BOOT: more than {MAX_MODULES} modules, rest ignored"
+            ));
+            break;
+        }
+        let kind = kind_of(&node, &mut guessed);
+        modules.push(Module {
+            kind,
+            range: range_of(&node)?,
+            bootargs: node.string("bootargs").map(ToString::to_string),
+            path: node.path(),
+        });
+    }
+    modules.extend(ramdisk_of_kernel_protocol(&chosen, &modules, notes)?);
+    Ok(modules)
+}
+
+/// An unknown module is the kernel if it is the first such, the RAM disk if it is the second.
+fn kind_of(node: &Node<'_>, guessed: &mut u32) -> ModuleKind {
+    let known = node.strings("compatible").find_map(|name| match name {
+        "multiboot,kernel" | "xen,linux-zimage" => Some(ModuleKind::Kernel),
+        "multiboot,ramdisk" | "xen,linux-initrd" => Some(ModuleKind::Ramdisk),
+        "xen,xsm-policy" => Some(ModuleKind::XsmPolicy),
+        "multiboot,device-tree" => Some(ModuleKind::DeviceTree),
+        _ => None,
+    });
+    known.unwrap_or_else(|| {
+        *guessed += 1;
+        match guessed {
+            1 => ModuleKind::Kernel,
+            2 => ModuleKind::Ramdisk,
+            _ => ModuleKind::Other,
+        }
+    })
+}
+
+/// `reg` in the parent's cells; guest-loader writes the root's, as its `/chosen` says nothing.
+fn range_of(node: &Node<'_>) -> Result<PhysRange, BootError> {
+    let cells = |name| {
+        let mut above = node.ancestors().skip(1);
+        above.find_map(|n| n.u32(name))
+    };
+    let (address, size) = (cells("#address-cells"), cells("#size-cells"));
+    let (address, size) = (address.unwrap_or(2) as usize, size.unwrap_or(1) as usize);
+    let reg = node.reg_of_cells(address, size).next();
+    reg.and_then(|reg| PhysRange::new(reg.address, reg.size))
+        .ok_or_else(|| BootError::Module(format!("module {} has no usable reg", node.path())))
+}
+
+fn ramdisk_of_kernel_protocol(
+    chosen: &Node<'_>,
+    modules: &[Module],
+    notes: &mut Vec<String>,
+) -> Result<Option<Module>, BootError> {
+    let ends = (
+        chosen.number("linux,initrd-start"),
+        chosen.number("linux,initrd-end"),
+    );
+    let (start, end) = match ends {
+        (Some(start), Some(end)) if start != end => (start, end),
+        _ => return Ok(None),
+    };
+    let range = PhysRange::from_ends(start, end)
+        .ok_or_else(|| BootError::Module(format!("linux,initrd-start {start:#x} end {end:#x}")))?;
+    if let Some(other) = modules.iter().find(|m| m.kind == ModuleKind::Ramdisk) {
+        if other.range != range {
+            notes.push(format!(
+                "BOOT: linux,initrd at {range} ignored, {} is the ramdisk",
+                other.path
+            ));
+        }
+        return Ok(None);
+    }
+    Ok(Some(Module {
+        kind: ModuleKind::Ramdisk,
+        range,
+        bootargs: None,
+        path: String::from("/chosen/linux,initrd-start"),
+    }))
+}
+
+/// Refuses modules that share a byte with one another or with what else is in RAM, or that are not in RAM.
+pub(super) fn check_places(
+    modules: &[Module],
+    ram: &[PhysRange],
+    others: &[(&str, PhysRange)],
+) -> Result<(), BootError> {
+    let clash = |a: &str, a_at: &PhysRange, b: &str, b_at: &PhysRange| {
+        Err(BootError::Module(format!(
+            "{a} at {a_at} overlaps {b} at {b_at}"
+        )))
+    };
+    let mut before: Vec<(&str, PhysRange)> = others.to_vec();
+    for module in modules {
+        if !ram.iter().any(|bank| bank.contains(&module.range)) {
+            let (path, range) = (&module.path, &module.range);
+            return Err(BootError::Module(format!(
+                "{} module {path} at {range} is not in RAM",
+                module.kind
+            )));
+        }
+        for (name, range) in &before {
+            if range.overlaps(&module.range) {
+                return clash(&module.path, &module.range, name, range);
+            }
+        }
+        before.push((&module.path, module.range));
+    }
+    Ok(())
+}
+
+/// Chooses the two lines as Xen 4.17 does.
+pub(super) fn command_lines(tree: &Tree<'_>, modules: &[Module]) -> CommandLines {
+    let chosen = tree.find("/chosen");
+    let line = |name| chosen.and_then(|c| c.string(name)).map(ToString::to_string);
+    let (bootargs, own, dom0) = (
+        line("bootargs"),
+        line("xen,xen-bootargs"),
+        line("xen,dom0-bootargs"),
+    );
+    let kernel = modules.iter().find(|m| m.kind == ModuleKind::Kernel);
+    let of_kernel = kernel.and_then(|kernel| kernel.bootargs.clone());
+    let plain_is_ours = own.is_none() && (of_kernel.is_some() || dom0.is_some());
+    let dom0 = of_kernel.or(dom0);
+    match plain_is_ours {
+        true => CommandLines {
+            hypervisor: bootargs.unwrap_or_default(),
+            dom0: dom0.unwrap_or_default(),
+        },
+        false => CommandLines {
+            hypervisor: own.unwrap_or_default(),
+            dom0: dom0.or(bootargs).unwrap_or_default(),
+        },
+    }
+}

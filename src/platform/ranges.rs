@@ -1,0 +1,191 @@
+//! Ranges of machine memory: half-open intervals that fit into 40 address bits, and sets of them.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use armv7::addr::{ADDR_BITS, PAGE_SIZE, PhysAddr};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// One past the highest machine address.
+pub const ADDR_END: u64 = 1 << ADDR_BITS;
+
+/// A non-empty run of machine addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PhysRange {
+    start: PhysAddr,
+    size: u64,
+}
+
+impl PhysRange {
+    /// The `size` bytes at `start`; `None` when empty or beyond 40 bits.
+    pub const fn new(start: u64, size: u64) -> Option<Self> {
+        let Some(addr) = PhysAddr::new(start) else {
+            return None;
+        };
+        if size == 0 || size > ADDR_END - start {
+            return None;
+        }
+        Some(Self { start: addr, size })
+    }
+
+    /// The bytes from `start` up to but without `end`; `None` when empty or beyond 40 bits.
+    pub const fn from_ends(start: u64, end: u64) -> Option<Self> {
+        match end.checked_sub(start) {
+            Some(size) => Self::new(start, size),
+            None => None,
+        }
+    }
+
+    /// First address.
+    pub const fn start(&self) -> PhysAddr {
+        self.start
+    }
+
+    /// First address, as a number.
+    pub const fn base(&self) -> u64 {
+        self.start.raw()
+    }
+
+    /// Number of bytes, never 0.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// One past the last address; may be 2^40, which no [`PhysAddr`] holds.
+    pub const fn end(&self) -> u64 {
+        self.start.raw() + self.size
+    }
+
+    /// Whether both share a byte.
+    pub const fn overlaps(&self, other: &Self) -> bool {
+        self.base() < other.end() && other.base() < self.end()
+    }
+
+    /// Whether every byte of `other` is in this range.
+    pub const fn contains(&self, other: &Self) -> bool {
+        self.base() <= other.base() && other.end() <= self.end()
+    }
+
+    /// The whole pages that touch the range.
+    pub const fn pages_outward(&self) -> Self {
+        let start = self.base() & !(PAGE - 1);
+        let end = (self.end() + PAGE - 1) & !(PAGE - 1);
+        match Self::from_ends(start, end) {
+            Some(range) => range,
+            None => *self,
+        }
+    }
+
+    /// The whole pages inside the range, if any.
+    pub const fn pages_inward(&self) -> Option<Self> {
+        self.aligned_inward(PAGE)
+    }
+
+    /// The part whose ends are multiples of `align`, a power of two.
+    pub const fn aligned_inward(&self, align: u64) -> Option<Self> {
+        let start = (self.base() + align - 1) & !(align - 1);
+        Self::from_ends(start, self.end() & !(align - 1))
+    }
+}
+
+impl fmt::Display for PhysRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}-{:#x}", self.base(), self.end())
+    }
+}
+
+/// Sorts the ranges and joins those that touch or overlap.
+pub fn merge(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
+    ranges.sort_unstable();
+    let mut merged: Vec<PhysRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.base() <= last.end() => {
+                last.size = range.end().max(last.end()) - last.base();
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What is left of `from` without `holes`; both may be in any order, the result is sorted and joined.
+pub fn subtract(from: &[PhysRange], holes: &[PhysRange]) -> Vec<PhysRange> {
+    let holes = merge(holes.to_vec());
+    let mut left = Vec::new();
+    let mut next_hole = 0;
+    for range in merge(from.to_vec()) {
+        let mut at = range.base();
+        // Both lists are sorted, so a hole that ends before this range cannot touch a later one.
+        while holes.get(next_hole).is_some_and(|h| h.end() <= at) {
+            next_hole += 1;
+        }
+        for hole in holes.iter().skip(next_hole) {
+            if hole.base() >= range.end() {
+                break;
+            }
+            left.extend(PhysRange::from_ends(at, hole.base()));
+            at = at.max(hole.end());
+        }
+        left.extend(PhysRange::from_ends(at, range.end()));
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ADDR_END, PhysRange, merge, subtract};
+    use alloc::collections::BTreeSet;
+    use alloc::vec::Vec;
+    use proptest::prelude::{Strategy, prop_assert_eq, proptest};
+
+    fn range(start: u64, size: u64) -> PhysRange {
+        PhysRange::new(start, size).unwrap()
+    }
+
+    #[test]
+    fn a_range_is_never_empty_and_never_beyond_40_bits() {
+        assert!(PhysRange::new(0, 0).is_none());
+        assert!(PhysRange::new(ADDR_END, 1).is_none());
+        assert!(PhysRange::new(ADDR_END - 1, 2).is_none());
+        assert!(PhysRange::new(1, u64::MAX).is_none());
+        assert!(PhysRange::from_ends(2, 1).is_none());
+        assert_eq!(range(ADDR_END - 1, 1).pages_outward().end(), ADDR_END);
+    }
+
+    #[test]
+    fn pages_grow_outward_and_shrink_inward() {
+        let odd = range(0x1800, 0x2000);
+        assert_eq!(odd.pages_outward(), range(0x1000, 0x3000));
+        assert_eq!(odd.pages_inward(), Some(range(0x2000, 0x1000)));
+        assert_eq!(range(0x1800, 0x100).pages_inward(), None);
+    }
+
+    #[test]
+    fn a_hole_splits_a_range() {
+        let left = subtract(&[range(0, 10)], &[range(4, 2), range(9, 5)]);
+        assert_eq!(left, [range(0, 4), range(6, 3)]);
+    }
+
+    fn some_ranges() -> impl Strategy<Value = Vec<PhysRange>> {
+        let one = (0u64..60, 1u64..9).prop_map(|(start, size)| range(start, size));
+        proptest::collection::vec(one, 0..8)
+    }
+
+    fn bytes(ranges: &[PhysRange]) -> BTreeSet<u64> {
+        ranges.iter().flat_map(|r| r.base()..r.end()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn sets_of_ranges_agree_with_sets_of_bytes(a in some_ranges(), b in some_ranges()) {
+            let merged = merge(a.clone());
+            prop_assert_eq!(bytes(&merged), bytes(&a));
+            prop_assert!(merged.windows(2).all(|w| w[0].end() < w[1].base()));
+            let left = subtract(&a, &b);
+            let expected: BTreeSet<u64> = bytes(&a).difference(&bytes(&b)).copied().collect();
+            prop_assert_eq!(bytes(&left), expected);
+        }
+    }
+    use proptest::prelude::prop_assert;
+}

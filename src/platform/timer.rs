@@ -1,0 +1,62 @@
+//! The generic timer's interrupts and frequency.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::BootError;
+use super::interrupt::{self, Route};
+use super::tree::{Node, Tree};
+
+pub(crate) const TIMER: &[&str] = &["arm,armv7-timer", "arm,armv8-timer"];
+
+/// The generic timer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimerInfo {
+    /// Path of its node.
+    pub path: String,
+    /// Interrupt id of the secure physical timer.
+    pub secure_physical: u32,
+    /// Interrupt id of the non-secure physical timer.
+    pub physical: u32,
+    /// Interrupt id of the virtual timer.
+    pub virtual_timer: u32,
+    /// Interrupt id of the hypervisor's timer.
+    pub hypervisor: u32,
+    /// Hz as the tree says; it wins over CNTFRQ, which old firmware leaves wrong.
+    pub frequency: Option<u32>,
+}
+
+pub(super) fn info(
+    tree: &Tree<'_>,
+    gic: &Node<'_>,
+    notes: &mut Vec<String>,
+) -> Result<TimerInfo, BootError> {
+    let candidates: Vec<Node<'_>> = tree.all().filter(|n| n.is_compatible(TIMER)).collect();
+    // A board's tree may mark the node disabled and yet mean it; without another one it is taken.
+    let enabled = candidates.iter().find(|n| n.is_enabled());
+    let Some(node) = enabled.or(candidates.first()) else {
+        return Err(BootError::Timer("no node of a generic timer".to_string()));
+    };
+    let path = node.path();
+    if !node.is_enabled() {
+        notes.push(format!(
+            "TIMER: {path} is disabled in the tree, used all the same"
+        ));
+    }
+    let routes = interrupt::routes(node, gic);
+    let line = |index: usize, name: &str| match routes.get(index) {
+        Some(Route::Gic(line)) if line.is_private() => Ok(line.intid),
+        _ => Err(BootError::Timer(format!(
+            "no interrupt of the {name} timer at {path}"
+        ))),
+    };
+    Ok(TimerInfo {
+        secure_physical: line(0, "secure physical")?,
+        physical: line(1, "physical")?,
+        virtual_timer: line(2, "virtual")?,
+        hypervisor: line(3, "hypervisor")?,
+        frequency: node.u32("clock-frequency").filter(|hz| *hz > 0),
+        path: path.clone(),
+    })
+}

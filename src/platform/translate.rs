@@ -1,0 +1,67 @@
+//! Bus addresses to machine addresses, through the `ranges` of every bus on the way up.
+//!
+//! Devicetree Specification 0.4, 2.3.8: an empty `ranges` passes addresses on, a missing one means that the bus is not
+//! addressable from its parent.
+
+use super::ranges::PhysRange;
+use super::tree::{Node, be};
+
+/// Entries of one node's `reg` that are looked at; boards have up to a dozen.
+const MAX_REGS: usize = 64;
+
+/// The machine ranges of a node's `reg`, in order; an entry that the CPU cannot reach is `None`.
+pub fn reg_ranges<'a>(node: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
+    let bus = node.parent();
+    node.reg()
+        .take(MAX_REGS)
+        .map(move |reg| to_machine(bus.as_ref()?, reg.address, reg.size))
+}
+
+/// Translates `size` bytes at `address` of the space that `bus` gives its children.
+pub fn to_machine(bus: &Node<'_>, address: u64, size: u64) -> Option<PhysRange> {
+    let mut address = address;
+    for bus in bus.ancestors() {
+        let Some(parent) = bus.parent() else {
+            return PhysRange::new(address, size);
+        };
+        let ranges = bus.property("ranges")?;
+        if ranges.is_empty() {
+            continue;
+        }
+        let (own, up, sizes) = (
+            bus.address_cells().checked_mul(4)?,
+            parent.address_cells().checked_mul(4)?,
+            bus.size_cells().checked_mul(4)?,
+        );
+        if ![4, 8].contains(&own) || ![4, 8].contains(&up) || ![4, 8].contains(&sizes) {
+            return None;
+        }
+        address = ranges.chunks_exact(own + up + sizes).find_map(|entry| {
+            if !bus.tree().step() {
+                return None;
+            }
+            let (child, rest) = entry.split_at_checked(own)?;
+            let (parent, length) = rest.split_at_checked(up)?;
+            let offset = address.checked_sub(be(child)?)?;
+            let inside = offset.checked_add(size)? <= be(length)?;
+            inside.then(|| be(parent)?.checked_add(offset)).flatten()
+        })?;
+    }
+    None
+}
+
+/// The memory and I/O windows that a PCI host bridge opens for its bus, as machine ranges.
+pub fn pci_windows<'a>(host: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
+    let bus = host.parent();
+    let up = bus.map_or(0, |bus| bus.address_cells()).min(2) * 4;
+    let ranges = host.property("ranges").unwrap_or(&[]);
+    // A PCI address is 3 cells, a size on it 2 (IEEE 1275 PCI binding 2.1.4).
+    ranges
+        .chunks_exact(12 + up + 8)
+        .take(MAX_REGS)
+        .map(move |entry| {
+            let (_, rest) = entry.split_at_checked(12)?;
+            let (parent, size) = rest.split_at_checked(up)?;
+            to_machine(bus.as_ref()?, be(parent)?, be(size)?)
+        })
+}

@@ -1,0 +1,320 @@
+//! Nodes with parents, paths and typed properties, over the `fdt` reader.
+//!
+//! Cells are read from raw bytes: `fdt`'s own typed accessors truncate to `usize`, 32 bits on the target. A property of
+//! the wrong shape reads as absent, and the caller decides whether it can do without.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use fdt::Fdt;
+use fdt::node::FdtNode;
+
+use super::BootError;
+use super::blob::{Blob, Link};
+
+/// Steps of table search that reading one tree may take in all; a real board needs some thousands.
+const SEARCH_BUDGET: u32 = 20_000_000;
+
+/// All nodes of a checked tree.
+pub struct Tree<'a> {
+    nodes: Vec<FdtNode<'a, 'a>>,
+    links: &'a [Link],
+    phandles: BTreeMap<u32, usize>,
+    budget: Cell<u32>,
+}
+
+/// One node.
+#[derive(Clone, Copy)]
+pub struct Node<'a> {
+    tree: &'a Tree<'a>,
+    index: usize,
+}
+
+/// One entry of `reg`, in the address space of the node's bus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reg {
+    /// Address on the bus.
+    pub address: u64,
+    /// Bytes; 0 where the bus has no sizes.
+    pub size: u64,
+}
+
+impl<'a> Tree<'a> {
+    /// Indexes the nodes of `blob`, read through `fdt`, its reader.
+    pub fn new(blob: &'a Blob<'a>, fdt: &'a Fdt<'a>) -> Result<Self, BootError> {
+        let links = blob.links();
+        let nodes: Vec<_> = fdt.all_nodes().collect();
+        if nodes.len() != links.len() || nodes.is_empty() {
+            let (read, checked) = (nodes.len(), links.len());
+            let what = format!("{read} nodes read, {checked} checked");
+            return Err(BootError::Corrupt(what));
+        }
+        let mut phandles = BTreeMap::new();
+        for (index, node) in nodes.iter().enumerate() {
+            let phandle = ["phandle", "linux,phandle"]
+                .into_iter()
+                .find_map(|name| node.property(name))
+                .and_then(|p| cells(p.value).next());
+            if let Some(phandle) = phandle {
+                phandles.entry(phandle).or_insert(index);
+            }
+        }
+        Ok(Self {
+            nodes,
+            links,
+            phandles,
+            budget: Cell::new(SEARCH_BUDGET),
+        })
+    }
+
+    /// The root node.
+    pub fn root(&'a self) -> Node<'a> {
+        self.node(0)
+    }
+
+    /// Number of nodes; indices run from 0 up to it.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no node, which cannot be.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// All nodes, a parent before its children.
+    pub fn all(&'a self) -> impl Iterator<Item = Node<'a>> {
+        (0..self.nodes.len()).map(|index| self.node(index))
+    }
+
+    /// The node at an absolute path; a component without unit address matches the first node of that name.
+    pub fn find(&'a self, path: &str) -> Option<Node<'a>> {
+        let mut node = self.root();
+        for part in path.strip_prefix('/')?.split('/').filter(|p| !p.is_empty()) {
+            let exact = node.children().find(|c| c.name() == part);
+            node = match exact {
+                Some(child) => child,
+                None if part.contains('@') => return None,
+                None => node.children().find(|c| c.base_name() == part)?,
+            };
+        }
+        Some(node)
+    }
+
+    /// The node that carries `phandle`.
+    pub fn by_phandle(&'a self, phandle: u32) -> Option<Node<'a>> {
+        self.phandles.get(&phandle).map(|index| self.node(*index))
+    }
+
+    /// Nodes that are compatible with one of `names`.
+    pub fn compatible(&'a self, names: &'a [&'a str]) -> impl Iterator<Item = Node<'a>> {
+        self.all().filter(move |node| node.is_compatible(names))
+    }
+
+    fn node(&'a self, index: usize) -> Node<'a> {
+        Node { tree: self, index }
+    }
+
+    /// Takes one step of a table search; `false` when the tree has had its share.
+    pub(super) fn step(&self) -> bool {
+        let left = self.budget.get();
+        self.budget.set(left.saturating_sub(1));
+        left > 0
+    }
+}
+
+impl<'a> Node<'a> {
+    /// Place in the order of [`Tree::all`].
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &'a Tree<'a> {
+        self.tree
+    }
+
+    /// Name with unit address; the root's is empty.
+    pub fn name(&self) -> &'a str {
+        match self.reader() {
+            Some(node) if self.index > 0 => node.name,
+            _ => "",
+        }
+    }
+
+    /// Name without unit address.
+    pub fn base_name(&self) -> &'a str {
+        self.name().split('@').next().unwrap_or("")
+    }
+
+    /// The parent; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        let parent = self.tree.links.get(self.index)?.parent;
+        (self.index > 0).then(|| self.tree.node(parent))
+    }
+
+    /// The node itself, its parent and so on up to the root.
+    pub fn ancestors(&self) -> impl Iterator<Item = Self> + use<'a> {
+        core::iter::successors(Some(*self), Self::parent)
+    }
+
+    /// The nodes directly below.
+    pub fn children(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let tree = self.tree;
+        let end = self.subtree_end();
+        let mut next = self.index + 1;
+        core::iter::from_fn(move || {
+            let child = (next < end).then(|| tree.node(next))?;
+            next = child.subtree_end();
+            Some(child)
+        })
+    }
+
+    /// One past the index of the last node below.
+    pub fn subtree_end(&self) -> usize {
+        let next = self.index + 1;
+        self.tree
+            .links
+            .get(self.index)
+            .map_or(next, |link| link.end.max(next))
+    }
+
+    /// Absolute path.
+    pub fn path(&self) -> String {
+        let mut names: Vec<&str> = self.ancestors().map(|n| n.name()).collect();
+        names.pop();
+        if names.is_empty() {
+            return String::from("/");
+        }
+        names.iter().rev().fold(String::new(), |mut path, name| {
+            path.push('/');
+            path.push_str(name);
+            path
+        })
+    }
+
+    /// All properties: name and value.
+    pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.reader()
+            .into_iter()
+            .flat_map(|node| node.properties().map(|p| (p.name, p.value)))
+    }
+
+    /// The value of a property.
+    pub fn property(&self, name: &str) -> Option<&'a [u8]> {
+        self.reader()?.property(name).map(|p| p.value)
+    }
+
+    /// Whether a property is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.property(name).is_some()
+    }
+
+    /// The cells of a property, none when it is absent.
+    pub fn cells(&self, name: &str) -> impl Iterator<Item = u32> + use<'a> {
+        cells(self.property(name).unwrap_or(&[]))
+    }
+
+    /// The first cell of a property.
+    pub fn u32(&self, name: &str) -> Option<u32> {
+        self.cells(name).next()
+    }
+
+    /// A number of one or two cells.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        be(self.property(name)?)
+    }
+
+    /// The strings of a list property.
+    pub fn strings(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let value = self.property(name).unwrap_or(&[]);
+        value
+            .split(|b| *b == 0)
+            .filter(|s| !s.is_empty())
+            .filter_map(|s| core::str::from_utf8(s).ok())
+    }
+
+    /// A string property; an empty one is a string too.
+    pub fn string(&self, name: &str) -> Option<&'a str> {
+        let value = self.property(name)?;
+        let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
+        core::str::from_utf8(value.get(..end)?).ok()
+    }
+
+    /// Whether one of `names` stands in `compatible`.
+    pub fn is_compatible(&self, names: &[&str]) -> bool {
+        self.strings("compatible").any(|c| names.contains(&c))
+    }
+
+    /// Whether `device_type` is `kind`.
+    pub fn is_type(&self, kind: &str) -> bool {
+        self.string("device_type") == Some(kind)
+    }
+
+    /// Whether `status` does not switch the node off.
+    pub fn is_enabled(&self) -> bool {
+        matches!(self.string("status"), None | Some("okay" | "ok"))
+    }
+
+    /// Cells of an address on the bus that this node is.
+    pub fn address_cells(&self) -> usize {
+        self.u32("#address-cells").map_or(2, |n| n as usize)
+    }
+
+    /// Cells of a size on the bus that this node is.
+    pub fn size_cells(&self) -> usize {
+        self.u32("#size-cells").map_or(1, |n| n as usize)
+    }
+
+    /// The entries of `reg`; none on a bus whose addresses are not numbers of one or two cells.
+    pub fn reg(&self) -> impl Iterator<Item = Reg> + use<'a> {
+        let (address, size) = self
+            .parent()
+            .map_or((0, 0), |bus| (bus.address_cells(), bus.size_cells()));
+        self.reg_of_cells(address, size)
+    }
+
+    /// The entries of `reg` for addresses and sizes of so many cells.
+    pub fn reg_of_cells(&self, address: usize, size: usize) -> impl Iterator<Item = Reg> + use<'a> {
+        let possible = matches!(address, 1 | 2) && size <= 2;
+        let value = self.property("reg").filter(|_| possible).unwrap_or(&[]);
+        value
+            .chunks_exact(((address + size) * 4).clamp(4, 16))
+            .filter_map(move |entry| {
+                let (address, size) = entry.split_at_checked(address * 4)?;
+                Some(Reg {
+                    address: be(address)?,
+                    size: if size.is_empty() { 0 } else { be(size)? },
+                })
+            })
+    }
+
+    fn reader(&self) -> Option<FdtNode<'a, 'a>> {
+        self.tree.nodes.get(self.index).copied()
+    }
+}
+
+impl PartialEq for Node<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index
+    }
+}
+
+/// The big-endian number in 4 or 8 bytes.
+pub(super) fn be(bytes: &[u8]) -> Option<u64> {
+    match bytes.len() {
+        4 => Some(u64::from(u32::from_be_bytes(bytes.try_into().ok()?))),
+        8 => Some(u64::from_be_bytes(bytes.try_into().ok()?)),
+        _ => None,
+    }
+}
+
+/// The cells of a value.
+pub(super) fn cells(value: &[u8]) -> impl Iterator<Item = u32> {
+    value
+        .chunks_exact(4)
+        .filter_map(|cell| Some(u32::from_be_bytes(cell.try_into().ok()?)))
+}
