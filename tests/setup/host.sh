@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the host's tools on Debian bookworm: QEMU >= 10 (from bookworm-backports, through a private apt configuration:
 # the machine's source list stays as it is) and what the images and tests are made with. What is there is skipped.
+# `host.sh build` stops at what a build needs.
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -9,15 +10,30 @@ cd "$(dirname "$0")/../.."
 # QEMU 7.2 of bookworm itself stalls SMP guests in their PV I/O, under any hypervisor.
 qemu_minimum=10
 
+# command and the packages it comes from
+build_tools='
+cc gcc libc6-dev
+'
+test_tools='
+cpio cpio
+depmod kmod
+readelf binutils
+dtc device-tree-compiler
+mkimage u-boot-tools
+arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
+'
+
 main() {
-    command -v cargo >/dev/null || fail "cargo is missing: install Rust (rustup, or Debian's rustc and cargo)"
-    tools=$(missing_tools)
-    if [ -z "$tools" ] && qemu_is_new_enough; then
-        return
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.93 or newer with rustup, then try again"
+    qemu=
+    if [ "${1:-}" = build ]; then
+        tools=$(missing_tools "$build_tools")
+    else
+        tools=$(missing_tools "$build_tools$test_tools")
+        qemu_is_new_enough || qemu=" qemu-system-arm(>=$qemu_minimum)"
     fi
-    wanted=$tools
-    qemu_is_new_enough || wanted="$wanted qemu-system-arm(>=$qemu_minimum)"
-    choose_root "$wanted"
+    [ -n "$tools$qemu" ] || return 0
+    choose_root "$tools$qemu"
 
     # shellcheck disable=SC1091
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -28,12 +44,13 @@ main() {
         # shellcheck disable=SC2086 # a list of words
         install_packages $tools || fail "cannot install$tools: check the network and try again"
     fi
-    if ! qemu_is_new_enough; then
+    if [ -n "$qemu" ]; then
         step "installing qemu-system-arm >= $qemu_minimum from $codename-backports"
         install_packages -t "$codename-backports" qemu-system-arm ||
             fail "cannot install qemu-system-arm from $codename-backports: check the network and try again"
+        qemu_is_new_enough ||
+            fail "$codename-backports has no QEMU >= $qemu_minimum: install a newer qemu-system-arm by hand"
     fi
-    qemu_is_new_enough || fail "Debian's $codename-backports has no QEMU >= $qemu_minimum: install qemu-system-arm $qemu_minimum or newer by hand"
 }
 
 qemu_is_new_enough() {
@@ -41,18 +58,11 @@ qemu_is_new_enough() {
     [ "${qemu_major:-0}" -ge "$qemu_minimum" ]
 }
 
-# Prints the packages whose command is not found, each with a space before it.
+# Prints the packages of those commands in the list $1 that are not found, each with a space before it.
 missing_tools() {
-    while read -r command package; do
-        command -v "$command" >/dev/null || printf ' %s' "$package"
-    done <<EOF
-cc gcc libc6-dev
-cpio cpio
-depmod kmod
-dtc device-tree-compiler
-mkimage u-boot-tools
-arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
-EOF
+    printf '%s' "$1" | while read -r command package; do
+        [ -z "$command" ] || command -v "$command" >/dev/null || printf ' %s' "$package"
+    done
 }
 
 # Sets $as_root to what runs a command as root, or says what to type.
@@ -72,4 +82,4 @@ install_packages() {
         "$(apt_verbosity)" install --yes --no-install-recommends "$@"
 }
 
-main
+main "$@"

@@ -74,9 +74,11 @@ build_libraries() {
     mkdir -p "$scratch/crate/src"
     echo '#![no_std]' >"$scratch/crate/src/lib.rs"
     printf '[package]\nname = "scratch"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n' >"$scratch/crate/Cargo.toml"
+    # The names that official builds have, so that an image does not tell where these libraries were made.
+    remap=--remap-path-prefix=$scratch/library=/rustc/$(rustc -vV | sed -n 's/^commit-hash: //p')/library
     # embed-bitcode: without it the hypervisor's LTO has nothing to work on.
     (cd "$scratch/crate" &&
-        RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$scratch/library RUSTFLAGS=-Cembed-bitcode=yes \
+        RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$scratch/library RUSTFLAGS="-Cembed-bitcode=yes $remap" \
             CARGO_TARGET_DIR="$scratch/target" CARGO_BUILD_BUILD_DIR="$scratch/target" \
             cargo build --quiet --release --target "$target" \
             -Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem) ||

@@ -24,7 +24,7 @@ pub fn run(options: &Options) -> Result {
     if !std::io::stdin().is_terminal() {
         let mut session = Session::start(&machine, Echo::Show)?;
         session.expect(UP, options.timeout)?;
-        session.expect(PROMPT, options.timeout)?;
+        session.wait_for_prompt(PROMPT, options.timeout)?;
         println!("\ndom0's shell is up; started without a terminal, so this is the end");
         return Ok(());
     }
@@ -98,7 +98,7 @@ fn ends_well(session: &mut Session, timeout: Duration) -> Result {
 fn shell(machine: &Machine, timeout: Duration, echo: Echo) -> Result {
     let mut session = Session::start(machine, echo)?;
     session.expect(UP, timeout)?;
-    session.expect(PROMPT, timeout)?;
+    session.wait_for_prompt(PROMPT, timeout)?;
     session.type_text("echo the answer is $((6 * 7))\n")?;
     session.expect("the answer is 42", timeout)?;
     session.type_text("exit\n")?;

@@ -147,6 +147,9 @@ impl Machine {
         if self.network {
             line.option("-netdev", "user,id=net0".into());
             line.option("-device", "virtio-net-device,netdev=net0".into());
+        } else {
+            // The board's default is a PCI card.
+            line.option("-nic", "none".into());
         }
     }
 }

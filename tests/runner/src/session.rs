@@ -65,27 +65,44 @@ impl Session {
 
     /// Waits for a line that matches one of `patterns`; returns the pattern's index and the line.
     pub fn wait_for(&mut self, patterns: &[&str], timeout: Duration) -> Result<(usize, String)> {
+        self.wait(&patterns.join("\" or \""), timeout, |transcript| {
+            transcript.find_line(patterns)
+        })
+    }
+
+    /// Waits until the console stands behind `pattern`, on a line without an end.
+    pub fn wait_for_prompt(&mut self, pattern: &str, timeout: Duration) -> Result {
+        self.wait(pattern, timeout, |transcript| {
+            transcript.is_at_prompt(pattern).then_some(())
+        })
+    }
+
+    fn wait<T>(
+        &mut self,
+        wanted: &str,
+        timeout: Duration,
+        mut search: impl FnMut(&mut Transcript) -> Option<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + timeout;
         loop {
-            if let Some(found) = self.transcript.find(patterns) {
+            if let Some(found) = search(&mut self.transcript) {
                 return Ok(found);
             }
-            let wanted = patterns.join("\" or \"");
             match self
                 .output
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
                 Ok(bytes) => self.take(&bytes),
                 Err(RecvTimeoutError::Timeout) => {
+                    let seconds = timeout.as_secs();
                     return Err(format!(
-                        "no line \"{wanted}\" within {} s\n{}",
-                        timeout.as_secs(),
+                        "no \"{wanted}\" within {seconds} s\n{}",
                         self.report()
                     ));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(format!(
-                        "QEMU ended before a line \"{wanted}\"\n{}",
+                        "QEMU ended before \"{wanted}\"\n{}",
                         self.last_lines()
                     ));
                 }

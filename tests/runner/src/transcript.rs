@@ -20,23 +20,21 @@ impl Transcript {
         &self.text
     }
 
-    /// The first line not yet searched that matches one of `patterns`: the pattern's index and the line.
-    /// The last line may be incomplete: a prompt has no end of line.
-    pub fn find(&mut self, patterns: &[&str]) -> Option<(usize, String)> {
-        while self.searched < self.text.len() {
-            let rest = &self.text[self.searched..];
-            let (line, step) = match rest.find('\n') {
-                Some(end) => (&rest[..end], Some(end + 1)),
-                None => (rest, None),
-            };
+    /// The first complete line not yet searched that matches one of `patterns`: the pattern's index and the line.
+    pub fn find_line(&mut self, patterns: &[&str]) -> Option<(usize, String)> {
+        while let Some(end) = self.text[self.searched..].find('\n') {
+            let line = &self.text[self.searched..self.searched + end];
+            self.searched += end + 1;
             if let Some(index) = patterns.iter().position(|pattern| matches(line, pattern)) {
-                let found = (index, line.to_owned());
-                self.searched += step.unwrap_or(line.len());
-                return Some(found);
+                return Some((index, line.to_owned()));
             }
-            self.searched += step?;
         }
         None
+    }
+
+    /// Whether the last line, not yet complete, matches `pattern`: a prompt has no end of line.
+    pub fn is_at_prompt(&self, pattern: &str) -> bool {
+        matches(self.text.rsplit('\n').next().unwrap_or_default(), pattern)
     }
 
     /// The last `count` lines.
@@ -72,18 +70,25 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_found_once_even_when_it_arrives_in_parts() {
+    fn each_line_is_found_once_and_only_when_complete() {
         let mut transcript = Transcript::default();
-        transcript.push(b"boot\r\ndom0 i");
-        assert_eq!(transcript.find(&["dom0 is up"]), None);
-        transcript.push(b"s up\r\n/ # ");
+        transcript.push(b"boot\r\ndom0 is u");
+        assert_eq!(transcript.find_line(&["dom0 is"]), None);
+        transcript.push(b"p\r\n");
         assert_eq!(
-            transcript.find(&["panic", "dom0 is up"]),
+            transcript.find_line(&["panic", "dom0 is"]),
             Some((1, "dom0 is up".into()))
         );
-        assert_eq!(transcript.find(&["dom0 is up"]), None);
-        assert_eq!(transcript.find(&["# "]), Some((0, "/ # ".into())));
-        assert_eq!(transcript.find(&["# "]), None);
+        assert_eq!(transcript.find_line(&["dom0 is"]), None);
+    }
+
+    #[test]
+    fn a_prompt_is_the_unfinished_last_line() {
+        let mut transcript = Transcript::default();
+        transcript.push(b"# no prompt\n");
+        assert!(!transcript.is_at_prompt("# "));
+        transcript.push(b"/ # ");
+        assert!(transcript.is_at_prompt("# "));
     }
 
     #[test]
