@@ -24,7 +24,6 @@ arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
 '
 
 main() {
-    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.93 or newer with rustup, then try again"
     qemu=
     if [ "${1:-}" = build ]; then
         tools=$(missing_tools "$build_tools")

@@ -13,7 +13,7 @@ target=armv7a-none-eabi
 suites='trixie-backports trixie testing unstable'
 
 main() {
-    command -v rustc >/dev/null || fail "rustc is missing: install Rust (rustup or Debian's packages)"
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.93 or newer with rustup, then try again"
     if target_works; then
         return
     fi
