@@ -2,6 +2,8 @@
 //!
 //! Nobody makes a Rust reference to these structures: they are in guest memory. They exist for their offsets.
 
+use core::mem::offset_of;
+
 use crate::abi::layout::Layout;
 use crate::abi_struct;
 
@@ -59,22 +61,6 @@ abi_struct! {
     }
 }
 
-<<<<<<< HEAD
-const _: () = {
-    assert!(size_of::<VcpuTimeInfo>() == 32);
-    assert!(offset_of!(VcpuTimeInfo, flags) == 29);
-    assert!(size_of::<VcpuInfo>() == 48);
-    assert!(offset_of!(VcpuInfo, evtchn_pending_sel) == 8);
-    assert!(offset_of!(VcpuInfo, time) == 16);
-    assert!(size_of::<SharedInfo>() == 1088);
-    assert!(offset_of!(SharedInfo, evtchn_pending) == 48);
-    assert!(offset_of!(SharedInfo, evtchn_mask) == 560);
-    assert!(offset_of!(SharedInfo, wc_version) == 1072);
-    assert!(offset_of!(SharedInfo, wc_sec) == 1076);
-    assert!(offset_of!(SharedInfo, wc_nsec) == 1080);
-    assert!(offset_of!(SharedInfo, wc_sec_hi) == 1084);
-};
-
 /// Offset of [`SharedInfo::wc_version`].
 pub const WC_VERSION: usize = offset_of!(SharedInfo, wc_version);
 /// Offset of [`SharedInfo::wc_sec`].
@@ -83,7 +69,6 @@ pub const WC_SEC: usize = offset_of!(SharedInfo, wc_sec);
 pub const WC_NSEC: usize = offset_of!(SharedInfo, wc_nsec);
 /// Offset of [`SharedInfo::wc_sec_hi`].
 pub const WC_SEC_HI: usize = offset_of!(SharedInfo, wc_sec_hi);
-=======
+
 /// All structures of this file.
 pub const LAYOUTS: &[Layout] = &[VcpuTimeInfo::LAYOUT, VcpuInfo::LAYOUT, SharedInfo::LAYOUT];
->>>>>>> wt-events

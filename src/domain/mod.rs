@@ -4,9 +4,11 @@
 //! carries out what they answer: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
 //! ([`run`]).
 
+pub mod memory;
 pub mod registry;
 pub mod run;
 pub mod runstate;
+pub mod shutdown;
 pub mod vcpu;
 
 use alloc::sync::Arc;

@@ -1,1 +1,84 @@
-fn main() {}
+//! Krypton's build and test tool: `cargo xtask COMMAND`.
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | `options` | the command line |
+//! | `build` | cargo runs, images in `dist/`, the proof that a build is reproducible |
+//! | `image` | file formats: ELF to flat binary, uImage |
+//! | `machine` | what is put into QEMU, as data, and the QEMU command line made of it |
+//! | `session` | one running QEMU: its console, its monitor, its end |
+//! | `transcript` | what the console said, and patterns on its lines |
+//! | `guests`, `dom0`, `faults` | the three kinds of QEMU tests |
+//! | `suite` | all tests in order, and the sum |
+
+mod build;
+mod dom0;
+mod faults;
+mod guests;
+mod image;
+mod machine;
+mod options;
+mod project;
+mod session;
+mod suite;
+mod transcript;
+
+use std::process::ExitCode;
+
+use options::Options;
+
+/// What a command says when it cannot do its work: shown to a person as it is.
+type Result<T = ()> = std::result::Result<T, String>;
+
+const HELP: &str = "\
+cargo xtask COMMAND [OPTION...]
+
+  image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
+  run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
+  boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
+  guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
+  faults [NAME...]   boot with one thing wrong each time; the console must name it
+  test [FILTER...]   everything: host tests, guests, dom0, faults, reproducible build
+  reproducible       build HEAD in two folders and compare the bytes
+  elf FILE           boot this ELF file like `run` (cargo's runner for the target)
+
+  --xen              Debian's own Xen 4.17 instead of Krypton
+  --smp N            CPUs (2)
+  --mem N            RAM in MiB (1024)
+  --highmem on|off   PCI above 4 GiB (off: QEMU truncates fault addresses there)
+  --test NAME        a script of tests/dom0
+  --seconds N        how long the test `stress` runs
+  --timeout S        seconds until a run is given up (300)
+  --append WORDS     more words for the hypervisor's command line
+  --dom0-append WORDS  more words for dom0's command line
+  --load ADDRESS     load address in the uImage (0x41000000)
+  --gdb              wait for a debugger on port 1234
+";
+
+fn main() -> ExitCode {
+    match command(std::env::args().skip(1)) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
+    let name = arguments.next().unwrap_or_else(|| "help".into());
+    let options = Options::parse(arguments)?;
+    match name.as_str() {
+        "image" => build::image(&options)?,
+        "run" => dom0::run(&options)?,
+        "boot" => dom0::boot(&options)?,
+        "elf" => dom0::run(&options.with_elf_operand()?)?,
+        "guest" => return suite::run(suite::guests()?, &options),
+        "faults" => return suite::run(suite::faults(), &options),
+        "test" => return suite::everything(&options),
+        "reproducible" => build::reproducible()?,
+        "help" | "--help" | "-h" => print!("{HELP}"),
+        other => return Err(format!("no command \"{other}\"; see `cargo xtask help`")),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,57 @@
+# Thin by design: each target is a line of cargo, after the set-up that it needs. `make help` lists them.
+
+XTASK := cargo xtask
+# For clippy on the target: what is built for it, in the workspace and beside it.
+TARGET := --target armv7a-none-eabi
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: setup-build ## install what is missing: tools, Rust target, Debian's dom0 (repeatable; no change if all is there)
+	@tests/setup/host.sh
+	@tests/setup/debian.sh
+	@tests/setup/dom0.sh
+
+setup-build:
+	@tests/setup/host.sh build
+	@tests/setup/rust-target.sh
+
+build: setup-build ## dist/krypton (flat, with zImage header), dist/krypton.elf, dist/krypton.uImage
+	@$(XTASK) image
+
+run: setup ## boot to dom0's shell in QEMU (options: make run ARGS="--smp 4 --mem 2048")
+	@$(XTASK) run $(ARGS)
+
+qemu: setup ## boot until dom0 is up (also: ARGS="--test disks", ARGS=--xen for Debian's Xen)
+	@$(XTASK) boot $(ARGS)
+
+test: setup ## all tests, on the host and in QEMU (some: make test ARGS="guest fault")
+	@$(XTASK) test $(ARGS)
+
+gdb: setup ## boot and wait for a debugger: gdb-multiarch dist/krypton.elf -ex 'target remote :1234'
+	@$(XTASK) image
+	@$(XTASK) run --gdb $(ARGS)
+
+clippy: setup-build ## lints, host and target, all denied
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@cargo clippy --release $(TARGET) -p krypton -p armv7 -- -D warnings
+	@cd tests/guests && cargo clippy --release $(TARGET) -- -D warnings
+
+fmt: ## format all Rust code
+	@cargo fmt --all
+	@cd tests/guests && cargo fmt
+
+fmt-check: ## say what `make fmt` would change
+	@cargo fmt --all -- --check
+	@cd tests/guests && cargo fmt -- --check
+
+doc: ## rustdoc in target/doc; broken links are errors
+	@RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links" cargo doc --workspace --no-deps
+
+prepush: fmt-check clippy doc setup ## the quick part of CI: format, lints, docs, host tests, one boot
+	@cargo test --quiet --workspace
+	@$(XTASK) boot
+
+.PHONY: help setup setup-build build run qemu test gdb clippy fmt fmt-check doc prepush

@@ -1,0 +1,167 @@
+//! Cargo runs and what becomes of their results.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::options::Options;
+use crate::project::{TARGET, root};
+use crate::session::ScratchFolder;
+use crate::{Result, image};
+
+/// Builds the hypervisor and leaves its images in `dist/`.
+pub fn image(options: &Options) -> Result {
+    let elf = krypton_elf(root())?;
+    let flat = image::flatten(&read(&elf)?)?;
+    let dist = root().join("dist");
+    write(&dist.join("krypton"), &flat)?;
+    write(&dist.join("krypton.elf"), &read(&elf)?)?;
+    write(
+        &dist.join("krypton.uImage"),
+        &image::uimage(&flat, options.load_address),
+    )?;
+    println!(
+        "dist/krypton: {} bytes (also krypton.elf, krypton.uImage)",
+        flat.len()
+    );
+    Ok(())
+}
+
+/// Builds the hypervisor and returns its flat binary.
+pub fn krypton() -> Result<PathBuf> {
+    flat_file(&krypton_elf(root())?, &root().join("dist/krypton"))
+}
+
+/// Builds the test guests and returns the folder with their ELF files.
+pub fn guests() -> Result<PathBuf> {
+    let folder = root().join("tests/guests");
+    // From inside the folder: it is a workspace of its own with its own linker script.
+    cargo(
+        &folder,
+        ["build", "--release", "--locked", "--target", TARGET],
+    )?;
+    Ok(folder.join("target").join(TARGET).join("release"))
+}
+
+/// Writes the flat binary of an ELF file to `flat`.
+pub fn flat_file(elf: &Path, flat: &Path) -> Result<PathBuf> {
+    let bytes =
+        image::flatten(&read(elf)?).map_err(|reason| format!("{}: {reason}", elf.display()))?;
+    write(flat, &bytes)?;
+    Ok(flat.to_owned())
+}
+
+/// Builds HEAD twice, in folders of different names, and compares the files bit for bit.
+pub fn reproducible() -> Result {
+    let scratch = ScratchFolder::new("reproducible")?;
+    let first = build_head_in(&scratch.path().join("here"))?;
+    let second = build_head_in(&scratch.path().join("in-another-place"))?;
+    for (name, first, second) in [
+        ("krypton.elf", &first.0, &second.0),
+        ("krypton", &first.1, &second.1),
+    ] {
+        if first != second {
+            return Err(format!(
+                "two builds of HEAD in two folders give two different {name}"
+            ));
+        }
+    }
+    println!(
+        "two builds of HEAD in two folders are equal: {} bytes of code and data",
+        first.1.len()
+    );
+    Ok(())
+}
+
+fn build_head_in(folder: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
+    fs::create_dir_all(folder)
+        .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    let mut archive = Command::new("git")
+        .current_dir(root())
+        .args(["archive", "HEAD"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run git: {error}"))?;
+    let files = archive.stdout.take().ok_or("git has no output")?;
+    run(Command::new("tar")
+        .arg("-x")
+        .arg("-C")
+        .arg(folder)
+        .stdin(files))?;
+    let status = archive.wait().map_err(|error| format!("git: {error}"))?;
+    if !status.success() {
+        return Err(format!("git archive: {status}"));
+    }
+    let elf = read(&krypton_elf(folder)?)?;
+    let flat = image::flatten(&elf)?;
+    Ok((elf, flat))
+}
+
+/// Builds the hypervisor of the clone in `folder`. File names that the compiler writes into the image are made
+/// independent of where the clone and cargo's registry are.
+fn krypton_elf(folder: &Path) -> Result<PathBuf> {
+    let folder = folder
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let remap = |from: &Path, to: &str| format!("'--remap-path-prefix={}={to}'", from.display());
+    let flags = [remap(&folder, "krypton"), remap(&cargo_home()?, "cargo")].join(", ");
+    let config = format!("target.{TARGET}.rustflags=[{flags}]");
+    cargo(
+        &folder,
+        [
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            TARGET,
+            "--bin",
+            "krypton",
+            "--config",
+            &config,
+        ],
+    )?;
+    Ok(folder.join("target").join(TARGET).join("release/krypton"))
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(home)
+        .ok_or_else(|| "HOME is not set".into())
+}
+
+/// Runs cargo in `folder`; its messages go to the terminal.
+pub fn cargo<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Result {
+    run(Command::new(cargo_program())
+        .current_dir(folder)
+        .arg("--quiet")
+        .args(arguments))
+}
+
+/// The cargo that runs us, so that one tool chain builds everything.
+pub fn cargo_program() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// Runs a command to its end, which must be a success.
+pub fn run(command: &mut Command) -> Result {
+    let name = command.get_program().to_string_lossy().into_owned();
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{name}: {status}")),
+        Err(error) => Err(format!("cannot run {name}: {error}")),
+    }
+}
+
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+pub fn write(path: &Path, bytes: &[u8]) -> Result {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(path, bytes))
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))
+}

@@ -1,0 +1,119 @@
+//! Runs with Debian's dom0: the interactive one, and the tests of tests/dom0.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::Result;
+use crate::build;
+use crate::machine::{Bus, Machine, OnReboot};
+use crate::options::Options;
+use crate::session::{Echo, QEMU, ScratchFolder, Session};
+
+/// tests/dom0/init prints it once Xen's daemons run.
+const UP: &str = "dom0 is up: ";
+const PROMPT: &str = "# ";
+const DISK_BYTES: u64 = 128 << 20;
+
+/// Boots to dom0's shell: on a terminal the person gets it, otherwise the run ends when the shell is there.
+pub fn run(options: &Options) -> Result {
+    let mut machine = Machine::new(options)?;
+    machine.network = true;
+    if !std::io::stdin().is_terminal() {
+        let mut session = Session::start(&machine, Echo::Show)?;
+        session.expect(UP, options.timeout)?;
+        session.wait_for_prompt(PROMPT, options.timeout)?;
+        println!("\ndom0's shell is up; started without a terminal, so this is the end");
+        return Ok(());
+    }
+    println!(
+        "leave with `poweroff`, or QEMU's escape: Ctrl-A then X; Ctrl-A A three times goes to the hypervisor"
+    );
+    machine.on_reboot = OnReboot::Restart;
+    build::run(
+        Command::new(QEMU)
+            .args(machine.arguments())
+            .args(["-serial", "mon:stdio"]),
+    )
+}
+
+/// Boots until dom0 is up or its test has finished, and shows the console.
+pub fn boot(options: &Options) -> Result {
+    match &options.test {
+        Some(name) => test(name, options, Echo::Show),
+        None => {
+            let mut session = Session::start(&Machine::new(options)?, Echo::Show)?;
+            session.expect(UP, options.timeout).map(drop)
+        }
+    }
+}
+
+/// Runs one script of tests/dom0, or `shell`, which types on dom0's console.
+pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
+    let mut machine = Machine::new(options)?;
+    if name == "shell" {
+        return shell(&machine, options.timeout, echo);
+    }
+    machine.dom0_append += &format!(" krypton.test={name}");
+    if let Some(seconds) = options.seconds {
+        machine.dom0_append += &format!(" krypton.seconds={seconds}");
+    }
+    let folder = ScratchFolder::new("disks")?;
+    match name {
+        "disks" => machine.disks = blank_disks(folder.path())?,
+        "net" => machine.network = true,
+        "reboot" => machine.on_reboot = OnReboot::Restart,
+        _ => {}
+    }
+    let mut session = Session::start(&machine, echo)?;
+    session.expect(UP, options.timeout)?;
+    match name {
+        "poweroff" => ends_well(&mut session, options.timeout),
+        "reboot" => session.expect(UP, options.timeout).map(drop),
+        _ => passes(&mut session, name, options.timeout),
+    }
+}
+
+fn passes(session: &mut Session, name: &str, timeout: Duration) -> Result {
+    let line = session.expect(&format!("TEST {name} "), timeout)?;
+    if line.contains("PASS") {
+        return Ok(());
+    }
+    let start = session.transcript().find(UP).unwrap_or(0);
+    Err(session.transcript()[start..].to_owned())
+}
+
+fn ends_well(session: &mut Session, timeout: Duration) -> Result {
+    let status = session.expect_end(timeout)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("QEMU: {status}"))
+    }
+}
+
+/// The console works both ways, and leaving the shell ends the machine.
+fn shell(machine: &Machine, timeout: Duration, echo: Echo) -> Result {
+    let mut session = Session::start(machine, echo)?;
+    session.expect(UP, timeout)?;
+    session.wait_for_prompt(PROMPT, timeout)?;
+    session.type_text("echo the answer is $((6 * 7))\n")?;
+    session.expect("the answer is 42", timeout)?;
+    session.type_text("exit\n")?;
+    ends_well(&mut session, timeout)
+}
+
+fn blank_disks(folder: &Path) -> Result<Vec<(PathBuf, Bus)>> {
+    [("mmio.img", Bus::Mmio), ("pci.img", Bus::Pci)]
+        .into_iter()
+        .map(|(name, bus)| {
+            let path = folder.join(name);
+            File::create(&path)
+                .and_then(|file| file.set_len(DISK_BYTES))
+                .map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+            Ok((path, bus))
+        })
+        .collect()
+}

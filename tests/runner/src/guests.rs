@@ -1,0 +1,83 @@
+//! Bare-metal test guests (tests/guests) in dom0's place.
+//!
+//! A guest prints `ok <sentence>` or `FAIL <sentence>: why` for each check, then `done: N ok, M failed`.
+
+use std::path::Path;
+
+use crate::machine::Machine;
+use crate::options::Options;
+use crate::project::root;
+use crate::session::{Echo, Session};
+use crate::{Result, build};
+
+/// The names of all guests.
+pub fn names() -> Result<Vec<String>> {
+    let folder = root().join("tests/guests/src/bin");
+    let entries = std::fs::read_dir(&folder)
+        .map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(String::from))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Builds the guests, boots one and judges its transcript.
+pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
+    let elf = build::guests()?.join(name);
+    let kernel = build::flat_file(&elf, &root().join("target/guests").join(name))?;
+    let mut session = Session::start(&machine(&kernel, options)?, echo)?;
+    let sum = session.expect("done: * ok, * failed", options.timeout)?;
+    judge(session.transcript(), &sum)
+}
+
+fn machine(kernel: &Path, options: &Options) -> Result<Machine> {
+    let mut machine = Machine::new(options)?;
+    machine.kernel = Some(kernel.to_owned());
+    machine.initrd = None;
+    machine.dom0_append.clone_from(&options.dom0_append);
+    Ok(machine)
+}
+
+/// The sum must say that nothing failed, and count every `ok` line: a guest that skips checks does not pass.
+fn judge(transcript: &str, sum: &str) -> Result {
+    let start = transcript.find("guest: ").unwrap_or(0);
+    let count = |word: &str| {
+        transcript[start..]
+            .lines()
+            .filter(|line| line.starts_with(word))
+            .count()
+    };
+    let (held, failed) = (count("ok "), count("FAIL "));
+    let sum = &sum[sum.find("done: ").unwrap_or(0)..];
+    if failed == 0 && held > 0 && sum.starts_with(&format!("done: {held} ok, 0 failed")) {
+        return Ok(());
+    }
+    Err(format!("{sum}\n{}", &transcript[start..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn a_transcript_passes_when_the_sum_agrees_with_its_lines() {
+        let sum = "done: 2 ok, 0 failed";
+        assert!(judge("boot\nguest: events\nok a\nok b\ndone: 2 ok, 0 failed", sum).is_ok());
+        assert!(judge("guest: events\nok a\ndone: 2 ok, 0 failed", sum).is_err());
+        assert!(
+            judge(
+                "guest: events\nok a\nok b\nFAIL c: why\ndone: 2 ok, 0 failed",
+                sum
+            )
+            .is_err()
+        );
+        assert!(
+            judge(
+                "guest: events\ndone: 0 ok, 0 failed",
+                "done: 0 ok, 0 failed"
+            )
+            .is_err()
+        );
+    }
+}

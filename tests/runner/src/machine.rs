@@ -1,0 +1,246 @@
+//! What is put into QEMU, as data, and the QEMU command line made of it.
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::options::{Hypervisor, Options};
+use crate::{build, project};
+
+/// Where guest-loader puts dom0's kernel and initramfs: clear of the hypervisor and of QEMU's device tree from 512 MiB of
+/// RAM on, with room for a kernel of 64 MiB.
+pub const KERNEL_ADDRESS: u32 = 0x5000_0000;
+pub const INITRD_ADDRESS: u32 = 0x5400_0000;
+
+const CONSOLE: &str = "console=dtuart dtuart=/pl011@9000000";
+
+/// How the hypervisor is started.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// By QEMU's own boot loader for Linux images, which gives it QEMU's device tree.
+    Kernel,
+    /// By a loader of ours, for what QEMU's would not do: these are all the files in memory, and CPU 0 starts at `entry`.
+    Raw {
+        files: Vec<(PathBuf, u32)>,
+        entry: u32,
+    },
+}
+
+/// The bus a virtio disk is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    Mmio,
+    Pci,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnReboot {
+    Exit,
+    Restart,
+}
+
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub cpus: u32,
+    pub memory_mib: u32,
+    pub highmem: bool,
+    pub virtualization: bool,
+    pub start: Start,
+    pub hypervisor: PathBuf,
+    pub append: String,
+    pub kernel: Option<PathBuf>,
+    pub initrd: Option<PathBuf>,
+    pub dom0_append: String,
+    pub disks: Vec<(PathBuf, Bus)>,
+    pub network: bool,
+    pub on_reboot: OnReboot,
+    pub gdb: bool,
+}
+
+impl Machine {
+    /// The machine that the options describe, with Debian's dom0 in it. Builds the hypervisor.
+    pub fn new(options: &Options) -> Result<Self> {
+        Ok(Self {
+            cpus: options.cpus,
+            memory_mib: options.memory_mib,
+            highmem: options.highmem,
+            virtualization: true,
+            start: Start::Kernel,
+            hypervisor: hypervisor(&options.hypervisor)?,
+            append: join(&[CONSOLE, "dom0_mem=512M", &options.append]),
+            kernel: Some(project::dom0_kernel()?),
+            initrd: Some(project::dom0_initrd()?),
+            dom0_append: join(&["console=hvc0 earlycon=xenboot", &options.dom0_append]),
+            disks: Vec::new(),
+            network: false,
+            on_reboot: OnReboot::Exit,
+            gdb: options.gdb,
+        })
+    }
+
+    /// QEMU's command line, without the console.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut line = Line::default();
+        line.option("-machine", self.machine_option());
+        line.option("-cpu", "cortex-a15".into());
+        line.option("-smp", self.cpus.to_string());
+        line.option("-m", self.memory_mib.to_string());
+        line.option("-display", "none".into());
+        match &self.start {
+            Start::Kernel => self.add_kernel(&mut line),
+            Start::Raw { files, entry } => add_raw(&mut line, files, *entry),
+        }
+        self.add_devices(&mut line);
+        if self.on_reboot == OnReboot::Exit {
+            line.0.push("-no-reboot".into());
+        }
+        if self.gdb {
+            line.0.extend(["-s".into(), "-S".into()]);
+        }
+        line.0
+    }
+
+    pub fn machine_option(&self) -> String {
+        let on_off = |on| if on { "on" } else { "off" };
+        format!(
+            "virt,gic-version=2,virtualization={},highmem={}",
+            on_off(self.virtualization),
+            on_off(self.highmem)
+        )
+    }
+
+    fn add_kernel(&self, line: &mut Line) {
+        line.option("-kernel", text(&self.hypervisor));
+        line.option("-append", self.append.clone());
+        if let Some(kernel) = &self.kernel {
+            let bootargs = comma_safe(&self.dom0_append);
+            line.option(
+                "-device",
+                format!(
+                    "guest-loader,addr={KERNEL_ADDRESS:#x},kernel={},bootargs={bootargs}",
+                    text(kernel)
+                ),
+            );
+        }
+        if let Some(initrd) = &self.initrd {
+            line.option(
+                "-device",
+                format!(
+                    "guest-loader,addr={INITRD_ADDRESS:#x},initrd={}",
+                    text(initrd)
+                ),
+            );
+        }
+    }
+
+    fn add_devices(&self, line: &mut Line) {
+        for (index, (file, bus)) in self.disks.iter().enumerate() {
+            line.option(
+                "-drive",
+                format!("if=none,id=disk{index},format=raw,file={}", text(file)),
+            );
+            let device = match bus {
+                Bus::Mmio => "virtio-blk-device",
+                Bus::Pci => "virtio-blk-pci",
+            };
+            line.option("-device", format!("{device},drive=disk{index}"));
+        }
+        if self.network {
+            line.option("-netdev", "user,id=net0".into());
+            line.option("-device", "virtio-net-device,netdev=net0".into());
+        } else {
+            // The board's default is a PCI card.
+            line.option("-nic", "none".into());
+        }
+    }
+}
+
+fn add_raw(line: &mut Line, files: &[(PathBuf, u32)], entry: u32) {
+    for (file, address) in files {
+        line.option(
+            "-device",
+            format!("loader,force-raw=on,addr={address:#x},file={}", text(file)),
+        );
+    }
+    line.option("-device", format!("loader,cpu-num=0,addr={entry:#x}"));
+}
+
+fn hypervisor(which: &Hypervisor) -> Result<PathBuf> {
+    match which {
+        Hypervisor::Krypton => build::krypton(),
+        Hypervisor::DebianXen => project::debian_xen(),
+        Hypervisor::Elf(elf) => build::flat_file(elf, &project::root().join("target/elf.flat")),
+    }
+}
+
+#[derive(Default)]
+struct Line(Vec<String>);
+
+impl Line {
+    fn option(&mut self, name: &str, value: String) {
+        self.0.extend([name.to_owned(), value]);
+    }
+}
+
+fn text(path: &Path) -> String {
+    comma_safe(&path.to_string_lossy())
+}
+
+/// QEMU ends a value at a comma, unless it is doubled.
+fn comma_safe(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn join(words: &[&str]) -> String {
+    words
+        .iter()
+        .filter(|word| !word.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bus, Machine, OnReboot, Start};
+
+    fn machine() -> Machine {
+        Machine {
+            cpus: 2,
+            memory_mib: 1024,
+            highmem: false,
+            virtualization: true,
+            start: Start::Kernel,
+            hypervisor: "krypton".into(),
+            append: "console=dtuart".into(),
+            kernel: Some("vm,linuz".into()),
+            initrd: None,
+            dom0_append: "console=hvc0 a=b,c".into(),
+            disks: vec![("d".into(), Bus::Pci)],
+            network: false,
+            on_reboot: OnReboot::Exit,
+            gdb: false,
+        }
+    }
+
+    #[test]
+    fn commas_in_names_and_arguments_survive_qemu() {
+        let line = machine().arguments().join("\n");
+        assert!(
+            line.contains("kernel=vm,,linuz,bootargs=console=hvc0 a=b,,c\n"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_raw_start_has_no_kernel_option() {
+        let start = Start::Raw {
+            files: vec![("krypton".into(), 0x4020_0000)],
+            entry: 0x4020_0000,
+        };
+        let line = Machine { start, ..machine() }.arguments();
+        assert!(
+            !line.contains(&"-kernel".into())
+                && line.contains(&"loader,cpu-num=0,addr=0x40200000".into())
+        );
+    }
+}

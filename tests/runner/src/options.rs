@@ -1,0 +1,131 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Result;
+
+/// Which hypervisor a command boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hypervisor {
+    /// This project, built first.
+    Krypton,
+    /// Debian's package, to compare with.
+    DebianXen,
+    /// An ELF file that cargo built.
+    Elf(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub hypervisor: Hypervisor,
+    pub cpus: u32,
+    pub memory_mib: u32,
+    pub highmem: bool,
+    pub test: Option<String>,
+    pub seconds: Option<u32>,
+    pub timeout: Duration,
+    pub append: String,
+    pub dom0_append: String,
+    pub load_address: u32,
+    pub gdb: bool,
+    /// Words that are no options: names of tests.
+    pub operands: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hypervisor: Hypervisor::Krypton,
+            cpus: 2,
+            memory_mib: 1024,
+            highmem: false,
+            test: None,
+            seconds: None,
+            timeout: Duration::from_secs(300),
+            append: String::new(),
+            dom0_append: String::new(),
+            load_address: 0x4100_0000,
+            gdb: false,
+            operands: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self::default();
+        while let Some(word) = arguments.next() {
+            let mut value = || {
+                arguments
+                    .next()
+                    .ok_or_else(|| format!("{word} wants a value"))
+            };
+            match word.as_str() {
+                "--xen" => options.hypervisor = Hypervisor::DebianXen,
+                "--gdb" => options.gdb = true,
+                "--smp" => options.cpus = number(&value()?)?,
+                "--mem" => options.memory_mib = number(&value()?)?,
+                "--highmem" => options.highmem = on_or_off(&value()?)?,
+                "--test" => options.test = Some(value()?),
+                "--seconds" => options.seconds = Some(number(&value()?)?),
+                "--timeout" => options.timeout = Duration::from_secs(number(&value()?)?.into()),
+                "--append" => options.append = value()?,
+                "--dom0-append" => options.dom0_append = value()?,
+                "--load" => options.load_address = number(&value()?)?,
+                _ if word.starts_with('-') => {
+                    return Err(format!("no option \"{word}\"; see `cargo xtask help`"));
+                }
+                _ => options.operands.push(word),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The options of `elf FILE`.
+    pub fn with_elf_operand(mut self) -> Result<Self> {
+        let file = self.operands.pop().ok_or("elf wants a file")?;
+        self.hypervisor = Hypervisor::Elf(file.into());
+        Ok(self)
+    }
+}
+
+fn number(text: &str) -> Result<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+    .map_err(|_| format!("\"{text}\" is not a number"))
+}
+
+fn on_or_off(text: &str) -> Result<bool> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither on nor off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Hypervisor, Options};
+
+    fn parse(line: &str) -> crate::Result<Options> {
+        Options::parse(line.split_whitespace().map(String::from))
+    }
+
+    #[test]
+    fn options_and_operands_may_be_mixed() {
+        let options = parse("events --smp 4 --xen --load 0x60008000 grants").unwrap();
+        assert_eq!(options.operands, ["events", "grants"]);
+        assert_eq!((options.cpus, options.load_address), (4, 0x6000_8000));
+        assert_eq!(options.hypervisor, Hypervisor::DebianXen);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for line in ["--smp", "--smp many", "--highmem perhaps", "--unknown"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Where things are: the clone, and the cache that the set-up scripts fill.
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+
+pub const TARGET: &str = "armv7a-none-eabi";
+
+/// The top folder of the clone.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A file below the top folder that a set-up step makes.
+pub fn made_by_setup(path: PathBuf) -> Result<PathBuf> {
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!("{} is missing: run `make setup`", path.display()))
+    }
+}
+
+pub fn dom0_kernel() -> Result<PathBuf> {
+    made_by_setup(root().join("target/dom0/vmlinuz"))
+}
+
+pub fn dom0_initrd() -> Result<PathBuf> {
+    made_by_setup(root().join("target/dom0/initrd.gz"))
+}
+
+/// Debian's own hypervisor, to compare with.
+pub fn debian_xen() -> Result<PathBuf> {
+    made_by_setup(cache()?.join("debian/root/boot/xen-4.17-armhf"))
+}
+
+/// The same folder as in tests/setup/lib.sh.
+fn cache() -> Result<PathBuf> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    variable("KRYPTON_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("krypton")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/krypton")))
+        .ok_or_else(|| "neither KRYPTON_CACHE nor HOME is set".into())
+}

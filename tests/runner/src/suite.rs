@@ -1,0 +1,206 @@
+//! All tests in order, and the sum.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use crate::faults::Fault;
+use crate::options::{Hypervisor, Options};
+use crate::session::Echo;
+use crate::{Result, build, dom0, faults, guests, project};
+
+/// One test: its name, and what it does with the options of the run.
+pub struct Test {
+    name: String,
+    body: Box<dyn Fn(&Options) -> Result>,
+}
+
+impl Test {
+    fn new(name: impl Into<String>, body: impl Fn(&Options) -> Result + 'static) -> Self {
+        Self {
+            name: name.into(),
+            body: Box::new(body),
+        }
+    }
+}
+
+/// The scripts of tests/dom0 and the machines they run on, quick ones first. PCI above 4 GiB is out of reach for
+/// Debian's Xen in QEMU, so Krypton alone is tested there.
+const DOM0: [(&str, u32, u32, bool); 10] = [
+    ("facts", 2, 1024, false),
+    ("facts", 1, 1024, false),
+    ("facts", 4, 2048, false),
+    ("facts", 2, 4096, true),
+    ("shell", 2, 1024, false),
+    ("poweroff", 2, 1024, false),
+    ("reboot", 2, 1024, false),
+    ("net", 2, 1024, false),
+    ("disks", 2, 1024, false),
+    ("stress", 2, 1024, false),
+];
+
+/// Runs everything whose name contains one of the operands, or all of it; the host tests only with all of it.
+pub fn everything(options: &Options) -> Result<ExitCode> {
+    let with_krypton = options.hypervisor == Hypervisor::Krypton;
+    let mut tests = Vec::new();
+    if with_krypton {
+        tests.push(Test::new("image", build::image));
+    }
+    tests.extend(guests()?);
+    tests.extend(
+        DOM0.iter()
+            .filter(|(.., highmem)| with_krypton || !highmem)
+            .map(dom0_test),
+    );
+    if with_krypton {
+        tests.extend(faults());
+        tests.push(Test::new("reproducible", |_| build::reproducible()));
+    }
+    let host = if with_krypton && options.operands.is_empty() {
+        host_tests()?
+    } else {
+        Sum::default()
+    };
+    run_after(host, tests, options)
+}
+
+/// The bare-metal guests.
+pub fn guests() -> Result<Vec<Test>> {
+    let test = |name: String| {
+        Test::new(format!("guest {name}"), move |options| {
+            guests::test(&name, options, Echo::Hide)
+        })
+    };
+    Ok(guests::names()?.into_iter().map(test).collect())
+}
+
+/// The boot faults.
+pub fn faults() -> Vec<Test> {
+    let test = |fault: &'static Fault| {
+        Test::new(format!("fault {}", fault.name), |options| {
+            faults::test(fault, options, Echo::Hide)
+        })
+    };
+    faults::FAULTS.iter().map(test).collect()
+}
+
+fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {
+    let above = if *highmem { ", PCI above 4 GiB" } else { "" };
+    Test::new(
+        format!("dom0 {script} ({cpus} CPUs, {memory_mib} MiB{above})"),
+        |options| {
+            let options = Options {
+                cpus: *cpus,
+                memory_mib: *memory_mib,
+                highmem: *highmem,
+                ..options.clone()
+            };
+            dom0::test(script, &options, Echo::Hide)
+        },
+    )
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Sum {
+    passed: u32,
+    failed: u32,
+}
+
+/// Runs the tests that the operands select.
+pub fn run(tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
+    run_after(Sum::default(), tests, options)
+}
+
+fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
+    let wanted = &options.operands;
+    tests.retain(|test| {
+        wanted.is_empty() || wanted.iter().any(|word| test.name.contains(word.as_str()))
+    });
+    if tests.is_empty() {
+        return Err("no test has such a name".into());
+    }
+    for test in tests {
+        let start = Instant::now();
+        match (test.body)(options) {
+            Ok(()) => {
+                sum.passed += 1;
+                println!(
+                    "test {} ... ok ({} s)",
+                    test.name,
+                    start.elapsed().as_secs()
+                );
+            }
+            Err(reason) => {
+                sum.failed += 1;
+                println!(
+                    "test {} ... FAILED ({} s)\n{reason}",
+                    test.name,
+                    start.elapsed().as_secs()
+                );
+            }
+        }
+    }
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    Ok(if sum.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// `cargo test` of the workspace, and what it counted.
+fn host_tests() -> Result<Sum> {
+    let mut cargo = Command::new(build::cargo_program())
+        .current_dir(project::root())
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    let mut sum = Sum::default();
+    for line in BufReader::new(cargo.stdout.take().ok_or("cargo has no output")?)
+        .lines()
+        .map_while(|line| line.ok())
+    {
+        println!("{line}");
+        if let Some(counted) = counted(&line) {
+            sum.passed += counted.passed;
+            sum.failed += counted.failed;
+        }
+    }
+    let status = cargo.wait().map_err(|error| format!("cargo: {error}"))?;
+    // A test that does not compile is counted nowhere.
+    if !status.success() && sum.failed == 0 {
+        sum.failed = 1;
+    }
+    Ok(sum)
+}
+
+/// Reads `test result: ok. 12 passed; 0 failed; ...`.
+fn counted(line: &str) -> Option<Sum> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut numbers = counts
+        .split("; ")
+        .map(|part| part.split(' ').next()?.parse().ok());
+    Some(Sum {
+        passed: numbers.next()??,
+        failed: numbers.next()??,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sum, counted};
+
+    #[test]
+    fn the_sum_of_cargo_test_is_understood() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(
+            counted(line),
+            Some(Sum {
+                passed: 12,
+                failed: 3
+            })
+        );
+        assert_eq!(counted("test a ... ok"), None);
+    }
+}
