@@ -99,8 +99,8 @@ impl Weight {
     /// 62.5 MHz) counts as that much, for a unit that ran so long ran alone.
     #[inline]
     pub fn charge(&self, span: u64) -> u64 {
-        let span = if span >> 32 == 0 { span } else { 0xFFFF_FFFF };
-        (span * u64::from(self.inverse)) >> INVERSE_SHIFT
+        let span = u32::try_from(span).unwrap_or(u32::MAX);
+        (u64::from(span) * u64::from(self.inverse)) >> INVERSE_SHIFT
     }
 }
 

@@ -271,13 +271,18 @@ impl Scheduler {
             self.unpark(cpu, now, &mut kick);
         }
         let running = self.stop_current(cpu, now);
-        let (next, mut until) = self.choose(cpu, running, now);
-        let next = next.or_else(|| self.steal(cpu, now));
+        let mut next = running;
+        let mut until = None;
+        if self.waiting.contains(cpu) {
+            (next, until) = self.choose(cpu, running, now);
+        } else if running.is_none() && !self.waiting.is_empty() {
+            next = self.steal(cpu, now);
+        }
         let save = self.start(cpu, next, now);
         if self.waiting.contains(cpu) && self.online.len() > 1 {
-            kick = kick.or(self.push(cpu, now));
+            kick = self.push(cpu, now).or(kick);
         }
-        if self.cpus[cpu.index()].queue.is_empty() {
+        if !self.waiting.contains(cpu) {
             // Alone: nothing to decide until something happens.
             until = None;
         }
@@ -286,10 +291,13 @@ impl Scheduler {
         {
             until = earlier(until, budget.ends(now, &self.rules));
         }
-        if let Some(refill) = self.next_refill(cpu) {
+        let here = &mut self.cpus[cpu.index()];
+        here.ticking = until.is_some();
+        if !here.parked.is_empty()
+            && let Some(refill) = self.next_refill(cpu)
+        {
             until = earlier(until, refill);
         }
-        self.cpus[cpu.index()].ticking = until.is_some();
         Choice {
             unit: next,
             until,
@@ -365,7 +373,7 @@ impl Scheduler {
     #[inline]
     fn choose(&mut self, cpu: CpuId, running: Option<UnitId>, now: Ticks) -> (Option<UnitId>, Option<Ticks>) {
         let here = &mut self.cpus[cpu.index()];
-        let yielded = core::mem::replace(&mut here.yielded, false);
+        let yielded = here.yielded;
         let Some((first, waiting)) = here.queue.first() else { return (running, None) };
         let first = UnitId(first);
         if let Some(id) = running
@@ -390,7 +398,10 @@ impl Scheduler {
                 Verdict::GiveWay => {}
             }
         }
-        self.dequeue(first, cpu);
+        here.queue.pop();
+        if here.queue.is_empty() {
+            self.waiting.remove(cpu);
+        }
         if let Some(id) = running {
             self.enqueue(id, cpu);
         }
@@ -403,9 +414,10 @@ impl Scheduler {
     fn start(&mut self, cpu: CpuId, next: Option<UnitId>, now: Ticks) -> Option<UnitId> {
         let here = &mut self.cpus[cpu.index()];
         here.charged = now;
+        here.yielded = false;
         let loaded = here.loaded;
         let Some(id) = next else {
-            if here.queue.is_empty() && self.online.contains(cpu) {
+            if self.online.contains(cpu) {
                 self.idle.insert(cpu);
             }
             let stranded = |unit: &Unit| unit.unload || !unit.allowed.contains(cpu);
