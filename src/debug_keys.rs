@@ -64,7 +64,7 @@ fn domains() {
             state.life, state.pause_count, state.shutdown, domain.rights
         );
         drop(state);
-        if let Some(account) = mem::get().and_then(|memory| memory.account(domain.id)) {
+        if let Some(account) = mem::memory().account(domain.id) {
             say!("    nr_pages={} max_pages={} shared={}", account.total, account.limit, account.shared);
         }
         let p2m = domain.p2m.lock();
@@ -133,7 +133,7 @@ fn events() {
 }
 
 fn memory() {
-    let Some(memory) = mem::get() else { return };
+    let memory = mem::memory();
     say!(
         "'m' pressed -> memory: total {} KiB, free {} KiB, claimed {} KiB",
         memory.total_pages() * 4,

@@ -1,5 +1,7 @@
 //! What this build is: the words that `xl info`, the banner and the log show.
 
+use alloc::string::String;
+
 use spin::Once;
 
 /// After "4.17": what Debian's Xen 4.17.5 has there.
@@ -28,7 +30,7 @@ pub const CHANGESET: &str = match option_env!("KRYPTON_CHANGESET") {
 /// Version of the hypervisor itself.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-static COMMAND_LINE: Once<alloc::string::String> = Once::new();
+static COMMAND_LINE: Once<String> = Once::new();
 
 /// Remembers the hypervisor's command line.
 pub fn set_command_line(line: &str) {

@@ -19,7 +19,7 @@ pub fn get() -> Option<&'static Options> {
 
 /// Largest extent order that `domain` may name in a memory operation.
 pub fn memop_max_order(domain: &Domain) -> u32 {
-    let orders = OPTIONS.get().map(|options| options.memop_max_order).unwrap_or_default();
+    let orders = OPTIONS.get().map_or_else(|| Options::default().memop_max_order, |options| options.memop_max_order);
     match domain.rights.hardware {
         true => orders.hardware.into(),
         false if domain.is_control() => orders.control.into(),

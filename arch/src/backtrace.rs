@@ -26,7 +26,9 @@ const DEPTH: usize = 1024;
 const MOST: usize = 24;
 
 fn word(table: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(table.get(at..at.checked_add(4)?)?.try_into().ok()?))
+    Some(u32::from_le_bytes(
+        table.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
 }
 
 /// The entry of `table` that `address` is in: its name and how far in.
@@ -36,7 +38,11 @@ fn find(table: &[u8], address: u32) -> Option<(&str, u32)> {
     let (mut low, mut high) = (0, count);
     while low < high {
         let middle = low.midpoint(high);
-        if entry(middle)? <= address { low = middle + 1 } else { high = middle }
+        if entry(middle)? <= address {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     let n = low.checked_sub(1)?;
     let names = 4 + count * 8;
@@ -71,7 +77,8 @@ pub fn walk(mut report: impl FnMut(u32)) {
     if start < base || start >= layout::image_end() {
         return;
     }
-    let end = (base + ((start - base) / layout::STACK_STRIDE + 1) * layout::STACK_STRIDE).min(layout::image_end());
+    let end = (base + ((start - base) / layout::STACK_STRIDE + 1) * layout::STACK_STRIDE)
+        .min(layout::image_end());
     let mut found = 0;
     for at in (start & !3..end).step_by(4).take(DEPTH) {
         // SAFETY: the range is within one CPU's stack, which is mapped.

@@ -24,7 +24,9 @@ fn line_size() -> usize {
 
 /// First line and number of lines that cover `len` bytes at `start`.
 fn lines(start: usize, len: usize, line: usize) -> (usize, usize) {
-    let Some(last) = len.checked_sub(1).map(|rest| start.saturating_add(rest)) else { return (start, 0) };
+    let Some(last) = len.checked_sub(1).map(|rest| start.saturating_add(rest)) else {
+        return (start, 0);
+    };
     (start / line, last / line - start / line + 1)
 }
 
@@ -47,7 +49,11 @@ fn maintain(start: usize, len: usize, op: Op) {
 /// Maintains `len` bytes of `page` at `offset`, clamped to the page.
 pub fn page_range(page: &SharedPage, offset: usize, len: usize, op: Op) {
     let offset = offset.min(crate::addr::PAGE_SIZE);
-    maintain(page.hyp_va() + offset, len.min(crate::addr::PAGE_SIZE - offset), op);
+    maintain(
+        page.hyp_va() + offset,
+        len.min(crate::addr::PAGE_SIZE - offset),
+        op,
+    );
 }
 
 /// Maintains a whole page.

@@ -7,7 +7,9 @@
 //! Nothing here is public: what the rest of the project may do to the machine has a named, safe function elsewhere.
 //! Encodings: DDI 0406C.d B3.17 and B4.1.
 
-use aarch32_cpu::register::{SysReg, SysReg64, SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64};
+use aarch32_cpu::register::{
+    SysReg, SysReg64, SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64,
+};
 
 macro_rules! registers32 {
     ($($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(

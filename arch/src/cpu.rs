@@ -24,7 +24,11 @@ impl CpuId {
 
     /// The CPU with logical index `n`, or `None` beyond [`MAX_CPUS`].
     pub const fn new(n: u32) -> Option<Self> {
-        if n < MAX_CPUS as u32 { Some(Self(n as u8)) } else { None }
+        if n < MAX_CPUS as u32 {
+            Some(Self(n as u8))
+        } else {
+            None
+        }
     }
 
     /// Index into a `[T; MAX_CPUS]`. The mask tells the compiler what the constructor guarantees.
@@ -139,7 +143,11 @@ impl CpuSet {
     /// The lowest CPU of the set.
     #[inline]
     pub const fn first(self) -> Option<CpuId> {
-        if self.0 == 0 { None } else { Some(CpuId(self.0.trailing_zeros() as u8)) }
+        if self.0 == 0 {
+            None
+        } else {
+            Some(CpuId(self.0.trailing_zeros() as u8))
+        }
     }
 
     /// The CPUs of the set, lowest first.
@@ -219,7 +227,10 @@ mod tests {
         let set = CpuSet::of(CpuId::BOOT).with(two);
         assert!(set.contains(two));
         assert_eq!(set.without(two), CpuSet::of(CpuId::BOOT));
-        assert_eq!(set.minus(CpuSet::of(two)).and(CpuSet::of(two)), CpuSet::EMPTY);
+        assert_eq!(
+            set.minus(CpuSet::of(two)).and(CpuSet::of(two)),
+            CpuSet::EMPTY
+        );
         assert_eq!(set.minus(CpuSet::of(two)).or(CpuSet::of(two)), set);
     }
 }

@@ -52,7 +52,23 @@ extern "C" fn hyp_fault_report(frame: &Frame, kind: u32, elr: u32, spsr: u32) ->
          pc {elr:08x} cpsr {spsr:08x} sp {:08x} lr {:08x} hsr {:08x} hdfar {:08x} hifar {:08x}\n\
          r0 {:08x} r1 {:08x} r2 {:08x} r3 {:08x} r4 {:08x} r5 {:08x} r6 {:08x}\n\
          r7 {:08x} r8 {:08x} r9 {:08x} r10 {:08x} r11 {:08x} r12 {:08x}",
-        frame.sp, frame.lr, cp15::Hsr::read(), cp15::Hdfar::read(), cp15::Hifar::read(),
-        frame.r0, r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[10], r[11],
+        frame.sp,
+        frame.lr,
+        cp15::Hsr::read(),
+        cp15::Hdfar::read(),
+        cp15::Hifar::read(),
+        frame.r0,
+        r[0],
+        r[1],
+        r[2],
+        r[3],
+        r[4],
+        r[5],
+        r[6],
+        r[7],
+        r[8],
+        r[9],
+        r[10],
+        r[11],
     );
 }

@@ -305,7 +305,13 @@ pub struct VfpState {
 
 impl Default for VfpState {
     fn default() -> Self {
-        Self { d: [0; 32], fpscr: 0, fpexc: 0, fpinst: 0, fpinst2: 0 }
+        Self {
+            d: [0; 32],
+            fpscr: 0,
+            fpexc: 0,
+            fpinst: 0,
+            fpinst2: 0,
+        }
     }
 }
 
@@ -440,7 +446,11 @@ pub struct ExceptionState {
 impl ExceptionState {
     /// Reads them from the loaded guest.
     pub fn read() -> Self {
-        Self { sctlr: cp15::Sctlr::read(), vbar: cp15::Vbar::read(), ttbcr: cp15::Ttbcr::read() }
+        Self {
+            sctlr: cp15::Sctlr::read(),
+            vbar: cp15::Vbar::read(),
+            ttbcr: cp15::Ttbcr::read(),
+        }
     }
 }
 

@@ -92,14 +92,23 @@ fn publish() {
 ///
 /// Called once, first thing on the boot CPU.
 pub fn init(load: PhysAddr) {
-    IMAGE_OFFSET.store((load.raw() as u32).wrapping_sub(layout::IMAGE as u32), Ordering::Relaxed);
+    IMAGE_OFFSET.store(
+        (load.raw() as u32).wrapping_sub(layout::IMAGE as u32),
+        Ordering::Relaxed,
+    );
     let note = TableNote::default();
     for (n, table) in DIRECT_L2.iter().enumerate() {
         root().set(n + 1, Descriptor::table(table_frame(table), note));
     }
-    low().set(l2_index(layout::DEVICE), Descriptor::table(table_frame(&DEVICE_L3), note));
+    low().set(
+        l2_index(layout::DEVICE),
+        Descriptor::table(table_frame(&DEVICE_L3), note),
+    );
     for (n, table) in SLOTS_L3.iter().enumerate() {
-        low().set(l2_index(layout::SLOTS) + n, Descriptor::table(table_frame(table), note));
+        low().set(
+            l2_index(layout::SLOTS) + n,
+            Descriptor::table(table_frame(table), note),
+        );
     }
     publish();
 }
@@ -112,7 +121,9 @@ pub fn image_frames() -> (Mfn, Mfn) {
 /// Physical address of a byte of the image.
 pub fn image_address(va: usize) -> PhysAddr {
     let frame = image_phys(va).addr();
-    frame.checked_add((va & (PAGE_SIZE - 1)) as u64).unwrap_or(frame)
+    frame
+        .checked_add((va & (PAGE_SIZE - 1)) as u64)
+        .unwrap_or(frame)
 }
 
 /// Takes away what only booting needed: the identity map, the boot code, and the pages below the stacks.
@@ -132,8 +143,14 @@ pub fn drop_boot_mappings() {
 /// Makes the page below each stack fault, so that an overflow is an exception and not a corruption.
 pub fn guard_stacks() {
     for cpu in 0..MAX_CPUS {
-        image().set(l3_index(layout::stacks_start() + cpu * layout::STACK_STRIDE), Descriptor::INVALID);
-        image().set(l3_index(layout::fault_stacks_start() + cpu * layout::FAULT_STACK_STRIDE), Descriptor::INVALID);
+        image().set(
+            l3_index(layout::stacks_start() + cpu * layout::STACK_STRIDE),
+            Descriptor::INVALID,
+        );
+        image().set(
+            l3_index(layout::fault_stacks_start() + cpu * layout::FAULT_STACK_STRIDE),
+            Descriptor::INVALID,
+        );
     }
     tlb::flush_hyp();
 }
@@ -147,7 +164,10 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     let block = at.frame().align_down(ORDER_2M);
     for n in 0..2 {
         if let Some(frame) = block.checked_add(n << ORDER_2M) {
-            low().set(l2_index(layout::FDT) + n as usize, Descriptor::leaf(Level::Two, frame, READ_ONLY));
+            low().set(
+                l2_index(layout::FDT) + n as usize,
+                Descriptor::leaf(Level::Two, frame, READ_ONLY),
+            );
         }
     }
     publish();
@@ -202,12 +222,20 @@ static DIRECT_BLOCKS: [AtomicU32; 48] = [const { AtomicU32::new(0) }; 48];
 
 /// Starts the direct map at the GiB that holds `lowest`, the first frame of RAM.
 pub fn start_direct_map(lowest: Mfn) {
-    DIRECT_FIRST.store(lowest.align_down(crate::addr::ORDER_1G).raw(), Ordering::Relaxed);
+    DIRECT_FIRST.store(
+        lowest.align_down(crate::addr::ORDER_1G).raw(),
+        Ordering::Relaxed,
+    );
 }
 
 /// Adds the 2 MiB block at `block` to the direct map; false when it is out of reach.
 pub fn map_direct_block(block: Mfn) -> bool {
-    let Some(index) = block.raw().checked_sub(DIRECT_FIRST.load(Ordering::Relaxed)) else { return false };
+    let Some(index) = block
+        .raw()
+        .checked_sub(DIRECT_FIRST.load(Ordering::Relaxed))
+    else {
+        return false;
+    };
     let index = (index >> ORDER_2M) as usize;
     if index >= layout::DIRECT_SIZE >> 21 {
         return false;
@@ -291,7 +319,10 @@ impl Drop for CpuWindow {
     fn drop(&mut self) {
         set_slot(self.slot.index, Descriptor::INVALID);
         tlb::flush_hyp_page(self.slot.va());
-        let (cpu, n) = (self.slot.index / WINDOWS_PER_CPU, self.slot.index % WINDOWS_PER_CPU);
+        let (cpu, n) = (
+            self.slot.index / WINDOWS_PER_CPU,
+            self.slot.index % WINDOWS_PER_CPU,
+        );
         if let Some(used) = WINDOWS_USED.get(cpu) {
             used.fetch_and(!(1 << n), Ordering::Relaxed);
         }
@@ -313,7 +344,9 @@ pub fn open_window(mfn: Mfn) -> Option<CpuWindow> {
     let index = cpu * WINDOWS_PER_CPU + n;
     set_slot(index, Descriptor::leaf(Level::Three, mfn, DATA));
     publish();
-    Some(CpuWindow { slot: Slot { index } })
+    Some(CpuWindow {
+        slot: Slot { index },
+    })
 }
 
 /// Maps a frame outside the direct map until [`unmap_slot`].
@@ -322,7 +355,12 @@ pub fn map_slot(mfn: Mfn) -> Option<Slot> {
         return None;
     }
     let mut used = SLOTS_USED.lock();
-    let word = used.iter().enumerate().skip(WINDOWS / 32).find(|(_, word)| **word != !0).map(|(n, _)| n)?;
+    let word = used
+        .iter()
+        .enumerate()
+        .skip(WINDOWS / 32)
+        .find(|(_, word)| **word != !0)
+        .map(|(n, _)| n)?;
     let bit = used[word].trailing_ones() as usize;
     used[word] |= 1 << bit;
     let index = word * 32 + bit;
@@ -356,7 +394,10 @@ pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
         .ok()? as usize;
     for n in 0..blocks {
         let frame = first.checked_add((n as u32) << ORDER_2M)?;
-        low().set(l2_index(start) + n, Descriptor::leaf(Level::Two, frame, DATA));
+        low().set(
+            l2_index(start) + n,
+            Descriptor::leaf(Level::Two, frame, DATA),
+        );
     }
     publish();
     // SAFETY: just mapped, and nobody else's.

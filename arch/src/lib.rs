@@ -17,7 +17,6 @@ pub mod fault;
 pub mod frame;
 pub mod gic;
 pub mod guest;
-#[cfg(target_arch = "arm")]
 pub mod heap;
 #[cfg(not(target_arch = "arm"))]
 pub mod host;

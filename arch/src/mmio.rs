@@ -68,7 +68,11 @@ impl Window {
     /// # Panics
     /// When the structure does not fit: a wrong description of a device of ours.
     pub(crate) fn block<T>(self) -> Block<T> {
-        assert!(size_of::<T>() <= self.len, "device window of {:#x} bytes is too small", self.len);
+        assert!(
+            size_of::<T>() <= self.len,
+            "device window of {:#x} bytes is too small",
+            self.len
+        );
         // SAFETY: 1. the window is mapped for good and large enough; 2. T is made of tock-registers cells, which are
         // volatile and interior-mutable; 3. windows are page-aligned.
         Block(unsafe { &*(self.base as *const T) })

@@ -38,7 +38,8 @@ mod controls {
     /// HCR: stage 2 on; set/way, SMC, ACTLR, WFI, WFE and implementation-defined registers trap; physical interrupts and
     /// aborts come to HYP; broadcast maintenance and barriers reach the inner shareable domain; set/way invalidate also
     /// cleans.
-    pub const HCR: u32 = VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TSC | TIDCP | TAC | TSW;
+    pub const HCR: u32 =
+        VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TSC | TIDCP | TAC | TSW;
     const VM: u32 = 1;
     const SWIO: u32 = 1 << 1;
     const PTW: u32 = 1 << 2;
@@ -104,7 +105,13 @@ pub fn init_cpu(cpu: CpuId) -> [Option<Mismatch>; 6] {
     }
     crate::timer::init_cpu();
     crate::barrier::isb();
-    let check = |register, wrote: u32, reads: u32| (wrote != reads).then_some(Mismatch { register, wrote, reads });
+    let check = |register, wrote: u32, reads: u32| {
+        (wrote != reads).then_some(Mismatch {
+            register,
+            wrote,
+            reads,
+        })
+    };
     [
         check("HVBAR", vectors, cp15::Hvbar::read()),
         check("HCR", HCR, cp15::Hcr::read()),
@@ -130,7 +137,14 @@ pub fn start(cpu: CpuId, affinity: u32) -> i32 {
     let entry = crate::hypmap::image_address(&raw const secondary_entry as usize);
     crate::barrier::dsb_sy();
     // SAFETY: the new CPU enters boot/secondary.S, which expects just this.
-    unsafe { crate::smc::call(crate::smc::psci::CPU_ON, affinity, entry.raw() as u32, cpu.raw()) as i32 }
+    unsafe {
+        crate::smc::call(
+            crate::smc::psci::CPU_ON,
+            affinity,
+            entry.raw() as u32,
+            cpu.raw(),
+        ) as i32
+    }
 }
 
 /// Reads the word at hypervisor address `va`; `None` when the access aborts.
@@ -145,4 +159,3 @@ pub fn probe_read(va: usize) -> Option<u32> {
     // SAFETY: an abort of the one load is caught by `hyp_fault_report`; the store goes to a local.
     (unsafe { probe_read(va, &mut value) } != 0).then_some(value)
 }
-

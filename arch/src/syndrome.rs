@@ -255,7 +255,10 @@ impl FaultKind {
 
     /// Whether stage 2 raised it because of the map: the only kinds that emulation or a map change can answer.
     pub const fn is_stage2_map(self) -> bool {
-        matches!(self, Self::Translation(_) | Self::AccessFlag(_) | Self::Permission(_))
+        matches!(
+            self,
+            Self::Translation(_) | Self::AccessFlag(_) | Self::Permission(_)
+        )
     }
 }
 
@@ -324,7 +327,11 @@ pub mod psr {
 pub const fn decode(hsr: u32) -> Trap {
     match hsr >> 26 {
         0x00 => Trap::Unknown,
-        0x01 => Trap::Wait(if hsr & 1 == 0 { Wait::Interrupt } else { Wait::Event }),
+        0x01 => Trap::Wait(if hsr & 1 == 0 {
+            Wait::Interrupt
+        } else {
+            Wait::Event
+        }),
         0x03 => Trap::Cp15(cp_access(hsr)),
         0x04 => Trap::Cp15Wide(cp_wide_access(hsr)),
         0x05 => Trap::Cp14(cp_access(hsr)),
@@ -362,7 +369,11 @@ pub const fn condition(hsr: u32) -> Condition {
 /// [`DataAbort::access`].
 #[inline]
 pub const fn length(hsr: u32) -> Length {
-    if hsr & 1 << 25 != 0 { Length::Word } else { Length::Half }
+    if hsr & 1 << 25 != 0 {
+        Length::Word
+    } else {
+        Length::Half
+    }
 }
 
 /// Whether an instruction under `condition` executes with the flags (and IT state) of the saved `cpsr`
@@ -421,12 +432,20 @@ const fn advance_it(cpsr: u32) -> u32 {
         return cpsr;
     }
     let it = it_state(cpsr);
-    let next = if it & 7 == 0 { 0 } else { it & 0xE0 | it << 1 & 0x1F };
+    let next = if it & 7 == 0 {
+        0
+    } else {
+        it & 0xE0 | it << 1 & 0x1F
+    };
     cpsr & !(psr::IT_HIGH | psr::IT_LOW) | (next & 0xFC) << 8 | (next & 3) << 25
 }
 
 const fn direction(hsr: u32) -> Direction {
-    if hsr & 1 == 0 { Direction::Write } else { Direction::Read }
+    if hsr & 1 == 0 {
+        Direction::Write
+    } else {
+        Direction::Read
+    }
 }
 
 const fn cp_access(hsr: u32) -> CpAccess {
@@ -461,7 +480,11 @@ const fn instr_abort(hsr: u32) -> InstrAbort {
 const fn data_abort(hsr: u32) -> DataAbort {
     DataAbort {
         access: data_access(hsr),
-        direction: if hsr & 1 << 6 != 0 { MemoryDirection::Write } else { MemoryDirection::Read },
+        direction: if hsr & 1 << 6 != 0 {
+            MemoryDirection::Write
+        } else {
+            MemoryDirection::Read
+        },
         fault: FaultKind::from_status(hsr & 0x3F),
         s1ptw: hsr & 1 << 7 != 0,
         cache_maintenance: hsr & 1 << 8 != 0,
@@ -484,7 +507,11 @@ const fn data_access(hsr: u32) -> Option<DataAccess> {
     if rt == 15 {
         return None;
     }
-    let extend = if hsr & 1 << 21 != 0 { Extend::Sign } else { Extend::Zero };
+    let extend = if hsr & 1 << 21 != 0 {
+        Extend::Sign
+    } else {
+        Extend::Zero
+    };
     Some(DataAccess { width, extend, rt })
 }
 

@@ -48,7 +48,10 @@ impl VirtualTimer {
     /// The loaded guest's timer, read without disturbing it.
     #[inline]
     pub fn read() -> Self {
-        Self { ctl: cp15::CntvCtl::read(), cval: cp15::CntvCval::read() }
+        Self {
+            ctl: cp15::CntvCtl::read(),
+            cval: cp15::CntvCval::read(),
+        }
     }
 
     /// Takes the timer out of the hardware, which stays silent.

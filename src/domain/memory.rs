@@ -8,7 +8,7 @@ use crate::error::Errno;
 use crate::grant::GrowError;
 use crate::id::DomId;
 use crate::mem::p2m::Access;
-use crate::mem::{self, AllocError, Memory};
+use crate::mem::{self, AllocError};
 
 impl From<AllocError> for Errno {
     fn from(error: AllocError) -> Self {
@@ -20,15 +20,9 @@ impl From<AllocError> for Errno {
     }
 }
 
-/// The machine's memory.
-#[inline]
-pub fn memory() -> Result<&'static Memory, Errno> {
-    mem::get().ok_or(Errno::NoMem)
-}
-
 /// A zeroed page that the hypervisor keeps for `owner` and shares with it.
 pub fn shared_page(owner: DomId) -> Result<GuestPage, Errno> {
-    let memory = memory()?;
+    let memory = mem::memory();
     let mfn = memory.alloc_shared(owner)?;
     // The page's own reference becomes the value's: one more is taken for the value, then the first one dropped.
     let page = memory.get(mfn, owner).and_then(|reference| reference.map());

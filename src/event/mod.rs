@@ -335,6 +335,11 @@ impl<P: PageRef> EventTable<P> {
         self.delivery.pollers.remove(vcpu);
     }
 
+    /// One past the highest port that was ever open, for debug output.
+    pub fn end(&self) -> u32 {
+        self.ports.end()
+    }
+
     /// Whether `vcpu` has an upcall that it did not take yet: then it must not be blocked.
     pub fn is_upcall_pending(&self, vcpu: VcpuId) -> bool {
         self.delivery.is_upcall_pending(vcpu)

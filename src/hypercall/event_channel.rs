@@ -29,49 +29,49 @@ pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
 
 fn operation(caller: &Caller<'_>, op: u32, arg: GuestVa) -> Outcome {
     match op {
-        abi::op::SEND => {
+        abi::OP_SEND => {
             let op: abi::PortArgument = read(caller.domain, arg)?;
             send(caller.domain, Port(op.port))?;
         }
-        abi::op::UNMASK => {
+        abi::OP_UNMASK => {
             let op: abi::PortArgument = read(caller.domain, arg)?;
             let notify = caller.domain.events.lock().unmask(Port(op.port))?;
             caller.domain.notify(notify);
         }
-        abi::op::ALLOC_UNBOUND => alloc_unbound(caller, arg)?,
-        abi::op::BIND_INTERDOMAIN => bind_interdomain(caller, arg)?,
-        abi::op::BIND_VIRQ => update(caller, arg, |events, op: &mut abi::BindVirq| {
+        abi::OP_ALLOC_UNBOUND => alloc_unbound(caller, arg)?,
+        abi::OP_BIND_INTERDOMAIN => bind_interdomain(caller, arg)?,
+        abi::OP_BIND_VIRQ => update(caller, arg, |events, op: &mut abi::BindVirq| {
             op.port = events.bind_virq(op.virq, op.vcpu)?.0;
             Ok(())
         })?,
-        abi::op::BIND_IPI => update(caller, arg, |events, op: &mut abi::BindIpi| {
+        abi::OP_BIND_IPI => update(caller, arg, |events, op: &mut abi::BindIpi| {
             op.port = events.bind_ipi(op.vcpu)?.0;
             Ok(())
         })?,
-        abi::op::CLOSE => {
+        abi::OP_CLOSE => {
             let op: abi::PortArgument = read(caller.domain, arg)?;
             close(caller.domain, Port(op.port))?;
         }
-        abi::op::STATUS => status(caller, arg)?,
-        abi::op::BIND_VCPU => {
+        abi::OP_STATUS => status(caller, arg)?,
+        abi::OP_BIND_VCPU => {
             let op: abi::BindVcpu = read(caller.domain, arg)?;
             let notify = caller.domain.events.lock().bind_vcpu(Port(op.port), op.vcpu)?;
             caller.domain.notify(notify);
         }
-        abi::op::SET_PRIORITY => {
+        abi::OP_SET_PRIORITY => {
             let op: abi::SetPriority = read(caller.domain, arg)?;
             caller.domain.events.lock().set_priority(Port(op.port), op.priority)?;
         }
-        abi::op::INIT_CONTROL => init_control(caller, arg)?,
-        abi::op::EXPAND_ARRAY => {
+        abi::OP_INIT_CONTROL => init_control(caller, arg)?,
+        abi::OP_EXPAND_ARRAY => {
             let op: abi::ExpandArray = read(caller.domain, arg)?;
             let page = caller.domain.pin(op.array_gfn)?;
             let notify = caller.domain.events.lock().expand_array(page)?;
             caller.domain.notify(notify);
         }
-        abi::op::RESET => return reset(caller, arg),
+        abi::OP_RESET => return reset(caller, arg),
         // There are no physical interrupts to bind on Arm.
-        abi::op::BIND_PIRQ => return Err(Errno::Inval),
+        abi::OP_BIND_PIRQ => return Err(Errno::Inval),
         _ => return Err(Errno::NoSys),
     }
     Ok(Reply::OK)
@@ -164,21 +164,21 @@ fn status(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
     let status = target.domain().events.lock().status(Port(op.port))?;
     op.vcpu = status.vcpu.raw().into();
     match status.binding {
-        Binding::Closed => op.status = abi::status::CLOSED,
+        Binding::Closed => op.status = abi::STATUS_CLOSED,
         Binding::Unbound(dom) => {
-            op.status = abi::status::UNBOUND;
+            op.status = abi::STATUS_UNBOUND;
             op.detail = dom.0.into();
         }
         Binding::Interdomain(end) => {
-            op.status = abi::status::INTERDOMAIN;
+            op.status = abi::STATUS_INTERDOMAIN;
             op.detail = end.dom.0.into();
             op.peer_port = end.port.0;
         }
         Binding::Virq(virq) => {
-            op.status = abi::status::VIRQ;
+            op.status = abi::STATUS_VIRQ;
             op.detail = virq.raw();
         }
-        Binding::Ipi => op.status = abi::status::IPI,
+        Binding::Ipi => op.status = abi::STATUS_IPI,
     }
     write(caller.domain, arg, &op)
 }
@@ -211,7 +211,7 @@ fn reset(caller: &Caller<'_>, arg: GuestVa) -> Outcome {
                 tell_peer(to, from);
                 domain.events.lock().finish_close(from.port);
             }
-            Reset::More => return Ok(Reply::Again(Args([abi::op::RESET, arg.0, 0, 0, 0]))),
+            Reset::More => return Ok(Reply::Again(Args([abi::OP_RESET, arg.0, 0, 0, 0]))),
         }
     }
 }

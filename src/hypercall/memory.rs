@@ -10,9 +10,9 @@ use super::target::{self, Target};
 use super::{Args, Budget, Caller, Outcome, Reply};
 use crate::abi::memory as abi;
 use crate::domain::Domain;
-use crate::domain::memory::memory;
 use crate::error::Errno;
 use crate::grant::FrameError;
+use crate::mem::memory;
 use crate::mem::p2m::{Access, P2mError, P2mType, Removed};
 use crate::options;
 
@@ -45,8 +45,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_ADD_TO_PHYSMAP_BATCH => add_batch(caller, args, start),
         abi::OP_REMOVE_FROM_PHYSMAP => remove_from_physmap(caller, args),
         abi::OP_MAXIMUM_RAM_PAGE => {
-            let frames = memory()?.frames();
-            Ok(Reply::Value(frames.first().raw().saturating_add(frames.frames())))
+            Ok(Reply::Value(memory().max_page()))
         }
         abi::OP_CURRENT_RESERVATION | abi::OP_MAXIMUM_RESERVATION | abi::OP_MAXIMUM_GPFN => size(caller, args, op),
         abi::OP_GET_SHARING_FREED_PAGES | abi::OP_GET_SHARING_SHARED_PAGES => Ok(Reply::OK),
@@ -76,7 +75,7 @@ fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
     Ok(Reply::Value(match op {
         abi::OP_MAXIMUM_GPFN => domain.p2m.lock().max_gfn().map_or(0, Gfn::raw),
         _ => {
-            let account = memory()?.account(domain.id).ok_or(Errno::Srch)?;
+            let account = memory().account(domain.id).ok_or(Errno::Srch)?;
             if op == abi::OP_CURRENT_RESERVATION { account.total } else { account.limit }
         }
     }))
@@ -136,7 +135,7 @@ fn extent(caller: &Caller<'_>, list: GuestVa, n: u32) -> Option<Gfn> {
 
 /// Gives `domain` pages at `gfn`: its own frames back when it is mapped 1:1, else new ones.
 fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), Errno> {
-    let memory = memory()?;
+    let memory = memory();
     let count = 1 << order;
     let mfn = if domain.rights.hardware {
         let mfn = Mfn::new(gfn.raw().into()).ok_or(Errno::Inval)?;
@@ -239,7 +238,7 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
 
 /// Maps a page that belongs to the domain but is the hypervisor's to give; what was at `gfn` is given back.
 fn map_own(domain: &Domain, gfn: Gfn, mfn: Mfn) -> Result<(), Errno> {
-    let reference = memory()?.get(mfn, domain.id).ok_or(Errno::Inval)?;
+    let reference = memory().get(mfn, domain.id).ok_or(Errno::Inval)?;
     let mut removed = Removed::new();
     let mut p2m = domain.p2m.lock();
     p2m.replace(gfn, mfn, P2mType::RamRw, &mut removed)?;
@@ -339,7 +338,7 @@ fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
     let pages = u32::try_from(op.nr_extents).map_err(|_| Errno::Inval)?;
     let target = target::any(caller, op.domid)?;
-    match memory()?.set_claim(target.domain().id, pages) {
+    match memory().set_claim(target.domain().id, pages) {
         true => Ok(Reply::OK),
         false => Err(Errno::NoMem),
     }
@@ -377,7 +376,7 @@ fn acquire_resource(caller: &Caller<'_>, args: &Args) -> Outcome {
         let at = Gfn::new(at).ok_or(Errno::Inval)?;
         let index = u32::try_from(op.frame).ok().and_then(|first| first.checked_add(n)).ok_or(Errno::Inval)?;
         let mfn = source.grants.lock().frame(index).ok_or(Errno::Inval)?.mfn();
-        let reference = memory()?.get(mfn, source.id).ok_or(Errno::Inval)?;
+        let reference = memory().get(mfn, source.id).ok_or(Errno::Inval)?;
         let mut removed = Removed::new();
         let mut p2m = caller.domain.p2m.lock();
         p2m.replace(at, mfn, P2mType::ForeignRw, &mut removed)?;

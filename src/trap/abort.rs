@@ -41,7 +41,7 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
         let done = match fault.direction {
             MemoryDirection::Read => match read(domain, vcpu, offset, width) {
                 Some(value) => {
-                    guest::set_register(context, access.rt, access.extend.extend(value));
+                    guest::set_register(context, access.rt, access.extend(value));
                     true
                 }
                 None => false,

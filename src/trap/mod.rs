@@ -53,10 +53,13 @@ fn idle(cpu: &Cpu) -> Option<UnitId> {
     }
 }
 
+/// Pages scrubbed at a time while idle, between looks at the interrupts.
+const IDLE_SCRUB_PAGES: u32 = 8;
+
 /// Waits for an interrupt that makes this CPU pick.
 fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
     while run::cpu_work(cpu.id).swap(0, Ordering::SeqCst) & PICK == 0 {
-        if !crate::mem::scrub_in_idle() {
+        if !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             armv7::barrier::wfi();
         }
         interrupts::handle(cpu, loaded);

@@ -39,7 +39,10 @@ pub struct Distributor {
 impl Distributor {
     pub(super) fn new(regs: Window) -> Self {
         let lines = ((regs.read32(TYPER) & 0x1F) + 1) * 32;
-        let dist = Self { regs, lines: lines.min(1020) };
+        let dist = Self {
+            regs,
+            lines: lines.min(1020),
+        };
         dist.regs.write32(CTLR, 0);
         for n in 1..dist.lines as usize / 32 {
             dist.regs.write32(ICENABLER + n * 4, !0);
@@ -48,7 +51,8 @@ impl Distributor {
             dist.regs.write32(IGROUPR + n * 4, 0);
         }
         for n in 8..dist.lines as usize / 4 {
-            dist.regs.write32(IPRIORITYR + n * 4, u32::from_ne_bytes([PRIORITY_GUEST; 4]));
+            dist.regs
+                .write32(IPRIORITYR + n * 4, u32::from_ne_bytes([PRIORITY_GUEST; 4]));
             dist.regs.write32(ITARGETSR + n * 4, 0x0101_0101);
         }
         dist.init_cpu();
@@ -62,10 +66,12 @@ impl Distributor {
         self.regs.write32(ICACTIVER, !0);
         self.regs.write32(ICPENDR, 0xFFFF_0000);
         for n in 0..4 {
-            self.regs.write32(IPRIORITYR + n * 4, u32::from_ne_bytes([PRIORITY_HYP; 4]));
+            self.regs
+                .write32(IPRIORITYR + n * 4, u32::from_ne_bytes([PRIORITY_HYP; 4]));
         }
         for n in 4..8 {
-            self.regs.write32(IPRIORITYR + n * 4, u32::from_ne_bytes([PRIORITY_GUEST; 4]));
+            self.regs
+                .write32(IPRIORITYR + n * 4, u32::from_ne_bytes([PRIORITY_GUEST; 4]));
         }
         self.regs.write32(ISENABLER, 0x0000_FFFF);
     }
@@ -161,7 +167,8 @@ impl Distributor {
     #[inline]
     fn set_bit(&self, bank: usize, intid: u32) {
         if intid < self.lines {
-            self.regs.write32(bank + intid as usize / 32 * 4, 1 << (intid % 32));
+            self.regs
+                .write32(bank + intid as usize / 32 * 4, 1 << (intid % 32));
         }
     }
 }
@@ -186,6 +193,8 @@ impl TargetMasks {
     /// The bit of `cpu`; 0 when it is not up.
     #[inline]
     pub fn get(&self, cpu: CpuId) -> u8 {
-        self.0.get(cpu.index()).map_or(0, |entry| entry.load(core::sync::atomic::Ordering::Acquire))
+        self.0
+            .get(cpu.index())
+            .map_or(0, |entry| entry.load(core::sync::atomic::Ordering::Acquire))
     }
 }

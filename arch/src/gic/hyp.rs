@@ -54,7 +54,10 @@ impl HypInterface {
     pub(super) fn new(regs: Window) -> Self {
         let regs: Block<Registers> = regs.block();
         let count = (regs.vtr.get() as usize & 0x3F) + 1;
-        let interface = Self { regs, count: count.min(64) };
+        let interface = Self {
+            regs,
+            count: count.min(64),
+        };
         interface.init_cpu();
         interface
     }
@@ -93,7 +96,11 @@ impl HypInterface {
     #[inline]
     pub fn empty(&self) -> u64 {
         let low = u64::from(self.regs.elrsr[0].get());
-        if self.count > 32 { low | u64::from(self.regs.elrsr[1].get()) << 32 } else { low }
+        if self.count > 32 {
+            low | u64::from(self.regs.elrsr[1].get()) << 32
+        } else {
+            low
+        }
     }
 
     /// Chooses when the maintenance interrupt comes: its enable bits in GICH_HCR.
@@ -121,6 +128,9 @@ impl HypInterface {
 
     /// Takes it out again.
     pub fn save(&self) -> VirtualInterface {
-        VirtualInterface { vmcr: self.regs.vmcr.get(), apr: self.regs.apr.get() }
+        VirtualInterface {
+            vmcr: self.regs.vmcr.get(),
+            apr: self.regs.apr.get(),
+        }
     }
 }

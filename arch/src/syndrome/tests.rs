@@ -1,8 +1,9 @@
 use proptest::prelude::{any, proptest};
 
 use super::{
-    Condition, CpAccess, CpWideAccess, DataAccess, Direction, Extend, FaultKind, HcptrAccess, Length, MemoryDirection, Trap, Wait,
-    Width, condition, condition_passed, decode, it_state, length, next_instruction, psr,
+    Condition, CpAccess, CpWideAccess, DataAccess, Direction, Extend, FaultKind, HcptrAccess,
+    Length, MemoryDirection, Trap, Wait, Width, condition, condition_passed, decode, it_state,
+    length, next_instruction, psr,
 };
 
 const fn with_class(class: u32, iss: u32) -> u32 {
@@ -17,7 +18,14 @@ const fn with_it(it: u32) -> u32 {
 fn a_trapped_actlr_read_names_its_register_and_rt() {
     // MRC p15, 0, r3, c1, c0, 1 in ARM state, always.
     let hsr = with_class(3, 1 << 24 | 0xE << 20 | 1 << 17 | 1 << 10 | 3 << 5 | 1);
-    let expected = CpAccess { opc1: 0, crn: 1, crm: 0, opc2: 1, rt: 3, direction: Direction::Read };
+    let expected = CpAccess {
+        opc1: 0,
+        crn: 1,
+        crm: 0,
+        opc2: 1,
+        rt: 3,
+        direction: Direction::Read,
+    };
     assert_eq!(decode(hsr), Trap::Cp15(expected));
     assert_eq!(condition(hsr), Condition::Code(0xE));
     assert_eq!(length(hsr), Length::Word);
@@ -26,10 +34,19 @@ fn a_trapped_actlr_read_names_its_register_and_rt() {
 #[test]
 fn a_trapped_cntp_cval_write_names_both_registers() {
     // MCRR p15, 2, r4, r5, c14
-    let hsr = with_class(4, 1 << 24 | 0xE << 20 | 2 << 16 | 5 << 10 | 4 << 5 | 14 << 1);
+    let hsr = with_class(
+        4,
+        1 << 24 | 0xE << 20 | 2 << 16 | 5 << 10 | 4 << 5 | 14 << 1,
+    );
     assert_eq!(
         decode(hsr),
-        Trap::Cp15Wide(CpWideAccess { opc1: 2, crm: 14, rt: 4, rt2: 5, direction: Direction::Write })
+        Trap::Cp15Wide(CpWideAccess {
+            opc1: 2,
+            crm: 14,
+            rt: 4,
+            rt2: 5,
+            direction: Direction::Write
+        })
     );
 }
 
@@ -50,16 +67,31 @@ fn calls_carry_their_immediate_and_are_unconditional() {
 
 #[test]
 fn coprocessor_and_simd_traps_of_hcptr_are_told_apart() {
-    assert_eq!(decode(with_class(7, 0xD)), Trap::Hcptr(HcptrAccess::Coprocessor(13)));
-    assert_eq!(decode(with_class(7, 1 << 5 | 0xA)), Trap::Hcptr(HcptrAccess::Simd));
+    assert_eq!(
+        decode(with_class(7, 0xD)),
+        Trap::Hcptr(HcptrAccess::Coprocessor(13))
+    );
+    assert_eq!(
+        decode(with_class(7, 1 << 5 | 0xA)),
+        Trap::Hcptr(HcptrAccess::Simd)
+    );
 }
 
 #[test]
 fn a_store_byte_abort_names_width_register_and_level() {
     // STRB r7 to an unmapped page, level-3 translation fault.
     let hsr = with_class(0x24, 1 << 24 | 7 << 16 | 1 << 6 | 0b00_0111);
-    let Trap::DataAbort(abort) = decode(hsr) else { panic!("not a data abort") };
-    assert_eq!(abort.access, Some(DataAccess { width: Width::Byte, extend: Extend::Zero, rt: 7 }));
+    let Trap::DataAbort(abort) = decode(hsr) else {
+        panic!("not a data abort")
+    };
+    assert_eq!(
+        abort.access,
+        Some(DataAccess {
+            width: Width::Byte,
+            extend: Extend::Zero,
+            rt: 7
+        })
+    );
     assert_eq!(abort.direction, MemoryDirection::Write);
     assert_eq!(abort.fault, FaultKind::Translation(3));
     assert!(!abort.s1ptw && !abort.cache_maintenance && !abort.ea);
@@ -71,14 +103,20 @@ fn an_abort_without_valid_syndrome_has_no_access() {
     let reserved_width = with_class(0x24, 1 << 24 | 3 << 22 | 3 << 16 | 0b00_0110);
     let to_pc = with_class(0x24, 1 << 24 | 2 << 22 | 15 << 16 | 0b00_0110);
     for hsr in [without_isv, reserved_width, to_pc] {
-        let Trap::DataAbort(abort) = decode(hsr) else { panic!("not a data abort") };
+        let Trap::DataAbort(abort) = decode(hsr) else {
+            panic!("not a data abort")
+        };
         assert_eq!(abort.access, None);
     }
 }
 
 #[test]
 fn loads_extend_as_the_instruction_says() {
-    let load = |width, extend| DataAccess { width, extend, rt: 0 };
+    let load = |width, extend| DataAccess {
+        width,
+        extend,
+        rt: 0,
+    };
     assert_eq!(load(Width::Byte, Extend::Sign).extend(0x80), 0xFFFF_FF80);
     assert_eq!(load(Width::Byte, Extend::Zero).extend(0xABCD), 0xCD);
     assert_eq!(load(Width::Half, Extend::Sign).extend(0x8000), 0xFFFF_8000);
@@ -127,8 +165,17 @@ fn every_condition_agrees_with_the_manuals_table() {
     for flags in 0..16u32 {
         let cpsr = flags << 28 | psr::MODE_SVC;
         for (code, rule) in (0u8..).zip(table) {
-            let expected = rule(flags & 8 != 0, flags & 4 != 0, flags & 2 != 0, flags & 1 != 0);
-            assert_eq!(condition_passed(Condition::Code(code), cpsr), expected, "code {code} flags {flags:04b}");
+            let expected = rule(
+                flags & 8 != 0,
+                flags & 4 != 0,
+                flags & 2 != 0,
+                flags & 1 != 0,
+            );
+            assert_eq!(
+                condition_passed(Condition::Code(code), cpsr),
+                expected,
+                "code {code} flags {flags:04b}"
+            );
         }
     }
 }
@@ -141,8 +188,14 @@ fn without_a_condition_field_the_it_state_decides() {
     assert!(condition_passed(Condition::FromItState, first | psr::Z));
     let (_, second) = next_instruction(0, first, Length::Half);
     assert!(condition_passed(Condition::FromItState, second));
-    assert!(condition_passed(Condition::FromItState, psr::T | psr::MODE_SVC), "outside an IT block");
-    assert!(condition_passed(Condition::FromItState, psr::MODE_SVC), "ARM state");
+    assert!(
+        condition_passed(Condition::FromItState, psr::T | psr::MODE_SVC),
+        "outside an IT block"
+    );
+    assert!(
+        condition_passed(Condition::FromItState, psr::MODE_SVC),
+        "ARM state"
+    );
 }
 
 #[test]
@@ -162,7 +215,10 @@ fn stepping_through_an_it_block_ends_it() {
 
 #[test]
 fn arm_instructions_are_four_bytes_whatever_il_says() {
-    assert_eq!(next_instruction(0xFFFF_FFFC, psr::MODE_USR, Length::Half), (0, psr::MODE_USR));
+    assert_eq!(
+        next_instruction(0xFFFF_FFFC, psr::MODE_USR, Length::Half),
+        (0, psr::MODE_USR)
+    );
     assert_eq!(next_instruction(0x1000, psr::T, Length::Half).0, 0x1002);
     assert_eq!(next_instruction(0x1000, psr::T, Length::Word).0, 0x1004);
 }
