@@ -272,6 +272,39 @@ fn what_is_collected_is_bounded_and_neighbours_are_one_run() {
 }
 
 #[test]
+fn a_table_that_was_merged_away_is_empty_when_it_is_used_again() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(3)).unwrap();
+    for at in (0..512).chain([1024]) {
+        populate(&memory, &mut p2m, A, at, 0).unwrap();
+    }
+    decrease(&mut p2m, 0, 512).unwrap();
+    populate(&memory, &mut p2m, A, 0, 9).unwrap();
+    let mfn = p2m.lookup(gfn(5)).unwrap().mfn;
+    let mut removed = Removed::new();
+    p2m.replace(gfn(5), mfn, P2mType::RamRw, &mut removed)
+        .unwrap();
+    let _ = p2m.settle(removed);
+    p2m.merge(gfn(5));
+    assert_eq!(p2m.lookup(gfn(5)).map(|entry| entry.order), Some(9));
+    populate(&memory, &mut p2m, A, 2048, 0).unwrap();
+    assert!((2049..2560).all(|at| p2m.lookup(gfn(at)).is_none()));
+    assert_eq!(memory.audit(references(&p2m)), Ok(()));
+}
+
+#[test]
+fn a_vmid_is_flushed_before_its_next_owner_runs() {
+    let memory = machine();
+    let p2m = P2m::new(&memory, TLB, PoolLimit::Pages(1)).unwrap();
+    let vttbr = p2m.vttbr();
+    drop(p2m);
+    let stale = memory.frames().first();
+    CACHED.with_borrow_mut(|cached| cached.insert((vttbr, 5), stale));
+    let p2m = P2m::new(&memory, TLB, PoolLimit::Pages(1)).unwrap();
+    assert_eq!((p2m.vttbr(), touch(&p2m, 5)), (vttbr, None));
+}
+
+#[test]
 fn guest_frames_at_the_edges_are_refused_or_work() {
     let memory = machine();
     let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
