@@ -19,18 +19,22 @@
 //!
 //! | file | question |
 //! |---|---|
-//! | [`irq`](self) `irq.rs` | what state has an interrupt, and who waits for it? |
-//! | `dist.rs` | what does a distributor register read or do? |
+//! | `irq.rs` | what state has an interrupt, and who waits for it? |
+//! | `dist.rs` | which register is it, and what does it read? |
+//! | `change.rs` | what does a write to it do? |
 //! | `lr.rs` | what does a list register say, and what are they as a device? |
 //! | `flow.rs` | how do interrupts get into list registers and back? |
+//! | `place.rs` | which interrupt goes into which list register? |
 //! | `route.rs` | which physical interrupt feeds which virtual one? |
 //!
 //! Manual: IHI 0048B chapters 3 (state machine), 4.3 (distributor), 5 (virtualization).
 
+mod change;
 mod dist;
 mod flow;
 mod irq;
 mod lr;
+mod place;
 mod route;
 #[cfg(test)]
 mod tests;
