@@ -19,12 +19,13 @@ impl Vgic {
             return VcpuSet::EMPTY;
         }
         self.forwarding = forwarding;
-        for vcpu in self.existing().iter() {
+        for vcpu in self.existing.iter() {
             let state = self.vcpu_mut(vcpu);
             state.dirty = true;
+            state.calm = false;
             state.resettle |= !forwarding;
         }
-        self.existing()
+        self.existing
     }
 
     /// `GICD_SGIR` (IHI 0048B 4.3.15). Filter 3 is reserved and does nothing; absent vCPUs are passed over.
@@ -39,7 +40,7 @@ impl Vgic {
             2 => itself,
             _ => 0,
         };
-        let targets = list & self.existing().0;
+        let targets = list & self.existing.0;
         if targets == itself {
             return self.raise_sgi(from, sgi, from);
         }
@@ -57,6 +58,9 @@ impl Vgic {
             return Effects::NONE;
         };
         let new = value & !bank.enabled;
+        if new == 0 {
+            return Effects::NONE;
+        }
         bank.enabled |= new;
         let waiting = bank.pending & new;
         let routed = bank.routed & new;
@@ -77,6 +81,9 @@ impl Vgic {
         };
         let keep = if number == 0 { SGIS } else { 0 };
         let gone = value & bank.enabled & !keep;
+        if gone == 0 {
+            return Effects::NONE;
+        }
         bank.enabled &= !gone;
         let waiting = bank.pending & gone;
         let listed = bank.in_lr & gone;
@@ -181,6 +188,9 @@ impl Vgic {
         };
         let word = &mut bank.priority[index & 7];
         let old = core::mem::replace(word, *word & !mask | value & PRIORITY_MASK);
+        if old == *word {
+            return VcpuSet::EMPTY;
+        }
         let changed = changed_bytes(old, *word) << ((index * 4) & 31);
         let (listed, waiting) = (bank.in_lr & changed, bank.pending & changed);
         let mut kick = VcpuSet::EMPTY;
@@ -201,7 +211,7 @@ impl Vgic {
         value: u32,
     ) -> Effects {
         let (number, index) = eighth(index);
-        let existing = u32::from(self.existing().0) * 0x0101_0101;
+        let existing = u32::from(self.existing.0) * 0x0101_0101;
         if self.nr_vcpus == 1 {
             return Effects::NONE;
         }
@@ -236,7 +246,7 @@ impl Vgic {
     pub(super) fn write_sgi_pending(&mut self, vcpu: VcpuId, offset: u32, value: u32) -> VcpuSet {
         let mut kick = VcpuSet::EMPTY;
         let first = offset & 0xC;
-        let existing = self.existing().0;
+        let existing = self.existing.0;
         for lane in 0..4 {
             let sources = (value >> (lane * 8)) as u8 & existing;
             let sgi = first + lane;

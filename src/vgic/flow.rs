@@ -3,7 +3,8 @@
 //! [`Vgic::refill`] runs before a guest is entered whose state is dirty, [`Vgic::fold`] when something needs to know
 //! what the guest did with its list registers, [`Vgic::unload`] when another vCPU is to use them.
 //!
-//! What goes where is decided in [`super::place`]. Before that a refill *settles* the slots if the guest changed an
+//! Nearly always one interrupt waits and there is room: [`super::fast`] does that and no more. Otherwise what goes where
+//! is decided in [`super::place`]. Before that a refill *settles* the slots if the guest changed an
 //! interrupt in one of them, here or from another vCPU; and last it writes the slots that changed.
 //!
 //! Manual: IHI 0048B 5.2 (managing list registers), 5.3.
@@ -37,6 +38,15 @@ impl Vgic {
     }
 
     fn refill_dirty(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
+        if self.refill_one(vcpu, lrs) {
+            VcpuSet::EMPTY
+        } else {
+            self.refill_all(vcpu, lrs)
+        }
+    }
+
+    #[inline(never)]
+    fn refill_all(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
         let mut kick = VcpuSet::EMPTY;
         let state = self.vcpu_mut(vcpu);
         let maintenance_before = if state.resident {
@@ -67,12 +77,14 @@ impl Vgic {
             // What was counted until now were not the ends of spilled interrupts.
             let _ = lrs.take_eoi_count();
         }
+        let forwarding = self.forwarding;
         let state = self.vcpu_mut(vcpu);
         for index in bits(state.stale.into()) {
             lrs.write(index as usize, state.slot(index).raw());
         }
         state.stale = 0;
         state.dirty = false;
+        state.calm = forwarding && !state.spilled && want == Maintenance::NONE;
         state.maintenance = want;
         if maintenance_before != Some(want) {
             lrs.set_maintenance(want);
@@ -134,6 +146,7 @@ impl Vgic {
                 lrs.set_maintenance(Maintenance::NONE);
             }
             state.resident = false;
+            state.calm = false;
             state.dirty = true;
             state.stale = 0;
             if state.resettle {

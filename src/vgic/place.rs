@@ -64,7 +64,7 @@ impl Vgic {
     }
 
     /// Each source of an SGI is delivered once; a list register has room for one source.
-    fn merge_sgi(&mut self, vcpu: VcpuId, sgi: u32, lr: Lr) -> Lr {
+    pub(super) fn merge_sgi(&mut self, vcpu: VcpuId, sgi: u32, lr: Lr) -> Lr {
         let state = self.vcpu_mut(vcpu);
         let sources = &mut state.sgi_sources[sgi as usize & 15];
         let same = lr.source().map_or(0, |source| VcpuSet::only(source).0) & *sources;
@@ -78,7 +78,7 @@ impl Vgic {
         }
     }
 
-    fn merge_line(&mut self, vcpu: VcpuId, number: u32, bit: u32, lr: Lr) -> Lr {
+    pub(super) fn merge_line(&mut self, vcpu: VcpuId, number: u32, bit: u32, lr: Lr) -> Lr {
         let mask = 1u32 << bit;
         let pirq = self.pirq_at(number, bit);
         let here = self
@@ -230,9 +230,8 @@ impl Vgic {
             return lr;
         };
         bank.pending &= !mask;
-        bank.in_lr |= mask;
         let held = bank.held & mask != 0;
-        bank.held &= !mask;
+        bank.enter_lr(mask);
         match pirq {
             Some(pirq) if held => lr.linked(pirq),
             _ => lr,
@@ -317,7 +316,7 @@ impl Vgic {
 }
 
 /// The slots that `count` list registers make.
-fn usable(count: usize) -> u16 {
+pub(super) fn usable(count: usize) -> u16 {
     if count >= MAX_LRS {
         u16::MAX
     } else {
