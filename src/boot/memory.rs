@@ -66,7 +66,7 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
     let memory = mem::init(Memory::new(FrameTable::new(entries, first), direct_end, |page| {
         cache::page(page, cache::Op::Clean);
     }));
-    hypmap::set_ram_test(|mfn| mem::memory().state(mfn) != State::NotRam);
+    hypmap::set_ram_test(|mfn| mem::memory().state(mfn) != State::Outside);
     for bank in &host.ram {
         if !memory.add_ram(bank.start().frame(), (bank.size() >> PAGE_SHIFT) as u32) {
             log::warn!("RAM {:#x}-{:#x} is beyond the frame table", bank.base(), bank.end());

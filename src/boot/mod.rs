@@ -18,6 +18,7 @@ use krypton::irq::{self, Handler};
 use krypton::platform::blob::Blob;
 use krypton::platform::host_dt::{HostInfo, UartInfo};
 use krypton::platform::interrupt::Trigger;
+use krypton::platform::ranges::PhysRange;
 use krypton::platform::{self, BootError};
 use krypton::{console, identity, machine, options, policy};
 use log::LevelFilter;
@@ -182,7 +183,7 @@ pub fn greet(host: &HostInfo) {
 pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'static Gic {
     /// GICC_DIR is in the second page even where the tree describes only one.
     const GICC_SIZE: u64 = 0x2000;
-    let map = |range: &krypton::platform::ranges::PhysRange, least: u64| {
+    let map = |range: &PhysRange, least: u64| {
         hypmap::map_device(range.start(), range.size().max(least) as usize)
             .unwrap_or_else(|| fail(&BootError::Gic("registers cannot be mapped".to_string())))
     };
