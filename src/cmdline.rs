@@ -252,67 +252,6 @@ impl fmt::Display for Note {
     }
 }
 
-/// Options that Xen knows and that mean nothing on this machine, are for x86, or tune what Krypton does not tune.
-/// An entry that ends in `-` or `_` stands for the family of options with that beginning.
-const WITHOUT_EFFECT: &[&str] = &[
-    "acpi",
-    "argo",
-    "ats",
-    "availmem",
-    "badpage",
-    "bootscrub_chunk",
-    "com1",
-    "com2",
-    "core_parking",
-    "cpufreq",
-    "cpuid",
-    "cpuid_mask_",
-    "crash-debug-",
-    "crashinfo_maxaddr",
-    "crashkernel",
-    "credit2_",
-    "dbgp",
-    "debugtrace",
-    "dit",
-    "dma_bits",
-    "dom0",
-    "dom0-iommu",
-    "extra_guest_irqs",
-    "flask",
-    "font",
-    "gdb",
-    "hardware_dom",
-    "hest_disable",
-    "hmp-unsafe",
-    "iommu",
-    "iommu_dev_iotlb_timeout",
-    "low_crashinfo",
-    "low_mem_virq_limit",
-    "max_lpi_bits",
-    "pci",
-    "pci-passthrough",
-    "pci-phantom",
-    "rcu-idle-timer-period-ms",
-    "reboot",
-    "sched-gran",
-    "sched_credit2_",
-    "sched_smt_power_savings",
-    "scrub-domheap",
-    "serial_tx_buffer",
-    "spec-ctrl",
-    "tbuf_size",
-    "tevt_mask",
-    "tickle_one_idle_cpu",
-    "timer_slop",
-    "ucode",
-    "vcpu_migration_delay",
-    "vesa-ram",
-    "vga",
-    "watchdog",
-    "watchdog_timeout",
-    "xenheap_megabytes",
-];
-
 /// How one option was taken.
 enum Verdict {
     Taken,
@@ -436,7 +375,12 @@ impl Options {
             "sync_console" => &mut self.sync_console,
             "noreboot" => &mut self.noreboot,
             "ext_regions" => &mut self.ext_regions,
-            _ => return without_effect(plain),
+            _ => {
+                return match value::is_without_effect(plain) {
+                    true => Verdict::NoEffect,
+                    false => Verdict::Unknown,
+                };
+            }
         };
         match (negated, value) {
             (true, None) => *flag = false,
@@ -494,18 +438,6 @@ fn put<T>(field: &mut T, value: Option<T>) -> bool {
             true
         }
         None => false,
-    }
-}
-
-fn without_effect(name: &str) -> Verdict {
-    let known = WITHOUT_EFFECT.iter().any(|known| {
-        let family = known.ends_with(['-', '_']);
-        name == *known || family && name.starts_with(known)
-    });
-    if known {
-        Verdict::NoEffect
-    } else {
-        Verdict::Unknown
     }
 }
 

@@ -103,3 +103,61 @@ impl core::ops::BitOrAssign for VcpuSet {
         self.0 |= other.0;
     }
 }
+
+/// Interrupts at most: INTIDs 1020 to 1023 are special (IHI 0048B 2.2.1).
+pub const MAX_INTIDS: u32 = 1020;
+
+/// Number of an interrupt at a distributor, physical or virtual: 0 to 1019 (IHI 0048B 2.2.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct IntId(u16);
+
+impl IntId {
+    /// The interrupt numbered `n`, or `None` from [`MAX_INTIDS`] on.
+    pub const fn new(n: u32) -> Option<Self> {
+        if n < MAX_INTIDS {
+            Some(Self(n as u16))
+        } else {
+            None
+        }
+    }
+
+    /// The number.
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+
+    /// Software-generated interrupt: 0 to 15.
+    pub const fn is_sgi(self) -> bool {
+        self.0 < 16
+    }
+
+    /// Private peripheral interrupt: 16 to 31.
+    pub const fn is_ppi(self) -> bool {
+        self.0 >= 16 && self.0 < 32
+    }
+
+    /// Shared peripheral interrupt: 32 to 1019.
+    pub const fn is_spi(self) -> bool {
+        self.0 >= 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::IntId;
+
+    #[test]
+    fn special_intids_are_no_interrupts() {
+        assert!(IntId::new(1019).is_some_and(IntId::is_spi));
+        assert_eq!(IntId::new(1020), None);
+    }
+
+    #[test]
+    fn each_intid_is_of_one_kind() {
+        for id in (0..1020).filter_map(IntId::new) {
+            let kinds = [id.is_sgi(), id.is_ppi(), id.is_spi()];
+            assert_eq!(kinds.iter().filter(|kind| **kind).count(), 1);
+        }
+    }
+}

@@ -1,14 +1,36 @@
 //! Policy: the hypervisor. No `unsafe` here; the machine is reached through `armv7`.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
-pub mod cmdline;
 pub mod abi;
+pub mod cmdline;
+pub mod console;
+pub mod control;
+pub mod debug_keys;
+pub mod dom0;
+pub mod domain;
+pub mod emulate;
 pub mod error;
+pub mod event;
+pub mod grant;
+pub mod hypercall;
 pub mod id;
-pub mod pqueue;
+pub mod identity;
+pub mod irq;
+pub mod log;
+pub mod machine;
+pub mod mem;
+pub mod options;
+pub mod panic;
 pub mod platform;
+pub mod policy;
+pub mod pqueue;
+pub mod sched;
 pub mod sync;
 pub mod time;
+pub mod trap;
+pub mod vgic;
+pub mod vtimer;
+pub mod wallclock;

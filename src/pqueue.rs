@@ -67,7 +67,11 @@ impl<K: Key> PriorityQueue<K> {
                     return false;
                 }
                 self.heap.push(entry);
-                self.settle_up(end, entry);
+                if end == 0 {
+                    self.put(0, entry);
+                } else {
+                    self.settle_up(end, entry);
+                }
                 true
             }
             Some(&at) => {
@@ -95,7 +99,13 @@ impl<K: Key> PriorityQueue<K> {
     #[inline]
     pub fn pop(&mut self) -> Option<(u16, K)> {
         let first = *self.heap.first()?;
-        self.remove(first.id);
+        if let Some(place) = self.place.get_mut(usize::from(first.id)) {
+            *place = ABSENT;
+        }
+        let last = self.heap.pop()?;
+        if !self.heap.is_empty() {
+            self.settle_down(0, last);
+        }
         Some((first.id, first.key))
     }
 
@@ -103,6 +113,12 @@ impl<K: Key> PriorityQueue<K> {
     #[inline]
     pub fn first(&self) -> Option<(u16, K)> {
         self.heap.first().map(|entry| (entry.id, entry.key))
+    }
+
+    /// The entry at `place` in the order of [`PriorityQueue::iter`].
+    #[inline]
+    pub fn nth(&self, place: usize) -> Option<(u16, K)> {
+        self.heap.get(place).map(|entry| (entry.id, entry.key))
     }
 
     /// The key `id` is queued under.

@@ -11,6 +11,8 @@ use spin::mutex::{TicketMutex, TicketMutexGuard};
 
 /// Order in which locks nest, outermost first.
 pub mod rank {
+    /// A vCPU's registers: held by the CPU that runs it, around everything it does.
+    pub const REGISTERS: u8 = 5;
     /// Table of live domains.
     pub const REGISTRY: u8 = 10;
     /// One domain-control operation at a time.
@@ -29,6 +31,8 @@ pub mod rank {
     pub const IRQ: u8 = 65;
     /// Run queues.
     pub const SCHED: u8 = 70;
+    /// A vCPU's time accounting.
+    pub const RUNSTATE: u8 = 72;
     /// Timer queues.
     pub const TIMER: u8 = 75;
     /// Page-frame allocator.
@@ -64,6 +68,11 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         self.inner.try_lock().map(|inner| Guard { inner })
+    }
+
+    /// Opens the lock although somebody may hold it: only for a panic's last words.
+    pub fn force_unlock(&self) {
+        armv7::break_lock(&self.inner);
     }
 
     /// The value, when nobody else can have it.

@@ -87,8 +87,8 @@ impl Ratio {
     #[inline]
     const fn of(self, value: u64) -> u64 {
         let low = (value & 0xFFFF_FFFF) * self.mult as u64;
-        // At most (2^32-1)^2 + 2^32-1, so no overflow.
-        let high = (value >> 32) * self.mult as u64 + (low >> 32);
+        // At most (2^32-1)^2 + 2^32-1, so nothing wraps.
+        let high = ((value >> 32) * self.mult as u64).wrapping_add(low >> 32);
         if self.shift >= 32 {
             return high >> (self.shift - 32);
         }

@@ -11,21 +11,27 @@ use std::process::Command;
 use std::{env, fs, io};
 
 use krypton::abi::layout::{Constant, Field, Layout};
-use krypton::abi::{console, grant_table, hvm, memory, platform, sched, vcpu, version};
+use krypton::abi::{
+    console, event_channel, grant_table, hvm, memory, platform, sched, shared_info, vcpu, version,
+};
 
 const LAYOUTS: &[&[Layout]] = &[
     console::LAYOUTS,
+    event_channel::LAYOUTS,
     grant_table::LAYOUTS,
     hvm::LAYOUTS,
     memory::LAYOUTS,
     platform::LAYOUTS,
     sched::LAYOUTS,
+    shared_info::LAYOUTS,
     vcpu::LAYOUTS,
     version::LAYOUTS,
 ];
 
 const CONSTANTS: &[&[Constant]] = &[
     console::CONSTANTS,
+    event_channel::CONSTANTS,
+    event_channel::fifo::CONSTANTS,
     grant_table::CONSTANTS,
     hvm::CONSTANTS,
     memory::CONSTANTS,

@@ -120,6 +120,16 @@ pub fn fault_page() -> u32 {
     cp15::Hpfar::read() >> 4
 }
 
+/// Auxiliary control register, as the guest may see it.
+pub fn actlr() -> u32 {
+    cp15::Actlr::read()
+}
+
+/// CNTKCTL of the loaded guest.
+pub fn cntkctl() -> u32 {
+    cp15::Cntkctl::read()
+}
+
 /// What a translation is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -473,6 +483,95 @@ pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
         cp15::Ifar::write(ifar);
     }
 }
+
+/// A general register as an instruction of the guest names it: 0 to 14 in the guest's current mode.
+///
+/// r0 to r7 are in the context; r8 to r12 too, except in FIQ mode; r13 and r14 are banked by mode and still in the
+/// hardware (DDI 0406C.d B1.3.2). Register 15 reads as 0.
+#[inline]
+pub fn register(context: &GuestContext, number: u8) -> u32 {
+    let mode = context.cpsr & MODE_MASK;
+    match number {
+        8..=12 if mode == MODE_FIQ => banked_register(mode, number),
+        0..=12 => context.r.get(usize::from(number)).copied().unwrap_or(0),
+        14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr,
+        13 | 14 => banked_register(mode, number),
+        _ => 0,
+    }
+}
+
+/// Sets a general register as an instruction of the guest names it; a write to register 15 is dropped.
+#[inline]
+pub fn set_register(context: &mut GuestContext, number: u8, value: u32) {
+    let mode = context.cpsr & MODE_MASK;
+    match number {
+        8..=12 if mode == MODE_FIQ => set_banked_register(mode, number, value),
+        0..=12 => {
+            if let Some(register) = context.r.get_mut(usize::from(number)) {
+                *register = value;
+            }
+        }
+        14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr = value,
+        13 | 14 => set_banked_register(mode, number, value),
+        _ => {}
+    }
+}
+
+#[cfg(target_arch = "arm")]
+macro_rules! banked_access {
+    ($mode:expr, $number:expr, $body:ident) => {
+        match ($mode, $number) {
+            (MODE_FIQ, 8) => $body!("r8_fiq"),
+            (MODE_FIQ, 9) => $body!("r9_fiq"),
+            (MODE_FIQ, 10) => $body!("r10_fiq"),
+            (MODE_FIQ, 11) => $body!("r11_fiq"),
+            (MODE_FIQ, 12) => $body!("r12_fiq"),
+            (MODE_FIQ, 13) => $body!("sp_fiq"),
+            (MODE_FIQ, _) => $body!("lr_fiq"),
+            (MODE_IRQ, 13) => $body!("sp_irq"),
+            (MODE_IRQ, _) => $body!("lr_irq"),
+            (MODE_SVC, 13) => $body!("sp_svc"),
+            (MODE_SVC, _) => $body!("lr_svc"),
+            (MODE_ABT, 13) => $body!("sp_abt"),
+            (MODE_ABT, _) => $body!("lr_abt"),
+            (MODE_UND, 13) => $body!("sp_und"),
+            (MODE_UND, _) => $body!("lr_und"),
+            _ => $body!("sp_usr"),
+        }
+    };
+}
+
+#[cfg(target_arch = "arm")]
+fn banked_register(mode: u32, number: u8) -> u32 {
+    let value: u32;
+    macro_rules! read {
+        ($name:literal) => {
+            // SAFETY: a banked register of a guest's mode (DDI 0406C.d B9.2.3).
+            unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack, preserves_flags)) }
+        };
+    }
+    banked_access!(mode, number, read);
+    value
+}
+
+#[cfg(target_arch = "arm")]
+fn set_banked_register(mode: u32, number: u8, value: u32) {
+    macro_rules! write {
+        ($name:literal) => {
+            // SAFETY: a banked register of a guest's mode (DDI 0406C.d B9.2.3).
+            unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nomem, nostack, preserves_flags)) }
+        };
+    }
+    banked_access!(mode, number, write);
+}
+
+#[cfg(not(target_arch = "arm"))]
+fn banked_register(_mode: u32, _number: u8) -> u32 {
+    0
+}
+
+#[cfg(not(target_arch = "arm"))]
+fn set_banked_register(_mode: u32, _number: u8, _value: u32) {}
 
 #[cfg(test)]
 mod tests {

@@ -66,3 +66,24 @@ pub use symbols::{boot_end, fault_stacks_start, image_end, stacks_start, text_en
 pub const STACK_STRIDE: usize = 0x7000;
 /// Bytes from one fault stack's guard page to the next one's.
 pub const FAULT_STACK_STRIDE: usize = 0x3000;
+
+/// The linker's build id of the image: 20 bytes.
+#[cfg(target_os = "none")]
+pub fn build_id() -> &'static [u8] {
+    /// Bytes of the ELF note before its descriptor: sizes, type and the name "GNU".
+    const NOTE_HEADER: usize = 16;
+    unsafe extern "C" {
+        static __build_id_start: u8;
+        static __build_id_end: u8;
+    }
+    let start = &raw const __build_id_start as usize + NOTE_HEADER;
+    let end = &raw const __build_id_end as usize;
+    // SAFETY: the linker script puts the note between the two symbols, in read-only data.
+    unsafe { core::slice::from_raw_parts(start as *const u8, end.saturating_sub(start)) }
+}
+
+/// The linker's build id: none on a host.
+#[cfg(not(target_os = "none"))]
+pub fn build_id() -> &'static [u8] {
+    &[]
+}

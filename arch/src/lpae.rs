@@ -188,6 +188,10 @@ impl Level {
     pub const fn span(self) -> u32 {
         1 << self.order()
     }
+    /// Difference of the leaves of adjacent frames: the bytes that one entry covers.
+    pub const fn step(self) -> u64 {
+        (self.span() as u64) << crate::addr::PAGE_SHIFT
+    }
     /// The level that a table entry of this level leads to.
     pub const fn next(self) -> Option<Self> {
         match self {

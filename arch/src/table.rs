@@ -14,7 +14,7 @@
 //! Merging back is lazy: pages that leave a block and come back, as dom0's balloon makes them, would break up and merge
 //! the block each time. A table is looked at only each [`MERGE_AFTER`]th time that it becomes full, or by [`Table::merge`].
 
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::addr::Mfn;
 use crate::frame;
@@ -27,7 +27,7 @@ mod edit;
 mod tests;
 
 /// How often a table becomes full before it is compared with a block.
-pub const MERGE_AFTER: u8 = 32;
+pub const MERGE_AFTER: u8 = 128;
 
 /// Where tables come from and how they are reached.
 pub trait TableFrames {
@@ -49,6 +49,32 @@ pub trait TableFrames {
     fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
         word(table, index).store(descriptor, Ordering::Relaxed);
     }
+    /// Writes `count` entries from `index` on: `first`, and then each `step` more than the one before.
+    #[inline]
+    fn fill(&mut self, table: Mfn, index: usize, count: usize, first: u64, step: u64) {
+        let page = page(table);
+        let mut descriptor = first;
+        for index in index..index + count {
+            if let Some(word) = page.u64_at(index * 8) {
+                word.store(descriptor, Ordering::Relaxed);
+            }
+            descriptor = descriptor.wrapping_add(step);
+        }
+    }
+    /// Whether all entries of `table` are what [`TableFrames::fill`] would write.
+    #[inline]
+    fn is_filled(&self, table: Mfn, first: u64, step: u64) -> bool {
+        let page = page(table);
+        let mut descriptor = first;
+        for index in 0..ENTRIES {
+            let word = page.u64_at(index * 8);
+            if word.is_none_or(|word| word.load(Ordering::Relaxed) != descriptor) {
+                return false;
+            }
+            descriptor = descriptor.wrapping_add(step);
+        }
+        true
+    }
     /// Orders earlier writes to tables before later ones, as a walk sees them.
     #[inline]
     fn order_writes(&mut self) {
@@ -58,10 +84,14 @@ pub trait TableFrames {
 }
 
 #[inline]
-fn word(table: Mfn, index: usize) -> &'static core::sync::atomic::AtomicU64 {
-    frame::page(table)
-        .and_then(|page| page.u64_at(index * 8))
-        .expect("a table lies in the direct map and has 512 entries")
+fn page(table: Mfn) -> &'static frame::SharedPage {
+    frame::page(table).expect("a table lies in the direct map")
+}
+
+#[inline]
+fn word(table: Mfn, index: usize) -> &'static AtomicU64 {
+    let word = page(table).u64_at(index * 8);
+    word.expect("a table has 512 entries")
 }
 
 /// Why nothing was changed.
@@ -127,36 +157,24 @@ impl Table {
         self.inputs
     }
 
-    fn top(&self, input: u32) -> Path {
-        let gib = input >> Level::One.order();
-        let table = self
-            .root
-            .checked_add(gib / ENTRIES as u32)
-            .unwrap_or(self.root);
-        let at = Slot {
-            table,
-            index: gib as usize % ENTRIES,
-            level: Level::One,
-        };
-        Path {
-            at,
-            parent: None,
-            grandparent: None,
-        }
-    }
-
     /// Follows tables down to `lowest`; the entry there, or the first one above it that is no table.
+    #[inline]
     fn walk<F: TableFrames>(&self, frames: &F, input: u32, lowest: Level) -> (Path, Entry) {
-        let mut path = self.top(input);
-        loop {
-            let entry = path.at.read(frames);
-            match (entry, path.at.level.next()) {
-                (Entry::Table(table, _), Some(level)) if path.at.level < lowest => {
-                    path = path.down(table, level, input);
-                }
-                _ => return (path, entry),
-            }
-        }
+        // The root's frames are adjacent, and an allocated pair does not end the address space.
+        let second = input >> 27;
+        let root = self.root.checked_add(second).unwrap_or(self.root);
+        let mut path = Path::top(input, root);
+        let entry = path.at().read(frames);
+        let (Entry::Table(two, _), Level::Two | Level::Three) = (entry, lowest) else {
+            return (path, entry);
+        };
+        (path.two, path.level) = (two, Level::Two);
+        let entry = path.at().read(frames);
+        let (Entry::Table(three, _), Level::Three) = (entry, lowest) else {
+            return (path, entry);
+        };
+        (path.three, path.level) = (three, Level::Three);
+        (path, path.at().read(frames))
     }
 
     fn check(&self, input: u32, count: u32) -> Result<u32, TableError> {
@@ -175,8 +193,8 @@ impl Table {
         let (path, Entry::Leaf(first, attributes)) = self.walk(frames, input, Level::Three) else {
             return None;
         };
-        let order = path.at.level.order();
-        let output = first.checked_add(input & (path.at.level.span() - 1))?;
+        let order = path.level.order();
+        let output = first.checked_add(input & (path.level.span() - 1))?;
         Some(Leaf {
             output,
             order,
@@ -243,19 +261,19 @@ impl Table {
         let path = loop {
             let (path, entry) = self.walk(frames, input, run.level);
             match entry {
-                Entry::Invalid if path.at.level == run.level => break path,
+                Entry::Invalid if path.level == run.level => break path,
                 Entry::Invalid => {
                     let table = frames.alloc().ok_or(TableError::NoTable)?;
                     frames.order_writes();
-                    path.at
+                    path.at()
                         .write(frames, Descriptor::table(table, TableNote::default()));
-                    count_entries(frames, path.parent, 1);
+                    count_entries(frames, path.parent(), 1);
                 }
                 _ => return Err(TableError::Occupied),
             }
         };
-        let taken = (0..run.entries as usize)
-            .any(|n| frames.read(path.at.table, path.at.index + n) & 1 != 0);
+        let Slot { table, index, .. } = path.at();
+        let taken = (0..run.entries as usize).any(|n| frames.read(table, index + n) & 1 != 0);
         if taken {
             Err(TableError::Occupied)
         } else {
@@ -272,15 +290,10 @@ impl Table {
         run: &Run,
     ) {
         let (path, _) = self.walk(frames, input, run.level);
-        let step = run.level.span() as u64;
-        for n in 0..run.entries as usize {
-            let Some(at) = Mfn::new(u64::from(output.raw()) + n as u64 * step) else {
-                return;
-            };
-            let leaf = Descriptor::leaf(run.level, at, attributes);
-            frames.write(path.at.table, path.at.index + n, leaf.0);
-        }
-        count_entries(frames, path.parent, run.entries as i32);
+        let first = Descriptor::leaf(run.level, output, attributes).0;
+        let Slot { table, index, .. } = path.at();
+        frames.fill(table, index, run.entries as usize, first, run.level.step());
+        count_entries(frames, path.parent(), run.entries as i32);
         self.note_full(frames, input, path);
     }
 
@@ -294,7 +307,7 @@ impl Table {
             if entry == Entry::Invalid {
                 unlink_empty(frames, path, &mut retired);
             }
-            let step = Level::Two.span().max(path.at.level.span());
+            let step = Level::Two.span().max(path.level.span());
             at = (at | (step - 1)).saturating_add(1);
         }
         retired.release(frames, input, count);
@@ -313,8 +326,7 @@ impl Table {
         mut removed: impl FnMut(u32, Leaf) -> bool,
     ) -> Result<Progress, TableError> {
         let end = self.check(input, count)?;
-        self.split_at(frames, input)?;
-        self.split_at(frames, end)?;
+        self.split_ends(frames, input, end)?;
         let (mut at, mut budget) = (input, budget.max(1));
         let mut retired = Retired::default();
         let mut flush = false;
@@ -325,7 +337,7 @@ impl Table {
                 table,
                 index,
                 level,
-            } = path.at;
+            } = path.at();
             let mut gone = 0;
             for index in index..ENTRIES {
                 if at >= end || budget == 0 {
@@ -361,7 +373,7 @@ impl Table {
             }
             if gone > 0 {
                 flush = true;
-                count_entries(frames, path.parent, -gone);
+                count_entries(frames, path.parent(), -gone);
                 unlink_empty(frames, path, &mut retired);
             }
         }
@@ -387,73 +399,14 @@ impl Table {
             let _ = self.map(frames, input, output, 1, attributes, 1)?;
             return Ok(None);
         };
-        self.split_at(frames, input)?;
-        self.split_at(frames, end)?;
+        self.split_ends(frames, input, end)?;
         let (path, _) = self.walk(frames, input, Level::Three);
-        path.at.write(frames, Descriptor::INVALID);
+        path.at().write(frames, Descriptor::INVALID);
         frames.flush(input, 1);
-        path.at
-            .write(frames, Descriptor::leaf(path.at.level, output, attributes));
+        path.at()
+            .write(frames, Descriptor::leaf(path.level, output, attributes));
         self.note_full(frames, input, path);
         Ok(Some(Leaf { order: 0, ..old }))
-    }
-
-    /// Breaks up blocks until none covers both sides of `boundary`.
-    fn split_at<F: TableFrames>(
-        &mut self,
-        frames: &mut F,
-        boundary: u32,
-    ) -> Result<(), TableError> {
-        if boundary >= self.inputs {
-            return Ok(());
-        }
-        loop {
-            let (path, entry) = self.walk(frames, boundary, Level::Three);
-            let (Entry::Leaf(first, attributes), Some(level)) = (entry, path.at.level.next())
-            else {
-                return Ok(());
-            };
-            if boundary.is_multiple_of(path.at.level.span()) {
-                return Ok(());
-            }
-            let table = frames.alloc().ok_or(TableError::NoTable)?;
-            for index in 0..ENTRIES {
-                let at = u64::from(first.raw()) + ((index as u64) << level.order());
-                let Some(at) = Mfn::new(at) else { break };
-                frames.write(table, index, Descriptor::leaf(level, at, attributes).0);
-            }
-            frames.order_writes();
-            let span = path.at.level.span();
-            path.at.write(frames, Descriptor::INVALID);
-            frames.flush(boundary & !(span - 1), span);
-            let note = TableNote {
-                used: ENTRIES as u16,
-                filled: 0,
-            };
-            path.at.write(frames, Descriptor::table(table, note));
-        }
-    }
-
-    /// Counts that the table of `path` may have become full, and now and then looks whether it could be a block.
-    fn note_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
-        let Some(parent) = path.parent else { return };
-        let Entry::Table(table, note) = parent.read(frames) else {
-            return;
-        };
-        if usize::from(note.used) != ENTRIES {
-            return;
-        }
-        let filled = (note.filled + 1) % MERGE_AFTER;
-        parent.write(
-            frames,
-            Descriptor::table(table, TableNote { filled, ..note }),
-        );
-        if filled == 0
-            && merge(frames, parent, input)
-            && let Some(up) = path.up()
-        {
-            self.note_full(frames, input, up);
-        }
     }
 
     /// Turns the tables around `input` back into blocks where they hold just what the block would.
@@ -462,7 +415,7 @@ impl Table {
             if input < self.inputs {
                 let (path, entry) = self.walk(frames, input, lowest);
                 if matches!(entry, Entry::Table(_, note) if usize::from(note.used) == ENTRIES) {
-                    merge(frames, path.at, input);
+                    merge(frames, path.at(), input);
                 }
             }
         }
@@ -478,9 +431,9 @@ impl Table {
         let mut at = input;
         while at < self.inputs {
             let (path, entry) = self.walk(frames, at, Level::Three);
-            let first = at & !(path.at.level.span() - 1);
+            let first = at & !(path.level.span() - 1);
             if let Entry::Leaf(output, attributes) = entry {
-                let order = path.at.level.order();
+                let order = path.level.order();
                 let leaf = Leaf {
                     output,
                     order,
@@ -490,7 +443,7 @@ impl Table {
                     return;
                 }
             }
-            at = first.saturating_add(path.at.level.span());
+            at = first.saturating_add(path.level.span());
         }
     }
 }

@@ -56,6 +56,7 @@ macro_rules! abi_struct {
             Clone, Copy, Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable,
         )]
         #[repr(C)]
+        #[allow(missing_docs)] // only padding has none
         pub struct $name {
             $( $(#[$fmeta])* pub $field: $type, )*
         }

@@ -1,6 +1,7 @@
 //! Xen 4.17's public ABI: structures and numbers, nothing else.
 
 pub mod console;
+pub mod event_channel;
 pub mod grant_table;
 pub mod handle;
 pub mod hvm;
@@ -8,5 +9,6 @@ pub mod layout;
 pub mod memory;
 pub mod platform;
 pub mod sched;
+pub mod shared_info;
 pub mod vcpu;
 pub mod version;

@@ -33,6 +33,8 @@ pub struct HostInfo {
     pub ram: Vec<PhysRange>,
     /// RAM that nobody may be given: whole pages, sorted. Modules are in it until their user is done with them.
     pub reserved: Vec<PhysRange>,
+    /// The part of `reserved` that stays so: without modules.
+    permanent: Vec<PhysRange>,
     /// The fixed ranges of `/reserved-memory`, which dom0 gets 1:1 and nobody else.
     pub firmware_reserved: Vec<PhysRange>,
     /// What the boot loader has loaded.
@@ -73,8 +75,9 @@ impl HostInfo {
         let modules = modules::find(tree, &mut notes)?;
         modules::check_places(&modules, &ram, &[])?;
         let firmware_reserved = memory::reserved_nodes(tree);
-        let mut reserved = memory::reserved_entries(blob);
-        reserved.extend(&firmware_reserved);
+        let mut permanent = memory::reserved_entries(blob);
+        permanent.extend(&firmware_reserved);
+        let mut reserved = permanent.clone();
         reserved.extend(modules.iter().map(|m| m.range.pages_outward()));
         let gic_node = gic::node(tree);
         let gic = gic::info(gic_node, tree, &mut notes)?;
@@ -92,6 +95,7 @@ impl HostInfo {
             command_lines: modules::command_lines(tree, &modules),
             ram,
             reserved: ranges::merge(reserved),
+            permanent,
             firmware_reserved,
             modules,
             cpus: cpus::cpus(tree, &mut notes)?,
@@ -113,8 +117,10 @@ impl HostInfo {
             let what = "the device tree overlaps the hypervisor";
             return Err(BootError::Module(what.to_string()));
         }
+        let claimed = [tree.pages_outward(), image.pages_outward()];
+        self.permanent.extend(claimed);
         let mut reserved = core::mem::take(&mut self.reserved);
-        reserved.extend([tree.pages_outward(), image.pages_outward()]);
+        reserved.extend(claimed);
         self.reserved = ranges::merge(reserved);
         Ok(())
     }
@@ -132,6 +138,13 @@ impl HostInfo {
     /// RAM without what is reserved: whole pages, sorted.
     pub fn free_ram(&self) -> Vec<PhysRange> {
         ranges::subtract(&self.ram, &self.reserved)
+    }
+
+    /// Whole pages that are free again once dom0 is built from the modules.
+    pub fn module_pages(&self) -> Vec<PhysRange> {
+        let modules = self.modules.iter().map(|m| m.range.pages_outward());
+        let modules: Vec<PhysRange> = modules.collect();
+        ranges::subtract(&modules, &self.permanent)
     }
 
     /// The private interrupt for dom0's event channels: the first that no node uses.

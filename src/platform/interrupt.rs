@@ -234,11 +234,11 @@ fn map_target<'a>(
 
 /// In interrupt maps a node without `#address-cells` has unit addresses of no cells, whatever the default for buses.
 fn map_address_cells(node: &Node<'_>) -> usize {
-    node.u32("#address-cells").map_or(0, |n| n as usize)
+    node.cell_count("#address-cells").unwrap_or(0)
 }
 
 fn specifier_cells(node: &Node<'_>) -> usize {
-    node.u32("#interrupt-cells").map_or(0, |n| n as usize)
+    node.cell_count("#interrupt-cells").unwrap_or(0)
 }
 
 fn take(cells: &mut impl Iterator<Item = u32>, count: usize) -> Option<Cells> {

@@ -126,10 +126,10 @@ fn kind_of(node: &Node<'_>, guessed: &mut u32) -> ModuleKind {
 fn range_of(node: &Node<'_>) -> Result<PhysRange, BootError> {
     let cells = |name| {
         let mut above = node.ancestors().skip(1);
-        above.find_map(|n| n.u32(name))
+        above.find_map(|n| n.cell_count(name))
     };
     let (address, size) = (cells("#address-cells"), cells("#size-cells"));
-    let (address, size) = (address.unwrap_or(2) as usize, size.unwrap_or(1) as usize);
+    let (address, size) = (address.unwrap_or(2), size.unwrap_or(1));
     let reg = node.reg_of_cells(address, size).next();
     reg.and_then(|reg| PhysRange::new(reg.address, reg.size))
         .ok_or_else(|| BootError::Module(format!("module {} has no usable reg", node.path())))

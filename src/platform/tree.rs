@@ -18,6 +18,9 @@ use super::blob::{Blob, Link};
 /// Steps of table search that reading one tree may take in all; a real board needs some thousands.
 const SEARCH_BUDGET: u32 = 20_000_000;
 
+/// More cells than any address, size or specifier has.
+const TOO_MANY_CELLS: u32 = 255;
+
 /// All nodes of a checked tree.
 pub struct Tree<'a> {
     nodes: Vec<FdtNode<'a, 'a>>,
@@ -261,12 +264,17 @@ impl<'a> Node<'a> {
 
     /// Cells of an address on the bus that this node is.
     pub fn address_cells(&self) -> usize {
-        self.u32("#address-cells").map_or(2, |n| n as usize)
+        self.cell_count("#address-cells").unwrap_or(2)
     }
 
     /// Cells of a size on the bus that this node is.
     pub fn size_cells(&self) -> usize {
-        self.u32("#size-cells").map_or(1, |n| n as usize)
+        self.cell_count("#size-cells").unwrap_or(1)
+    }
+
+    /// A property that counts cells; a count beyond all reason reads as [`TOO_MANY_CELLS`], so that sums stay small.
+    pub fn cell_count(&self, name: &str) -> Option<usize> {
+        self.u32(name).map(|n| n.min(TOO_MANY_CELLS) as usize)
     }
 
     /// The entries of `reg`; none on a bus whose addresses are not numbers of one or two cells.

@@ -151,6 +151,13 @@ impl Distributor {
         self.regs.write32(SGIR, u32::from(targets) << 16 | id & 0xF);
     }
 
+    /// Sends SGI `id` to every CPU but this one.
+    pub fn send_sgi_to_others(&self, id: u32) {
+        const ALL_BUT_SELF: u32 = 1 << 24;
+        crate::barrier::dsb_ishst();
+        self.regs.write32(SGIR, ALL_BUT_SELF | id & 0xF);
+    }
+
     #[inline]
     fn set_bit(&self, bank: usize, intid: u32) {
         if intid < self.lines {

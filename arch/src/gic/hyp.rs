@@ -9,13 +9,14 @@ use crate::mmio::{Block, Window};
 register_bitfields![u32,
     HCR [
         /// Virtual interface on.
-        EN OFFSET(0) NUMBITS(1) [],
-        /// Maintenance interrupt when at most one list register is in use.
-        UIE OFFSET(1) NUMBITS(1) [],
-        /// Maintenance interrupt when no list register is pending.
-        NPIE OFFSET(3) NUMBITS(1) []
+        EN OFFSET(0) NUMBITS(1) []
+
     ]
 ];
+
+/// GICH_HCR.EOICount.
+const EOICOUNT_SHIFT: u32 = 27;
+const EOICOUNT: u32 = 0x1F << EOICOUNT_SHIFT;
 
 register_structs! {
     Registers {
@@ -34,17 +35,6 @@ register_structs! {
         (0x100 => lr: [ReadWrite<u32>; 64]),
         (0x200 => @END),
     }
-}
-
-/// When the virtual interface asks for attention.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Maintenance {
-    /// Never.
-    Off,
-    /// When at most one list register is still in use: more interrupts are waiting than fit.
-    Underflow,
-    /// When no list register is pending any more.
-    NoPending,
 }
 
 /// This CPU's virtual interface.
@@ -106,14 +96,21 @@ impl HypInterface {
         if self.count > 32 { low | u64::from(self.regs.elrsr[1].get()) << 32 } else { low }
     }
 
-    /// Chooses when the maintenance interrupt comes.
+    /// Chooses when the maintenance interrupt comes: its enable bits in GICH_HCR.
     #[inline]
-    pub fn set_maintenance(&self, when: Maintenance) {
-        self.regs.hcr.write(match when {
-            Maintenance::Off => HCR::EN::SET,
-            Maintenance::Underflow => HCR::EN::SET + HCR::UIE::SET,
-            Maintenance::NoPending => HCR::EN::SET + HCR::NPIE::SET,
-        });
+    pub fn set_maintenance(&self, enables: u32) {
+        let count = self.regs.hcr.get() & EOICOUNT;
+        self.regs.hcr.set(HCR::EN::SET.value | enables | count);
+    }
+
+    /// Ends of interrupts that were in no list register, since the last call (GICH_HCR.EOICount).
+    pub fn take_eoi_count(&self) -> u32 {
+        let hcr = self.regs.hcr.get();
+        let count = hcr >> EOICOUNT_SHIFT;
+        if count != 0 {
+            self.regs.hcr.set(hcr & !EOICOUNT);
+        }
+        count
     }
 
     /// Puts a guest's view of its CPU interface into the hardware.

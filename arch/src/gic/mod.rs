@@ -12,7 +12,7 @@ use spin::Once;
 
 pub use cpu::{Ack, CpuInterface};
 pub use dist::{Distributor, TargetMasks, Trigger};
-pub use hyp::{HypInterface, Maintenance, VirtualInterface};
+pub use hyp::{HypInterface, VirtualInterface};
 
 use crate::mmio::Window;
 

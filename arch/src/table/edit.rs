@@ -2,7 +2,7 @@
 //!
 //! The invariants are those of [`super`].
 
-use super::TableFrames;
+use super::{MERGE_AFTER, Table, TableError, TableFrames};
 use crate::addr::Mfn;
 use crate::lpae::{Descriptor, ENTRIES, Entry, Level, TableNote};
 
@@ -23,33 +23,58 @@ impl Slot {
     }
 }
 
-/// An entry and those that led to it.
+/// An entry and those that led to it: the tables on the way to `input`, as far as `level`.
 #[derive(Clone, Copy)]
 pub(super) struct Path {
-    pub(super) at: Slot,
-    pub(super) parent: Option<Slot>,
-    pub(super) grandparent: Option<Slot>,
+    input: u32,
+    one: Mfn,
+    pub(super) two: Mfn,
+    pub(super) three: Mfn,
+    pub(super) level: Level,
 }
 
 impl Path {
-    pub(super) fn down(self, table: Mfn, level: Level, input: u32) -> Self {
-        let index = level.index(input);
+    #[inline]
+    pub(super) fn top(input: u32, root: Mfn) -> Self {
         Self {
-            at: Slot {
-                table,
-                index,
-                level,
-            },
-            parent: Some(self.at),
-            grandparent: self.parent,
+            input,
+            one: root,
+            two: root,
+            three: root,
+            level: Level::One,
         }
     }
+    #[inline]
+    fn slot(self, level: Level) -> Slot {
+        let table = match level {
+            Level::One => self.one,
+            Level::Two => self.two,
+            Level::Three => self.three,
+        };
+        let index = level.index(self.input);
+        Slot {
+            table,
+            index,
+            level,
+        }
+    }
+    #[inline]
+    pub(super) fn at(self) -> Slot {
+        self.slot(self.level)
+    }
+    pub(super) fn parent(self) -> Option<Slot> {
+        self.up().map(Self::at)
+    }
+    pub(super) fn grandparent(self) -> Option<Slot> {
+        self.up().and_then(Self::parent)
+    }
     pub(super) fn up(self) -> Option<Self> {
-        self.parent.map(|at| Self {
-            at,
-            parent: self.grandparent,
-            grandparent: None,
-        })
+        let level = match self.level {
+            Level::One => return None,
+            Level::Two => Level::One,
+            Level::Three => Level::Two,
+        };
+        Some(Self { level, ..self })
     }
 }
 
@@ -80,6 +105,77 @@ impl Run {
     }
 }
 
+impl Table {
+    /// Breaks up the blocks that lie across either end of a range.
+    pub(super) fn split_ends<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        end: u32,
+    ) -> Result<(), TableError> {
+        let inside = self.walk(frames, input, Level::Three).0.level;
+        if inside == Level::Three && end - input == 1 {
+            return Ok(());
+        }
+        self.split_at(frames, input)?;
+        self.split_at(frames, end)
+    }
+
+    /// Breaks up blocks until none covers both sides of `boundary`.
+    pub(super) fn split_at<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        boundary: u32,
+    ) -> Result<(), TableError> {
+        if boundary >= self.inputs {
+            return Ok(());
+        }
+        loop {
+            let (path, entry) = self.walk(frames, boundary, Level::Three);
+            let (Entry::Leaf(first, attributes), Some(level)) = (entry, path.level.next()) else {
+                return Ok(());
+            };
+            if boundary.is_multiple_of(path.level.span()) {
+                return Ok(());
+            }
+            let table = frames.alloc().ok_or(TableError::NoTable)?;
+            let leaf = Descriptor::leaf(level, first, attributes).0;
+            frames.fill(table, 0, ENTRIES, leaf, level.step());
+            frames.order_writes();
+            let span = path.level.span();
+            path.at().write(frames, Descriptor::INVALID);
+            frames.flush(boundary & !(span - 1), span);
+            let note = TableNote {
+                used: ENTRIES as u16,
+                filled: 0,
+            };
+            path.at().write(frames, Descriptor::table(table, note));
+        }
+    }
+
+    /// Counts that the table of `path` may have become full, and now and then looks whether it could be a block.
+    pub(super) fn note_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
+        let Some(parent) = path.parent() else { return };
+        let Entry::Table(table, note) = parent.read(frames) else {
+            return;
+        };
+        if usize::from(note.used) != ENTRIES {
+            return;
+        }
+        let filled = (note.filled + 1) % MERGE_AFTER;
+        parent.write(
+            frames,
+            Descriptor::table(table, TableNote { filled, ..note }),
+        );
+        if filled == 0
+            && merge(frames, parent, input)
+            && let Some(up) = path.up()
+        {
+            self.note_full(frames, input, up);
+        }
+    }
+}
+
 /// Replaces the table that `slot` leads to by a block, if the block would map the same.
 pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> bool {
     let (Entry::Table(table, _), Some(below)) = (slot.read(frames), slot.level.next()) else {
@@ -93,11 +189,8 @@ pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> b
     let Entry::Leaf(output, attributes) = first.read(frames) else {
         return false;
     };
-    let same = |index: usize| {
-        let at = Mfn::new(u64::from(output.raw()) + ((index as u64) << below.order()));
-        at.is_some_and(|at| frames.read(table, index) == Descriptor::leaf(below, at, attributes).0)
-    };
-    if !output.is_aligned(slot.level.order()) || !(1..ENTRIES).all(same) {
+    let leaf = Descriptor::leaf(below, output, attributes).0;
+    if !output.is_aligned(slot.level.order()) || !frames.is_filled(table, leaf, below.step()) {
         return false;
     }
     slot.write(frames, Descriptor::INVALID);
@@ -120,11 +213,11 @@ pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>
 /// Unlinks the table that holds `path`'s entry if it is empty, and then perhaps the one above.
 pub(super) fn unlink_empty<F: TableFrames>(frames: &mut F, path: Path, retired: &mut Retired) {
     let mut path = path;
-    while let Some(parent) = path.parent {
+    while let Some(parent) = path.parent() {
         match parent.read(frames) {
             Entry::Table(table, note) if note.used == 0 => {
                 parent.write(frames, Descriptor::INVALID);
-                count_entries(frames, path.grandparent, -1);
+                count_entries(frames, path.grandparent(), -1);
                 retired.push(frames, table);
             }
             _ => return,

@@ -200,6 +200,8 @@ fn modules_may_not_lie_over_the_tree_or_the_image() {
     assert!(host.clone().claim(image, image).is_err());
     host.claim(tree, image).unwrap();
     assert!(host.reserved.contains(&tree) && host.reserved.contains(&image));
+    let modules = [range(0x5000_0000, 0x5a_7000), range(0x5400_0000, 0xe0_1000)];
+    assert_eq!(host.module_pages(), modules);
     let free = host.free_ram();
     assert_eq!(free[0], range(0x4000_0000, 0x1_0000));
     assert!(
@@ -277,7 +279,7 @@ fn with_nops(blob: &[u8]) -> Vec<u8> {
     while at < start + size {
         let len = match word(at) {
             1 => 4 + (blob[at + 4..].iter().position(|b| *b == 0).unwrap() + 4) / 4 * 4,
-            3 => 12 + (word(at + 4) + 3) / 4 * 4,
+            3 => 12 + word(at + 4).div_ceil(4) * 4,
             _ => 4,
         };
         out.extend(4u32.to_be_bytes());

@@ -1,1 +1,188 @@
+use super::{Model, Registers, Uart, Width};
+use crate::platform::blob::Blob;
+use crate::platform::testing::{VIRT, compile_with};
+use crate::platform::tree::Tree;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
 
+/// Register values, scripted answers that come first, and all writes.
+#[derive(Default)]
+struct Fake {
+    values: BTreeMap<u32, u32>,
+    answers: RefCell<BTreeMap<u32, VecDeque<u32>>>,
+    writes: Vec<(u32, u32)>,
+    reads: RefCell<Vec<u32>>,
+    width: Option<Width>,
+}
+
+type Shared = Rc<RefCell<Fake>>;
+
+impl Registers for Shared {
+    fn read(&self, offset: u32, width: Width) -> u32 {
+        let fake = self.borrow();
+        assert_eq!(width, fake.width.unwrap_or(Width::Word));
+        fake.reads.borrow_mut().push(offset);
+        let scripted = fake
+            .answers
+            .borrow_mut()
+            .get_mut(&offset)
+            .and_then(VecDeque::pop_front);
+        scripted.unwrap_or_else(|| fake.values.get(&offset).copied().unwrap_or(0))
+    }
+
+    fn write(&mut self, offset: u32, width: Width, value: u32) {
+        let mut fake = self.borrow_mut();
+        assert_eq!(width, fake.width.unwrap_or(Width::Word));
+        fake.writes.push((offset, value));
+    }
+}
+
+fn fake(values: &[(u32, u32)]) -> Shared {
+    let fake = Fake {
+        values: values.iter().copied().collect(),
+        ..Fake::default()
+    };
+    Rc::new(RefCell::new(fake))
+}
+
+fn script(fake: &Shared, offset: u32, answers: &[u32]) {
+    let fake = fake.borrow();
+    let answers = answers.iter().copied().collect();
+    fake.answers.borrow_mut().insert(offset, answers);
+}
+
+fn writes(fake: &Shared) -> Vec<(u32, u32)> {
+    core::mem::take(&mut fake.borrow_mut().writes)
+}
+
+#[test]
+fn a_pl011_keeps_its_speed_and_masks_its_interrupts() {
+    let regs = fake(&[(0x2c, 0x60), (0x30, 0x1)]);
+    let mut uart = Uart::new(Model::Pl011, regs.clone());
+    let init = writes(&regs);
+    assert!(
+        init.iter()
+            .all(|(offset, _)| ![0x24, 0x28].contains(offset))
+    );
+    assert!(init.contains(&(0x38, 0)) && init.contains(&(0x2c, 0x70)));
+    assert!(init.contains(&(0x30, 0x301)));
+    uart.enable_receive_interrupt();
+    assert_eq!(writes(&regs), [(0x38, 0x50)]);
+}
+
+#[test]
+fn a_pl011_waits_for_room_and_reads_what_is_there() {
+    let regs = fake(&[]);
+    let mut uart = Uart::new(Model::Pl011, regs.clone());
+    writes(&regs);
+    script(&regs, 0x18, &[0x20, 0x20, 0]);
+    uart.put(b'x');
+    assert_eq!(writes(&regs), [(0, u32::from(b'x'))]);
+    script(&regs, 0x18, &[0x20]);
+    assert!(!uart.try_put(b'y'));
+    script(&regs, 0x18, &[0, 0x10]);
+    script(&regs, 0, &[0xf00 | u32::from(b'z')]);
+    assert_eq!((uart.get(), uart.get()), (Some(b'z'), None));
+}
+
+#[test]
+fn a_line_end_becomes_that_of_a_terminal() {
+    let regs = fake(&[]);
+    let mut uart = Uart::new(Model::Pl011, regs.clone());
+    writes(&regs);
+    uart.put_text("a\n");
+    let sent: Vec<u32> = writes(&regs).iter().map(|(_, value)| *value).collect();
+    assert_eq!(sent, [97, 13, 10]);
+}
+
+#[test]
+fn a_transmitter_that_never_empties_does_not_stop_the_machine() {
+    let regs = fake(&[(0x18, 0x28)]);
+    let mut uart = Uart::new(Model::Pl011, regs.clone());
+    writes(&regs);
+    uart.put(b'x');
+    uart.flush();
+    assert_eq!(writes(&regs), []);
+}
+
+#[test]
+fn a_16550_uses_its_shift_and_width_and_closes_the_divisor_latch() {
+    let regs = fake(&[(0x0c, 0x83), (0x14, 0x60)]);
+    regs.borrow_mut().width = Some(Width::Word);
+    let model = Model::Ns16550 {
+        shift: 2,
+        width: Width::Word,
+    };
+    let mut uart = Uart::new(model, regs.clone());
+    assert_eq!(writes(&regs), [(0x0c, 3), (4, 0), (8, 1), (0x10, 0xb)]);
+    uart.put(b'x');
+    uart.enable_receive_interrupt();
+    assert_eq!(writes(&regs), [(0, u32::from(b'x')), (4, 1)]);
+    script(&regs, 0x14, &[0x61, 0x60]);
+    script(&regs, 0, &[0x41]);
+    assert_eq!((uart.get(), uart.get()), (Some(0x41), None));
+}
+
+#[test]
+fn a_busy_synopsys_16550_is_calmed_by_its_status_register() {
+    let regs = fake(&[(0x08, 0xc7)]);
+    let model = Model::Ns16550 {
+        shift: 2,
+        width: Width::Word,
+    };
+    let mut uart = Uart::new(model, regs.clone());
+    uart.acknowledge();
+    assert!(regs.borrow().reads.borrow().contains(&0x7c));
+}
+
+#[test]
+fn an_exynos_uart_is_reset_without_touching_its_speed() {
+    let regs = fake(&[]);
+    script(&regs, 0x08, &[6, 6, 0]);
+    let mut uart = Uart::new(Model::Exynos4210, regs.clone());
+    let init = writes(&regs);
+    assert!(
+        init.iter()
+            .all(|(offset, _)| ![0x28, 0x2c].contains(offset))
+    );
+    assert!(init.contains(&(0x38, 0xf)) && init.contains(&(0x08, 0x601)));
+    assert_eq!(init.last(), Some(&(0x04, 0x85)));
+    script(&regs, 0x18, &[1 << 24, 0, 1, 0]);
+    script(&regs, 0x24, &[0x51]);
+    uart.put(b'x');
+    assert_eq!(writes(&regs), [(0x20, u32::from(b'x'))]);
+    assert_eq!((uart.get(), uart.get()), (Some(0x51), None));
+    uart.enable_receive_interrupt();
+    script(&regs, 0x30, &[1]);
+    uart.acknowledge();
+    assert_eq!(writes(&regs), [(0x30, 0xf), (0x38, 0xc), (0x30, 1)]);
+}
+
+#[test]
+fn the_driver_is_chosen_by_compatible() {
+    let model = |compatible: &str| {
+        let bytes = compile_with(VIRT, &[("\"arm,pl011\", \"arm,primecell\"", compatible)]);
+        let blob = Blob::check(&bytes).unwrap();
+        let fdt = blob.reader().unwrap();
+        let tree = Tree::new(&blob, &fdt).unwrap();
+        Model::of(&tree.find("/pl011@9000000").unwrap())
+    };
+    let synopsys = "\"snps,dw-apb-uart\"; reg-shift = <2>; reg-io-width = <4>";
+    let words = Model::Ns16550 {
+        shift: 2,
+        width: Width::Word,
+    };
+    let bytes = Model::Ns16550 {
+        shift: 0,
+        width: Width::Byte,
+    };
+    assert_eq!(model(synopsys), Some(words));
+    assert_eq!(model("\"ns16550a\""), Some(bytes));
+    assert_eq!(
+        model("\"samsung,exynos4210-uart\""),
+        Some(Model::Exynos4210)
+    );
+    assert_eq!(model("\"renesas,scif\""), None);
+}

@@ -1,0 +1,258 @@
+//! The console: one UART shared by the hypervisor and dom0, and the ring that remembers what went out.
+//!
+//! Output goes to the UART at once (polled) and into the ring. Input goes to dom0, or to the hypervisor's debug keys after
+//! the switch character (Ctrl-A by default) was typed three times. This room only moves bytes: what a received byte leads
+//! to (an event for dom0, a debug key) is answered as [`Received`].
+
+mod ring;
+
+use core::fmt;
+
+use armv7::mmio::Window;
+use arrayvec::ArrayVec;
+
+use crate::platform::uart::{Model, Registers, Uart, Width};
+use crate::sync::{Lock, rank};
+
+pub use ring::Ring;
+
+/// Bytes typed for dom0 that it has not read yet.
+const INPUT_SIZE: usize = 1024;
+/// Typing the switch character so often in a row moves the input.
+const SWITCH_PRESSES: u8 = 3;
+
+/// A UART's registers, where the machine has them.
+#[derive(Debug)]
+pub struct MappedUart(Window);
+
+impl Registers for MappedUart {
+    fn read(&self, offset: u32, width: Width) -> u32 {
+        let offset = offset as usize;
+        match width {
+            Width::Byte => self.0.read8(offset).into(),
+            Width::Half => self.0.read16(offset).into(),
+            Width::Word => self.0.read32(offset),
+        }
+    }
+
+    fn write(&mut self, offset: u32, width: Width, value: u32) {
+        let offset = offset as usize;
+        match width {
+            Width::Byte => self.0.write8(offset, value as u8),
+            Width::Half => self.0.write16(offset, value as u16),
+            Width::Word => self.0.write32(offset, value),
+        }
+    }
+}
+
+/// Who gets what is typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Focus {
+    Hypervisor,
+    Dom0,
+}
+
+/// What a burst of typing leads to.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// dom0 has something to read.
+    pub for_dom0: bool,
+    /// Debug keys for the hypervisor.
+    pub keys: ArrayVec<u8, 32>,
+    /// The input moved: a line to print.
+    pub switched: Option<&'static str>,
+}
+
+struct Console {
+    uart: Option<Uart<MappedUart>>,
+    ring: Ring,
+    input: ArrayVec<u8, INPUT_SIZE>,
+    focus: Focus,
+    switch_char: u8,
+    presses: u8,
+}
+
+static CONSOLE: Lock<Console, { rank::CONSOLE }> = Lock::new(Console {
+    uart: None,
+    ring: Ring::new(),
+    input: ArrayVec::new_const(),
+    focus: Focus::Hypervisor,
+    switch_char: 1,
+    presses: 0,
+});
+
+/// Printed when input goes to dom0.
+const TO_DOM0: &str = "*** Serial input to DOM0 (type 'CTRL-a' three times to switch input)";
+/// Printed when input goes to the hypervisor.
+const TO_HYPERVISOR: &str = "*** Serial input to Xen (type 'CTRL-a' three times to switch input)";
+
+impl Console {
+    fn put(&mut self, data: &[u8]) {
+        self.ring.push(data);
+        let Some(uart) = &mut self.uart else { return };
+        for &byte in data {
+            if byte == b'\n' {
+                uart.put(b'\r');
+            }
+            uart.put(byte);
+        }
+    }
+
+    fn switch(&mut self) -> &'static str {
+        self.focus = match self.focus {
+            Focus::Hypervisor => Focus::Dom0,
+            Focus::Dom0 => Focus::Hypervisor,
+        };
+        match self.focus {
+            Focus::Dom0 => TO_DOM0,
+            Focus::Hypervisor => TO_HYPERVISOR,
+        }
+    }
+
+    fn take(&mut self, byte: u8, received: &mut Received) {
+        if self.switch_char != 0 && byte == self.switch_char {
+            self.presses += 1;
+            if self.presses == SWITCH_PRESSES {
+                self.presses = 0;
+                received.switched = Some(self.switch());
+            }
+            return;
+        }
+        for _ in 0..core::mem::take(&mut self.presses) {
+            self.deliver(self.switch_char, received);
+        }
+        self.deliver(byte, received);
+    }
+
+    fn deliver(&mut self, byte: u8, received: &mut Received) {
+        match self.focus {
+            // A full buffer loses what is typed, as a terminal's would.
+            Focus::Dom0 => received.for_dom0 |= self.input.try_push(byte).is_ok(),
+            Focus::Hypervisor => {
+                let _ = received.keys.try_push(byte);
+            }
+        }
+    }
+}
+
+/// Starts using the UART behind `window`. What the ring remembers is printed there.
+pub fn attach(model: Model, window: Window) {
+    let mut console = CONSOLE.lock();
+    let mut uart = Uart::new(model, MappedUart(window));
+    let mut at = console.ring.start();
+    let mut chunk = [0; 64];
+    loop {
+        let (count, next) = console.ring.read(at, &mut chunk);
+        if count == 0 {
+            break;
+        }
+        for &byte in chunk.iter().take(count) {
+            if byte == b'\n' {
+                uart.put(b'\r');
+            }
+            uart.put(byte);
+        }
+        at = next;
+    }
+    console.uart = Some(uart);
+}
+
+/// Sets the ring's size and the switch character (0: none), once the command line is known.
+pub fn configure(ring_size: u32, switch_char: u8) {
+    let mut console = CONSOLE.lock();
+    console.ring.resize(ring_size);
+    console.switch_char = switch_char;
+}
+
+/// Lets typing raise the UART's interrupt.
+pub fn enable_input() {
+    if let Some(uart) = &mut CONSOLE.lock().uart {
+        uart.enable_receive_interrupt();
+    }
+}
+
+/// Gives the input to dom0; answers the line that says so.
+pub fn give_input_to_dom0() -> &'static str {
+    let mut console = CONSOLE.lock();
+    console.focus = Focus::Dom0;
+    TO_DOM0
+}
+
+/// Writes bytes as they are: output of a domain.
+pub fn write_bytes(data: &[u8]) {
+    CONSOLE.lock().put(data);
+}
+
+/// Writes a formatted text.
+pub fn write_fmt(text: fmt::Arguments<'_>) {
+    struct Writer<'a>(&'a mut Console);
+    impl fmt::Write for Writer<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.put(text.as_bytes());
+            Ok(())
+        }
+    }
+    let _ = fmt::Write::write_fmt(&mut Writer(&mut CONSOLE.lock()), text);
+}
+
+/// Takes what the UART has received. Called from its interrupt.
+pub fn receive() -> Received {
+    let mut received = Received::default();
+    let console = &mut *CONSOLE.lock();
+    let mut bytes = ArrayVec::<u8, 256>::new();
+    if let Some(uart) = &mut console.uart {
+        uart.acknowledge();
+        while let Some(byte) = uart.get() {
+            if bytes.try_push(byte).is_err() {
+                break;
+            }
+        }
+    }
+    for byte in bytes {
+        console.take(byte, &mut received);
+    }
+    received
+}
+
+/// Hands up to `out.len()` typed bytes to dom0; answers how many.
+pub fn read_input(out: &mut [u8]) -> usize {
+    let console = &mut *CONSOLE.lock();
+    let count = out.len().min(console.input.len());
+    for (cell, byte) in out.iter_mut().zip(console.input.drain(..count)) {
+        *cell = byte;
+    }
+    count
+}
+
+/// Reads past output from `from` on; answers how much, and the position after it.
+pub fn read_ring(from: u32, out: &mut [u8]) -> (usize, u32) {
+    CONSOLE.lock().ring.read(from, out)
+}
+
+/// Position of the oldest output.
+pub fn ring_start() -> u32 {
+    CONSOLE.lock().ring.start()
+}
+
+/// Forgets past output.
+pub fn clear_ring() {
+    CONSOLE.lock().ring.clear();
+}
+
+/// Waits until everything has left the UART.
+pub fn flush() {
+    if let Some(uart) = &mut CONSOLE.lock().uart {
+        uart.flush();
+    }
+}
+
+/// Breaks the console's lock if another CPU holds it: the last resort of a panic, which must be able to speak.
+pub fn seize() {
+    for _ in 0..1_000_000 {
+        if CONSOLE.try_lock().is_some() {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+    CONSOLE.force_unlock();
+}

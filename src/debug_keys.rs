@@ -1,0 +1,156 @@
+//! Debug keys: what a key typed on the console, or `xl debug-keys`, shows.
+
+use armv7::cpu::CpuId;
+
+use crate::domain::{registry, run};
+use crate::{console, irq, machine, mem};
+
+const KEYS: &[(u8, &str)] = &[
+    (b'h', "show this message"),
+    (b'q', "dump domain (and guest debug) info"),
+    (b'r', "dump run queues"),
+    (b'd', "dump registers"),
+    (b'0', "dump Dom0 registers"),
+    (b'e', "dump evtchn info"),
+    (b'm', "memory info"),
+    (b'H', "dump heap info"),
+    (b't', "display multi-cpu clock info"),
+    (b'R', "reboot machine"),
+    (b'*', "print all diagnostics"),
+];
+
+macro_rules! say {
+    ($($arg:tt)*) => { console::write_fmt(format_args!("(XEN) {}\n", format_args!($($arg)*))) };
+}
+
+/// Does what a key asks for; unknown keys do nothing.
+pub fn handle(key: u8) {
+    match key {
+        b'h' => help(),
+        b'q' => domains(),
+        b'r' => run_queues(),
+        b'd' | b'0' => vcpus(),
+        b'e' => events(),
+        b'm' => memory(),
+        b'H' => heap(),
+        b't' => clock(),
+        b'R' => {
+            say!("'R' pressed -> rebooting machine");
+            machine::reboot();
+        }
+        b'*' => {
+            for dump in [domains, run_queues, vcpus, events, memory, heap, clock] {
+                dump();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn help() {
+    say!("'h' pressed -> showing installed handlers");
+    for (key, what) in KEYS {
+        say!(" key '{}' (ascii '{key:02x}') => {what}", *key as char);
+    }
+}
+
+fn domains() {
+    say!("'q' pressed -> dumping domain info");
+    for domain in registry::all() {
+        let state = domain.state.lock();
+        say!("General information for domain {}:", domain.id.0);
+        say!(
+            "    {:?} pause_count={} shutdown={:?} rights={:?}",
+            state.life, state.pause_count, state.shutdown, domain.rights
+        );
+        drop(state);
+        if let Some(account) = mem::get().and_then(|memory| memory.account(domain.id)) {
+            say!("    nr_pages={} max_pages={} shared={}", account.total, account.limit, account.shared);
+        }
+        let p2m = domain.p2m.lock();
+        say!("    p2m: vttbr={:#x} tables={} pool={}", domain.vttbr, p2m.tables(), p2m.pool_pages());
+        drop(p2m);
+        for vcpu in domain.vcpus() {
+            say!("    VCPU{}: {:?} requested={:#x}", vcpu.id.raw(), vcpu, vcpu.requested());
+            let vgic = domain.vgic.lock();
+            for shot in vgic.dump(vcpu.id) {
+                say!("      {shot:?}");
+            }
+            for (index, value) in vgic.list_registers(vcpu.id) {
+                say!("      LR{index}={value:#010x}");
+            }
+        }
+    }
+    say!("stray interrupts: {}", irq::stray());
+}
+
+fn run_queues() {
+    let now = run::now();
+    let scheduler = run::scheduler();
+    say!("'r' pressed -> run queues at {}", now.0);
+    for cpu in scheduler.online().iter() {
+        say!("  CPU{}: current {:?}, {} waiting", cpu.raw(), scheduler.current(cpu), scheduler.queue_len(cpu));
+    }
+    for unit in scheduler.units(now) {
+        say!("  {unit:?}");
+    }
+}
+
+fn vcpus() {
+    say!("'d' pressed -> dumping registers");
+    for domain in registry::all() {
+        for vcpu in domain.vcpus() {
+            match vcpu.registers.try_lock() {
+                Some(registers) => {
+                    let context = &registers.context;
+                    say!("{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}", context.pc, context.cpsr, context.lr_usr);
+                    say!("  {:08x?}", context.r);
+                    say!("  sctlr {:08x} ttbr0 {:x} ttbr1 {:x} vbar {:08x}", registers.machine.system.sctlr,
+                        registers.machine.system.ttbr0, registers.machine.system.ttbr1, registers.machine.system.vbar);
+                }
+                None => say!("{vcpu}: loaded on CPU{}", vcpu.loaded_on().map_or(255, CpuId::raw)),
+            }
+        }
+    }
+}
+
+fn events() {
+    say!("'e' pressed -> dumping event-channel info");
+    for domain in registry::all() {
+        let events = domain.events.lock();
+        say!("Event channel information for domain {}:", domain.id.0);
+        for port in 1..events.end() {
+            if let Ok(status) = events.status(crate::event::Port(port))
+                && status.binding != crate::event::Binding::Closed
+            {
+                let pending = events.is_pending(crate::event::Port(port)).unwrap_or(false);
+                say!("  {port:4} {}: v={} {:?}", u8::from(pending), status.vcpu.raw(), status.binding);
+            }
+        }
+        let upcall = domain.vcpus().iter().filter(|vcpu| events.is_upcall_pending(vcpu.id)).count();
+        say!("  vCPUs with an upcall pending: {upcall}");
+    }
+}
+
+fn memory() {
+    let Some(memory) = mem::get() else { return };
+    say!(
+        "'m' pressed -> memory: total {} KiB, free {} KiB, claimed {} KiB",
+        memory.total_pages() * 4,
+        memory.free_pages() * 4,
+        memory.claimed_pages() * 4
+    );
+    for account in memory.accounts() {
+        say!("  {account:?}");
+    }
+}
+
+fn heap() {
+    let (used, total) = armv7::heap::usage();
+    say!("'H' pressed -> heap: {used} of {total} bytes in use");
+}
+
+fn clock() {
+    let now = run::now();
+    say!("'t' pressed -> counter {} ticks = {} ns at {} Hz", now.0, run::clock().ns(now).0, run::clock().hz());
+}

@@ -1,0 +1,67 @@
+//! A domain's pages: pinning one for the hypervisor, pages shared with it, and copies by the p2m.
+
+use armv7::addr::Gfn;
+use armv7::frame::PageRef;
+
+use super::{Domain, GuestPage};
+use crate::error::Errno;
+use crate::grant::GrowError;
+use crate::id::DomId;
+use crate::mem::p2m::Access;
+use crate::mem::{self, AllocError, Memory};
+
+impl From<AllocError> for Errno {
+    fn from(error: AllocError) -> Self {
+        match error {
+            AllocError::NoMemory | AllocError::OverLimit => Self::NoMem,
+            AllocError::NoAccount => Self::Srch,
+            AllocError::NotFree => Self::Busy,
+        }
+    }
+}
+
+/// The machine's memory.
+#[inline]
+pub fn memory() -> Result<&'static Memory, Errno> {
+    mem::get().ok_or(Errno::NoMem)
+}
+
+/// A zeroed page that the hypervisor keeps for `owner` and shares with it.
+pub fn shared_page(owner: DomId) -> Result<GuestPage, Errno> {
+    let memory = memory()?;
+    let mfn = memory.alloc_shared(owner)?;
+    // The page's own reference becomes the value's: one more is taken for the value, then the first one dropped.
+    let page = memory.get(mfn, owner).and_then(|reference| reference.map());
+    memory.put(mfn);
+    page.ok_or(Errno::NoMem)
+}
+
+impl Domain {
+    /// Keeps the domain's own page at `gfn` mapped and referenced; `-EINVAL` when it is not its own writable RAM.
+    pub fn pin(&self, gfn: u64) -> Result<GuestPage, Errno> {
+        let gfn = Gfn::new(gfn).ok_or(Errno::Inval)?;
+        let (reference, kind) = self.p2m.lock().pin(gfn, Access::Write).ok_or(Errno::Inval)?;
+        if !kind.is_own_ram() || reference.owner() != self.id {
+            return Err(Errno::Inval);
+        }
+        reference.map().ok_or(Errno::NoMem)
+    }
+
+    /// Makes the grant table at least `frames` long.
+    pub fn grow_grants(&self, frames: u64) -> Result<(), Errno> {
+        loop {
+            let missing = self.grants.lock().missing_frames(frames).map_err(|_| Errno::Inval)?;
+            if missing == 0 {
+                return Ok(());
+            }
+            let page = shared_page(self.id)?;
+            debug_assert!(page.page().is_zero(), "a shared page is zero before its domain has it");
+            let grown = self.grants.lock().grow(page);
+            match grown {
+                Ok(()) => {}
+                Err((GrowError::Limit, _)) => return Err(Errno::Inval),
+                Err((GrowError::NoMemory, _)) => return Err(Errno::NoMem),
+            }
+        }
+    }
+}

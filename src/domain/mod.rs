@@ -1,0 +1,307 @@
+//! Domains: what a guest is made of, and how its parts act on one another.
+//!
+//! A [`Domain`] composes the state rooms (memory map, interrupts, events, grants), each behind a lock of its own, and
+//! carries out what they answer: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
+//! ([`run`]).
+
+pub mod memory;
+pub mod registry;
+pub mod run;
+pub mod runstate;
+pub mod shutdown;
+pub mod vcpu;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use armv7::addr::{Gfn, Ipa, Mfn};
+use spin::Once;
+
+use crate::event::{EventTable, EventVirq, Notify};
+use crate::grant::GrantTable;
+use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
+use crate::mem::PinnedPage;
+use crate::mem::p2m::P2m;
+use crate::sync::{Lock, rank};
+use crate::time::TimerId;
+use crate::vgic::Vgic;
+
+use vcpu::{Vcpu, halt};
+
+/// A page of a guest that the hypervisor keeps mapped.
+pub type GuestPage = PinnedPage<'static>;
+
+/// What a domain may do beyond its own affairs; every domain starts with nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rights {
+    /// Manage other domains and the machine.
+    pub control: bool,
+    /// Drive the hardware: it is mapped 1:1 and its end is the machine's end.
+    pub hardware: bool,
+    /// Write to the console.
+    pub console: bool,
+}
+
+impl Rights {
+    /// dom0's rights: all.
+    pub const DOM0: Self = Self { control: true, hardware: true, console: true };
+    /// A guest's rights: none.
+    pub const GUEST: Self = Self { control: false, hardware: false, console: false };
+}
+
+/// HVM parameters that exist on Arm (xen/include/public/hvm/params.h).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Params {
+    /// HVM_PARAM_CALLBACK_IRQ.
+    pub callback_irq: u64,
+    /// HVM_PARAM_STORE_PFN.
+    pub store_pfn: u64,
+    /// HVM_PARAM_STORE_EVTCHN.
+    pub store_evtchn: u64,
+    /// HVM_PARAM_CONSOLE_PFN.
+    pub console_pfn: u64,
+    /// HVM_PARAM_CONSOLE_EVTCHN.
+    pub console_evtchn: u64,
+    /// HVM_PARAM_MONITOR_RING_PFN.
+    pub monitor_ring_pfn: u64,
+}
+
+/// Where a domain is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// It runs, or could.
+    Alive,
+    /// It is being taken apart.
+    Dying,
+    /// It is gone but for pages that others still use.
+    Dead,
+}
+
+/// What changes slowly in a domain.
+#[derive(Debug)]
+pub struct State {
+    /// Where it is in its life.
+    pub life: Life,
+    /// How often the toolstack has paused it.
+    pub pause_count: u32,
+    /// It has shut down, with this code (SHUTDOWN_*).
+    pub shutdown: Option<u32>,
+    /// Code given ahead of a shutdown (SCHEDOP_shutdown_code).
+    pub shutdown_code: Option<u32>,
+    /// The toolstack's name for it.
+    pub handle: [u8; 16],
+    /// HVM parameters.
+    pub params: Params,
+    /// Frame at which it has mapped shared_info.
+    pub shared_info_gfn: Option<Gfn>,
+    /// Runstate copies carry an update flag (vm_assist).
+    pub runstate_flag: bool,
+    /// Seconds to add to the machine's wall clock for it.
+    pub time_offset: i64,
+    /// Size of its paging pool as the toolstack set it, in bytes.
+    pub paging_pool: u64,
+    /// Whether it is being debugged.
+    pub debugged: bool,
+}
+
+/// Memory map of the virtual interrupt controller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GicMap {
+    /// Where the emulated distributor is.
+    pub distributor: Ipa,
+    /// Bytes of it.
+    pub distributor_size: u64,
+}
+
+/// Watchdogs of one domain (NR_DOMAIN_WATCHDOG_TIMERS).
+pub const MAX_WATCHDOGS: usize = 2;
+
+/// A guest.
+pub struct Domain {
+    /// Its name to hypercalls.
+    pub id: DomId,
+    /// What it may do.
+    pub rights: Rights,
+    /// Its memory.
+    pub p2m: Lock<P2m<'static>, { rank::P2M }>,
+    /// VTTBR of its memory, which never changes.
+    pub vttbr: u64,
+    /// Its event channels.
+    pub events: Lock<EventTable<GuestPage>, { rank::EVENT }>,
+    /// Its grants.
+    pub grants: Lock<GrantTable<GuestPage>, { rank::GRANT }>,
+    /// Its interrupts.
+    pub vgic: Lock<Vgic, { rank::VGIC }>,
+    /// Slow state.
+    pub state: Lock<State, { rank::DOMAIN }>,
+    /// Interrupt that announces events.
+    pub event_irq: IntId,
+    /// Where its interrupt controller is.
+    pub gic: GicMap,
+    /// What its virtual counter is behind the physical one, in ticks.
+    pub cntvoff: u64,
+    /// Most vCPUs it may have.
+    pub max_vcpus: u8,
+    /// Frame of shared_info.
+    pub shared_info: Mfn,
+    /// Watchdogs that it has set up.
+    pub watchdogs: Lock<[Option<TimerId>; MAX_WATCHDOGS], { rank::DOMAIN }>,
+    vcpus: Once<Vec<Arc<Vcpu>>>,
+    /// Interrupts injected, for debug keys.
+    pub upcalls: AtomicU32,
+    /// Wall clock at the domain's start, in nanoseconds.
+    pub wallclock: AtomicU64,
+}
+
+impl Domain {
+    /// A domain without vCPUs. The parts come from `domain::create`.
+    #[allow(clippy::too_many_arguments)] // the parts of a domain, each once
+    pub fn new(
+        id: DomId,
+        rights: Rights,
+        p2m: P2m<'static>,
+        events: EventTable<GuestPage>,
+        grants: GrantTable<GuestPage>,
+        vgic: Vgic,
+        event_irq: IntId,
+        gic: GicMap,
+        cntvoff: u64,
+        max_vcpus: u8,
+        shared_info: Mfn,
+    ) -> Self {
+        let vttbr = p2m.vttbr();
+        Self {
+            id,
+            rights,
+            p2m: Lock::new(p2m),
+            vttbr,
+            events: Lock::new(events),
+            grants: Lock::new(grants),
+            vgic: Lock::new(vgic),
+            state: Lock::new(State {
+                life: Life::Alive,
+                pause_count: 0,
+                shutdown: None,
+                shutdown_code: None,
+                handle: [0; 16],
+                params: Params::default(),
+                shared_info_gfn: None,
+                runstate_flag: false,
+                time_offset: 0,
+                paging_pool: 0,
+                debugged: false,
+            }),
+            event_irq,
+            gic,
+            cntvoff,
+            max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
+            shared_info,
+            watchdogs: Lock::new([None; MAX_WATCHDOGS]),
+            vcpus: Once::new(),
+            upcalls: AtomicU32::new(0),
+            wallclock: AtomicU64::new(0),
+        }
+    }
+
+    /// Gives the domain its vCPUs, once.
+    pub fn set_vcpus(&self, vcpus: Vec<Arc<Vcpu>>) {
+        self.vcpus.call_once(|| vcpus);
+    }
+
+    /// Its vCPUs.
+    #[inline]
+    pub fn vcpus(&self) -> &[Arc<Vcpu>] {
+        self.vcpus.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// One of its vCPUs.
+    #[inline]
+    pub fn vcpu(&self, id: VcpuId) -> Option<&Arc<Vcpu>> {
+        self.vcpus().get(id.index())
+    }
+
+    /// Whether it is the control domain.
+    pub fn is_control(&self) -> bool {
+        self.rights.control
+    }
+
+    /// Makes an interrupt of the domain pending and its vCPU look.
+    #[inline]
+    pub fn inject(&self, vcpu: VcpuId, irq: IntId) {
+        let kick = self.vgic.lock().inject(vcpu, irq);
+        run::kick(self, kick);
+    }
+
+    /// Tells vCPUs what an event operation answered.
+    #[inline]
+    pub fn notify(&self, notify: Notify) {
+        if notify.is_none() {
+            return;
+        }
+        if notify.upcall != VcpuSet::EMPTY {
+            let mut kick = VcpuSet::EMPTY;
+            let mut vgic = self.vgic.lock();
+            for vcpu in notify.upcalls() {
+                kick |= vgic.inject(vcpu, self.event_irq);
+            }
+            drop(vgic);
+            run::kick(self, kick);
+        }
+        for id in notify.wakes() {
+            if let Some(vcpu) = self.vcpu(id)
+                && vcpu.halted() & halt::BLOCKED != 0
+            {
+                run::unhalt(vcpu, halt::BLOCKED);
+            }
+        }
+    }
+
+    /// Raises an event of the hypervisor's in this domain.
+    pub fn raise_virq(&self, virq: EventVirq, vcpu: VcpuId) {
+        let notify = self.events.lock().raise_virq(virq, vcpu);
+        self.notify(notify);
+    }
+
+    /// Why no vCPU of it runs, if none does: paused or shut down.
+    pub fn set_halted_all(&self, reason: u32, halted: Halted) {
+        for vcpu in self.vcpus() {
+            match halted {
+                Halted::Yes => run::halt(vcpu, reason),
+                Halted::No => run::unhalt(vcpu, reason),
+            }
+        }
+    }
+
+    /// Whether no vCPU of it is in a CPU's hands.
+    pub fn is_stopped(&self) -> bool {
+        self.vcpus().iter().all(|vcpu| vcpu.loaded_on().is_none())
+    }
+
+    /// Counts an event interrupt.
+    pub fn count_upcall(&self) {
+        self.upcalls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether vCPUs are to be halted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Halted {
+    /// Halt them.
+    Yes,
+    /// Let them run.
+    No,
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.id)
+    }
+}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Domain({})", self.id)
+    }
+}

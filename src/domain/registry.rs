@@ -1,0 +1,100 @@
+//! Which domains there are, and whose vCPU a scheduler's unit is.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::Domain;
+use super::vcpu::Vcpu;
+use crate::id::DomId;
+use crate::sched::UnitId;
+use crate::sync::{Lock, rank};
+
+struct Registry {
+    /// By id, ascending.
+    domains: Vec<Arc<Domain>>,
+    /// By unit number.
+    units: Vec<Option<(Arc<Domain>, Arc<Vcpu>)>>,
+}
+
+static REGISTRY: Lock<Registry, { rank::REGISTRY }> = Lock::new(Registry { domains: Vec::new(), units: Vec::new() });
+
+/// Why a domain could not be entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegistryError {
+    /// The id is taken.
+    Exists,
+    /// The heap is full.
+    NoMemory,
+}
+
+/// Enters a domain.
+pub fn insert(domain: Arc<Domain>) -> Result<(), RegistryError> {
+    let domains = &mut REGISTRY.lock().domains;
+    match domains.binary_search_by_key(&domain.id, |other| other.id) {
+        Ok(_) => Err(RegistryError::Exists),
+        Err(place) => {
+            domains.try_reserve(1).map_err(|_| RegistryError::NoMemory)?;
+            domains.insert(place, domain);
+            Ok(())
+        }
+    }
+}
+
+/// Takes a domain out; its memory goes when the last user is done with it.
+pub fn remove(id: DomId) {
+    let mut registry = REGISTRY.lock();
+    let removed = registry.domains.binary_search_by_key(&id, |other| other.id).ok().map(|n| registry.domains.remove(n));
+    drop(registry);
+    drop(removed);
+}
+
+/// The domain `id`.
+#[inline]
+pub fn get(id: DomId) -> Option<Arc<Domain>> {
+    let domains = &REGISTRY.lock().domains;
+    let place = domains.binary_search_by_key(&id, |other| other.id).ok()?;
+    domains.get(place).cloned()
+}
+
+/// The first domain whose id is at least `id`.
+pub fn at_or_after(id: DomId) -> Option<Arc<Domain>> {
+    let domains = &REGISTRY.lock().domains;
+    let place = domains.partition_point(|other| other.id < id);
+    domains.get(place).cloned()
+}
+
+/// All domains, lowest id first, one at a time and without holding the lock meanwhile.
+pub fn all() -> impl Iterator<Item = Arc<Domain>> {
+    let mut next = Some(DomId(0));
+    core::iter::from_fn(move || {
+        let domain = at_or_after(next?)?;
+        next = domain.id.0.checked_add(1).map(DomId);
+        Some(domain)
+    })
+}
+
+/// Records whose vCPU `unit` is.
+pub fn insert_unit(unit: UnitId, domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> Result<(), RegistryError> {
+    let units = &mut REGISTRY.lock().units;
+    let index = usize::from(unit.raw());
+    let missing = (index + 1).saturating_sub(units.len());
+    units.try_reserve(missing).map_err(|_| RegistryError::NoMemory)?;
+    if missing > 0 {
+        units.resize_with(index + 1, || None);
+    }
+    if let Some(entry) = units.get_mut(index) {
+        *entry = Some((domain, vcpu));
+    }
+    Ok(())
+}
+
+/// Forgets whose vCPU `unit` is.
+pub fn remove_unit(unit: UnitId) {
+    let entry = REGISTRY.lock().units.get_mut(usize::from(unit.raw())).and_then(Option::take);
+    drop(entry);
+}
+
+/// The domain and vCPU behind `unit`.
+pub fn unit(unit: UnitId) -> Option<(Arc<Domain>, Arc<Vcpu>)> {
+    REGISTRY.lock().units.get(usize::from(unit.raw())).cloned().flatten()
+}

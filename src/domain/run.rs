@@ -1,0 +1,273 @@
+//! Running vCPUs: the one place where the scheduler, the timers and the CPUs meet.
+//!
+//! State rooms say what must happen (a vCPU has an interrupt, a unit was picked); here it happens. A vCPU is runnable when
+//! it has no reason to be halted ([`super::vcpu::halt`]); reasons change only under the scheduler's lock, so that they and
+//! the run queues never disagree.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
+use armv7::gic::{self, TargetMasks};
+use armv7::smp;
+use spin::Once;
+
+use super::runstate::State;
+use super::vcpu::{Vcpu, halt, work};
+use super::{Domain, registry};
+use crate::id::VcpuSet;
+use crate::sched::{Choice, SchedError, Scheduler, UnitId, UnitParams};
+use crate::sync::{Guard, Lock, rank};
+use crate::time::{Clock, Nanos, Ticks, TimerError, TimerId, TimerQueue};
+
+/// What a software timer is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// A vCPU's virtual timer that is not in the hardware.
+    Virtual(UnitId),
+    /// A vCPU's poll.
+    Poll(UnitId),
+    /// A vCPU's emulated physical timer.
+    Physical(UnitId),
+    /// A domain's watchdog.
+    Watchdog(crate::id::DomId),
+}
+
+static SCHEDULER: Once<Lock<Scheduler, { rank::SCHED }>> = Once::new();
+static TIMERS: Lock<TimerQueue<Timer>, { rank::TIMER }> = Lock::new(TimerQueue::new());
+static CLOCK: Once<Clock> = Once::new();
+static TARGETS: TargetMasks = TargetMasks::new();
+/// What a CPU is asked to do, a bit each; set by any CPU, taken by its own.
+static CPU_WORK: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+
+/// Choose what runs.
+pub const PICK: u32 = 1;
+
+/// SGI that makes a CPU look at what it is asked to do.
+pub const SGI_LOOK: u32 = 0;
+/// SGI that stops a CPU for good: another one panics.
+pub const SGI_STOP: u32 = 1;
+
+/// Sets up the clock and the run queues; `hz` is the system counter's frequency.
+pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> bool {
+    let Some(clock) = Clock::new(hz) else { return false };
+    CLOCK.call_once(|| clock);
+    SCHEDULER.call_once(|| {
+        let mut scheduler = Scheduler::new(online, hz);
+        scheduler.set_ratelimit(ratelimit_us);
+        Lock::new(scheduler)
+    });
+    true
+}
+
+/// The scheduler.
+///
+/// # Panics
+/// Before [`init`], which is boot's mistake.
+pub fn scheduler() -> Guard<'static, Scheduler> {
+    SCHEDULER.get().expect("the scheduler is initialized by boot").lock()
+}
+
+/// The clock.
+///
+/// # Panics
+/// Before [`init`], which is boot's mistake.
+#[inline]
+pub fn clock() -> &'static Clock {
+    CLOCK.get().expect("the clock is initialized by boot")
+}
+
+/// Now.
+#[inline]
+pub fn now() -> Ticks {
+    Ticks(armv7::timer::counter())
+}
+
+/// Now, in nanoseconds since the machine's counter started.
+pub fn now_ns() -> Nanos {
+    clock().ns(now())
+}
+
+/// Takes a CPU into use; `mask` is its bit in interrupt targets.
+pub fn cpu_online(cpu: CpuId, mask: u8) {
+    TARGETS.set(cpu, mask);
+}
+
+/// Interrupt target bit of a CPU.
+pub fn target_mask(cpu: CpuId) -> u8 {
+    TARGETS.get(cpu)
+}
+
+/// What `cpu` is asked to do.
+#[inline]
+pub fn cpu_work(cpu: CpuId) -> &'static AtomicU32 {
+    &CPU_WORK[cpu.index() % MAX_CPUS]
+}
+
+/// Makes `cpu` choose anew what runs.
+pub fn poke(cpu: CpuId) {
+    cpu_work(cpu).fetch_or(PICK, Ordering::SeqCst);
+    look(cpu);
+}
+
+/// Makes `cpu` leave its guest and look at what it is asked to do.
+fn look(cpu: CpuId) {
+    if cpu != smp::this_cpu()
+        && let Some(gic) = gic::get()
+    {
+        gic.dist.send_sgi(SGI_LOOK, TARGETS.get(cpu));
+    }
+}
+
+/// Makes every CPU of `set` choose anew.
+pub fn poke_all(set: CpuSet) {
+    for cpu in set.iter() {
+        poke(cpu);
+    }
+}
+
+/// Registers a new vCPU with the scheduler.
+pub fn add_unit(params: UnitParams) -> Result<UnitId, SchedError> {
+    scheduler().add(params)
+}
+
+/// Takes a vCPU out of the scheduler, once it is halted and saved.
+pub fn remove_unit(unit: UnitId) -> Result<(), SchedError> {
+    scheduler().remove(unit)
+}
+
+/// Makes a software timer.
+pub fn add_timer(timer: Timer) -> Result<TimerId, TimerError> {
+    TIMERS.lock().register(timer)
+}
+
+/// Forgets a software timer.
+pub fn remove_timer(id: TimerId) {
+    TIMERS.lock().unregister(id);
+}
+
+/// Lets a timer fire on this CPU at `deadline`. The caller's CPU programs its hardware before it enters a guest.
+pub fn arm(id: TimerId, deadline: Ticks) {
+    let cpu = smp::this_cpu();
+    TIMERS.lock().arm(id, cpu, deadline);
+    program(cpu, None);
+}
+
+/// Keeps a timer from firing.
+pub fn disarm(id: TimerId) {
+    TIMERS.lock().cancel(id);
+}
+
+/// The next timer of this CPU that is due, disarmed.
+pub fn expired(cpu: CpuId, now: Ticks) -> Option<Timer> {
+    TIMERS.lock().expire(cpu, now)
+}
+
+/// End of the running vCPU's turn on each CPU, in ticks; `u64::MAX` for none.
+static TURN_ENDS: [core::sync::atomic::AtomicU64; MAX_CPUS] =
+    [const { core::sync::atomic::AtomicU64::new(u64::MAX) }; MAX_CPUS];
+
+/// Programs this CPU's hypervisor timer for the next software timer or the end of the turn, whichever is first.
+///
+/// `turn` replaces the end of the turn.
+pub fn program(cpu: CpuId, turn: Option<Option<Ticks>>) {
+    let ends = &TURN_ENDS[cpu.index() % MAX_CPUS];
+    if let Some(turn) = turn {
+        ends.store(turn.map_or(u64::MAX, |ticks| ticks.0), Ordering::Relaxed);
+    }
+    let timer = TIMERS.lock().next(cpu).map_or(u64::MAX, |ticks| ticks.0);
+    let first = timer.min(ends.load(Ordering::Relaxed));
+    armv7::timer::set_deadline((first != u64::MAX).then_some(first));
+}
+
+/// Whether the running vCPU's turn on `cpu` is over.
+pub fn turn_is_over(cpu: CpuId, now: Ticks) -> bool {
+    TURN_ENDS[cpu.index() % MAX_CPUS].load(Ordering::Relaxed) <= now.0
+}
+
+/// Chooses what `cpu` runs next, and makes other CPUs choose where that is needed.
+pub fn pick(cpu: CpuId) -> Choice {
+    let choice = scheduler().pick(cpu, now());
+    program(cpu, Some(choice.until));
+    poke_all(choice.kick);
+    choice
+}
+
+/// Says that a vCPU's registers are saved and may be loaded elsewhere.
+pub fn release(unit: UnitId) {
+    let kick = scheduler().release(unit, now());
+    if let Some(cpu) = kick {
+        poke(cpu);
+    }
+}
+
+/// Gives a vCPU a reason not to run. When it runs on this or another CPU, that CPU picks.
+pub fn halt(vcpu: &Vcpu, reason: u32) {
+    let mut scheduler = scheduler();
+    let before = vcpu.halted();
+    vcpu.set_halted(before | reason);
+    if before != 0 {
+        return;
+    }
+    let kick = scheduler.block(vcpu.unit, now());
+    drop(scheduler);
+    if let Some(cpu) = kick {
+        poke(cpu);
+    }
+    let state = if reason == halt::BLOCKED { State::Blocked } else { State::Offline };
+    vcpu.runstate.lock().change(state, now_ns().0);
+}
+
+/// Takes a reason away; without any left the vCPU becomes runnable.
+pub fn unhalt(vcpu: &Vcpu, reason: u32) {
+    let mut scheduler = scheduler();
+    let before = vcpu.halted();
+    let after = before & !reason;
+    vcpu.set_halted(after);
+    if before == after || after != 0 {
+        return;
+    }
+    let now = now();
+    let kick = scheduler.wake(vcpu.unit, now);
+    drop(scheduler);
+    vcpu.runstate.lock().change(State::Runnable, clock().ns(now).0);
+    if let Some(cpu) = kick {
+        poke(cpu);
+    }
+}
+
+/// Blocks the calling vCPU until it is kicked, unless there already is a reason for it not to.
+///
+/// The reason is stored first and `is_wanted` asked after it; whoever makes the vCPU wanted does it the other way round,
+/// so one of the two sees the other.
+pub fn block(vcpu: &Vcpu, is_wanted: impl FnOnce() -> bool) {
+    halt(vcpu, halt::BLOCKED);
+    if vcpu.requested() != 0 || is_wanted() {
+        unhalt(vcpu, halt::BLOCKED);
+    }
+}
+
+/// Makes the vCPUs of `set` look at their interrupts: they are woken, or leave their guests.
+pub fn kick(domain: &Domain, set: VcpuSet) {
+    for id in set.iter() {
+        if let Some(vcpu) = domain.vcpu(id) {
+            kick_vcpu(vcpu);
+        }
+    }
+}
+
+/// Makes one vCPU look at its interrupts.
+#[inline]
+pub fn kick_vcpu(vcpu: &Vcpu) {
+    vcpu.request(work::INTERRUPTS);
+    if vcpu.halted() & halt::BLOCKED != 0 {
+        unhalt(vcpu, halt::BLOCKED);
+    } else if let Some(cpu) = vcpu.loaded_on() {
+        look(cpu);
+    }
+}
+
+/// The domain and vCPU behind a unit.
+pub fn owner(unit: UnitId) -> Option<(Arc<Domain>, Arc<Vcpu>)> {
+    registry::unit(unit)
+}

@@ -1,0 +1,133 @@
+//! How long a vCPU spent running, waiting for a CPU, blocked and offline, and the guest's copy of it
+//! (`vcpu_runstate_info`, xen/include/public/vcpu.h).
+
+use armv7::frame::PageRef;
+use zerocopy::IntoBytes;
+
+use crate::mem::PinnedPage;
+
+/// What a vCPU does, numbered as the guest sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum State {
+    /// On a CPU.
+    Running = 0,
+    /// Could run.
+    Runnable = 1,
+    /// Waits.
+    Blocked = 2,
+    /// Not up, or stopped.
+    Offline = 3,
+}
+
+/// The guest's copy: `vcpu_runstate_info`, which may cross into a second page.
+pub struct GuestCopy {
+    pages: [Option<PinnedPage<'static>>; 2],
+    offset: usize,
+}
+
+/// Bytes of `vcpu_runstate_info`.
+pub const COPY_SIZE: usize = 48;
+/// Set in `state_entry_time` while the rest is being written (XEN_RUNSTATE_UPDATE).
+const UPDATE: u64 = 1 << 63;
+const ENTRY_TIME_OFFSET: usize = 8;
+
+impl GuestCopy {
+    /// A copy that starts at `offset` of the first page.
+    pub const fn new(pages: [Option<PinnedPage<'static>>; 2], offset: usize) -> Self {
+        Self { pages, offset }
+    }
+
+    fn write(&self, at: usize, data: &[u8]) {
+        let start = self.offset + at;
+        for (n, byte) in data.iter().enumerate() {
+            let (page, offset) = ((start + n) / 4096, (start + n) % 4096);
+            if let Some(Some(page)) = self.pages.get(page) {
+                page.page().write(offset, core::slice::from_ref(byte));
+            }
+        }
+    }
+}
+
+/// Accounting of one vCPU, in nanoseconds.
+pub struct RunState {
+    state: State,
+    since: u64,
+    spent: [u64; 4],
+    copy: Option<GuestCopy>,
+    /// The guest wants UPDATE set while its copy changes (vm_assist).
+    flagged: bool,
+}
+
+impl RunState {
+    /// Offline since the beginning.
+    pub const fn new() -> Self {
+        Self { state: State::Offline, since: 0, spent: [0; 4], copy: None, flagged: false }
+    }
+
+    /// The vCPU does something else from `now` on.
+    pub fn change(&mut self, state: State, now: u64) {
+        let span = now.saturating_sub(self.since);
+        if let Some(spent) = self.spent.get_mut(self.state as usize) {
+            *spent = spent.saturating_add(span);
+        }
+        self.state = state;
+        self.since = now;
+        self.publish();
+    }
+
+    /// What it does.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Time spent in each state, the current one up to `now`.
+    pub fn spent(&self, now: u64) -> [u64; 4] {
+        let mut spent = self.spent;
+        if let Some(current) = spent.get_mut(self.state as usize) {
+            *current = current.saturating_add(now.saturating_sub(self.since));
+        }
+        spent
+    }
+
+    /// Replaces the guest's copy and fills it.
+    pub fn register(&mut self, copy: Option<GuestCopy>) {
+        self.copy = copy;
+        self.publish();
+    }
+
+    /// Whether UPDATE is to be set while the copy changes.
+    pub fn set_flagged(&mut self, flagged: bool) {
+        self.flagged = flagged;
+    }
+
+    fn publish(&self) {
+        let Some(copy) = &self.copy else { return };
+        if self.flagged {
+            copy.write(ENTRY_TIME_OFFSET, (self.since | UPDATE).as_bytes());
+            // The guest must see the flag before any other change, and the changes before the flag goes.
+            armv7::barrier::dmb_ish();
+        }
+        copy.write(0, (self.state as u32).as_bytes());
+        copy.write(16, self.spent.as_bytes());
+        if self.flagged {
+            armv7::barrier::dmb_ish();
+        }
+        copy.write(ENTRY_TIME_OFFSET, self.since.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RunState, State};
+
+    #[test]
+    fn time_is_counted_where_it_was_spent() {
+        let mut run = RunState::new();
+        run.change(State::Runnable, 10);
+        run.change(State::Running, 15);
+        run.change(State::Blocked, 115);
+        assert_eq!(run.spent(120), [100, 5, 5, 10]);
+        assert_eq!(run.spent(120).iter().sum::<u64>(), 120);
+    }
+}

@@ -1,0 +1,94 @@
+//! A domain's end by its own will or mistake: the state that the toolstack sees, and the machine's end with dom0's.
+
+use alloc::sync::Arc;
+
+use super::vcpu::halt;
+use super::{Domain, Halted, registry};
+use crate::abi::sched as abi;
+use crate::event::EventVirq;
+use crate::id::{DomId, VcpuId};
+use crate::machine;
+
+/// Why a domain stops (SHUTDOWN_*, xen/include/public/sched.h).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Reason {
+    /// It switched itself off.
+    Poweroff = abi::SHUTDOWN_POWEROFF,
+    /// It wants to start again.
+    Reboot = abi::SHUTDOWN_REBOOT,
+    /// It is suspended.
+    Suspend = abi::SHUTDOWN_SUSPEND,
+    /// It crashed.
+    Crash = abi::SHUTDOWN_CRASH,
+    /// Its watchdog expired.
+    Watchdog = abi::SHUTDOWN_WATCHDOG,
+    /// It wants to be reset in place.
+    SoftReset = abi::SHUTDOWN_SOFT_RESET,
+}
+
+impl Reason {
+    /// The reason with this number.
+    pub const fn new(code: u32) -> Option<Self> {
+        Some(match code {
+            abi::SHUTDOWN_POWEROFF => Self::Poweroff,
+            abi::SHUTDOWN_REBOOT => Self::Reboot,
+            abi::SHUTDOWN_SUSPEND => Self::Suspend,
+            abi::SHUTDOWN_CRASH => Self::Crash,
+            abi::SHUTDOWN_WATCHDOG => Self::Watchdog,
+            abi::SHUTDOWN_SOFT_RESET => Self::SoftReset,
+            _ => return None,
+        })
+    }
+}
+
+/// Stops a domain: no vCPU of it runs again until the toolstack resumes it. When it is the hardware domain, the machine
+/// goes with it.
+pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
+    if domain.rights.hardware {
+        hardware_domain_ended(reason);
+    }
+    let mut state = domain.state.lock();
+    if state.shutdown.is_some() {
+        return;
+    }
+    let code = state.shutdown_code.unwrap_or(reason as u32);
+    state.shutdown = Some(code);
+    drop(state);
+    domain.set_halted_all(halt::SHUTDOWN, Halted::Yes);
+    announce();
+}
+
+/// Ends a domain because of something that it did; says what.
+pub fn crash(domain: &Arc<Domain>, why: &str) {
+    log::warn!("{domain} crashed: {why}");
+    shut_down(domain, Reason::Crash);
+}
+
+/// Tells the control domain that some domain's life changed.
+pub fn announce() {
+    if let Some(dom0) = registry::get(DomId::DOM0) {
+        dom0.raise_virq(EventVirq::DOM_EXC, VcpuId::ZERO);
+    }
+}
+
+fn hardware_domain_ended(reason: Reason) -> ! {
+    match reason {
+        Reason::Poweroff => {
+            log::info!("Hardware Dom0 halted: halting machine");
+            machine::off()
+        }
+        Reason::Crash => {
+            log::error!("Hardware Dom0 crashed: rebooting machine in 5 seconds.");
+            machine::reboot_after_crash()
+        }
+        Reason::Watchdog => {
+            log::error!("Hardware Dom0 shutdown: watchdog rebooting machine");
+            machine::reboot()
+        }
+        Reason::Reboot | Reason::Suspend | Reason::SoftReset => {
+            log::info!("Hardware Dom0 shutdown: rebooting machine");
+            machine::reboot()
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A virtual CPU: its registers, why it does not run, and what waits to be done for it.
+//!
+//! The physical CPU that runs a vCPU holds [`Vcpu::registers`] locked for as long as they are in its hardware; nobody else
+//! can look at them meanwhile. Everything that others may touch is beside that lock.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::fmt;
+
+use armv7::cpu::CpuId;
+use armv7::gic::VirtualInterface;
+use armv7::guest::{GuestContext, Identity, Machine};
+
+use crate::domain::runstate::RunState;
+use crate::id::{DomId, VcpuId};
+use crate::sched::UnitId;
+use crate::sync::{Lock, rank};
+use crate::time::TimerId;
+use crate::vtimer::PhysicalTimer;
+
+/// CPSR of a vCPU that starts: SVC mode, everything masked (xen/include/public/arch-arm.h, PSR_GUEST32_INIT, with Z set as
+/// Xen has it).
+pub const START_CPSR: u32 = 0x4000_01D3;
+/// SCTLR of a vCPU that starts: MMU and caches off (SCTLR_GUEST_INIT).
+pub const START_SCTLR: u32 = 0x00C5_0078;
+
+/// Processor state of a vCPU.
+#[derive(Debug)]
+pub struct Registers {
+    /// General registers, saved at every exit.
+    pub context: GuestContext,
+    /// The rest, in the hardware while the vCPU is loaded.
+    pub machine: Machine,
+    /// The guest's view of its interrupt interface.
+    pub interface: VirtualInterface,
+}
+
+impl Registers {
+    /// A vCPU at its start: ARM or (bit 0 of `entry`) Thumb state.
+    pub fn start(entry: u32, r0: u32) -> Self {
+        const THUMB: u32 = 1 << 5;
+        let mut context = GuestContext::default();
+        context.r[0] = r0;
+        context.pc = entry & !1;
+        context.cpsr = START_CPSR | if entry & 1 != 0 { THUMB } else { 0 };
+        Self { context, machine: Machine::reset(START_SCTLR), interface: VirtualInterface::default() }
+    }
+}
+
+/// Reasons for a vCPU not to run, a bit each; it runs when there is none.
+pub mod halt {
+    /// It waits for an interrupt or event.
+    pub const BLOCKED: u32 = 1;
+    /// It is not up (PSCI).
+    pub const OFFLINE: u32 = 1 << 1;
+    /// Its domain is paused by the toolstack.
+    pub const PAUSED: u32 = 1 << 2;
+    /// Its domain has shut down.
+    pub const SHUTDOWN: u32 = 1 << 3;
+}
+
+/// Things to do before a vCPU's guest is entered again, a bit each.
+pub mod work {
+    /// Its list registers are to be filled.
+    pub const INTERRUPTS: u32 = 1;
+    /// Its registers are to be started from scratch before it runs (CPU_ON).
+    pub const RESTART: u32 = 1 << 1;
+}
+
+/// Software timers of a vCPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Timers {
+    /// For its virtual timer while that is not in the hardware.
+    pub virtual_timer: TimerId,
+    /// For a poll that ends.
+    pub poll: TimerId,
+    /// For its emulated physical timer.
+    pub physical: TimerId,
+}
+
+/// A virtual CPU.
+pub struct Vcpu {
+    /// Its domain.
+    pub dom: DomId,
+    /// Its number there.
+    pub id: VcpuId,
+    /// Its place in the scheduler.
+    pub unit: UnitId,
+    /// Wakes it when its virtual timer is due and not in the hardware.
+    pub timer: TimerId,
+    /// Wakes it when a poll is due.
+    pub poll_alarm: TimerId,
+    /// Fires when its emulated physical timer is due.
+    pub physical_alarm: TimerId,
+    /// Its emulated physical timer.
+    pub physical_timer: Lock<PhysicalTimer, { rank::RUNSTATE }>,
+    /// Where its memory and time are.
+    pub identity: Identity,
+    /// Processor state.
+    pub registers: Lock<Registers, { rank::REGISTERS }>,
+    /// Time spent in each state.
+    pub runstate: Lock<RunState, { rank::RUNSTATE }>,
+    /// Set before CPU_ON lets it run: where it starts.
+    pub restart: Lock<Option<(u32, u32)>, { rank::RUNSTATE }>,
+    halt: AtomicU32,
+    work: AtomicU32,
+    on: AtomicU8,
+}
+
+const NOWHERE: u8 = u8::MAX;
+
+impl Vcpu {
+    /// A vCPU that is not up.
+    pub fn new(dom: DomId, id: VcpuId, unit: UnitId, timers: Timers, identity: Identity) -> Self {
+        Self {
+            dom,
+            id,
+            unit,
+            timer: timers.virtual_timer,
+            poll_alarm: timers.poll,
+            physical_alarm: timers.physical,
+            physical_timer: Lock::new(PhysicalTimer::default()),
+            identity,
+            registers: Lock::new(Registers::start(0, 0)),
+            runstate: Lock::new(RunState::new()),
+            restart: Lock::new(None),
+            halt: AtomicU32::new(halt::OFFLINE),
+            work: AtomicU32::new(work::INTERRUPTS),
+            on: AtomicU8::new(NOWHERE),
+        }
+    }
+
+    /// Why it does not run.
+    #[inline]
+    pub fn halted(&self) -> u32 {
+        // Pairs with `request`: see `run::block`.
+        self.halt.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is up (PSCI AFFINITY_INFO).
+    pub fn is_online(&self) -> bool {
+        self.halted() & halt::OFFLINE == 0
+    }
+
+    /// Changes the reasons; only under the scheduler's lock (`run`).
+    pub(super) fn set_halted(&self, reasons: u32) {
+        self.halt.store(reasons, Ordering::SeqCst);
+    }
+
+    /// Asks for something to be done before the guest is entered.
+    #[inline]
+    pub fn request(&self, what: u32) {
+        // SeqCst: a vCPU that blocks stores its reason and then looks at this word; who asks does it the other way round.
+        self.work.fetch_or(what, Ordering::SeqCst);
+    }
+
+    /// What is asked for.
+    #[inline]
+    pub fn requested(&self) -> u32 {
+        self.work.load(Ordering::SeqCst)
+    }
+
+    /// Takes all requests.
+    #[inline]
+    pub fn take_requests(&self) -> u32 {
+        self.work.swap(0, Ordering::SeqCst)
+    }
+
+    /// The CPU whose hardware holds its registers.
+    #[inline]
+    pub fn loaded_on(&self) -> Option<CpuId> {
+        match self.on.load(Ordering::SeqCst) {
+            NOWHERE => None,
+            cpu => CpuId::new(cpu.into()),
+        }
+    }
+
+    /// Records where its registers are.
+    pub fn set_loaded_on(&self, cpu: Option<CpuId>) {
+        self.on.store(cpu.map_or(NOWHERE, |cpu| cpu.raw() as u8), Ordering::SeqCst);
+    }
+}
+
+impl fmt::Display for Vcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "d{}v{}", self.dom.0, self.id.raw())
+    }
+}
+
+impl fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} halted {:#x} on {:?}", self.halted(), self.loaded_on())
+    }
+}

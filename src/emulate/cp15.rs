@@ -1,0 +1,168 @@
+//! Coprocessor registers that trap: what a guest reads, what its writes do.
+//!
+//! Pure: a trapped access and a little vCPU state in, an [`Outcome`] out. Default deny: only what the tables below name is
+//! answered, everything else is undefined for the guest, in kernel and user mode alike (XSA-93, XSA-102).
+//!
+//! What traps (DDI 0406C.d B1.14.3, trap configuration in the trap room): ACTLR (HCR.TAC), set/way cache maintenance
+//! (HCR.TSW), lockdown and implementation-defined c9 to c11 (HCR.TIDCP), c15 (HSTR.T15), the physical timer
+//! (CNTHCTL.PL1PCEN clear), performance monitors (HDCR.TPM, TPMCR), debug registers (HDCR.TDA, TDOSA, TDRA), trace
+//! (HCPTR.TTA) and coprocessors 0 to 9, 12 and 13 (HCPTR). Identification registers do not trap: HCR.TID3 stays clear,
+//! for Linux reads MVFR0 in each context switch.
+//!
+//! Set/way maintenance is not passed on. By set and way a guest would reach lines of other guests, and DCISW would throw
+//! their data away. Nothing is lost by ignoring it while caches are on, for the caches of the inner shareable domain are
+//! coherent; a guest that cleans its caches this way before it switches them off needs the data in memory, though, so
+//! [`Outcome::SetWay`] is the place where its RAM may be cleaned by address.
+
+use armv7::syndrome::{CpAccess, CpWideAccess, Direction};
+
+/// What the answers depend on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cp15State {
+    /// ACTLR as the guest sees it: the host's at boot.
+    pub actlr: u32,
+    /// Main ID register, for the revision fields of DBGDIDR.
+    pub midr: u32,
+    /// The guest's CNTKCTL: says whether its user mode may use the physical timer.
+    pub cntkctl: u32,
+}
+
+/// Privilege of the trapped access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privilege {
+    /// User mode (PL0).
+    User,
+    /// Any other guest mode (PL1).
+    Kernel,
+}
+
+impl Privilege {
+    /// Privilege of the mode in `cpsr`.
+    pub const fn of(cpsr: u32) -> Self {
+        if cpsr & armv7::syndrome::psr::MODE == armv7::syndrome::psr::MODE_USR {
+            Self::User
+        } else {
+            Self::Kernel
+        }
+    }
+}
+
+/// What a trapped access does. Unless it is undefined, the instruction is then stepped over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Rt gets the value.
+    Read(u32),
+    /// The write has no effect.
+    Ignored,
+    /// The guest takes an undefined instruction exception.
+    Undefined,
+    /// A cache line was to be maintained by set and way; see above. Treat as [`Outcome::Ignored`] when caches are coherent.
+    SetWay,
+    /// The emulated physical timer.
+    Timer(TimerAccess),
+}
+
+/// An access to the emulated PL1 physical timer (DDI 0406C.d B8.1.3). For a write the value is in Rt (and Rt2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimerAccess {
+    /// CNTP_CTL into Rt.
+    ReadControl,
+    /// Rt into CNTP_CTL.
+    WriteControl,
+    /// CNTP_TVAL into Rt.
+    ReadValue,
+    /// Rt into CNTP_TVAL.
+    WriteValue,
+    /// CNTP_CVAL into Rt and Rt2.
+    ReadCompare,
+    /// Rt and Rt2 into CNTP_CVAL.
+    WriteCompare,
+}
+
+/// CNTKCTL.PL0PTEN: user mode may use the physical timer (DDI 0406C.d B4.1.26).
+const CNTKCTL_PL0PTEN: u32 = 1 << 9;
+
+/// Decides about an MCR or MRC to CP15.
+pub fn cp15(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
+    let CpAccess { opc1, crn, crm, opc2, direction, .. } = *access;
+    let kernel = privilege == Privilege::Kernel;
+    match (crn, opc1, crm, opc2) {
+        // ACTLR
+        (1, 0, 0, 1) if kernel => read_or_ignore(direction, state.actlr),
+        // DCISW, DCCSW, DCCISW: write-only
+        (7, 0, 6 | 10 | 14, 2) if kernel && direction == Direction::Write => Outcome::SetWay,
+        // PMUSERENR reads as zero in user mode too; so user mode may use no other register of the monitors.
+        (9, 0, 14, 0) if kernel || direction == Direction::Read => read_or_ignore(direction, 0),
+        // PMCR PMCNTENSET PMCNTENCLR PMOVSR PMSWINC PMSELR PMCEID0 PMCEID1
+        (9, 0, 12, 0..=7) if kernel => read_or_ignore(direction, 0),
+        // PMCCNTR PMXEVTYPER PMXEVCNTR
+        (9, 0, 13, 0..=2) if kernel => read_or_ignore(direction, 0),
+        // PMINTENSET PMINTENCLR PMOVSSET
+        (9, 0, 14, 1..=3) if kernel => read_or_ignore(direction, 0),
+        // CNTP_TVAL
+        (14, 0, 2, 0) => timer(direction, TimerAccess::ReadValue, TimerAccess::WriteValue, privilege, state),
+        // CNTP_CTL
+        (14, 0, 2, 1) => timer(direction, TimerAccess::ReadControl, TimerAccess::WriteControl, privilege, state),
+        _ => Outcome::Undefined,
+    }
+}
+
+/// Decides about an MCRR or MRRC to CP15.
+pub fn cp15_wide(access: &CpWideAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
+    match (access.opc1, access.crm) {
+        // CNTP_CVAL
+        (2, 14) => timer(access.direction, TimerAccess::ReadCompare, TimerAccess::WriteCompare, privilege, state),
+        _ => Outcome::Undefined,
+    }
+}
+
+/// Decides about an MCR or MRC to CP14. MCRR, MRRC, LDC and STC to CP14 are undefined, and so is all of CP10 that traps
+/// and every other coprocessor.
+pub fn cp14(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
+    let CpAccess { opc1, crn, crm, opc2, direction, .. } = *access;
+    let kernel = privilege == Privilege::Kernel;
+    // Opc1 0 is the debug unit; trace (1), ThumbEE (6) and Jazelle (7) are not there.
+    if opc1 != 0 {
+        return Outcome::Undefined;
+    }
+    match (crn, crm, opc2) {
+        // DBGDIDR and DBGDSCRint: user mode may read them while DBGDSCR.UDCCdis is clear, and we say it is.
+        (0, 0, 0) if direction == Direction::Read => Outcome::Read(dbgdidr(state.midr)),
+        (0, 1, 0) if direction == Direction::Read => Outcome::Read(0),
+        // DBGVCR, DBGDSCRext, DBGBVR0, DBGBVR1, DBGBCR0, DBGBCR1, DBGWVR0, DBGWCR0
+        (0, 7, 0) | (0, 2, 2) | (0, 0 | 1, 4 | 5) | (0, 0, 6 | 7) if kernel => read_or_ignore(direction, 0),
+        // DBGOSLAR, write-only
+        (1, 0, 4) if kernel && direction == Direction::Write => Outcome::Ignored,
+        // DBGOSLSR, read-only: no OS lock is implemented
+        (1, 1, 4) if kernel && direction == Direction::Read => Outcome::Read(0),
+        // DBGOSDLR
+        (1, 3, 4) if kernel => read_or_ignore(direction, 0),
+        _ => Outcome::Undefined,
+    }
+}
+
+/// Debug identification: 1 watchpoint, 2 breakpoints, v7.1 Debug, variant and revision of the CPU
+/// (DDI 0406C.d C11.11.15). Xen 4.17 puts the variant over the revision; this is the architecture's place.
+const fn dbgdidr(midr: u32) -> u32 {
+    1 << 24 | 5 << 16 | (midr >> 20 & 0xF) << 4 | midr & 0xF
+}
+
+const fn read_or_ignore(direction: Direction, value: u32) -> Outcome {
+    match direction {
+        Direction::Read => Outcome::Read(value),
+        Direction::Write => Outcome::Ignored,
+    }
+}
+
+fn timer(direction: Direction, read: TimerAccess, write: TimerAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
+    if privilege == Privilege::User && state.cntkctl & CNTKCTL_PL0PTEN == 0 {
+        return Outcome::Undefined;
+    }
+    Outcome::Timer(match direction {
+        Direction::Read => read,
+        Direction::Write => write,
+    })
+}
+
+#[cfg(test)]
+mod tests;

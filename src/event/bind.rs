@@ -1,0 +1,207 @@
+//! Opening ports, connecting them, and closing them again.
+//!
+//! A connected port is closed in three steps, because its peer may be behind another lock: it becomes `Closing`, the peer
+//! is told and becomes unbound, and then it is free. In between nobody can use the port and nobody can get it, so a
+//! message that is still on its way to the peer names an end that is not connected anew.
+
+use armv7::frame::PageRef;
+
+use super::ports::State;
+use super::{End, EventError, EventTable, EventVirq, Notify, Port};
+use crate::id::{DomId, VcpuId};
+
+/// What closing a port leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the peer must be told, and the port must be freed"]
+pub enum Close {
+    /// The port is closed.
+    Done,
+    /// Call [`EventTable::peer_closed`] on `to.dom`'s table, if that domain still exists, then
+    /// [`EventTable::finish_close`] on this table.
+    Peer {
+        /// The end that is connected to nothing now.
+        to: End,
+        /// The end that was closed.
+        from: End,
+    },
+}
+
+impl<P: PageRef> EventTable<P> {
+    /// Opens a port that `remote` may bind to.
+    pub fn alloc_unbound(&mut self, remote: DomId) -> Result<Port, EventError> {
+        let port = self.find_free()?;
+        self.ports
+            .open(port, State::Unbound { remote }, VcpuId::ZERO);
+        Ok(port)
+    }
+
+    /// Opens a port in `local` and connects it to `remote_port` of `remote`, which must be offered to `local`'s domain.
+    ///
+    /// Events may have been sent while nobody was bound: the answer raises one for `local`.
+    pub fn bind_interdomain(
+        local: &mut Self,
+        remote: &mut Self,
+        remote_port: Port,
+    ) -> Result<(Port, Notify), EventError> {
+        let local_port = local.find_free()?;
+        remote.accept(
+            remote_port,
+            End {
+                dom: local.dom,
+                port: local_port,
+            },
+        )?;
+        Ok(local.connect(
+            local_port,
+            End {
+                dom: remote.dom,
+                port: remote_port,
+            },
+        ))
+    }
+
+    /// As [`EventTable::bind_interdomain`], when a domain binds to a port of its own.
+    pub fn bind_loopback(&mut self, remote_port: Port) -> Result<(Port, Notify), EventError> {
+        let dom = self.dom;
+        let port = self.find_free()?;
+        self.accept(remote_port, End { dom, port })?;
+        Ok(self.connect(
+            port,
+            End {
+                dom,
+                port: remote_port,
+            },
+        ))
+    }
+
+    /// Opens a port for a VIRQ of `vcpu`; global ones belong to vCPU 0.
+    pub fn bind_virq(&mut self, virq: u32, vcpu: u32) -> Result<Port, EventError> {
+        let virq = EventVirq::new(virq).ok_or(EventError::BadVirq)?;
+        if virq.is_global() && vcpu != 0 {
+            return Err(EventError::BadVirq);
+        }
+        let vcpu = self.vcpu(vcpu)?;
+        if self.virqs.port(virq, vcpu).is_some() {
+            return Err(EventError::VirqBound);
+        }
+        let port = self.find_free()?;
+        self.ports.open(port, State::Virq(virq), vcpu);
+        self.virqs.bind(virq, vcpu, port);
+        Ok(port)
+    }
+
+    /// Opens a port on which the domain sends to its own `vcpu`.
+    pub fn bind_ipi(&mut self, vcpu: u32) -> Result<Port, EventError> {
+        let vcpu = self.vcpu(vcpu)?;
+        let port = self.find_free()?;
+        self.ports.open(port, State::Ipi, vcpu);
+        Ok(port)
+    }
+
+    /// Makes events of `port` go to `vcpu`. Those already on a queue stay there.
+    pub fn bind_vcpu(&mut self, port: Port, vcpu: u32) -> Result<Notify, EventError> {
+        let vcpu = self.vcpu(vcpu)?;
+        let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
+        match channel.state {
+            State::Unbound { .. } | State::Interdomain { .. } => {}
+            State::Virq(virq) if virq.is_global() => {}
+            State::Virq(_) | State::Ipi | State::Free | State::Closing => {
+                return Err(EventError::BadPort);
+            }
+        }
+        let old = core::mem::replace(&mut channel.vcpu, vcpu);
+        // An event that waited for the control block of its vCPU would not be looked at again.
+        let stranded = match &self.delivery.fifo {
+            Some(fifo) => !fifo.has_control(old) && fifo.is_pending(port),
+            None => false,
+        };
+        Ok(if stranded {
+            self.delivery.raise(port, channel)
+        } else {
+            Notify::NONE
+        })
+    }
+
+    /// Closes `port`.
+    pub fn close(&mut self, port: Port) -> Result<Close, EventError> {
+        let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
+        match channel.state {
+            State::Free | State::Closing => return Err(EventError::BadPort),
+            State::Unbound { .. } | State::Ipi => {}
+            State::Virq(virq) => {
+                // Only VIRQs that are not global keep their vCPU; for a global one the map does not ask.
+                let vcpu = channel.vcpu;
+                self.virqs.unbind(virq, vcpu);
+            }
+            State::Interdomain { dom, port: to } => {
+                let from = End {
+                    dom: self.dom,
+                    port,
+                };
+                if dom != self.dom {
+                    channel.state = State::Closing;
+                    self.delivery.clear_pending(port);
+                    let to = End { dom, port: to };
+                    return Ok(Close::Peer { to, from });
+                }
+                self.peer_closed(to, from);
+            }
+        }
+        self.delivery.clear_pending(port);
+        self.ports.free(port);
+        Ok(Close::Done)
+    }
+
+    /// Makes `port` unbound, because `by`, to which it was connected, was closed. Nothing when they are not connected.
+    pub fn peer_closed(&mut self, port: Port, by: End) {
+        if let Some(channel) = self.ports.get_mut(port)
+            && channel.is_linked_to(by)
+        {
+            channel.state = State::Unbound { remote: by.dom };
+        }
+    }
+
+    /// Frees `port`, whose peer has been told that it is closed.
+    pub fn finish_close(&mut self, port: Port) {
+        if self
+            .ports
+            .get(port)
+            .is_some_and(|channel| channel.state == State::Closing)
+        {
+            self.ports.free(port);
+        }
+    }
+
+    /// The port that opens next. A closed port that the guest still has on a queue is not reused: its link is in use.
+    fn find_free(&mut self) -> Result<Port, EventError> {
+        if self.retired {
+            return Err(EventError::Retired);
+        }
+        let limit = self.limit();
+        let delivery = &self.delivery;
+        self.ports.find_free(limit, |port| delivery.is_linked(port))
+    }
+
+    /// Connects the unbound `port` to `peer`, if it is offered to that domain.
+    fn accept(&mut self, port: Port, peer: End) -> Result<(), EventError> {
+        let channel = self.ports.get_mut(port).ok_or(EventError::NotOffered)?;
+        if channel.state != (State::Unbound { remote: peer.dom }) {
+            return Err(EventError::NotOffered);
+        }
+        channel.state = State::Interdomain {
+            dom: peer.dom,
+            port: peer.port,
+        };
+        Ok(())
+    }
+
+    /// Opens the free `port`, connected to `peer`, and raises its event.
+    fn connect(&mut self, port: Port, peer: End) -> (Port, Notify) {
+        let state = State::Interdomain {
+            dom: peer.dom,
+            port: peer.port,
+        };
+        self.ports.open(port, state, VcpuId::ZERO);
+        (port, self.raise_from_peer(port, peer))
+    }
+}

@@ -1,0 +1,57 @@
+//! vCPUs that wait in `SCHEDOP_poll`.
+
+use super::Port;
+use super::delivery::members;
+use crate::id::{MAX_VCPUS, VcpuId, VcpuSet};
+
+/// What a polling vCPU waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Target {
+    /// Any event: the vCPU looks again itself.
+    Any,
+    /// The event of one port.
+    One(Port),
+}
+
+/// The vCPUs that poll, and for what.
+pub(super) struct Pollers {
+    waiting: VcpuSet,
+    target: [Target; MAX_VCPUS as usize],
+}
+
+impl Pollers {
+    pub const fn new() -> Self {
+        Self {
+            waiting: VcpuSet::EMPTY,
+            target: [Target::Any; MAX_VCPUS as usize],
+        }
+    }
+
+    /// Makes `vcpu` wait for `target`.
+    pub fn add(&mut self, vcpu: VcpuId, target: Target) {
+        self.waiting |= VcpuSet::only(vcpu);
+        self.target[vcpu.index()] = target;
+    }
+
+    /// Makes `vcpu` wait no more.
+    pub fn remove(&mut self, vcpu: VcpuId) {
+        self.waiting.0 &= !VcpuSet::only(vcpu).0;
+    }
+
+    /// Takes out those who wait for `port`.
+    #[inline]
+    pub fn take(&mut self, port: Port) -> VcpuSet {
+        if self.waiting == VcpuSet::EMPTY {
+            return VcpuSet::EMPTY;
+        }
+        let mut wake = VcpuSet::EMPTY;
+        for vcpu in members(self.waiting) {
+            match self.target[vcpu.index()] {
+                Target::One(other) if other != port => {}
+                Target::One(_) | Target::Any => wake |= VcpuSet::only(vcpu),
+            }
+        }
+        self.waiting.0 &= !wake.0;
+        wake
+    }
+}

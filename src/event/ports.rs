@@ -1,0 +1,229 @@
+//! The table of ports: what each is, and which is the lowest free one.
+//!
+//! The table grows by buckets of 128 and never shrinks, so a port that was valid stays valid (XSA-338). A bucket is
+//! published only when it is complete; growing can fail and then changes nothing (XSA-47).
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{End, EventError, EventVirq, Port};
+use crate::abi::event_channel::fifo::PRIORITY_DEFAULT;
+use crate::id::{DomId, VcpuId};
+
+/// Ports in a bucket.
+const BUCKET: usize = 128;
+
+/// Closed ports that a guest still has on a queue and that one allocation steps over. An honest guest has a handful; one
+/// that claims more is told that no port is left.
+const MAX_LINKED_SKIPPED: u32 = 4096;
+
+/// What a port is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Nothing. Port 0 is never anything else.
+    Free,
+    /// Waits for a domain to bind to it.
+    Unbound { remote: DomId },
+    /// One end of a channel (not an [`End`], which would make the enum larger).
+    Interdomain { dom: DomId, port: Port },
+    /// A virtual interrupt.
+    Virq(EventVirq),
+    /// A channel from the domain to itself.
+    Ipi,
+    /// Closed, but the other end does not know yet: not usable, and not to be used again either.
+    Closing,
+}
+
+/// One port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Channel {
+    pub state: State,
+    /// vCPU that is notified.
+    pub vcpu: VcpuId,
+    /// Queue for the next time the event is linked.
+    pub priority: u8,
+    /// Queue the event was last linked on. Outlives a close: the event may be the tail of that queue.
+    pub last_vcpu: VcpuId,
+    /// As `last_vcpu`.
+    pub last_priority: u8,
+    /// The event happened while there was no event word to say so in.
+    pub saved: bool,
+}
+
+// 128 channels fill a power of two.
+const _: () = assert!(size_of::<Channel>() == 16);
+
+impl Channel {
+    const FREE: Self = Self {
+        state: State::Free,
+        vcpu: VcpuId::ZERO,
+        priority: PRIORITY_DEFAULT,
+        last_vcpu: VcpuId::ZERO,
+        last_priority: PRIORITY_DEFAULT,
+        saved: false,
+    };
+
+    /// Whether a guest may use the port.
+    pub fn is_usable(&self) -> bool {
+        !matches!(self.state, State::Free | State::Closing)
+    }
+
+    /// Whether the port is the end of a channel to `peer`.
+    pub fn is_linked_to(&self, peer: End) -> bool {
+        self.state
+            == State::Interdomain {
+                dom: peer.dom,
+                port: peer.port,
+            }
+    }
+}
+
+/// All ports of a domain.
+pub(super) struct PortTable {
+    buckets: Vec<Box<[Channel; BUCKET]>>,
+    /// One bit per port, set when it is free.
+    free: Vec<u128>,
+    /// No bucket below this one has a free port.
+    lowest: usize,
+    /// Ports that are not free.
+    used: u32,
+}
+
+impl PortTable {
+    /// A table with the first bucket, in which only port 0 is taken.
+    pub fn new() -> Result<Self, EventError> {
+        let mut table = Self {
+            buckets: Vec::new(),
+            free: Vec::new(),
+            lowest: 0,
+            used: 0,
+        };
+        table.grow()?;
+        if let Some(bits) = table.free.first_mut() {
+            *bits &= !1;
+        }
+        Ok(table)
+    }
+
+    /// The port, or `None` beyond the table.
+    #[inline]
+    pub fn get(&self, port: Port) -> Option<&Channel> {
+        let bucket = self.buckets.get(port.0 as usize / BUCKET)?;
+        Some(&bucket[port.0 as usize % BUCKET])
+    }
+
+    /// As [`PortTable::get`].
+    #[inline]
+    pub fn get_mut(&mut self, port: Port) -> Option<&mut Channel> {
+        let bucket = self.buckets.get_mut(port.0 as usize / BUCKET)?;
+        Some(&mut bucket[port.0 as usize % BUCKET])
+    }
+
+    /// One past the highest valid port.
+    pub fn end(&self) -> u32 {
+        (self.buckets.len() * BUCKET) as u32
+    }
+
+    /// Ports that are not free, without port 0.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// The lowest taken port at or above `from`.
+    pub fn next_used(&self, from: u32) -> Option<Port> {
+        let mut keep = u128::MAX << (from as usize % BUCKET);
+        for (index, free) in self.free.iter().enumerate().skip(from as usize / BUCKET) {
+            let reserved = if index == 0 { 1 } else { 0 };
+            let used = !free & keep & !reserved;
+            if used != 0 {
+                return Some(port_at(index, used));
+            }
+            keep = u128::MAX;
+        }
+        None
+    }
+
+    /// The lowest free port below `limit` for which `busy` is false. It is not taken yet.
+    pub fn find_free(
+        &mut self,
+        limit: u32,
+        busy: impl Fn(Port) -> bool,
+    ) -> Result<Port, EventError> {
+        let mut skipped = 0;
+        let mut index = self.lowest;
+        loop {
+            if index == self.buckets.len() {
+                if self.end() >= limit {
+                    return Err(EventError::NoPort);
+                }
+                self.grow()?;
+            }
+            let mut free = self.free.get(index).copied().unwrap_or(0);
+            if free == 0 && index == self.lowest {
+                self.lowest += 1;
+            }
+            while free != 0 {
+                let port = port_at(index, free);
+                if port.0 >= limit || skipped == MAX_LINKED_SKIPPED {
+                    return Err(EventError::NoPort);
+                }
+                if !busy(port) {
+                    return Ok(port);
+                }
+                skipped += 1;
+                free &= free - 1;
+            }
+            index += 1;
+        }
+    }
+
+    /// Makes the free port `port` into `state`, notifying `vcpu`.
+    pub fn open(&mut self, port: Port, state: State, vcpu: VcpuId) {
+        let Some(channel) = self.get_mut(port) else {
+            return;
+        };
+        debug_assert_eq!(channel.state, State::Free);
+        channel.state = state;
+        channel.vcpu = vcpu;
+        channel.priority = PRIORITY_DEFAULT;
+        channel.saved = false;
+        self.used += 1;
+        if let Some(bits) = self.free.get_mut(port.0 as usize / BUCKET) {
+            *bits &= !(1 << (port.0 as usize % BUCKET));
+        }
+    }
+
+    /// Makes `port` free.
+    pub fn free(&mut self, port: Port) {
+        let Some(channel) = self.get_mut(port) else {
+            return;
+        };
+        debug_assert_ne!(channel.state, State::Free);
+        channel.state = State::Free;
+        channel.vcpu = VcpuId::ZERO;
+        channel.saved = false;
+        self.used -= 1;
+        let index = port.0 as usize / BUCKET;
+        self.lowest = self.lowest.min(index);
+        if let Some(bits) = self.free.get_mut(index) {
+            *bits |= 1 << (port.0 as usize % BUCKET);
+        }
+    }
+
+    fn grow(&mut self) -> Result<(), EventError> {
+        self.buckets.try_reserve(1)?;
+        self.free.try_reserve(1)?;
+        let mut channels = Vec::new();
+        channels.try_reserve_exact(BUCKET)?;
+        channels.resize(BUCKET, Channel::FREE);
+        let bucket = Box::try_from(channels).map_err(|_| EventError::NoMemory)?;
+        self.buckets.push(bucket);
+        self.free.push(u128::MAX);
+        Ok(())
+    }
+}
+
+/// The port of the lowest bit in `bits`, which is not zero, of bucket `index`.
+fn port_at(index: usize, bits: u128) -> Port {
+    Port((index * BUCKET) as u32 + bits.trailing_zeros())
+}

@@ -1,0 +1,99 @@
+//! The two-level ABI: a pending and a mask bit per port in `shared_info`, a selector per vCPU in `vcpu_info`.
+//!
+//! `xen_ulong_t` has 64 bits for 32-bit guests too: 64 words of 64 bits, 4096 ports. The bitmaps are little-endian, so a
+//! port's bit is reached as a bit of a 32-bit word. A guest finds an event by exchanging the selector with 0 and then
+//! scanning the words whose selector bits were set; each step here therefore comes before the next one.
+
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
+use armv7::frame::{PageRef, SharedPage};
+
+use super::delivery::{Raised, Upcalls};
+use super::{Port, word};
+use crate::abi::event_channel::TWO_LEVEL_CHANNELS;
+use crate::abi::shared_info::SharedInfo;
+use crate::id::VcpuId;
+
+const PENDING: usize = offset_of!(SharedInfo, evtchn_pending);
+const MASK: usize = offset_of!(SharedInfo, evtchn_mask);
+
+/// The word of `bitmap` that holds `port`'s bit, and the bit. `None` for ports that two levels cannot name (XSA-342).
+#[inline]
+fn bit(shared: &SharedPage, bitmap: usize, port: Port) -> Option<(&AtomicU32, u32)> {
+    if port.0 >= TWO_LEVEL_CHANNELS {
+        return None;
+    }
+    let word = shared.u32_at(bitmap + port.0 as usize / 32 * 4)?;
+    Some((word, 1 << (port.0 % 32)))
+}
+
+fn is_set(shared: &SharedPage, bitmap: usize, port: Port) -> bool {
+    bit(shared, bitmap, port).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+}
+
+/// Makes the event of `port` pending for `vcpu`.
+pub(super) fn raise<P: PageRef>(
+    shared: &SharedPage,
+    upcalls: &Upcalls<P>,
+    port: Port,
+    vcpu: VcpuId,
+) -> Raised {
+    let Some((pending, bit)) = bit(shared, PENDING, port) else {
+        return Raised::NOTHING;
+    };
+    match word::set(pending, bit) {
+        Ok(old) if old & bit == 0 => {}
+        _ => return Raised::NOTHING,
+    }
+    // The guest clears the mask and then looks at pending; we set pending and then look at the mask. Without a full
+    // barrier on both sides each can miss the other's store.
+    fence(Ordering::SeqCst);
+    Raised {
+        new: true,
+        upcall: !is_set(shared, MASK, port) && select(shared, upcalls, port, vcpu),
+    }
+}
+
+/// Clears the mask of `port`; whether `vcpu` must get an upcall for it.
+pub(super) fn unmask<P: PageRef>(
+    shared: &SharedPage,
+    upcalls: &Upcalls<P>,
+    port: Port,
+    vcpu: VcpuId,
+) -> bool {
+    let Some((mask, bit)) = bit(shared, MASK, port) else {
+        return false;
+    };
+    match word::clear(mask, bit) {
+        Ok(old) if old & bit != 0 => {}
+        _ => return false,
+    }
+    // The mirror of `raise`: first the mask, then pending. A sender in between sees either no mask or our look finds
+    // its pending bit.
+    fence(Ordering::SeqCst);
+    is_set(shared, PENDING, port) && select(shared, upcalls, port, vcpu)
+}
+
+/// Sets the selector of `port`'s word; whether it was clear.
+fn select<P: PageRef>(shared: &SharedPage, upcalls: &Upcalls<P>, port: Port, vcpu: VcpuId) -> bool {
+    let selector = port.0 / 64;
+    // Without a vcpu_info the pending bit is all: registering one sets all selectors.
+    let Some(word) = upcalls.selector(shared, vcpu, selector / 32) else {
+        return false;
+    };
+    let bit = 1 << (selector % 32);
+    // A guest that keeps the word busy loses this event, not the sender's time.
+    word::set(word, bit).is_ok_and(|old| old & bit == 0)
+}
+
+/// Whether the event of `port` is pending.
+pub(super) fn is_pending(shared: &SharedPage, port: Port) -> bool {
+    is_set(shared, PENDING, port)
+}
+
+/// Makes the event of `port` not pending; whether it was.
+pub(super) fn clear_pending(shared: &SharedPage, port: Port) -> bool {
+    bit(shared, PENDING, port)
+        .is_some_and(|(word, bit)| word::clear(word, bit).is_ok_and(|old| old & bit != 0))
+}

@@ -1,0 +1,217 @@
+//! event_channel_op (32): decoding, rights and the two-domain cases; the rules are in `event`.
+
+use armv7::addr::GuestVa;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::guest_ptr::{read, write};
+use super::target::{self, Target};
+use super::{Args, Caller, Outcome, Reply};
+use crate::abi::event_channel as abi;
+use crate::domain::{Domain, registry};
+use crate::error::Errno;
+use crate::event::{Binding, Close, End, EventError, EventTable, Port, Reset, Sent};
+use crate::policy;
+
+/// Ports closed before others may run.
+const RESET_AT_ONCE: u32 = 256;
+
+pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
+    operation(caller, args.0[0], args.ptr(1))
+}
+
+/// The old form of the call: operation and argument in one structure.
+pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
+    /// Offset of the argument behind the operation's number.
+    const BODY: u32 = 4;
+    let op: u32 = read(caller.domain, args.ptr(0))?;
+    operation(caller, op, args.ptr(0).checked_add(BODY).ok_or(Errno::Fault)?)
+}
+
+fn operation(caller: &Caller<'_>, op: u32, arg: GuestVa) -> Outcome {
+    match op {
+        abi::op::SEND => {
+            let op: abi::PortArgument = read(caller.domain, arg)?;
+            send(caller.domain, Port(op.port))?;
+        }
+        abi::op::UNMASK => {
+            let op: abi::PortArgument = read(caller.domain, arg)?;
+            let notify = caller.domain.events.lock().unmask(Port(op.port))?;
+            caller.domain.notify(notify);
+        }
+        abi::op::ALLOC_UNBOUND => alloc_unbound(caller, arg)?,
+        abi::op::BIND_INTERDOMAIN => bind_interdomain(caller, arg)?,
+        abi::op::BIND_VIRQ => update(caller, arg, |events, op: &mut abi::BindVirq| {
+            op.port = events.bind_virq(op.virq, op.vcpu)?.0;
+            Ok(())
+        })?,
+        abi::op::BIND_IPI => update(caller, arg, |events, op: &mut abi::BindIpi| {
+            op.port = events.bind_ipi(op.vcpu)?.0;
+            Ok(())
+        })?,
+        abi::op::CLOSE => {
+            let op: abi::PortArgument = read(caller.domain, arg)?;
+            close(caller.domain, Port(op.port))?;
+        }
+        abi::op::STATUS => status(caller, arg)?,
+        abi::op::BIND_VCPU => {
+            let op: abi::BindVcpu = read(caller.domain, arg)?;
+            let notify = caller.domain.events.lock().bind_vcpu(Port(op.port), op.vcpu)?;
+            caller.domain.notify(notify);
+        }
+        abi::op::SET_PRIORITY => {
+            let op: abi::SetPriority = read(caller.domain, arg)?;
+            caller.domain.events.lock().set_priority(Port(op.port), op.priority)?;
+        }
+        abi::op::INIT_CONTROL => init_control(caller, arg)?,
+        abi::op::EXPAND_ARRAY => {
+            let op: abi::ExpandArray = read(caller.domain, arg)?;
+            let page = caller.domain.pin(op.array_gfn)?;
+            let notify = caller.domain.events.lock().expand_array(page)?;
+            caller.domain.notify(notify);
+        }
+        abi::op::RESET => return reset(caller, arg),
+        // There are no physical interrupts to bind on Arm.
+        abi::op::BIND_PIRQ => return Err(Errno::Inval),
+        _ => return Err(Errno::NoSys),
+    }
+    Ok(Reply::OK)
+}
+
+/// Reads an argument, lets `f` work on it and the caller's table, and writes it back.
+fn update<T: FromBytes + IntoBytes + Immutable>(
+    caller: &Caller<'_>,
+    arg: GuestVa,
+    f: impl FnOnce(&mut EventTable<crate::domain::GuestPage>, &mut T) -> Result<(), EventError>,
+) -> Result<(), Errno> {
+    let mut op: T = read(caller.domain, arg)?;
+    f(&mut caller.domain.events.lock(), &mut op)?;
+    write(caller.domain, arg, &op)
+}
+
+/// Sends on a port of `domain`.
+#[inline]
+fn send(domain: &Domain, port: Port) -> Result<(), Errno> {
+    let sent = domain.events.lock().send(port)?;
+    match sent {
+        Sent::Local(notify) => domain.notify(notify),
+        Sent::Peer { to, from } => {
+            if let Some(peer) = registry::get(to.dom) {
+                let notify = peer.events.lock().raise_from_peer(to.port, from);
+                peer.notify(notify);
+            }
+        }
+        Sent::Nowhere => {}
+    }
+    Ok(())
+}
+
+fn alloc_unbound(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
+    let mut op: abi::AllocUnbound = read(caller.domain, arg)?;
+    let target = target::control(caller, op.dom)?;
+    let remote = target::resolve_id(caller, op.remote_dom);
+    policy::may_share(caller.domain, target.domain().id, remote)?;
+    op.port = target.domain().events.lock().alloc_unbound(remote)?.0;
+    write(caller.domain, arg, &op)
+}
+
+fn bind_interdomain(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
+    let mut op: abi::BindInterdomain = read(caller.domain, arg)?;
+    let remote_port = Port(op.remote_port);
+    let (port, notify) = match target::any(caller, op.remote_dom)? {
+        Target::Own(domain) => domain.events.lock().bind_loopback(remote_port)?,
+        Target::Other(remote) => {
+            policy::may_share(caller.domain, caller.domain.id, remote.id)?;
+            // Two tables: the lower domain id is locked first.
+            if caller.domain.id < remote.id {
+                let mut local = caller.domain.events.lock();
+                let mut other = remote.events.lock();
+                EventTable::bind_interdomain(&mut local, &mut other, remote_port)?
+            } else {
+                let mut other = remote.events.lock();
+                let mut local = caller.domain.events.lock();
+                EventTable::bind_interdomain(&mut local, &mut other, remote_port)?
+            }
+        }
+    };
+    caller.domain.notify(notify);
+    op.local_port = port.0;
+    write(caller.domain, arg, &op)
+}
+
+/// Closes a port of `domain` and tells its peer.
+pub(crate) fn close(domain: &Domain, port: Port) -> Result<(), Errno> {
+    let close = domain.events.lock().close(port)?;
+    match close {
+        Close::Done => {}
+        Close::Peer { to, from } => {
+            tell_peer(to, from);
+            domain.events.lock().finish_close(from.port);
+        }
+    }
+    Ok(())
+}
+
+/// Tells the peer of a closed port.
+pub(crate) fn tell_peer(to: End, from: End) {
+    if let Some(peer) = registry::get(to.dom) {
+        peer.events.lock().peer_closed(to.port, from);
+    }
+}
+
+fn status(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
+    let mut op: abi::Status = read(caller.domain, arg)?;
+    let target = target::control(caller, op.dom)?;
+    let status = target.domain().events.lock().status(Port(op.port))?;
+    op.vcpu = status.vcpu.raw().into();
+    match status.binding {
+        Binding::Closed => op.status = abi::status::CLOSED,
+        Binding::Unbound(dom) => {
+            op.status = abi::status::UNBOUND;
+            op.detail = dom.0.into();
+        }
+        Binding::Interdomain(end) => {
+            op.status = abi::status::INTERDOMAIN;
+            op.detail = end.dom.0.into();
+            op.peer_port = end.port.0;
+        }
+        Binding::Virq(virq) => {
+            op.status = abi::status::VIRQ;
+            op.detail = virq.raw();
+        }
+        Binding::Ipi => op.status = abi::status::IPI,
+    }
+    write(caller.domain, arg, &op)
+}
+
+fn init_control(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
+    let mut op: abi::InitControl = read(caller.domain, arg)?;
+    let page = caller.domain.pin(op.control_gfn)?;
+    let notify = caller.domain.events.lock().init_control(op.vcpu, page, op.offset)?;
+    caller.domain.notify(notify);
+    op.link_bits = abi::fifo::LINK_BITS;
+    write(caller.domain, arg, &op)
+}
+
+fn reset(caller: &Caller<'_>, arg: GuestVa) -> Outcome {
+    let op: abi::ResetArgument = read(caller.domain, arg)?;
+    let target = target::control(caller, op.dom)?;
+    let domain = target.domain();
+    if !target.is_own() && domain.state.lock().pause_count == 0 {
+        return Err(Errno::Inval);
+    }
+    // A reset that is under way is one that this call continues.
+    if !domain.events.lock().is_resetting() {
+        domain.events.lock().reset_begin()?;
+    }
+    loop {
+        let step = domain.events.lock().reset_step(RESET_AT_ONCE)?;
+        match step {
+            Reset::Done => return Ok(Reply::OK),
+            Reset::Peer { to, from } => {
+                tell_peer(to, from);
+                domain.events.lock().finish_close(from.port);
+            }
+            Reset::More => return Ok(Reply::Again(Args([abi::op::RESET, arg.0, 0, 0, 0]))),
+        }
+    }
+}

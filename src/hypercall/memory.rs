@@ -1,0 +1,388 @@
+//! memory_op (12): a domain's physical memory, and what it may map there.
+//!
+//! The number's low six bits are the operation; what is above them is the progress of a call that is being continued.
+//! Operations on lists answer how many entries were done, and never an error for what comes after the first.
+
+use armv7::addr::{GuestVa, Gfn, Mfn};
+
+use super::guest_ptr::{element, read, write};
+use super::target::{self, Target};
+use super::{Args, Budget, Caller, Outcome, Reply};
+use crate::abi::memory as abi;
+use crate::domain::Domain;
+use crate::domain::memory::memory;
+use crate::error::Errno;
+use crate::grant::FrameError;
+use crate::mem::p2m::{Access, P2mError, P2mType, Removed};
+use crate::options;
+
+/// Pages handled before others may run.
+const PAGES_AT_ONCE: u32 = 2048;
+/// Entries of a list handled before others may run.
+const ENTRIES_AT_ONCE: u32 = 64;
+/// Bits of the operation in the call's number.
+const OP_BITS: u32 = 6;
+
+impl From<P2mError> for Errno {
+    fn from(error: P2mError) -> Self {
+        match error {
+            P2mError::NoMemory | P2mError::NoVmid => Self::NoMem,
+            P2mError::OutOfRange | P2mError::WrongType => Self::Inval,
+            P2mError::Occupied => Self::Exist,
+            P2mError::Full => Self::Again,
+        }
+    }
+}
+
+pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let op = args.0[0] & abi::OP_MASK;
+    let start = args.0[0] >> OP_BITS;
+    match op {
+        abi::OP_INCREASE_RESERVATION | abi::OP_DECREASE_RESERVATION | abi::OP_POPULATE_PHYSMAP => {
+            reservation(caller, args, op, start)
+        }
+        abi::OP_ADD_TO_PHYSMAP => add_to_physmap(caller, args),
+        abi::OP_ADD_TO_PHYSMAP_BATCH => add_batch(caller, args, start),
+        abi::OP_REMOVE_FROM_PHYSMAP => remove_from_physmap(caller, args),
+        abi::OP_MAXIMUM_RAM_PAGE => {
+            let frames = memory()?.frames();
+            Ok(Reply::Value(frames.first().raw().saturating_add(frames.frames())))
+        }
+        abi::OP_CURRENT_RESERVATION | abi::OP_MAXIMUM_RESERVATION | abi::OP_MAXIMUM_GPFN => size(caller, args, op),
+        abi::OP_GET_SHARING_FREED_PAGES | abi::OP_GET_SHARING_SHARED_PAGES => Ok(Reply::OK),
+        abi::OP_CLAIM_PAGES => claim(caller, args),
+        abi::OP_GET_VNUMAINFO => {
+            let op: abi::VnumaTopologyInfo = read(caller.domain, args.ptr(1))?;
+            target::control(caller, op.domid)?;
+            Err(Errno::OpNotSupp)
+        }
+        abi::OP_EXCHANGE => Err(Errno::OpNotSupp),
+        abi::OP_RESERVED_DEVICE_MEMORY_MAP => {
+            let mut op: abi::ReservedDeviceMemoryMap = read(caller.domain, args.ptr(1))?;
+            op.nr_entries = 0;
+            write(caller.domain, args.ptr(1), &op)?;
+            Ok(Reply::OK)
+        }
+        abi::OP_ACQUIRE_RESOURCE => acquire_resource(caller, args),
+        _ => Err(Errno::NoSys),
+    }
+}
+
+/// `DOMID`-taking queries that answer a number of pages.
+fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
+    let arg: abi::MemoryDomain = read(caller.domain, args.ptr(1))?;
+    let target = target::control(caller, arg.domid)?;
+    let domain = target.domain();
+    Ok(Reply::Value(match op {
+        abi::OP_MAXIMUM_GPFN => domain.p2m.lock().max_gfn().map_or(0, Gfn::raw),
+        _ => {
+            let account = memory()?.account(domain.id).ok_or(Errno::Srch)?;
+            if op == abi::OP_CURRENT_RESERVATION { account.total } else { account.limit }
+        }
+    }))
+}
+
+/// Increase, decrease and populate: `nr_extents` extents of `1 << extent_order` pages each.
+fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome {
+    let done_before = Ok(Reply::Value(start));
+    let arg: abi::MemoryReservation = read(caller.domain, args.ptr(1))?;
+    let Some(list) = arg.extent_start.to_va() else { return done_before };
+    let Ok(count) = u32::try_from(arg.nr_extents) else { return done_before };
+    if count > u32::MAX >> OP_BITS || start > count {
+        return done_before;
+    }
+    if arg.extent_order > options::memop_max_order(caller.domain) {
+        return done_before;
+    }
+    let Ok(target) = target::control(caller, arg.domid) else { return done_before };
+    let domain = target.domain();
+    let mut budget = Budget::new(PAGES_AT_ONCE);
+    let mut removed = Removed::new();
+    let mut n = start;
+    while n < count {
+        // The first extent is always done, so that every continuation makes progress.
+        if n > start && !budget.spend(1 << arg.extent_order) {
+            domain.p2m.lock().release(removed);
+            return Ok(again(args, op, n));
+        }
+        let ok = match op {
+            abi::OP_INCREASE_RESERVATION => false,
+            _ if arg.mem_flags & abi::MEMF_POPULATE_ON_DEMAND != 0 => false,
+            _ => match extent(caller, list, n) {
+                Some(gfn) if op == abi::OP_POPULATE_PHYSMAP => populate(domain, gfn, arg.extent_order).is_ok(),
+                Some(gfn) => decrease(domain, gfn, 1 << arg.extent_order, &mut removed).is_ok(),
+                None => false,
+            },
+        };
+        if !ok {
+            break;
+        }
+        n += 1;
+    }
+    domain.p2m.lock().release(removed);
+    Ok(Reply::Value(n))
+}
+
+fn again(args: &Args, op: u32, done: u32) -> Reply {
+    let mut next = *args;
+    next.0[0] = op | done << OP_BITS;
+    Reply::Again(next)
+}
+
+fn extent(caller: &Caller<'_>, list: GuestVa, n: u32) -> Option<Gfn> {
+    let gfn: u64 = read(caller.domain, element::<u64>(list, n).ok()?).ok()?;
+    Gfn::new(gfn)
+}
+
+/// Gives `domain` pages at `gfn`: its own frames back when it is mapped 1:1, else new ones.
+fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), Errno> {
+    let memory = memory()?;
+    let count = 1 << order;
+    let mfn = if domain.rights.hardware {
+        let mfn = Mfn::new(gfn.raw().into()).ok_or(Errno::Inval)?;
+        if !memory.get_direct(domain.id, mfn, count) {
+            return Err(Errno::Inval);
+        }
+        mfn
+    } else {
+        memory.alloc_domain_pages(domain.id, order)?
+    };
+    let mapped = domain.p2m.lock().map(gfn, mfn, count, P2mType::RamRw, u32::MAX);
+    match mapped {
+        Ok(done) if done == count => Ok(()),
+        Ok(done) => {
+            // Only what was mapped keeps its reference; the budget is unlimited, so this does not happen.
+            if let Some(rest) = mfn.checked_add(done) {
+                memory.put_run(rest, count - done);
+            }
+            Err(Errno::NoMem)
+        }
+        Err(error) => {
+            memory.put_run(mfn, count);
+            Err(error.into())
+        }
+    }
+}
+
+/// Takes `count` pages at `gfn` away from `domain`; they go when `removed` is released.
+fn decrease(domain: &Domain, gfn: Gfn, count: u32, removed: &mut Removed) -> Result<(), Errno> {
+    let mut p2m = domain.p2m.lock();
+    let mut done = 0;
+    while done < count {
+        if removed.is_full() {
+            let full = core::mem::replace(removed, Removed::new());
+            p2m.release(full);
+        }
+        let at = gfn.checked_add(done).ok_or(Errno::Inval)?;
+        if done == 0 && p2m.lookup(at).is_none() {
+            return Err(Errno::Inval);
+        }
+        done += p2m.unmap(at, count - done, u32::MAX, |kind| kind == P2mType::RamRw, removed)?;
+    }
+    Ok(())
+}
+
+fn add_to_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let op: abi::AddToPhysmap = read(caller.domain, args.ptr(1))?;
+    let target = target::control(caller, op.domid)?;
+    if op.space == abi::SPACE_GMFN_FOREIGN {
+        return Err(Errno::NoSys);
+    }
+    add_one(target.domain(), op.space, op.idx, op.gpfn)?;
+    Ok(Reply::OK)
+}
+
+/// Maps one page of the hypervisor's, or a device page, at `gpfn`.
+fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno> {
+    let gfn = Gfn::new(gpfn).ok_or(Errno::Inval)?;
+    match space {
+        abi::SPACE_SHARED_INFO => {
+            if idx != 0 {
+                return Err(Errno::Inval);
+            }
+            let mut state = domain.state.lock();
+            if state.shared_info_gfn.is_some() {
+                return Err(Errno::Busy);
+            }
+            map_own(domain, gfn, domain.shared_info)?;
+            state.shared_info_gfn = Some(gfn);
+            Ok(())
+        }
+        abi::SPACE_GRANT_TABLE => {
+            let index = u32::try_from(idx).map_err(|_| Errno::Inval)?;
+            if index & abi::IDX_GRANT_TABLE_STATUS != 0 {
+                return Err(Errno::Inval);
+            }
+            domain.grow_grants(u64::from(index) + 1)?;
+            let mut grants = domain.grants.lock();
+            let mfn = grants.frame(index).ok_or(Errno::Inval)?.mfn();
+            grants.place_frame(index, gfn).map_err(|error| match error {
+                FrameError::Absent => Errno::Inval,
+                FrameError::Busy => Errno::Busy,
+            })?;
+            map_own(domain, gfn, mfn).inspect_err(|_| {
+                grants.displace_frame(gfn);
+            })
+        }
+        // Everything that a domain may drive is mapped from its start.
+        abi::SPACE_DEV_MMIO => {
+            let entry = domain.p2m.lock().lookup(gfn);
+            match entry {
+                Some(entry) if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx => Ok(()),
+                _ => Err(Errno::Perm),
+            }
+        }
+        abi::SPACE_GMFN_RANGE => Err(Errno::OpNotSupp),
+        _ => Err(Errno::NoSys),
+    }
+}
+
+/// Maps a page that belongs to the domain but is the hypervisor's to give; what was at `gfn` is given back.
+fn map_own(domain: &Domain, gfn: Gfn, mfn: Mfn) -> Result<(), Errno> {
+    let reference = memory()?.get(mfn, domain.id).ok_or(Errno::Inval)?;
+    let mut removed = Removed::new();
+    let mut p2m = domain.p2m.lock();
+    p2m.replace(gfn, mfn, P2mType::RamRw, &mut removed)?;
+    // The reference is the map's from here on.
+    reference.into_raw();
+    p2m.release(removed);
+    Ok(())
+}
+
+/// Maps the page `gfn` of `source` at `at` of `domain`.
+fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<(), Errno> {
+    let gfn = Gfn::new(gfn).ok_or(Errno::Inval)?;
+    let at = Gfn::new(at).ok_or(Errno::Inval)?;
+    let (reference, kind) = source.p2m.lock().pin(gfn, Access::Read).ok_or(Errno::Inval)?;
+    let kind = match kind {
+        P2mType::RamRw => P2mType::ForeignRw,
+        P2mType::RamRo => P2mType::ForeignRo,
+        _ => return Err(Errno::Inval),
+    };
+    let mut removed = Removed::new();
+    let mut p2m = domain.p2m.lock();
+    p2m.replace(at, reference.mfn(), kind, &mut removed)?;
+    reference.into_raw();
+    p2m.release(removed);
+    Ok(())
+}
+
+fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
+    let op: abi::AddToPhysmapBatch = read(caller.domain, args.ptr(1))?;
+    let target = target::control(caller, op.domid)?;
+    let space = u32::from(op.space);
+    let source = match space {
+        abi::SPACE_GMFN_FOREIGN => Some(match target::any(caller, op.foreign_domid)? {
+            Target::Own(_) => return Err(Errno::Inval),
+            Target::Other(_) if !caller.domain.is_control() => return Err(Errno::Perm),
+            Target::Other(domain) => domain,
+        }),
+        abi::SPACE_GMFN_RANGE => return Err(Errno::OpNotSupp),
+        _ => None,
+    };
+    let idxs = op.idxs.to_va().ok_or(Errno::Fault)?;
+    let gpfns = op.gpfns.to_va().ok_or(Errno::Fault)?;
+    let errs = op.errs.to_va().ok_or(Errno::Fault)?;
+    let count = u32::from(op.size);
+    let mut budget = Budget::new(ENTRIES_AT_ONCE);
+    for n in start..count {
+        if !budget.spend(1) {
+            return Ok(again(args, abi::OP_ADD_TO_PHYSMAP_BATCH, n));
+        }
+        let idx: u64 = read(caller.domain, element::<u64>(idxs, n)?)?;
+        let gpfn: u64 = read(caller.domain, element::<u64>(gpfns, n)?)?;
+        let result = match &source {
+            Some(source) => map_foreign(target.domain(), source, idx, gpfn),
+            None => add_one(target.domain(), space, idx, gpfn),
+        };
+        let status: i32 = result.err().map_or(0, |error| -(error as i32));
+        write(caller.domain, element::<i32>(errs, n)?, &status)?;
+    }
+    Ok(Reply::OK)
+}
+
+fn remove_from_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let op: abi::RemoveFromPhysmap = read(caller.domain, args.ptr(1))?;
+    let target = target::control(caller, op.domid)?;
+    let domain = target.domain();
+    let gfn = Gfn::new(op.gpfn).ok_or(Errno::Inval)?;
+    let mut removed = Removed::new();
+    let mut p2m = domain.p2m.lock();
+    if p2m.lookup(gfn).is_none() {
+        return Err(Errno::NoEnt);
+    }
+    // Grants are unmapped by their handle, devices never.
+    p2m.unmap(gfn, 1, u32::MAX, |kind| kind.is_own_ram() || kind.is_foreign(), &mut removed)?;
+    p2m.release(removed);
+    drop(p2m);
+    forget_place(domain, gfn);
+    Ok(Reply::OK)
+}
+
+/// Notes that a page of the hypervisor's that was at `gfn` is not there any more.
+fn forget_place(domain: &Domain, gfn: Gfn) {
+    let mut state = domain.state.lock();
+    if state.shared_info_gfn == Some(gfn) {
+        state.shared_info_gfn = None;
+    }
+    drop(state);
+    domain.grants.lock().displace_frame(gfn);
+}
+
+fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
+    if !caller.domain.is_control() {
+        return Err(Errno::Perm);
+    }
+    let op: abi::MemoryReservation = read(caller.domain, args.ptr(1))?;
+    if !op.extent_start.is_null() || op.extent_order != 0 || op.mem_flags != 0 {
+        return Err(Errno::Inval);
+    }
+    let pages = u32::try_from(op.nr_extents).map_err(|_| Errno::Inval)?;
+    let target = target::any(caller, op.domid)?;
+    match memory()?.set_claim(target.domain().id, pages) {
+        true => Ok(Reply::OK),
+        false => Err(Errno::NoMem),
+    }
+}
+
+/// Maps frames of another domain's grant table, for the toolstack that fills in its first entries.
+fn acquire_resource(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let mut op: abi::MemAcquireResource = read(caller.domain, args.ptr(1))?;
+    if op.pad != 0 {
+        return Err(Errno::Inval);
+    }
+    let source = match target::any(caller, op.domid)? {
+        Target::Own(_) => return Err(Errno::Perm),
+        Target::Other(_) if !caller.domain.is_control() => return Err(Errno::Perm),
+        Target::Other(domain) => domain,
+    };
+    if op.resource != abi::RESOURCE_GRANT_TABLE || op.id != abi::RESOURCE_GRANT_TABLE_ID_SHARED {
+        return Err(Errno::Inval);
+    }
+    if op.nr_frames == 0 {
+        if !op.frame_list.is_null() {
+            return Err(Errno::Inval);
+        }
+        op.nr_frames = source.grants.lock().max_size();
+        write(caller.domain, args.ptr(1), &op)?;
+        return Ok(Reply::OK);
+    }
+    if op.nr_frames > ENTRIES_AT_ONCE {
+        return Err(Errno::TooBig);
+    }
+    let list = op.frame_list.to_va().ok_or(Errno::Fault)?;
+    source.grow_grants(op.frame.checked_add(op.nr_frames.into()).ok_or(Errno::Inval)?)?;
+    for n in 0..op.nr_frames {
+        let at: u64 = read(caller.domain, element::<u64>(list, n)?)?;
+        let at = Gfn::new(at).ok_or(Errno::Inval)?;
+        let index = u32::try_from(op.frame).ok().and_then(|first| first.checked_add(n)).ok_or(Errno::Inval)?;
+        let mfn = source.grants.lock().frame(index).ok_or(Errno::Inval)?.mfn();
+        let reference = memory()?.get(mfn, source.id).ok_or(Errno::Inval)?;
+        let mut removed = Removed::new();
+        let mut p2m = caller.domain.p2m.lock();
+        p2m.replace(at, mfn, P2mType::ForeignRw, &mut removed)?;
+        reference.into_raw();
+        p2m.release(removed);
+    }
+    Ok(Reply::OK)
+}

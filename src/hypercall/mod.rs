@@ -1,0 +1,164 @@
+//! Hypercalls: from the HVC to the handler of each number.
+//!
+//! A guest executes `HVC #0xEA1` with the number in r12 and up to five arguments in r0 to r4; r0 gets the result, nothing
+//! else changes (xen/include/public/arch-arm.h). The dispatcher refuses unknown numbers with `-ENOSYS` and checks rights
+//! before anything is locked or copied.
+//!
+//! A handler whose work may be long spends a [`Budget`] and answers [`Reply::Again`]: the guest executes the same HVC again
+//! with the progress in its arguments, after it had a chance to take an interrupt.
+
+pub mod guest_ptr;
+pub mod target;
+
+mod console;
+mod event_channel;
+mod grant_table;
+mod hvm;
+mod memory;
+mod misc;
+mod multicall;
+mod sched;
+mod vcpu;
+mod version;
+
+use alloc::sync::Arc;
+
+use armv7::addr::GuestVa;
+use armv7::guest::GuestContext;
+use armv7::syndrome::psr;
+
+use crate::control;
+use crate::domain::Domain;
+use crate::domain::vcpu::Vcpu;
+use crate::error::Errno;
+
+/// Immediate of the HVC that makes a hypercall.
+pub const HVC_IMMEDIATE: u16 = 0xEA1;
+
+/// Who makes a hypercall.
+pub struct Caller<'a> {
+    /// Its domain.
+    pub domain: &'a Arc<Domain>,
+    /// The vCPU, which is loaded on this CPU.
+    pub vcpu: &'a Arc<Vcpu>,
+}
+
+/// Arguments of a hypercall: r0 to r4.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Args(pub [u32; 5]);
+
+impl Args {
+    /// Argument `n` as a guest pointer.
+    #[inline]
+    pub fn ptr(&self, n: usize) -> GuestVa {
+        GuestVa(self.0.get(n).copied().unwrap_or(0))
+    }
+}
+
+/// What a handler answers when it does not fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// The result for r0.
+    Value(u32),
+    /// Not finished: the same call again, with these arguments.
+    Again(Args),
+    /// Success, and interrupts are let through to the guest (SCHEDOP_block).
+    Unmask,
+}
+
+impl Reply {
+    /// Success without a value.
+    pub const OK: Self = Self::Value(0);
+}
+
+/// A handler's result.
+pub type Outcome = Result<Reply, Errno>;
+
+/// Hypercall numbers (xen/include/public/xen.h).
+mod number {
+    pub const SCHED_OP_COMPAT: u32 = 6;
+    pub const PLATFORM_OP: u32 = 7;
+    pub const MEMORY_OP: u32 = 12;
+    pub const MULTICALL: u32 = 13;
+    pub const EVENT_CHANNEL_OP_COMPAT: u32 = 16;
+    pub const XEN_VERSION: u32 = 17;
+    pub const CONSOLE_IO: u32 = 18;
+    pub const GRANT_TABLE_OP: u32 = 20;
+    pub const VM_ASSIST: u32 = 21;
+    pub const VCPU_OP: u32 = 24;
+    pub const SCHED_OP: u32 = 29;
+    pub const EVENT_CHANNEL_OP: u32 = 32;
+    pub const PHYSDEV_OP: u32 = 33;
+    pub const HVM_OP: u32 = 34;
+    pub const SYSCTL: u32 = 35;
+    pub const DOMCTL: u32 = 36;
+}
+
+/// Carries out one hypercall.
+pub fn call(caller: &Caller<'_>, number: u32, args: &Args) -> Outcome {
+    match number {
+        number::XEN_VERSION => version::call(caller, args),
+        number::EVENT_CHANNEL_OP => event_channel::call(caller, args),
+        number::GRANT_TABLE_OP => grant_table::call(caller, args),
+        number::MEMORY_OP => memory::call(caller, args),
+        number::SCHED_OP => sched::call(caller, args),
+        number::CONSOLE_IO => console::call(caller, args),
+        number::VCPU_OP => vcpu::call(caller, args),
+        number::HVM_OP => hvm::call(caller, args),
+        number::MULTICALL => multicall::call(caller, args),
+        number::VM_ASSIST => misc::vm_assist(caller, args),
+        number::PLATFORM_OP => misc::platform_op(caller, args),
+        number::PHYSDEV_OP => Err(Errno::NoSys),
+        number::SYSCTL => control::sysctl::call(caller, args),
+        number::DOMCTL => control::domctl::call(caller, args),
+        number::SCHED_OP_COMPAT => sched::compat(caller, args),
+        number::EVENT_CHANNEL_OP_COMPAT => event_channel::compat(caller, args),
+        _ => Err(Errno::NoSys),
+    }
+}
+
+/// Bytes of an HVC instruction, in ARM and Thumb state alike.
+const HVC_LENGTH: u32 = 4;
+
+/// Carries out the hypercall that the guest asks for in its registers, and puts the answer there.
+#[inline]
+pub fn dispatch(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
+    let [r0, r1, r2, r3, r4, ..] = context.r;
+    let args = Args([r0, r1, r2, r3, r4]);
+    let number = context.r[12];
+    match call(&Caller { domain, vcpu }, number, &args) {
+        Ok(Reply::Value(value)) => context.r[0] = value,
+        Ok(Reply::Unmask) => {
+            context.r[0] = 0;
+            context.cpsr &= !psr::I;
+        }
+        Ok(Reply::Again(args)) => {
+            context.r[..5].copy_from_slice(&args.0);
+            context.pc = context.pc.wrapping_sub(HVC_LENGTH);
+        }
+        Err(error) => context.r[0] = error.to_reg(),
+    }
+}
+
+/// Work that one hypercall may do before it must let others run: spent unit by unit.
+#[derive(Debug)]
+pub struct Budget(u32);
+
+impl Budget {
+    /// A budget of `units`.
+    pub const fn new(units: u32) -> Self {
+        Self(units)
+    }
+
+    /// Spends `units`; false when the budget is exhausted, and the call is to be continued.
+    #[inline]
+    pub fn spend(&mut self, units: u32) -> bool {
+        match self.0.checked_sub(units) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
+}

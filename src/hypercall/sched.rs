@@ -1,0 +1,127 @@
+//! sched_op (29): giving up the CPU, waiting for events, and ending.
+
+use super::guest_ptr::{element, read};
+use super::target::{self, Target};
+use super::{Args, Caller, Outcome, Reply};
+use crate::abi::sched as abi;
+use crate::domain::run::{self, Timer};
+use crate::domain::shutdown::{self, Reason};
+use crate::domain::vcpu::halt;
+use crate::error::Errno;
+use crate::event::{Poll, Port};
+use crate::time::Nanos;
+use crate::trap;
+
+pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
+    match args.0[0] {
+        abi::OP_YIELD => {
+            trap::yield_now(caller.vcpu);
+            Ok(Reply::OK)
+        }
+        abi::OP_BLOCK => {
+            trap::block(caller.domain, caller.vcpu);
+            // The guest is to take its interrupt when it wakes, masked or not before.
+            Ok(Reply::Unmask)
+        }
+        abi::OP_SHUTDOWN => {
+            let op: abi::SchedShutdown = read(caller.domain, args.ptr(1))?;
+            shutdown::shut_down(caller.domain, Reason::new(op.reason).ok_or(Errno::Inval)?);
+            Ok(Reply::OK)
+        }
+        abi::OP_SHUTDOWN_CODE => {
+            let op: abi::SchedShutdown = read(caller.domain, args.ptr(1))?;
+            let reason = Reason::new(op.reason).ok_or(Errno::Inval)?;
+            caller.domain.state.lock().shutdown_code = Some(reason as u32);
+            Ok(Reply::OK)
+        }
+        abi::OP_REMOTE_SHUTDOWN => {
+            let op: abi::SchedRemoteShutdown = read(caller.domain, args.ptr(1))?;
+            let reason = Reason::new(op.reason).ok_or(Errno::Inval)?;
+            if !caller.domain.is_control() {
+                return Err(Errno::Perm);
+            }
+            match target::any(caller, op.domain_id)? {
+                Target::Own(_) => return Err(Errno::Srch),
+                Target::Other(domain) => shutdown::shut_down(&domain, reason),
+            }
+            Ok(Reply::OK)
+        }
+        abi::OP_POLL => poll(caller, args),
+        abi::OP_WATCHDOG => watchdog(caller, args),
+        abi::OP_PIN_OVERRIDE => match caller.domain.rights.hardware {
+            true => Err(Errno::NoSys),
+            false => Err(Errno::Perm),
+        },
+        _ => Err(Errno::NoSys),
+    }
+}
+
+/// The old form of the call: yield and block only.
+pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
+    match args.0[0] {
+        abi::OP_YIELD | abi::OP_BLOCK => call(caller, args),
+        _ => Err(Errno::NoSys),
+    }
+}
+
+fn poll(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let op: abi::SchedPoll = read(caller.domain, args.ptr(1))?;
+    if op.nr_ports > abi::POLL_MAX_PORTS {
+        return Err(Errno::Inval);
+    }
+    let base = op.ports.to_va().ok_or(Errno::Fault)?;
+    let mut ports = [Port(0); abi::POLL_MAX_PORTS as usize];
+    for (n, port) in ports.iter_mut().enumerate().take(op.nr_ports as usize) {
+        *port = Port(read(caller.domain, element::<u32>(base, n as u32)?)?);
+    }
+    let ports = ports.get(..op.nr_ports as usize).unwrap_or(&[]);
+    // Blocked first, so that an event which comes between the look and the wait finds a vCPU to wake.
+    run::halt(caller.vcpu, halt::BLOCKED);
+    let polled = caller.domain.events.lock().poll(caller.vcpu.id, ports);
+    match polled {
+        Ok(Poll::Wait) if caller.vcpu.requested() == 0 => {
+            if op.timeout != 0 {
+                let deadline = run::clock().deadline(Nanos(op.timeout));
+                run::arm(caller.vcpu.poll_alarm, deadline);
+            }
+            Ok(Reply::OK)
+        }
+        done => {
+            caller.domain.events.lock().end_poll(caller.vcpu.id);
+            run::unhalt(caller.vcpu, halt::BLOCKED);
+            done.map(|_| Reply::OK).map_err(Errno::from)
+        }
+    }
+}
+
+fn watchdog(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let op: abi::SchedWatchdog = read(caller.domain, args.ptr(1))?;
+    let dogs = &caller.domain.watchdogs;
+    let deadline = || {
+        let ns = u64::from(op.timeout).saturating_mul(1_000_000_000);
+        run::clock().deadline(Nanos(run::now_ns().0.saturating_add(ns)))
+    };
+    if op.id == 0 {
+        if op.timeout == 0 {
+            return Err(Errno::Inval);
+        }
+        let mut dogs = dogs.lock();
+        let free = dogs.iter().position(Option::is_none).ok_or(Errno::NoSpc)?;
+        let timer = run::add_timer(Timer::Watchdog(caller.domain.id)).map_err(|_| Errno::NoMem)?;
+        if let Some(dog) = dogs.get_mut(free) {
+            *dog = Some(timer);
+        }
+        run::arm(timer, deadline());
+        return Ok(Reply::Value(free as u32 + 1));
+    }
+    let mut dogs = dogs.lock();
+    let dog = dogs.get_mut(op.id as usize - 1).ok_or(Errno::Inval)?;
+    let timer = dog.ok_or(Errno::Inval)?;
+    if op.timeout == 0 {
+        run::remove_timer(timer);
+        *dog = None;
+    } else {
+        run::arm(timer, deadline());
+    }
+    Ok(Reply::OK)
+}

@@ -1,0 +1,60 @@
+//! vcpu_op (24): where the guest wants a vCPU's info and run-state times. Bringing vCPUs up is PSCI's business.
+
+use armv7::addr::{GuestVa, Ipa, PAGE_SIZE};
+use armv7::guest::{Access, translate};
+
+use super::guest_ptr::read;
+use super::{Args, Caller, Outcome, Reply};
+use crate::abi::vcpu as abi;
+use crate::domain::GuestPage;
+use crate::domain::runstate::{COPY_SIZE, GuestCopy};
+use crate::error::Errno;
+use crate::id::VcpuId;
+
+pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let [op, vcpu, ..] = args.0;
+    let id = VcpuId::new(vcpu).ok_or(Errno::NoEnt)?;
+    let vcpu = caller.domain.vcpu(id).ok_or(Errno::NoEnt)?;
+    match op {
+        abi::OP_REGISTER_VCPU_INFO => {
+            let op: abi::RegisterVcpuInfo = read(caller.domain, args.ptr(2))?;
+            if id != caller.vcpu.id && vcpu.is_online() {
+                return Err(Errno::Inval);
+            }
+            let page = caller.domain.pin(op.gfn)?;
+            let notify = caller.domain.events.lock().register_vcpu_info(args.0[1], page, op.offset)?;
+            caller.domain.notify(notify);
+            Ok(Reply::OK)
+        }
+        abi::OP_REGISTER_RUNSTATE_MEMORY_AREA => {
+            let op: abi::RegisterRunstateMemoryArea = read(caller.domain, args.ptr(2))?;
+            let copy = match op.addr.to_va() {
+                Some(GuestVa(0)) => None,
+                Some(va) => Some(map_copy(caller, va)?),
+                None => return Err(Errno::Fault),
+            };
+            vcpu.runstate.lock().register(copy);
+            Ok(Reply::OK)
+        }
+        _ => Err(Errno::Inval),
+    }
+}
+
+/// Pins the one or two pages that hold a run-state copy at `va`.
+fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
+    let first = pin_va(caller, va)?;
+    let crosses = va.offset() + COPY_SIZE > PAGE_SIZE;
+    let second = match crosses {
+        true => {
+            let next = va.checked_add((PAGE_SIZE - va.offset()) as u32).ok_or(Errno::Fault)?;
+            Some(pin_va(caller, next)?)
+        }
+        false => None,
+    };
+    Ok(GuestCopy::new([Some(first), second], va.offset()))
+}
+
+fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<GuestPage, Errno> {
+    let ipa = translate(va.0, Access::Write).and_then(Ipa::new).ok_or(Errno::Fault)?;
+    caller.domain.pin(ipa.frame().raw().into()).map_err(|_| Errno::Fault)
+}

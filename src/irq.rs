@@ -1,0 +1,110 @@
+//! Physical interrupts: who gets each, and handling them.
+//!
+//! Every interrupt has one owner: nobody (it is disabled), the hypervisor, or a guest. A guest's interrupt is acknowledged,
+//! its priority dropped, and it stays active until the guest ends it at its own interface (list register with HW bit).
+
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use alloc::sync::Arc;
+use armv7::gic::{Gic, Trigger};
+
+use crate::domain::{Domain, registry};
+use crate::id::{DomId, IntId, VcpuId};
+
+/// What an interrupt of the hypervisor's is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Handler {
+    /// The console's UART received something.
+    Console = 1,
+    /// This CPU's hypervisor timer.
+    Timer = 2,
+    /// The virtual interrupt interface wants its list registers looked at.
+    Maintenance = 3,
+    /// The loaded guest's virtual timer.
+    VirtualTimer = 4,
+}
+
+/// Who gets an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// Nobody.
+    None,
+    /// The hypervisor.
+    Hypervisor(Handler),
+    /// A guest, under the same number.
+    Guest(DomId),
+}
+
+const LINES: usize = 1020;
+const GUEST: u16 = 1 << 15;
+static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
+/// Interrupts that nobody owned.
+static STRAY: AtomicU32 = AtomicU32::new(0);
+
+/// Who gets `intid`.
+#[inline]
+pub fn owner(intid: u32) -> Owner {
+    let Some(owner) = OWNERS.get(intid as usize) else { return Owner::None };
+    match owner.load(Ordering::Acquire) {
+        0 => Owner::None,
+        1 => Owner::Hypervisor(Handler::Console),
+        2 => Owner::Hypervisor(Handler::Timer),
+        3 => Owner::Hypervisor(Handler::Maintenance),
+        4 => Owner::Hypervisor(Handler::VirtualTimer),
+        guest => Owner::Guest(DomId(guest & !GUEST)),
+    }
+}
+
+fn take(intid: u32, value: u16) -> bool {
+    OWNERS
+        .get(intid as usize)
+        .is_some_and(|owner| owner.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire).is_ok())
+}
+
+/// Makes `intid` the hypervisor's; false when somebody has it.
+pub fn claim(intid: u32, handler: Handler) -> bool {
+    take(intid, handler as u16)
+}
+
+/// Gives the SPI `intid` to a guest, which sees it under the same number; false when somebody has it, or the guest's
+/// controller does not know it. It stays disabled until the guest enables it.
+pub fn route_to_guest(gic: &Gic, intid: u32, domain: &Domain, trigger: Trigger) -> bool {
+    let Some(id) = IntId::new(intid) else { return false };
+    if !take(intid, GUEST | domain.id.0) {
+        return false;
+    }
+    if domain.vgic.lock().route_hw(id, id).is_err() {
+        if let Some(owner) = OWNERS.get(intid as usize) {
+            owner.store(0, Ordering::Release);
+        }
+        return false;
+    }
+    gic.dist.disable(intid);
+    gic.dist.set_trigger(intid, trigger);
+    true
+}
+
+/// Interrupts so far that nobody owned.
+pub fn stray() -> u32 {
+    STRAY.load(Ordering::Relaxed)
+}
+
+/// Counts an interrupt that nobody owns.
+pub fn count_stray() {
+    STRAY.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Delivers an active physical SPI to the guest that owns it; false when that guest is gone or does not want it.
+pub fn deliver(dom: DomId, intid: u32) -> bool {
+    let Some(domain): Option<Arc<Domain>> = registry::get(dom) else { return false };
+    let Some(id) = IntId::new(intid) else { return false };
+    let injected = domain.vgic.lock().inject_hw(VcpuId::ZERO, id);
+    match injected {
+        Ok(kick) => {
+            crate::domain::run::kick(&domain, kick);
+            true
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,143 @@
+//! How many pages each domain has, may have and has claimed.
+//!
+//! Part of the allocator's lock, so that "check the limit, then add" is one step (XSA-385). A domain's account outlives
+//! the domain until the last page is gone: a page that somebody else still maps keeps its owner's id from being reused.
+
+use alloc::vec::Vec;
+
+use super::frame_table::Kind;
+use crate::id::DomId;
+
+/// One domain's pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Account {
+    /// Whose.
+    pub owner: DomId,
+    /// Pages of RAM (`tot_pages`).
+    pub total: u32,
+    /// Most pages of RAM (`max_pages`).
+    pub limit: u32,
+    /// Pages that the hypervisor keeps for the domain and shares with it.
+    pub shared: u32,
+    /// Pages set aside for future allocations (`outstanding_pages`).
+    pub claim: u32,
+    /// The domain is gone.
+    pub closed: bool,
+}
+
+/// All accounts, by owner.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    sorted: Vec<Account>,
+    claimed: u32,
+}
+
+impl Accounts {
+    /// No account.
+    pub const fn new() -> Self {
+        Self {
+            sorted: Vec::new(),
+            claimed: 0,
+        }
+    }
+
+    fn find(&self, owner: DomId) -> Result<usize, usize> {
+        self.sorted
+            .binary_search_by_key(&owner, |account| account.owner)
+    }
+
+    /// Opens the account of `owner`, who may have `limit` pages; false when there is one, or no heap.
+    pub fn open(&mut self, owner: DomId, limit: u32) -> bool {
+        match self.find(owner) {
+            Err(place) if self.sorted.try_reserve(1).is_ok() => {
+                let account = Account {
+                    owner,
+                    total: 0,
+                    limit,
+                    shared: 0,
+                    claim: 0,
+                    closed: false,
+                };
+                self.sorted.insert(place, account);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The account of `owner`.
+    pub fn get(&self, owner: DomId) -> Option<&Account> {
+        self.sorted.get(self.find(owner).ok()?)
+    }
+
+    pub(super) fn get_mut(&mut self, owner: DomId) -> Option<&mut Account> {
+        let place = self.find(owner).ok()?;
+        self.sorted.get_mut(place)
+    }
+
+    /// Pages claimed by all.
+    pub fn claimed(&self) -> u32 {
+        self.claimed
+    }
+
+    /// Sets the claim of `owner`, which `free` pages must cover together with everybody else's.
+    pub fn set_claim(&mut self, owner: DomId, pages: u32, free: u32) -> bool {
+        let claimed = self.claimed;
+        let Some(account) = self.get_mut(owner).filter(|account| !account.closed) else {
+            return false;
+        };
+        let others = claimed - account.claim;
+        match others.checked_add(pages) {
+            Some(all) if all <= free || pages <= account.claim => {
+                account.claim = pages;
+                self.claimed = all;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Books `pages` of RAM that become `owner`'s, and uses its claim up.
+    pub(super) fn add_ram(&mut self, owner: DomId, pages: u32) {
+        if let Some(account) = self.get_mut(owner) {
+            let used = pages.min(account.claim);
+            account.total = account.total.saturating_add(pages);
+            account.claim -= used;
+            self.claimed -= used;
+        }
+    }
+
+    /// Books pages that were freed. True when a closed account became empty.
+    pub(super) fn remove(&mut self, owner: DomId, kind: Kind, pages: u32) -> bool {
+        let Some(account) = self.get_mut(owner) else {
+            return false;
+        };
+        let held = match kind {
+            Kind::Shared => &mut account.shared,
+            Kind::Ram | Kind::Direct => &mut account.total,
+        };
+        *held = held.saturating_sub(pages);
+        account.closed && account.total == 0 && account.shared == 0
+    }
+
+    /// Marks the account closed and gives its claim up. True when it is empty.
+    pub fn close(&mut self, owner: DomId) -> bool {
+        self.set_claim(owner, 0, 0);
+        self.get_mut(owner).is_some_and(|account| {
+            account.closed = true;
+            account.total == 0 && account.shared == 0
+        })
+    }
+
+    /// Removes a closed account without pages and says whose it was.
+    pub fn take_empty(&mut self) -> Option<DomId> {
+        let empty = |account: &Account| account.closed && account.total == 0 && account.shared == 0;
+        let place = self.sorted.iter().position(empty)?;
+        Some(self.sorted.remove(place).owner)
+    }
+
+    /// All accounts.
+    pub fn iter(&self) -> impl Iterator<Item = &Account> {
+        self.sorted.iter()
+    }
+}

@@ -1,0 +1,434 @@
+//! The frame table: what every RAM frame is, who owns it and how many references keep it.
+//!
+//! One 64-bit word per frame, so that state, owner and count change together. Lock-free where a hot path needs it
+//! ([`FrameTable::get`], [`FrameTable::put`]); everything about free frames happens under the allocator's lock.
+//!
+//! | state | meaning | who may change it |
+//! |---|---|---|
+//! | `Inner` | a hole; or part of a block whose first frame says what it is; or in one CPU's hands | its holder |
+//! | `Free` | first frame of a free block, linked into a list | allocator |
+//! | `Hypervisor`, `Module`, `Reserved` | first frame of a block in that use | its holder |
+//! | live: `Ram`, `Shared`, `Direct` | owned by a domain, with a count of at least 1 | references |
+//!
+//! Invariants:
+//! 1. Only a live frame with a count above zero can gain a reference: nothing comes back from zero.
+//! 2. The reference that takes the count to zero turns the frame into `Inner` in the same store; its holder returns it to
+//!    the allocator. So a frame is freed exactly once, and only after every reference is gone.
+//! 3. The owner never changes while the frame is live.
+//! 4. The clean bit of an `Inner` or `Free` frame says that it is zero, and cleaned to memory. It starts unset: a word of
+//!    zeroes is a dirty frame that nobody uses, so boot only writes the heads of free blocks.
+//!
+//! Meaning as `struct page_info` in xen/include/asm-arm/mm.h, without `PGC_allocated`: the reference that keeps an
+//! allocated page is the one its p2m entry owns.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use armv7::addr::Mfn;
+
+use crate::id::DomId;
+
+/// Most references on one frame; one more is refused.
+pub const MAX_REFS: u32 = 1 << 30;
+/// Most frames that a table can describe (256 GiB from the first to the last).
+pub const MAX_ENTRIES: u32 = NIL;
+
+/// "No frame" in a free list's links, which are 26-bit indices.
+pub(super) const NIL: u32 = (1 << 26) - 1;
+
+/// How a live frame is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Ordinary memory of a domain.
+    Ram = 8,
+    /// A page that the hypervisor keeps for the domain and shares with it: shared_info, grant frames.
+    Shared = 9,
+    /// Memory of a domain that is mapped 1:1: reserved for its gfn even while ballooned out.
+    Direct = 10,
+}
+
+/// What a block that no domain owns is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Use {
+    /// The hypervisor's own: tables, heap, image.
+    Hypervisor = 3,
+    /// A boot module.
+    Module = 4,
+    /// Not to be touched: firmware's, or broken.
+    Reserved = 5,
+}
+
+/// A frame's state, read at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the table in the file's header
+pub enum State {
+    Outside,
+    Inner {
+        dirty: bool,
+    },
+    Free {
+        order: u32,
+        dirty: bool,
+    },
+    Used(Use),
+    Live {
+        kind: Kind,
+        owner: DomId,
+        count: u32,
+    },
+}
+
+const TAG: u64 = 0xF;
+const INNER: u64 = 0;
+const FREE: u64 = 1;
+const ORDER_SHIFT: u32 = 4;
+const BLOCK_DIRTY: u64 = 1 << 9;
+const FRAME_CLEAN: u64 = 1 << 10;
+const NEXT_SHIFT: u32 = 11;
+const PREV_SHIFT: u32 = 37;
+const OWNER_SHIFT: u32 = 16;
+const COUNT_SHIFT: u32 = 32;
+const ONE: u64 = 1 << COUNT_SHIFT;
+
+/// One frame's word. All zeroes: dirty and not in use.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct FrameEntry(AtomicU64);
+
+impl FrameEntry {
+    /// An entry of zeroes.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+}
+
+/// A free block's head, as the allocator sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Head {
+    pub order: u32,
+    /// Some frame of the block may be dirty.
+    pub dirty: bool,
+    /// This frame is dirty.
+    pub frame_dirty: bool,
+    pub next: u32,
+    pub prev: u32,
+}
+
+/// The last reference was dropped: the frame is in the caller's hands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Last {
+    /// Who owned it.
+    pub owner: DomId,
+    /// How it was used.
+    pub kind: Kind,
+}
+
+/// The words of the frames `first..first + entries.len()`.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameTable {
+    entries: &'static [FrameEntry],
+    first: Mfn,
+}
+
+const fn live(kind: Kind, owner: DomId, count: u32) -> u64 {
+    kind as u64 | ((owner.0 as u64) << OWNER_SHIFT) | ((count as u64) << COUNT_SHIFT)
+}
+
+const fn kind_of(word: u64) -> Option<Kind> {
+    match word & TAG {
+        8 => Some(Kind::Ram),
+        9 => Some(Kind::Shared),
+        10 => Some(Kind::Direct),
+        _ => None,
+    }
+}
+
+const fn owner_of(word: u64) -> DomId {
+    DomId((word >> OWNER_SHIFT) as u16)
+}
+
+const fn count_of(word: u64) -> u32 {
+    (word >> COUNT_SHIFT) as u32
+}
+
+impl FrameTable {
+    /// Bytes of memory that the table of `frames` frames takes.
+    pub const fn bytes_for(frames: u32) -> usize {
+        frames as usize * size_of::<FrameEntry>()
+    }
+
+    /// The table whose first entry describes `first`. Entries beyond [`MAX_ENTRIES`] are not used.
+    pub fn new(entries: &'static [FrameEntry], first: Mfn) -> Self {
+        let entries = entries.get(..MAX_ENTRIES as usize).unwrap_or(entries);
+        Self { entries, first }
+    }
+
+    /// First frame described.
+    pub fn first(&self) -> Mfn {
+        self.first
+    }
+
+    /// Number of frames described.
+    pub fn frames(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    #[inline]
+    fn entry(&self, mfn: Mfn) -> Option<&'static AtomicU64> {
+        let index = mfn.checked_sub(self.first)?;
+        self.entries.get(index as usize).map(|entry| &entry.0)
+    }
+
+    /// The frame's state.
+    pub fn state(&self, mfn: Mfn) -> State {
+        let Some(entry) = self.entry(mfn) else {
+            return State::Outside;
+        };
+        // Acquire: pairs with the Release of whoever made the frame live, so that its first content is seen too.
+        let word = entry.load(Ordering::Acquire);
+        if let Some(kind) = kind_of(word) {
+            return State::Live {
+                kind,
+                owner: owner_of(word),
+                count: count_of(word),
+            };
+        }
+        match word & TAG {
+            INNER => State::Inner {
+                dirty: word & FRAME_CLEAN == 0,
+            },
+            FREE => State::Free {
+                order: (word >> ORDER_SHIFT) as u32 & 0x1F,
+                dirty: word & BLOCK_DIRTY != 0,
+            },
+            3 => State::Used(Use::Hypervisor),
+            4 => State::Used(Use::Module),
+            5 => State::Used(Use::Reserved),
+            _ => State::Inner { dirty: true },
+        }
+    }
+
+    /// Takes a reference on a live frame for which `accept(kind, owner)` holds.
+    #[inline]
+    fn take(&self, mfn: Mfn, accept: impl Fn(Kind, DomId) -> bool) -> Option<(Kind, DomId)> {
+        let entry = self.entry(mfn)?;
+        let mut word = entry.load(Ordering::Relaxed);
+        // Another CPU's reference makes the exchange fail; no guest can write this word, so the bound is never met.
+        for _ in 0..1024 {
+            let kind = kind_of(word)?;
+            let owner = owner_of(word);
+            let count = count_of(word);
+            if !accept(kind, owner) || count == 0 || count >= MAX_REFS {
+                return None;
+            }
+            // Acquire: pairs with the Release in `make_live`.
+            match entry.compare_exchange_weak(
+                word,
+                word + ONE,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some((kind, owner)),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    /// Takes a reference on a live frame of `owner`.
+    #[inline]
+    pub fn get(&self, mfn: Mfn, owner: DomId) -> Option<Kind> {
+        self.take(mfn, |_, actual| actual == owner)
+            .map(|(kind, _)| kind)
+    }
+
+    /// Takes a reference on a live frame, whoever owns it.
+    #[inline]
+    pub fn get_any(&self, mfn: Mfn) -> Option<(Kind, DomId)> {
+        self.take(mfn, |_, _| true)
+    }
+
+    /// Drops a reference. With the last one the frame becomes the caller's, dirty, to give back to the allocator.
+    #[inline]
+    pub(super) fn put(&self, mfn: Mfn) -> Option<Last> {
+        let entry = self.entry(mfn)?;
+        let mut word = entry.load(Ordering::Relaxed);
+        loop {
+            let (Some(kind), true) = (kind_of(word), count_of(word) > 0) else {
+                panic!("a reference on frame {:#x} is dropped once", mfn.raw());
+            };
+            let last = count_of(word) == 1;
+            let next = if last { INNER } else { word - ONE };
+            // AcqRel: uses of the page by every holder come before its reuse.
+            match entry.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    return last.then_some(Last {
+                        owner: owner_of(word),
+                        kind,
+                    });
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Makes a frame in the caller's hands live.
+    #[inline]
+    pub(super) fn make_live(&self, mfn: Mfn, kind: Kind, owner: DomId, count: u32) {
+        if let Some(entry) = self.entry(mfn) {
+            // Release: the scrub comes before any use of the page.
+            entry.store(live(kind, owner, count), Ordering::Release);
+        }
+    }
+
+    pub(super) fn make_used(&self, mfn: Mfn, purpose: Use) {
+        if let Some(entry) = self.entry(mfn) {
+            entry.store(purpose as u64, Ordering::Release);
+        }
+    }
+
+    pub(super) fn make_inner(&self, mfn: Mfn, dirty: bool) {
+        if let Some(entry) = self.entry(mfn) {
+            let word = if dirty { INNER } else { INNER | FRAME_CLEAN };
+            entry.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks the first frame of a free block.
+    pub(super) fn make_head(&self, mfn: Mfn, head: Head) {
+        if let Some(entry) = self.entry(mfn) {
+            let mut word = FREE
+                | (u64::from(head.order) << ORDER_SHIFT)
+                | (u64::from(head.next) << NEXT_SHIFT)
+                | (u64::from(head.prev) << PREV_SHIFT);
+            if head.dirty {
+                word |= BLOCK_DIRTY;
+            }
+            if !head.frame_dirty {
+                word |= FRAME_CLEAN;
+            }
+            entry.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The free block that starts at `mfn`.
+    pub(super) fn head(&self, mfn: Mfn) -> Option<Head> {
+        let word = self.entry(mfn)?.load(Ordering::Relaxed);
+        (word & TAG == FREE).then_some(Head {
+            order: (word >> ORDER_SHIFT) as u32 & 0x1F,
+            dirty: word & BLOCK_DIRTY != 0,
+            frame_dirty: word & FRAME_CLEAN == 0,
+            next: (word >> NEXT_SHIFT) as u32 & NIL,
+            prev: (word >> PREV_SHIFT) as u32 & NIL,
+        })
+    }
+
+    /// Whether a frame that is `Inner` or `Free` may hold something.
+    pub(super) fn is_dirty(&self, mfn: Mfn) -> bool {
+        self.entry(mfn)
+            .is_some_and(|entry| entry.load(Ordering::Relaxed) & FRAME_CLEAN == 0)
+    }
+
+    pub(super) fn index(&self, mfn: Mfn) -> u32 {
+        mfn.checked_sub(self.first)
+            .filter(|index| *index < self.frames())
+            .unwrap_or(NIL)
+    }
+
+    pub(super) fn at(&self, index: u32) -> Option<Mfn> {
+        if index < self.frames() {
+            self.first.checked_add(index)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the table describes all of `first..first + count`.
+    pub fn covers(&self, first: Mfn, count: u32) -> bool {
+        match first.checked_sub(self.first) {
+            Some(index) => index
+                .checked_add(count)
+                .is_some_and(|end| end <= self.frames()),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FrameEntry, FrameTable, Kind, Last, MAX_REFS, State, live};
+    use crate::id::DomId;
+    use armv7::addr::Mfn;
+    use core::sync::atomic::Ordering;
+
+    fn table() -> (FrameTable, Mfn) {
+        let entries: Vec<FrameEntry> = (0..8).map(|_| FrameEntry::new()).collect();
+        let first = Mfn::new(0x4_0000).unwrap();
+        let table = FrameTable::new(Vec::leak(entries), first);
+        table.make_live(first, Kind::Ram, DomId(7), 1);
+        (table, first)
+    }
+
+    #[test]
+    fn an_entry_takes_eight_bytes_so_2_gib_need_4_mib() {
+        assert_eq!(FrameTable::bytes_for(1 << 19), 4 << 20);
+    }
+
+    #[test]
+    fn only_the_owner_gets_a_live_page() {
+        let (table, mfn) = table();
+        assert_eq!(table.get(mfn, DomId(8)), None);
+        assert_eq!(table.get(mfn, DomId(7)), Some(Kind::Ram));
+        assert_eq!(table.get_any(mfn), Some((Kind::Ram, DomId(7))));
+        let count = 3;
+        assert_eq!(
+            table.state(mfn),
+            State::Live {
+                kind: Kind::Ram,
+                owner: DomId(7),
+                count
+            }
+        );
+    }
+
+    #[test]
+    fn a_page_whose_last_reference_went_does_not_come_back() {
+        let (table, mfn) = table();
+        assert_eq!(
+            table.put(mfn),
+            Some(Last {
+                owner: DomId(7),
+                kind: Kind::Ram
+            })
+        );
+        assert_eq!(table.state(mfn), State::Inner { dirty: true });
+        assert_eq!(table.get(mfn, DomId(7)), None);
+        assert_eq!(table.get_any(mfn), None);
+    }
+
+    #[test]
+    fn frames_outside_the_table_are_not_described() {
+        let (table, mfn) = table();
+        for outside in [
+            Mfn::new(0).unwrap(),
+            mfn.checked_add(8).unwrap(),
+            Mfn::new(0xFFF_FFFF).unwrap(),
+        ] {
+            assert_eq!(table.state(outside), State::Outside);
+            assert_eq!(table.get_any(outside), None);
+        }
+        assert!(table.covers(mfn, 8) && !table.covers(mfn, 9) && !table.covers(mfn, u32::MAX));
+    }
+
+    #[test]
+    fn the_count_stops_before_it_could_overflow() {
+        let (table, mfn) = table();
+        let full = live(Kind::Ram, DomId(7), MAX_REFS);
+        table.entry(mfn).unwrap().store(full, Ordering::Relaxed);
+        assert_eq!(table.get(mfn, DomId(7)), None);
+        let none = live(Kind::Ram, DomId(7), 0);
+        table.entry(mfn).unwrap().store(none, Ordering::Relaxed);
+        assert_eq!(table.get_any(mfn), None, "nothing comes back from zero");
+    }
+}

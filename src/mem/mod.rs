@@ -1,0 +1,462 @@
+//! Memory: every RAM frame has one owner, one use and a count of the references that keep it.
+//!
+//! | file | question it answers |
+//! |---|---|
+//! | `frame_table` | what is this frame, and who keeps it? (the source of truth) |
+//! | `page_alloc` | which frames are free? |
+//! | `account` | how many has each domain? |
+//! | `pinned` | references that drop themselves |
+//! | `p2m` | which frame is behind this guest frame? |
+//! | `vmid` | which VMIDs are in use? |
+//! | `audit` | do counts, lists and accounts agree with what the tables hold? |
+//!
+//! Invariants:
+//! 1. One reference per place that names a frame: each p2m entry of a RAM type, each grant mapping, each [`FrameRef`];
+//!    for `Shared` and `Direct` frames one more, the hypervisor's own.
+//! 2. A page that a domain gets is zero, and the zeroes are in memory, not only in a cache (XSA-364).
+//! 3. A page that the last reference left is counted as its owner's until the allocator has it back.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use armv7::addr::Mfn;
+use armv7::frame::{self, SharedPage};
+use spin::Once;
+
+use crate::id::DomId;
+use crate::sync::{Lock, rank};
+
+use account::Account;
+use frame_table::{FrameTable, Kind, State, Use};
+use page_alloc::{Block, PageAllocator, Purpose};
+
+pub mod account;
+pub mod audit;
+pub mod frame_table;
+pub mod p2m;
+pub mod page_alloc;
+pub mod pinned;
+pub mod vmid;
+
+pub use pinned::{FrameRef, PinnedPage};
+
+/// Cleans a page of the hypervisor's address space to the point of coherency.
+pub type CleanPage = fn(&SharedPage);
+
+/// Why a domain got no pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AllocError {
+    /// No free block of that size, or the rest is claimed by others.
+    NoMemory,
+    /// The domain would have more than its limit.
+    OverLimit,
+    /// The domain has no account, or a closed one.
+    NoAccount,
+    /// Some of the wanted frames are not free.
+    NotFree,
+}
+
+/// All RAM of the machine (in tests: some of the arena's).
+pub struct Memory {
+    frames: FrameTable,
+    pages: Lock<PageAllocator, { rank::PAGES }>,
+    clean: CleanPage,
+    /// A closed account has become empty. Set under the lock, read without: only a hint to look.
+    emptied: AtomicBool,
+    /// VMIDs in use.
+    pub vmids: vmid::Vmids,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} frames)", self.frames.frames())
+    }
+}
+
+static MEMORY: Once<Memory> = Once::new();
+
+/// Makes `memory` the machine's; only the first call counts.
+pub fn init(memory: Memory) -> &'static Memory {
+    MEMORY.call_once(|| memory)
+}
+
+/// The machine's memory.
+pub fn memory() -> &'static Memory {
+    MEMORY
+        .get()
+        .expect("boot makes the memory before the first domain")
+}
+
+impl Memory {
+    /// Memory without free frames. `frames` is all zeroes; the direct map reaches frames below `direct_end`.
+    pub fn new(frames: FrameTable, direct_end: Mfn, clean: CleanPage) -> Self {
+        Self {
+            frames,
+            pages: Lock::new(PageAllocator::new(frames, direct_end)),
+            clean,
+            emptied: AtomicBool::new(false),
+            vmids: vmid::Vmids::new(),
+        }
+    }
+
+    /// The frame table.
+    pub fn frames(&self) -> &FrameTable {
+        &self.frames
+    }
+
+    /// The frame's state.
+    pub fn state(&self, mfn: Mfn) -> State {
+        self.frames.state(mfn)
+    }
+
+    // Boot.
+
+    /// Adds a RAM bank: free, and dirty until scrubbed. False when the frame table does not cover it.
+    pub fn add_ram(&self, first: Mfn, count: u32) -> bool {
+        self.pages.lock().add_ram(first, count)
+    }
+
+    /// Takes free frames out for `purpose`, before anybody else gets them.
+    pub fn reserve(&self, first: Mfn, count: u32, purpose: Use) -> Result<(), AllocError> {
+        let taken = self.pages.lock().take_range(first, count);
+        taken.ok_or(AllocError::NotFree)?;
+        self.frames.make_used(first, purpose);
+        Ok(())
+    }
+
+    /// Keeps the last `pages` free frames for the hypervisor's own needs: domains get none of them.
+    pub fn set_hyp_reserve(&self, pages: u32) {
+        self.pages.lock().set_hyp_reserve(pages);
+    }
+
+    /// Gives back frames taken by [`Memory::reserve`] (a boot module that was copied); they are scrubbed before reuse.
+    pub fn release(&self, first: Mfn, count: u32) {
+        if !self.frames.covers(first, count) {
+            return;
+        }
+        for n in 0..count {
+            if let Some(mfn) = first.checked_add(n) {
+                self.frames.make_inner(mfn, true);
+            }
+        }
+        self.pages.lock().give(first, count, true);
+    }
+
+    /// Gives `owner` the lowest free block of `order` below `end` as memory that is mapped 1:1. Not scrubbed (it holds
+    /// what boot put there); each frame has the reservation's reference and one for the p2m entry to come.
+    pub fn alloc_direct(&self, owner: DomId, order: u32, end: Mfn) -> Result<Mfn, AllocError> {
+        let mut pages = self.pages.lock();
+        let count = Self::check_account(&pages, owner, order)?;
+        let block = pages.take_below(order, end).ok_or(AllocError::NoMemory)?;
+        pages.accounts.add_ram(owner, count);
+        drop(pages);
+        self.make_live(block.first, count, Kind::Direct, owner, 2);
+        Ok(block.first)
+    }
+
+    /// [`Memory::alloc_direct`] of a given range.
+    pub fn alloc_direct_at(&self, owner: DomId, first: Mfn, count: u32) -> Result<(), AllocError> {
+        let mut pages = self.pages.lock();
+        let account = pages.accounts.get(owner).ok_or(AllocError::NoAccount)?;
+        if account.closed || account.limit.saturating_sub(account.total) < count {
+            return Err(AllocError::OverLimit);
+        }
+        pages.take_range(first, count).ok_or(AllocError::NotFree)?;
+        pages.accounts.add_ram(owner, count);
+        drop(pages);
+        self.make_live(first, count, Kind::Direct, owner, 2);
+        Ok(())
+    }
+
+    // The hypervisor's own pages.
+
+    /// `1 << order` zeroed frames in the direct map.
+    pub fn alloc_hyp(&self, order: u32) -> Option<Mfn> {
+        let block = self.pages.lock().take(order, Purpose::Hypervisor)?;
+        self.scrub(block);
+        self.frames.make_used(block.first, Use::Hypervisor);
+        Some(block.first)
+    }
+
+    /// Frees what [`Memory::alloc_hyp`] gave.
+    pub fn free_hyp(&self, first: Mfn, order: u32) {
+        assert!(
+            self.frames.state(first) == State::Used(Use::Hypervisor),
+            "a hypervisor page is freed once"
+        );
+        self.release(first, 1 << order);
+    }
+
+    /// A zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller owns the
+    /// reference: [`Memory::put`] ends it, and frees the page once no mapping has one.
+    pub fn alloc_shared(&self, owner: DomId) -> Result<Mfn, AllocError> {
+        let mut pages = self.pages.lock();
+        let open = |account: &&mut Account| !account.closed;
+        if pages.accounts.get_mut(owner).filter(open).is_none() {
+            return Err(AllocError::NoAccount);
+        }
+        let block = pages
+            .take(0, Purpose::Hypervisor)
+            .ok_or(AllocError::NoMemory)?;
+        if let Some(account) = pages.accounts.get_mut(owner) {
+            account.shared += 1;
+        }
+        drop(pages);
+        self.scrub(block);
+        self.make_live(block.first, 1, Kind::Shared, owner, 1);
+        Ok(block.first)
+    }
+
+    // Pages of domains.
+
+    /// Opens the account of a new domain; false when the id still has pages, or no heap is left.
+    pub fn open_account(&self, owner: DomId, limit: u32) -> bool {
+        self.pages.lock().accounts.open(owner, limit)
+    }
+
+    /// The domain's account.
+    pub fn account(&self, owner: DomId) -> Option<Account> {
+        self.pages.lock().accounts.get(owner).copied()
+    }
+
+    /// Sets `max_pages`; false without an account.
+    pub fn set_limit(&self, owner: DomId, limit: u32) -> bool {
+        let mut pages = self.pages.lock();
+        let account = pages.accounts.get_mut(owner);
+        account.map(|account| account.limit = limit).is_some()
+    }
+
+    /// Sets aside `pages` for `owner`'s future allocations (0: no more); false when too few are free.
+    pub fn set_claim(&self, owner: DomId, pages: u32) -> bool {
+        let mut allocator = self.pages.lock();
+        let free = allocator.guest_pages();
+        allocator.accounts.set_claim(owner, pages, free)
+    }
+
+    /// Ends the account of a domain that is gone. True when it had no page left; if not, [`Memory::take_emptied`] tells
+    /// later, and only then may the id be used again.
+    pub fn close_account(&self, owner: DomId) -> bool {
+        let mut pages = self.pages.lock();
+        let empty = pages.accounts.close(owner);
+        if empty {
+            self.emptied.store(true, Ordering::Relaxed);
+        }
+        empty
+    }
+
+    /// A domain whose account was closed and has become empty, if there is one. Cheap when there is none.
+    pub fn take_emptied(&self) -> Option<DomId> {
+        if !self.emptied.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut pages = self.pages.lock();
+        let owner = pages.accounts.take_empty();
+        if owner.is_none() {
+            self.emptied.store(false, Ordering::Relaxed);
+        }
+        owner
+    }
+
+    fn check_account(pages: &PageAllocator, owner: DomId, order: u32) -> Result<u32, AllocError> {
+        if order > page_alloc::MAX_ORDER {
+            return Err(AllocError::NoMemory);
+        }
+        let count = 1 << order;
+        let account = pages.accounts.get(owner).ok_or(AllocError::NoAccount)?;
+        if account.closed {
+            return Err(AllocError::NoAccount);
+        }
+        if account.limit.saturating_sub(account.total) < count {
+            return Err(AllocError::OverLimit);
+        }
+        let others = pages.accounts.claimed() - account.claim;
+        if pages.guest_pages().saturating_sub(others) < count {
+            return Err(AllocError::NoMemory);
+        }
+        Ok(count)
+    }
+
+    /// `1 << order` adjacent, aligned, zeroed frames for `owner`, each with one reference: that of the p2m entry to come.
+    pub fn alloc_domain_pages(&self, owner: DomId, order: u32) -> Result<Mfn, AllocError> {
+        let mut pages = self.pages.lock();
+        let count = Self::check_account(&pages, owner, order)?;
+        let block = pages
+            .take(order, Purpose::Guest)
+            .ok_or(AllocError::NoMemory)?;
+        pages.accounts.add_ram(owner, count);
+        drop(pages);
+        self.scrub(block);
+        self.make_live(block.first, count, Kind::Ram, owner, 1);
+        Ok(block.first)
+    }
+
+    fn make_live(&self, first: Mfn, count: u32, kind: Kind, owner: DomId, references: u32) {
+        for n in 0..count {
+            if let Some(mfn) = first.checked_add(n) {
+                self.frames.make_live(mfn, kind, owner, references);
+            }
+        }
+    }
+
+    /// Takes a reference on a live frame of `owner`.
+    #[inline]
+    pub fn get(&self, mfn: Mfn, owner: DomId) -> Option<FrameRef<'_>> {
+        let kind = self.frames.get(mfn, owner)?;
+        Some(FrameRef::new(self, mfn, owner, kind))
+    }
+
+    /// Takes a reference on a live frame, whoever owns it: for callers that may see any domain's memory.
+    #[inline]
+    pub fn get_any(&self, mfn: Mfn) -> Option<FrameRef<'_>> {
+        let (kind, owner) = self.frames.get_any(mfn)?;
+        Some(FrameRef::new(self, mfn, owner, kind))
+    }
+
+    /// Takes a reference on each of `count` frames of kind `Direct` of `owner`; all or none.
+    pub fn get_direct(&self, owner: DomId, first: Mfn, count: u32) -> bool {
+        for n in 0..count {
+            let got = first
+                .checked_add(n)
+                .is_some_and(|mfn| match self.frames.get(mfn, owner) {
+                    Some(Kind::Direct) => true,
+                    Some(_) => {
+                        self.put(mfn);
+                        false
+                    }
+                    None => false,
+                });
+            if !got {
+                self.put_run(first, n);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops a bare reference; the last one frees the frame.
+    #[inline]
+    pub fn put(&self, mfn: Mfn) {
+        if let Some(last) = self.frames.put(mfn) {
+            self.free_run(mfn, 1, last.owner, last.kind);
+        }
+    }
+
+    /// Drops a bare reference on each of `count` frames; those whose last it was are freed in large pieces.
+    pub fn put_run(&self, first: Mfn, count: u32) {
+        let mut gone: Option<(Mfn, u32, frame_table::Last)> = None;
+        for n in 0..count {
+            let Some(mfn) = first.checked_add(n) else {
+                break;
+            };
+            let last = self.frames.put(mfn);
+            match (&mut gone, last) {
+                (Some((_, length, which)), Some(last)) if *which == last => *length += 1,
+                (_, last) => {
+                    let fresh = last.map(|last| (mfn, 1, last));
+                    if let Some((from, length, which)) = core::mem::replace(&mut gone, fresh) {
+                        self.free_run(from, length, which.owner, which.kind);
+                    }
+                }
+            }
+        }
+        if let Some((from, length, which)) = gone {
+            self.free_run(from, length, which.owner, which.kind);
+        }
+    }
+
+    fn free_run(&self, first: Mfn, count: u32, owner: DomId, kind: Kind) {
+        let mut pages = self.pages.lock();
+        pages.give(first, count, true);
+        if pages.accounts.remove(owner, kind, count) {
+            self.emptied.store(true, Ordering::Relaxed);
+        }
+    }
+
+    // Scrubbing.
+
+    /// Zeroes the dirty frames of a block that is in our hands.
+    fn scrub(&self, block: Block) {
+        if block.dirty {
+            self.scrub_frames(block.first, 1 << block.order, u32::MAX);
+        }
+    }
+
+    /// Zeroes up to `budget` dirty frames; answers how many it zeroed.
+    fn scrub_frames(&self, first: Mfn, count: u32, budget: u32) -> u32 {
+        let mut done = 0;
+        for n in 0..count {
+            let Some(mfn) = first.checked_add(n) else {
+                break;
+            };
+            if done == budget {
+                break;
+            }
+            if self.frames.is_dirty(mfn) {
+                let reached = frame::with(mfn, |page| {
+                    page.zero();
+                    (self.clean)(page);
+                });
+                assert!(reached.is_some(), "every RAM frame can be reached");
+                self.frames.make_inner(mfn, false);
+                done += 1;
+            }
+        }
+        done
+    }
+
+    /// Scrubs about `budget` free frames, for an idle CPU; true while there is more to do.
+    pub fn scrub_some(&self, budget: u32) -> bool {
+        let Some(block) = self.pages.lock().take_dirty() else {
+            return false;
+        };
+        let count = 1 << block.order;
+        let _ = self.scrub_frames(block.first, count, budget.max(1));
+        let dirty = (0..count).any(|n| {
+            block
+                .first
+                .checked_add(n)
+                .is_some_and(|mfn| self.frames.is_dirty(mfn))
+        });
+        let mut pages = self.pages.lock();
+        pages.give_block(Block { dirty, ..block });
+        pages.has_dirty()
+    }
+
+    // Figures.
+
+    /// Free frames.
+    pub fn free_pages(&self) -> u32 {
+        self.pages.lock().free_pages()
+    }
+
+    /// Free frames that domains may get (`physinfo.free_pages`).
+    pub fn guest_pages(&self) -> u32 {
+        self.pages.lock().guest_pages()
+    }
+
+    /// One more than the highest frame number described (`XENMEM_maximum_ram_page`).
+    pub fn max_page(&self) -> u32 {
+        self.frames.first().raw() + self.frames.frames()
+    }
+
+    /// Frames ever added.
+    pub fn total_pages(&self) -> u32 {
+        self.pages.lock().total_pages()
+    }
+
+    /// Pages set aside by claims.
+    pub fn claimed_pages(&self) -> u32 {
+        self.pages.lock().accounts.claimed()
+    }
+
+    /// All accounts, for listings and audits.
+    pub fn accounts(&self) -> Vec<Account> {
+        self.pages.lock().accounts.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

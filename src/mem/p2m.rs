@@ -1,0 +1,353 @@
+//! A domain's stage 2 map: which machine frame, and of what kind, is behind each guest frame.
+//!
+//! Wrapped by the domain in `Lock<P2m, {rank::P2M}>`. Tables come from the domain's own pool (XSA-409), their shape and
+//! the order of every change from [`armv7::table`]. Everything is mapped eagerly: there is no entry that is present here
+//! and invalid in hardware (XSA-393), apart from the moment of a break-before-make under the lock.
+//!
+//! Invariants:
+//! 1. Each entry of a kind that names RAM ([`P2mType::is_ram`]) owns one reference on its frame. [`P2m::map`] takes the
+//!    caller's over; what is unmapped hands it back in [`Removed`], which flushes before it lets go of it.
+//! 2. What fails changed nothing: in particular a page whose block cannot be broken up stays mapped (XSA-222).
+//! 3. Guest frames have 28 bits: [`Gfn`] cannot hold more, and a range that would leave them is refused (XSA-301).
+//!
+//! A data or prefetch abort may come from another CPU's break-before-make: look the frame up under the lock, and if the
+//! access is allowed, let the guest try again.
+//!
+//! DDI 0406C.d B3.6, B3.10; kinds and attributes as xen/arch/arm/p2m.c (`p2m_set_permission`, `mfn_to_p2m_entry`).
+
+use armv7::addr::{Gfn, MAX_FRAMES, Mfn};
+use armv7::lpae;
+use armv7::table::{Table, TableError, TableFrames};
+
+use super::pinned::FrameRef;
+use super::{AllocError, Memory};
+use pool::Space;
+
+pub use kind::{Access, P2mType};
+pub use removed::{Removed, Run};
+
+mod kind;
+mod pool;
+mod removed;
+#[cfg(test)]
+mod tests;
+
+/// What the machine does for a stage 2.
+#[derive(Clone, Copy, Debug)]
+pub struct Tlb {
+    /// DSB ISHST; invalidate everything of the VMID in the given VTTBR on all CPUs; DSB ISH; ISB.
+    pub flush: fn(vttbr: u64),
+    /// DSB ISHST; ISB: new entries are seen by walks.
+    pub publish: fn(),
+}
+
+/// Where a domain's tables come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PoolLimit {
+    /// From its pool of so many pages only.
+    Pages(u32),
+    /// From free memory as needed: the control domain.
+    Unlimited,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum P2mError {
+    /// The pool has no table left, or memory none for the pool.
+    NoMemory,
+    /// Every VMID is in use.
+    NoVmid,
+    /// The range leaves the 40-bit guest physical space or machine space, or is empty.
+    OutOfRange,
+    /// Something is mapped there.
+    Occupied,
+    /// What is mapped there is of a kind that the caller does not accept.
+    WrongType,
+    /// The collection of removed entries has no room: settle it first.
+    Full,
+}
+
+impl From<TableError> for P2mError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::NoTable => Self::NoMemory,
+            TableError::OutOfRange => Self::OutOfRange,
+            TableError::Occupied => Self::Occupied,
+        }
+    }
+}
+
+impl From<AllocError> for P2mError {
+    fn from(_: AllocError) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// What is behind a guest frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The machine frame.
+    pub mfn: Mfn,
+    /// Its kind.
+    pub kind: P2mType,
+    /// log2 of the frames of the page or block that maps it.
+    pub order: u32,
+}
+
+/// A stage 2 map.
+#[derive(Debug)]
+pub struct P2m<'m> {
+    table: Table,
+    space: Space<'m>,
+    high: Option<Gfn>,
+    relinquished: u32,
+}
+
+impl<'m> P2m<'m> {
+    /// An empty map with a fresh VMID. `Err` leaves nothing behind.
+    pub fn new(memory: &'m Memory, tlb: Tlb, limit: PoolLimit) -> Result<Self, P2mError> {
+        let vmid = memory.vmids.take().ok_or(P2mError::NoVmid)?;
+        let Some(root) = memory.alloc_hyp(1) else {
+            memory.vmids.give(vmid);
+            return Err(P2mError::NoMemory);
+        };
+        let unlimited = limit == PoolLimit::Unlimited;
+        // From here on, dropping `p2m` undoes what was done.
+        let mut p2m = Self {
+            table: Table::stage2(root),
+            space: Space::new(memory, tlb, lpae::vttbr(root, vmid), unlimited),
+            high: None,
+            relinquished: 0,
+        };
+        p2m.space.flush(0, MAX_FRAMES);
+        if let PoolLimit::Pages(pages) = limit {
+            p2m.resize_pool(pages, u32::MAX)?;
+        }
+        Ok(p2m)
+    }
+
+    /// The value for VTTBR.
+    pub fn vttbr(&self) -> u64 {
+        self.space.vttbr()
+    }
+
+    /// The VMID.
+    pub fn vmid(&self) -> u8 {
+        self.space.vmid()
+    }
+
+    /// The highest guest frame that was ever mapped.
+    pub fn max_gfn(&self) -> Option<Gfn> {
+        self.high
+    }
+
+    /// Pages in the pool, used or not.
+    pub fn pool_pages(&self) -> u32 {
+        self.space.total()
+    }
+
+    /// Tables in use, without the root.
+    pub fn tables(&self) -> u32 {
+        self.space.used()
+    }
+
+    /// Makes the pool `pages` large, by at most `budget` pages in this call; true when it is. Fails when memory is short,
+    /// or when more tables are in use.
+    pub fn resize_pool(&mut self, pages: u32, budget: u32) -> Result<bool, P2mError> {
+        self.space.resize(pages, budget)
+    }
+
+    /// What is behind `gfn`.
+    #[inline]
+    pub fn lookup(&self, gfn: Gfn) -> Option<Entry> {
+        let leaf = self.table.lookup(&self.space, gfn.raw())?;
+        Some(Entry {
+            mfn: leaf.output,
+            kind: P2mType::from_kind(leaf.attributes.kind())?,
+            order: leaf.order,
+        })
+    }
+
+    /// The RAM behind `gfn`, referenced, if `access` to it is allowed. Under the lock the entry's own reference keeps the
+    /// frame alive, so the answer is a page of this domain, or one that it maps, at this moment (XSA-473).
+    #[inline]
+    pub fn pin(&self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
+        let entry = self.lookup(gfn)?;
+        if !entry.kind.allows(access) {
+            return None;
+        }
+        Some((self.space.memory().get_any(entry.mfn)?, entry.kind))
+    }
+
+    /// Maps up to `count` frames at `gfn` to those at `mfn`, where nothing is mapped, in at most `budget` pages or blocks;
+    /// answers how many frames. For RAM, a reference on each of these frames becomes the map's.
+    pub fn map(
+        &mut self,
+        gfn: Gfn,
+        mfn: Mfn,
+        count: u32,
+        kind: P2mType,
+        budget: u32,
+    ) -> Result<u32, P2mError> {
+        let attributes = kind.attributes();
+        let progress =
+            self.table
+                .map(&mut self.space, gfn.raw(), mfn, count, attributes, budget)?;
+        self.space.publish();
+        self.note_high(gfn, progress.frames);
+        Ok(progress.frames)
+    }
+
+    /// Maps the one frame `gfn` to `mfn`, whatever was there; that goes to `removed`.
+    pub fn replace(
+        &mut self,
+        gfn: Gfn,
+        mfn: Mfn,
+        kind: P2mType,
+        removed: &mut Removed,
+    ) -> Result<(), P2mError> {
+        if removed.is_full() {
+            return Err(P2mError::Full);
+        }
+        let old = self
+            .table
+            .replace(&mut self.space, gfn.raw(), mfn, kind.attributes())?;
+        self.space.publish();
+        self.note_high(gfn, 1);
+        if let Some(old) = old
+            && let Some(kind) = P2mType::from_kind(old.attributes.kind())
+        {
+            // Cannot be refused: there is room. The table flushed between the old entry and the new one.
+            let _ = removed.push(Run {
+                gfn,
+                mfn: old.output,
+                count: 1,
+                kind,
+            });
+        }
+        Ok(())
+    }
+
+    /// Unmaps up to `count` frames at `gfn` of kinds that `accept` accepts; looks at about `budget` entries and stops
+    /// when `removed` is full. Answers how many frames, holes included, it got through.
+    pub fn unmap(
+        &mut self,
+        gfn: Gfn,
+        count: u32,
+        budget: u32,
+        accept: impl Fn(P2mType) -> bool,
+        removed: &mut Removed,
+    ) -> Result<u32, P2mError> {
+        if removed.is_full() {
+            return Err(P2mError::Full);
+        }
+        let mut wrong = false;
+        let progress =
+            self.table
+                .unmap(&mut self.space, gfn.raw(), count, budget, |input, leaf| {
+                    let Some(kind) = P2mType::from_kind(leaf.attributes.kind()) else {
+                        return false;
+                    };
+                    if !accept(kind) {
+                        wrong = true;
+                        return false;
+                    }
+                    Gfn::new(u64::from(input)).is_some_and(|gfn| {
+                        removed.push(Run {
+                            gfn,
+                            mfn: leaf.output,
+                            count: 1 << leaf.order,
+                            kind,
+                        })
+                    })
+                })?;
+        if progress.flush {
+            removed.owe_flush();
+        }
+        if wrong && progress.frames == 0 {
+            return Err(P2mError::WrongType);
+        }
+        Ok(progress.frames)
+    }
+
+    /// Pays the flush that `removed` owes; what it names is now out of the guest's reach, and the caller's.
+    pub fn settle(&self, removed: Removed) -> removed::Runs {
+        self.pay(&removed);
+        removed.into_runs()
+    }
+
+    /// [`P2m::settle`], then drops the references on the RAM in it.
+    pub fn release(&self, removed: Removed) {
+        self.pay(&removed);
+        for run in removed.runs().iter().filter(|run| run.kind.is_ram()) {
+            self.space.memory().put_run(run.mfn, run.count);
+        }
+    }
+
+    fn pay(&self, removed: &Removed) {
+        if removed.owes_flush() {
+            (self.space.tlb().flush)(self.vttbr());
+        }
+    }
+
+    /// Turns the pages around `gfn` into the largest blocks that map the same.
+    pub fn merge(&mut self, gfn: Gfn) {
+        self.table.merge(&mut self.space, gfn.raw());
+    }
+
+    /// Unmaps everything, about `budget` entries and [`Removed::MAX_FRAMES`] frames a call; true when nothing is left.
+    pub fn relinquish(&mut self, budget: u32) -> bool {
+        let mut removed = Removed::new();
+        let Some(gfn) = Gfn::new(u64::from(self.relinquished)) else {
+            return true;
+        };
+        let left = MAX_FRAMES - self.relinquished;
+        // Cannot fail: the range is the rest of the space, so no block is broken up.
+        let frames = self
+            .unmap(gfn, left, budget, |_| true, &mut removed)
+            .unwrap_or(0);
+        self.release(removed);
+        self.relinquished += frames;
+        if self.relinquished >= MAX_FRAMES {
+            self.relinquished = 0;
+            return true;
+        }
+        false
+    }
+
+    /// Shows every page and block from `from` on, until `visit` answers false.
+    pub fn visit(&self, from: Gfn, mut visit: impl FnMut(Run) -> bool) {
+        self.table.visit(&self.space, from.raw(), |input, leaf| {
+            match (
+                Gfn::new(u64::from(input)),
+                P2mType::from_kind(leaf.attributes.kind()),
+            ) {
+                (Some(gfn), Some(kind)) => visit(Run {
+                    gfn,
+                    mfn: leaf.output,
+                    count: 1 << leaf.order,
+                    kind,
+                }),
+                _ => true,
+            }
+        });
+    }
+
+    fn note_high(&mut self, gfn: Gfn, frames: u32) {
+        if let Some(last) = frames.checked_sub(1).and_then(|n| gfn.checked_add(n)) {
+            self.high = self.high.max(Some(last));
+        }
+    }
+}
+
+impl Drop for P2m<'_> {
+    fn drop(&mut self) {
+        self.relinquished = 0;
+        while !self.relinquish(4096) {}
+        self.space.flush(0, MAX_FRAMES);
+        let memory = self.space.memory();
+        memory.free_hyp(self.table.root(), 1);
+        memory.vmids.give(self.vmid());
+        self.space.drain();
+    }
+}

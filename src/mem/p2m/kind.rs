@@ -1,0 +1,135 @@
+//! Kinds of stage 2 entries, and what each means to the hardware.
+
+use armv7::lpae::{self, Attributes, Shareability, Stage2Memory};
+
+/// What a caller wants to do with a guest frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Load.
+    Read,
+    /// Load and store.
+    Write,
+}
+
+/// The kind of an entry (`p2m_type_t`, xen/arch/arm/include/asm/p2m.h), kept in the bits left to software.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum P2mType {
+    /// The domain's own memory, or a page that the hypervisor shares with it.
+    RamRw = 1,
+    /// The same, not writable.
+    RamRo = 2,
+    /// A device that the domain drives: cacheable here, so that its stage 1 decides. Not executable.
+    MmioDirect = 3,
+    /// The virtual CPU interface: device memory whatever stage 1 says.
+    GicV = 4,
+    /// A granted page of another domain.
+    GrantRw = 5,
+    /// The same, not writable.
+    GrantRo = 6,
+    /// A page of a domain that this one controls.
+    ForeignRw = 7,
+    /// The same, not writable.
+    ForeignRo = 8,
+}
+
+impl P2mType {
+    /// The kind numbered `kind`.
+    pub const fn from_kind(kind: u8) -> Option<Self> {
+        Some(match kind {
+            1 => Self::RamRw,
+            2 => Self::RamRo,
+            3 => Self::MmioDirect,
+            4 => Self::GicV,
+            5 => Self::GrantRw,
+            6 => Self::GrantRo,
+            7 => Self::ForeignRw,
+            8 => Self::ForeignRo,
+            _ => return None,
+        })
+    }
+
+    /// Whether the entry names RAM, and so owns a reference on it.
+    pub const fn is_ram(self) -> bool {
+        !matches!(self, Self::MmioDirect | Self::GicV)
+    }
+
+    /// Whether the entry is the domain's own memory.
+    pub const fn is_own_ram(self) -> bool {
+        matches!(self, Self::RamRw | Self::RamRo)
+    }
+
+    /// Whether the entry is another domain's page.
+    pub const fn is_foreign(self) -> bool {
+        matches!(self, Self::ForeignRw | Self::ForeignRo)
+    }
+
+    /// Whether the entry is a granted page.
+    pub const fn is_grant(self) -> bool {
+        matches!(self, Self::GrantRw | Self::GrantRo)
+    }
+
+    /// Whether the guest may store there.
+    pub const fn is_writable(self) -> bool {
+        !matches!(self, Self::RamRo | Self::GrantRo | Self::ForeignRo)
+    }
+
+    /// Whether the hypervisor may do `access` there on the guest's behalf: never to devices.
+    pub const fn allows(self, access: Access) -> bool {
+        self.is_ram() && (self.is_writable() || matches!(access, Access::Read))
+    }
+
+    /// The attributes of a leaf.
+    pub const fn attributes(self) -> Attributes {
+        let rights = lpae::Access {
+            write: self.is_writable(),
+            execute: self.is_own_ram(),
+        };
+        let (memory, shareability) = match self {
+            Self::MmioDirect => (Stage2Memory::WriteBack, Shareability::Outer),
+            Self::GicV => (Stage2Memory::Device, Shareability::Outer),
+            _ => (Stage2Memory::WriteBack, Shareability::Inner),
+        };
+        Attributes::stage2(memory, shareability, rights, self as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Access, P2mType};
+    use armv7::addr::Mfn;
+    use armv7::lpae::{Descriptor, Level};
+
+    fn bits(kind: P2mType) -> u64 {
+        Descriptor::leaf(Level::Three, Mfn::new(0x40000).unwrap(), kind.attributes()).0
+    }
+
+    #[test]
+    fn kinds_survive_the_descriptor() {
+        for n in 0..16 {
+            if let Some(kind) = P2mType::from_kind(n) {
+                assert_eq!(kind as u8, n);
+                assert_eq!(kind.attributes().kind(), n);
+            }
+        }
+    }
+
+    #[test]
+    fn only_own_memory_runs_and_only_writable_kinds_are_written() {
+        let xn = |kind| bits(kind) >> 54 & 1 == 1;
+        let writable = |kind| bits(kind) >> 7 & 1 == 1;
+        assert!(!xn(P2mType::RamRw) && xn(P2mType::GrantRw) && xn(P2mType::ForeignRw));
+        assert!(xn(P2mType::MmioDirect) && xn(P2mType::GicV));
+        assert!(!writable(P2mType::GrantRo) && !writable(P2mType::ForeignRo));
+        assert!(!P2mType::GrantRo.allows(Access::Write) && P2mType::GrantRo.allows(Access::Read));
+        assert!(!P2mType::MmioDirect.allows(Access::Read));
+    }
+
+    #[test]
+    fn devices_leave_the_type_to_stage_1_but_the_gic_does_not() {
+        let attributes = |kind| (bits(kind) >> 2 & 0xF, bits(kind) >> 8 & 3);
+        assert_eq!(attributes(P2mType::MmioDirect), (0b1111, 0b10));
+        assert_eq!(attributes(P2mType::GicV), (0b0001, 0b10));
+        assert_eq!(attributes(P2mType::RamRw), (0b1111, 0b11));
+    }
+}

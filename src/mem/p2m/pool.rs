@@ -1,0 +1,133 @@
+//! A domain's pool of table frames, and how its tables are reached and flushed.
+//!
+//! Spare frames are chained through their first word. A frame is zeroed when it leaves the pool for a table; the frames
+//! are the hypervisor's (`Used(Hypervisor)`), so memory scrubs them once they leave the pool for good.
+
+use armv7::addr::Mfn;
+use armv7::frame;
+use armv7::table::TableFrames;
+
+use super::{P2mError, Tlb};
+use crate::mem::Memory;
+
+/// Spare frames that a pool without limit keeps.
+const UNLIMITED_SPARE: u32 = 16;
+/// Marks a link as one, so that frame 0 is not the end of the chain.
+const LINK: u64 = 2;
+
+/// Table frames of one map.
+#[derive(Debug)]
+pub struct Space<'m> {
+    memory: &'m Memory,
+    tlb: Tlb,
+    vttbr: u64,
+    unlimited: bool,
+    spares: Option<Mfn>,
+    spare: u32,
+    used: u32,
+}
+
+impl<'m> Space<'m> {
+    pub fn new(memory: &'m Memory, tlb: Tlb, vttbr: u64, unlimited: bool) -> Self {
+        Self {
+            memory,
+            tlb,
+            vttbr,
+            unlimited,
+            spares: None,
+            spare: 0,
+            used: 0,
+        }
+    }
+    pub fn memory(&self) -> &'m Memory {
+        self.memory
+    }
+    pub fn tlb(&self) -> Tlb {
+        self.tlb
+    }
+    pub fn vttbr(&self) -> u64 {
+        self.vttbr
+    }
+    pub fn vmid(&self) -> u8 {
+        (self.vttbr >> 48) as u8
+    }
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+    pub fn total(&self) -> u32 {
+        self.used + self.spare
+    }
+    pub fn publish(&self) {
+        (self.tlb.publish)();
+    }
+
+    /// See [`super::P2m::resize_pool`].
+    pub fn resize(&mut self, pages: u32, budget: u32) -> Result<bool, P2mError> {
+        for _ in 0..budget {
+            if self.total() == pages {
+                return Ok(true);
+            }
+            if self.total() < pages {
+                let frame = self.memory.alloc_hyp(0).ok_or(P2mError::NoMemory)?;
+                self.push(frame);
+            } else {
+                let frame = self.pop().ok_or(P2mError::NoMemory)?;
+                self.memory.free_hyp(frame, 0);
+            }
+        }
+        Ok(self.total() == pages)
+    }
+
+    /// Gives all spare frames back.
+    pub fn drain(&mut self) {
+        while let Some(frame) = self.pop() {
+            self.memory.free_hyp(frame, 0);
+        }
+    }
+
+    fn push(&mut self, frame: Mfn) {
+        let link = self.spares.map_or(0, |next| next.addr().raw() | LINK);
+        self.write(frame, 0, link);
+        self.spares = Some(frame);
+        self.spare += 1;
+    }
+
+    fn pop(&mut self) -> Option<Mfn> {
+        let frame = self.spares?;
+        let link = self.read(frame, 0);
+        self.spares = (link & LINK != 0)
+            .then(|| Mfn::new(link >> armv7::addr::PAGE_SHIFT))
+            .flatten();
+        self.spare -= 1;
+        Some(frame)
+    }
+}
+
+impl TableFrames for Space<'_> {
+    fn alloc(&mut self) -> Option<Mfn> {
+        let table = match self.pop() {
+            Some(frame) => {
+                frame::page(frame)?.zero();
+                frame
+            }
+            None if self.unlimited => self.memory.alloc_hyp(0)?,
+            None => return None,
+        };
+        self.used += 1;
+        Some(table)
+    }
+
+    fn free(&mut self, table: Mfn) {
+        self.used -= 1;
+        if self.unlimited && self.spare >= UNLIMITED_SPARE {
+            self.memory.free_hyp(table, 0);
+        } else {
+            self.push(table);
+        }
+    }
+
+    fn flush(&mut self, _first: u32, _frames: u32) {
+        // ARMv7 has no invalidation by guest physical address (DDI 0406C.d B3.10.5): the whole VMID goes.
+        (self.tlb.flush)(self.vttbr);
+    }
+}

@@ -1,0 +1,496 @@
+//! Guest frames against a flat model, under a TLB that forgets nothing until it is told to.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use armv7::addr::{Gfn, Mfn};
+use armv7::frame;
+use proptest::prelude::*;
+
+use super::{Access, P2m, P2mError, P2mType, PoolLimit, Removed, Tlb};
+use crate::id::DomId;
+use crate::mem::frame_table::State;
+use crate::mem::testing::{PART, TestMemory, memory};
+use crate::mem::{AllocError, Memory};
+
+const A: DomId = DomId(1);
+const B: DomId = DomId(2);
+
+thread_local! {
+    /// Translations that this test's CPUs have cached: (VTTBR, guest frame) to machine frame.
+    static CACHED: RefCell<BTreeMap<(u64, u32), Mfn>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+const TLB: Tlb = Tlb {
+    flush: |vttbr| CACHED.with_borrow_mut(|cached| cached.retain(|(tag, _), _| *tag != vttbr)),
+    publish: || (),
+};
+
+fn gfn(n: u32) -> Gfn {
+    Gfn::new(u64::from(n)).unwrap()
+}
+
+/// What the guest reaches at `at`, through the TLB.
+fn touch(p2m: &P2m, at: u32) -> Option<Mfn> {
+    let key = (p2m.vttbr(), at);
+    if let Some(hit) = CACHED.with_borrow(|cached| cached.get(&key).copied()) {
+        return Some(hit);
+    }
+    let mfn = p2m.lookup(gfn(at))?.mfn;
+    CACHED.with_borrow_mut(|cached| cached.insert(key, mfn));
+    Some(mfn)
+}
+
+/// Every cached translation leads to a live page.
+fn assert_cached_are_live(memory: &Memory) {
+    CACHED.with_borrow(|cached| {
+        for mfn in cached.values() {
+            assert!(
+                matches!(memory.state(*mfn), State::Live { .. }),
+                "a freed page can be reached"
+            );
+        }
+    });
+}
+
+fn machine() -> TestMemory {
+    CACHED.with_borrow_mut(BTreeMap::clear);
+    let memory = memory();
+    assert!(memory.open_account(A, PART) && memory.open_account(B, PART));
+    memory
+}
+
+fn references(p2m: &P2m) -> Vec<Mfn> {
+    let mut all = Vec::new();
+    p2m.visit(gfn(0), |run| {
+        if run.kind.is_ram() {
+            all.extend((0..run.count).filter_map(|n| run.mfn.checked_add(n)));
+        }
+        true
+    });
+    all
+}
+
+fn populate(
+    memory: &Memory,
+    p2m: &mut P2m,
+    owner: DomId,
+    at: u32,
+    order: u32,
+) -> Result<(), P2mError> {
+    let mfn = memory.alloc_domain_pages(owner, order)?;
+    let count = 1 << order;
+    match p2m.map(gfn(at), mfn, count, P2mType::RamRw, u32::MAX) {
+        Ok(frames) => {
+            assert_eq!(frames, count);
+            Ok(())
+        }
+        Err(error) => {
+            memory.put_run(mfn, count);
+            Err(error)
+        }
+    }
+}
+
+fn decrease(p2m: &mut P2m, at: u32, count: u32) -> Result<u32, P2mError> {
+    let mut removed = Removed::new();
+    let result = p2m.unmap(gfn(at), count, 10_000, P2mType::is_own_ram, &mut removed);
+    p2m.release(removed);
+    result
+}
+
+#[test]
+fn a_populated_extent_is_one_block_and_is_freed_when_it_is_given_back() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(4)).unwrap();
+    let free = memory.free_pages();
+    populate(&memory, &mut p2m, A, 0x40000, 9).unwrap();
+    assert_eq!(p2m.lookup(gfn(0x40001)).map(|entry| entry.order), Some(9));
+    assert_eq!(p2m.max_gfn(), Some(gfn(0x401FF)));
+    assert_eq!(
+        populate(&memory, &mut p2m, A, 0x40100, 0),
+        Err(P2mError::Occupied)
+    );
+    assert_eq!(
+        touch(&p2m, 0x40005),
+        p2m.lookup(gfn(0x40005)).map(|entry| entry.mfn)
+    );
+    assert_eq!(decrease(&mut p2m, 0x40000, 512), Ok(512));
+    assert_eq!(touch(&p2m, 0x40005), None);
+    assert_eq!((memory.free_pages(), p2m.tables()), (free, 0));
+    assert_eq!(memory.account(A).map(|account| account.total), Some(0));
+}
+
+#[test]
+fn a_page_whose_block_cannot_be_broken_up_stays_mapped_and_owned() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(1)).unwrap();
+    populate(&memory, &mut p2m, A, 0x40000, 9).unwrap();
+    assert_eq!(decrease(&mut p2m, 0x40003, 1), Err(P2mError::NoMemory));
+    assert!(p2m.lookup(gfn(0x40003)).is_some());
+    assert_eq!(memory.audit(references(&p2m)), Ok(()));
+    assert_eq!(p2m.resize_pool(2, 10), Ok(true));
+    assert_eq!(decrease(&mut p2m, 0x40003, 1), Ok(1));
+    assert_eq!(
+        p2m.resize_pool(1, 10),
+        Err(P2mError::NoMemory),
+        "both tables are in use"
+    );
+    assert_eq!(memory.audit(references(&p2m)), Ok(()));
+}
+
+#[test]
+fn a_map_that_could_not_be_made_leaves_nothing_behind() {
+    let memory = machine();
+    let before = memory.free_pages();
+    // Leave `left` frames that tables can be made of.
+    for left in 0..14 {
+        let mut taken: Vec<Mfn> = std::iter::from_fn(|| memory.alloc_hyp(0)).collect();
+        for mfn in taken.drain(..left) {
+            memory.free_hyp(mfn, 0);
+        }
+        let free = memory.free_pages();
+        let made = P2m::new(&memory, TLB, PoolLimit::Pages(8));
+        assert_eq!(
+            made.is_ok(),
+            made.as_ref().is_ok_and(|p2m| p2m.pool_pages() == 8)
+        );
+        drop(made);
+        assert_eq!(memory.free_pages(), free);
+        for mfn in taken {
+            memory.free_hyp(mfn, 0);
+        }
+    }
+    assert_eq!(memory.free_pages(), before);
+    let vmids: Vec<u8> = std::iter::from_fn(|| memory.vmids.take()).collect();
+    assert_eq!(vmids.len(), 255);
+    assert!(matches!(
+        P2m::new(&memory, TLB, PoolLimit::Pages(8)),
+        Err(P2mError::NoVmid)
+    ));
+    assert_eq!(memory.free_pages(), before);
+}
+
+#[test]
+fn a_foreign_mapping_outlives_the_owner() {
+    let memory = machine();
+    let before = memory.free_pages();
+    let mut mine = P2m::new(&memory, TLB, PoolLimit::Unlimited).unwrap();
+    let mut theirs = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
+    populate(&memory, &mut theirs, A, 7, 0).unwrap();
+    let (page, kind) = theirs.pin(gfn(7), Access::Write).unwrap();
+    assert_eq!((page.owner(), kind), (A, P2mType::RamRw));
+    let mfn = page.into_raw();
+    assert_eq!(mine.map(gfn(99), mfn, 1, P2mType::ForeignRw, 1), Ok(1));
+    while !theirs.relinquish(8) {}
+    drop(theirs);
+    assert!(!memory.close_account(A));
+    assert_eq!(touch(&mine, 99), Some(mfn));
+    assert_cached_are_live(&memory);
+    assert_eq!(decrease(&mut mine, 99, 1), Err(P2mError::WrongType));
+    let mut removed = Removed::new();
+    assert_eq!(
+        mine.unmap(gfn(99), 1, 9, P2mType::is_foreign, &mut removed),
+        Ok(1)
+    );
+    mine.release(removed);
+    assert_eq!(memory.take_emptied(), Some(A));
+    drop(mine);
+    assert_eq!(memory.free_pages(), before);
+}
+
+#[test]
+fn hypervisor_pages_in_a_map_stay_the_hypervisor_s() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
+    let info = memory.alloc_shared(A).unwrap();
+    let entry = memory.get(info, A).unwrap().into_raw();
+    assert_eq!(p2m.map(gfn(5), entry, 1, P2mType::RamRw, 1), Ok(1));
+    assert_eq!(decrease(&mut p2m, 5, 1), Ok(1));
+    assert!(memory.get(info, A).is_some());
+    drop(p2m);
+    memory.put(info);
+    assert!(memory.get(info, A).is_none());
+    assert!(memory.close_account(A));
+}
+
+#[test]
+fn dom0_s_pages_leave_for_foreign_ones_and_come_back_to_the_same_frames() {
+    let memory = machine();
+    assert!(memory.open_account(DomId::DOM0, PART));
+    let mut dom0 = P2m::new(&memory, TLB, PoolLimit::Unlimited).unwrap();
+    let mut other = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
+    populate(&memory, &mut other, A, 0, 0).unwrap();
+    let end = memory.frames().first().checked_add(PART).unwrap();
+    let bank = memory.alloc_direct(DomId::DOM0, 10, end).unwrap();
+    let same = |n: u32| gfn(bank.raw() + n);
+    assert_eq!(dom0.map(same(0), bank, 1024, P2mType::RamRw, 9), Ok(1024));
+    for n in (0..1024).step_by(7) {
+        let at = same(n);
+        let mfn = bank.checked_add(n).unwrap();
+        assert_eq!(decrease(&mut dom0, at.raw(), 1), Ok(1));
+        let page = other.pin(gfn(0), Access::Write).unwrap().0.into_raw();
+        assert_eq!(dom0.map(at, page, 1, P2mType::ForeignRw, 1), Ok(1));
+        assert_eq!(touch(&dom0, at.raw()), Some(page));
+        let mut removed = Removed::new();
+        assert_eq!(
+            dom0.unmap(at, 1, 1, P2mType::is_foreign, &mut removed),
+            Ok(1)
+        );
+        dom0.release(removed);
+        assert!(memory.get_direct(DomId::DOM0, mfn, 1));
+        assert_eq!(dom0.map(at, mfn, 1, P2mType::RamRw, 1), Ok(1));
+        assert_eq!(touch(&dom0, at.raw()), Some(mfn));
+    }
+    dom0.merge(same(0));
+    assert_eq!(dom0.lookup(same(3)).map(|entry| entry.order), Some(9));
+    let kept = (0..1024).filter_map(|n| bank.checked_add(n));
+    let all = kept.chain(references(&dom0)).chain(references(&other));
+    assert_eq!(memory.audit(all), Ok(()));
+}
+
+#[test]
+fn what_is_collected_is_bounded_and_neighbours_are_one_run() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(20)).unwrap();
+    populate(&memory, &mut p2m, A, 0, 8).unwrap();
+    for n in 0..40 {
+        populate(&memory, &mut p2m, A, 1000 + 2 * n, 0).unwrap();
+    }
+    let mut removed = Removed::new();
+    let frames = p2m
+        .unmap(gfn(0), 2000, 10_000, P2mType::is_own_ram, &mut removed)
+        .unwrap();
+    assert_eq!(removed.runs()[0].count, 256);
+    assert_eq!(removed.runs().len(), Removed::MAX_RUNS);
+    assert!(frames < 2000 && removed.is_full());
+    let full = p2m.unmap(gfn(0), 2000, 10_000, P2mType::is_own_ram, &mut removed);
+    assert_eq!(full, Err(P2mError::Full));
+    p2m.release(removed);
+    while decrease(&mut p2m, 0, 2000).unwrap() < 2000 {}
+    assert_eq!(p2m.tables(), 0);
+}
+
+#[test]
+fn guest_frames_at_the_edges_are_refused_or_work() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
+    let last = (1 << 28) - 1;
+    for at in [0, last] {
+        populate(&memory, &mut p2m, A, at, 0).unwrap();
+        assert!(p2m.lookup(gfn(at)).is_some());
+    }
+    let mfn = memory.alloc_domain_pages(A, 1).unwrap();
+    assert_eq!(
+        p2m.map(gfn(last), mfn, 2, P2mType::RamRw, 9),
+        Err(P2mError::OutOfRange)
+    );
+    assert_eq!(decrease(&mut p2m, last, 2), Err(P2mError::OutOfRange));
+    assert_eq!(p2m.max_gfn(), Some(gfn(last)));
+    memory.put_run(mfn, 2);
+    assert_eq!(memory.audit(references(&p2m)), Ok(()));
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Populate(bool, u32, u32),
+    Decrease(bool, u32, u32),
+    Foreign(u32, u32, bool),
+    Unforeign(u32, u32),
+    Touch(bool, u32),
+    Merge(u32),
+    Pool(u32),
+    Destroy,
+}
+
+fn at() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        0u32..8,
+        508u32..516,
+        1020u32..1030,
+        Just((1 << 18) - 1),
+        Just(1 << 18)
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let order = prop_oneof![3 => Just(0u32), 1 => Just(2), 2 => Just(9)];
+    let count = prop_oneof![3 => Just(1u32), 1 => 1u32..20, 1 => Just(512), 1 => Just(600)];
+    prop_oneof![
+        4 => (any::<bool>(), at(), order).prop_map(|(a, at, order)| Op::Populate(a, at & !((1 << order) - 1), order)),
+        4 => (any::<bool>(), at(), count.clone()).prop_map(|(a, at, count)| Op::Decrease(a, at, count)),
+        3 => (at(), at(), any::<bool>()).prop_map(|(to, from, write)| Op::Foreign(to, from, write)),
+        2 => (at(), count).prop_map(|(at, count)| Op::Unforeign(at, count)),
+        4 => (any::<bool>(), at()).prop_map(|(a, at)| Op::Touch(a, at)),
+        1 => at().prop_map(Op::Merge),
+        1 => (0u32..12).prop_map(Op::Pool),
+        1 => Just(Op::Destroy),
+    ]
+}
+
+/// Two domains; B maps pages of A.
+struct World<'m> {
+    memory: &'m Memory,
+    maps: [P2m<'m>; 2],
+    model: [BTreeMap<u32, (Mfn, P2mType)>; 2],
+}
+
+impl World<'_> {
+    fn note(&mut self, which: usize, at: u32, count: u32) {
+        for n in at..at + count {
+            let entry = self.maps[which].lookup(gfn(n)).unwrap();
+            assert!(
+                self.model[which]
+                    .insert(n, (entry.mfn, entry.kind))
+                    .is_none()
+            );
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Populate(a, at, order) => {
+                let (which, owner) = if a { (0, A) } else { (1, B) };
+                let (account, tables) = (self.memory.account(owner), self.maps[which].pool_pages());
+                match populate(self.memory, &mut self.maps[which], owner, at, order) {
+                    Ok(()) => self.note(which, at, 1 << order),
+                    Err(error) => {
+                        assert_eq!(self.memory.account(owner), account, "{error:?} left pages");
+                        assert_eq!(self.maps[which].pool_pages(), tables);
+                    }
+                }
+            }
+            Op::Decrease(a, at, count) => {
+                self.unmap(usize::from(!a), at, count, P2mType::is_own_ram)
+            }
+            Op::Unforeign(at, count) => self.unmap(1, at, count, P2mType::is_foreign),
+            Op::Foreign(to, from, write) => {
+                let [theirs, mine] = &mut self.maps;
+                let Some((page, _)) = theirs.pin(gfn(from), Access::Read) else {
+                    return;
+                };
+                let kind = if write {
+                    P2mType::ForeignRw
+                } else {
+                    P2mType::ForeignRo
+                };
+                let mfn = page.into_raw();
+                let mut removed = Removed::new();
+                if mine.replace(gfn(to), mfn, kind, &mut removed).is_err() {
+                    self.memory.put(mfn);
+                    return;
+                }
+                let old = removed.runs().first().map(|run| (run.mfn, run.kind));
+                mine.release(removed);
+                assert_eq!(self.model[1].insert(to, (mfn, kind)), old);
+            }
+            Op::Touch(a, at) => {
+                let which = usize::from(!a);
+                let seen = touch(&self.maps[which], at);
+                assert_eq!(seen, self.model[which].get(&at).map(|entry| entry.0));
+            }
+            Op::Merge(at) => self.maps[0].merge(gfn(at)),
+            Op::Pool(pages) => {
+                let _ = self.maps[0].resize_pool(pages, 100);
+            }
+            Op::Destroy => {
+                while !self.maps[0].relinquish(64) {
+                    assert_cached_are_live(self.memory);
+                }
+                self.model[0].clear();
+            }
+        }
+    }
+
+    fn unmap(&mut self, which: usize, at: u32, count: u32, accept: impl Fn(P2mType) -> bool) {
+        let mut removed = Removed::new();
+        let result = self.maps[which].unmap(gfn(at), count, 700, accept, &mut removed);
+        // The flush is still owed: whatever a CPU has cached must not be anybody else's yet.
+        assert_cached_are_live(self.memory);
+        match result {
+            Ok(frames) => {
+                let gone = self.model[which].range(at..at + frames).count();
+                assert_eq!(gone as u32, removed.frames());
+                self.model[which].retain(|n, _| !(at..at + frames).contains(n));
+            }
+            Err(_) => assert!(removed.is_empty()),
+        }
+        self.maps[which].release(removed);
+    }
+
+    fn check(&self) {
+        let mut all = Vec::new();
+        for (map, model) in self.maps.iter().zip(&self.model) {
+            let mut found = BTreeMap::new();
+            map.visit(gfn(0), |run| {
+                for n in 0..run.count {
+                    found.insert(
+                        run.gfn.raw() + n,
+                        (run.mfn.checked_add(n).unwrap(), run.kind),
+                    );
+                }
+                true
+            });
+            assert_eq!(&found, model);
+            all.extend(found.values().map(|entry| entry.0));
+        }
+        assert_eq!(self.memory.audit(all), Ok(()));
+        CACHED.with_borrow(|cached| {
+            for ((vttbr, at), mfn) in cached {
+                let map = self.maps.iter().find(|map| map.vttbr() == *vttbr).unwrap();
+                assert_eq!(
+                    map.lookup(gfn(*at)).map(|entry| entry.mfn),
+                    Some(*mfn),
+                    "stale"
+                );
+            }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn maps_and_counts_agree_whatever_happens(ops in proptest::collection::vec(op(), 1..50), pool in 0u32..10) {
+        let memory = machine();
+        let before = memory.free_pages();
+        let maps = [P2m::new(&memory, TLB, PoolLimit::Pages(pool)).unwrap(), P2m::new(&memory, TLB, PoolLimit::Unlimited).unwrap()];
+        let mut world = World { memory: &memory, maps, model: Default::default() };
+        for (n, op) in ops.iter().enumerate() {
+            world.apply(op);
+            if n % 4 == 3 || n + 1 == ops.len() {
+                world.check();
+            }
+        }
+        drop(world);
+        prop_assert_eq!(memory.free_pages(), before);
+        prop_assert_eq!(memory.audit([]), Ok(()));
+        memory.close_account(A);
+        memory.close_account(B);
+        prop_assert_eq!([memory.take_emptied(), memory.take_emptied()], [Some(A), Some(B)]);
+    }
+}
+
+#[test]
+fn new_pages_are_zero_even_when_a_table_was_there() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(40)).unwrap();
+    for n in 0..30 {
+        populate(&memory, &mut p2m, A, n << 9, 0).unwrap();
+    }
+    drop(p2m);
+    let mut count = 0;
+    loop {
+        match memory.alloc_domain_pages(B, 0) {
+            Ok(mfn) => assert!(frame::page(mfn).unwrap().is_zero()),
+            Err(error) => {
+                break assert!(matches!(
+                    error,
+                    AllocError::NoMemory | AllocError::OverLimit
+                ));
+            }
+        }
+        count += 1;
+    }
+    assert_eq!(count, PART);
+}

@@ -1,0 +1,402 @@
+//! Which frames are free: a buddy allocator whose lists live in the frame table.
+//!
+//! Blocks of `1 << order` frames, aligned to their size in machine addresses, in four lists per order: reached by the
+//! direct map or not, known to be clean or perhaps dirty. A list of orders that have blocks makes `take` O(order); only
+//! a block's first entry is touched, whatever its size.
+//!
+//! Invariants:
+//! 1. A frame is in at most one block, and in one only if nobody uses it (`Free` head or `Inner`).
+//! 2. A block of a clean list has no dirty frame. A frame of a dirty list may be clean: its own bit tells.
+//! 3. Buddies in the same list are merged. Beyond 2 MiB, clean and dirty ones are not, so that one dirty page does not
+//!    make a gigabyte look dirty; scrubbing repairs that.
+//! 4. A block lies on one side of the direct map's end.
+
+use armv7::addr::{Mfn, ORDER_2M};
+
+use super::account::Accounts;
+use super::frame_table::{FrameTable, Head, NIL, State};
+
+/// Largest block: 1 GiB.
+pub const MAX_ORDER: u32 = 18;
+const ORDERS: usize = MAX_ORDER as usize + 1;
+
+/// What a block is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Something that the hypervisor reaches through the direct map.
+    Hypervisor,
+    /// A guest's memory: from beyond the direct map while there is some.
+    Guest,
+}
+
+/// A block taken from the allocator: in the taker's hands, all its frames `Inner`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Block {
+    /// First frame.
+    pub first: Mfn,
+    /// log2 of its frames.
+    pub order: u32,
+    /// Some of its frames may be dirty.
+    pub dirty: bool,
+}
+
+/// Lists in the order in which a purpose tries them: side of the direct map's end, then dirtiness.
+const NEAR_CLEAN: usize = 0;
+const NEAR_DIRTY: usize = 1;
+const FAR_CLEAN: usize = 2;
+const FAR_DIRTY: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+struct Lists {
+    heads: [u32; ORDERS],
+    /// Bit n: `heads[n]` is not empty.
+    orders: u32,
+}
+
+/// The free frames, and the accounts they are booked on when taken.
+#[derive(Debug)]
+pub struct PageAllocator {
+    frames: FrameTable,
+    /// First frame that the direct map does not reach.
+    direct_end: Mfn,
+    lists: [Lists; 4],
+    free: u32,
+    total: u32,
+    /// Free frames that are not for guests.
+    reserve: u32,
+    /// Pages of each domain.
+    pub accounts: Accounts,
+}
+
+impl PageAllocator {
+    /// An allocator without memory.
+    pub fn new(frames: FrameTable, direct_end: Mfn) -> Self {
+        let none = Lists {
+            heads: [NIL; ORDERS],
+            orders: 0,
+        };
+        Self {
+            frames,
+            direct_end,
+            lists: [none; 4],
+            free: 0,
+            total: 0,
+            reserve: 0,
+            accounts: Accounts::new(),
+        }
+    }
+
+    /// Number of free frames.
+    pub fn free_pages(&self) -> u32 {
+        self.free
+    }
+
+    /// Number of free frames that guests may get.
+    pub fn guest_pages(&self) -> u32 {
+        self.free.saturating_sub(self.reserve)
+    }
+
+    /// Keeps the last `pages` free frames from guests.
+    pub fn set_hyp_reserve(&mut self, pages: u32) {
+        self.reserve = pages;
+    }
+
+    /// Number of frames that were ever added.
+    pub fn total_pages(&self) -> u32 {
+        self.total
+    }
+
+    /// Whether some free frame may be dirty.
+    pub fn has_dirty(&self) -> bool {
+        self.lists[NEAR_DIRTY].orders | self.lists[FAR_DIRTY].orders != 0
+    }
+
+    /// Adds RAM at boot, unused and dirty; nothing of it may have been added before. False when the frame table does
+    /// not cover it.
+    pub fn add_ram(&mut self, first: Mfn, count: u32) -> bool {
+        if !self.frames.covers(first, count) {
+            return false;
+        }
+        self.give(first, count, true);
+        self.total += count;
+        true
+    }
+
+    /// Takes a block for `purpose`.
+    pub fn take(&mut self, order: u32, purpose: Purpose) -> Option<Block> {
+        if order > MAX_ORDER {
+            return None;
+        }
+        let lists: &[usize] = match purpose {
+            Purpose::Hypervisor => &[NEAR_CLEAN, NEAR_DIRTY],
+            Purpose::Guest => &[FAR_CLEAN, FAR_DIRTY, NEAR_CLEAN, NEAR_DIRTY],
+        };
+        let list = *lists
+            .iter()
+            .find(|list| self.lists[**list].orders >> order != 0)?;
+        let found = (self.lists[list].orders >> order).trailing_zeros() + order;
+        let first = self.frames.at(self.lists[list].heads[found as usize])?;
+        Some(self.take_from(first, found, first, order, list))
+    }
+
+    /// Takes the lowest block of `order` that ends at or below `end` (boot: a search through the lists).
+    pub fn take_below(&mut self, order: u32, end: Mfn) -> Option<Block> {
+        if order > MAX_ORDER {
+            return None;
+        }
+        let mut best: Option<(Mfn, u32, usize)> = None;
+        for list in 0..self.lists.len() {
+            for found in order..=MAX_ORDER {
+                let mut index = self.lists[list].heads[found as usize];
+                while let Some(mfn) = self.frames.at(index) {
+                    let fits = mfn
+                        .checked_add((1 << order) - 1)
+                        .is_some_and(|last| last < end);
+                    if fits && best.is_none_or(|(lowest, ..)| mfn < lowest) {
+                        best = Some((mfn, found, list));
+                    }
+                    index = self.frames.head(mfn).map_or(NIL, |head| head.next);
+                }
+            }
+        }
+        let (first, found, list) = best?;
+        Some(self.take_from(first, found, first, order, list))
+    }
+
+    /// Takes all of `first..first + count`, or nothing when some of it is not free. True when some may be dirty.
+    pub fn take_range(&mut self, first: Mfn, count: u32) -> Option<bool> {
+        if count == 0 || !self.frames.covers(first, count) {
+            return None;
+        }
+        let mut done = 0;
+        while done < count {
+            let at = first.checked_add(done)?;
+            let (head, order, _) = self.block_of(at)?;
+            done += (1 << order) - at.checked_sub(head)?;
+        }
+        let (mut done, mut dirty) = (0, false);
+        while done < count {
+            let at = first.checked_add(done)?;
+            let (head, order, list) = self.block_of(at)?;
+            let wanted = largest_order(at, count - done).min(order);
+            let block = self.take_from(head, order, at, wanted, list);
+            dirty |= block.dirty;
+            done += 1 << wanted;
+        }
+        Some(dirty)
+    }
+
+    /// Takes a block of at most 2 MiB that may hold dirty frames.
+    pub fn take_dirty(&mut self) -> Option<Block> {
+        let list = [FAR_DIRTY, NEAR_DIRTY]
+            .into_iter()
+            .find(|list| self.lists[*list].orders != 0)?;
+        let found = self.lists[list].orders.trailing_zeros();
+        let first = self.frames.at(self.lists[list].heads[found as usize])?;
+        Some(self.take_from(first, found, first, found.min(ORDER_2M), list))
+    }
+
+    /// Gives frames back: all `Inner`, in the caller's hands. `dirty` when some may be.
+    pub fn give(&mut self, first: Mfn, count: u32, dirty: bool) {
+        let mut done = 0;
+        while done < count {
+            let Some(at) = first.checked_add(done) else {
+                return;
+            };
+            let mut order = largest_order(at, count - done);
+            while order > 0 && !self.one_sided(at, order) {
+                order -= 1;
+            }
+            self.give_block(Block {
+                first: at,
+                order,
+                dirty,
+            });
+            done += 1 << order;
+        }
+    }
+
+    /// Gives one block back and merges it with its buddies.
+    pub fn give_block(&mut self, block: Block) {
+        self.free += 1 << block.order;
+        let Block {
+            mut first,
+            mut order,
+            mut dirty,
+        } = block;
+        while order < MAX_ORDER {
+            let Some(buddy) = Mfn::new(u64::from(first.raw() ^ (1 << order))) else {
+                break;
+            };
+            let lower = first.min(buddy);
+            let Some(head) = self.frames.head(buddy) else {
+                break;
+            };
+            let alike = head.dirty == dirty || order < ORDER_2M;
+            if head.order != order || !alike || !self.one_sided(lower, order + 1) {
+                break;
+            }
+            self.unlink(buddy, head);
+            first = lower;
+            order += 1;
+            dirty |= head.dirty;
+        }
+        self.link(first, order, dirty);
+    }
+
+    /// Whether the whole block is on one side of the direct map's end.
+    fn one_sided(&self, first: Mfn, order: u32) -> bool {
+        let last = first.checked_add((1 << order) - 1);
+        last.is_some_and(|last| (first < self.direct_end) == (last < self.direct_end))
+    }
+
+    fn list_of(&self, first: Mfn, dirty: bool) -> usize {
+        match (first < self.direct_end, dirty) {
+            (true, false) => NEAR_CLEAN,
+            (true, true) => NEAR_DIRTY,
+            (false, false) => FAR_CLEAN,
+            (false, true) => FAR_DIRTY,
+        }
+    }
+
+    /// Takes the free block `head` of `found` apart and keeps the block of `order` at `wanted` inside it.
+    fn take_from(&mut self, head: Mfn, found: u32, wanted: Mfn, order: u32, list: usize) -> Block {
+        let dirty = list == NEAR_DIRTY || list == FAR_DIRTY;
+        if let Some(linked) = self.frames.head(head) {
+            self.unlink(head, linked);
+        }
+        let (mut at, mut left) = (head, found);
+        while left > order {
+            left -= 1;
+            let upper = at.checked_add(1 << left).unwrap_or(at);
+            let spare = if wanted >= upper {
+                core::mem::replace(&mut at, upper)
+            } else {
+                upper
+            };
+            self.link(spare, left, dirty);
+        }
+        self.free -= 1 << order;
+        Block {
+            first: at,
+            order,
+            dirty,
+        }
+    }
+
+    /// The free block that holds `mfn`.
+    fn block_of(&self, mfn: Mfn) -> Option<(Mfn, u32, usize)> {
+        (0..=MAX_ORDER).find_map(|order| {
+            let first = mfn.align_down(order);
+            let head = self.frames.head(first)?;
+            let inside = mfn.checked_sub(first)? < 1 << head.order;
+            inside.then(|| (first, head.order, self.list_of(first, head.dirty)))
+        })
+    }
+
+    fn link(&mut self, first: Mfn, order: u32, dirty: bool) {
+        let list = self.list_of(first, dirty);
+        let index = self.frames.index(first);
+        let next = core::mem::replace(&mut self.lists[list].heads[order as usize], index);
+        self.lists[list].orders |= 1 << order;
+        let frame_dirty = self.frames.is_dirty(first);
+        self.frames.make_head(
+            first,
+            Head {
+                order,
+                dirty,
+                frame_dirty,
+                next,
+                prev: NIL,
+            },
+        );
+        self.relink(next, |head| head.prev = index);
+    }
+
+    /// Takes a block off its list; its first frame becomes `Inner`.
+    fn unlink(&mut self, first: Mfn, head: Head) {
+        let list = self.list_of(first, head.dirty);
+        if head.prev == NIL {
+            self.lists[list].heads[head.order as usize] = head.next;
+            if head.next == NIL {
+                self.lists[list].orders &= !(1 << head.order);
+            }
+        } else {
+            self.relink(head.prev, |before| before.next = head.next);
+        }
+        self.relink(head.next, |after| after.prev = head.prev);
+        self.frames.make_inner(first, head.frame_dirty);
+    }
+
+    fn relink(&self, index: u32, change: impl FnOnce(&mut Head)) {
+        if let Some(mfn) = self.frames.at(index)
+            && let Some(mut head) = self.frames.head(mfn)
+        {
+            change(&mut head);
+            self.frames.make_head(mfn, head);
+        }
+    }
+
+    /// Checks the lists against the frame table and each other (debugging and tests: touches every free block).
+    pub fn check(&self) -> Result<(), BadList> {
+        let mut free = 0u64;
+        for (list, lists) in self.lists.iter().enumerate() {
+            for order in 0..=MAX_ORDER {
+                let (mut index, mut prev) = (lists.heads[order as usize], NIL);
+                if (index != NIL) != (lists.orders >> order & 1 == 1) {
+                    return Err(BadList::Orders);
+                }
+                while let Some(mfn) = self.frames.at(index) {
+                    let head = self.frames.head(mfn).ok_or(BadList::Link(mfn))?;
+                    let placed = mfn.is_aligned(order) && self.list_of(mfn, head.dirty) == list;
+                    if head.order != order || head.prev != prev || !placed {
+                        return Err(BadList::Link(mfn));
+                    }
+                    for n in 0..1 << order {
+                        let frame = mfn.checked_add(n).ok_or(BadList::Block(mfn))?;
+                        let inner = matches!(self.frames.state(frame), State::Inner { .. });
+                        if (n > 0 && !inner) || (self.frames.is_dirty(frame) && !head.dirty) {
+                            return Err(BadList::Block(frame));
+                        }
+                    }
+                    free += 1 << order;
+                    if free > u64::from(self.frames.frames()) {
+                        return Err(BadList::Link(mfn));
+                    }
+                    (prev, index) = (index, head.next);
+                }
+            }
+        }
+        if free == u64::from(self.free) {
+            Ok(())
+        } else {
+            Err(BadList::Count)
+        }
+    }
+}
+
+/// What [`PageAllocator::check`] found broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadList {
+    /// The summary of non-empty lists is wrong.
+    Orders,
+    /// A list leads to something that is no free block of it, or does not lead back.
+    Link(Mfn),
+    /// A frame inside a free block is not free, or is dirty in a clean block.
+    Block(Mfn),
+    /// The blocks do not add up to the number of free frames.
+    Count,
+}
+
+/// Order of the largest aligned block at `first` within `count` frames (at least one).
+fn largest_order(first: Mfn, count: u32) -> u32 {
+    let aligned = match first.raw() {
+        0 => MAX_ORDER,
+        n => n.trailing_zeros(),
+    };
+    aligned.min(count.max(1).ilog2()).min(MAX_ORDER)
+}
+
+#[cfg(test)]
+mod tests;

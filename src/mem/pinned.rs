@@ -1,0 +1,94 @@
+//! References on frames as values: they drop what they took.
+
+use armv7::addr::Mfn;
+use armv7::frame::{self, Kept, PageRef, SharedPage};
+
+use super::Memory;
+use super::frame_table::Kind;
+use crate::id::DomId;
+
+/// A reference on a live frame.
+#[derive(Debug)]
+#[must_use]
+pub struct FrameRef<'m> {
+    memory: &'m Memory,
+    mfn: Mfn,
+    owner: DomId,
+    kind: Kind,
+}
+
+impl<'m> FrameRef<'m> {
+    /// Wraps a reference that the caller owns.
+    pub(super) fn new(memory: &'m Memory, mfn: Mfn, owner: DomId, kind: Kind) -> Self {
+        Self {
+            memory,
+            mfn,
+            owner,
+            kind,
+        }
+    }
+    /// The frame.
+    pub fn mfn(&self) -> Mfn {
+        self.mfn
+    }
+    /// Who owns it.
+    pub fn owner(&self) -> DomId {
+        self.owner
+    }
+    /// How it is used.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+    /// Turns the value into a bare reference, for a table that keeps frame numbers: whoever removes the number from
+    /// there calls [`Memory::put`].
+    pub fn into_raw(self) -> Mfn {
+        let mfn = self.mfn;
+        core::mem::forget(self);
+        mfn
+    }
+    /// Keeps the frame mapped as well; `None` (and the reference dropped) when no mapping slot is left.
+    pub fn map(self) -> Option<PinnedPage<'m>> {
+        let kept = frame::keep(self.mfn)?;
+        Some(PinnedPage {
+            kept,
+            reference: self,
+        })
+    }
+}
+
+impl Drop for FrameRef<'_> {
+    fn drop(&mut self) {
+        self.memory.put(self.mfn);
+    }
+}
+
+/// A frame that stays referenced and mapped for as long as the value lives.
+pub struct PinnedPage<'m> {
+    // Declared first: the mapping goes before the reference that keeps the frame from being reused.
+    kept: Kept,
+    reference: FrameRef<'m>,
+}
+
+impl PinnedPage<'_> {
+    /// The reference.
+    pub fn reference(&self) -> &FrameRef<'_> {
+        &self.reference
+    }
+    /// The frame.
+    pub fn mfn(&self) -> Mfn {
+        self.reference.mfn
+    }
+}
+
+impl PageRef for PinnedPage<'_> {
+    #[inline]
+    fn page(&self) -> &SharedPage {
+        self.kept.page()
+    }
+}
+
+impl core::fmt::Debug for PinnedPage<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "PinnedPage({:#x})", self.mfn().raw())
+    }
+}

@@ -1,0 +1,56 @@
+//! Memory for tests: a private part of the host's arena per instance, so that tests run in parallel.
+
+use std::ops::Deref;
+use std::sync::Mutex;
+
+use armv7::addr::Mfn;
+use armv7::host::frame::{FIRST, FRAMES};
+
+use super::Memory;
+use super::frame_table::{FrameEntry, FrameTable};
+
+/// Frames of one instance (16 MiB).
+pub const PART: u32 = 4096;
+
+static TAKEN: Mutex<[bool; (FRAMES / PART) as usize]> =
+    Mutex::new([false; (FRAMES / PART) as usize]);
+
+/// Some of the arena as [`Memory`]; gives its part back when dropped.
+pub struct TestMemory {
+    memory: &'static Memory,
+    part: usize,
+}
+
+impl Deref for TestMemory {
+    type Target = &'static Memory;
+    fn deref(&self) -> &&'static Memory {
+        &self.memory
+    }
+}
+
+impl Drop for TestMemory {
+    fn drop(&mut self) {
+        TAKEN.lock().unwrap_or_else(|poison| poison.into_inner())[self.part] = false;
+    }
+}
+
+/// Memory with [`PART`] free frames, filled with a pattern; waits while all parts are in use. All frames are in the
+/// direct map, but the upper half is treated as beyond it.
+pub fn memory() -> TestMemory {
+    let part = loop {
+        let mut taken = TAKEN.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some(part) = taken.iter().position(|taken| !taken) {
+            taken[part] = true;
+            break part;
+        }
+        drop(taken);
+        std::thread::yield_now();
+    };
+    let first = Mfn::new(u64::from(FIRST) + part as u64 * u64::from(PART)).unwrap();
+    let entries: Vec<FrameEntry> = (0..PART).map(|_| FrameEntry::new()).collect();
+    let frames = FrameTable::new(Vec::leak(entries), first);
+    let direct_end = first.checked_add(PART / 2).unwrap();
+    let memory = Box::leak(Box::new(Memory::new(frames, direct_end, |_| ())));
+    assert!(memory.add_ram(first, PART));
+    TestMemory { memory, part }
+}

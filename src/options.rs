@@ -1,0 +1,28 @@
+//! The hypervisor's options, once the command line is read.
+
+use spin::Once;
+
+use crate::cmdline::Options;
+use crate::domain::Domain;
+
+static OPTIONS: Once<Options> = Once::new();
+
+/// Sets the options; only the first call counts.
+pub fn set(options: Options) {
+    OPTIONS.call_once(|| options);
+}
+
+/// The options; `None` before boot has read them.
+pub fn get() -> Option<&'static Options> {
+    OPTIONS.get()
+}
+
+/// Largest extent order that `domain` may name in a memory operation.
+pub fn memop_max_order(domain: &Domain) -> u32 {
+    let orders = OPTIONS.get().map(|options| options.memop_max_order).unwrap_or_default();
+    match domain.rights.hardware {
+        true => orders.hardware.into(),
+        false if domain.is_control() => orders.control.into(),
+        false => orders.guest.into(),
+    }
+}

@@ -1,0 +1,291 @@
+//! Where units go: placement on wake-up, moving waiting units between CPUs, affinity and online CPUs.
+//!
+//! Every CPU has a clock, the lowest virtual time that competes there. Virtual times of two CPUs compare through each
+//! CPU's `offset`, so that CPUs between which units may move advance alike: that is what makes shares hold over several
+//! CPUs. Where units may not move (pinning), or one outweighs all others, clocks drift apart without meaning anything.
+//! Hence a difference over a limit is forgotten when it is about to matter: the clock behind is lifted by its offset,
+//! which changes nothing among the units of its own CPU.
+
+use armv7::cpu::{CpuId, CpuSet};
+
+use crate::time::Ticks;
+
+use super::fair::{Virtual, Waking};
+use super::unit::{State, UnitId};
+use super::{SchedError, Scheduler, check};
+
+/// Queue entries looked at for one that may move. Those behind run in their own queue, later.
+const LOOK_AHEAD: usize = 16;
+
+impl Scheduler {
+    /// Changes where a unit may and should run. Returns the CPU that must pick.
+    pub fn set_affinity(&mut self, id: UnitId, hard: CpuSet, soft: CpuSet, now: Ticks) -> Result<Option<CpuId>, SchedError> {
+        check(1, hard, soft)?;
+        let online = self.online;
+        let unit = self.units.get_mut(id).ok_or(SchedError::NoUnit)?;
+        unit.hard = hard;
+        unit.soft = soft;
+        unit.settle_affinity(online);
+        Ok(self.obey_affinity(id, now))
+    }
+
+    /// Changes which CPUs may run units. Returns the CPUs that must pick. One that was taken out still has to pick and
+    /// release until it has nothing loaded.
+    pub fn set_online(&mut self, online: CpuSet, now: Ticks) -> CpuSet {
+        self.online = online;
+        self.units.iter_mut().for_each(|unit| unit.settle_affinity(online));
+        for cpu in CpuId::all() {
+            let here = &self.cpus[cpu.index()];
+            if !online.contains(cpu) {
+                self.idle.remove(cpu);
+            } else if here.current.is_none() && here.queue.is_empty() {
+                self.idle.insert(cpu);
+            }
+        }
+        // New CPUs look for work.
+        let mut kick = self.idle;
+        let mut next = 0;
+        while let Some(id) = self.units.id_from(next) {
+            kick = self.obey_affinity(id, now).into_iter().fold(kick, CpuSet::with);
+            next = id.raw() + 1;
+        }
+        kick
+    }
+
+    /// Gets a unit off a CPU it may not use. Returns the CPU that must pick.
+    fn obey_affinity(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+        let unit = self.units.get_mut(id)?;
+        let cpu = unit.cpu;
+        if unit.allowed.contains(cpu) {
+            return None;
+        }
+        match unit.state {
+            State::Queued => {
+                self.withdraw(id);
+                self.place_woken(id, now)
+            }
+            // A parked unit moves when its period begins, a blocked one when it wakes up; but registers on a CPU that
+            // goes away must be saved now.
+            State::Blocked if !unit.loaded => None,
+            State::Parked if !unit.loaded => None,
+            _ => Some(cpu),
+        }
+    }
+
+    /// Queues a unit that became runnable on the best CPU there is. Returns the CPU that must pick.
+    pub(super) fn place_woken(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+        let idle = self.idle;
+        let unit = self.units.get_mut(id)?;
+        let (home, allowed, preferred) = (unit.cpu, unit.allowed, unit.preferred);
+        let better = idle.and(preferred);
+        if unit.loaded {
+            if allowed.contains(home) && (preferred.contains(home) || better.is_empty()) {
+                return self.join(id, home, now);
+            }
+            unit.state = State::Stranded;
+            unit.unload = true;
+            return Some(home);
+        }
+        let idle_choice = [better, idle.and(allowed)].into_iter().find(|set| !set.is_empty());
+        let target = match idle_choice {
+            Some(set) if set.contains(home) => home,
+            Some(set) => set.first()?,
+            None => self.least_claim(id, now)?,
+        };
+        self.join(id, target, now)
+    }
+
+    /// The preferred CPU whose units have had most of their share, the last one unless another is well ahead.
+    fn least_claim(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+        let unit = self.units.get(id)?;
+        let (home, preferred, weight) = (unit.cpu, unit.preferred, unit.weight);
+        let start = if preferred.contains(home) { home } else { preferred.first()? };
+        let mut best = start;
+        let mut most = weight.migration;
+        for cpu in preferred.without(start) {
+            let lead = self.lead_over(cpu, start, None, weight.lag_limit, now);
+            let shorter = self.queue_len(cpu) < self.queue_len(start);
+            // Without a difference yet, as right after boot, the shorter queue is better.
+            let lead = if shorter { lead.max(weight.migration + 1) } else { lead };
+            if lead > most {
+                (best, most) = (cpu, lead);
+            }
+        }
+        Some(best)
+    }
+
+    /// Queues a unit that slept on `cpu`. Returns the CPU when it must pick now rather than at the end of the turn.
+    fn join(&mut self, id: UnitId, cpu: CpuId, now: Ticks) -> Option<CpuId> {
+        self.relocate(id, cpu, now);
+        self.enqueue_woken(id, cpu);
+        let unit = self.units.get(id)?;
+        let ahead = match self.current_virtual(cpu, now) {
+            Some(current) => current.lead(unit.virtual_time) > 0,
+            None => true,
+        };
+        (ahead || !self.cpus[cpu.index()].ticking).then_some(cpu)
+    }
+
+    /// Queues a unit that slept, on a CPU whose frame its virtual time is in. Sleep earns credit, up to a limit.
+    #[inline]
+    pub(super) fn enqueue_woken(&mut self, id: UnitId, cpu: CpuId) {
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let clock = self.cpus[cpu.index()].clock;
+        unit.virtual_time = unit.virtual_time.max(clock.minus(self.rules.sleeper_credit));
+        let with_credit = clock.lead(unit.virtual_time) >= self.rules.margin;
+        unit.waking = if with_credit { Waking::WithCredit } else { Waking::No };
+        self.enqueue(id, cpu);
+    }
+
+    /// Moves at most one waiting unit of `from` to a CPU that is idle or well ahead. Returns the CPU that must pick.
+    pub(super) fn push(&mut self, from: CpuId, now: Ticks) -> CpuSet {
+        for at in 0..LOOK_AHEAD {
+            let Some((id, virtual_time)) = self.cpus[from.index()].queue.nth(at) else { break };
+            let id = UnitId(id);
+            let Some(unit) = self.units.get(id).filter(|unit| !unit.loaded) else { continue };
+            let (weight, preferred) = (unit.weight, unit.preferred.without(from));
+            let idle = [self.idle.and(preferred), self.idle.and(unit.allowed).without(from)];
+            if let Some(cpu) = idle.into_iter().find_map(CpuSet::first) {
+                self.dequeue(id, from);
+                self.relocate(id, cpu, now);
+                self.enqueue(id, cpu);
+                return CpuSet::of(cpu);
+            }
+            // Only idle CPUs take units that should be elsewhere.
+            let mut best = None;
+            let mut most = weight.migration;
+            for cpu in preferred {
+                let lead = self.lead_over(cpu, from, Some(virtual_time), weight.lag_limit, now);
+                if lead > most {
+                    (best, most) = (Some(cpu), lead);
+                }
+            }
+            if let Some(cpu) = best {
+                self.dequeue(id, from);
+                let shift = self.cpus[from.index()].offset.wrapping_sub(self.cpus[cpu.index()].offset);
+                if let Some(unit) = self.units.get_mut(id) {
+                    unit.virtual_time = virtual_time.plus(shift);
+                    // Otherwise two CPUs that honour their rate limits would push it to and fro.
+                    unit.waking = Waking::WithCredit;
+                }
+                self.enqueue(id, cpu);
+                return CpuSet::of(cpu);
+            }
+        }
+        CpuSet::EMPTY
+    }
+
+    /// Takes a waiting unit from another CPU's queue, for a CPU without anything to do: the one with most claim where
+    /// most units wait. The unit is in no queue then.
+    pub(super) fn steal(&mut self, cpu: CpuId, now: Ticks) -> Option<UnitId> {
+        let mut best: Option<(usize, UnitId, CpuId)> = None;
+        for from in self.waiting.without(cpu) {
+            let queue = &self.cpus[from.index()].queue;
+            if best.is_some_and(|(most, ..)| queue.len() <= most) {
+                continue;
+            }
+            let may_come = |id| self.units.get(id).is_some_and(|unit| !unit.loaded && unit.allowed.contains(cpu));
+            let candidates = queue.iter().take(LOOK_AHEAD).map(|(id, _)| UnitId(id));
+            if let Some(id) = candidates.into_iter().find(|&id| may_come(id)) {
+                best = Some((queue.len(), id, from));
+            }
+        }
+        let (_, id, from) = best?;
+        self.dequeue(id, from);
+        self.relocate(id, cpu, now);
+        Some(id)
+    }
+
+    /// Parks a unit whose cap is used up on the CPU it was last on.
+    pub(super) fn park(&mut self, id: UnitId) -> Option<CpuId> {
+        let unit = self.units.get_mut(id)?;
+        unit.state = State::Parked;
+        self.cpus[unit.cpu.index()].parked.push(id);
+        Some(unit.cpu)
+    }
+
+    /// Queues the parked units of `cpu` whose next period has begun.
+    pub(super) fn unpark(&mut self, cpu: CpuId, now: Ticks, kick: &mut CpuSet) {
+        let mut at = 0;
+        while let Some(&id) = self.cpus[cpu.index()].parked.get(at) {
+            let due = self.units.get_mut(id).is_none_or(|unit| match &mut unit.budget {
+                Some(budget) => budget.refill(now, &self.rules),
+                None => true,
+            });
+            if !due {
+                at += 1;
+                continue;
+            }
+            self.cpus[cpu.index()].parked.swap_remove(at);
+            if let Some(unit) = self.units.get_mut(id) {
+                unit.state = State::Blocked;
+            }
+            *kick = self.place_woken(id, now).into_iter().fold(*kick, CpuSet::with);
+        }
+    }
+
+    /// When the first parked unit of `cpu` may run again.
+    #[inline]
+    pub(super) fn next_refill(&self, cpu: CpuId) -> Option<Ticks> {
+        let refill = |&id: &UnitId| self.units.get(id)?.budget.as_ref().map(|budget| budget.refill_at());
+        self.cpus[cpu.index()].parked.iter().filter_map(refill).min()
+    }
+
+    /// Virtual time of the current unit of `cpu`, what it has run since it was charged included.
+    fn current_virtual(&self, cpu: CpuId, now: Ticks) -> Option<Virtual> {
+        let here = &self.cpus[cpu.index()];
+        let unit = self.units.get(here.current?)?;
+        Some(unit.virtual_time.plus(unit.weight.charge(now.since(here.charged).0)))
+    }
+
+    /// Brings the clock of `cpu` up to date, and returns where its unit with most claim stands.
+    fn standing(&mut self, cpu: CpuId, now: Ticks) -> Virtual {
+        let current = self.current_virtual(cpu, now);
+        let here = &mut self.cpus[cpu.index()];
+        let first = here.queue.first().map(|(_, virtual_time)| virtual_time);
+        let lowest = match (current, first) {
+            (Some(current), Some(first)) if first.lead(current) < 0 => first,
+            (Some(current), _) => current,
+            (None, Some(first)) => first,
+            (None, None) => here.clock,
+        };
+        here.clock = here.clock.max(lowest);
+        lowest
+    }
+
+    /// How far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag over
+    /// `limit` is forgotten: the CPU behind is lifted. A light unit on `cpu` raises the limit, since each of its turns
+    /// is a leap in virtual time.
+    fn lead_over(&mut self, cpu: CpuId, other: CpuId, virtual_time: Option<Virtual>, limit: i64, now: Ticks) -> i64 {
+        let current = self.cpus[cpu.index()].current.and_then(|id| self.units.get(id));
+        let limit = current.map_or(limit, |unit| limit.max(unit.weight.lag_limit));
+        let ahead = self.standing(cpu, now).plus(self.cpus[cpu.index()].offset);
+        let there = self.standing(other, now);
+        let behind = virtual_time.unwrap_or(there).plus(self.cpus[other.index()].offset);
+        let lead = ahead.lead(behind);
+        let excess = lead.unsigned_abs().saturating_sub(limit.unsigned_abs());
+        let lifted = if lead > 0 { other } else { cpu };
+        let offset = &mut self.cpus[lifted.index()].offset;
+        *offset = offset.wrapping_add(excess);
+        lead.clamp(-limit, limit)
+    }
+
+    /// Translates the virtual time of a unit that is in no queue to the frame of `to`: it keeps its distance from the
+    /// clock. An idle `to` takes over the clock it comes from, for its own stood still.
+    fn relocate(&mut self, id: UnitId, to: CpuId, now: Ticks) {
+        let Some(from) = self.cpu_of(id).filter(|&from| from != to) else { return };
+        self.standing(from, now);
+        self.standing(to, now);
+        let source = &self.cpus[from.index()];
+        let (from_clock, from_global) = (source.clock, source.clock.plus(source.offset));
+        let target = &mut self.cpus[to.index()];
+        if target.current.is_none() && target.queue.is_empty() {
+            target.offset = from_global.minus(target.clock.0).0;
+        }
+        let shift = target.clock.minus(from_clock.0);
+        if let Some(unit) = self.units.get_mut(id) {
+            unit.virtual_time = unit.virtual_time.plus(shift.0);
+            unit.cpu = to;
+        }
+    }
+}

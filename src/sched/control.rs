@@ -1,0 +1,134 @@
+//! Parameters of units, and what domain control and debug keys want to know.
+
+use armv7::cpu::{CpuId, CpuSet};
+
+use crate::time::Ticks;
+
+use super::fair::{Budget, Weight};
+use super::unit::{State, Unit, UnitId};
+use super::{RunState, SchedError, Scheduler, check};
+
+/// A unit for debug output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnitInfo {
+    /// Its id.
+    pub id: UnitId,
+    /// What it does.
+    pub state: RunState,
+    /// Where it runs, waits or last ran.
+    pub cpu: CpuId,
+    /// Its weight.
+    pub weight: u16,
+    /// Its cap in percent.
+    pub cap: u16,
+    /// CPU time it used.
+    pub runtime: Ticks,
+}
+
+impl Scheduler {
+    /// Changes a unit's weight, from its next charge on.
+    pub fn set_weight(&mut self, id: UnitId, weight: u16) -> Result<(), SchedError> {
+        check(weight, CpuSet::ALL, CpuSet::ALL)?;
+        let weight = Weight::new(weight, &self.rules);
+        self.units.get_mut(id).ok_or(SchedError::NoUnit)?.weight = weight;
+        Ok(())
+    }
+
+    /// Changes a unit's cap. Returns the CPU that must pick for it to take effect.
+    pub fn set_cap(&mut self, id: UnitId, cap: u16) -> Result<Option<CpuId>, SchedError> {
+        let unit = self.units.get_mut(id).ok_or(SchedError::NoUnit)?;
+        if unit.cap == cap {
+            return Ok(None);
+        }
+        unit.cap = cap;
+        unit.budget = Budget::new(cap, Ticks::ZERO, &self.rules);
+        Ok(matches!(unit.state, State::Running | State::Parked).then_some(unit.cpu))
+    }
+
+    /// Sets for how long a running unit is safe from units of equal standing (`sched_ratelimit_us`); 0 turns it off.
+    pub fn set_ratelimit(&mut self, microseconds: u32) {
+        self.rules.set_ratelimit(microseconds);
+    }
+
+    /// A unit's weight.
+    pub fn weight(&self, id: UnitId) -> Option<u16> {
+        self.units.get(id).map(|unit| unit.weight.weight)
+    }
+
+    /// A unit's cap in percent, 0 for none.
+    pub fn cap(&self, id: UnitId) -> Option<u16> {
+        self.units.get(id).map(|unit| unit.cap)
+    }
+
+    /// A unit's hard and soft affinity, as set.
+    pub fn affinity(&self, id: UnitId) -> Option<(CpuSet, CpuSet)> {
+        self.units.get(id).map(|unit| (unit.hard, unit.soft))
+    }
+
+    /// CPU time a unit has used.
+    pub fn runtime(&self, id: UnitId, now: Ticks) -> Ticks {
+        let Some(unit) = self.units.get(id) else { return Ticks::ZERO };
+        let past = Ticks(unit.runtime);
+        match unit.state {
+            State::Running | State::Leaving => past.plus(now.since(self.cpus[unit.cpu.index()].charged)),
+            _ => past,
+        }
+    }
+
+    /// Where a unit runs, waits or last ran.
+    pub fn cpu_of(&self, id: UnitId) -> Option<CpuId> {
+        self.units.get(id).map(|unit| unit.cpu)
+    }
+
+    /// The CPU that has a unit's registers, if they are not saved.
+    #[inline]
+    pub fn loaded_on(&self, id: UnitId) -> Option<CpuId> {
+        self.units.get(id).filter(|unit| unit.loaded).map(|unit| unit.cpu)
+    }
+
+    /// What a unit does. One that is about to stop counts as running until its CPU has picked.
+    pub fn state(&self, id: UnitId) -> Option<RunState> {
+        self.units.get(id).map(run_state)
+    }
+
+    /// The unit a CPU runs.
+    #[inline]
+    pub fn current(&self, cpu: CpuId) -> Option<UnitId> {
+        self.cpus[cpu.index()].current
+    }
+
+    /// Number of units that wait for `cpu`.
+    pub fn queue_len(&self, cpu: CpuId) -> usize {
+        self.cpus[cpu.index()].queue.len()
+    }
+
+    /// CPUs that have nothing to run.
+    pub fn idle_cpus(&self) -> CpuSet {
+        self.idle
+    }
+
+    /// CPUs that may be given units.
+    pub fn online(&self) -> CpuSet {
+        self.online
+    }
+
+    /// All units, for debug output.
+    pub fn units(&self, now: Ticks) -> impl Iterator<Item = UnitInfo> {
+        self.units.iter().map(move |(id, unit)| UnitInfo {
+            id,
+            state: run_state(unit),
+            cpu: unit.cpu,
+            weight: unit.weight.weight,
+            cap: unit.cap,
+            runtime: self.runtime(id, now),
+        })
+    }
+}
+
+fn run_state(unit: &Unit) -> RunState {
+    match unit.state {
+        State::Blocked => RunState::Blocked,
+        State::Running | State::Leaving => RunState::Running,
+        State::Queued | State::Parked | State::Stranded => RunState::Runnable,
+    }
+}

@@ -1,0 +1,244 @@
+//! The fairness rules: virtual time, when a running unit gives way, caps. Pure arithmetic on numbers, no queue.
+//!
+//! A unit's virtual time advances while it runs, the slower the heavier it is; whoever has the lowest runs next. At the
+//! default weight one tick of running is 2^6 of virtual time. The 64-bit value wraps (a lone unit of weight 1 gets there
+//! after months), so it is only ever compared by difference, and units that compete stay close together.
+//!
+//! Nothing here divides by a variable: the Cortex-A15 has no 64-bit division, and Xen's credit2 spends most of a wake-up
+//! in one. Weights are inverted when they are set.
+
+use crate::pqueue::Key;
+use crate::time::Ticks;
+
+/// Weight of a domain nobody said anything about (credit2).
+pub const DEFAULT_WEIGHT: u16 = 256;
+/// Microseconds a unit runs before one of equal standing may pre-empt it (`sched_ratelimit_us`).
+pub const DEFAULT_RATELIMIT_US: u32 = 1000;
+
+/// Virtual time of one tick at weight 256 is `1 << VIRTUAL_SHIFT`.
+const VIRTUAL_SHIFT: u32 = 6;
+/// An inverse weight is `2^28 / weight`; 2^28 / 256 >> 14 = 2^6.
+const INVERSE_ONE: u32 = 1 << 28;
+const INVERSE_SHIFT: u32 = 14;
+
+/// Turn of a unit while others wait, in microseconds at weights of 256 and more.
+const SLICE_US: u32 = 4000;
+/// Shortest turn, for light units, and the least lead that lets one unit pre-empt another.
+const MIN_SLICE_US: u32 = 1000;
+/// Period over which a cap is enforced (credit2's replenishment period).
+const CAP_PERIOD_US: u32 = 10_000;
+/// No hypervisor timer is set closer than this because of a cap; what is overrun is paid back.
+const CAP_GRAIN_US: u32 = 50;
+
+/// Virtual time; wraps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Virtual(pub u64);
+
+impl Virtual {
+    /// How far `self` is ahead of `other`; negative when it is behind.
+    #[inline]
+    pub fn lead(self, other: Self) -> i64 {
+        self.0.wrapping_sub(other.0) as i64
+    }
+
+    #[inline]
+    pub fn plus(self, span: u64) -> Self {
+        Self(self.0.wrapping_add(span))
+    }
+
+    #[inline]
+    pub fn minus(self, span: u64) -> Self {
+        Self(self.0.wrapping_sub(span))
+    }
+
+    /// The later of the two.
+    #[inline]
+    pub fn max(self, other: Self) -> Self {
+        if self.lead(other) < 0 { other } else { self }
+    }
+}
+
+impl Key for Virtual {
+    #[inline]
+    fn before(self, other: Self) -> bool {
+        self.lead(other) < 0
+    }
+}
+
+/// A weight with its inverse and the turn it earns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weight {
+    pub weight: u16,
+    inverse: u32,
+    /// Ticks of a turn while others wait.
+    pub slice: u64,
+    /// Virtual time by which a waiting unit must be behind another CPU's units to move there.
+    pub migration: i64,
+    /// Most that one CPU's clock may count as behind another's when a unit moves between them.
+    pub lag_limit: i64,
+}
+
+impl Weight {
+    /// `weight` is at least 1. Divides.
+    pub fn new(weight: u16, rules: &Rules) -> Self {
+        let weight = weight.max(1);
+        let scaled = rules.slice * u64::from(weight.min(DEFAULT_WEIGHT)) / u64::from(DEFAULT_WEIGHT);
+        let mut new = Self {
+            weight,
+            inverse: INVERSE_ONE / u32::from(weight),
+            slice: scaled.max(rules.min_slice),
+            migration: 0,
+            lag_limit: 0,
+        };
+        new.migration = new.charge(2 * rules.slice) as i64;
+        new.lag_limit = new.charge(8 * rules.slice) as i64;
+        new
+    }
+
+    /// Virtual time that `span` ticks of running cost: one 32-bit multiplication. A span over 2^32 ticks (a minute at
+    /// 62.5 MHz) counts as that much, for a unit that ran so long ran alone.
+    #[inline]
+    pub fn charge(&self, span: u64) -> u64 {
+        let span = u32::try_from(span).unwrap_or(u32::MAX);
+        (u64::from(span) * u64::from(self.inverse)) >> INVERSE_SHIFT
+    }
+}
+
+/// Durations in ticks and in virtual time, worked out once from the counter's frequency.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    ticks_per_us_16: u64,
+    slice: u64,
+    min_slice: u64,
+    ratelimit: u64,
+    /// Lead over a waiting unit at which the running one gives way in mid-turn.
+    pub margin: i64,
+    /// Credit that a sleeper keeps at most.
+    pub sleeper_credit: u64,
+    cap_period: u64,
+    cap_grain: u64,
+}
+
+impl Rules {
+    pub fn new(ticks_per_second: u32) -> Self {
+        // 16 fractional bits, so that 32.768 kHz works as well as 1 GHz.
+        let ticks_per_us_16 = (u64::from(ticks_per_second) << 16) / 1_000_000;
+        let ticks = |us: u32| ((u64::from(us) * ticks_per_us_16) >> 16).max(1);
+        let virtual_time = |us| ticks(us) << VIRTUAL_SHIFT;
+        Self {
+            ticks_per_us_16,
+            slice: ticks(SLICE_US),
+            min_slice: ticks(MIN_SLICE_US),
+            ratelimit: ticks(DEFAULT_RATELIMIT_US),
+            margin: virtual_time(MIN_SLICE_US) as i64,
+            sleeper_credit: virtual_time(SLICE_US),
+            cap_period: ticks(CAP_PERIOD_US),
+            cap_grain: ticks(CAP_GRAIN_US),
+        }
+    }
+
+    pub fn set_ratelimit(&mut self, us: u32) {
+        self.ratelimit = (u64::from(us) * self.ticks_per_us_16) >> 16;
+    }
+
+    /// Whether the running unit goes on although one waits, and when to ask again.
+    #[inline]
+    pub fn contest(&self, running: &Contender, waiting: Virtual, waking: Waking) -> Verdict {
+        let lead = running.virtual_time.lead(waiting);
+        if lead <= 0 {
+            return Verdict::NewTurn;
+        }
+        if waking == Waking::WithCredit {
+            return Verdict::GiveWay;
+        }
+        if running.ran < self.ratelimit {
+            return Verdict::GoOn { for_ticks: self.ratelimit - running.ran };
+        }
+        if running.ran >= running.slice || lead > self.margin {
+            return Verdict::GiveWay;
+        }
+        Verdict::GoOn { for_ticks: running.slice - running.ran }
+    }
+}
+
+/// The running unit in [`Rules::contest`].
+pub(super) struct Contender {
+    pub virtual_time: Virtual,
+    /// Ticks since its turn began.
+    pub ran: u64,
+    pub slice: u64,
+}
+
+/// What the first in the queue has done lately.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waking {
+    /// It waited its turn, or used up its share before it slept.
+    No,
+    /// It woke up with credit, as a unit does that mostly waits for I/O, or came from a CPU where it fell behind: it need
+    /// not wait for the rate limit.
+    WithCredit,
+}
+
+/// Outcome of [`Rules::contest`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// The running unit goes on with its turn.
+    GoOn { for_ticks: u64 },
+    /// It is behind and starts another turn.
+    NewTurn,
+    /// The waiting unit takes the CPU.
+    GiveWay,
+}
+
+/// CPU time a capped unit has left in the current period.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    full: u64,
+    left: i64,
+    refill_at: Ticks,
+}
+
+impl Budget {
+    /// Budget of `cap` percent of a CPU from `now` on; `None` when that is no limit for one unit.
+    pub fn new(cap: u16, now: Ticks, rules: &Rules) -> Option<Self> {
+        if cap == 0 || cap >= 100 {
+            return None;
+        }
+        let full = (rules.cap_period * u64::from(cap) / 100).max(1);
+        Some(Self {
+            full,
+            left: full as i64,
+            refill_at: now.plus(Ticks(rules.cap_period)),
+        })
+    }
+
+    /// Takes `span` off and says whether any is left at `now`.
+    pub fn charge(&mut self, span: u64, now: Ticks, rules: &Rules) -> bool {
+        self.left = self.left.saturating_sub_unsigned(span);
+        self.refill(now, rules)
+    }
+
+    /// Adds what is due at `now` and says whether any is left.
+    pub fn refill(&mut self, now: Ticks, rules: &Rules) -> bool {
+        let period = Ticks(rules.cap_period);
+        if now >= self.refill_at {
+            let mut due = self.full;
+            self.refill_at = self.refill_at.plus(period);
+            if now >= self.refill_at {
+                due = due.saturating_mul(2);
+                self.refill_at = now.plus(period);
+            }
+            self.left = self.left.saturating_add_unsigned(due).min(self.full as i64);
+        }
+        self.left > 0
+    }
+
+    pub fn refill_at(&self) -> Ticks {
+        self.refill_at
+    }
+
+    /// When the budget ends if the unit runs from `now` on.
+    pub fn ends(&self, now: Ticks, rules: &Rules) -> Ticks {
+        now.plus(Ticks(self.left.max(0).unsigned_abs().max(rules.cap_grain)))
+    }
+}

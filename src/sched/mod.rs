@@ -1,0 +1,494 @@
+//! Which vCPU runs on which physical CPU, for how long.
+//!
+//! Pure state: the caller holds one lock around the [`Scheduler`], tells it what happened and acts on what it answers (a
+//! CPU to kick, a deadline to arm, registers to save). It never looks at a vCPU; a *unit* is a vCPU's place in here.
+//!
+//! Policy, in one paragraph: every CPU has a queue ordered by virtual time ([`fair`]), and runs the unit that had least
+//! of its share. A wake-up goes to an idle CPU, the unit's last one first, and else to the CPU whose units had most
+//! ([`affinity`]). CPUs with waiting units push them to idle CPUs and to CPUs whose units are well ahead, and an idle CPU
+//! takes what waits elsewhere: together the queues act like one, without a tick on CPUs that have nothing to decide.
+//!
+//! Invariants:
+//! - a unit is on one CPU or in one queue, never two ([`unit::State`]);
+//! - the registers of a unit stay on the CPU that ran it until that CPU says [`Scheduler::release`]; only then may
+//!   another CPU run it. `Choice::save` tells when to;
+//! - after a unit is added, nothing here allocates.
+//!
+//! The trap loop: `block`/`yield_now`/kick/timer, then `pick`; if `save` names a unit, store its registers and `release`
+//! it; load `unit` if it is another one; arm the hypervisor timer at `until`; send the kicks.
+
+mod affinity;
+mod control;
+mod fair;
+mod unit;
+
+use alloc::vec::Vec;
+
+use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
+
+use crate::pqueue::PriorityQueue;
+use crate::time::Ticks;
+
+pub use control::UnitInfo;
+pub use fair::{DEFAULT_RATELIMIT_US, DEFAULT_WEIGHT};
+pub use unit::UnitId;
+
+use fair::{Budget, Contender, Rules, Verdict, Virtual, Waking, Weight};
+use unit::{State, Unit, Units};
+
+/// What a new unit may ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnitParams {
+    /// Share of CPU time relative to other units, 1..=65535.
+    pub weight: u16,
+    /// Most CPU time, in percent of one CPU; 0 and everything from 100 on mean no limit.
+    pub cap: u16,
+    /// CPUs it may run on. When none of them is online, all that are.
+    pub hard: CpuSet,
+    /// CPUs it should run on.
+    pub soft: CpuSet,
+}
+
+impl Default for UnitParams {
+    fn default() -> Self {
+        Self {
+            weight: DEFAULT_WEIGHT,
+            cap: 0,
+            hard: CpuSet::ALL,
+            soft: CpuSet::ALL,
+        }
+    }
+}
+
+/// Why a request was refused; nothing changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SchedError {
+    /// The heap is full.
+    NoMemory,
+    /// All ids are in use.
+    NoId,
+    /// There is no such unit.
+    NoUnit,
+    /// A weight of zero.
+    ZeroWeight,
+    /// A hard or soft affinity without any CPU.
+    EmptyAffinity,
+    /// The unit is on a CPU, or its registers are.
+    Busy,
+}
+
+/// What a CPU is to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// The unit to run; idle without one.
+    pub unit: Option<UnitId>,
+    /// When to pick again although nothing else happens; without it no timer is needed.
+    pub until: Option<Ticks>,
+    /// The unit whose registers are on this CPU and must be saved now, before [`Scheduler::release`]. Without it what is
+    /// loaded stays loaded: `unit` itself, or when idle the unit that ran last and will most likely run next.
+    pub save: Option<UnitId>,
+    /// Other CPUs that must pick.
+    pub kick: CpuSet,
+}
+
+/// A unit's state as domain control reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunState {
+    /// On a CPU.
+    Running,
+    /// Waits for a CPU, or for its cap.
+    Runnable,
+    /// Waits for an event, or is stopped.
+    Blocked,
+}
+
+struct Cpu {
+    queue: PriorityQueue<Virtual>,
+    /// Capped units that wait for their next period here.
+    parked: Vec<UnitId>,
+    current: Option<UnitId>,
+    /// Whose registers are in the CPU; stays when it goes idle.
+    loaded: Option<UnitId>,
+    /// Until when `current` has been charged.
+    charged: Ticks,
+    turn_began: Ticks,
+    /// The last pick asked for a timer.
+    ticking: bool,
+    yielded: bool,
+    /// Lowest virtual time that still competes here; never goes back.
+    clock: Virtual,
+    /// Added to a virtual time here, it compares with those of other CPUs.
+    offset: u64,
+}
+
+impl Cpu {
+    const fn new() -> Self {
+        Self {
+            queue: PriorityQueue::new(),
+            parked: Vec::new(),
+            current: None,
+            loaded: None,
+            charged: Ticks::ZERO,
+            turn_began: Ticks::ZERO,
+            ticking: false,
+            yielded: false,
+            clock: Virtual(0),
+            offset: 0,
+        }
+    }
+}
+
+/// The run queues of the machine.
+pub struct Scheduler {
+    units: Units,
+    cpus: [Cpu; MAX_CPUS],
+    online: CpuSet,
+    /// CPUs that run nothing and have nothing queued.
+    idle: CpuSet,
+    /// CPUs with a non-empty queue.
+    waiting: CpuSet,
+    rules: Rules,
+}
+
+impl Scheduler {
+    /// A scheduler without units for a system counter of `ticks_per_second`. Before a CPU first picks it counts as idle.
+    pub fn new(online: CpuSet, ticks_per_second: u32) -> Self {
+        Self {
+            units: Units::new(),
+            cpus: [const { Cpu::new() }; MAX_CPUS],
+            online,
+            idle: online,
+            waiting: CpuSet::EMPTY,
+            rules: Rules::new(ticks_per_second),
+        }
+    }
+
+    /// Adds a unit; it starts blocked. The only place that allocates.
+    pub fn add(&mut self, params: UnitParams) -> Result<UnitId, SchedError> {
+        check(params.weight, params.hard, params.soft)?;
+        let (id, ids) = self.units.vacancy()?;
+        for cpu in &mut self.cpus {
+            cpu.queue.reserve_ids(ids).map_err(|_| SchedError::NoMemory)?;
+            let spare = usize::from(ids).saturating_sub(cpu.parked.len());
+            cpu.parked.try_reserve(spare).map_err(|_| SchedError::NoMemory)?;
+        }
+        let mut unit = Unit {
+            virtual_time: Virtual(0),
+            state: State::Blocked,
+            waking: Waking::No,
+            cpu: CpuId::BOOT,
+            loaded: false,
+            unload: false,
+            allowed: CpuSet::EMPTY,
+            preferred: CpuSet::EMPTY,
+            weight: Weight::new(params.weight, &self.rules),
+            budget: Budget::new(params.cap, Ticks::ZERO, &self.rules),
+            cap: params.cap,
+            runtime: 0,
+            hard: params.hard,
+            soft: params.soft,
+        };
+        unit.settle_affinity(self.online);
+        let population = |cpu: &CpuId| self.units.iter().filter(|(_, other)| other.cpu == *cpu).count();
+        unit.cpu = unit.preferred.iter().min_by_key(population).unwrap_or(CpuId::BOOT);
+        unit.virtual_time = self.cpus[unit.cpu.index()].clock;
+        self.units.put(id, unit);
+        Ok(id)
+    }
+
+    /// Forgets a unit that is on no CPU and whose registers are saved. Otherwise [`Scheduler::block`] it, kick the CPU
+    /// that [`Scheduler::unload`] names, and try again.
+    pub fn remove(&mut self, id: UnitId) -> Result<(), SchedError> {
+        let unit = self.units.get(id).ok_or(SchedError::NoUnit)?;
+        if unit.loaded || matches!(unit.state, State::Running | State::Leaving) {
+            return Err(SchedError::Busy);
+        }
+        self.withdraw(id);
+        self.units.take(id);
+        Ok(())
+    }
+
+    /// Makes a unit runnable. Returns the CPU that must pick because of it, maybe the caller's own.
+    #[inline]
+    pub fn wake(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+        let unit = self.units.get_mut(id)?;
+        match unit.state {
+            State::Blocked => {}
+            // Its CPU has not picked since it blocked, and will find it runnable.
+            State::Leaving => {
+                unit.state = State::Running;
+                return None;
+            }
+            State::Running | State::Queued | State::Parked | State::Stranded => return None,
+        }
+        if let Some(budget) = &mut unit.budget
+            && !budget.refill(now, &self.rules)
+        {
+            return self.park(id);
+        }
+        let home = unit.cpu;
+        if self.idle.contains(home) && unit.preferred.contains(home) {
+            self.enqueue_woken(id, home);
+            return Some(home);
+        }
+        self.place_woken(id, now)
+    }
+
+    /// Makes a unit not runnable: it waits, or is paused, or goes offline. When it is on a CPU, that CPU must pick for it
+    /// to stop and is returned; the caller's own picks anyway.
+    #[inline]
+    pub fn block(&mut self, id: UnitId, _now: Ticks) -> Option<CpuId> {
+        let unit = self.units.get_mut(id)?;
+        match unit.state {
+            State::Running => {
+                unit.state = State::Leaving;
+                Some(unit.cpu)
+            }
+            State::Blocked | State::Leaving => None,
+            State::Queued | State::Parked | State::Stranded => {
+                self.withdraw(id);
+                None
+            }
+        }
+    }
+
+    /// Lets the others on its CPU run before the running unit. Says whether there are any, that is, whether to pick.
+    #[inline]
+    pub fn yield_now(&mut self, id: UnitId, _now: Ticks) -> bool {
+        let Some(unit) = self.units.get(id) else { return false };
+        let cpu = &mut self.cpus[unit.cpu.index()];
+        if unit.state != State::Running || cpu.queue.is_empty() {
+            return false;
+        }
+        cpu.yielded = true;
+        true
+    }
+
+    /// Decides what `cpu` does next, and charges the unit that ran there until now.
+    pub fn pick(&mut self, cpu: CpuId, now: Ticks) -> Choice {
+        let mut kick = CpuSet::EMPTY;
+        if !self.cpus[cpu.index()].parked.is_empty() {
+            self.unpark(cpu, now, &mut kick);
+        }
+        let running = self.stop_current(cpu, now);
+        let mut next = running;
+        let mut until = None;
+        if self.waiting.contains(cpu) {
+            (next, until) = self.choose(cpu, running, now);
+        } else if running.is_none() && !self.waiting.is_empty() {
+            next = self.steal(cpu, now);
+        }
+        let save = self.start(cpu, next, now);
+        if self.waiting.contains(cpu) && self.online.len() > 1 {
+            kick = self.push(cpu, now).or(kick);
+        }
+        if !self.waiting.contains(cpu) {
+            // Alone: nothing to decide until something happens.
+            until = None;
+        }
+        if let Some(unit) = next.and_then(|id| self.units.get(id))
+            && let Some(budget) = &unit.budget
+        {
+            until = earlier(until, budget.ends(now, &self.rules));
+        }
+        let here = &mut self.cpus[cpu.index()];
+        here.ticking = until.is_some();
+        if !here.parked.is_empty()
+            && let Some(refill) = self.next_refill(cpu)
+        {
+            until = earlier(until, refill);
+        }
+        Choice {
+            unit: next,
+            until,
+            save,
+            kick: kick.without(cpu),
+        }
+    }
+
+    /// Tells that the registers of a unit have been saved, as `Choice::save` asked. From now on other CPUs may run it;
+    /// returns one that should pick for that.
+    pub fn release(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+        let unit = self.units.get_mut(id)?;
+        unit.loaded = false;
+        unit.unload = false;
+        let from = unit.cpu;
+        match unit.state {
+            State::Stranded => {
+                unit.state = State::Blocked;
+                self.place_woken(id, now)
+            }
+            State::Queued if self.online.len() > 1 => self.push(from, now).without(from).first(),
+            _ => None,
+        }
+    }
+
+    /// Asks for the registers of a unit to be saved although it may run next on the same CPU: somebody else wants them.
+    /// Returns the CPU that must pick for that; without one they are saved. Meant for a unit that is blocked.
+    pub fn unload(&mut self, id: UnitId) -> Option<CpuId> {
+        let unit = self.units.get_mut(id)?;
+        if !unit.loaded {
+            return None;
+        }
+        unit.unload = true;
+        Some(unit.cpu)
+    }
+
+    /// Charges the current unit of `cpu` and takes it off. Returns it when it may go on running here.
+    #[inline]
+    fn stop_current(&mut self, cpu: CpuId, now: Ticks) -> Option<UnitId> {
+        let here = &mut self.cpus[cpu.index()];
+        let id = here.current.take()?;
+        let span = now.since(here.charged).0;
+        here.charged = now;
+        let unit = self.units.get_mut(id)?;
+        unit.runtime = unit.runtime.saturating_add(span);
+        unit.virtual_time = unit.virtual_time.plus(unit.weight.charge(span));
+        let lowest = match here.queue.first() {
+            Some((_, first)) if first.lead(unit.virtual_time) < 0 => first,
+            _ => unit.virtual_time,
+        };
+        here.clock = here.clock.max(lowest);
+        let funded = match &mut unit.budget {
+            Some(budget) => budget.charge(span, now, &self.rules),
+            None => true,
+        };
+        if unit.state != State::Running {
+            unit.state = State::Blocked;
+            return None;
+        }
+        if !unit.allowed.contains(cpu) {
+            unit.state = State::Stranded;
+            return None;
+        }
+        if !funded {
+            unit.state = State::Parked;
+            here.parked.push(id);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// Chooses between the unit that was running and the first in the queue, and says when to ask again if one waits.
+    #[inline]
+    fn choose(&mut self, cpu: CpuId, running: Option<UnitId>, now: Ticks) -> (Option<UnitId>, Option<Ticks>) {
+        let here = &mut self.cpus[cpu.index()];
+        let yielded = here.yielded;
+        let Some((first, waiting)) = here.queue.first() else { return (running, None) };
+        let first = UnitId(first);
+        if let Some(id) = running
+            && let Some(unit) = self.units.get(id)
+        {
+            let contender = Contender {
+                virtual_time: unit.virtual_time,
+                ran: now.since(here.turn_began).0,
+                slice: unit.weight.slice,
+            };
+            let waking = self.units.get(first).map_or(Waking::No, |first| first.waking);
+            let verdict = if yielded { Verdict::GiveWay } else { self.rules.contest(&contender, waiting, waking) };
+            match verdict {
+                Verdict::GoOn { for_ticks } => return (running, Some(now.plus(Ticks(for_ticks)))),
+                Verdict::NewTurn => {
+                    if contender.ran >= contender.slice {
+                        here.turn_began = now;
+                    }
+                    let turn_ends = here.turn_began.plus(Ticks(contender.slice));
+                    return (running, Some(turn_ends));
+                }
+                Verdict::GiveWay => {}
+            }
+        }
+        here.queue.pop();
+        if here.queue.is_empty() {
+            self.waiting.remove(cpu);
+        }
+        if let Some(id) = running {
+            self.enqueue(id, cpu);
+        }
+        let slice = self.units.get(first).map_or(0, |unit| unit.weight.slice);
+        (Some(first), Some(now.plus(Ticks(slice))))
+    }
+
+    /// Makes `next` current on `cpu` and returns the unit whose registers have to make room.
+    #[inline]
+    fn start(&mut self, cpu: CpuId, next: Option<UnitId>, now: Ticks) -> Option<UnitId> {
+        let here = &mut self.cpus[cpu.index()];
+        here.charged = now;
+        here.yielded = false;
+        let loaded = here.loaded;
+        let Some(id) = next else {
+            if self.online.contains(cpu) {
+                self.idle.insert(cpu);
+            }
+            let stranded = |unit: &Unit| unit.unload || !unit.allowed.contains(cpu);
+            let save = loaded.filter(|&id| self.units.get(id).is_some_and(stranded));
+            if save.is_some() {
+                here.loaded = None;
+            }
+            return save;
+        };
+        self.idle.remove(cpu);
+        here.current = Some(id);
+        here.loaded = Some(id);
+        if let Some(unit) = self.units.get_mut(id) {
+            if unit.state != State::Running {
+                here.turn_began = now;
+            }
+            unit.state = State::Running;
+            unit.loaded = true;
+            unit.waking = Waking::No;
+        }
+        loaded.filter(|&old| old != id)
+    }
+
+    /// Takes a unit that is on no CPU out of wherever it waits; it is blocked then.
+    fn withdraw(&mut self, id: UnitId) {
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let (state, cpu) = (unit.state, unit.cpu);
+        unit.state = State::Blocked;
+        match state {
+            State::Queued => {
+                self.dequeue(id, cpu);
+            }
+            State::Parked => self.cpus[cpu.index()].parked.retain(|&other| other != id),
+            _ => {}
+        }
+    }
+
+    #[inline]
+    fn enqueue(&mut self, id: UnitId, cpu: CpuId) {
+        if let Some(unit) = self.units.get_mut(id) {
+            unit.state = State::Queued;
+            unit.cpu = cpu;
+            self.cpus[cpu.index()].queue.insert(id.0, unit.virtual_time);
+            self.waiting.insert(cpu);
+            self.idle.remove(cpu);
+        }
+    }
+
+    #[inline]
+    fn dequeue(&mut self, id: UnitId, cpu: CpuId) {
+        let queue = &mut self.cpus[cpu.index()].queue;
+        queue.remove(id.0);
+        if queue.is_empty() {
+            self.waiting.remove(cpu);
+        }
+    }
+}
+
+fn check(weight: u16, hard: CpuSet, soft: CpuSet) -> Result<(), SchedError> {
+    if weight == 0 {
+        return Err(SchedError::ZeroWeight);
+    }
+    if hard.is_empty() || soft.is_empty() {
+        return Err(SchedError::EmptyAffinity);
+    }
+    Ok(())
+}
+
+fn earlier(until: Option<Ticks>, other: Ticks) -> Option<Ticks> {
+    Some(until.map_or(other, |until| until.min(other)))
+}
+
+#[cfg(test)]
+mod tests;

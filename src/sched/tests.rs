@@ -1,0 +1,4 @@
+mod machine;
+mod properties;
+mod rules;
+mod shares;

@@ -1,0 +1,231 @@
+//! A simulated machine: CPUs that obey every `Choice`, and units that compute and sleep.
+
+use armv7::cpu::{CpuId, CpuSet};
+
+use crate::sched::{Choice, RunState, Scheduler, UnitId, UnitParams};
+use crate::time::Ticks;
+
+pub const HZ: u32 = 1_000_000;
+pub const MS: u64 = HZ as u64 / 1000;
+
+pub fn cpu(n: u32) -> CpuId {
+    CpuId::new(n).unwrap()
+}
+
+pub fn set(bits: u32) -> CpuSet {
+    CpuSet::from_bits(bits)
+}
+
+pub fn weighing(weight: u16) -> UnitParams {
+    UnitParams { weight, ..UnitParams::default() }
+}
+
+pub fn pinned(bits: u32) -> UnitParams {
+    UnitParams { hard: set(bits), ..UnitParams::default() }
+}
+
+/// Computes for `burst`, sleeps for `sleep`, again and again.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub burst: u64,
+    pub sleep: u64,
+}
+
+pub const HOG: Load = Load { burst: u64::MAX, sleep: 0 };
+
+pub struct Task {
+    pub id: UnitId,
+    pub load: Load,
+    pub left: u64,
+    pub wakes_at: Option<u64>,
+    pub ran: u64,
+    /// When it last became runnable or stopped running, while it waits for a CPU.
+    pub waits_since: Option<u64>,
+    pub longest_wait: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+pub struct Core {
+    pub running: Option<UnitId>,
+    pub loaded: Option<UnitId>,
+    pub until: Option<u64>,
+    pub picks: u64,
+}
+
+pub struct Machine {
+    pub sched: Scheduler,
+    pub now: u64,
+    pub tasks: Vec<Task>,
+    pub cores: Vec<Core>,
+    pub switches: u64,
+}
+
+impl Machine {
+    pub fn new(cpus: u32) -> Self {
+        let online = CpuId::all().take(cpus as usize).collect();
+        Self {
+            sched: Scheduler::new(online, HZ),
+            now: 0,
+            tasks: Vec::new(),
+            cores: vec![Core::default(); cpus as usize],
+            switches: 0,
+        }
+    }
+
+    pub fn add(&mut self, params: UnitParams, load: Load) -> UnitId {
+        let id = self.sched.add(params).unwrap();
+        self.tasks.push(Task {
+            id,
+            load,
+            left: load.burst,
+            wakes_at: Some(self.now),
+            ran: 0,
+            waits_since: None,
+            longest_wait: 0,
+        });
+        id
+    }
+
+    pub fn task(&mut self, id: UnitId) -> &mut Task {
+        self.tasks.iter_mut().find(|task| task.id == id).unwrap()
+    }
+
+    pub fn kick(&mut self, cpus: impl IntoIterator<Item = CpuId>) {
+        let mut todo: CpuSet = cpus.into_iter().collect();
+        for _ in 0..1000 {
+            let Some(cpu) = todo.first() else {
+                self.check_affinity();
+                return;
+            };
+            todo.remove(cpu);
+            todo = todo.or(self.pick(cpu));
+        }
+        panic!("CPUs kick each other for ever");
+    }
+
+    /// What the trap loop does on a CPU that must pick.
+    pub fn pick(&mut self, cpu: CpuId) -> CpuSet {
+        let Choice { unit, until, save, kick } = self.sched.pick(cpu, Ticks(self.now));
+        let mut kick = kick;
+        let core = &mut self.cores[cpu.index()];
+        core.picks += 1;
+        let before = core.running;
+        core.running = unit;
+        core.until = until.map(|until| until.0);
+        if let Some(old) = save {
+            assert_eq!(core.loaded, Some(old), "asked to save what is not loaded");
+            core.loaded = None;
+            kick = self.sched.release(old, Ticks(self.now)).into_iter().fold(kick, CpuSet::with);
+        }
+        let core = &mut self.cores[cpu.index()];
+        if let Some(id) = unit {
+            assert!(core.loaded.is_none_or(|loaded| loaded == id), "registers of another unit are still here");
+            core.loaded = Some(id);
+        }
+        let now = self.now;
+        if before != unit {
+            self.switches += 1;
+            if let Some(old) = before {
+                let runnable = self.sched.state(old) == Some(RunState::Runnable);
+                self.task(old).waits_since = runnable.then_some(now);
+            }
+        }
+        if let Some(new) = unit {
+            let task = self.task(new);
+            if let Some(since) = task.waits_since.take() {
+                task.longest_wait = task.longest_wait.max(now - since);
+            }
+        }
+        self.check();
+        kick
+    }
+
+    /// What must hold at every moment.
+    pub fn check(&self) {
+        for (n, core) in self.cores.iter().enumerate() {
+            let here = cpu(n as u32);
+            assert_eq!(self.sched.current(here), core.running);
+            for other in &self.cores[n + 1..] {
+                assert!(core.loaded.is_none() || core.loaded != other.loaded, "one unit on two CPUs");
+            }
+            if let Some(id) = core.running {
+                assert_eq!(core.loaded, Some(id));
+            }
+        }
+    }
+
+    /// What must hold once every CPU that was kicked has picked.
+    pub fn check_affinity(&self) {
+        for (core, here) in self.cores.iter().zip(CpuId::all()) {
+            if let Some(id) = core.running {
+                let (hard, _) = self.sched.affinity(id).unwrap();
+                let allowed = hard.and(self.sched.online());
+                let fallback = allowed.is_empty() && self.sched.online().contains(here);
+                assert!(fallback || allowed.contains(here), "{id:?} on {here}");
+            }
+        }
+    }
+
+    pub fn run_for(&mut self, span: u64) {
+        let end = self.now + span;
+        loop {
+            // Units that are due wake up.
+            let due: Vec<UnitId> =
+                self.tasks.iter().filter(|t| t.wakes_at.is_some_and(|at| at <= self.now)).map(|t| t.id).collect();
+            for id in due {
+                let now = self.now;
+                let task = self.task(id);
+                task.wakes_at = None;
+                task.left = task.load.burst;
+                task.waits_since = Some(now);
+                let kick = self.sched.wake(id, Ticks(now));
+                self.kick(kick);
+            }
+            // Timers that are due fire.
+            let fired: Vec<CpuId> = (0..self.cores.len() as u32)
+                .map(cpu)
+                .filter(|c| self.cores[c.index()].until.is_some_and(|until| until <= self.now))
+                .collect();
+            self.kick(fired);
+            if self.now >= end {
+                return;
+            }
+            let mut next = end;
+            for core in &self.cores {
+                next = core.until.map_or(next, |until| next.min(until.max(self.now + 1)));
+            }
+            for task in &self.tasks {
+                next = task.wakes_at.map_or(next, |at| next.min(at));
+                if self.cores.iter().any(|core| core.running == Some(task.id)) {
+                    next = next.min(self.now.saturating_add(task.left));
+                }
+            }
+            let span = next - self.now;
+            self.now = next;
+            for n in 0..self.cores.len() {
+                let Some(id) = self.cores[n].running else { continue };
+                let now = self.now;
+                let task = self.task(id);
+                task.ran += span;
+                if task.load.burst != u64::MAX {
+                    task.left -= span.min(task.left);
+                }
+                if task.left == 0 {
+                    task.wakes_at = Some(now + task.load.sleep.max(1));
+                    self.sched.block(id, Ticks(now));
+                    self.kick([cpu(n as u32)]);
+                }
+            }
+        }
+    }
+
+    pub fn ran(&self, id: UnitId) -> u64 {
+        self.tasks.iter().find(|task| task.id == id).unwrap().ran
+    }
+}
+
+#[track_caller]
+pub fn assert_share(machine: &Machine, id: UnitId, span: u64, expected: f64) {
+    let share = machine.ran(id) as f64 / span as f64;
+    assert!((share - expected).abs() <= 0.05 * expected, "{id:?} ran {share:.4} instead of {expected:.4}");
+}

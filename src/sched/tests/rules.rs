@@ -1,0 +1,156 @@
+//! Single rules, step by step.
+
+use armv7::cpu::CpuSet;
+
+use super::machine::{HOG, HZ, MS, Machine, cpu, pinned, set, weighing};
+use crate::sched::fair::{Budget, Rules, Virtual, Weight};
+use crate::sched::{Choice, SchedError, Scheduler, UnitParams};
+use crate::time::Ticks;
+
+#[test]
+fn a_woken_unit_goes_to_its_last_cpu_then_to_an_idle_one() {
+    let mut sched = Scheduler::new(set(0b111), HZ);
+    let a = sched.add(UnitParams::default()).unwrap();
+    let b = sched.add(UnitParams::default()).unwrap();
+    let home = sched.wake(a, Ticks(0)).unwrap();
+    assert_eq!(sched.pick(home, Ticks(0)).unit, Some(a));
+    assert_eq!(sched.block(a, Ticks(5)), Some(home));
+    assert_eq!(sched.pick(home, Ticks(5)), Choice { unit: None, until: None, save: None, kick: CpuSet::EMPTY });
+    assert_eq!(sched.loaded_on(a), Some(home), "registers stay while the CPU idles");
+    assert_eq!(sched.wake(a, Ticks(9)), Some(home));
+    assert_eq!(sched.pick(home, Ticks(9)).unit, Some(a));
+    let elsewhere = sched.wake(b, Ticks(9)).unwrap();
+    assert_ne!(elsewhere, home);
+}
+
+#[test]
+fn registers_hold_a_unit_on_its_cpu_until_they_are_released() {
+    let mut sched = Scheduler::new(set(0b11), HZ);
+    let unit = sched.add(pinned(0b01)).unwrap();
+    assert_eq!(sched.wake(unit, Ticks(0)), Some(cpu(0)));
+    assert_eq!(sched.pick(cpu(0), Ticks(0)).unit, Some(unit));
+    assert_eq!(sched.set_affinity(unit, set(0b10), CpuSet::ALL, Ticks(1)), Ok(Some(cpu(0))));
+    assert_eq!(sched.pick(cpu(1), Ticks(1)).unit, None, "not released yet");
+    let choice = sched.pick(cpu(0), Ticks(2));
+    assert_eq!((choice.unit, choice.save), (None, Some(unit)));
+    assert_eq!(sched.pick(cpu(1), Ticks(2)).unit, None, "not released yet");
+    assert_eq!(sched.release(unit, Ticks(3)), Some(cpu(1)));
+    assert_eq!(sched.pick(cpu(1), Ticks(3)).unit, Some(unit));
+}
+
+#[test]
+fn yielding_lets_the_other_run_and_alone_is_no_work() {
+    let mut sched = Scheduler::new(set(1), HZ);
+    let a = sched.add(UnitParams::default()).unwrap();
+    sched.wake(a, Ticks(0));
+    assert_eq!(sched.pick(cpu(0), Ticks(0)).unit, Some(a));
+    assert!(!sched.yield_now(a, Ticks(1)), "nobody else: not even a pick");
+    let b = sched.add(UnitParams::default()).unwrap();
+    sched.wake(b, Ticks(2));
+    let first = sched.pick(cpu(0), Ticks(2)).unit.unwrap();
+    assert!(sched.yield_now(first, Ticks(3)));
+    let choice = sched.pick(cpu(0), Ticks(3));
+    assert_eq!(choice.save, Some(first));
+    assert_ne!(choice.unit, Some(first));
+    assert!(choice.until.is_some());
+}
+
+#[test]
+fn a_wake_up_between_block_and_pick_is_not_lost() {
+    let mut sched = Scheduler::new(set(1), HZ);
+    let a = sched.add(UnitParams::default()).unwrap();
+    sched.wake(a, Ticks(0));
+    sched.pick(cpu(0), Ticks(0));
+    sched.block(a, Ticks(1));
+    assert_eq!(sched.wake(a, Ticks(1)), None, "its CPU is about to pick");
+    assert_eq!(sched.pick(cpu(0), Ticks(2)).unit, Some(a));
+}
+
+#[test]
+fn a_unit_is_removed_only_after_its_registers_are_saved() {
+    let mut sched = Scheduler::new(set(1), HZ);
+    let a = sched.add(UnitParams::default()).unwrap();
+    sched.wake(a, Ticks(0));
+    sched.pick(cpu(0), Ticks(0));
+    assert_eq!(sched.remove(a), Err(SchedError::Busy));
+    sched.block(a, Ticks(1));
+    sched.pick(cpu(0), Ticks(1));
+    assert_eq!(sched.remove(a), Err(SchedError::Busy));
+    assert_eq!(sched.unload(a), Some(cpu(0)));
+    assert_eq!(sched.pick(cpu(0), Ticks(2)).save, Some(a));
+    sched.release(a, Ticks(2));
+    assert_eq!(sched.unload(a), None);
+    assert_eq!(sched.remove(a), Ok(()));
+    assert_eq!(sched.wake(a, Ticks(3)), None);
+    assert_eq!(sched.remove(a), Err(SchedError::NoUnit));
+    assert_eq!(sched.add(UnitParams::default()), Ok(a), "ids are used again");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let mut sched = Scheduler::new(set(1), HZ);
+    assert_eq!(sched.add(weighing(0)), Err(SchedError::ZeroWeight));
+    assert_eq!(sched.add(pinned(0)), Err(SchedError::EmptyAffinity));
+    let a = sched.add(UnitParams::default()).unwrap();
+    assert_eq!(sched.set_weight(a, 0), Err(SchedError::ZeroWeight));
+    assert_eq!(sched.set_affinity(a, set(1), CpuSet::EMPTY, Ticks(0)), Err(SchedError::EmptyAffinity));
+}
+
+#[test]
+fn units_of_a_cpu_that_goes_offline_run_elsewhere() {
+    let mut machine = Machine::new(2);
+    let ids = [0; 4].map(|_| machine.add(UnitParams::default(), HOG));
+    let bound = machine.add(pinned(2), HOG);
+    machine.run_for(100 * MS);
+    let now = Ticks(machine.now);
+    let kick = machine.sched.set_online(set(1), now);
+    machine.kick(kick);
+    machine.run_for(10 * MS);
+    assert_eq!((machine.cores[1].running, machine.cores[1].loaded), (None, None));
+    let before = machine.ran(bound);
+    machine.run_for(1000 * MS);
+    assert!(machine.ran(bound) - before > 150 * MS, "hard affinity without an online CPU falls back to all");
+    assert!(ids.iter().all(|&id| machine.sched.cpu_of(id) == Some(cpu(0))));
+    let kick = machine.sched.set_online(set(3), Ticks(machine.now));
+    machine.kick(kick);
+    machine.run_for(100 * MS);
+    assert!(machine.cores[1].running.is_some());
+}
+
+#[test]
+fn cpu_time_adds_up_also_in_mid_turn() {
+    let mut machine = Machine::new(1);
+    let ids = [0; 3].map(|_| machine.add(UnitParams::default(), HOG));
+    machine.run_for(1234);
+    let now = Ticks(machine.now);
+    let total: u64 = ids.iter().map(|&id| machine.sched.runtime(id, now).0).sum();
+    assert_eq!(total, 1234);
+}
+
+#[test]
+fn virtual_time_compares_across_the_wrap() {
+    let late = Virtual(u64::MAX - 5);
+    assert_eq!(late.plus(10).lead(late), 10);
+    assert_eq!(late.max(late.plus(10)), late.plus(10));
+    let rules = Rules::new(HZ);
+    assert_eq!(Weight::new(256, &rules).charge(1000), 64_000);
+    assert_eq!(Weight::new(1, &rules).charge(1000), 64_000 * 256);
+    assert!(Weight::new(65_535, &rules).charge(u64::MAX) > 0);
+    assert!(Budget::new(100, Ticks(0), &rules).is_none());
+}
+
+#[test]
+fn a_unit_can_run_for_months_with_the_lightest_weight() {
+    let mut sched = Scheduler::new(set(1), 1_000_000_000);
+    let a = sched.add(weighing(1)).unwrap();
+    let b = sched.add(weighing(1)).unwrap();
+    sched.wake(a, Ticks(0));
+    sched.wake(b, Ticks(0));
+    let mut now = 0;
+    for _ in 0..2000 {
+        now += u64::from(u32::MAX) * 1000;
+        sched.pick(cpu(0), Ticks(now));
+    }
+    let (a, b) = (sched.runtime(a, Ticks(now)).0, sched.runtime(b, Ticks(now)).0);
+    assert!(a.abs_diff(b) <= now / 500, "{a} {b}");
+}

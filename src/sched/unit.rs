@@ -1,0 +1,130 @@
+//! One schedulable vCPU as the scheduler sees it, and the table of all of them.
+
+use alloc::vec::Vec;
+
+use armv7::cpu::{CpuId, CpuSet};
+
+use super::SchedError;
+use super::fair::{Budget, Virtual, Waking, Weight};
+
+/// A schedulable vCPU; an index into the scheduler's table, used again after [`super::Scheduler::remove`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct UnitId(pub(super) u16);
+
+impl UnitId {
+    /// The index, for messages.
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+}
+
+/// Where a unit is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Not runnable.
+    Blocked,
+    /// Runnable and current on its CPU.
+    Running,
+    /// Current on its CPU, no longer runnable; the next pick there drops it.
+    Leaving,
+    /// In its CPU's run queue.
+    Queued,
+    /// Runnable, but its cap is used up; in its CPU's parked list.
+    Parked,
+    /// Runnable, but its registers are still on a CPU it may not run on; waits for their release.
+    Stranded,
+}
+
+pub(super) struct Unit {
+    pub virtual_time: Virtual,
+    pub state: State,
+    pub waking: Waking,
+    /// Where it runs, waits or last ran. Virtual time is relative to this CPU's clock.
+    pub cpu: CpuId,
+    /// Its registers are on `cpu`; it can run nowhere else.
+    pub loaded: bool,
+    /// Somebody waits for its registers to be saved.
+    pub unload: bool,
+    /// Hard affinity among the online CPUs; all online ones when that leaves none.
+    pub allowed: CpuSet,
+    /// Those of `allowed` in the soft affinity; all of `allowed` when that leaves none.
+    pub preferred: CpuSet,
+    pub weight: Weight,
+    pub budget: Option<Budget>,
+    pub cap: u16,
+    /// Ticks run, without the current turn since it was last charged.
+    pub runtime: u64,
+    pub hard: CpuSet,
+    pub soft: CpuSet,
+}
+
+impl Unit {
+    /// Works out [`Unit::allowed`] and [`Unit::preferred`].
+    pub fn settle_affinity(&mut self, online: CpuSet) {
+        let or_all = |set: CpuSet, all| if set.is_empty() { all } else { set };
+        self.allowed = or_all(self.hard.and(online), online);
+        self.preferred = or_all(self.allowed.and(self.soft), self.allowed);
+    }
+}
+
+/// All units by id.
+pub(super) struct Units(Vec<Option<Unit>>);
+
+impl Units {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    #[inline]
+    pub fn get(&self, id: UnitId) -> Option<&Unit> {
+        self.0.get(usize::from(id.0))?.as_ref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, id: UnitId) -> Option<&mut Unit> {
+        self.0.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (UnitId, &Unit)> {
+        (0u16..).zip(&self.0).filter_map(|(id, unit)| Some((UnitId(id), unit.as_ref()?)))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Unit> {
+        self.0.iter_mut().flatten()
+    }
+
+    /// The lowest id in use that is not below `from`.
+    pub fn id_from(&self, from: u16) -> Option<UnitId> {
+        let above = self.0.get(usize::from(from)..)?;
+        let skipped = above.iter().position(Option::is_some)?;
+        u16::try_from(skipped).ok()?.checked_add(from).map(UnitId)
+    }
+
+    /// A free id, with room for it, and the number of ids that then exist.
+    pub fn vacancy(&mut self) -> Result<(UnitId, u16), SchedError> {
+        let index = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
+        let id = u16::try_from(index).ok().filter(|&id| id < MAX_UNITS).ok_or(SchedError::NoId)?;
+        if index == self.0.len() {
+            self.0.try_reserve(1).map_err(|_| SchedError::NoMemory)?;
+        }
+        Ok((UnitId(id), id + 1))
+    }
+
+    /// Puts `unit` into the place [`Units::vacancy`] found.
+    pub fn put(&mut self, id: UnitId, unit: Unit) {
+        match self.0.get_mut(usize::from(id.0)) {
+            Some(slot) => *slot = Some(unit),
+            None => self.0.push(Some(unit)),
+        }
+    }
+
+    pub fn take(&mut self, id: UnitId) {
+        if let Some(slot) = self.0.get_mut(usize::from(id.0)) {
+            *slot = None;
+        }
+    }
+}
+
+/// One past the highest id; positions in a run queue are 16 bits.
+const MAX_UNITS: u16 = 0x8000;

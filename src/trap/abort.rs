@@ -1,0 +1,140 @@
+//! Aborts that a guest takes in stage 2: emulated devices, and everything that is not there.
+//!
+//! All memory a domain has is mapped eagerly, so a stage-2 fault is either an access to the emulated distributor or an
+//! access to nothing, which the guest gets back as an external abort. Where the faulting address is at or above 4 GiB it
+//! is worked out again from the virtual address: qemu-system-arm reports only its low 32 bits.
+
+use alloc::sync::Arc;
+
+use armv7::addr::{Ipa, PAGE_SHIFT};
+use armv7::guest::{self, Access, GuestContext};
+use armv7::smp;
+use armv7::syndrome::{DataAbort, MemoryDirection, Width};
+
+use super::inject::Exception;
+use super::load;
+use crate::domain::vcpu::Vcpu;
+use crate::domain::{Domain, run};
+use crate::guest_warn;
+use crate::mem::p2m;
+use super::exits::{raise, skip};
+use crate::vgic::{HostOp, HostWork, Width as GicWidth};
+
+/// First offset of the registers that show pending and active state, and one past their last (IHI 0048B 4.1.2).
+const STATE_REGISTERS: core::ops::Range<u32> = 0x200..0x400;
+
+/// A data abort of the loaded guest.
+pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort, hsr: u32) {
+    let va = guest::fault_va();
+    let page = guest::fault_page();
+    let base = domain.gic.distributor.frame().raw();
+    if page.wrapping_sub(base) < (domain.gic.distributor_size >> PAGE_SHIFT) as u32
+        && let Some(access) = fault.access
+        && !fault.s1ptw
+    {
+        let offset = (page - base) << PAGE_SHIFT | va & 0xFFF;
+        let width = match access.width {
+            Width::Byte => GicWidth::Byte,
+            Width::Half => GicWidth::Half,
+            Width::Word => GicWidth::Word,
+        };
+        let done = match fault.direction {
+            MemoryDirection::Read => match read(domain, vcpu, offset, width) {
+                Some(value) => {
+                    guest::set_register(context, access.rt, access.extend.extend(value));
+                    true
+                }
+                None => false,
+            },
+            MemoryDirection::Write => write(domain, vcpu, offset, width, guest::register(context, access.rt)),
+        };
+        if done {
+            skip(context, hsr);
+            return;
+        }
+    }
+    if !is_now_mapped(domain, va, fault) {
+        guest_warn!(vcpu, "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: nothing there", fault.direction, context.pc);
+        raise(context, Exception::DataAbort { address: va, direction: fault.direction });
+    }
+}
+
+/// A prefetch abort of the loaded guest: it jumped to where nothing may be executed.
+pub fn fetch(vcpu: &Vcpu, context: &mut GuestContext) {
+    let address = guest::fetch_fault_va();
+    guest_warn!(vcpu, "Prefetch of {address:#010x}: nothing to execute there");
+    raise(context, Exception::PrefetchAbort { address });
+}
+
+/// Whether the access would succeed by now: another CPU was changing the mapping (break before make) when it faulted.
+fn is_now_mapped(domain: &Domain, va: u32, fault: &DataAbort) -> bool {
+    if !fault.fault.is_stage2_map() || fault.s1ptw {
+        return false;
+    }
+    let (access, wanted) = match fault.direction {
+        MemoryDirection::Read => (Access::Read, p2m::Access::Read),
+        MemoryDirection::Write => (Access::Write, p2m::Access::Write),
+    };
+    let Some(ipa) = guest::translate(va, access).and_then(Ipa::new) else { return false };
+    let entry = domain.p2m.lock().lookup(ipa.frame());
+    entry.is_some_and(|entry| match entry.kind.is_ram() {
+        true => entry.kind.allows(wanted),
+        // A device that is mapped and faults all the same is an external abort.
+        false => false,
+    })
+}
+
+#[inline]
+fn read(domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth) -> Option<u32> {
+    if offset >= 0x1000 {
+        return Some(0);
+    }
+    if STATE_REGISTERS.contains(&offset) {
+        load::freshen(domain, vcpu);
+    }
+    domain.vgic.lock().read(vcpu.id, offset, width).ok()
+}
+
+#[inline]
+fn write(domain: &Arc<Domain>, vcpu: &Vcpu, offset: u32, width: GicWidth, value: u32) -> bool {
+    if offset >= 0x1000 {
+        return true;
+    }
+    if STATE_REGISTERS.contains(&offset) {
+        load::freshen(domain, vcpu);
+    }
+    let effects = domain.vgic.lock().write(vcpu.id, offset, width, value);
+    let Ok(effects) = effects else { return false };
+    if let Some(work) = effects.host {
+        at_host(domain, &work);
+    }
+    run::kick(domain, effects.kick);
+    true
+}
+
+/// Carries out at the physical distributor what a guest asked of its own interrupts.
+fn at_host(domain: &Domain, work: &HostWork) {
+    let Some(gic) = armv7::gic::get() else { return };
+    let vgic = domain.vgic.lock();
+    for (virq, pirq) in vgic.routes(work.first, work.mask) {
+        let intid = u32::from(pirq.raw());
+        let target = || {
+            let vcpu = vgic.target_of(virq).and_then(|id| domain.vcpu(id));
+            let cpu = vcpu.and_then(|vcpu| vcpu.loaded_on()).unwrap_or(smp::this_cpu());
+            run::target_mask(cpu)
+        };
+        match work.op {
+            HostOp::Enable => {
+                gic.dist.set_trigger(intid, match vgic.is_edge(virq) {
+                    true => armv7::gic::Trigger::Edge,
+                    false => armv7::gic::Trigger::Level,
+                });
+                gic.dist.set_targets(intid, target());
+                gic.dist.enable(intid);
+            }
+            HostOp::Disable => gic.dist.disable(intid),
+            HostOp::ClearPending => gic.dist.clear_pending(intid),
+            HostOp::Retarget => gic.dist.set_targets(intid, target()),
+        }
+    }
+}

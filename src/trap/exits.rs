@@ -1,0 +1,206 @@
+//! Why a guest left: one match from the syndrome to the room that answers it.
+
+use alloc::sync::Arc;
+
+use armv7::guest::{self, GuestContext, MODE_ABT, MODE_UND};
+use armv7::syndrome::{
+    self, CpAccess, CpWideAccess, Direction, Trap, Wait, condition, condition_passed, decode, length, next_instruction,
+};
+use armv7::smp;
+
+use super::inject::{Exception, FaultRegisters, Interrupted, Mode, inject};
+use super::{abort, block};
+use crate::domain::run;
+use crate::domain::shutdown::{self, Reason};
+use crate::domain::vcpu::{Vcpu, halt, work};
+use crate::domain::{Domain, run::now};
+use crate::emulate::cp15::{self, Cp15State, Outcome, Privilege};
+use crate::emulate::psci::{self, Action, CpuOn, EntryState, Power, View};
+use crate::hypercall::{self, HVC_IMMEDIATE};
+use crate::id::VcpuId;
+use crate::{guest_warn, vtimer};
+
+/// Handles one trap of the loaded guest.
+#[inline]
+pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
+    let hsr = guest::syndrome();
+    match decode(hsr) {
+        Trap::Hvc(HVC_IMMEDIATE) => hypercall::dispatch(domain, vcpu, context),
+        Trap::DataAbort(fault) => abort::data(domain, vcpu, context, &fault, hsr),
+        Trap::Hvc(0) => call_firmware(domain, vcpu, context),
+        Trap::Hvc(immediate) => {
+            guest_warn!(vcpu, "Invalid HVC imm {immediate:#x}");
+            // HVC's return address is the next instruction; an undefined exception is taken from the instruction itself.
+            context.pc = context.pc.wrapping_sub(4);
+            raise(context, Exception::Undefined);
+        }
+        Trap::InstrAbort(_) => abort::fetch(vcpu, context),
+        trap => conditional(domain, vcpu, context, hsr, trap),
+    }
+}
+
+/// Traps of instructions that may be conditional: one whose condition fails does nothing.
+fn conditional(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, hsr: u32, trap: Trap) {
+    if !condition_passed(condition(hsr), context.cpsr) {
+        skip(context, hsr);
+        return;
+    }
+    match trap {
+        Trap::Wait(wait) => {
+            skip(context, hsr);
+            match wait {
+                Wait::Interrupt => block(domain, vcpu),
+                Wait::Event => yield_now(vcpu),
+            }
+        }
+        Trap::Smc => {
+            skip(context, hsr);
+            call_firmware(domain, vcpu, context);
+        }
+        Trap::Cp15(access) => {
+            let outcome = cp15::cp15(&access, Privilege::of(context.cpsr), &state());
+            coprocessor(vcpu, context, hsr, &access, outcome);
+        }
+        Trap::Cp14(access) => {
+            let outcome = cp15::cp14(&access, Privilege::of(context.cpsr), &state());
+            coprocessor(vcpu, context, hsr, &access, outcome);
+        }
+        Trap::Cp15Wide(access) => {
+            let outcome = cp15::cp15_wide(&access, Privilege::of(context.cpsr), &state());
+            coprocessor_wide(vcpu, context, hsr, &access, outcome);
+        }
+        _ => raise(context, Exception::Undefined),
+    }
+}
+
+/// Steps over the trapped instruction.
+#[inline]
+pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
+    (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
+}
+
+/// Lets others on this CPU run first.
+pub fn yield_now(vcpu: &Vcpu) {
+    if run::scheduler().yield_now(vcpu.unit, now()) {
+        run::poke(smp::this_cpu());
+    }
+}
+
+/// Makes the loaded guest take an exception.
+pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
+    let registers = guest::ExceptionState::read();
+    let interrupted = Interrupted {
+        pc: context.pc,
+        cpsr: context.cpsr,
+        sctlr: registers.sctlr,
+        vbar: registers.vbar,
+        ttbcr: registers.ttbcr,
+    };
+    let injection = inject(&interrupted, exception);
+    let mode = match injection.mode {
+        Mode::Undefined => MODE_UND,
+        Mode::Abort => MODE_ABT,
+    };
+    guest::set_exception_return(mode, injection.lr, injection.spsr);
+    match injection.fault {
+        FaultRegisters::None => {}
+        FaultRegisters::Instruction { ifsr, ifar } => guest::set_fetch_fault(ifsr, ifar),
+        FaultRegisters::Data { dfsr, dfar } => guest::set_data_fault(dfsr, dfar),
+    }
+    context.pc = injection.pc;
+    context.cpsr = injection.cpsr;
+}
+
+fn state() -> Cp15State {
+    Cp15State { actlr: guest::actlr(), midr: smp::midr(), cntkctl: guest::cntkctl() }
+}
+
+fn coprocessor(vcpu: &Vcpu, context: &mut GuestContext, hsr: u32, access: &CpAccess, outcome: Outcome) {
+    match outcome {
+        Outcome::Read(value) => {
+            if access.direction == Direction::Read {
+                guest::set_register(context, access.rt, value);
+            }
+        }
+        // Set/way maintenance is for a CPU that is about to switch its own caches off. The guest's RAM stays coherent: the
+        // hypervisor maps it cacheable and cleans what it hands over (docs/architecture.md).
+        Outcome::Ignored | Outcome::SetWay => {}
+        Outcome::Undefined => return raise(context, Exception::Undefined),
+        Outcome::Timer(access_kind) => {
+            let value = u64::from(guest::register(context, access.rt));
+            let answer = vtimer::access(vcpu, access_kind, value);
+            if access.direction == Direction::Read {
+                guest::set_register(context, access.rt, answer as u32);
+            }
+        }
+    }
+    skip(context, hsr);
+}
+
+fn coprocessor_wide(vcpu: &Vcpu, context: &mut GuestContext, hsr: u32, access: &CpWideAccess, outcome: Outcome) {
+    match outcome {
+        Outcome::Timer(kind) => {
+            let low = u64::from(guest::register(context, access.rt));
+            let high = u64::from(guest::register(context, access.rt2));
+            let answer = vtimer::access(vcpu, kind, low | high << 32);
+            if access.direction == Direction::Read {
+                guest::set_register(context, access.rt, answer as u32);
+                guest::set_register(context, access.rt2, (answer >> 32) as u32);
+            }
+        }
+        Outcome::Read(_) | Outcome::Ignored | Outcome::SetWay => {}
+        Outcome::Undefined => return raise(context, Exception::Undefined),
+    }
+    skip(context, hsr);
+}
+
+impl View for Domain {
+    fn power(&self, id: VcpuId) -> Option<Power> {
+        let vcpu = self.vcpu(id)?;
+        Some(if vcpu.is_online() { Power::On } else { Power::Off })
+    }
+
+    fn hardens_branch_predictor(&self) -> bool {
+        smp::needs_predictor_flush(smp::midr())
+    }
+}
+
+/// PSCI and SMCCC, by HVC #0 or SMC.
+fn call_firmware(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
+    let [function, a, b, c, ..] = context.r;
+    match psci::call(function, [a, b, c], &**domain) {
+        Action::Return(value) => context.r[0] = value,
+        Action::ReturnAll(values) => context.r[..4].copy_from_slice(&values),
+        Action::Nothing => {}
+        Action::CpuOn(on) => context.r[0] = cpu_on(domain, &on),
+        Action::CpuOff => run::halt(vcpu, halt::OFFLINE),
+        Action::Suspend => {
+            context.r[0] = psci::status::SUCCESS as u32;
+            block(domain, vcpu);
+        }
+        Action::SystemOff => {
+            context.r[0] = psci::status::INTERNAL_FAILURE as u32;
+            shutdown::shut_down(domain, Reason::Poweroff);
+        }
+        Action::SystemReset => {
+            context.r[0] = psci::status::INTERNAL_FAILURE as u32;
+            shutdown::shut_down(domain, Reason::Reboot);
+        }
+    }
+}
+
+fn cpu_on(domain: &Domain, on: &CpuOn) -> u32 {
+    let Some(target) = domain.vcpu(on.vcpu) else { return psci::status::INVALID_PARAMETERS as u32 };
+    let mut restart = target.restart.lock();
+    if target.is_online() || restart.is_some() {
+        return on.already_on;
+    }
+    let thumb = u32::from(on.state == EntryState::Thumb);
+    *restart = Some((on.entry | thumb, on.context));
+    drop(restart);
+    target.request(work::RESTART);
+    run::unhalt(target, halt::OFFLINE);
+    psci::status::SUCCESS as u32
+}
+
+const _: () = assert!(syndrome::psr::MODE_UND == MODE_UND && syndrome::psr::MODE_ABT == MODE_ABT);

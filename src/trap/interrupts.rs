@@ -1,0 +1,139 @@
+//! Physical interrupts, while a guest runs or the CPU is idle.
+
+use alloc::sync::Arc;
+
+use armv7::gic::Ack;
+
+use super::{Cpu, load};
+use crate::console;
+use crate::debug_keys;
+use crate::domain::run::{self, SGI_LOOK, SGI_STOP, Timer};
+use crate::domain::vcpu::{Vcpu, halt};
+use crate::domain::{Domain, registry};
+use crate::event::EventVirq;
+use crate::id::{DomId, IntId, VcpuId};
+use crate::irq::{self, Handler, Owner};
+use crate::vtimer::PHYSICAL_TIMER_PPI;
+
+type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
+
+/// Handles every pending interrupt of this CPU.
+pub fn handle(cpu: &Cpu, loaded: Loaded<'_>) {
+    while let Some(ack) = cpu.gic.cpu.acknowledge() {
+        cpu.gic.cpu.drop_priority(ack);
+        one(cpu, loaded, ack);
+    }
+}
+
+fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
+    let intid = ack.intid();
+    match irq::owner(intid) {
+        Owner::Guest(dom) => {
+            if !irq::deliver(dom, intid) {
+                cpu.gic.dist.disable(intid);
+                cpu.gic.cpu.deactivate(ack);
+            }
+        }
+        Owner::Hypervisor(Handler::VirtualTimer) => {
+            if !virtual_timer(loaded) {
+                cpu.gic.cpu.deactivate(ack);
+            }
+        }
+        Owner::Hypervisor(handler) => {
+            match handler {
+                Handler::Timer => timers(cpu),
+                Handler::Console => typed(),
+                Handler::Maintenance | Handler::VirtualTimer => {
+                    if let Some((domain, vcpu)) = loaded {
+                        load::fold(cpu, domain, vcpu);
+                    }
+                }
+            }
+            cpu.gic.cpu.deactivate(ack);
+        }
+        Owner::None => {
+            match intid {
+                // The sender set a bit in this CPU's or its vCPU's word; leaving the guest was the point.
+                SGI_LOOK => {}
+                SGI_STOP => {
+                    cpu.gic.cpu.deactivate(ack);
+                    crate::panic::stop_this_cpu();
+                }
+                _ => irq::count_stray(),
+            }
+            cpu.gic.cpu.deactivate(ack);
+        }
+    }
+}
+
+/// Gives the loaded guest its virtual timer's interrupt; false when nobody wants it.
+fn virtual_timer(loaded: Loaded<'_>) -> bool {
+    let Some((domain, vcpu)) = loaded else { return false };
+    let Some(ppi) = IntId::new(load::VIRTUAL_TIMER_PPI) else { return false };
+    let injected = domain.vgic.lock().inject_hw(vcpu.id, ppi);
+    match injected {
+        Ok(kick) => {
+            run::kick(domain, kick);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Software timers that are due, and the end of a turn.
+fn timers(cpu: &Cpu) {
+    let now = run::now();
+    while let Some(timer) = run::expired(cpu.id, now) {
+        expire(timer);
+    }
+    if run::turn_is_over(cpu.id, now) {
+        run::poke(cpu.id);
+        run::program(cpu.id, Some(None));
+    } else {
+        run::program(cpu.id, None);
+    }
+}
+
+fn expire(timer: Timer) {
+    match timer {
+        Timer::Virtual(unit) => {
+            if let Some((_, vcpu)) = run::owner(unit) {
+                run::unhalt(&vcpu, halt::BLOCKED);
+            }
+        }
+        Timer::Poll(unit) => {
+            if let Some((domain, vcpu)) = run::owner(unit) {
+                domain.events.lock().end_poll(vcpu.id);
+                run::unhalt(&vcpu, halt::BLOCKED);
+            }
+        }
+        Timer::Physical(unit) => {
+            if let Some((domain, vcpu)) = run::owner(unit)
+                && let Some(ppi) = IntId::new(PHYSICAL_TIMER_PPI)
+            {
+                domain.inject(vcpu.id, ppi);
+            }
+        }
+        Timer::Watchdog(dom) => {
+            if let Some(domain) = registry::get(dom) {
+                crate::domain::shutdown::shut_down(&domain, crate::domain::shutdown::Reason::Watchdog);
+            }
+        }
+    }
+}
+
+/// Somebody typed on the console.
+fn typed() {
+    let received = console::receive();
+    if let Some(line) = received.switched {
+        log::info!("{line}");
+    }
+    if received.for_dom0
+        && let Some(dom0) = registry::get(DomId::DOM0)
+    {
+        dom0.raise_virq(EventVirq::CONSOLE, VcpuId::ZERO);
+    }
+    for key in received.keys {
+        debug_keys::handle(key);
+    }
+}

@@ -1,0 +1,143 @@
+//! THE LOOP: choose a vCPU, run it, see why it left, act, again.
+//!
+//! Each physical CPU is in [`run`] for ever. It loads a vCPU ([`occupy`]) and keeps it in the hardware until the scheduler
+//! wants those registers saved; between exits nothing is moved but the general registers. What others ask of this CPU or
+//! vCPU is in two words, so the way back into the guest costs two loads when nothing is asked.
+
+mod abort;
+mod exits;
+pub mod inject;
+mod interrupts;
+mod load;
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use armv7::cpu::CpuId;
+use armv7::gic::Gic;
+use armv7::guest::{self, Exit};
+
+use crate::domain::run::{self, PICK};
+use crate::domain::runstate::State;
+use crate::domain::vcpu::{Registers, Vcpu, work};
+use crate::domain::Domain;
+use crate::sched::UnitId;
+
+/// A physical CPU in the loop.
+pub struct Cpu {
+    /// Which one.
+    pub id: CpuId,
+    /// The interrupt controller, with this CPU's interfaces.
+    pub gic: &'static Gic,
+}
+
+/// Runs vCPUs on this CPU for ever.
+pub fn run(cpu: &Cpu) -> ! {
+    let mut next = None;
+    loop {
+        next = match next.and_then(run::owner) {
+            Some((domain, vcpu)) => occupy(cpu, &domain, &vcpu),
+            None => idle(cpu),
+        };
+    }
+}
+
+/// Waits with nothing loaded until there is a unit to run.
+fn idle(cpu: &Cpu) -> Option<UnitId> {
+    loop {
+        let choice = run::pick(cpu.id);
+        if choice.unit.is_some() {
+            return choice.unit;
+        }
+        wait(cpu, None);
+    }
+}
+
+/// Waits for an interrupt that makes this CPU pick.
+fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
+    while run::cpu_work(cpu.id).swap(0, Ordering::SeqCst) & PICK == 0 {
+        if !crate::mem::scrub_in_idle() {
+            armv7::barrier::wfi();
+        }
+        interrupts::handle(cpu, loaded);
+    }
+}
+
+/// Loads a vCPU and runs it until its registers are to be saved; answers the unit to run next.
+fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Option<UnitId> {
+    let mut registers = vcpu.registers.lock();
+    load::load(cpu, domain, vcpu, &mut registers);
+    loop {
+        if (run::cpu_work(cpu.id).load(Ordering::Relaxed) | vcpu.requested()) != 0
+            && let Next::Leave(next) = serve(cpu, domain, vcpu, &mut registers)
+        {
+            return next;
+        }
+        match guest::enter(&mut registers.context) {
+            Exit::Trap => exits::handle(domain, vcpu, &mut registers.context),
+            Exit::Interrupt => interrupts::handle(cpu, Some((domain, vcpu))),
+        }
+    }
+}
+
+/// What [`serve`] leads to.
+enum Next {
+    /// Enter the guest.
+    Enter,
+    /// The registers are saved: run this unit instead, or wait.
+    Leave(Option<UnitId>),
+}
+
+/// Does what this CPU and the loaded vCPU are asked to do.
+fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) -> Next {
+    while run::cpu_work(cpu.id).swap(0, Ordering::SeqCst) & PICK != 0 {
+        let choice = run::pick(cpu.id);
+        if choice.save.is_some() {
+            leave(cpu, domain, vcpu, registers);
+            return Next::Leave(choice.unit);
+        }
+        if choice.unit.is_none() {
+            // Idle with the vCPU still loaded: it will most likely be the next to run.
+            wait(cpu, Some((domain, vcpu)));
+            run::cpu_work(cpu.id).fetch_or(PICK, Ordering::Relaxed);
+        } else {
+            note_running(vcpu);
+        }
+    }
+    let requests = vcpu.take_requests();
+    if requests & work::RESTART != 0
+        && let Some((entry, context)) = vcpu.restart.lock().take()
+    {
+        load::restart(cpu, domain, vcpu, registers, entry, context);
+    }
+    if requests & work::INTERRUPTS != 0 {
+        load::refill(cpu, domain, vcpu);
+    }
+    Next::Enter
+}
+
+/// Saves the loaded vCPU and lets other CPUs have it.
+fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
+    load::unload(cpu, domain, vcpu, registers);
+    if vcpu.halted() == 0 {
+        vcpu.runstate.lock().change(State::Runnable, run::now_ns().0);
+    }
+    vcpu.set_loaded_on(None);
+    run::release(vcpu.unit);
+}
+
+/// Counts time as running from here on, when the vCPU was doing something else.
+fn note_running(vcpu: &Vcpu) {
+    let mut runstate = vcpu.runstate.lock();
+    if runstate.state() != State::Running {
+        runstate.change(State::Running, run::now_ns().0);
+    }
+}
+
+pub use exits::yield_now;
+
+/// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
+pub fn block(domain: &Domain, vcpu: &Vcpu) {
+    load::freshen(domain, vcpu);
+    run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
+}

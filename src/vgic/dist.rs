@@ -1,0 +1,583 @@
+//! Distributor registers: what a read answers and a write does.
+//!
+//! | offset | register | widths | |
+//! |---|---|---|---|
+//! | 000 | CTLR | 4 | Enable |
+//! | 004, 008 | TYPER, IIDR | 4 | read only |
+//! | 080 | IGROUPR | 4 | RAZ/WI: no Security Extensions, one group |
+//! | 100, 180 | ISENABLER, ICENABLER | 4 | SGIs always enabled |
+//! | 200, 280 | ISPENDR, ICPENDR | 4 | SGIs read only |
+//! | 300, 380 | ISACTIVER, ICACTIVER | 4 | |
+//! | 400 | IPRIORITYR | 1, 4 | five bits implemented |
+//! | 800 | ITARGETSR | 1, 4 | 0 to 7 read the reader's mask; others RAZ/WI with one vCPU |
+//! | C00 | ICFGR | 4 | SGIs and PPIs read only |
+//! | E00 | NSACR | 4 | RAZ/WI |
+//! | F00 | SGIR | 4 | write only |
+//! | F10, F20 | CPENDSGIR, SPENDSGIR | 1, 4 | |
+//! | FE8 | ICPIDR2 | 4 | GICv2 |
+//!
+//! All other words, and interrupts that the domain does not have, are RAZ/WI. A width that the architecture does not
+//! allow at a register is refused, as are unaligned offsets (IHI 0048B 4.1.4).
+//!
+//! A write to an interrupt that is in list registers marks it; the vCPU whose list registers they are is kicked and
+//! settles the matter in its refill. The reader of pending and active state calls [`Vgic::freshen`] first.
+//!
+//! Manual: IHI 0048B 4.1.2 (map), 4.3 (registers).
+
+use super::irq::PRIORITY_MASK;
+use super::lr::{ListRegisters, Lr};
+use super::{SGIS, Vgic, bits};
+use crate::id::{IntId, VcpuId, VcpuSet};
+
+/// Size of a guest's access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    /// 8 bits.
+    Byte,
+    /// 16 bits.
+    Half,
+    /// 32 bits.
+    Word,
+}
+
+/// The architecture does not allow the access: the guest gets a data abort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused;
+
+/// What a write asks of the layers above.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Effects {
+    /// vCPUs that must pass through a refill, the writer included: kick those that run, wake those that wait if
+    /// [`Vgic::has_deliverable`].
+    pub kick: VcpuSet,
+    /// Work at the physical distributor.
+    pub host: Option<HostWork>,
+}
+
+/// Work for the physical interrupts behind some virtual SPIs: [`Vgic::routes`] of `first` and `mask` lists them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostWork {
+    /// What to do to each.
+    pub op: HostOp,
+    /// A multiple of 32.
+    pub first: IntId,
+    /// Bit n for virtual interrupt `first` + n; all are routed.
+    pub mask: u32,
+}
+
+/// What to do to a physical interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostOp {
+    /// Configure it as [`Vgic::is_edge`] says, send it to [`Vgic::target_of`], enable it.
+    Enable,
+    /// Disable it.
+    Disable,
+    /// Clear its pending state.
+    ClearPending,
+    /// Send it to the CPU of [`Vgic::target_of`].
+    Retarget,
+}
+
+impl Effects {
+    const NONE: Self = Self::kick(VcpuSet::EMPTY);
+
+    const fn kick(kick: VcpuSet) -> Self {
+        Self { kick, host: None }
+    }
+}
+
+/// `GICD_IIDR`: Arm, as Xen.
+const IIDR: u32 = 0x43B;
+/// `ICPIDR2`: architecture version 2, JEP106 Arm (IHI 0048B 4.3.18).
+const ICPIDR2: u32 = 0x2B;
+/// Edge bits of `GICD_ICFGR`.
+const EDGE: u32 = 0xAAAA_AAAA;
+
+/// Each 128 bytes of the map are one block.
+const BLOCK_SHIFT: u32 = 7;
+const SGIR: u32 = 0xF00;
+const CPENDSGIR: u32 = 0xF10;
+const SPENDSGIR: u32 = 0xF20;
+const SPENDSGIR_END: u32 = 0xF30;
+
+/// Number of the word at `offset` within a register array that starts at `base`.
+const fn word(offset: u32, base: u32) -> u32 {
+    (offset - base) / 4
+}
+
+/// Splits the index of a register of four bytes' worth of interrupts into bank and word of the bank.
+const fn eighth(index: u32) -> (u32, usize) {
+    (index / 8, (index % 8) as usize)
+}
+
+/// The part of a register word that an access covers, and how far left its value goes.
+const fn lanes(offset: u32, width: Width) -> (u32, u32) {
+    match width {
+        Width::Byte => (0xFF << (offset % 4 * 8), offset % 4 * 8),
+        _ => (u32::MAX, 0),
+    }
+}
+
+impl Vgic {
+    /// What `vcpu` reads at `offset`, below 0x1000.
+    #[inline]
+    pub fn read(&self, vcpu: VcpuId, offset: u32, width: Width) -> Result<u32, Refused> {
+        check(offset, width)?;
+        let (mask, shift) = lanes(offset, width);
+        let value = match offset >> BLOCK_SHIFT {
+            0 => self.read_identity(offset),
+            2 | 3 => self
+                .bank(vcpu, word(offset, 0x100) % 32)
+                .map_or(0, |bank| bank.enabled),
+            4 | 5 => self.pending_word(vcpu, word(offset, 0x200) % 32),
+            6 | 7 => self.active_word(vcpu, word(offset, 0x300) % 32),
+            8..=15 => {
+                let (number, index) = eighth(word(offset, 0x400));
+                self.bank(vcpu, number)
+                    .map_or(0, |bank| bank.priority[index & 7])
+            }
+            16..=23 => self.read_target(vcpu, word(offset, 0x800)),
+            24 | 25 => self.read_config(word(offset, 0xC00)),
+            30 => self.read_sgi_pending(vcpu, offset),
+            _ if offset & !3 == 0xFE8 => ICPIDR2,
+            _ => 0,
+        };
+        Ok((value & mask) >> shift)
+    }
+
+    /// Does what `vcpu` writes at `offset`, below 0x1000. The vCPU's refill must follow before it runs on.
+    pub fn write(
+        &mut self,
+        vcpu: VcpuId,
+        offset: u32,
+        width: Width,
+        value: u32,
+    ) -> Result<Effects, Refused> {
+        check(offset, width)?;
+        if offset == SGIR {
+            return Ok(Effects::kick(self.send_sgi(vcpu, value)));
+        }
+        let (mask, shift) = lanes(offset, width);
+        let value = value << shift & mask;
+        let mut effects = match offset >> BLOCK_SHIFT {
+            0 if offset == 0 => Effects::kick(self.write_control(value)),
+            2 => self.set_enable(vcpu, word(offset, 0x100), value),
+            3 => self.clear_enable(vcpu, word(offset, 0x180), value),
+            4 => Effects::kick(self.set_pending(vcpu, word(offset, 0x200), value)),
+            5 => self.clear_pending(vcpu, word(offset, 0x280), value),
+            6 => Effects::kick(self.set_active(vcpu, word(offset, 0x300), value)),
+            7 => Effects::kick(self.clear_active(vcpu, word(offset, 0x380), value)),
+            8..=15 => Effects::kick(self.write_priority(vcpu, word(offset, 0x400), mask, value)),
+            16..=23 => self.write_target(vcpu, word(offset, 0x800), mask, value),
+            24 | 25 => {
+                self.write_config(word(offset, 0xC00), value);
+                Effects::NONE
+            }
+            30 => Effects::kick(self.write_sgi_pending(vcpu, offset, value)),
+            _ => Effects::NONE,
+        };
+        if self.owed_banks != 0 || self.vcpu(vcpu).private.owed != 0 {
+            effects.kick |= self.wake(vcpu);
+        }
+        Ok(effects)
+    }
+
+    /// Learns what is in list registers before `vcpu` accesses `offset`, if that matters there. The vCPU's own are
+    /// read; other vCPUs that hold an interrupt in question are named, to be kicked, and their refill will look, so
+    /// that a guest that polls gets the truth. Nothing happens for most registers.
+    #[inline]
+    pub fn freshen(&mut self, vcpu: VcpuId, offset: u32, lrs: &mut impl ListRegisters) -> VcpuSet {
+        match offset {
+            0x200..0x400 => self.freshen_bank(vcpu, word(offset, 0x200) % 32, lrs),
+            CPENDSGIR..SPENDSGIR_END => self.fold(vcpu, lrs),
+            _ => VcpuSet::EMPTY,
+        }
+    }
+
+    fn freshen_bank(&mut self, vcpu: VcpuId, number: u32, lrs: &mut impl ListRegisters) -> VcpuSet {
+        let mut kick = self.fold(vcpu, lrs);
+        if let Some(spi) = self.spi(number) {
+            let mut holders = VcpuSet::EMPTY;
+            for bit in bits(spi.bank.in_lr) {
+                holders |= VcpuSet::only(spi.holder(bit));
+            }
+            for holder in holders.iter().filter(|holder| *holder != vcpu) {
+                if self.vcpu(holder).resident {
+                    self.vcpu_mut(holder).resettle = true;
+                    kick |= self.wake(holder);
+                }
+            }
+        }
+        kick
+    }
+
+    fn read_identity(&self, offset: u32) -> u32 {
+        match offset {
+            0x000 => self.forwarding.into(),
+            0x004 => {
+                self.spis.len() as u32 & 0x1F | u32::from(self.nr_vcpus.saturating_sub(1)) << 5
+            }
+            0x008 => IIDR,
+            _ => 0,
+        }
+    }
+
+    /// Interrupts of a bank that are in list registers with a state that `has`, as last known.
+    fn listed(&self, vcpu: VcpuId, number: u32, has: impl Fn(Lr) -> bool) -> u32 {
+        let whose = if number == 0 {
+            VcpuSet::only(vcpu)
+        } else {
+            self.existing()
+        };
+        let mut mask = 0;
+        for state in whose.iter().map(|vcpu| self.vcpu(vcpu)) {
+            for lr in bits(state.in_use.into()).map(|index| state.slot(index)) {
+                if u32::from(lr.virq()) / 32 == number && has(lr) {
+                    mask |= 1 << (lr.virq() & 31);
+                }
+            }
+        }
+        mask
+    }
+
+    pub(super) fn pending_word(&self, vcpu: VcpuId, number: u32) -> u32 {
+        self.bank(vcpu, number).map_or(0, |bank| match bank.in_lr {
+            0 => bank.pending,
+            _ => bank.pending | self.listed(vcpu, number, Lr::is_pending) & !bank.drop_pending,
+        })
+    }
+
+    pub(super) fn active_word(&self, vcpu: VcpuId, number: u32) -> u32 {
+        self.bank(vcpu, number).map_or(0, |bank| match bank.in_lr {
+            0 => bank.active | bank.forced,
+            _ => {
+                bank.active
+                    | bank.forced
+                    | self.listed(vcpu, number, Lr::is_active) & !bank.drop_active
+            }
+        })
+    }
+
+    fn read_target(&self, vcpu: VcpuId, index: u32) -> u32 {
+        let (number, index) = eighth(index);
+        if number == 0 {
+            u32::from(VcpuSet::only(vcpu).0) * 0x0101_0101
+        } else if self.nr_vcpus == 1 {
+            0
+        } else {
+            self.spi(number).map_or(0, |spi| spi.target[index & 7])
+        }
+    }
+
+    fn read_config(&self, index: u32) -> u32 {
+        match index {
+            0 => EDGE,
+            _ => self
+                .spi(index / 2)
+                .map_or(0, |spi| spi.config[index as usize & 1]),
+        }
+    }
+
+    /// One byte per SGI: the vCPUs from which it is pending.
+    fn read_sgi_pending(&self, vcpu: VcpuId, offset: u32) -> u32 {
+        if !(CPENDSGIR..SPENDSGIR_END).contains(&offset) {
+            return 0;
+        }
+        let first = offset & 0xC;
+        let byte = |lane: u32| u32::from(self.sgi_pending_from(vcpu, first + lane)) << (lane * 8);
+        (0..4).map(byte).fold(0, |word, byte| word | byte)
+    }
+
+    fn sgi_pending_from(&self, vcpu: VcpuId, sgi: u32) -> u8 {
+        let state = self.vcpu(vcpu);
+        let listed = bits(state.in_use.into())
+            .map(|index| state.slot(index))
+            .find(|lr| u32::from(lr.virq()) == sgi && lr.is_pending())
+            .filter(|_| state.private.drop_pending >> sgi & 1 == 0)
+            .and_then(Lr::source);
+        state.sgi_sources[sgi as usize & 15] | listed.map_or(0, |source| VcpuSet::only(source).0)
+    }
+
+    fn write_control(&mut self, value: u32) -> VcpuSet {
+        let forwarding = value & 1 != 0;
+        if forwarding == self.forwarding {
+            return VcpuSet::EMPTY;
+        }
+        self.forwarding = forwarding;
+        for vcpu in self.existing().iter() {
+            let state = self.vcpu_mut(vcpu);
+            state.dirty = true;
+            state.resettle |= !forwarding;
+        }
+        self.existing()
+    }
+
+    /// `GICD_SGIR` (IHI 0048B 4.3.15). Filter 3 is reserved and does nothing; absent vCPUs are passed over.
+    fn send_sgi(&mut self, from: VcpuId, value: u32) -> VcpuSet {
+        let Some(sgi) = IntId::new(value & 0xF) else {
+            return VcpuSet::EMPTY;
+        };
+        let itself = VcpuSet::only(from).0;
+        let list = match value >> 24 & 3 {
+            0 => (value >> 16 & 0xFF) as u8,
+            1 => !itself,
+            2 => itself,
+            _ => 0,
+        };
+        let targets = list & self.existing().0;
+        if targets == itself {
+            return self.raise_sgi(from, sgi, from);
+        }
+        let mut kick = VcpuSet::EMPTY;
+        for bit in bits(targets.into()) {
+            if let Some(target) = VcpuId::new(bit) {
+                kick |= self.raise_sgi(target, sgi, from);
+            }
+        }
+        kick
+    }
+
+    fn set_enable(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return Effects::NONE;
+        };
+        let new = value & !bank.enabled;
+        bank.enabled |= new;
+        let waiting = bank.pending & new;
+        let routed = bank.routed & new;
+        let kick = if waiting != 0 {
+            self.requeue(vcpu, number, waiting)
+        } else {
+            VcpuSet::EMPTY
+        };
+        Effects {
+            kick,
+            host: host_work(HostOp::Enable, number, routed),
+        }
+    }
+
+    fn clear_enable(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return Effects::NONE;
+        };
+        let keep = if number == 0 { SGIS } else { 0 };
+        let gone = value & bank.enabled & !keep;
+        bank.enabled &= !gone;
+        let waiting = bank.pending & gone;
+        let listed = bank.in_lr & gone;
+        let routed = bank.routed & gone;
+        if waiting != 0 && number != 0 {
+            self.dequeue(number, waiting);
+        }
+        let kick = if listed != 0 {
+            self.touch(vcpu, number, listed)
+        } else {
+            VcpuSet::EMPTY
+        };
+        Effects {
+            kick,
+            host: host_work(HostOp::Disable, number, routed),
+        }
+    }
+
+    fn set_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
+        let keep = if number == 0 { SGIS } else { 0 };
+        bits(value & !keep)
+            .filter_map(|bit| IntId::new(number * 32 + bit))
+            .fold(VcpuSet::EMPTY, |kick, irq| kick | self.raise(vcpu, irq))
+    }
+
+    fn clear_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
+        let keep = if number == 0 { SGIS } else { 0 };
+        let value = value & !keep;
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return Effects::NONE;
+        };
+        let waiting = bank.pending & value;
+        bank.pending &= !waiting;
+        // The physical activation stays with an interrupt that is active; otherwise it ends here.
+        let ended = bank.held & waiting & !bank.active;
+        bank.held &= !ended;
+        let listed = bank.in_lr & value;
+        bank.drop_pending |= listed;
+        let routed = bank.routed & value;
+        if waiting != 0 && number != 0 {
+            self.dequeue(number, waiting);
+        }
+        self.owe(vcpu, number, ended);
+        let kick = if listed != 0 {
+            self.touch(vcpu, number, listed)
+        } else {
+            VcpuSet::EMPTY
+        };
+        Effects {
+            kick,
+            host: host_work(HostOp::ClearPending, number, routed),
+        }
+    }
+
+    /// `GICD_ISACTIVER`: an interrupt made active so is kept from delivery until `GICD_ICACTIVER`. As it is in no list
+    /// register, the guest's deactivation through its CPU interface does not reach it.
+    fn set_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        bank.forced |= value & !bank.active;
+        let listed = bank.in_lr & value;
+        if listed != 0 {
+            self.touch(vcpu, number, listed)
+        } else {
+            VcpuSet::EMPTY
+        }
+    }
+
+    fn clear_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        let released = bank.forced & value & bank.pending;
+        bank.forced &= !value;
+        let ended = bank.active & value;
+        let listed = bank.in_lr & value;
+        bank.drop_active |= listed;
+        let mut kick = VcpuSet::EMPTY;
+        if released != 0 {
+            kick |= self.requeue(vcpu, number, released);
+        }
+        if ended != 0 {
+            kick |= self.end_spilled(vcpu, number, ended);
+        }
+        if listed != 0 {
+            kick |= self.touch(vcpu, number, listed);
+        }
+        kick
+    }
+
+    fn write_priority(&mut self, vcpu: VcpuId, index: u32, mask: u32, value: u32) -> VcpuSet {
+        let (number, index) = eighth(index);
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        let word = &mut bank.priority[index & 7];
+        let old = core::mem::replace(word, *word & !mask | value & PRIORITY_MASK);
+        let changed = changed_bytes(old, *word) << (index * 4 & 31);
+        let (listed, waiting) = (bank.in_lr & changed, bank.pending & changed);
+        let mut kick = VcpuSet::EMPTY;
+        if listed != 0 {
+            kick |= self.touch(vcpu, number, listed);
+        }
+        if waiting != 0 {
+            kick |= self.requeue(vcpu, number, waiting);
+        }
+        kick
+    }
+
+    fn write_target(&mut self, vcpu: VcpuId, index: u32, mask: u32, value: u32) -> Effects {
+        let (number, index) = eighth(index);
+        let existing = u32::from(self.existing().0) * 0x0101_0101;
+        if self.nr_vcpus == 1 {
+            return Effects::NONE;
+        }
+        let Some(spi) = self.spi_mut(number) else {
+            return Effects::NONE;
+        };
+        let word = &mut spi.target[index & 7];
+        let old = core::mem::replace(word, *word & !mask | value & existing);
+        let changed = changed_bytes(old, *word) << (index * 4 & 31);
+        let (listed, waiting) = (spi.bank.in_lr & changed, spi.bank.pending & changed);
+        let routed = spi.bank.routed & changed;
+        let mut kick = VcpuSet::EMPTY;
+        if listed != 0 {
+            kick |= self.touch(vcpu, number, listed);
+        }
+        if waiting != 0 {
+            kick |= self.requeue(vcpu, number, waiting);
+        }
+        Effects {
+            kick,
+            host: host_work(HostOp::Retarget, number, routed),
+        }
+    }
+
+    fn write_config(&mut self, index: u32, value: u32) {
+        if let Some(spi) = self.spi_mut(index / 2) {
+            spi.config[index as usize & 1] = value & EDGE;
+        }
+    }
+
+    /// `GICD_CPENDSGIR` and `GICD_SPENDSGIR` (IHI 0048B 4.3.16, 4.3.17).
+    fn write_sgi_pending(&mut self, vcpu: VcpuId, offset: u32, value: u32) -> VcpuSet {
+        let mut kick = VcpuSet::EMPTY;
+        let first = offset & 0xC;
+        let existing = self.existing().0;
+        for lane in 0..4 {
+            let sources = (value >> (lane * 8)) as u8 & existing;
+            let sgi = first + lane;
+            match offset {
+                _ if sources == 0 => {}
+                CPENDSGIR..SPENDSGIR => kick |= self.clear_sgi(vcpu, sgi, sources),
+                SPENDSGIR..SPENDSGIR_END => {
+                    for source in VcpuSet(sources).iter() {
+                        if let Some(irq) = IntId::new(sgi) {
+                            kick |= self.raise_sgi(vcpu, irq, source);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        kick
+    }
+
+    fn clear_sgi(&mut self, vcpu: VcpuId, sgi: u32, gone: u8) -> VcpuSet {
+        let state = self.vcpu_mut(vcpu);
+        let sources = &mut state.sgi_sources[sgi as usize & 15];
+        *sources &= !gone;
+        if *sources == 0 {
+            state.private.pending &= !(1 << sgi);
+        }
+        let listed = IntId::new(sgi)
+            .and_then(|irq| state.slot_of(irq))
+            .map(|index| state.slot(index));
+        match listed.and_then(Lr::source) {
+            Some(source) if gone & VcpuSet::only(source).0 != 0 => {
+                state.private.drop_pending |= 1 << sgi;
+                self.touch(vcpu, 0, 1 << sgi)
+            }
+            _ => VcpuSet::EMPTY,
+        }
+    }
+}
+
+/// Refuses what the architecture refuses (IHI 0048B 4.1.4): only some registers have bytes, none halfwords.
+#[inline]
+const fn check(offset: u32, width: Width) -> Result<(), Refused> {
+    let bytes = matches!(offset, 0x400..0xC00 | CPENDSGIR..SPENDSGIR_END);
+    match width {
+        Width::Word if offset % 4 == 0 && offset < 0x1000 => Ok(()),
+        Width::Byte if bytes => Ok(()),
+        _ => Err(Refused),
+    }
+}
+
+/// Physical work for routed SPIs; the physical state of PPIs is not the guest's to change.
+fn host_work(op: HostOp, number: u32, mask: u32) -> Option<HostWork> {
+    if mask == 0 || number == 0 {
+        return None;
+    }
+    Some(HostWork {
+        op,
+        first: IntId::new(number * 32)?,
+        mask,
+    })
+}
+
+/// Bit n for byte n that differs.
+const fn changed_bytes(old: u32, new: u32) -> u32 {
+    let differ = old ^ new;
+    (differ & 0xFF != 0) as u32
+        | ((differ & 0xFF00 != 0) as u32) << 1
+        | ((differ & 0xFF_0000 != 0) as u32) << 2
+        | ((differ & 0xFF00_0000 != 0) as u32) << 3
+}

@@ -1,0 +1,167 @@
+//! Which physical interrupt feeds which virtual one.
+//!
+//! A routed interrupt arrives acknowledged and with its priority dropped, but still active, so that it cannot fire
+//! again (`GICC_CTLR.EOImode` = 1). It is delivered with the list register's HW bit, and the guest's own end of it
+//! deactivates the physical one without an exit. Shared interrupts are routed one by one; a PPI (the virtual timer) is
+//! routed for all vCPUs at once, and its physical state is banked per CPU and moves with the vCPU.
+//!
+//! Invariant: an active physical interrupt is answered for until it is deactivated, see [`super::irq`].
+//!
+//! Manual: IHI 0048B 3.2.1 (priority drop), 5.2.2 and 5.3.7 (HW bit).
+
+use super::irq::{bank_of, bit_of};
+use super::{Vgic, bits};
+use crate::id::{IntId, VcpuId, VcpuSet};
+
+/// Why a route was not changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteError {
+    /// The domain has no such interrupt, or it cannot be routed.
+    NoSuchInterrupt,
+    /// A physical interrupt feeds it already.
+    Taken,
+    /// None does.
+    NotRouted,
+    /// It is in the list registers of a vCPU that is loaded.
+    InUse,
+}
+
+/// No physical interrupt feeds the interrupt: the caller keeps it, and should deactivate it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotRouted;
+
+/// A physical interrupt that a domain no longer has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Unrouted {
+    /// The physical interrupt.
+    pub pirq: IntId,
+    /// It is active and must be deactivated.
+    pub active: bool,
+}
+
+impl Vgic {
+    /// Lets physical interrupt `pirq` feed `virq`, an SPI, or a PPI of every vCPU. Enable it physically afterwards if
+    /// [`Self::is_enabled`].
+    pub fn route_hw(&mut self, virq: IntId, pirq: IntId) -> Result<(), RouteError> {
+        if virq.is_sgi() || pirq.is_sgi() || virq.is_spi() != pirq.is_spi() {
+            return Err(RouteError::NoSuchInterrupt);
+        }
+        let (number, bit) = (bank_of(virq), bit_of(virq));
+        let mask = 1u32 << bit;
+        if self.pirq_of(virq).is_some() {
+            return Err(RouteError::Taken);
+        }
+        if number == 0 {
+            self.ppi_pirq[bit as usize & 15] = pirq.raw();
+            for state in &mut self.vcpus {
+                state.private.routed |= mask;
+            }
+        } else {
+            let spi = self.spi_mut(number).ok_or(RouteError::NoSuchInterrupt)?;
+            spi.pirq[bit as usize & 31] = pirq.raw();
+            spi.bank.routed |= mask;
+        }
+        Ok(())
+    }
+
+    /// Takes SPI `virq` away from its physical interrupt. Disable that first. What it latched is dropped; a vCPU that
+    /// handles it may finish. When a domain dies, unload its vCPUs, then unroute [`Self::routes`] one after the other.
+    pub fn unroute_hw(&mut self, virq: IntId) -> Result<Unrouted, RouteError> {
+        let (number, bit) = (bank_of(virq), bit_of(virq));
+        let mask = 1u32 << bit;
+        let pirq = self.pirq_of(virq).ok_or(RouteError::NotRouted)?;
+        let holder = self
+            .spi(number)
+            .ok_or(RouteError::NoSuchInterrupt)?
+            .holder(bit);
+        let in_slot = self.vcpu(holder).slot_of(virq);
+        if in_slot.is_some() && self.vcpu(holder).resident {
+            return Err(RouteError::InUse);
+        }
+        let spi = self.spi_mut(number).ok_or(RouteError::NoSuchInterrupt)?;
+        let mut active = (spi.bank.held | spi.bank.owed) & mask != 0;
+        if spi.bank.held & mask != 0 {
+            spi.bank.pending &= !mask;
+        }
+        spi.bank.held &= !mask;
+        spi.bank.owed &= !mask;
+        spi.bank.routed &= !mask;
+        if spi.bank.pending & mask == 0 {
+            self.dequeue(number, mask);
+        }
+        if let Some(index) = in_slot {
+            let lr = self.vcpu(holder).slot(index);
+            active |= lr.is_hw();
+            self.vcpu_mut(holder).set_slot(index, lr.unlinked());
+        }
+        Ok(Unrouted { pirq, active })
+    }
+
+    /// Makes `virq` pending because its physical interrupt fired, which is active from then on until the guest ends
+    /// it: for a PPI at `vcpu`, for an SPI at its target.
+    #[inline]
+    pub fn inject_hw(&mut self, vcpu: VcpuId, virq: IntId) -> Result<VcpuSet, NotRouted> {
+        let mask = 1u32 << bit_of(virq);
+        let bank = self.bank_mut(vcpu, bank_of(virq)).ok_or(NotRouted)?;
+        if bank.routed & mask == 0 {
+            return Err(NotRouted);
+        }
+        bank.held |= mask;
+        Ok(self.raise(vcpu, virq))
+    }
+
+    /// Physical interrupt behind `virq`.
+    pub fn pirq_of(&self, virq: IntId) -> Option<IntId> {
+        self.pirq_at(bank_of(virq), bit_of(virq))
+            .and_then(|pirq| IntId::new(pirq.into()))
+    }
+
+    /// Routed interrupts among the 32 from `first` on whose bits are set in `mask`: virtual and physical number.
+    pub fn routes(&self, first: IntId, mask: u32) -> impl Iterator<Item = (IntId, IntId)> {
+        let base = u32::from(first.raw());
+        bits(mask).filter_map(move |bit| {
+            let virq = IntId::new(base + bit)?;
+            Some((virq, self.pirq_of(virq)?))
+        })
+    }
+
+    /// Every routed SPI: virtual and physical number.
+    pub fn routed_spis(&self) -> impl Iterator<Item = (IntId, IntId)> {
+        (32..self.nr_intids()).filter_map(|n| {
+            let virq = IntId::new(n)?;
+            Some((virq, self.pirq_of(virq)?))
+        })
+    }
+
+    /// vCPU that the guest sends SPI `virq` to: where to send its physical interrupt.
+    pub fn target_of(&self, virq: IntId) -> Option<VcpuId> {
+        self.spi(bank_of(virq))?.target(bit_of(virq))
+    }
+
+    /// Whether the guest enabled `virq` at `vcpu`.
+    pub fn is_enabled(&self, vcpu: VcpuId, virq: IntId) -> bool {
+        self.bank(vcpu, bank_of(virq))
+            .is_some_and(|bank| bank.enabled & 1 << bit_of(virq) != 0)
+    }
+
+    /// Whether the guest configured SPI `virq` as edge-triggered (`GICD_ICFGR`).
+    pub fn is_edge(&self, virq: IntId) -> bool {
+        let bit = bit_of(virq);
+        let config = |spi: &super::irq::SpiBank| spi.config[(bit / 16) as usize & 1];
+        self.spi(bank_of(virq))
+            .is_some_and(|spi| config(spi) & 2 << (bit % 16 * 2) != 0)
+    }
+
+    #[inline]
+    pub(super) fn pirq_at(&self, number: u32, bit: u32) -> Option<u16> {
+        let mask = 1u32 << (bit % 32);
+        match self.spi(number) {
+            Some(spi) => (spi.bank.routed & mask != 0).then_some(spi.pirq[bit as usize & 31]),
+            None if number != 0 => None,
+            // Routed for one vCPU is routed for all.
+            None => (self.vcpu(VcpuId::ZERO).private.routed & mask != 0)
+                .then_some(self.ppi_pirq[bit as usize & 15]),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The wall clock: dom0 sets it, every domain reads it in its shared_info (`wc_*`, xen/include/public/xen.h).
+//!
+//! `wc_sec` and `wc_nsec` are the time of day at system time zero; a guest adds its own system time.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use armv7::frame::SharedPage;
+
+use crate::abi::shared_info as abi;
+use crate::domain::{Domain, registry};
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Time of day at system time zero, in nanoseconds since 1970.
+static AT_ZERO: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the time of day: it was `secs` and `nsecs` at `system_time` nanoseconds.
+pub fn set(secs: u64, nsecs: u32, system_time: u64) {
+    let then = secs.saturating_mul(NANOSECONDS).saturating_add(nsecs.into());
+    AT_ZERO.store(then.saturating_sub(system_time), Ordering::Relaxed);
+    for domain in registry::all() {
+        publish(&domain);
+    }
+}
+
+/// Writes a domain's wall clock into its shared_info. Its system time began when its virtual counter did.
+pub fn publish(domain: &Domain) {
+    let start = crate::domain::run::clock().ns(crate::time::Ticks(domain.cntvoff)).0;
+    let offset = domain.state.lock().time_offset;
+    let base = AT_ZERO.load(Ordering::Relaxed).saturating_add(start);
+    let base = base.saturating_add_signed(offset.saturating_mul(NANOSECONDS as i64));
+    let events = domain.events.lock();
+    write(events.shared_info(), base / NANOSECONDS, (base % NANOSECONDS) as u32);
+}
+
+/// Writes under the version word: odd while the rest changes.
+fn write(page: &SharedPage, secs: u64, nsecs: u32) {
+    let store = |offset: usize, value: u32| {
+        if let Some(word) = page.u32_at(offset) {
+            word.store(value, Ordering::Relaxed);
+        }
+    };
+    let Some(version) = page.u32_at(abi::WC_VERSION) else { return };
+    let odd = version.load(Ordering::Relaxed) | 1;
+    version.store(odd, Ordering::Relaxed);
+    armv7::barrier::dmb_ish();
+    store(abi::WC_SEC, secs as u32);
+    store(abi::WC_NSEC, nsecs);
+    store(abi::WC_SEC_HI, (secs >> 32) as u32);
+    armv7::barrier::dmb_ish();
+    version.store(odd.wrapping_add(1), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use armv7::addr::Mfn;
+    use armv7::frame;
+    use core::sync::atomic::Ordering;
+
+    #[test]
+    fn the_version_is_even_and_new_after_a_change() {
+        let mfn = Mfn::new(u64::from(armv7::host::frame::FIRST + 77)).unwrap();
+        let page = frame::page(mfn).unwrap();
+        page.zero();
+        super::write(page, 0x1_0000_0002, 7);
+        let word = |offset| page.u32_at(offset).unwrap().load(Ordering::Relaxed);
+        assert_eq!((word(1072), word(1076), word(1080), word(1084)), (2, 2, 7, 1));
+        super::write(page, 3, 8);
+        assert_eq!(word(1072), 4);
+    }
+}

@@ -1,0 +1,818 @@
+//! Event channels: every sub-operation, the two shared-memory interfaces, and delivery by the upcall interrupt (abi.md
+//! section 4). Each test begins with EVTCHNOP_reset: no ports, 2-level interface.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use guests::abi::{DOMID_ABSENT, DOMID_SELF};
+use guests::event::{
+    self, ControlBlock, FIFO_LINKED, FIFO_LINK_MASK, FIFO_MASKED, FIFO_PENDING, FIFO_WORDS_PER_PAGE, SharedInfo,
+    VcpuInfo, alloc_loopback, bind_interdomain, bind_ipi, bind_vcpu, bind_virq, close, send, status, unmask,
+};
+use guests::harness::{At, Failure, Verdict};
+use guests::hypercall::{EVENT_CHANNEL_OP, call, call_with};
+use guests::memory::{self, Frame, PAGE_SIZE};
+use guests::status::{EACCES, EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC, ENOSYS, EOPNOTSUPP, ESRCH};
+use guests::{clock, cp15, ensure, ensure_eq, gic, interrupt, platform, smp, suite};
+
+suite! { "events":
+    ports_are_allocated_lowest_first_from_one,
+    an_unbound_port_says_who_may_bind_it,
+    alloc_unbound_for_an_absent_domain_returns_esrch,
+    bind_interdomain_joins_two_ports,
+    a_fresh_binding_is_pending_at_the_binder,
+    bind_interdomain_refuses_ports_that_are_not_offered,
+    closing_one_end_leaves_the_other_unbound,
+    close_of_a_closed_or_absent_port_returns_einval,
+    status_of_a_closed_port_says_so,
+    status_refuses_absent_ports_and_domains,
+    bind_virq_binds_each_once,
+    bind_virq_refuses_absent_virqs_and_vcpus,
+    a_global_virq_binds_to_vcpu_0_only,
+    bind_pirq_is_refused,
+    bind_ipi_refuses_absent_vcpus,
+    bind_vcpu_moves_interdomain_ports_only,
+    send_on_a_port_that_cannot_send_returns_einval,
+    send_on_an_unbound_port_is_silent,
+    unknown_operations_return_enosys,
+    unreadable_arguments_return_efault,
+    reset_closes_every_port,
+    two_levels_hold_4095_ports,
+
+    a_send_sets_pending_selector_and_upcall,
+    the_upcall_interrupt_comes_once,
+    further_sends_while_an_upcall_is_pending_do_not_interrupt,
+    each_taken_upcall_allows_the_next_interrupt,
+    an_upcall_waits_for_the_cpsr_mask,
+    an_upcall_waits_for_the_distributor_enable,
+    a_masked_event_is_pending_without_upcall,
+    unmask_delivers_what_is_pending,
+    unmask_of_a_quiet_port_only_clears_the_mask,
+    unmask_of_an_absent_port_returns_einval,
+    an_ipi_port_interrupts_its_own_vcpu,
+    wfi_returns_for_an_event_though_interrupts_are_masked,
+    an_event_reaches_the_vcpu_it_is_bound_to,
+    an_event_wakes_a_vcpu_that_waits,
+
+    fifo_control_block_must_be_aligned_and_within_ram,
+    fifo_control_block_can_be_set_once_per_vcpu,
+    fifo_operations_need_the_fifo_interface,
+    a_fifo_event_is_linked_ready_and_signalled,
+    fifo_events_of_one_priority_form_a_list_in_order,
+    fifo_priorities_have_their_own_queues,
+    fifo_priority_is_at_most_fifteen,
+    a_fifo_event_is_linked_once_until_consumed,
+    a_consumed_fifo_event_is_linked_again_by_the_next_send,
+    a_masked_fifo_event_is_pending_but_not_linked,
+    fifo_unmask_links_what_is_pending,
+    a_fifo_event_reaches_the_vcpu_it_is_bound_to,
+    fifo_array_grows_to_128_pages,
+    fifo_array_pages_must_be_ram,
+    fifo_ports_go_beyond_two_levels,
+    reset_returns_to_two_levels,
+
+    // Last, because Xen remembers the early event beyond a reset and raises it again with every later page.
+    a_two_level_event_stays_pending_across_the_switch_to_fifo,
+    an_event_before_its_fifo_page_appears_when_the_page_does,
+}
+
+/// VIRQs (abi.md 4).
+const VIRQ_TIMER: u32 = 0;
+const VIRQ_DEBUG: u32 = 1;
+const VIRQ_DOM_EXC: u32 = 3;
+const NR_VIRQS: u32 = 24;
+
+/// The shared pages; hypervisor pages can be mapped once, so they live as long as the guest.
+#[derive(Clone, Copy)]
+struct World {
+    shared: SharedInfo,
+    vcpu: VcpuInfo,
+    upcall: u32,
+}
+
+/// Turns an unexpected error code into a failed test.
+fn expect<T>(result: Result<T, i32>) -> Result<T, Failure> {
+    result.map_err(|error| Failure { line: line!(), what: "set-up", got: i64::from(error), wanted: 0, at: At(None) })
+}
+
+/// Closes all ports, returns to two levels, forgets what was pending.
+fn fresh() -> Result<World, Failure> {
+    static SHARED: AtomicU32 = AtomicU32::new(0);
+    interrupt::reset();
+    let known = SHARED.load(Ordering::Relaxed);
+    let shared = if known == 0 { expect(SharedInfo::map())? } else { SharedInfo(Frame::at(known)) };
+    SHARED.store(shared.0.address(), Ordering::Relaxed);
+    let upcall = platform::get().event_interrupt;
+    let world = World { shared, vcpu: VcpuInfo(shared.0.address()), upcall };
+    ensure_eq!(event::reset(DOMID_SELF), 0);
+    gic::enable(upcall);
+    interrupt::settle();
+    shared.clear_all();
+    world.vcpu.take_upcall();
+    world.vcpu.take_selector();
+    interrupt::reset();
+    Ok(world)
+}
+
+/// Two ports of this domain bound to each other: send on the first, receive on the second; nothing pending.
+fn loopback(world: World) -> Result<(u32, u32), Failure> {
+    let receiver = expect(alloc_loopback())?;
+    let sender = expect(bind_interdomain(DOMID_SELF, receiver))?;
+    // Binding marks the binder's end pending and upcalls.
+    interrupt::settle();
+    world.shared.clear_pending(sender);
+    world.vcpu.take_upcall();
+    world.vcpu.take_selector();
+    interrupt::reset();
+    Ok((sender, receiver))
+}
+
+fn ports_are_allocated_lowest_first_from_one() -> Verdict {
+    fresh()?;
+    for expected in 1..=4 {
+        ensure_eq!(expect(alloc_loopback())?, expected);
+    }
+    ensure_eq!(close(2), 0);
+    ensure_eq!(close(3), 0);
+    ensure_eq!(expect(bind_ipi(0))?, 2);
+    ensure_eq!(expect(alloc_loopback())?, 3);
+    ensure_eq!(expect(alloc_loopback())?, 5);
+    Ok(())
+}
+
+fn an_unbound_port_says_who_may_bind_it() -> Verdict {
+    fresh()?;
+    let port = expect(alloc_loopback())?;
+    let status = expect(status(DOMID_SELF, port))?;
+    ensure_eq!(status.status, event::STATUS_UNBOUND);
+    ensure_eq!(status.vcpu, 0);
+    // DOMID_SELF was replaced by the real number.
+    ensure!(status.detail & 0xffff < 0x7ff0, status.detail);
+    Ok(())
+}
+
+fn alloc_unbound_for_an_absent_domain_returns_esrch() -> Verdict {
+    fresh()?;
+    ensure_eq!(event::alloc_unbound(DOMID_ABSENT, DOMID_SELF).err().unwrap_or(0), ESRCH);
+    Ok(())
+}
+
+fn bind_interdomain_joins_two_ports() -> Verdict {
+    let (sender, receiver) = loopback(fresh()?)?;
+    for (port, other) in [(sender, receiver), (receiver, sender)] {
+        let status = expect(status(DOMID_SELF, port))?;
+        ensure_eq!(status.status, event::STATUS_INTERDOMAIN, port);
+        ensure_eq!(status.remote_port, other);
+    }
+    Ok(())
+}
+
+fn a_fresh_binding_is_pending_at_the_binder() -> Verdict {
+    let world = fresh()?;
+    let receiver = expect(alloc_loopback())?;
+    ensure!(!world.shared.pending(receiver));
+    let sender = expect(bind_interdomain(DOMID_SELF, receiver))?;
+    ensure!(world.shared.pending(sender));
+    ensure!(!world.shared.pending(receiver));
+    ensure!(world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn bind_interdomain_refuses_ports_that_are_not_offered() -> Verdict {
+    let (sender, receiver) = loopback(fresh()?)?;
+    for port in [sender, receiver, 0, receiver + 10, u32::MAX] {
+        ensure_eq!(bind_interdomain(DOMID_SELF, port).err().unwrap_or(0), EINVAL, port);
+    }
+    ensure_eq!(bind_interdomain(DOMID_ABSENT, 1).err().unwrap_or(0), ESRCH);
+    Ok(())
+}
+
+fn closing_one_end_leaves_the_other_unbound() -> Verdict {
+    let (sender, receiver) = loopback(fresh()?)?;
+    ensure_eq!(close(sender), 0);
+    ensure_eq!(expect(status(DOMID_SELF, sender))?.status, event::STATUS_CLOSED);
+    ensure_eq!(expect(status(DOMID_SELF, receiver))?.status, event::STATUS_UNBOUND);
+    // It can be bound anew.
+    ensure_eq!(expect(bind_interdomain(DOMID_SELF, receiver))?, sender);
+    Ok(())
+}
+
+fn close_of_a_closed_or_absent_port_returns_einval() -> Verdict {
+    fresh()?;
+    let port = expect(alloc_loopback())?;
+    ensure_eq!(close(port), 0);
+    for port in [port, 0, 4096, 0x2_0000, u32::MAX] {
+        ensure_eq!(close(port), EINVAL, port);
+    }
+    Ok(())
+}
+
+fn status_of_a_closed_port_says_so() -> Verdict {
+    fresh()?;
+    let port = expect(alloc_loopback())?;
+    close(port);
+    ensure_eq!(expect(status(DOMID_SELF, port))?.status, event::STATUS_CLOSED);
+    Ok(())
+}
+
+fn status_refuses_absent_ports_and_domains() -> Verdict {
+    fresh()?;
+    for port in [0x2_0000, u32::MAX] {
+        ensure_eq!(status(DOMID_SELF, port).err().unwrap_or(0), EINVAL, port);
+    }
+    ensure_eq!(status(DOMID_ABSENT, 1).err().unwrap_or(0), ESRCH);
+    Ok(())
+}
+
+fn bind_virq_binds_each_once() -> Verdict {
+    fresh()?;
+    let port = expect(bind_virq(VIRQ_TIMER, 0))?;
+    let status = expect(status(DOMID_SELF, port))?;
+    ensure_eq!(status.status, event::STATUS_VIRQ);
+    ensure_eq!(status.detail, VIRQ_TIMER);
+    ensure_eq!(bind_virq(VIRQ_TIMER, 0).err().unwrap_or(0), EEXIST);
+    // Another vCPU's is another one.
+    ensure!(bind_virq(VIRQ_TIMER, 1).is_ok());
+    ensure_eq!(close(port), 0);
+    ensure_eq!(expect(bind_virq(VIRQ_TIMER, 0))?, port);
+    Ok(())
+}
+
+fn bind_virq_refuses_absent_virqs_and_vcpus() -> Verdict {
+    fresh()?;
+    for virq in [NR_VIRQS, NR_VIRQS + 1, u32::MAX] {
+        ensure_eq!(bind_virq(virq, 0).err().unwrap_or(0), EINVAL, virq);
+    }
+    for vcpu in [platform::get().cpus, u32::MAX] {
+        ensure_eq!(bind_virq(VIRQ_DEBUG, vcpu).err().unwrap_or(0), ENOENT, vcpu);
+    }
+    Ok(())
+}
+
+fn a_global_virq_binds_to_vcpu_0_only() -> Verdict {
+    fresh()?;
+    ensure_eq!(bind_virq(VIRQ_DOM_EXC, 1).err().unwrap_or(0), EINVAL);
+    ensure!(bind_virq(VIRQ_DOM_EXC, 0).is_ok());
+    Ok(())
+}
+
+fn bind_pirq_is_refused() -> Verdict {
+    fresh()?;
+    for pirq in [0, 33, u32::MAX] {
+        ensure!(call_with(EVENT_CHANNEL_OP, event::BIND_PIRQ, &mut [pirq, 0, 0]) < 0, pirq);
+    }
+    Ok(())
+}
+
+fn bind_ipi_refuses_absent_vcpus() -> Verdict {
+    fresh()?;
+    for vcpu in [platform::get().cpus, u32::MAX] {
+        ensure_eq!(bind_ipi(vcpu).err().unwrap_or(0), ENOENT, vcpu);
+    }
+    let port = expect(bind_ipi(1))?;
+    let status = expect(status(DOMID_SELF, port))?;
+    ensure_eq!(status.status, event::STATUS_IPI);
+    ensure_eq!(status.vcpu, 1);
+    Ok(())
+}
+
+fn bind_vcpu_moves_interdomain_ports_only() -> Verdict {
+    let (sender, receiver) = loopback(fresh()?)?;
+    ensure_eq!(bind_vcpu(receiver, 1), 0);
+    ensure_eq!(expect(status(DOMID_SELF, receiver))?.vcpu, 1);
+    ensure_eq!(bind_vcpu(sender, platform::get().cpus), ENOENT);
+    let ipi = expect(bind_ipi(0))?;
+    let timer = expect(bind_virq(VIRQ_TIMER, 0))?;
+    for port in [ipi, timer, 0, timer + 10, u32::MAX] {
+        ensure_eq!(bind_vcpu(port, 1), EINVAL, port);
+    }
+    Ok(())
+}
+
+fn send_on_a_port_that_cannot_send_returns_einval() -> Verdict {
+    fresh()?;
+    let timer = expect(bind_virq(VIRQ_TIMER, 0))?;
+    for port in [timer, timer + 1, 0, 4096, u32::MAX] {
+        ensure_eq!(send(port), EINVAL, port);
+    }
+    Ok(())
+}
+
+fn send_on_an_unbound_port_is_silent() -> Verdict {
+    let world = fresh()?;
+    let port = expect(alloc_loopback())?;
+    ensure_eq!(send(port), 0);
+    ensure!(!world.shared.pending(port) && !world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn unknown_operations_return_enosys() -> Verdict {
+    fresh()?;
+    for operation in [15, 16, 64, u32::MAX] {
+        ensure_eq!(call_with(EVENT_CHANNEL_OP, operation, &mut [0_u64; 4]), ENOSYS, operation);
+    }
+    Ok(())
+}
+
+fn unreadable_arguments_return_efault() -> Verdict {
+    fresh()?;
+    for operation in event::BIND_INTERDOMAIN..=event::SET_PRIORITY {
+        ensure_eq!(call(EVENT_CHANNEL_OP, [operation, memory::UNMAPPED, 0, 0, 0]), EFAULT, operation);
+    }
+    Ok(())
+}
+
+fn reset_closes_every_port() -> Verdict {
+    let (sender, receiver) = loopback(fresh()?)?;
+    let timer = expect(bind_virq(VIRQ_TIMER, 0))?;
+    ensure_eq!(event::reset(DOMID_SELF), 0);
+    for port in [sender, receiver, timer] {
+        ensure_eq!(expect(status(DOMID_SELF, port))?.status, event::STATUS_CLOSED, port);
+    }
+    ensure_eq!(event::reset(DOMID_ABSENT), ESRCH);
+    Ok(())
+}
+
+/// Allocates until an error; returns how many ports there were, and the error.
+fn exhaust() -> (u32, i32) {
+    let mut count = 0;
+    loop {
+        match alloc_loopback() {
+            Ok(_) => count += 1,
+            Err(error) => return (count, error),
+        }
+    }
+}
+
+fn two_levels_hold_4095_ports() -> Verdict {
+    fresh()?;
+    let (count, error) = exhaust();
+    ensure_eq!(error, ENOSPC);
+    ensure_eq!(count, 4095);
+    ensure_eq!(bind_ipi(0).err().unwrap_or(0), ENOSPC);
+    ensure_eq!(bind_virq(VIRQ_TIMER, 0).err().unwrap_or(0), ENOSPC);
+    Ok(())
+}
+
+fn a_send_sets_pending_selector_and_upcall() -> Verdict {
+    let world = fresh()?;
+    let (sender, receiver) = loopback(world)?;
+    ensure_eq!(send(sender), 0);
+    ensure!(world.shared.pending(receiver));
+    ensure!(!world.shared.pending(sender));
+    ensure!(world.vcpu.upcall_pending());
+    ensure_eq!(world.vcpu.take_selector(), 1);
+    Ok(())
+}
+
+fn the_upcall_interrupt_comes_once() -> Verdict {
+    let world = fresh()?;
+    let (sender, _) = loopback(world)?;
+    send(sender);
+    ensure!(interrupt::comes(world.upcall, 1));
+    ensure!(world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn further_sends_while_an_upcall_is_pending_do_not_interrupt() -> Verdict {
+    let world = fresh()?;
+    let (sender, _) = loopback(world)?;
+    let ipi = expect(bind_ipi(0))?;
+    send(sender);
+    ensure!(interrupt::comes(world.upcall, 1));
+    send(sender);
+    send(ipi);
+    ensure!(interrupt::comes(world.upcall, 1));
+    Ok(())
+}
+
+fn each_taken_upcall_allows_the_next_interrupt() -> Verdict {
+    let world = fresh()?;
+    let (sender, receiver) = loopback(world)?;
+    for round in 1..=5 {
+        send(sender);
+        ensure!(interrupt::comes(world.upcall, round), round);
+        ensure!(world.vcpu.take_upcall(), round);
+        ensure_eq!(world.vcpu.take_selector(), 1, round);
+        world.shared.clear_pending(receiver);
+    }
+    Ok(())
+}
+
+fn an_upcall_waits_for_the_cpsr_mask() -> Verdict {
+    let world = fresh()?;
+    let (sender, _) = loopback(world)?;
+    send(sender);
+    clock::delay(interrupt::SETTLE_US);
+    ensure_eq!(interrupt::count(world.upcall), 0);
+    ensure!(interrupt::comes(world.upcall, 1));
+    Ok(())
+}
+
+fn an_upcall_waits_for_the_distributor_enable() -> Verdict {
+    let world = fresh()?;
+    let (sender, _) = loopback(world)?;
+    gic::disable(world.upcall);
+    send(sender);
+    interrupt::settle();
+    ensure_eq!(interrupt::count(world.upcall), 0);
+    gic::enable(world.upcall);
+    ensure!(interrupt::comes(world.upcall, 1));
+    Ok(())
+}
+
+fn a_masked_event_is_pending_without_upcall() -> Verdict {
+    let world = fresh()?;
+    let (sender, receiver) = loopback(world)?;
+    world.shared.set_mask(receiver);
+    ensure_eq!(send(sender), 0);
+    ensure!(world.shared.pending(receiver));
+    ensure!(!world.vcpu.upcall_pending());
+    ensure_eq!(world.vcpu.take_selector(), 0);
+    Ok(())
+}
+
+fn unmask_delivers_what_is_pending() -> Verdict {
+    let world = fresh()?;
+    let (sender, receiver) = loopback(world)?;
+    world.shared.set_mask(receiver);
+    send(sender);
+    ensure_eq!(unmask(receiver), 0);
+    ensure!(!world.shared.masked(receiver));
+    ensure!(world.vcpu.upcall_pending());
+    ensure_eq!(world.vcpu.take_selector(), 1);
+    ensure!(interrupt::comes(world.upcall, 1));
+    Ok(())
+}
+
+fn unmask_of_a_quiet_port_only_clears_the_mask() -> Verdict {
+    let world = fresh()?;
+    let (_, receiver) = loopback(world)?;
+    world.shared.set_mask(receiver);
+    ensure_eq!(unmask(receiver), 0);
+    ensure!(!world.shared.masked(receiver) && !world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn unmask_of_an_absent_port_returns_einval() -> Verdict {
+    fresh()?;
+    for port in [0x2_0000, u32::MAX] {
+        ensure_eq!(unmask(port), EINVAL, port);
+    }
+    Ok(())
+}
+
+fn an_ipi_port_interrupts_its_own_vcpu() -> Verdict {
+    let world = fresh()?;
+    let port = expect(bind_ipi(0))?;
+    ensure_eq!(send(port), 0);
+    ensure!(world.shared.pending(port));
+    ensure!(interrupt::comes(world.upcall, 1));
+    Ok(())
+}
+
+fn wfi_returns_for_an_event_though_interrupts_are_masked() -> Verdict {
+    let world = fresh()?;
+    let port = expect(bind_ipi(0))?;
+    send(port);
+    // Were the event lost, the timer would end the wait late.
+    cp15::write_cntv_cval(clock::now() + clock::ticks(clock::PATIENCE_US));
+    cp15::write_cntv_ctl(interrupt::TIMER_ENABLED);
+    gic::enable(gic::VIRTUAL_TIMER);
+    let start = clock::now();
+    cp15::wfi();
+    let waited = clock::now() - start;
+    cp15::write_cntv_ctl(0);
+    gic::disable(gic::VIRTUAL_TIMER);
+    ensure!(waited < clock::ticks(clock::PATIENCE_US / 2), waited);
+    ensure!(interrupt::comes(world.upcall, 1));
+    Ok(())
+}
+
+/// What vCPU 1 is to wait for, and how.
+static OTHER_DONE: AtomicU32 = AtomicU32::new(0);
+static OTHER_READY: AtomicU32 = AtomicU32::new(0);
+
+/// Runs on vCPU 1: takes interrupts until the upcall came, spinning.
+fn spin_for_upcall() {
+    gic::enable(platform::get().event_interrupt);
+    interrupt::reset();
+    OTHER_READY.store(1, Ordering::SeqCst);
+    OTHER_DONE.store(u32::from(interrupt::comes(platform::get().event_interrupt, 1)), Ordering::SeqCst);
+}
+
+/// Runs on vCPU 1: sleeps until something is pending, then takes it.
+fn sleep_for_upcall() {
+    gic::enable(platform::get().event_interrupt);
+    interrupt::reset();
+    OTHER_READY.store(1, Ordering::SeqCst);
+    cp15::wfi();
+    OTHER_DONE.store(u32::from(interrupt::comes(platform::get().event_interrupt, 1)), Ordering::SeqCst);
+}
+
+/// vCPU 1's vcpu_info; can be registered once, while it is off, and then forces an upcall that is taken here.
+fn register_other() -> Result<VcpuInfo, Failure> {
+    static AREA: AtomicU32 = AtomicU32::new(0);
+    let known = AREA.load(Ordering::Relaxed);
+    if known != 0 {
+        let info = VcpuInfo(known);
+        info.take_upcall();
+        info.take_selector();
+        return Ok(info);
+    }
+    let frame = Frame::take();
+    const OFFSET: u32 = 0x780;
+    ensure_eq!(event::register_vcpu_info(1, frame.gfn(), OFFSET), 0);
+    AREA.store(frame.address() + OFFSET, Ordering::Relaxed);
+    let info = VcpuInfo(frame.address() + OFFSET);
+    ensure!(info.take_upcall());
+    info.take_selector();
+    Ok(info)
+}
+
+/// Starts `work` on vCPU 1, sends on `port` once it is ready, waits for its end; whether it took one upcall.
+fn other_takes(work: fn(), port: u32) -> Verdict {
+    OTHER_READY.store(0, Ordering::SeqCst);
+    OTHER_DONE.store(0, Ordering::SeqCst);
+    ensure_eq!(smp::start(1, work), 0);
+    ensure!(clock::poll(|| OTHER_READY.load(Ordering::SeqCst) == 1));
+    clock::delay(interrupt::SETTLE_US);
+    ensure_eq!(send(port), 0);
+    ensure!(smp::goes_off(1));
+    ensure_eq!(OTHER_DONE.load(Ordering::SeqCst), 1);
+    Ok(())
+}
+
+fn an_event_reaches_the_vcpu_it_is_bound_to() -> Verdict {
+    let world = fresh()?;
+    let other = register_other()?;
+    let (sender, receiver) = loopback(world)?;
+    ensure_eq!(bind_vcpu(receiver, 1), 0);
+    other_takes(spin_for_upcall, sender)?;
+    ensure!(other.take_upcall() && world.shared.pending(receiver));
+    ensure_eq!(other.take_selector(), 1);
+    ensure!(!world.vcpu.upcall_pending());
+    ensure_eq!(interrupt::count(world.upcall), 0);
+    Ok(())
+}
+
+fn an_event_wakes_a_vcpu_that_waits() -> Verdict {
+    fresh()?;
+    let other = register_other()?;
+    let port = expect(bind_ipi(1))?;
+    other_takes(sleep_for_upcall, port)?;
+    ensure!(other.take_upcall());
+    Ok(())
+}
+
+/// A domain with the FIFO interface: control block of vCPU 0, one page of event words.
+struct Fifo {
+    world: World,
+    control: ControlBlock,
+    words: Frame,
+}
+
+const DEFAULT_PRIORITY: u32 = 7;
+
+impl Fifo {
+    fn new() -> Result<Self, Failure> {
+        let world = fresh()?;
+        let control = ControlBlock(Frame::take());
+        let words = Frame::take();
+        ensure_eq!(expect(event::init_control(control.0.gfn(), 0, 0))?, 17);
+        ensure_eq!(event::expand_array(words.gfn()), 0);
+        Ok(Fifo { world, control, words })
+    }
+
+    fn word(&self, port: u32) -> u32 {
+        self.words.read(port * 4)
+    }
+
+    /// An IPI port of vCPU 0: the simplest that one can send to oneself.
+    fn port(&self) -> Result<u32, Failure> {
+        expect(bind_ipi(0))
+    }
+
+    /// Consumes a word like a kernel: clears PENDING, LINKED and the link.
+    fn consume(&self, port: u32) {
+        self.words.word(port * 4).fetch_and(!(FIFO_PENDING | FIFO_LINKED | FIFO_LINK_MASK), Ordering::SeqCst);
+    }
+}
+
+fn fifo_control_block_must_be_aligned_and_within_ram() -> Verdict {
+    fresh()?;
+    let frame = Frame::take();
+    const SIZE: u32 = 72;
+    for offset in [4, PAGE_SIZE - SIZE + 8, PAGE_SIZE, u32::MAX] {
+        ensure_eq!(event::init_control(frame.gfn(), offset, 0).err().unwrap_or(0), EINVAL, offset);
+    }
+    ensure_eq!(event::init_control(0xf_0000, 0, 0).err().unwrap_or(0), EINVAL);
+    ensure_eq!(event::init_control(frame.gfn(), 0, platform::get().cpus).err().unwrap_or(0), ENOENT);
+    Ok(())
+}
+
+fn fifo_control_block_can_be_set_once_per_vcpu() -> Verdict {
+    fresh()?;
+    let frame = Frame::take();
+    ensure_eq!(expect(event::init_control(frame.gfn(), PAGE_SIZE - 72, 0))?, 17);
+    ensure_eq!(event::init_control(frame.gfn(), 0, 0).err().unwrap_or(0), EINVAL);
+    ensure_eq!(expect(event::init_control(frame.gfn(), 0, 1))?, 17);
+    Ok(())
+}
+
+fn fifo_operations_need_the_fifo_interface() -> Verdict {
+    fresh()?;
+    let port = expect(bind_ipi(0))?;
+    ensure_eq!(event::expand_array(Frame::take().gfn()), EOPNOTSUPP);
+    let refused = event::set_priority(port, 0);
+    ensure!(refused == EOPNOTSUPP || refused == ENOSYS, refused);
+    Ok(())
+}
+
+fn a_fifo_event_is_linked_ready_and_signalled() -> Verdict {
+    let fifo = Fifo::new()?;
+    let port = fifo.port()?;
+    ensure_eq!(send(port), 0);
+    ensure_eq!(fifo.word(port), FIFO_PENDING | FIFO_LINKED);
+    ensure_eq!(fifo.control.head(DEFAULT_PRIORITY), port);
+    ensure_eq!(fifo.control.ready(), 1 << DEFAULT_PRIORITY);
+    ensure!(fifo.world.vcpu.upcall_pending());
+    ensure!(interrupt::comes(fifo.world.upcall, 1));
+    // The 2-level bitmap is out of use.
+    ensure!(!fifo.world.shared.pending(port));
+    Ok(())
+}
+
+fn fifo_events_of_one_priority_form_a_list_in_order() -> Verdict {
+    let fifo = Fifo::new()?;
+    let ports = [fifo.port()?, fifo.port()?, fifo.port()?];
+    for port in [ports[1], ports[2], ports[0]] {
+        ensure_eq!(send(port), 0);
+    }
+    ensure_eq!(fifo.control.head(DEFAULT_PRIORITY), ports[1]);
+    ensure_eq!(fifo.word(ports[1]), FIFO_PENDING | FIFO_LINKED | ports[2]);
+    ensure_eq!(fifo.word(ports[2]), FIFO_PENDING | FIFO_LINKED | ports[0]);
+    ensure_eq!(fifo.word(ports[0]), FIFO_PENDING | FIFO_LINKED);
+    Ok(())
+}
+
+fn fifo_priorities_have_their_own_queues() -> Verdict {
+    let fifo = Fifo::new()?;
+    let mut ready = 0;
+    for priority in [0, 3, 7, 15] {
+        let port = fifo.port()?;
+        ensure_eq!(event::set_priority(port, priority), 0, priority);
+        send(port);
+        ready |= 1 << priority;
+        ensure_eq!(fifo.control.head(priority), port, priority);
+        ensure_eq!(fifo.control.ready(), ready, priority);
+    }
+    Ok(())
+}
+
+fn fifo_priority_is_at_most_fifteen() -> Verdict {
+    let fifo = Fifo::new()?;
+    let port = fifo.port()?;
+    for priority in [16, 255, u32::MAX] {
+        ensure_eq!(event::set_priority(port, priority), EINVAL, priority);
+    }
+    ensure_eq!(event::set_priority(port + 1, 1), EACCES);
+    Ok(())
+}
+
+fn a_fifo_event_is_linked_once_until_consumed() -> Verdict {
+    let fifo = Fifo::new()?;
+    let port = fifo.port()?;
+    send(port);
+    fifo.control.take_ready();
+    fifo.world.vcpu.take_upcall();
+    send(port);
+    ensure_eq!(fifo.word(port), FIFO_PENDING | FIFO_LINKED);
+    ensure_eq!(fifo.control.ready(), 0);
+    ensure!(!fifo.world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn a_consumed_fifo_event_is_linked_again_by_the_next_send() -> Verdict {
+    let fifo = Fifo::new()?;
+    let port = fifo.port()?;
+    for round in 1..=3 {
+        send(port);
+        ensure!(interrupt::comes(fifo.world.upcall, round), round);
+        ensure!(fifo.world.vcpu.take_upcall(), round);
+        ensure_eq!(fifo.control.take_ready(), 1 << DEFAULT_PRIORITY, round);
+        ensure_eq!(fifo.control.head(DEFAULT_PRIORITY), port, round);
+        fifo.consume(port);
+    }
+    Ok(())
+}
+
+fn a_masked_fifo_event_is_pending_but_not_linked() -> Verdict {
+    let fifo = Fifo::new()?;
+    let port = fifo.port()?;
+    fifo.words.write(port * 4, FIFO_MASKED);
+    ensure_eq!(send(port), 0);
+    ensure_eq!(fifo.word(port), FIFO_PENDING | FIFO_MASKED);
+    ensure_eq!(fifo.control.ready(), 0);
+    ensure!(!fifo.world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn fifo_unmask_links_what_is_pending() -> Verdict {
+    let fifo = Fifo::new()?;
+    let port = fifo.port()?;
+    fifo.words.write(port * 4, FIFO_MASKED);
+    send(port);
+    ensure_eq!(unmask(port), 0);
+    ensure_eq!(fifo.word(port), FIFO_PENDING | FIFO_LINKED);
+    ensure_eq!(fifo.control.head(DEFAULT_PRIORITY), port);
+    ensure!(interrupt::comes(fifo.world.upcall, 1));
+    Ok(())
+}
+
+fn an_event_before_its_fifo_page_appears_when_the_page_does() -> Verdict {
+    let world = fresh()?;
+    let (control, words) = (ControlBlock(Frame::take()), Frame::take());
+    expect(event::init_control(control.0.gfn(), 0, 0))?;
+    let port = expect(bind_ipi(0))?;
+    ensure_eq!(send(port), 0);
+    ensure!(!world.vcpu.upcall_pending());
+    ensure_eq!(event::expand_array(words.gfn()), 0);
+    ensure_eq!(words.read(port * 4), FIFO_PENDING | FIFO_LINKED);
+    ensure_eq!(control.head(DEFAULT_PRIORITY), port);
+    ensure!(world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn a_two_level_event_stays_pending_across_the_switch_to_fifo() -> Verdict {
+    let world = fresh()?;
+    let port = expect(bind_ipi(0))?;
+    send(port);
+    ensure!(world.shared.pending(port));
+    let (control, words) = (ControlBlock(Frame::take()), Frame::take());
+    expect(event::init_control(control.0.gfn(), 0, 0))?;
+    ensure_eq!(event::expand_array(words.gfn()), 0);
+    ensure_eq!(words.read(port * 4) & FIFO_PENDING, FIFO_PENDING);
+    Ok(())
+}
+
+fn a_fifo_event_reaches_the_vcpu_it_is_bound_to() -> Verdict {
+    let fifo = Fifo::new()?;
+    let other = register_other()?;
+    let control = ControlBlock(Frame::take());
+    expect(event::init_control(control.0.gfn(), 0, 1))?;
+    let port = expect(bind_ipi(1))?;
+    other_takes(sleep_for_upcall, port)?;
+    ensure_eq!(control.head(DEFAULT_PRIORITY), port);
+    ensure_eq!(fifo.control.ready(), 0);
+    ensure!(other.take_upcall());
+    Ok(())
+}
+
+fn fifo_array_grows_to_128_pages() -> Verdict {
+    let world = fresh()?;
+    let control = Frame::take();
+    expect(event::init_control(control.gfn(), 0, 0))?;
+    let pages = Frame::take_aligned(128);
+    for index in 0..128 {
+        ensure_eq!(event::expand_array(pages.nth(index).gfn()), 0, index);
+    }
+    ensure_eq!(event::expand_array(Frame::take().gfn()), ENOSPC);
+    ensure!(!world.vcpu.upcall_pending());
+    Ok(())
+}
+
+fn fifo_array_pages_must_be_ram() -> Verdict {
+    fresh()?;
+    expect(event::init_control(Frame::take().gfn(), 0, 0))?;
+    ensure_eq!(event::expand_array(0xf_0000), EINVAL);
+    Ok(())
+}
+
+fn fifo_ports_go_beyond_two_levels() -> Verdict {
+    let fifo = Fifo::new()?;
+    let mut port = 0;
+    while port < 4100 {
+        port = expect(bind_ipi(0))?;
+    }
+    let mut page = fifo.words;
+    for _ in 1..=port / FIFO_WORDS_PER_PAGE {
+        page = Frame::take();
+        ensure_eq!(event::expand_array(page.gfn()), 0);
+    }
+    ensure_eq!(send(port), 0);
+    ensure_eq!(page.read(port % FIFO_WORDS_PER_PAGE * 4), FIFO_PENDING | FIFO_LINKED);
+    ensure_eq!(fifo.control.head(DEFAULT_PRIORITY), port);
+    Ok(())
+}
+
+fn reset_returns_to_two_levels() -> Verdict {
+    Fifo::new()?;
+    let world = fresh()?;
+    let port = expect(bind_ipi(0))?;
+    ensure_eq!(event::expand_array(Frame::take().gfn()), EOPNOTSUPP);
+    send(port);
+    ensure!(world.shared.pending(port));
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Output through the hypervisor: dom0 has `console_io`, another domain the PV console ring in its console page.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::{event, hypercall};
+
+const CONSOLEIO_WRITE: u32 = 0;
+/// `hvm_op` parameters (abi.md 3.5).
+const PARAM_CONSOLE_PFN: u32 = 17;
+const PARAM_CONSOLE_EVTCHN: u32 = 18;
+
+/// xen/include/public/io/console.h: in[1024], out[2048], then the four indices.
+const OUT_OFFSET: u32 = 1024;
+const OUT_SIZE: u32 = 2048;
+const OUT_CONS_OFFSET: u32 = 3080;
+const OUT_PROD_OFFSET: u32 = 3084;
+
+/// Collects one formatted line, so that two vCPUs' lines do not interleave and each costs one hypercall.
+struct Line {
+    bytes: [u8; 256],
+    length: usize,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &byte in text.as_bytes() {
+            if self.length == self.bytes.len() {
+                write(&mut self.bytes[..self.length]);
+                self.length = 0;
+            }
+            self.bytes[self.length] = byte;
+            self.length += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Formats and writes; use `println!`.
+pub fn print(arguments: fmt::Arguments) {
+    let mut line = Line { bytes: [0; 256], length: 0 };
+    // Line never fails; a Display that does would only cut its own text.
+    let _ = fmt::write(&mut line, arguments);
+    write(&mut line.bytes[..line.length]);
+}
+
+fn write(text: &mut [u8]) {
+    let result = hypercall::call(
+        hypercall::CONSOLE_IO,
+        [CONSOLEIO_WRITE, text.len() as u32, hypercall::address_of(text), 0, 0],
+    );
+    if result < 0 {
+        write_to_ring(text);
+    }
+}
+
+/// Without dom0's privilege the line goes through the shared ring, waiting for the console daemon where it is full.
+fn write_to_ring(text: &[u8]) {
+    let (Ok(page), Ok(port)) = (hvm_parameter(PARAM_CONSOLE_PFN), hvm_parameter(PARAM_CONSOLE_EVTCHN)) else { return };
+    if page == 0 {
+        return;
+    }
+    // libxl's console page lies below 0x40000000, where boot.S's identity map is Device: look at it through the fixmap.
+    let ring = crate::memory::map_fixed(crate::memory::Slot::Console, (page as u32) << 12);
+    // SAFETY: the page is this domain's console ring, mapped for good; indices are shared words, hence atomics.
+    let (consumer, producer) = unsafe {
+        (&*((ring + OUT_CONS_OFFSET) as *const AtomicU32), &*((ring + OUT_PROD_OFFSET) as *const AtomicU32))
+    };
+    for &byte in text {
+        let index = producer.load(Ordering::Relaxed);
+        while index.wrapping_sub(consumer.load(Ordering::Acquire)) >= OUT_SIZE {
+            event::send(port as u32);
+        }
+        let slot = (ring + OUT_OFFSET + index % OUT_SIZE) as *mut u8;
+        // SAFETY: within the out array; the consumer does not read it before the producer index passes.
+        unsafe { slot.write_volatile(byte) };
+        producer.store(index.wrapping_add(1), Ordering::Release);
+    }
+    event::send(port as u32);
+}
+
+/// Reads one of this domain's HVM parameters.
+pub fn hvm_parameter(index: u32) -> Result<u64, i32> {
+    let mut argument = crate::abi::HvmParameter { domid: crate::abi::DOMID_SELF, pad: 0, index, value: 0 };
+    match hypercall::call_with(hypercall::HVM_OP, crate::abi::HVMOP_GET_PARAM, &mut argument) {
+        0 => Ok(argument.value),
+        error => Err(error),
+    }
+}
+
+/// Prints one line to the hypervisor's console.
+#[macro_export]
+macro_rules! println {
+    ($($argument:tt)*) => {
+        $crate::console::print(format_args!("{}\n", format_args!($($argument)*)))
+    };
+}

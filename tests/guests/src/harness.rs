@@ -1,0 +1,116 @@
+//! Runs the sentences of a theme and says which hold.
+//!
+//! The transcript is the interface to the runner: `guest: <theme>`, then `ok <sentence>` or `FAIL <sentence>: why` for
+//! each, then `done: N ok, M failed`. After that the guest powers its domain off.
+
+use core::fmt;
+
+use crate::{hypercall, platform, psci};
+
+/// The element of a table or loop that a check failed for.
+pub struct At(pub Option<i64>);
+
+impl fmt::Display for At {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        self.0.map_or(Ok(()), |at| write!(out, " at {at:#x}"))
+    }
+}
+
+/// Why a sentence does not hold.
+pub struct Failure {
+    pub line: u32,
+    pub what: &'static str,
+    pub got: i64,
+    pub wanted: i64,
+    pub at: At,
+}
+
+pub type Verdict = Result<(), Failure>;
+pub type Test = (&'static str, fn() -> Verdict);
+
+/// Declares the binary's entry and its tests, in the order in which they run.
+#[macro_export]
+macro_rules! suite {
+    ($theme:literal: $($test:ident),* $(,)?) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn guest_main() -> ! {
+            $crate::harness::run($theme, &[$((stringify!($test), $test)),*])
+        }
+    };
+}
+
+/// Fails the test unless the condition holds; an optional last argument names the case.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr) => { $crate::ensure!(@ $condition, None) };
+    ($condition:expr, $at:expr) => { $crate::ensure!(@ $condition, Some($at as i64)) };
+    (@ $condition:expr, $at:expr) => {
+        if !$condition {
+            return Err($crate::harness::Failure {
+                line: line!(), what: stringify!($condition), got: 0, wanted: 1, at: $crate::harness::At($at),
+            });
+        }
+    };
+}
+
+/// Fails the test unless both integers are equal; an optional last argument names the case.
+#[macro_export]
+macro_rules! ensure_eq {
+    ($got:expr, $wanted:expr) => { $crate::ensure_eq!(@ $got, $wanted, None) };
+    ($got:expr, $wanted:expr, $at:expr) => { $crate::ensure_eq!(@ $got, $wanted, Some($at as i64)) };
+    (@ $got:expr, $wanted:expr, $at:expr) => {
+        match ($got as i64, $wanted as i64) {
+            (got, wanted) if got == wanted => {}
+            (got, wanted) => {
+                return Err($crate::harness::Failure { line: line!(), what: stringify!($got), got, wanted, at: $crate::harness::At($at) });
+            }
+        }
+    };
+}
+
+/// Whether the boot arguments want this test: `only=<text>` those whose name contains it, `skip=<name>` (again
+/// and again) not these.
+///
+/// A sentence that a hypervisor answers with a hang has to be skipped there (README.md lists them for Xen).
+fn is_wanted(sentence: &str) -> bool {
+    let machine = platform::get();
+    machine.arguments("only").all(|text| sentence.contains(text)) && machine.arguments("skip").all(|name| name != sentence)
+}
+
+/// Runs the wanted tests and powers off.
+pub fn run(theme: &str, tests: &[Test]) -> ! {
+    let (mut held, mut failed) = (0, 0);
+    println!("guest: {theme}");
+    for (sentence, test) in tests.iter().filter(|(sentence, _)| is_wanted(sentence)) {
+        match test() {
+            Ok(()) => {
+                held += 1;
+                println!("ok {sentence}");
+            }
+            Err(failure) => {
+                failed += 1;
+                report(sentence, &failure);
+            }
+        }
+    }
+    println!("done: {held} ok, {failed} failed");
+    power_off()
+}
+
+fn report(sentence: &str, failure: &Failure) {
+    let Failure { line, what, got, wanted, at } = failure;
+    println!("FAIL {sentence}: line {line}{at}: {what} is {got} ({got:#x}), wanted {wanted} ({wanted:#x})");
+}
+
+const SCHEDOP_SHUTDOWN: u32 = 2;
+const SHUTDOWN_POWEROFF: u32 = 0;
+
+/// Ends the domain: the hypercall where there is one, PSCI otherwise.
+pub fn power_off() -> ! {
+    let mut reason = SHUTDOWN_POWEROFF;
+    hypercall::call_with(hypercall::SCHED_OP, SCHEDOP_SHUTDOWN, &mut reason);
+    psci::call(psci::SYSTEM_OFF, 0, 0, 0);
+    loop {
+        crate::cp15::wfi();
+    }
+}
