@@ -185,7 +185,7 @@ extern "C" fn guest_main() -> ! {
     if platform::get().cpus > 1 {
         two_vcpus();
     }
-    println!("done: bench");
+    println!("done: all rows");
     harness::power_off()
 }
 
@@ -457,7 +457,8 @@ static SHARED: AtomicU32 = AtomicU32::new(0);
 fn answer_events(wait: Wait) {
     use_vectors();
     gic::enable(platform::get().event_interrupt);
-    let (info, shared) = (VcpuInfo(OTHER_INFO.load(Ordering::SeqCst)), SharedInfo(Frame::at(SHARED.load(Ordering::SeqCst))));
+    let (info, shared) =
+        (VcpuInfo(OTHER_INFO.load(Ordering::SeqCst)), SharedInfo(Frame::at(SHARED.load(Ordering::SeqCst))));
     let (mine, theirs) = (TO_OTHER.load(Ordering::SeqCst), TO_FIRST.load(Ordering::SeqCst));
     READY.store(1, Ordering::SeqCst);
     let mut before = 0;
@@ -475,7 +476,8 @@ fn answer_events(wait: Wait) {
 }
 
 fn event_ping_pong(name: &str, wait: Wait, answer: fn()) {
-    let (vcpu, shared) = (VcpuInfo(SHARED.load(Ordering::SeqCst)), SharedInfo(Frame::at(SHARED.load(Ordering::SeqCst))));
+    let (vcpu, shared) =
+        (VcpuInfo(SHARED.load(Ordering::SeqCst)), SharedInfo(Frame::at(SHARED.load(Ordering::SeqCst))));
     let (to_other, to_first) = (TO_OTHER.load(Ordering::SeqCst), TO_FIRST.load(Ordering::SeqCst));
     start_other(answer);
     row(name, ROUNDS, || {
