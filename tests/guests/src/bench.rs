@@ -2,7 +2,7 @@
 //!
 //! Run under `-icount shift=0,sleep=off` with one CPU: an instruction takes one nanosecond of virtual time, so counter
 //! ticks are instructions and a figure is exact. Each row is the mean over `n` rounds less the empty loop, and includes
-//! what the guest itself executes in a round (its interrupt handler below is 21 instructions long). Without icount the
+//! what the guest itself executes in a round (its interrupt path below is 20 instructions long). Without icount the
 //! numbers mean nothing. With a second vCPU on the same CPU the rows of two vCPUs are measured too.
 #![no_std]
 #![no_main]
