@@ -55,7 +55,11 @@ fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Err
     let page = memory().get_any(request.mfn).ok_or(Errno::Perm)?;
     if page.owner() != caller.id {
         let owner = registry::get(page.owner()).ok_or(Errno::Perm)?;
-        let found = owner.grants.lock().find_frame(caller.id, request.mfn, GrantRef(from), ENTRIES_AT_ONCE);
+        let found =
+            owner
+                .grants
+                .lock()
+                .find_frame(caller.id, request.mfn, GrantRef(from), ENTRIES_AT_ONCE);
         match found {
             Search::Found(_) => {}
             Search::Absent => return Err(Errno::Perm),
@@ -69,7 +73,10 @@ fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Err
         FlushAction::Invalidate | FlushAction::CleanInvalidate => cache::Op::CleanInvalidate,
     };
     let (offset, length) = (request.offset.into(), request.length.into());
-    frame::with(request.mfn, |page| cache::page_range(page, offset, length, op)).ok_or(Errno::Inval)?;
+    frame::with(request.mfn, |page| {
+        cache::page_range(page, offset, length, op)
+    })
+    .ok_or(Errno::Inval)?;
     Ok(Flushed::Done)
 }
 
@@ -78,7 +85,10 @@ fn decode(op: &CacheFlush) -> Result<Option<FlushRequest>, Errno> {
     if op.op & CACHE_SOURCE_GREF == 0 {
         return FlushRequest::decode(op);
     }
-    match FlushRequest::decode(&CacheFlush { op: CACHE_CLEAN, ..*op })? {
+    match FlushRequest::decode(&CacheFlush {
+        op: CACHE_CLEAN,
+        ..*op
+    })? {
         Some(_) => Err(Errno::OpNotSupp),
         None => Ok(None),
     }

@@ -29,13 +29,20 @@ fn copy_one(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result
     let dest = Held::take(dests, &plan.dest)?;
     let run = |from: &frame::SharedPage| frame::with(dest.mfn(), |to| plan.run(from, to));
     // Every RAM frame can be reached.
-    frame::with(source.mfn(), run).flatten().ok_or(GrantError::BadPage)?
+    frame::with(source.mfn(), run)
+        .flatten()
+        .ok_or(GrantError::BadPage)?
 }
 
 /// A page that cannot go away during a copy.
 enum Held<'a> {
     Own(FrameRef<'static>),
-    Grant { granter: &'a Domain, grant_ref: GrantRef, access: Access, mfn: Mfn },
+    Grant {
+        granter: &'a Domain,
+        grant_ref: GrantRef,
+        access: Access,
+        mfn: Mfn,
+    },
 }
 
 impl<'a> Held<'a> {
@@ -51,15 +58,28 @@ impl<'a> Held<'a> {
                 let pinned = own.p2m.lock().pin(gfn, access);
                 let (reference, kind) = pinned.ok_or(GrantError::BadPage)?;
                 // What is granted to the caller is named by its reference.
-                return if kind.is_own_ram() { Ok(Self::Own(reference)) } else { Err(GrantError::BadPage) };
+                return if kind.is_own_ram() {
+                    Ok(Self::Own(reference))
+                } else {
+                    Err(GrantError::BadPage)
+                };
             }
             Place::Grant(grant) if grant.granter == DomId::SELF => (own.id, grant.grant_ref),
             Place::Grant(grant) => (grant.granter, grant.grant_ref),
         };
         let granter = peers.allowed(id)?;
         let access = side.access;
-        let pinned = granter.grants.lock().acquire(grant_ref, own.id, access, &mut Granted(granter))?;
-        Ok(Self::Grant { granter, grant_ref, access, mfn: pinned.mfn })
+        let pinned =
+            granter
+                .grants
+                .lock()
+                .acquire(grant_ref, own.id, access, &mut Granted(granter))?;
+        Ok(Self::Grant {
+            granter,
+            grant_ref,
+            access,
+            mfn: pinned.mfn,
+        })
     }
 
     #[inline]
@@ -74,8 +94,17 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Self::Grant { granter, grant_ref, access, .. } = *self {
-            granter.grants.lock().release(grant_ref, access, &mut Granted(granter));
+        if let Self::Grant {
+            granter,
+            grant_ref,
+            access,
+            ..
+        } = *self
+        {
+            granter
+                .grants
+                .lock()
+                .release(grant_ref, access, &mut Granted(granter));
         }
     }
 }

@@ -42,11 +42,18 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
     let mapper = peers.own;
     let granter = peers.allowed(request.granter)?;
     let (grant_ref, access) = (request.grant_ref, request.access);
-    let pinned = granter.grants.lock().acquire(grant_ref, mapper.id, access, &mut Granted(granter))?;
+    let pinned =
+        granter
+            .grants
+            .lock()
+            .acquire(grant_ref, mapper.id, access, &mut Granted(granter))?;
     match enter(mapper, &request, pinned.mfn) {
         Ok(handle) => Ok((handle, pinned.mfn)),
         Err(error) => {
-            granter.grants.lock().release(grant_ref, access, &mut Granted(granter));
+            granter
+                .grants
+                .lock()
+                .release(grant_ref, access, &mut Granted(granter));
             Err(error)
         }
     }
@@ -54,7 +61,9 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
 
 /// Enters the granted frame `mfn` into the mapper's stage 2 and table; or changes nothing.
 fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle, GrantError> {
-    let reference = memory().get(mfn, request.granter).ok_or(GrantError::General)?;
+    let reference = memory()
+        .get(mfn, request.granter)
+        .ok_or(GrantError::General)?;
     let kind = kind_of(request.access);
     let mut grants = mapper.grants.lock();
     let vacancy = grants.vacancy()?;
@@ -73,7 +82,13 @@ fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle,
 /// their own way out, and of devices and the hypervisor's pages it is known where they are.
 fn displace(p2m: &mut P2m<'static>, request: &MapRequest, mfn: Mfn) -> Result<(), GrantError> {
     let entry = p2m.lookup(request.gfn).ok_or(GrantError::General)?;
-    let plain = matches!(memory().state(entry.mfn), State::Live { kind: Kind::Ram | Kind::Direct, .. });
+    let plain = matches!(
+        memory().state(entry.mfn),
+        State::Live {
+            kind: Kind::Ram | Kind::Direct,
+            ..
+        }
+    );
     if !plain || !entry.kind.is_own_ram() {
         return Err(GrantError::General);
     }
@@ -93,12 +108,20 @@ const fn kind_of(access: Access) -> P2mType {
 pub(super) fn unmap(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut leaving = Leaving::new(caller);
     let outcome = each(caller, args, |at, mut op: UnmapGrantRef| {
-        let taken = caller.grants.lock().unmap(GrantHandle(op.handle), op.host_addr);
+        let taken = caller
+            .grants
+            .lock()
+            .unmap(GrantHandle(op.handle), op.host_addr);
         op.status = status_of(&taken);
         if let Ok(Some(mapping)) = taken {
             leaving.push(mapping);
         }
-        answer(caller, at, &op, status_at(offset_of!(UnmapGrantRef, status)))
+        answer(
+            caller,
+            at,
+            &op,
+            status_at(offset_of!(UnmapGrantRef, status)),
+        )
     });
     leaving.finish();
     outcome
@@ -113,14 +136,23 @@ struct Leaving<'a> {
 
 impl<'a> Leaving<'a> {
     const fn new(mapper: &'a Arc<Domain>) -> Self {
-        Self { peers: Peers::new(mapper), removed: Removed::new(), mappings: ArrayVec::new_const() }
+        Self {
+            peers: Peers::new(mapper),
+            removed: Removed::new(),
+            mappings: ArrayVec::new_const(),
+        }
     }
 
     /// Takes `mapping` out of stage 2.
     fn push(&mut self, mapping: Mapping) {
         let mut p2m = self.peers.own.p2m.lock();
         // There is room. When the entry is not there any more, its end has been seen to by whoever removed it.
-        let _ = p2m.unmap_exact(mapping.gfn, mapping.mfn, kind_of(mapping.access), &mut self.removed);
+        let _ = p2m.unmap_exact(
+            mapping.gfn,
+            mapping.mfn,
+            kind_of(mapping.access),
+            &mut self.removed,
+        );
         drop(p2m);
         self.mappings.push(mapping);
         if self.removed.is_full() || self.mappings.is_full() {
@@ -135,7 +167,10 @@ impl<'a> Leaving<'a> {
         }
         let mut rest = self.mappings.as_slice();
         while let Some(Mapping { granter: id, .. }) = rest.first() {
-            let same = rest.iter().take_while(|mapping| mapping.granter == *id).count();
+            let same = rest
+                .iter()
+                .take_while(|mapping| mapping.granter == *id)
+                .count();
             let (now, later) = rest.split_at(same);
             if let Some(granter) = self.peers.find(*id) {
                 let mut grants = granter.grants.lock();
@@ -143,7 +178,10 @@ impl<'a> Leaving<'a> {
                     grants.release(mapping.grant_ref, mapping.access, &mut Granted(granter));
                 }
             } else {
-                debug_assert!(false, "a granter can be found for as long as somebody uses its grants");
+                debug_assert!(
+                    false,
+                    "a granter can be found for as long as somebody uses its grants"
+                );
             }
             rest = later;
         }

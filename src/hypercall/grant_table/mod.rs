@@ -69,7 +69,11 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
 }
 
 /// Reads each element of the call's array, as far as one call goes, and lets `f` deal with it.
-fn each<T>(domain: &Domain, args: &Args, mut f: impl FnMut(GuestVa, T) -> Result<(), Errno>) -> Outcome
+fn each<T>(
+    domain: &Domain,
+    args: &Args,
+    mut f: impl FnMut(GuestVa, T) -> Result<(), Errno>,
+) -> Outcome
 where
     T: FromBytes + IntoBytes,
 {
@@ -82,7 +86,12 @@ where
     if now == count {
         return Ok(Reply::OK);
     }
-    Ok(again(args, args.0[0], element::<T>(base, now)?, count - now))
+    Ok(again(
+        args,
+        args.0[0],
+        element::<T>(base, now)?,
+        count - now,
+    ))
 }
 
 /// The call again, from the element at `rest`, of which `count` are left. Registers that are no argument stay as they are.
@@ -92,9 +101,18 @@ fn again(args: &Args, op: u32, rest: GuestVa, count: u32) -> Reply {
 }
 
 /// Writes the bytes `fields` of the element `op` back to where it came from.
-fn answer<T: IntoBytes + Immutable>(domain: &Domain, at: GuestVa, op: &T, fields: Range<usize>) -> Result<(), Errno> {
+fn answer<T: IntoBytes + Immutable>(
+    domain: &Domain,
+    at: GuestVa,
+    op: &T,
+    fields: Range<usize>,
+) -> Result<(), Errno> {
     let start = at.checked_add(fields.start as u32).ok_or(Errno::Fault)?;
-    copy_out(domain, start, op.as_bytes().get(fields).ok_or(Errno::Fault)?)
+    copy_out(
+        domain,
+        start,
+        op.as_bytes().get(fields).ok_or(Errno::Fault)?,
+    )
 }
 
 /// Bytes of a `status` field at `offset`.
@@ -145,11 +163,15 @@ impl GranterMemory for Granted<'_> {
         let pinned = self.0.p2m.lock().pin(gfn, Access::Read);
         let (reference, kind) = pinned.ok_or(PinError::BadPage)?;
         // Pages that the hypervisor shares with the domain are not the domain's to lend.
-        if !kind.is_own_ram() || reference.owner() != self.0.id || reference.kind() == Kind::Shared {
+        if !kind.is_own_ram() || reference.owner() != self.0.id || reference.kind() == Kind::Shared
+        {
             return Err(PinError::BadPage);
         }
         let mfn = reference.into_raw();
-        Ok(GrantedFrame { mfn, writable: kind == P2mType::RamRw })
+        Ok(GrantedFrame {
+            mfn,
+            writable: kind == P2mType::RamRw,
+        })
     }
 
     #[inline]

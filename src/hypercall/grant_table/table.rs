@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Args, Caller, Outcome, answer, each, status_at};
 use crate::abi::grant_table::{
-    GetStatusFrames, GetVersion, GrantError, QuerySize, SetVersion, SetupTable, SwapGrantRef, Transfer,
-    UnmapAndReplace, status_of,
+    GetStatusFrames, GetVersion, GrantError, QuerySize, SetVersion, SetupTable, SwapGrantRef,
+    Transfer, UnmapAndReplace, status_of,
 };
 use crate::domain::Domain;
 use crate::error::Errno;
@@ -50,7 +50,12 @@ pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Ok(Reply::Again(*args));
     }
     op.status = status_of(&grown);
-    answer(caller.domain, at, &op, status_at(offset_of!(SetupTable, status)))?;
+    answer(
+        caller.domain,
+        at,
+        &op,
+        status_at(offset_of!(SetupTable, status)),
+    )?;
     Ok(Reply::OK)
 }
 
@@ -58,7 +63,9 @@ pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
 fn grow(domain: &Domain, frames: u32) -> Result<bool, GrantError> {
     let missing = domain.grants.lock().missing_frames(frames.into())?;
     let now = frames.saturating_sub(missing.saturating_sub(GROW_AT_ONCE));
-    domain.grow_grants(now.into()).map_err(|_| GrantError::General)?;
+    domain
+        .grow_grants(now.into())
+        .map_err(|_| GrantError::General)?;
     Ok(now == frames)
 }
 
@@ -76,9 +83,14 @@ fn list(caller: &Domain, domain: &Domain, op: &SetupTable) -> Result<(), GrantEr
             *gfn = grants.frame_gfn(n);
         }
         drop(grants);
-        let bytes = chunk.as_bytes().get(..count as usize * size_of::<u64>()).unwrap_or(&[]);
+        let bytes = chunk
+            .as_bytes()
+            .get(..count as usize * size_of::<u64>())
+            .unwrap_or(&[]);
         copy_out(caller, to, bytes).map_err(|_| GrantError::BadVirtAddr)?;
-        to = to.checked_add(bytes.len() as u32).ok_or(GrantError::BadVirtAddr)?;
+        to = to
+            .checked_add(bytes.len() as u32)
+            .ok_or(GrantError::BadVirtAddr)?;
         first += count;
     }
     Ok(())
@@ -113,7 +125,12 @@ pub(super) fn get_version(caller: &Caller<'_>, at: GuestVa) -> Outcome {
     let mut op: GetVersion = read(caller.domain, at)?;
     target::control(caller, op.dom)?;
     op.version = VERSION;
-    answer(caller.domain, at, &op, offset_of!(GetVersion, version)..size_of::<GetVersion>())?;
+    answer(
+        caller.domain,
+        at,
+        &op,
+        offset_of!(GetVersion, version)..size_of::<GetVersion>(),
+    )?;
     Ok(Reply::OK)
 }
 
@@ -122,13 +139,21 @@ pub(super) fn get_status_frames(caller: &Caller<'_>, args: &Args) -> Outcome {
     let (at, mut op) = only::<GetStatusFrames>(caller, args)?;
     let refused = target(caller, op.dom).and(Err::<(), _>(GrantError::General));
     op.status = status_of(&refused);
-    answer(caller.domain, at, &op, status_at(offset_of!(GetStatusFrames, status)))?;
+    answer(
+        caller.domain,
+        at,
+        &op,
+        status_at(offset_of!(GetStatusFrames, status)),
+    )?;
     Ok(Reply::OK)
 }
 
 pub(super) fn swap(caller: &Domain, args: &Args) -> Outcome {
     each(caller, args, |at, mut op: SwapGrantRef| {
-        let swapped = caller.grants.lock().swap(GrantRef(op.ref_a), GrantRef(op.ref_b));
+        let swapped = caller
+            .grants
+            .lock()
+            .swap(GrantRef(op.ref_a), GrantRef(op.ref_b));
         op.status = status_of(&swapped);
         answer(caller, at, &op, status_at(offset_of!(SwapGrantRef, status)))
     })
@@ -146,6 +171,11 @@ pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
 pub(super) fn refuse_replace(caller: &Domain, args: &Args) -> Outcome {
     each(caller, args, |at, mut op: UnmapAndReplace| {
         op.status = GrantError::General.status();
-        answer(caller, at, &op, status_at(offset_of!(UnmapAndReplace, status)))
+        answer(
+            caller,
+            at,
+            &op,
+            status_at(offset_of!(UnmapAndReplace, status)),
+        )
     })
 }
