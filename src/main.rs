@@ -1,4 +1,7 @@
-//! The kernel image.
+//! The kernel image: boot as a list, then the loop.
+//!
+//! boot/head.S turns the MMU on and calls [`hyp_main`], which runs on the boot CPU with interrupts masked, as all of our
+//! code does. Each step either succeeds or ends the boot with one line that says why (`boot::fail`).
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(not(target_os = "none"))]
@@ -6,35 +9,62 @@ fn main() {
     eprintln!("krypton is a bare-metal image: build it with `make build`");
     std::process::exit(2);
 }
-#[cfg(target_os = "none")]
-core::arch::global_asm!(include_str!("../boot/head.S"), include_str!("../boot/secondary.S"), options(raw));
 
 #[cfg(target_os = "none")]
-#[unsafe(no_mangle)]
-extern "C" fn hyp_main(dtb: u32, load: u32, cpsr: u32) -> ! {
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod boot;
+
+#[cfg(target_os = "none")]
+mod image {
+    use core::panic::PanicInfo;
+
     use armv7::addr::PhysAddr;
-    armv7::hypmap::init(PhysAddr::new(load as u64).unwrap());
-    let u = armv7::hypmap::map_device(PhysAddr::new(0x0900_0000).unwrap(), 0x1000).unwrap();
-    for b in b"hello from hyp_main\r\n" {
-        u.write8(0, *b);
-    }
-    if cpsr & 0x1f == 0x1a {
-        let bad = armv7::smp::init_cpu(armv7::cpu::CpuId::BOOT);
-        for b in bad { if let Some(m) = b { for c in m.register.bytes() { u.write8(0, c); } } }
-        armv7::hypmap::guard_stacks();
-    let t = armv7::hypmap::map_device_tree(PhysAddr::new(dtb as u64).unwrap());
-    if t.is_ok() { for b in b"tree\r\n" { u.write8(0, *b); } }
-    let t = armv7::smp::probe_read(0x3300_0000);
-    if t.is_none() { for b in b"probe\r\n" { u.write8(0, *b); } }
-    }
-    loop {}
-}
-#[cfg(target_os = "none")]
-#[unsafe(no_mangle)]
-extern "C" fn hyp_secondary(_cpu: u32) -> ! { loop {} }
+    use armv7::cpu::CpuId;
+    use krypton::{console, dom0, log, trap};
 
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+    use crate::boot;
+
+    core::arch::global_asm!(include_str!("../boot/head.S"), include_str!("../boot/secondary.S"), options(raw));
+
+    /// Entered by boot/head.S: where the boot loader put the device tree and the image, and the CPU's mode at entry.
+    #[unsafe(no_mangle)]
+    extern "C" fn hyp_main(tree: u32, load: u32, cpsr: u32) -> ! {
+        armv7::heap::init_early();
+        armv7::hypmap::init(PhysAddr::new(load.into()).unwrap_or_default());
+        log::init();
+        let tree = boot::find_tree(tree, load);
+        let mut host = boot::read_machine(&tree);
+        let options = boot::read_options(&host);
+        let uart = boot::start_console(&tree, options);
+        boot::check_cpu(cpsr);
+        boot::greet(&host);
+        boot::set_up_cpu(CpuId::BOOT);
+        boot::set_up_memory(&mut host, &tree);
+        let gic = boot::set_up_interrupts(&mut host, uart.as_ref());
+        let cpus = boot::start_cpus(&host, options, gic);
+        boot::set_up_time(&host, options, cpus);
+        let dom0 = boot::load_dom0(&host, &tree, options, uart.as_ref(), gic, cpus);
+        boot::drop_boot(&host);
+        ::log::info!("{}", console::give_input_to_dom0());
+        ::log::info!("Freed boot memory; {dom0} starts");
+        let _ = dom0::build::release_modules;
+        boot::release_secondaries();
+        trap::run(&trap::Cpu { id: CpuId::BOOT, gic })
+    }
+
+    /// Entered by boot/secondary.S on every other CPU.
+    #[unsafe(no_mangle)]
+    extern "C" fn hyp_secondary(cpu: u32) -> ! {
+        let cpu = CpuId::new(cpu).unwrap_or(CpuId::BOOT);
+        boot::set_up_cpu(cpu);
+        let gic = boot::join(cpu);
+        trap::run(&trap::Cpu { id: cpu, gic })
+    }
+
+    #[panic_handler]
+    fn panic(info: &PanicInfo<'_>) -> ! {
+        krypton::panic::report(info)
+    }
 }

@@ -8,8 +8,8 @@ use crate::domain::Domain;
 static OPTIONS: Once<Options> = Once::new();
 
 /// Sets the options; only the first call counts.
-pub fn set(options: Options) {
-    OPTIONS.call_once(|| options);
+pub fn set(options: Options) -> &'static Options {
+    OPTIONS.call_once(|| options)
 }
 
 /// The options; `None` before boot has read them.

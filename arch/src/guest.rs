@@ -292,15 +292,14 @@ impl BankedRegisters {
     fn load(&self) {}
 }
 
-/// VFP and Advanced SIMD state: D0 to D31 and the system registers.
+/// VFP and Advanced SIMD state: D0 to D31 and the system registers. VFPv4 has no exceptional state (FPINST, FPINST2) to
+/// keep (DDI 0438 4.2).
 #[repr(C, align(8))]
 #[derive(Clone, Debug)]
 pub struct VfpState {
     d: [u64; 32],
     fpscr: u32,
     fpexc: u32,
-    fpinst: u32,
-    fpinst2: u32,
 }
 
 impl Default for VfpState {
@@ -309,8 +308,6 @@ impl Default for VfpState {
             d: [0; 32],
             fpscr: 0,
             fpexc: 0,
-            fpinst: 0,
-            fpinst2: 0,
         }
     }
 }
@@ -318,8 +315,6 @@ impl Default for VfpState {
 #[cfg(target_arch = "arm")]
 impl VfpState {
     const FPEXC_EN: u32 = 1 << 30;
-    const FPEXC_EX: u32 = 1 << 31;
-    const FPEXC_FP2V: u32 = 1 << 28;
 
     fn save(&mut self) {
         // SAFETY: 1. HCPTR leaves cp10 and cp11 open to HYP; 2. the hypervisor itself is soft-float, so the registers are
@@ -328,12 +323,6 @@ impl VfpState {
             asm!(".fpu neon-vfpv4", "vmrs {}, fpexc", out(reg) self.fpexc, options(nomem, nostack));
             asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
             asm!(".fpu neon-vfpv4", "vmrs {}, fpscr", out(reg) self.fpscr, options(nomem, nostack));
-            if self.fpexc & Self::FPEXC_EX != 0 {
-                asm!("mrc p10, 7, {}, cr9, cr0, 0", out(reg) self.fpinst, options(nomem, nostack));
-                if self.fpexc & Self::FPEXC_FP2V != 0 {
-                    asm!("mrc p10, 7, {}, cr10, cr0, 0", out(reg) self.fpinst2, options(nomem, nostack));
-                }
-            }
             asm!(".fpu neon-vfpv4", "vstmia {p}!, {{d0-d15}}", "vstmia {p}, {{d16-d31}}",
                  p = inout(reg) self.d.as_mut_ptr() => _, options(nostack));
         }
@@ -346,12 +335,6 @@ impl VfpState {
             asm!(".fpu neon-vfpv4", "vldmia {p}!, {{d0-d15}}", "vldmia {p}, {{d16-d31}}",
                  p = inout(reg) self.d.as_ptr() => _, options(nostack, readonly));
             asm!(".fpu neon-vfpv4", "vmsr fpscr, {}", in(reg) self.fpscr, options(nomem, nostack));
-            if self.fpexc & Self::FPEXC_EX != 0 {
-                asm!("mcr p10, 7, {}, cr9, cr0, 0", in(reg) self.fpinst, options(nomem, nostack));
-                if self.fpexc & Self::FPEXC_FP2V != 0 {
-                    asm!("mcr p10, 7, {}, cr10, cr0, 0", in(reg) self.fpinst2, options(nomem, nostack));
-                }
-            }
             asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) self.fpexc, options(nomem, nostack));
         }
     }

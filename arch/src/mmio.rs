@@ -45,6 +45,15 @@ impl Window {
         offset % size == 0 && offset < self.len && size <= self.len - offset
     }
 
+    /// Reads the word at `offset`; `None` where nothing answers. For boot, on the boot CPU.
+    #[cfg(target_arch = "arm")]
+    pub fn probe(&self, offset: usize) -> Option<u32> {
+        if !self.holds(offset, 4) {
+            return None;
+        }
+        crate::smp::probe_read(self.base + offset)
+    }
+
     access!(read8, write8, u8);
     access!(read16, write16, u16);
     access!(read32, write32, u32);

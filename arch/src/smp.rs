@@ -114,7 +114,8 @@ pub fn init_cpu(cpu: CpuId) -> [Option<Mismatch>; 6] {
     };
     [
         check("HVBAR", vectors, cp15::Hvbar::read()),
-        check("HCR", HCR, cp15::Hcr::read()),
+        // Bits 31:28 are UNK/SBZP in ARMv7 (DDI 0406C.d B4.1.65).
+        check("HCR", HCR, cp15::Hcr::read() & 0x0FFF_FFFF),
         // Bits of coprocessors that do not exist read as ones; VFP must be open.
         check("HCPTR", HCPTR, cp15::Hcptr::read() & (HCPTR | 3 << 10)),
         check("HSTR", HSTR, cp15::Hstr::read()),

@@ -222,6 +222,18 @@ impl Table {
         {
             return Err(TableError::OutOfRange);
         }
+        if count == 1 {
+            // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
+            let (path, entry) = self.walk(frames, input, Level::Three);
+            if entry == Entry::Invalid && path.level == Level::Three {
+                let run = Run::PAGE;
+                self.fill(frames, input, path, output, attributes, &run);
+                return Ok(Progress {
+                    frames: 1,
+                    flush: false,
+                });
+            }
+        }
         let mut reached = 0;
         let mut budget_left = budget.max(1);
         while reached < count && budget_left > 0 {
@@ -241,7 +253,8 @@ impl Table {
                 break;
             };
             let run = Run::next(input + done, at, count - done, budget_left);
-            self.fill(frames, input + done, at, attributes, &run);
+            let (path, _) = self.walk(frames, input + done, run.level);
+            self.fill(frames, input + done, path, at, attributes, &run);
             budget_left -= run.entries;
             done += run.frames();
         }
@@ -285,11 +298,11 @@ impl Table {
         &mut self,
         frames: &mut F,
         input: u32,
+        path: Path,
         output: Mfn,
         attributes: Attributes,
         run: &Run,
     ) {
-        let (path, _) = self.walk(frames, input, run.level);
         let first = Descriptor::leaf(run.level, output, attributes).0;
         let Slot { table, index, .. } = path.at();
         frames.fill(table, index, run.entries as usize, first, run.level.step());
@@ -326,13 +339,14 @@ impl Table {
         mut removed: impl FnMut(u32, Leaf) -> bool,
     ) -> Result<Progress, TableError> {
         let end = self.check(input, count)?;
-        self.split_ends(frames, input, end)?;
+        let mut first = Some(self.split_ends(frames, input, end)?);
         let (mut at, mut budget) = (input, budget.max(1));
         let mut retired = Retired::default();
         let mut flush = false;
         let mut refused = false;
         while at < end && budget > 0 && !refused {
-            let (path, _) = self.walk(frames, at, Level::Three);
+            let known = first.take();
+            let path = known.unwrap_or_else(|| self.walk(frames, at, Level::Three).0);
             let Slot {
                 table,
                 index,
@@ -399,8 +413,7 @@ impl Table {
             let _ = self.map(frames, input, output, 1, attributes, 1)?;
             return Ok(None);
         };
-        self.split_ends(frames, input, end)?;
-        let (path, _) = self.walk(frames, input, Level::Three);
+        let path = self.split_ends(frames, input, end)?;
         path.at().write(frames, Descriptor::INVALID);
         frames.flush(input, 1);
         path.at()

@@ -178,7 +178,7 @@ abi_struct! {
         2 _ => _pad: u16,
         /// The port.
         4 "port" => port: u32,
-        /// Out: one of [`stat`].
+        /// Out: `STATUS_*`.
         8 "status" => status: u32,
         /// Out: vCPU that is notified.
         12 "vcpu" => vcpu: u32,

@@ -4,6 +4,7 @@
 //! gets ([`devices`]) and what tree it sees ([`device_tree`]); both of the last two follow one decision per node
 //! ([`selection`]).
 
+pub mod build;
 pub mod device_tree;
 pub mod devices;
 pub mod kernel;

@@ -4,6 +4,7 @@
 //! carries out what they answer: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
 //! ([`run`]).
 
+pub mod create;
 pub mod memory;
 pub mod registry;
 pub mod run;

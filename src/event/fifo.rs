@@ -173,12 +173,10 @@ impl<P: PageRef> Fifo<P> {
         if appended == Appended::Linked {
             return false;
         }
-        let Some((ready, head)) = control
-            .as_ref()
-            .and_then(|c| Some((c.word(READY)?, c.word(HEAD + priority * 4)?)))
-        else {
+        let Some(control) = control else {
             return false;
         };
+        let (ready, head) = (control.word(READY), control.word(HEAD + priority * 4));
         // Ordered before the ready bit by the release there.
         head.store(port, Ordering::Relaxed);
         let bit = 1 << priority;

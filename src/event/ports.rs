@@ -80,6 +80,10 @@ impl Channel {
 
 /// All ports of a domain.
 pub(super) struct PortTable {
+    #[expect(
+        clippy::vec_box,
+        reason = "growing must not need one large block, nor copy every port"
+    )]
     buckets: Vec<Box<[Channel; BUCKET]>>,
     /// One bit per port, set when it is free.
     free: Vec<u128>,

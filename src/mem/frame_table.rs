@@ -24,6 +24,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use armv7::addr::Mfn;
+use zerocopy::FromZeros;
 
 use crate::id::DomId;
 
@@ -92,7 +93,7 @@ const COUNT_SHIFT: u32 = 32;
 const ONE: u64 = 1 << COUNT_SHIFT;
 
 /// One frame's word. All zeroes: dirty and not in use.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromZeros)]
 #[repr(transparent)]
 pub struct FrameEntry(AtomicU64);
 

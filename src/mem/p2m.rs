@@ -181,6 +181,7 @@ impl<'m> P2m<'m> {
 
     /// Maps up to `count` frames at `gfn` to those at `mfn`, where nothing is mapped, in at most `budget` pages or blocks;
     /// answers how many frames. For RAM, a reference on each of these frames becomes the map's.
+    #[inline]
     pub fn map(
         &mut self,
         gfn: Gfn,
@@ -230,6 +231,7 @@ impl<'m> P2m<'m> {
 
     /// Unmaps up to `count` frames at `gfn` of kinds that `accept` accepts; looks at about `budget` entries and stops
     /// when `removed` is full. Answers how many frames, holes included, it got through.
+    #[inline]
     pub fn unmap(
         &mut self,
         gfn: Gfn,
@@ -271,12 +273,14 @@ impl<'m> P2m<'m> {
     }
 
     /// Pays the flush that `removed` owes; what it names is now out of the guest's reach, and the caller's.
+    #[inline]
     pub fn settle(&self, removed: Removed) -> removed::Runs {
         self.pay(&removed);
         removed.into_runs()
     }
 
     /// [`P2m::settle`], then drops the references on the RAM in it.
+    #[inline]
     pub fn release(&self, removed: Removed) {
         self.pay(&removed);
         for run in removed.runs().iter().filter(|run| run.kind.is_ram()) {
@@ -284,6 +288,7 @@ impl<'m> P2m<'m> {
         }
     }
 
+    #[inline]
     fn pay(&self, removed: &Removed) {
         if removed.owes_flush() {
             (self.space.tlb().flush)(self.vttbr());

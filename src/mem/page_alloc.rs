@@ -349,7 +349,9 @@ impl PageAllocator {
                 }
                 while let Some(mfn) = self.frames.at(index) {
                     let head = self.frames.head(mfn).ok_or(BadList::Link(mfn))?;
-                    let placed = mfn.is_aligned(order) && self.list_of(mfn, head.dirty) == list;
+                    let placed = mfn.is_aligned(order)
+                        && self.one_sided(mfn, order)
+                        && self.list_of(mfn, head.dirty) == list;
                     if head.order != order || head.prev != prev || !placed {
                         return Err(BadList::Link(mfn));
                     }

@@ -35,6 +35,8 @@ pub struct HostInfo {
     pub reserved: Vec<PhysRange>,
     /// The part of `reserved` that stays so: without modules.
     permanent: Vec<PhysRange>,
+    /// What the hypervisor has reserved for itself.
+    pub private: Vec<PhysRange>,
     /// The fixed ranges of `/reserved-memory`, which dom0 gets 1:1 and nobody else.
     pub firmware_reserved: Vec<PhysRange>,
     /// What the boot loader has loaded.
@@ -96,6 +98,7 @@ impl HostInfo {
             ram,
             reserved: ranges::merge(reserved),
             permanent,
+            private: Vec::new(),
             firmware_reserved,
             modules,
             cpus: cpus::cpus(tree, &mut notes)?,
@@ -145,6 +148,15 @@ impl HostInfo {
         let modules = self.modules.iter().map(|m| m.range.pages_outward());
         let modules: Vec<PhysRange> = modules.collect();
         ranges::subtract(&modules, &self.permanent)
+    }
+
+    /// Reserves a range for the hypervisor itself.
+    pub fn reserve(&mut self, range: PhysRange) {
+        self.private.push(range);
+        self.permanent.push(range);
+        let mut reserved = core::mem::take(&mut self.reserved);
+        reserved.push(range);
+        self.reserved = ranges::merge(reserved);
     }
 
     /// The private interrupt for dom0's event channels: the first that no node uses.

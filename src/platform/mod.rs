@@ -19,6 +19,7 @@ pub(crate) mod memory;
 pub mod modules;
 pub mod quirks;
 pub mod ranges;
+pub mod rescue;
 pub mod timer;
 pub mod translate;
 pub mod tree;

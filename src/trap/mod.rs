@@ -138,6 +138,7 @@ fn note_running(vcpu: &Vcpu) {
 }
 
 pub use exits::yield_now;
+pub use load::VIRTUAL_TIMER_PPI;
 
 /// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
 pub fn block(domain: &Domain, vcpu: &Vcpu) {

@@ -24,9 +24,8 @@
 //!
 //! Manual: IHI 0048B 4.1.2 (map), 4.3 (registers).
 
-use super::irq::PRIORITY_MASK;
 use super::lr::{ListRegisters, Lr};
-use super::{SGIS, Vgic, bits};
+use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
 /// Size of a guest's access.
@@ -80,9 +79,9 @@ pub enum HostOp {
 }
 
 impl Effects {
-    const NONE: Self = Self::kick(VcpuSet::EMPTY);
+    pub(super) const NONE: Self = Self::kick(VcpuSet::EMPTY);
 
-    const fn kick(kick: VcpuSet) -> Self {
+    pub(super) const fn kick(kick: VcpuSet) -> Self {
         Self { kick, host: None }
     }
 }
@@ -92,14 +91,14 @@ const IIDR: u32 = 0x43B;
 /// `ICPIDR2`: architecture version 2, JEP106 Arm (IHI 0048B 4.3.18).
 const ICPIDR2: u32 = 0x2B;
 /// Edge bits of `GICD_ICFGR`.
-const EDGE: u32 = 0xAAAA_AAAA;
+pub(super) const EDGE: u32 = 0xAAAA_AAAA;
 
 /// Each 128 bytes of the map are one block.
 const BLOCK_SHIFT: u32 = 7;
 const SGIR: u32 = 0xF00;
-const CPENDSGIR: u32 = 0xF10;
-const SPENDSGIR: u32 = 0xF20;
-const SPENDSGIR_END: u32 = 0xF30;
+pub(super) const CPENDSGIR: u32 = 0xF10;
+pub(super) const SPENDSGIR: u32 = 0xF20;
+pub(super) const SPENDSGIR_END: u32 = 0xF30;
 
 /// Number of the word at `offset` within a register array that starts at `base`.
 const fn word(offset: u32, base: u32) -> u32 {
@@ -107,7 +106,7 @@ const fn word(offset: u32, base: u32) -> u32 {
 }
 
 /// Splits the index of a register of four bytes' worth of interrupts into bank and word of the bank.
-const fn eighth(index: u32) -> (u32, usize) {
+pub(super) const fn eighth(index: u32) -> (u32, usize) {
     (index / 8, (index % 8) as usize)
 }
 
@@ -147,6 +146,7 @@ impl Vgic {
     }
 
     /// Does what `vcpu` writes at `offset`, below 0x1000. The vCPU's refill must follow before it runs on.
+    #[inline]
     pub fn write(
         &mut self,
         vcpu: VcpuId,
@@ -154,10 +154,22 @@ impl Vgic {
         width: Width,
         value: u32,
     ) -> Result<Effects, Refused> {
-        check(offset, width)?;
-        if offset == SGIR {
-            return Ok(Effects::kick(self.send_sgi(vcpu, value)));
+        // By far the most frequent write, so it takes no part in the rest.
+        if offset == SGIR && width == Width::Word {
+            Ok(Effects::kick(self.send_sgi(vcpu, value)))
+        } else {
+            self.write_state(vcpu, offset, width, value)
         }
+    }
+
+    fn write_state(
+        &mut self,
+        vcpu: VcpuId,
+        offset: u32,
+        width: Width,
+        value: u32,
+    ) -> Result<Effects, Refused> {
+        check(offset, width)?;
         let (mask, shift) = lanes(offset, width);
         let value = value << shift & mask;
         let mut effects = match offset >> BLOCK_SHIFT {
@@ -204,8 +216,7 @@ impl Vgic {
             }
             for holder in holders.iter().filter(|holder| *holder != vcpu) {
                 if self.vcpu(holder).resident {
-                    self.vcpu_mut(holder).resettle = true;
-                    kick |= self.wake(holder);
+                    kick |= self.wake_to_settle(holder);
                 }
             }
         }
@@ -228,7 +239,7 @@ impl Vgic {
         let whose = if number == 0 {
             VcpuSet::only(vcpu)
         } else {
-            self.existing()
+            self.existing
         };
         let mut mask = 0;
         for state in whose.iter().map(|vcpu| self.vcpu(vcpu)) {
@@ -298,256 +309,6 @@ impl Vgic {
             .and_then(Lr::source);
         state.sgi_sources[sgi as usize & 15] | listed.map_or(0, |source| VcpuSet::only(source).0)
     }
-
-    fn write_control(&mut self, value: u32) -> VcpuSet {
-        let forwarding = value & 1 != 0;
-        if forwarding == self.forwarding {
-            return VcpuSet::EMPTY;
-        }
-        self.forwarding = forwarding;
-        for vcpu in self.existing().iter() {
-            let state = self.vcpu_mut(vcpu);
-            state.dirty = true;
-            state.resettle |= !forwarding;
-        }
-        self.existing()
-    }
-
-    /// `GICD_SGIR` (IHI 0048B 4.3.15). Filter 3 is reserved and does nothing; absent vCPUs are passed over.
-    fn send_sgi(&mut self, from: VcpuId, value: u32) -> VcpuSet {
-        let Some(sgi) = IntId::new(value & 0xF) else {
-            return VcpuSet::EMPTY;
-        };
-        let itself = VcpuSet::only(from).0;
-        let list = match value >> 24 & 3 {
-            0 => (value >> 16 & 0xFF) as u8,
-            1 => !itself,
-            2 => itself,
-            _ => 0,
-        };
-        let targets = list & self.existing().0;
-        if targets == itself {
-            return self.raise_sgi(from, sgi, from);
-        }
-        let mut kick = VcpuSet::EMPTY;
-        for bit in bits(targets.into()) {
-            if let Some(target) = VcpuId::new(bit) {
-                kick |= self.raise_sgi(target, sgi, from);
-            }
-        }
-        kick
-    }
-
-    fn set_enable(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
-        let Some(bank) = self.bank_mut(vcpu, number) else {
-            return Effects::NONE;
-        };
-        let new = value & !bank.enabled;
-        bank.enabled |= new;
-        let waiting = bank.pending & new;
-        let routed = bank.routed & new;
-        let kick = if waiting != 0 {
-            self.requeue(vcpu, number, waiting)
-        } else {
-            VcpuSet::EMPTY
-        };
-        Effects {
-            kick,
-            host: host_work(HostOp::Enable, number, routed),
-        }
-    }
-
-    fn clear_enable(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
-        let Some(bank) = self.bank_mut(vcpu, number) else {
-            return Effects::NONE;
-        };
-        let keep = if number == 0 { SGIS } else { 0 };
-        let gone = value & bank.enabled & !keep;
-        bank.enabled &= !gone;
-        let waiting = bank.pending & gone;
-        let listed = bank.in_lr & gone;
-        let routed = bank.routed & gone;
-        if waiting != 0 && number != 0 {
-            self.dequeue(number, waiting);
-        }
-        let kick = if listed != 0 {
-            self.touch(vcpu, number, listed)
-        } else {
-            VcpuSet::EMPTY
-        };
-        Effects {
-            kick,
-            host: host_work(HostOp::Disable, number, routed),
-        }
-    }
-
-    fn set_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
-        let keep = if number == 0 { SGIS } else { 0 };
-        bits(value & !keep)
-            .filter_map(|bit| IntId::new(number * 32 + bit))
-            .fold(VcpuSet::EMPTY, |kick, irq| kick | self.raise(vcpu, irq))
-    }
-
-    fn clear_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
-        let keep = if number == 0 { SGIS } else { 0 };
-        let value = value & !keep;
-        let Some(bank) = self.bank_mut(vcpu, number) else {
-            return Effects::NONE;
-        };
-        let waiting = bank.pending & value;
-        bank.pending &= !waiting;
-        // The physical activation stays with an interrupt that is active; otherwise it ends here.
-        let ended = bank.held & waiting & !bank.active;
-        bank.held &= !ended;
-        let listed = bank.in_lr & value;
-        bank.drop_pending |= listed;
-        let routed = bank.routed & value;
-        if waiting != 0 && number != 0 {
-            self.dequeue(number, waiting);
-        }
-        self.owe(vcpu, number, ended);
-        let kick = if listed != 0 {
-            self.touch(vcpu, number, listed)
-        } else {
-            VcpuSet::EMPTY
-        };
-        Effects {
-            kick,
-            host: host_work(HostOp::ClearPending, number, routed),
-        }
-    }
-
-    /// `GICD_ISACTIVER`: an interrupt made active so is kept from delivery until `GICD_ICACTIVER`. As it is in no list
-    /// register, the guest's deactivation through its CPU interface does not reach it.
-    fn set_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
-        let Some(bank) = self.bank_mut(vcpu, number) else {
-            return VcpuSet::EMPTY;
-        };
-        bank.forced |= value & !bank.active;
-        let listed = bank.in_lr & value;
-        if listed != 0 {
-            self.touch(vcpu, number, listed)
-        } else {
-            VcpuSet::EMPTY
-        }
-    }
-
-    fn clear_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
-        let Some(bank) = self.bank_mut(vcpu, number) else {
-            return VcpuSet::EMPTY;
-        };
-        let released = bank.forced & value & bank.pending;
-        bank.forced &= !value;
-        let ended = bank.active & value;
-        let listed = bank.in_lr & value;
-        bank.drop_active |= listed;
-        let mut kick = VcpuSet::EMPTY;
-        if released != 0 {
-            kick |= self.requeue(vcpu, number, released);
-        }
-        if ended != 0 {
-            kick |= self.end_spilled(vcpu, number, ended);
-        }
-        if listed != 0 {
-            kick |= self.touch(vcpu, number, listed);
-        }
-        kick
-    }
-
-    fn write_priority(&mut self, vcpu: VcpuId, index: u32, mask: u32, value: u32) -> VcpuSet {
-        let (number, index) = eighth(index);
-        let Some(bank) = self.bank_mut(vcpu, number) else {
-            return VcpuSet::EMPTY;
-        };
-        let word = &mut bank.priority[index & 7];
-        let old = core::mem::replace(word, *word & !mask | value & PRIORITY_MASK);
-        let changed = changed_bytes(old, *word) << (index * 4 & 31);
-        let (listed, waiting) = (bank.in_lr & changed, bank.pending & changed);
-        let mut kick = VcpuSet::EMPTY;
-        if listed != 0 {
-            kick |= self.touch(vcpu, number, listed);
-        }
-        if waiting != 0 {
-            kick |= self.requeue(vcpu, number, waiting);
-        }
-        kick
-    }
-
-    fn write_target(&mut self, vcpu: VcpuId, index: u32, mask: u32, value: u32) -> Effects {
-        let (number, index) = eighth(index);
-        let existing = u32::from(self.existing().0) * 0x0101_0101;
-        if self.nr_vcpus == 1 {
-            return Effects::NONE;
-        }
-        let Some(spi) = self.spi_mut(number) else {
-            return Effects::NONE;
-        };
-        let word = &mut spi.target[index & 7];
-        let old = core::mem::replace(word, *word & !mask | value & existing);
-        let changed = changed_bytes(old, *word) << (index * 4 & 31);
-        let (listed, waiting) = (spi.bank.in_lr & changed, spi.bank.pending & changed);
-        let routed = spi.bank.routed & changed;
-        let mut kick = VcpuSet::EMPTY;
-        if listed != 0 {
-            kick |= self.touch(vcpu, number, listed);
-        }
-        if waiting != 0 {
-            kick |= self.requeue(vcpu, number, waiting);
-        }
-        Effects {
-            kick,
-            host: host_work(HostOp::Retarget, number, routed),
-        }
-    }
-
-    fn write_config(&mut self, index: u32, value: u32) {
-        if let Some(spi) = self.spi_mut(index / 2) {
-            spi.config[index as usize & 1] = value & EDGE;
-        }
-    }
-
-    /// `GICD_CPENDSGIR` and `GICD_SPENDSGIR` (IHI 0048B 4.3.16, 4.3.17).
-    fn write_sgi_pending(&mut self, vcpu: VcpuId, offset: u32, value: u32) -> VcpuSet {
-        let mut kick = VcpuSet::EMPTY;
-        let first = offset & 0xC;
-        let existing = self.existing().0;
-        for lane in 0..4 {
-            let sources = (value >> (lane * 8)) as u8 & existing;
-            let sgi = first + lane;
-            match offset {
-                _ if sources == 0 => {}
-                CPENDSGIR..SPENDSGIR => kick |= self.clear_sgi(vcpu, sgi, sources),
-                SPENDSGIR..SPENDSGIR_END => {
-                    for source in VcpuSet(sources).iter() {
-                        if let Some(irq) = IntId::new(sgi) {
-                            kick |= self.raise_sgi(vcpu, irq, source);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        kick
-    }
-
-    fn clear_sgi(&mut self, vcpu: VcpuId, sgi: u32, gone: u8) -> VcpuSet {
-        let state = self.vcpu_mut(vcpu);
-        let sources = &mut state.sgi_sources[sgi as usize & 15];
-        *sources &= !gone;
-        if *sources == 0 {
-            state.private.pending &= !(1 << sgi);
-        }
-        let listed = IntId::new(sgi)
-            .and_then(|irq| state.slot_of(irq))
-            .map(|index| state.slot(index));
-        match listed.and_then(Lr::source) {
-            Some(source) if gone & VcpuSet::only(source).0 != 0 => {
-                state.private.drop_pending |= 1 << sgi;
-                self.touch(vcpu, 0, 1 << sgi)
-            }
-            _ => VcpuSet::EMPTY,
-        }
-    }
 }
 
 /// Refuses what the architecture refuses (IHI 0048B 4.1.4): only some registers have bytes, none halfwords.
@@ -555,29 +316,8 @@ impl Vgic {
 const fn check(offset: u32, width: Width) -> Result<(), Refused> {
     let bytes = matches!(offset, 0x400..0xC00 | CPENDSGIR..SPENDSGIR_END);
     match width {
-        Width::Word if offset % 4 == 0 && offset < 0x1000 => Ok(()),
+        Width::Word if offset.is_multiple_of(4) && offset < 0x1000 => Ok(()),
         Width::Byte if bytes => Ok(()),
         _ => Err(Refused),
     }
-}
-
-/// Physical work for routed SPIs; the physical state of PPIs is not the guest's to change.
-fn host_work(op: HostOp, number: u32, mask: u32) -> Option<HostWork> {
-    if mask == 0 || number == 0 {
-        return None;
-    }
-    Some(HostWork {
-        op,
-        first: IntId::new(number * 32)?,
-        mask,
-    })
-}
-
-/// Bit n for byte n that differs.
-const fn changed_bytes(old: u32, new: u32) -> u32 {
-    let differ = old ^ new;
-    (differ & 0xFF != 0) as u32
-        | ((differ & 0xFF00 != 0) as u32) << 1
-        | ((differ & 0xFF_0000 != 0) as u32) << 2
-        | ((differ & 0xFF00_0000 != 0) as u32) << 3
 }

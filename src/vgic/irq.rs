@@ -84,6 +84,13 @@ impl Bank {
         self.in_lr | self.active | self.forced
     }
 
+    /// Notes that a list register now answers for the interrupts `mask`, and for their physical activation.
+    #[inline]
+    pub(super) const fn enter_lr(&mut self, mask: u32) {
+        self.in_lr |= mask;
+        self.held &= !mask;
+    }
+
     /// Forgets the list register of the interrupts `mask`.
     #[inline]
     pub(super) const fn leave_lr(&mut self, mask: u32) {
@@ -192,6 +199,14 @@ impl Vgic {
         VcpuSet::only(vcpu)
     }
 
+    /// As [`Self::wake`], for a refill that looks at every slot.
+    pub(super) fn wake_to_settle(&mut self, vcpu: VcpuId) -> VcpuSet {
+        let state = self.vcpu_mut(vcpu);
+        state.resettle = true;
+        state.calm = false;
+        self.wake(vcpu)
+    }
+
     /// Latches `irq` and queues it. Nothing happens when it is latched already: whoever did that has kicked.
     #[inline]
     pub(super) fn raise(&mut self, vcpu: VcpuId, irq: IntId) -> VcpuSet {
@@ -294,7 +309,9 @@ impl Vgic {
         if let Some(bank) = self.bank_mut(vcpu, number) {
             bank.owed |= mask & bank.routed;
         }
-        if number != 0 && mask != 0 {
+        if number == 0 {
+            self.vcpu_mut(vcpu).calm = false;
+        } else if mask != 0 {
             self.owed_banks |= 1 << (number % BANK);
         }
     }
@@ -315,8 +332,7 @@ impl Vgic {
         let mut kick = VcpuSet::EMPTY;
         for holder in holders.iter() {
             if self.vcpu(holder).resident {
-                self.vcpu_mut(holder).resettle = true;
-                kick |= self.wake(holder);
+                kick |= self.wake_to_settle(holder);
             } else {
                 kick |= self.settle(holder);
             }

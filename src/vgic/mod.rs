@@ -19,18 +19,24 @@
 //!
 //! | file | question |
 //! |---|---|
-//! | [`irq`](self) `irq.rs` | what state has an interrupt, and who waits for it? |
-//! | `dist.rs` | what does a distributor register read or do? |
+//! | `irq.rs` | what state has an interrupt, and who waits for it? |
+//! | `dist.rs` | which register is it, and what does it read? |
+//! | `change.rs` | what does a write to it do? |
 //! | `lr.rs` | what does a list register say, and what are they as a device? |
 //! | `flow.rs` | how do interrupts get into list registers and back? |
+//! | `fast.rs` | how does a single interrupt get there quickly? |
+//! | `place.rs` | which interrupt goes into which list register? |
 //! | `route.rs` | which physical interrupt feeds which virtual one? |
 //!
 //! Manual: IHI 0048B chapters 3 (state machine), 4.3 (distributor), 5 (virtualization).
 
+mod change;
 mod dist;
+mod fast;
 mod flow;
 mod irq;
 mod lr;
+mod place;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -71,6 +77,8 @@ pub struct Vgic {
     /// Physical interrupt behind each routed PPI, from INTID 16 on.
     ppi_pirq: [u16; 16],
     nr_vcpus: u8,
+    /// The same as a set.
+    existing: VcpuSet,
     /// `GICD_CTLR.Enable`.
     forwarding: bool,
     /// Shared banks with `owed` bits, by bank number.
@@ -103,6 +111,9 @@ struct VcpuState {
     dirty: bool,
     /// The refill must look at every slot first: an interrupt in one was disabled, cleared, moved.
     resettle: bool,
+    /// The last refill left nothing special behind and nothing special came since: the vCPU is resident, forwarded
+    /// to, with no `stale`, `resettle`, `spilled`, maintenance or private `owed`. May be false at any time.
+    calm: bool,
     /// Interrupts that the guest took may be active here without a list register.
     spilled: bool,
 }
@@ -122,6 +133,7 @@ impl VcpuState {
             resident: false,
             dirty: false,
             resettle: false,
+            calm: false,
             spilled: false,
         }
     }
@@ -154,9 +166,22 @@ impl VcpuState {
     }
 
     /// The slot that holds `irq`.
-    #[inline]
     fn slot_of(&self, irq: IntId) -> Option<u32> {
-        bits(self.in_use.into()).find(|index| self.slot(*index).virq() == irq.raw())
+        self.slot_of_number(irq.raw().into())
+    }
+
+    /// The slot that holds interrupt `virq`.
+    #[inline]
+    fn slot_of_number(&self, virq: u32) -> Option<u32> {
+        let mut left = self.in_use;
+        while left != 0 {
+            let index = left.trailing_zeros();
+            if u32::from(self.slot(index).virq()) == virq {
+                return Some(index);
+            }
+            left &= left - 1;
+        }
+        None
     }
 }
 
@@ -189,6 +214,7 @@ impl Vgic {
             spis,
             ppi_pirq: [0; 16],
             nr_vcpus,
+            existing: VcpuSet(u8::MAX >> (MAX_VCPUS - nr_vcpus)),
             forwarding: false,
             owed_banks: 0,
         })
@@ -204,17 +230,11 @@ impl Vgic {
         &mut self.vcpus[vcpu.index() % MAX_VCPUS as usize]
     }
 
-    /// The domain's vCPUs.
-    #[inline]
-    fn existing(&self) -> VcpuSet {
-        VcpuSet(u8::MAX >> (MAX_VCPUS - self.nr_vcpus))
-    }
-
     /// Makes `irq` pending as an edge does: for an SGI or PPI at `vcpu`, for an SPI at its target. An SGI comes from
     /// the vCPU itself. Interrupts and vCPUs that do not exist are ignored.
     #[inline]
     pub fn inject(&mut self, vcpu: VcpuId, irq: IntId) -> VcpuSet {
-        if !self.existing().contains(vcpu) {
+        if !self.existing.contains(vcpu) {
             VcpuSet::EMPTY
         } else if irq.is_sgi() {
             self.raise_sgi(vcpu, irq, vcpu)
@@ -274,6 +294,7 @@ impl Vgic {
         // Unloaded, its physical PPIs were made inactive when they were taken off their CPU.
         private.owed = if state.resident { physical } else { 0 };
         state.sgi_sources = [0; 16];
+        state.calm = false;
         state.dirty = true;
         for number in 1..=self.spis.len() as u32 {
             let ended = self.spilled_in(vcpu, number);

@@ -98,6 +98,8 @@ add_modules() {
 
 add_own_files() {
     install -m 755 tests/dom0/init "$tree/init"
+    install -m 755 tests/dom0/session "$tree/sbin/session"
+    cp tests/dom0/inittab tests/dom0/profile "$tree/etc/"
     install -m 755 tests/dom0/hotplug/* "$tree/etc/xen/scripts/"
     cp "$root/etc/xen/xl.conf" "$tree/etc/xen/"
     mkdir "$tree/tests"

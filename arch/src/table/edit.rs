@@ -15,9 +15,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    #[inline]
     pub(super) fn read<F: TableFrames>(self, frames: &F) -> Entry {
         Descriptor(frames.read(self.table, self.index)).decode(self.level)
     }
+    #[inline]
     pub(super) fn write<F: TableFrames>(self, frames: &mut F, descriptor: Descriptor) {
         frames.write(self.table, self.index, descriptor.0);
     }
@@ -62,12 +64,15 @@ impl Path {
     pub(super) fn at(self) -> Slot {
         self.slot(self.level)
     }
+    #[inline]
     pub(super) fn parent(self) -> Option<Slot> {
         self.up().map(Self::at)
     }
+    #[inline]
     pub(super) fn grandparent(self) -> Option<Slot> {
         self.up().and_then(Self::parent)
     }
+    #[inline]
     pub(super) fn up(self) -> Option<Self> {
         let level = match self.level {
             Level::One => return None,
@@ -85,6 +90,11 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// A single page.
+    pub(super) const PAGE: Self = Self {
+        level: Level::Three,
+        entries: 1,
+    };
     /// The largest entries that `input -> output` allows, as many as table, range and budget allow.
     pub(super) fn next(input: u32, output: Mfn, left: u32, budget: u32) -> Self {
         let fits = |level: Level| {
@@ -106,19 +116,20 @@ impl Run {
 }
 
 impl Table {
-    /// Breaks up the blocks that lie across either end of a range.
+    /// Breaks up the blocks that lie across either end of a range; answers the path to its start.
     pub(super) fn split_ends<F: TableFrames>(
         &mut self,
         frames: &mut F,
         input: u32,
         end: u32,
-    ) -> Result<(), TableError> {
-        let inside = self.walk(frames, input, Level::Three).0.level;
-        if inside == Level::Three && end - input == 1 {
-            return Ok(());
+    ) -> Result<Path, TableError> {
+        let (path, _) = self.walk(frames, input, Level::Three);
+        if path.level == Level::Three && end - input == 1 {
+            return Ok(path);
         }
         self.split_at(frames, input)?;
-        self.split_at(frames, end)
+        self.split_at(frames, end)?;
+        Ok(self.walk(frames, input, Level::Three).0)
     }
 
     /// Breaks up blocks until none covers both sides of `boundary`.
@@ -201,6 +212,7 @@ pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> b
 }
 
 /// Adds `change` to the number of entries of the table that `parent` leads to; the root's are not counted.
+#[inline]
 pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>, change: i32) {
     let Some(parent) = parent else { return };
     if let Entry::Table(table, note) = parent.read(frames) {
@@ -211,6 +223,7 @@ pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>
 }
 
 /// Unlinks the table that holds `path`'s entry if it is empty, and then perhaps the one above.
+#[inline]
 pub(super) fn unlink_empty<F: TableFrames>(frames: &mut F, path: Path, retired: &mut Retired) {
     let mut path = path;
     while let Some(parent) = path.parent() {

@@ -100,8 +100,8 @@ fn run(move_ports: bool) {
     let guests: Vec<Mutex<Guest>> = (0..CPUS).map(|_| Mutex::new(guest.another())).collect();
     let start = Barrier::new(CPUS + 1);
     thread::scope(|scope| {
-        for cpu in 0..CPUS {
-            let (shared, start, guest) = (&shared, &start, &guests[cpu]);
+        for (cpu, guest) in guests.iter().enumerate() {
+            let (shared, start) = (&shared, &start);
             scope.spawn(move || {
                 start.wait();
                 guest_cpu(shared, &mut guest.lock().unwrap(), cpu);

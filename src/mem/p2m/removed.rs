@@ -33,11 +33,12 @@ pub struct Removed {
 
 impl Removed {
     /// Most runs of one value.
-    pub const MAX_RUNS: usize = 16;
+    pub const MAX_RUNS: usize = 8;
     /// Most frames of one value, if it is more than one page or block: bounds the work of dropping their references.
     pub const MAX_FRAMES: u32 = 2048;
 
     /// Nothing yet.
+    #[inline]
     pub const fn new() -> Self {
         Self {
             runs: Runs::new_const(),
@@ -66,6 +67,7 @@ impl Removed {
         &self.runs
     }
 
+    #[inline]
     pub(super) fn push(&mut self, run: Run) -> bool {
         let frames = self.frames.saturating_add(run.count);
         if frames > Self::MAX_FRAMES && self.frames > 0 {

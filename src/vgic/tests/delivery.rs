@@ -380,6 +380,21 @@ fn icactiver_ends_an_interrupt_in_a_list_register() {
 }
 
 #[test]
+fn the_end_of_an_interrupt_cleared_before_is_not_taken_for_that_of_a_spilled_one() {
+    let mut machine = Machine::new(1);
+    machine.inject(0, 32);
+    machine.ack(0);
+    machine.write(0, ICACTIVER + 4, 1);
+    machine.eoi(0);
+    for n in 0..6u32 {
+        machine.write_byte(0, IPRIORITYR + 40 + n, 0x80 - 8 * n);
+        machine.inject(0, 40 + n);
+        assert_eq!(machine.ack(0), Some(40 + n as u16));
+    }
+    assert_eq!(machine.read(0, ISACTIVER + 4), 0x3F << 8);
+}
+
+#[test]
 fn linux_clearing_all_at_boot_is_accepted() {
     let mut machine = Machine::new(2);
     for bank in 0..32 {

@@ -31,7 +31,6 @@ pub const MEM_MAXIMUM_GPFN: u32 = 14;
 pub const MEM_REMOVE_FROM_PHYSMAP: u32 = 15;
 pub const MEM_ADD_TO_PHYSMAP_BATCH: u32 = 23;
 pub const MEM_CLAIM_PAGES: u32 = 24;
-pub const MEM_GET_VNUMAINFO: u32 = 26;
 pub const MEM_ACQUIRE_RESOURCE: u32 = 28;
 
 pub const SPACE_SHARED_INFO: u32 = 0;
@@ -92,7 +91,6 @@ pub const SCHEDOP_SHUTDOWN: u32 = 2;
 pub const SCHEDOP_POLL: u32 = 3;
 pub const SCHEDOP_REMOTE_SHUTDOWN: u32 = 4;
 pub const SCHEDOP_WATCHDOG: u32 = 6;
-pub const SCHEDOP_PIN_OVERRIDE: u32 = 7;
 
 /// `struct sched_poll`.
 #[repr(C)]

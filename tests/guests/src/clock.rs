@@ -1,6 +1,19 @@
 //! The virtual counter as a stopwatch and as the guard of every wait.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use crate::cp15;
+
+static AT_ENTRY: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn note_entry() {
+    AT_ENTRY.store(cp15::cntpct(), Ordering::Relaxed);
+}
+
+/// The physical counter when this guest began: what came between reset and here, in ticks.
+pub fn at_entry() -> u64 {
+    AT_ENTRY.load(Ordering::Relaxed)
+}
 
 /// Counter ticks in `microseconds`.
 pub fn ticks(microseconds: u64) -> u64 {

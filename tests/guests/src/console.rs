@@ -45,10 +45,8 @@ pub fn print(arguments: fmt::Arguments) {
 }
 
 fn write(text: &mut [u8]) {
-    let result = hypercall::call(
-        hypercall::CONSOLE_IO,
-        [CONSOLEIO_WRITE, text.len() as u32, hypercall::address_of(text), 0, 0],
-    );
+    let result =
+        hypercall::call(hypercall::CONSOLE_IO, [CONSOLEIO_WRITE, text.len() as u32, hypercall::address_of(text), 0, 0]);
     if result < 0 {
         write_to_ring(text);
     }
@@ -63,9 +61,8 @@ fn write_to_ring(text: &[u8]) {
     // libxl's console page lies below 0x40000000, where boot.S's identity map is Device: look at it through the fixmap.
     let ring = crate::memory::map_fixed(crate::memory::Slot::Console, (page as u32) << 12);
     // SAFETY: the page is this domain's console ring, mapped for good; indices are shared words, hence atomics.
-    let (consumer, producer) = unsafe {
-        (&*((ring + OUT_CONS_OFFSET) as *const AtomicU32), &*((ring + OUT_PROD_OFFSET) as *const AtomicU32))
-    };
+    let (consumer, producer) =
+        unsafe { (&*((ring + OUT_CONS_OFFSET) as *const AtomicU32), &*((ring + OUT_PROD_OFFSET) as *const AtomicU32)) };
     for &byte in text {
         let index = producer.load(Ordering::Relaxed);
         while index.wrapping_sub(consumer.load(Ordering::Acquire)) >= OUT_SIZE {

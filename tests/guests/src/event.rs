@@ -1,6 +1,6 @@
 //! Event channels: the sub-operations, and both shared-memory interfaces (abi.md section 4).
 
-use core::sync::atomic::{AtomicU32, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::abi::{self, DOMID_SELF};
 use crate::hypercall::{EVENT_CHANNEL_OP, call_with};

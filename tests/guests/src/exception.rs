@@ -13,6 +13,7 @@ pub const MODE_SUPERVISOR: u32 = 0x13;
 pub const MODE_ABORT: u32 = 0x17;
 pub const MODE_UNDEFINED: u32 = 0x1b;
 pub const THUMB: u32 = 1 << 5;
+pub const MASK_FIQ: u32 = 1 << 6;
 pub const MASK_IRQ: u32 = 1 << 7;
 pub const MASK_ASYNC_ABORT: u32 = 1 << 8;
 
@@ -71,9 +72,9 @@ struct Catch {
 // SAFETY: each CPU touches its own element only, and its exceptions are synchronous to it.
 unsafe impl Sync for Catch {}
 
-static CATCH: [Catch; MAX_CPUS] = [const {
-    Catch { stack: AtomicU32::new(0), caught: AtomicBool::new(false), fault: UnsafeCell::new(None) }
-}; MAX_CPUS];
+static CATCH: [Catch; MAX_CPUS] =
+    [const { Catch { stack: AtomicU32::new(0), caught: AtomicBool::new(false), fault: UnsafeCell::new(None) } };
+        MAX_CPUS];
 
 unsafe extern "C" {
     fn catch_call(function: u32, a: u32, b: u32, stack: *mut u32) -> u32;
@@ -118,7 +119,14 @@ extern "C" fn exception_main(kind: u32, entry_cpsr: u32, frame: &mut Frame) {
     if stack == 0 {
         println!(
             "FAIL guest: {:?}, lr {:#x} spsr {:#x} dfsr {:#x} dfar {:#x} ifsr {:#x} ifar {:#x} on vCPU {}",
-            fault.kind, fault.lr, fault.spsr, fault.dfsr, fault.dfar, fault.ifsr, fault.ifar, cp15::cpu_index()
+            fault.kind,
+            fault.lr,
+            fault.spsr,
+            fault.dfsr,
+            fault.dfar,
+            fault.ifsr,
+            fault.ifar,
+            cp15::cpu_index()
         );
         harness::power_off();
     }
@@ -127,5 +135,5 @@ extern "C" fn exception_main(kind: u32, entry_cpsr: u32, frame: &mut Frame) {
     state.caught.store(true, Ordering::Relaxed);
     frame.r[0] = stack;
     frame.return_address = catch_landing as *const () as u32;
-    frame.spsr = MODE_SUPERVISOR | (cp15::cpsr() & MASK_ASYNC_ABORT) | MASK_IRQ | 0x40;
+    frame.spsr = MODE_SUPERVISOR | (cp15::cpsr() & MASK_ASYNC_ABORT) | MASK_IRQ | MASK_FIQ;
 }

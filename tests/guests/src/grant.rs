@@ -18,7 +18,6 @@ pub const GET_VERSION: u32 = 10;
 pub const SWAP_GRANT_REF: u32 = 11;
 pub const CACHE_FLUSH: u32 = 12;
 
-pub const MAP_DEVICE: u32 = 1;
 pub const MAP_HOST: u32 = 2;
 pub const MAP_READ_ONLY: u32 = 4;
 pub const MAP_APPLICATION: u32 = 8;
@@ -168,13 +167,8 @@ pub fn map(reference: u32, domain: u16, flags: u32, at: Frame) -> Map {
 
 /// Unmaps a handle; returns its status.
 pub fn unmap(handle: u32, at: Frame) -> i16 {
-    let mut element = [Unmap {
-        host_address: u64::from(at.address()),
-        bus_address: 0,
-        handle,
-        status: POISON_STATUS,
-        pad: 0,
-    }];
+    let mut element =
+        [Unmap { host_address: u64::from(at.address()), bus_address: 0, handle, status: POISON_STATUS, pad: 0 }];
     operate(UNMAP_GRANT_REF, &mut element);
     element[0].status
 }

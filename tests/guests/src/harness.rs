@@ -4,6 +4,7 @@
 //! each, then `done: N ok, M failed`. After that the guest powers its domain off.
 
 use core::fmt;
+use core::panic::Location;
 
 use crate::{hypercall, platform, psci};
 
@@ -23,6 +24,13 @@ pub struct Failure {
     pub got: i64,
     pub wanted: i64,
     pub at: At,
+}
+
+/// Turns an unexpected error code of a call that a test only builds upon into a failed test.
+#[track_caller]
+pub fn expect<T>(result: Result<T, i32>) -> Result<T, Failure> {
+    let line = Location::caller().line();
+    result.map_err(|error| Failure { line, what: "the result", got: i64::from(error), wanted: 0, at: At(None) })
 }
 
 pub type Verdict = Result<(), Failure>;
@@ -74,7 +82,8 @@ macro_rules! ensure_eq {
 /// A sentence that a hypervisor answers with a hang has to be skipped there (README.md lists them for Xen).
 fn is_wanted(sentence: &str) -> bool {
     let machine = platform::get();
-    machine.arguments("only").all(|text| sentence.contains(text)) && machine.arguments("skip").all(|name| name != sentence)
+    machine.arguments("only").all(|text| sentence.contains(text))
+        && machine.arguments("skip").all(|name| name != sentence)
 }
 
 /// Runs the wanted tests and powers off.

@@ -12,9 +12,8 @@ struct Log {
     count: AtomicUsize,
 }
 
-static LOGS: [Log; MAX_CPUS] = [const {
-    Log { acknowledged: [const { AtomicU32::new(0) }; CAPACITY], count: AtomicUsize::new(0) }
-}; MAX_CPUS];
+static LOGS: [Log; MAX_CPUS] =
+    [const { Log { acknowledged: [const { AtomicU32::new(0) }; CAPACITY], count: AtomicUsize::new(0) } }; MAX_CPUS];
 
 /// Runs between acknowledge and end of interrupt; 0 for none.
 static HOOK: AtomicUsize = AtomicUsize::new(0);

@@ -42,6 +42,7 @@ unsafe extern "C" {
 /// `device_tree` is a guest-physical address, `physical_offset` what to add to an image address to get one.
 #[unsafe(no_mangle)]
 extern "C" fn primary_main(device_tree: u32, physical_offset: u32) -> ! {
+    clock::note_entry();
     cp15::set_cpu_index(0);
     memory::set_physical_offset(physical_offset);
     platform::discover(device_tree);

@@ -65,7 +65,7 @@ impl Frame {
 
     /// The word at `offset`, shared with the hypervisor: hence atomic.
     pub fn word(self, offset: u32) -> &'static AtomicU32 {
-        debug_assert!(offset < PAGE_SIZE && offset % 4 == 0);
+        debug_assert!(offset < PAGE_SIZE && offset.is_multiple_of(4));
         // SAFETY: within the frame, aligned, never given back.
         unsafe { &*((self.0 + offset) as *const AtomicU32) }
     }

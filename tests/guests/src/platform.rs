@@ -47,10 +47,7 @@ pub(crate) fn discover(address: u32) {
 }
 
 fn read(tree: &Fdt<'static>) -> Platform {
-    let memory = tree
-        .all_nodes()
-        .find(|node| string(node, "device_type") == Some("memory"))
-        .expect("a memory node");
+    let memory = tree.all_nodes().find(|node| string(node, "device_type") == Some("memory")).expect("a memory node");
     let gic = tree.all_nodes().find(|node| node.property("interrupt-controller").is_some()).expect("a GIC node");
     let hypervisor = tree.find_node("/hypervisor").expect("a hypervisor node");
     let event = cells(&hypervisor, "interrupts");

@@ -6,7 +6,7 @@
 
         .text
         .balign 32
-        .global vectors
+        .global vectors, take_undefined, take_supervisor_call, take_prefetch_abort
 vectors:
         b       .                           @ reset: not used
         b       take_undefined

@@ -7,10 +7,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use guests::abi::{DOMID_ABSENT, DOMID_SELF};
 use guests::event::{
-    self, ControlBlock, FIFO_LINKED, FIFO_LINK_MASK, FIFO_MASKED, FIFO_PENDING, FIFO_WORDS_PER_PAGE, SharedInfo,
+    self, ControlBlock, FIFO_LINK_MASK, FIFO_LINKED, FIFO_MASKED, FIFO_PENDING, FIFO_WORDS_PER_PAGE, SharedInfo,
     VcpuInfo, alloc_loopback, bind_interdomain, bind_ipi, bind_vcpu, bind_virq, close, send, status, unmask,
 };
-use guests::harness::{At, Failure, Verdict};
+use guests::harness::{Failure, Verdict, expect};
 use guests::hypercall::{EVENT_CHANNEL_OP, call, call_with};
 use guests::memory::{self, Frame, PAGE_SIZE};
 use guests::status::{EACCES, EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC, ENOSYS, EOPNOTSUPP, ESRCH};
@@ -89,11 +89,6 @@ struct World {
     shared: SharedInfo,
     vcpu: VcpuInfo,
     upcall: u32,
-}
-
-/// Turns an unexpected error code into a failed test.
-fn expect<T>(result: Result<T, i32>) -> Result<T, Failure> {
-    result.map_err(|error| Failure { line: line!(), what: "set-up", got: i64::from(error), wanted: 0, at: At(None) })
 }
 
 /// Closes all ports, returns to two levels, forgets what was pending.

@@ -9,10 +9,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use guests::abi::{self, DOMID_ABSENT, DOMID_SELF, reservation};
 use guests::exception::{Kind, catch};
 use guests::grant::{
-    self, CacheFlush, CopySide, MAP_HOST, MAP_READ_ONLY, MYSELF, PERMIT_ACCESS, POISON_STATUS, QuerySize, READING,
-    READ_ONLY, SetupTable, Table, Unmap, WRITING, copy, granted, local, map, operate, unmap,
+    self, CacheFlush, CopySide, MAP_HOST, MAP_READ_ONLY, MYSELF, PERMIT_ACCESS, POISON_STATUS, QuerySize, READ_ONLY,
+    READING, SetupTable, Table, Unmap, WRITING, copy, granted, local, map, operate, unmap,
 };
-use guests::harness::{At, Failure, Verdict};
+use guests::harness::{Failure, Verdict, expect};
 use guests::hypercall::{GRANT_TABLE_OP, address_of, call, call_with};
 use guests::memory::{self, Frame, PAGE_SIZE};
 use guests::status::grant::{
@@ -102,10 +102,6 @@ unsafe extern "C" {
 const FIRST: u32 = 8;
 const SECOND: u32 = 9;
 
-fn expect<T>(result: Result<T, i32>) -> Result<T, Failure> {
-    result.map_err(|error| Failure { line: line!(), what: "set-up", got: i64::from(error), wanted: 0, at: At(None) })
-}
-
 /// The grant table, mapped by the first test that asks; its entries cleared.
 fn table() -> Result<Table, Failure> {
     static TABLE: AtomicU32 = AtomicU32::new(0);
@@ -133,8 +129,14 @@ fn grant(flags: u32) -> Result<(Table, Frame), Failure> {
 }
 
 fn size(domain: u16) -> QuerySize {
-    let mut element =
-        [QuerySize { domain, pad: 0, frames: grant::POISON, max_frames: grant::POISON, status: POISON_STATUS, pad2: 0 }];
+    let mut element = [QuerySize {
+        domain,
+        pad: 0,
+        frames: grant::POISON,
+        max_frames: grant::POISON,
+        status: POISON_STATUS,
+        pad2: 0,
+    }];
     operate(grant::QUERY_SIZE, &mut element);
     element[0]
 }
@@ -449,7 +451,9 @@ fn a_batch_reports_each_element() -> Verdict {
 }
 
 fn an_unreadable_batch_returns_efault() -> Verdict {
-    for operation in [grant::MAP_GRANT_REF, grant::UNMAP_GRANT_REF, grant::COPY, grant::QUERY_SIZE, grant::SWAP_GRANT_REF] {
+    for operation in
+        [grant::MAP_GRANT_REF, grant::UNMAP_GRANT_REF, grant::COPY, grant::QUERY_SIZE, grant::SWAP_GRANT_REF]
+    {
         ensure_eq!(call(GRANT_TABLE_OP, [operation, memory::UNMAPPED, 1, 0, 0]), EFAULT, operation);
     }
     Ok(())
@@ -516,7 +520,9 @@ fn a_copy_within_one_domain_needs_no_grant() -> Verdict {
 
 fn a_copy_across_a_page_end_is_refused() -> Verdict {
     let (source, destination) = pattern();
-    for (from, to, length) in [(4000, 0, 97), (0, 4000, 97), (0, 0, 4097), (4096, 0, 1), (0, 4096, 1), (65535, 0, 65535)] {
+    for (from, to, length) in
+        [(4000, 0, 97), (0, 4000, 97), (0, 0, 4097), (4096, 0, 1), (0, 4096, 1), (65535, 0, 65535)]
+    {
         ensure_eq!(copy(local(source, from), local(destination, to), length, 0), BAD_COPY_ARG, length);
     }
     ensure_eq!(destination.read(0), 0);

@@ -6,16 +6,14 @@
 use core::arch::global_asm;
 
 use guests::abi::{
-    self, AddToPhysmap, AddToPhysmapBatch, DOMID_ABSENT, DOMID_SELF, HvmParameter, Poll, Reservation,
-    add_to_physmap, remove_from_physmap, reservation,
+    self, AddToPhysmap, AddToPhysmapBatch, DOMID_ABSENT, DOMID_SELF, HvmParameter, Poll, Reservation, add_to_physmap,
+    remove_from_physmap, reservation,
 };
 use guests::exception::{Kind, catch};
 use guests::harness::Verdict;
 use guests::hypercall::{self, MEMORY_OP, VCPU_OP, address_of, call, call_with};
 use guests::memory::{self, Frame, PAGE_SIZE, Slot};
-use guests::status::{
-    E2BIG, EACCES, EBUSY, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, ESRCH,
-};
+use guests::status::{E2BIG, EACCES, EBUSY, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, ESRCH};
 use guests::{clock, console, ensure, ensure_eq, event, gic, platform, suite};
 
 suite! { "hypercalls":
@@ -211,7 +209,9 @@ fn a_thumb_caller_is_served_alike() -> Verdict {
 }
 
 fn another_hvc_immediate_is_an_undefined_instruction() -> Verdict {
-    for (immediate, probe) in [(1, hvc_1 as guests::exception::Probe), (0xea0, hvc_ea0), (0xea2, hvc_ea2), (0xffff, hvc_ffff)] {
+    for (immediate, probe) in
+        [(1, hvc_1 as guests::exception::Probe), (0xea0, hvc_ea0), (0xea2, hvc_ea2), (0xffff, hvc_ffff)]
+    {
         ensure!(matches!(catch(probe, 0, 0), Err(fault) if fault.kind == Kind::Undefined), immediate);
     }
     Ok(())
@@ -334,7 +334,10 @@ fn platform_parameters_are_one_64_bit_word() -> Verdict {
     let (result, written) = version_into(5, &mut buffer);
     ensure_eq!(result, 0);
     ensure_eq!(written, 8);
-    ensure_eq!(u64::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], buffer[5], buffer[6], buffer[7]]), 0x20_0000);
+    ensure_eq!(
+        u64::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], buffer[5], buffer[6], buffer[7]]),
+        0x20_0000
+    );
     Ok(())
 }
 
@@ -528,12 +531,8 @@ fn populate_beyond_the_order_limit_does_nothing() -> Verdict {
 
 fn reservation_with_a_bad_list_does_nothing() -> Verdict {
     for operation in [abi::MEM_DECREASE_RESERVATION, abi::MEM_POPULATE_PHYSMAP] {
-        let mut argument = Reservation {
-            extents: u64::from(memory::UNMAPPED),
-            count: 1,
-            domid: DOMID_SELF,
-            ..Reservation::default()
-        };
+        let mut argument =
+            Reservation { extents: u64::from(memory::UNMAPPED), count: 1, domid: DOMID_SELF, ..Reservation::default() };
         ensure_eq!(call_with(MEMORY_OP, operation, &mut argument), 0, operation);
         ensure_eq!(call(MEMORY_OP, [operation, memory::UNMAPPED, 0, 0, 0]), 0, operation);
         argument.domid = DOMID_ABSENT;
@@ -834,8 +833,14 @@ fn hvm_parameters_of_oneself_are_readable() -> Verdict {
 }
 
 fn hvm_parameters_of_oneself_are_not_writable() -> Verdict {
-    for index in [HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_STORE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_CONSOLE_PFN,
-                  HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_MONITOR_RING_PFN] {
+    for index in [
+        HVM_PARAM_CALLBACK_IRQ,
+        HVM_PARAM_STORE_PFN,
+        HVM_PARAM_STORE_EVTCHN,
+        HVM_PARAM_CONSOLE_PFN,
+        HVM_PARAM_CONSOLE_EVTCHN,
+        HVM_PARAM_MONITOR_RING_PFN,
+    ] {
         let mut argument = HvmParameter { domid: DOMID_SELF, pad: 0, index, value: 1 };
         ensure_eq!(call_with(hypercall::HVM_OP, abi::HVMOP_SET_PARAM, &mut argument), EPERM, index);
     }

@@ -5,8 +5,8 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use guests::exception::{MASK_ASYNC_ABORT, MASK_IRQ, MODE_SUPERVISOR, THUMB};
-use guests::harness::Verdict;
+use guests::exception::{MASK_ASYNC_ABORT, MASK_FIQ, MASK_IRQ, MODE_SUPERVISOR, THUMB};
+use guests::harness::{Failure, Verdict};
 use guests::memory::{self, Frame};
 use guests::psci::{
     AFFINITY_INFO, CPU_OFF, CPU_ON, CPU_SUSPEND, FEATURES, MIGRATE_INFO_TYPE, OFF, ON, SMCCC_ARCH_FEATURES,
@@ -150,8 +150,18 @@ fn migration_is_not_required() -> Verdict {
 }
 
 fn features_know_what_is_implemented() -> Verdict {
-    for function in [VERSION, CPU_SUSPEND, CPU_OFF, CPU_ON, AFFINITY_INFO, MIGRATE_INFO_TYPE, SYSTEM_OFF, SYSTEM_RESET,
-                     FEATURES, SMCCC_VERSION] {
+    for function in [
+        VERSION,
+        CPU_SUSPEND,
+        CPU_OFF,
+        CPU_ON,
+        AFFINITY_INFO,
+        MIGRATE_INFO_TYPE,
+        SYSTEM_OFF,
+        SYSTEM_RESET,
+        FEATURES,
+        SMCCC_VERSION,
+    ] {
         ensure_eq!(call(FEATURES, function, 0, 0), SUCCESS, function);
     }
     Ok(())
@@ -267,20 +277,19 @@ fn cpu_on_of_an_absent_vcpu_is_refused() -> Verdict {
 }
 
 /// Starts vCPU 1 at `entry` with the address of a fresh frame as its context; returns the frame once it is off.
-fn record(entry: u32) -> Option<Frame> {
+fn record(entry: u32) -> Result<Frame, Failure> {
     let frame = Frame::take();
     // The vCPU writes with its caches off.
     cp15::clean_and_invalidate(frame.address());
-    (call(CPU_ON, 1, entry, frame.address()) == SUCCESS && smp::goes_off(1)).then_some(frame)
+    ensure_eq!(call(CPU_ON, 1, entry, frame.address()), SUCCESS);
+    ensure!(smp::goes_off(1));
+    Ok(frame)
 }
 
 fn a_started_vcpu_has_the_boot_state() -> Verdict {
-    let Some(record) = record(memory::physical(record_entry as *const () as u32)) else {
-        ensure!(false);
-        return Ok(());
-    };
+    let record = record(memory::physical(record_entry as *const () as u32))?;
     ensure_eq!(record.read(0), record.address());
-    ensure_eq!(record.read(4), 0x4000_0000 | MASK_ASYNC_ABORT | MASK_IRQ | 0x40 | MODE_SUPERVISOR);
+    ensure_eq!(record.read(4), 0x4000_0000 | MASK_ASYNC_ABORT | MASK_IRQ | MASK_FIQ | MODE_SUPERVISOR);
     ensure_eq!(record.read(8), 0x00c5_0078);
     ensure_eq!(record.read(12), 0);
     ensure_eq!(record.read(20), 0);
@@ -288,10 +297,7 @@ fn a_started_vcpu_has_the_boot_state() -> Verdict {
 }
 
 fn a_started_vcpu_has_its_own_number() -> Verdict {
-    let Some(record) = record(memory::physical(record_entry as *const () as u32)) else {
-        ensure!(false);
-        return Ok(());
-    };
+    let record = record(memory::physical(record_entry as *const () as u32))?;
     ensure_eq!(record.read(16), 0x8000_0001_u32);
     ensure_eq!(cp15::mpidr(), 0x8000_0000_u32);
     Ok(())
@@ -299,10 +305,7 @@ fn a_started_vcpu_has_its_own_number() -> Verdict {
 
 fn a_vcpu_may_start_in_thumb_state() -> Verdict {
     let entry = memory::physical(record_thumb_entry as *const () as u32) | 1;
-    let Some(record) = record(entry) else {
-        ensure!(false);
-        return Ok(());
-    };
+    let record = record(entry)?;
     ensure_eq!(record.read(0), record.address());
     ensure_eq!(record.read(4) & !THUMB, 0x4000_01d3);
     ensure_eq!(record.read(8), THUMB);

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use guests::abi::{self, Poll};
 use guests::event::{self, SharedInfo, VcpuInfo};
 use guests::gic::{self, PHYSICAL_TIMER, VIRTUAL_TIMER};
-use guests::harness::{At, Failure, Verdict};
+use guests::harness::{Failure, Verdict, expect};
 use guests::hypercall::{SCHED_OP, address_of, call, call_with};
 use guests::interrupt::{TIMER_ENABLED, TIMER_FIRED, TIMER_MASKED};
 use guests::memory::Frame;
@@ -337,8 +337,7 @@ fn sched_block_unmasks_interrupts() -> Verdict {
 fn events() -> Result<(SharedInfo, VcpuInfo), Failure> {
     static SHARED: AtomicU32 = AtomicU32::new(0);
     if SHARED.load(Ordering::Relaxed) == 0 {
-        let shared = SharedInfo::map()
-            .map_err(|error| Failure { line: line!(), what: "shared_info", got: i64::from(error), wanted: 0, at: At(None) })?;
+        let shared = expect(SharedInfo::map())?;
         SHARED.store(shared.0.address(), Ordering::Relaxed);
     }
     let shared = SharedInfo(Frame::at(SHARED.load(Ordering::Relaxed)));
@@ -376,8 +375,7 @@ fn system_time() -> u64 {
 
 /// Polls some ports until a system time.
 fn poll(ports: &mut [u32], timeout: u64) -> i32 {
-    let mut argument =
-        Poll { ports: u64::from(address_of(ports)), count: ports.len() as u32, pad: 0, timeout };
+    let mut argument = Poll { ports: u64::from(address_of(ports)), count: ports.len() as u32, pad: 0, timeout };
     call_with(SCHED_OP, abi::SCHEDOP_POLL, &mut argument)
 }
 
@@ -403,10 +401,11 @@ fn poll_ends_when_a_port_becomes_pending() -> Verdict {
     shared.set_mask(receiver);
     static PORT: AtomicU32 = AtomicU32::new(0);
     PORT.store(sender, Ordering::SeqCst);
-    ensure_eq!(smp::start(1, || {
+    let started = smp::start(1, || {
         clock::delay(WAIT_US);
         event::send(PORT.load(Ordering::SeqCst));
-    }), 0);
+    });
+    ensure_eq!(started, 0);
     let start = clock::now();
     ensure_eq!(poll(&mut [port, receiver], 0), 0);
     ensure!(clock::now() - start < clock::ticks(LATE_US));

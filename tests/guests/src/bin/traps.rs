@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use guests::abi::{self, reservation};
 use guests::exception::{
-    Fault, Kind, MASK_ASYNC_ABORT, MASK_IRQ, MODE_ABORT, MODE_MASK, MODE_SUPERVISOR, MODE_UNDEFINED, MODE_USER, Probe, THUMB,
-    catch,
+    Fault, Kind, MASK_ASYNC_ABORT, MASK_IRQ, MODE_ABORT, MODE_MASK, MODE_SUPERVISOR, MODE_UNDEFINED, MODE_USER, Probe,
+    THUMB, catch,
 };
 use guests::gic::{self, distributor};
 use guests::harness::Verdict;
@@ -393,8 +393,19 @@ fn an_injected_data_abort_tells_address_and_status() -> Verdict {
 fn accesses_of_every_form_to_nowhere_are_data_aborts() -> Verdict {
     // SAFETY: enables the vector unit.
     unsafe { enable_vector(0, 0) };
-    let probes: [Probe; 11] = [load_byte, load_signed_byte, load_halfword, load_pair, load_multiple, load_exclusive,
-                               load_post_indexed, load_pre_indexed, store_pair, store_multiple, load_vector];
+    let probes: [Probe; 11] = [
+        load_byte,
+        load_signed_byte,
+        load_halfword,
+        load_pair,
+        load_multiple,
+        load_exclusive,
+        load_post_indexed,
+        load_pre_indexed,
+        store_pair,
+        store_multiple,
+        load_vector,
+    ];
     for (index, probe) in probes.into_iter().enumerate() {
         ensure!(is(catch(probe, nowhere(), 0), Kind::DataAbort), index);
     }
@@ -481,8 +492,7 @@ fn debug_identification_is_plausible() -> Verdict {
 }
 
 fn debug_registers_are_zero_and_ignore_writes() -> Verdict {
-    let probes: [Probe; 9] =
-        [dbgdscrint, dbgvcr, dbgdscrext, dbgbvr0, dbgbcr0, dbgwvr0, dbgwcr0, dbgoslar, dbgosdlr];
+    let probes: [Probe; 9] = [dbgdscrint, dbgvcr, dbgdscrext, dbgbvr0, dbgbcr0, dbgwvr0, dbgwcr0, dbgoslar, dbgosdlr];
     for (index, probe) in probes.into_iter().enumerate() {
         ensure_eq!(catch(probe, u32::MAX, 0).unwrap_or(u32::MAX), 0, index);
     }
@@ -497,7 +507,9 @@ fn performance_monitors_are_zero_and_ignore_writes() -> Verdict {
 }
 
 fn implementation_defined_registers_are_undefined() -> Verdict {
-    for (index, probe) in [arm_c15 as Probe, c15_write, c15_pair, lockdown_c9, lockdown_c10, lockdown_c11].into_iter().enumerate() {
+    for (index, probe) in
+        [arm_c15 as Probe, c15_write, c15_pair, lockdown_c9, lockdown_c10, lockdown_c11].into_iter().enumerate()
+    {
         ensure!(is(catch(probe, 0, 0), Kind::Undefined), index);
     }
     Ok(())
@@ -649,7 +661,8 @@ static KEPT: AtomicU32 = AtomicU32::new(0);
 fn vector_registers_survive_other_vcpus() -> Verdict {
     // Meant for two vCPUs on one CPU (maxcpus=1), where each yield is a switch.
     KEPT.store(0, Ordering::SeqCst);
-    ensure_eq!(smp::start(1, || KEPT.store(u32::from(keeps_vectors(2, yield_often)), Ordering::SeqCst)), 0);
+    let started = smp::start(1, || KEPT.store(u32::from(keeps_vectors(2, yield_often)), Ordering::SeqCst));
+    ensure_eq!(started, 0);
     ensure!(keeps_vectors(3, yield_often));
     ensure!(smp::goes_off(1));
     ensure_eq!(KEPT.load(Ordering::SeqCst), 1);
@@ -711,7 +724,8 @@ fn keeps_owned(value: u32) -> bool {
 fn banked_and_system_registers_survive_other_vcpus() -> Verdict {
     // Interrupts stay masked: taking one would use lr_irq and spsr_irq.
     KEPT.store(0, Ordering::SeqCst);
-    ensure_eq!(smp::start(1, || KEPT.store(u32::from(keeps_owned(0xb1b2_b3b0)), Ordering::SeqCst)), 0);
+    let started = smp::start(1, || KEPT.store(u32::from(keeps_owned(0xb1b2_b3b0)), Ordering::SeqCst));
+    ensure_eq!(started, 0);
     write_owned(0x4142_4344);
     yield_often();
     ensure_eq!(lost_owned(0x4142_4344), 0);
@@ -737,13 +751,13 @@ fn short_tables() -> u32 {
     let entry = |index: u32, value: u32| level1.nth(index / 1024).write(index % 1024 * 4, value);
     for section in 0..0xc00 {
         let attributes = if section < 0x400 { SECTION_DEVICE } else { SECTION_NORMAL };
-        entry(section, section * MIB | attributes);
+        entry(section, (section * MIB) | attributes);
     }
     for half in 0..2 {
-        entry(IMAGE / MIB + half, level2.address() + half * 1024 | TABLE);
+        entry(IMAGE / MIB + half, (level2.address() + half * 1024) | TABLE);
     }
     for page in 0..512 {
-        level2.write(page * 4, memory::physical(IMAGE) + page * memory::PAGE_SIZE | PAGE_NORMAL);
+        level2.write(page * 4, (memory::physical(IMAGE) + page * memory::PAGE_SIZE) | PAGE_NORMAL);
     }
     level1.address()
 }

@@ -1,0 +1,117 @@
+//! This CPU's set-up, and the other CPUs.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
+use armv7::gic::{self, Gic};
+use armv7::{hypmap, smp, timer};
+use krypton::cmdline::Options;
+use krypton::domain::run;
+use krypton::irq::{self, Handler};
+use krypton::platform::host_dt::{Conduit, EnableMethod, HostInfo};
+
+/// CPUs that have come up, a bit each.
+static UP: AtomicU32 = AtomicU32::new(0);
+/// Secondaries may enter the loop.
+static GO: AtomicBool = AtomicBool::new(false);
+/// Private interrupts of the hypervisor's, for CPUs that come up later.
+static PRIVATE: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+
+/// Vectors, traps and timers of this CPU; registers that did not take their value are reported.
+pub fn set_up_cpu(cpu: CpuId) {
+    for mismatch in smp::init_cpu(cpu).into_iter().flatten() {
+        log::warn!(
+            "CPU{}: {} reads {:#x} after {:#x} was written",
+            cpu.raw(),
+            mismatch.register,
+            mismatch.reads,
+            mismatch.wrote
+        );
+    }
+}
+
+/// Claims the hypervisor's private interrupts.
+pub fn set_private_interrupts(maintenance: u32, timer: u32, virtual_timer: u32) {
+    let all = [(maintenance, Handler::Maintenance), (timer, Handler::Timer), (virtual_timer, Handler::VirtualTimer)];
+    for (slot, (intid, handler)) in PRIVATE.iter().zip(all) {
+        if !irq::claim(intid, handler) {
+            log::warn!("interrupt {intid} is named twice");
+        }
+        slot.store(intid, Ordering::Relaxed);
+    }
+}
+
+/// Lets the hypervisor's private interrupts through on this CPU.
+pub fn enable_private_interrupts(gic: &Gic) {
+    for slot in &PRIVATE {
+        let intid = slot.load(Ordering::Relaxed);
+        gic.dist.prefer(intid);
+        gic.dist.enable(intid);
+    }
+}
+
+/// Starts the other CPUs; answers all that run. One that does not come up is reported and left out.
+pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
+    let own = smp::affinity();
+    let mut online = CpuSet::of(CpuId::BOOT);
+    run::cpu_online(CpuId::BOOT, gic.dist.target_mask());
+    UP.store(online.bits(), Ordering::SeqCst);
+    let most = options.maxcpus.unwrap_or(u32::MAX).clamp(1, MAX_CPUS as u32);
+    let mut next = 1;
+    for info in host.cpus.iter().filter(|info| info.mpidr & 0x00FF_FFFF != own) {
+        let Some(cpu) = CpuId::new(next).filter(|_| next < most) else { break };
+        next += 1;
+        if start(host, cpu, info.mpidr & 0x00FF_FFFF, &info.enable_method) {
+            online.insert(cpu);
+        }
+    }
+    log::info!("Brought up {} CPUs", online.len());
+    online
+}
+
+fn start(host: &HostInfo, cpu: CpuId, affinity: u32, method: &EnableMethod) -> bool {
+    let number = cpu.raw();
+    match (&host.psci, method) {
+        (_, EnableMethod::Other(method)) => {
+            log::warn!("SMP: CPU{number}: no way to start (enable-method {method})");
+            return false;
+        }
+        (Some(psci), _) if psci.conduit == Conduit::Smc => {}
+        _ => {
+            log::warn!("SMP: CPU{number}: no way to start (no PSCI by SMC)");
+            return false;
+        }
+    }
+    let result = smp::start(cpu, affinity);
+    // A second of patience, by the counter; a CPU that never comes is left out.
+    let end = timer::counter().saturating_add(timer::frequency().into());
+    while result == 0 && timer::counter() < end {
+        if UP.load(Ordering::SeqCst) & 1 << number != 0 {
+            return true;
+        }
+        core::hint::spin_loop();
+    }
+    log::warn!("SMP: CPU{number} did not start (PSCI rc={result})");
+    false
+}
+
+/// A secondary joins: its interrupt interfaces, and then waits for the others to be ready.
+pub fn join(cpu: CpuId) -> &'static Gic {
+    let Some(gic) = gic::get() else { krypton::machine::halt() };
+    gic.dist.init_cpu();
+    gic.cpu.init_cpu();
+    gic.hyp.init_cpu();
+    enable_private_interrupts(gic);
+    run::cpu_online(cpu, gic.dist.target_mask());
+    UP.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
+    while !GO.load(Ordering::SeqCst) {
+        core::hint::spin_loop();
+    }
+    gic
+}
+
+/// Lets the secondaries into the loop, after the boot mappings have gone.
+pub fn release_secondaries() {
+    hypmap::drop_boot_mappings();
+    GO.store(true, Ordering::SeqCst);
+}

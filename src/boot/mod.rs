@@ -1,0 +1,261 @@
+//! The steps of the boot, in the order that `main.rs` takes them.
+
+mod cpus;
+mod memory;
+
+use alloc::string::ToString;
+
+use armv7::addr::PhysAddr;
+use armv7::cpu::CpuSet;
+use armv7::gic::Gic;
+use armv7::guest::{MODE_HYP, MODE_MASK};
+use armv7::{gic, hypmap, smp, timer};
+use krypton::cmdline::{Level, Options};
+use krypton::domain::{Domain, run};
+use krypton::dom0::build::{self, Host};
+use krypton::dom0::selection::Machine;
+use krypton::irq::{self, Handler};
+use krypton::platform::blob::Blob;
+use krypton::platform::host_dt::{HostInfo, UartInfo};
+use krypton::platform::interrupt::Trigger;
+use krypton::platform::ranges::PhysRange;
+use krypton::platform::{self, BootError};
+use krypton::{console, identity, machine, options, policy};
+use log::LevelFilter;
+
+pub use cpus::{join, release_secondaries, set_up_cpu, start_cpus};
+pub use memory::{drop_boot, set_up_memory};
+
+/// The device tree, mapped.
+pub struct Tree {
+    /// Its bytes.
+    pub bytes: &'static [u8],
+    /// Where it is.
+    pub at: PhysAddr,
+    /// Where the image is.
+    pub load: u32,
+}
+
+/// Ends the boot with a line that says why.
+pub fn fail(error: &BootError) -> ! {
+    let class = match error {
+        BootError::Dom0(_) => "",
+        _ => "BOOT: ",
+    };
+    log::error!("{class}{error}");
+    console::flush();
+    machine::halt()
+}
+
+/// The device tree: where the boot loader says, else at the start of RAM, where QEMU puts it for an ELF.
+pub fn find_tree(given: u32, load: u32) -> Tree {
+    const GIB: u32 = 1 << 30;
+    let mut first_word = 0;
+    for at in [given, load & !(GIB - 1)] {
+        let Some(address) = PhysAddr::new(at.into()) else { continue };
+        match hypmap::map_device_tree(address) {
+            Ok(bytes) => return Tree { bytes, at: address, load },
+            Err(word) => first_word = word,
+        }
+        hypmap::unmap_device_tree();
+    }
+    rescue_console(load);
+    fail(&BootError::NoTree(first_word))
+}
+
+/// Without a device tree nothing says where a console is: look where well-known boards have one.
+fn rescue_console(load: u32) {
+    for candidate in platform::rescue::candidates(load) {
+        let Some(window) = PhysAddr::new(candidate.address).and_then(|at| hypmap::map_device(at, 0x1000)) else {
+            continue;
+        };
+        if candidate.is_there(|offset| window.probe(offset)) {
+            console::attach(candidate.model, window);
+            return;
+        }
+    }
+}
+
+/// The machine, from its tree.
+pub fn read_machine(tree: &Tree) -> HostInfo {
+    HostInfo::parse(tree.bytes).unwrap_or_else(|error| {
+        rescue_console(tree.load);
+        fail(&error)
+    })
+}
+
+/// The command line.
+pub fn read_options(host: &HostInfo) -> &'static Options {
+    let (parsed, notes) = Options::parse(&host.command_lines.hypervisor);
+    identity::set_command_line(&host.command_lines.hypervisor);
+    let options = options::set(parsed);
+    for note in notes {
+        if note.is_warning() {
+            log::warn!("{note}");
+        } else {
+            log::info!("{note}");
+        }
+    }
+    krypton::log::set_level(level(options.loglvl.always));
+    krypton::log::set_guest_level(level(options.guest_loglvl.limited));
+    machine::set_no_reboot(options.noreboot);
+    policy::set_silo(options.xsm == krypton::cmdline::Xsm::Silo);
+    options
+}
+
+/// What is printed at a level of the command line. Boot facts are printed at Xen's default, "warning".
+fn level(level: Level) -> LevelFilter {
+    match level {
+        Level::None => LevelFilter::Off,
+        Level::Error => LevelFilter::Error,
+        Level::Warning => LevelFilter::Info,
+        Level::Info | Level::Debug => LevelFilter::Debug,
+    }
+}
+
+/// The console: everything logged so far appears on it.
+pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
+    console::configure(options.conring_size, options.conswitch);
+    let found = Blob::check(tree.bytes).and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
+    match found {
+        Ok(uart) => {
+            let Some(window) = hypmap::map_device(uart.reg.start(), uart.reg.size() as usize) else {
+                fail(&BootError::Uart("cannot be mapped".to_string()));
+            };
+            console::attach(uart.model, window);
+            Some(uart)
+        }
+        Err(error) => {
+            rescue_console(tree.load);
+            log::warn!("BOOT: {error}; going on without console");
+            None
+        }
+    }
+}
+
+/// Refuses to go on where guests cannot run.
+pub fn check_cpu(cpsr: u32) {
+    let mode = cpsr & MODE_MASK;
+    if mode == MODE_HYP {
+        return;
+    }
+    if !smp::has_virtualization() {
+        log::error!("BOOT: CPU MIDR {:#010x} lacks (or hides) the virtualization extensions", smp::midr());
+    }
+    log::error!(
+        "BOOT: CPU is not in HYP mode (mode {mode:#04x}); start with virtualization=on, or firmware that enters HYP"
+    );
+    console::flush();
+    machine::halt()
+}
+
+/// The banner that Xen users know.
+pub fn greet(host: &HostInfo) {
+    log::info!(
+        "Xen version 4.17{} (Krypton {}) ({}) {}",
+        identity::EXTRA_VERSION,
+        identity::VERSION,
+        identity::COMPILER,
+        identity::COMPILED_AT
+    );
+    log::info!("Latest ChangeSet: {}", identity::CHANGESET);
+    let midr = smp::midr();
+    log::info!(
+        "Processor: {midr:08x}: variant: {:#x}, part {:#05x}, rev {:#x}",
+        midr >> 20 & 0xF,
+        midr >> 4 & 0xFFF,
+        midr & 0xF
+    );
+    log::info!("Platform: {}", host.model);
+    for range in &host.ram {
+        log::info!("RAM: {:016x} - {:016x}", range.base(), range.end() - 1);
+    }
+    for (n, module) in host.modules.iter().enumerate() {
+        log::info!("MODULE[{n}]: {:016x} - {:016x} {}", module.range.base(), module.range.end(), module.kind);
+    }
+    log::info!("Command line: {}", identity::command_line());
+    for note in &host.notes {
+        log::warn!("{note}");
+    }
+}
+
+/// The interrupt controller, and the interrupts that the hypervisor itself takes.
+pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'static Gic {
+    /// GICC_DIR is in the second page even where the tree describes only one.
+    const GICC_SIZE: u64 = 0x2000;
+    let map = |range: &PhysRange, least: u64| {
+        hypmap::map_device(range.start(), range.size().max(least) as usize)
+            .unwrap_or_else(|| fail(&BootError::Gic("registers cannot be mapped".to_string())))
+    };
+    for frame in &mut host.gic.frames {
+        let at = frame.reg.base() + platform::gic::MSI_TYPER;
+        if let Some(window) = PhysAddr::new(at).and_then(|at| hypmap::map_device(at, 4)) {
+            frame.set_type_register(window.read32(0));
+        }
+    }
+    let gic = gic::init(map(&host.gic.distributor, 0x1000), map(&host.gic.cpu, GICC_SIZE), map(&host.gic.hypervisor, 0x200));
+    log::info!("GICv2 initialization:");
+    log::info!(
+        "        gic_dist_addr={:#x} gic_cpu_addr={:#x} gic_hyp_addr={:#x} gic_vcpu_addr={:#x} maintenance irq {}",
+        host.gic.distributor.base(),
+        host.gic.cpu.base(),
+        host.gic.hypervisor.base(),
+        host.gic.virtual_cpu.base(),
+        host.gic.maintenance
+    );
+    log::info!("GICv2: {} lines, {} list registers", gic.dist.lines(), gic.hyp.count());
+    if host.timer.virtual_timer != krypton::trap::VIRTUAL_TIMER_PPI {
+        fail(&BootError::Timer("the virtual timer is not PPI 27".to_string()));
+    }
+    cpus::set_private_interrupts(host.gic.maintenance, host.timer.hypervisor, host.timer.virtual_timer);
+    cpus::enable_private_interrupts(gic);
+    if let Some(line) = uart.and_then(|uart| uart.interrupt)
+        && irq::claim(line.intid, Handler::Console)
+    {
+        gic.dist.set_trigger(line.intid, match line.trigger {
+            Trigger::Edge => gic::Trigger::Edge,
+            Trigger::Level => gic::Trigger::Level,
+        });
+        gic.dist.prefer(line.intid);
+        gic.dist.set_targets(line.intid, gic.dist.target_mask());
+        gic.dist.enable(line.intid);
+        console::enable_input();
+    }
+    gic
+}
+
+/// The clock and the run queues.
+pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) {
+    let hz = host.timer.frequency.unwrap_or_else(timer::frequency);
+    if !run::init(hz, cpus, options.sched_ratelimit_us) {
+        fail(&BootError::Timer("frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string()));
+    }
+    log::info!("Generic Timer IRQ: phys={} hyp={} virt={} Freq: {} KHz", host.timer.physical, host.timer.hypervisor,
+        host.timer.virtual_timer, hz / 1000);
+    log::info!("Using scheduler: SMP Credit Scheduler rev2 (credit2)");
+}
+
+/// dom0, ready to run.
+pub fn load_dom0(
+    host: &HostInfo,
+    tree: &Tree,
+    options: &Options,
+    uart: Option<&UartInfo>,
+    gic: &'static Gic,
+    cpus: CpuSet,
+) -> alloc::sync::Arc<Domain> {
+    log::info!("*** LOADING DOMAIN 0 ***");
+    let loaded = Blob::check(tree.bytes).and_then(|blob| {
+        build::build(&Host {
+            info: host,
+            blob: &blob,
+            machine: Machine { host, console: uart, gic_lines: gic.dist.lines() },
+            options,
+            gic,
+            free: &host.free_ram(),
+            grant: memory::grant_window()?,
+            cpus: cpus.len(),
+        })
+    });
+    loaded.unwrap_or_else(|error| fail(&error))
+}

@@ -1,0 +1,281 @@
+//! Building dom0: memory mapped 1:1, devices and interrupts passed through, kernel, tree and RAM disk in place.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use armv7::addr::{Gfn, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
+use armv7::cache;
+use armv7::cpu::{CpuId, CpuSet};
+use armv7::frame;
+use armv7::gic::{Gic, Trigger};
+
+use super::device_tree::{self, Config};
+use super::devices::{self, DevicePlan};
+use super::kernel::{self, KernelImage};
+use super::layout;
+use super::selection::Machine;
+use crate::cmdline::{DEFAULT_DOM0_MEM, Options};
+use crate::domain::create::{self, Spec};
+use crate::domain::vcpu::{Registers, halt};
+use crate::domain::{Domain, GicMap, Rights, run};
+use crate::grant::Limits;
+use crate::id::{DomId, IntId, VcpuId};
+use crate::irq;
+use crate::mem::frame_table::Use;
+use crate::mem::memory;
+use crate::mem::p2m::{P2mType, PoolLimit};
+use crate::platform::BootError;
+use crate::platform::blob::Blob;
+use crate::platform::host_dt::{HostInfo, ModuleKind};
+use crate::platform::interrupt;
+use crate::platform::ranges::{self, PhysRange};
+
+/// What boot knows.
+pub struct Host<'a> {
+    /// The machine.
+    pub info: &'a HostInfo,
+    /// Its device tree.
+    pub blob: &'a Blob<'a>,
+    /// The console's UART, which dom0 does not get.
+    pub machine: Machine<'a>,
+    /// Options.
+    pub options: &'a Options,
+    /// The interrupt controller.
+    pub gic: &'static Gic,
+    /// RAM that is free for dom0.
+    pub free: &'a [PhysRange],
+    /// Machine addresses that hold no memory of dom0's and can show it its grants: the image's.
+    pub grant: PhysRange,
+    /// CPUs that run.
+    pub cpus: u32,
+}
+
+fn dom0(what: &str) -> BootError {
+    BootError::Dom0(what.into())
+}
+
+/// Builds dom0 and makes its first vCPU runnable.
+pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
+    let kernel_module = host.info.kernel()?;
+    let ramdisk_module = host.info.module(ModuleKind::Ramdisk);
+    let mut header = [0; kernel::HEADER_SIZE];
+    let header_len = header.len().min(kernel_module.range.size() as usize);
+    read_phys(kernel_module.range.base(), header.get_mut(..header_len).unwrap_or(&mut []));
+    let image = KernelImage::parse(header.get(..header_len).unwrap_or(&[]), kernel_module.range.size())?;
+
+    let want = host.options.dom0_mem.unwrap_or_else(|| {
+        log::warn!("WARNING: dom0_mem not given: {} MiB", DEFAULT_DOM0_MEM >> 20);
+        DEFAULT_DOM0_MEM
+    });
+    let banks = layout::choose_banks(host.free, want)?;
+    let plan = devices::plan(host.blob, &host.machine)?;
+    for note in &plan.notes {
+        log::warn!("DOM0: {note}");
+    }
+    let vcpus = host.options.dom0_vcpus(host.cpus);
+    let event_interrupt = host.info.event_interrupt().ok_or_else(|| dom0("no private interrupt is left for events"))?;
+    let extended = if host.options.ext_regions { extended(host, &banks, &plan) } else { Vec::new() };
+    let mut config = Config {
+        bootargs: &host.info.command_lines.dom0,
+        ramdisk: ramdisk_module.map(|module| module.range),
+        memory: &banks,
+        vcpus,
+        grant: host.grant,
+        extended: &extended,
+        event_interrupt,
+    };
+    // The tree's size does not depend on where the RAM disk goes, but that depends on the tree's size.
+    let size = device_tree::build(host.blob, &host.machine, &config)?.blob.len();
+    let first = banks.first().ok_or_else(|| dom0("no memory"))?;
+    let place = layout::place(first, &image, size as u64, ramdisk_module.map(|module| module.range.size()))?;
+    config.ramdisk = place.ramdisk;
+    let tree = device_tree::build(host.blob, &host.machine, &config)?;
+    for note in &tree.notes {
+        log::info!("DOM0: {note}");
+    }
+
+    let domain = create(host, &banks, vcpus, event_interrupt)?;
+    map(host, &domain, &banks, &plan)?;
+    route(host, &domain, &plan);
+
+    log::info!("Loading zImage from {:#x} to {:#x}-{:#x}", kernel_module.range.base(), place.kernel.base(), place.kernel.end());
+    copy_phys(place.kernel.base(), kernel_module.range.base() + image.offset, image.size);
+    if let (Some(module), Some(at)) = (ramdisk_module, place.ramdisk) {
+        log::info!("Loading d0 initrd from {:#x} to {:#x}-{:#x}", module.range.base(), at.base(), at.end());
+        copy_phys(at.base(), module.range.base(), module.range.size());
+    }
+    log::info!("Loading d0 DTB to {:#x}-{:#x}", place.tree.base(), place.tree.base() + tree.blob.len() as u64);
+    write_phys(place.tree.base(), &tree.blob);
+    cache::invalidate_instruction_caches();
+
+    start(host, &domain, place.entry, place.tree.base())?;
+    Ok(domain)
+}
+
+/// RAM that dom0 does not own and may use for mappings.
+fn extended(host: &Host<'_>, banks: &[PhysRange], plan: &DevicePlan) -> Vec<PhysRange> {
+    let mut used: Vec<PhysRange> = Vec::new();
+    used.extend(banks);
+    used.extend(&plan.mmio);
+    used.extend(&plan.reserved_ram);
+    used.extend(&host.info.reserved);
+    used.push(host.grant);
+    layout::extended_regions(&host.info.ram, &ranges::merge(used))
+}
+
+fn create(host: &Host<'_>, banks: &[PhysRange], vcpus: u32, event: u32) -> Result<Arc<Domain>, BootError> {
+    let pages: u64 = banks.iter().map(|bank| bank.size() >> PAGE_SHIFT).sum();
+    let options = host.options;
+    let spec = Spec {
+        id: DomId::DOM0,
+        rights: Rights::DOM0,
+        max_vcpus: u8::try_from(vcpus).map_err(|_| dom0("too many vCPUs"))?,
+        nr_spis: u16::try_from(host.gic.dist.lines().saturating_sub(32).min(960)).unwrap_or(960),
+        event_irq: IntId::new(event).ok_or_else(|| dom0("no interrupt for events"))?,
+        gic: GicMap {
+            distributor: armv7::addr::Ipa::new(host.info.gic.distributor.base()).unwrap_or_default(),
+            distributor_size: host.info.gic.distributor.pages_outward().size(),
+        },
+        max_port: u32::MAX,
+        grants: Limits::new(options.gnttab_max_frames, options.gnttab_max_maptrack_frames)
+            .ok_or_else(|| dom0("grant table limits out of range"))?,
+        max_pages: u32::try_from(pages).map_err(|_| dom0("too much memory"))?,
+        pool: PoolLimit::Unlimited,
+    };
+    let domain = create::domain(&spec).map_err(|error| dom0(&alloc::format!("cannot be created: {error:?}")))?;
+    let pin = options.dom0_vcpus_pin;
+    let affinity = |id: VcpuId| match CpuId::new(id.raw().into()) {
+        Some(cpu) if pin => CpuSet::of(cpu),
+        _ => CpuSet::ALL,
+    };
+    create::vcpus(&domain, affinity).map_err(|error| dom0(&alloc::format!("no vCPUs: {error:?}")))?;
+    Ok(domain)
+}
+
+/// Maps memory, devices and the virtual CPU interface.
+fn map(host: &Host<'_>, domain: &Domain, banks: &[PhysRange], plan: &DevicePlan) -> Result<(), BootError> {
+    for (n, bank) in banks.iter().enumerate() {
+        log::info!("BANK[{n}] {:#x}-{:#x} ({}MB)", bank.base(), bank.end(), bank.size() >> 20);
+        let (first, count) = frames(bank);
+        memory()
+            .alloc_direct_at(DomId::DOM0, first.frame(), count)
+            .map_err(|error| dom0(&alloc::format!("bank {:#x}: {error:?}", bank.base())))?;
+        map_range(domain, bank, bank, P2mType::RamRw)?;
+    }
+    for range in &plan.mmio {
+        map_range(domain, range, range, P2mType::MmioDirect)?;
+    }
+    for range in &plan.reserved_ram {
+        map_range(domain, range, range, P2mType::MmioDirect)?;
+    }
+    let gicc = host.info.gic.cpu.pages_outward();
+    let gicv = host.info.gic.virtual_cpu.pages_outward();
+    let size = gicc.size().min(gicv.size());
+    let (Some(gicc), Some(gicv)) = (PhysRange::new(gicc.base(), size), PhysRange::new(gicv.base(), size)) else {
+        return Err(dom0("no CPU interface"));
+    };
+    map_range(domain, &gicc, &gicv, P2mType::GicV)
+}
+
+fn frames(range: &PhysRange) -> (PhysAddr, u32) {
+    (range.start(), u32::try_from(range.size() >> PAGE_SHIFT).unwrap_or(u32::MAX))
+}
+
+/// Maps whole pages of `to` at `at`.
+fn map_range(domain: &Domain, at: &PhysRange, to: &PhysRange, kind: P2mType) -> Result<(), BootError> {
+    let (first, count) = frames(to);
+    let gfn = Gfn::new(at.base() >> PAGE_SHIFT).ok_or_else(|| dom0("address beyond 40 bits"))?;
+    let mapped = domain.p2m.lock().map(gfn, first.frame(), count, kind, u32::MAX);
+    match mapped {
+        Ok(done) if done == count => Ok(()),
+        other => Err(dom0(&alloc::format!("mapping {:#x}-{:#x}: {other:?}", at.base(), at.end()))),
+    }
+}
+
+fn route(host: &Host<'_>, domain: &Domain, plan: &DevicePlan) {
+    for line in &plan.interrupts {
+        let trigger = match line.trigger {
+            interrupt::Trigger::Edge => Trigger::Edge,
+            interrupt::Trigger::Level => Trigger::Level,
+        };
+        if !irq::route_to_guest(host.gic, line.intid, domain, trigger) {
+            log::warn!("DOM0: interrupt {} cannot be routed", line.intid);
+        }
+    }
+}
+
+fn start(_host: &Host<'_>, domain: &Domain, entry: u64, tree: u64) -> Result<(), BootError> {
+    let vcpu = domain.vcpu(VcpuId::ZERO).ok_or_else(|| dom0("no vCPU"))?;
+    let entry = u32::try_from(entry).map_err(|_| dom0("kernel above 4 GiB"))?;
+    let tree = u32::try_from(tree).map_err(|_| dom0("device tree above 4 GiB"))?;
+    let mut registers = vcpu.registers.lock();
+    *registers = Registers::start(entry, 0);
+    registers.context.r[1] = u32::MAX;
+    registers.context.r[2] = tree;
+    drop(registers);
+    run::unhalt(vcpu, halt::OFFLINE);
+    Ok(())
+}
+
+/// Calls `f` for each page of `len` bytes at `base`: its address, the offset there, and the range of the bytes.
+fn each_page(base: u64, len: usize, mut f: impl FnMut(PhysAddr, core::ops::Range<usize>)) {
+    let mut done = 0;
+    while done < len {
+        let Some(at) = PhysAddr::new(base + done as u64) else { return };
+        let count = (len - done).min(PAGE_SIZE - at.offset());
+        f(at, done..done + count);
+        done += count;
+    }
+}
+
+fn read_phys(base: u64, out: &mut [u8]) {
+    each_page(base, out.len(), |at, range| {
+        if let Some(out) = out.get_mut(range) {
+            frame::with(at.frame(), |page| page.read(at.offset(), out));
+        }
+    });
+}
+
+fn write_phys(base: u64, data: &[u8]) {
+    each_page(base, data.len(), |at, range| {
+        if let Some(data) = data.get(range) {
+            frame::with(at.frame(), |page| {
+                page.write(at.offset(), data);
+                cache::page_range(page, at.offset(), data.len(), cache::Op::Clean);
+            });
+        }
+    });
+}
+
+/// Copies between two places in RAM that do not overlap, and cleans the copy to memory: dom0 starts with its caches off.
+fn copy_phys(to: u64, from: u64, len: u64) {
+    let mut buffer = alloc::vec![0; PAGE_SIZE];
+    let mut done = 0;
+    while done < len {
+        let count = (len - done).min(PAGE_SIZE as u64) as usize;
+        if let Some(part) = buffer.get_mut(..count) {
+            read_phys(from + done, part);
+            write_phys(to + done, part);
+        }
+        done += count as u64;
+    }
+}
+
+/// Gives back the boot modules' memory, once dom0 has its copies.
+pub fn release_modules(info: &HostInfo) {
+    for range in info.module_pages() {
+        let (first, count) = frames(&range);
+        memory().release(first.frame(), count);
+    }
+}
+
+/// Takes the boot modules' memory out of what is free, until [`release_modules`].
+pub fn reserve_modules(info: &HostInfo) -> Result<(), BootError> {
+    for range in info.module_pages() {
+        let (first, count) = frames(&range);
+        memory().reserve(first.frame(), count, Use::Module).map_err(|_| {
+            BootError::Module(alloc::format!("{:#x}-{:#x} is not free RAM", range.base(), range.end()))
+        })?;
+    }
+    Ok(())
+}

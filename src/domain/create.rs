@@ -1,0 +1,171 @@
+//! Making a domain: its parts, then its vCPUs. Whatever fails on the way, what was made before is undone by dropping it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use armv7::cpu::CpuSet;
+use armv7::guest::Identity;
+
+use super::memory::shared_page;
+use super::run::{self, Timer};
+use super::vcpu::{Timers, Vcpu};
+use super::{Domain, GicMap, Rights, registry};
+use crate::emulate::psci;
+use crate::error::Errno;
+use crate::event::EventTable;
+use crate::grant::{GrantTable, Limits};
+use crate::id::{DomId, IntId, VcpuId};
+use crate::mem::p2m::{P2m, PoolLimit, Tlb};
+use crate::mem::memory;
+use crate::sched::{UnitId, UnitParams};
+use crate::trap::VIRTUAL_TIMER_PPI;
+use crate::vgic::Vgic;
+
+/// What a new domain is to be.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its id.
+    pub id: DomId,
+    /// What it may do.
+    pub rights: Rights,
+    /// Most vCPUs.
+    pub max_vcpus: u8,
+    /// Shared interrupts of its controller.
+    pub nr_spis: u16,
+    /// Interrupt that announces events.
+    pub event_irq: IntId,
+    /// Where its interrupt controller is.
+    pub gic: GicMap,
+    /// Highest event port.
+    pub max_port: u32,
+    /// Sizes of its grant and maptrack tables.
+    pub grants: Limits,
+    /// Most pages of RAM.
+    pub max_pages: u32,
+    /// Where its stage-2 tables come from.
+    pub pool: PoolLimit,
+}
+
+/// What the machine does after a stage-2 change.
+const TLB: Tlb = Tlb {
+    flush: armv7::tlb::flush_vmid,
+    publish: || {
+        armv7::barrier::dsb_ishst();
+        armv7::barrier::isb();
+    },
+};
+
+/// Makes a domain without vCPUs and enters it into the registry.
+pub fn domain(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+    if !memory().open_account(spec.id, spec.max_pages) {
+        return Err(Errno::NoMem);
+    }
+    let made = parts(spec).and_then(|domain| {
+        registry::insert(domain.clone()).map_err(|error| match error {
+            registry::RegistryError::Exists => Errno::Exist,
+            registry::RegistryError::NoMemory => Errno::NoMem,
+        })?;
+        Ok(domain)
+    });
+    if made.is_err() {
+        memory().close_account(spec.id);
+    }
+    made
+}
+
+fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+    let p2m = P2m::new(memory(), TLB, spec.pool)?;
+    let shared = shared_page(spec.id)?;
+    let shared_info = shared.mfn();
+    let events = EventTable::new(spec.id, spec.max_port, spec.max_vcpus, shared)?;
+    let mut vgic = Vgic::new(spec.max_vcpus, spec.nr_spis).map_err(|_| Errno::Inval)?;
+    let timer = IntId::new(VIRTUAL_TIMER_PPI).ok_or(Errno::Inval)?;
+    vgic.route_hw(timer, timer).map_err(|_| Errno::Inval)?;
+    let domain = Domain::new(
+        spec.id,
+        spec.rights,
+        p2m,
+        events,
+        GrantTable::new(spec.grants),
+        vgic,
+        spec.event_irq,
+        spec.gic,
+        run::now().0,
+        spec.max_vcpus,
+        shared_info,
+    );
+    domain.grow_grants(crate::grant::INITIAL_FRAMES.into())?;
+    Ok(Arc::new(domain))
+}
+
+/// Gives a domain all its vCPUs, not yet up. `affinity` says where each may run.
+pub fn vcpus(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Result<(), Errno> {
+    if !domain.vcpus().is_empty() {
+        return Err(Errno::Exist);
+    }
+    let mut made = Vec::new();
+    made.try_reserve_exact(domain.max_vcpus.into()).map_err(|_| Errno::NoMem)?;
+    for n in 0..domain.max_vcpus {
+        let id = VcpuId::new(n.into()).ok_or(Errno::Inval)?;
+        match vcpu(domain, id, affinity(id)) {
+            Ok(vcpu) => made.push(vcpu),
+            Err(error) => {
+                for vcpu in made {
+                    remove_vcpu(&vcpu);
+                }
+                return Err(error);
+            }
+        }
+    }
+    domain.set_vcpus(made);
+    Ok(())
+}
+
+fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Errno> {
+    let unit = run::add_unit(UnitParams { hard, ..UnitParams::default() }).map_err(|_| Errno::NoMem)?;
+    let made = timers(unit).and_then(|timers| {
+        let identity =
+            Identity { vttbr: domain.vttbr, vmpidr: psci::vmpidr(id), cntvoff: domain.cntvoff };
+        let vcpu = Arc::new(Vcpu::new(domain.id, id, unit, timers, identity));
+        registry::insert_unit(unit, domain.clone(), vcpu.clone()).map_err(|_| {
+            for timer in [timers.virtual_timer, timers.poll, timers.physical] {
+                run::remove_timer(timer);
+            }
+            Errno::NoMem
+        })?;
+        Ok(vcpu)
+    });
+    if made.is_err() {
+        // Never ran and is not loaded, so the scheduler lets it go.
+        let _ = run::remove_unit(unit);
+    }
+    made
+}
+
+fn timers(unit: UnitId) -> Result<Timers, Errno> {
+    let mut made = [None; 3];
+    for (slot, timer) in made.iter_mut().zip([Timer::Virtual(unit), Timer::Poll(unit), Timer::Physical(unit)]) {
+        *slot = run::add_timer(timer).ok();
+    }
+    match made {
+        [Some(virtual_timer), Some(poll), Some(physical)] => Ok(Timers { virtual_timer, poll, physical }),
+        some => {
+            for timer in some.into_iter().flatten() {
+                run::remove_timer(timer);
+            }
+            Err(Errno::NoMem)
+        }
+    }
+}
+
+/// Takes a vCPU that is halted and saved out of the scheduler, the timers and the registry.
+pub fn remove_vcpu(vcpu: &Vcpu) {
+    for timer in [vcpu.timer, vcpu.poll_alarm, vcpu.physical_alarm] {
+        run::remove_timer(timer);
+    }
+    if run::remove_unit(vcpu.unit).is_err() {
+        log::error!("{vcpu} is still scheduled");
+        return;
+    }
+    registry::remove_unit(vcpu.unit);
+}

@@ -1,0 +1,308 @@
+//! What a write to the distributor does to the interrupts.
+//!
+//! Each function takes the number of the bank or word and the value written. State that is latched here changes at
+//! once; of what is in list registers the change is noted, and [`Vgic::touch`] asks the vCPU that holds it to settle it.
+//! The answer names the vCPUs to kick and the work for physical interrupts.
+//!
+//! Manual: IHI 0048B 4.3.
+
+use super::dist::{CPENDSGIR, EDGE, Effects, HostOp, HostWork, SPENDSGIR, SPENDSGIR_END, eighth};
+use super::irq::PRIORITY_MASK;
+use super::lr::Lr;
+use super::{SGIS, Vgic, bits};
+use crate::id::{IntId, VcpuId, VcpuSet};
+
+impl Vgic {
+    pub(super) fn write_control(&mut self, value: u32) -> VcpuSet {
+        let forwarding = value & 1 != 0;
+        if forwarding == self.forwarding {
+            return VcpuSet::EMPTY;
+        }
+        self.forwarding = forwarding;
+        for vcpu in self.existing.iter() {
+            let state = self.vcpu_mut(vcpu);
+            state.dirty = true;
+            state.calm = false;
+            state.resettle |= !forwarding;
+        }
+        self.existing
+    }
+
+    /// `GICD_SGIR` (IHI 0048B 4.3.15). Filter 3 is reserved and does nothing; absent vCPUs are passed over.
+    pub(super) fn send_sgi(&mut self, from: VcpuId, value: u32) -> VcpuSet {
+        let Some(sgi) = IntId::new(value & 0xF) else {
+            return VcpuSet::EMPTY;
+        };
+        let itself = VcpuSet::only(from).0;
+        let list = match value >> 24 & 3 {
+            0 => (value >> 16 & 0xFF) as u8,
+            1 => !itself,
+            2 => itself,
+            _ => 0,
+        };
+        let targets = list & self.existing.0;
+        if targets == itself {
+            return self.raise_sgi(from, sgi, from);
+        }
+        let mut kick = VcpuSet::EMPTY;
+        for bit in bits(targets.into()) {
+            if let Some(target) = VcpuId::new(bit) {
+                kick |= self.raise_sgi(target, sgi, from);
+            }
+        }
+        kick
+    }
+
+    pub(super) fn set_enable(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return Effects::NONE;
+        };
+        let new = value & !bank.enabled;
+        if new == 0 {
+            return Effects::NONE;
+        }
+        bank.enabled |= new;
+        let waiting = bank.pending & new;
+        let routed = bank.routed & new;
+        let kick = if waiting != 0 {
+            self.requeue(vcpu, number, waiting)
+        } else {
+            VcpuSet::EMPTY
+        };
+        Effects {
+            kick,
+            host: host_work(HostOp::Enable, number, routed),
+        }
+    }
+
+    pub(super) fn clear_enable(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return Effects::NONE;
+        };
+        let keep = if number == 0 { SGIS } else { 0 };
+        let gone = value & bank.enabled & !keep;
+        if gone == 0 {
+            return Effects::NONE;
+        }
+        bank.enabled &= !gone;
+        let waiting = bank.pending & gone;
+        let listed = bank.in_lr & gone;
+        let routed = bank.routed & gone;
+        if waiting != 0 && number != 0 {
+            self.dequeue(number, waiting);
+        }
+        let kick = if listed != 0 {
+            self.touch(vcpu, number, listed)
+        } else {
+            VcpuSet::EMPTY
+        };
+        Effects {
+            kick,
+            host: host_work(HostOp::Disable, number, routed),
+        }
+    }
+
+    pub(super) fn set_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
+        let keep = if number == 0 { SGIS } else { 0 };
+        bits(value & !keep)
+            .filter_map(|bit| IntId::new(number * 32 + bit))
+            .fold(VcpuSet::EMPTY, |kick, irq| kick | self.raise(vcpu, irq))
+    }
+
+    pub(super) fn clear_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
+        let keep = if number == 0 { SGIS } else { 0 };
+        let value = value & !keep;
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return Effects::NONE;
+        };
+        let waiting = bank.pending & value;
+        bank.pending &= !waiting;
+        // The physical activation stays with an interrupt that is active; otherwise it ends here.
+        let ended = bank.held & waiting & !bank.active;
+        bank.held &= !ended;
+        let listed = bank.in_lr & value;
+        bank.drop_pending |= listed;
+        let routed = bank.routed & value;
+        if waiting != 0 && number != 0 {
+            self.dequeue(number, waiting);
+        }
+        self.owe(vcpu, number, ended);
+        let kick = if listed != 0 {
+            self.touch(vcpu, number, listed)
+        } else {
+            VcpuSet::EMPTY
+        };
+        Effects {
+            kick,
+            host: host_work(HostOp::ClearPending, number, routed),
+        }
+    }
+
+    /// `GICD_ISACTIVER`: an interrupt made active so is kept from delivery until `GICD_ICACTIVER`. As it is in no list
+    /// register, the guest's deactivation through its CPU interface does not reach it.
+    pub(super) fn set_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        bank.forced |= value & !bank.active;
+        let listed = bank.in_lr & value;
+        if listed != 0 {
+            self.touch(vcpu, number, listed)
+        } else {
+            VcpuSet::EMPTY
+        }
+    }
+
+    pub(super) fn clear_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        let released = bank.forced & value & bank.pending;
+        bank.forced &= !value;
+        let ended = bank.active & value;
+        let listed = bank.in_lr & value;
+        bank.drop_active |= listed;
+        let mut kick = VcpuSet::EMPTY;
+        if released != 0 {
+            kick |= self.requeue(vcpu, number, released);
+        }
+        if ended != 0 {
+            kick |= self.end_spilled(vcpu, number, ended);
+        }
+        if listed != 0 {
+            kick |= self.touch(vcpu, number, listed);
+        }
+        kick
+    }
+
+    pub(super) fn write_priority(
+        &mut self,
+        vcpu: VcpuId,
+        index: u32,
+        mask: u32,
+        value: u32,
+    ) -> VcpuSet {
+        let (number, index) = eighth(index);
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        let word = &mut bank.priority[index & 7];
+        let old = core::mem::replace(word, *word & !mask | value & PRIORITY_MASK);
+        if old == *word {
+            return VcpuSet::EMPTY;
+        }
+        let changed = changed_bytes(old, *word) << ((index * 4) & 31);
+        let (listed, waiting) = (bank.in_lr & changed, bank.pending & changed);
+        let mut kick = VcpuSet::EMPTY;
+        if listed != 0 {
+            kick |= self.touch(vcpu, number, listed);
+        }
+        if waiting != 0 {
+            kick |= self.requeue(vcpu, number, waiting);
+        }
+        kick
+    }
+
+    pub(super) fn write_target(
+        &mut self,
+        vcpu: VcpuId,
+        index: u32,
+        mask: u32,
+        value: u32,
+    ) -> Effects {
+        let (number, index) = eighth(index);
+        let existing = u32::from(self.existing.0) * 0x0101_0101;
+        if self.nr_vcpus == 1 {
+            return Effects::NONE;
+        }
+        let Some(spi) = self.spi_mut(number) else {
+            return Effects::NONE;
+        };
+        let word = &mut spi.target[index & 7];
+        let old = core::mem::replace(word, *word & !mask | value & existing);
+        let changed = changed_bytes(old, *word) << ((index * 4) & 31);
+        let (listed, waiting) = (spi.bank.in_lr & changed, spi.bank.pending & changed);
+        let routed = spi.bank.routed & changed;
+        let mut kick = VcpuSet::EMPTY;
+        if listed != 0 {
+            kick |= self.touch(vcpu, number, listed);
+        }
+        if waiting != 0 {
+            kick |= self.requeue(vcpu, number, waiting);
+        }
+        Effects {
+            kick,
+            host: host_work(HostOp::Retarget, number, routed),
+        }
+    }
+
+    pub(super) fn write_config(&mut self, index: u32, value: u32) {
+        if let Some(spi) = self.spi_mut(index / 2) {
+            spi.config[index as usize & 1] = value & EDGE;
+        }
+    }
+
+    /// `GICD_CPENDSGIR` and `GICD_SPENDSGIR` (IHI 0048B 4.3.16, 4.3.17).
+    pub(super) fn write_sgi_pending(&mut self, vcpu: VcpuId, offset: u32, value: u32) -> VcpuSet {
+        let mut kick = VcpuSet::EMPTY;
+        let first = offset & 0xC;
+        let existing = self.existing.0;
+        for lane in 0..4 {
+            let sources = (value >> (lane * 8)) as u8 & existing;
+            let sgi = first + lane;
+            match offset {
+                _ if sources == 0 => {}
+                CPENDSGIR..SPENDSGIR => kick |= self.clear_sgi(vcpu, sgi, sources),
+                SPENDSGIR..SPENDSGIR_END => {
+                    for source in VcpuSet(sources).iter() {
+                        if let Some(irq) = IntId::new(sgi) {
+                            kick |= self.raise_sgi(vcpu, irq, source);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        kick
+    }
+
+    pub(super) fn clear_sgi(&mut self, vcpu: VcpuId, sgi: u32, gone: u8) -> VcpuSet {
+        let state = self.vcpu_mut(vcpu);
+        let sources = &mut state.sgi_sources[sgi as usize & 15];
+        *sources &= !gone;
+        if *sources == 0 {
+            state.private.pending &= !(1 << sgi);
+        }
+        let listed = IntId::new(sgi)
+            .and_then(|irq| state.slot_of(irq))
+            .map(|index| state.slot(index));
+        match listed.and_then(Lr::source) {
+            Some(source) if gone & VcpuSet::only(source).0 != 0 => {
+                state.private.drop_pending |= 1 << sgi;
+                self.touch(vcpu, 0, 1 << sgi)
+            }
+            _ => VcpuSet::EMPTY,
+        }
+    }
+}
+
+/// Physical work for routed SPIs; the physical state of PPIs is not the guest's to change.
+fn host_work(op: HostOp, number: u32, mask: u32) -> Option<HostWork> {
+    if mask == 0 || number == 0 {
+        return None;
+    }
+    Some(HostWork {
+        op,
+        first: IntId::new(number * 32)?,
+        mask,
+    })
+}
+
+/// Bit n for byte n that differs.
+const fn changed_bytes(old: u32, new: u32) -> u32 {
+    let differ = old ^ new;
+    (differ & 0xFF != 0) as u32
+        | ((differ & 0xFF00 != 0) as u32) << 1
+        | ((differ & 0xFF_0000 != 0) as u32) << 2
+        | ((differ & 0xFF00_0000 != 0) as u32) << 3
+}
