@@ -173,6 +173,8 @@ abi_struct! {
 }
 
 impl Domctl {
+    /// Where the domain's id is.
+    pub const DOMAIN: u32 = 8;
     /// Where the body is.
     pub const BODY: u32 = 16;
 

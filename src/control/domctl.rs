@@ -1,11 +1,197 @@
-//! domctl (36).
+//! domctl (36): which operation, on which domain, and whether the caller may.
+//!
+//! Domains are named by their own ids: `DOMID_SELF` is no domain here. Only the operations that answer something write
+//! their structure back.
+
+use alloc::sync::Arc;
+
+use armv7::addr::GuestVa;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{authorize, bitmap, info, lifecycle, scheduler};
+use crate::abi::domctl as abi;
+use crate::abi::domctl::Domctl;
+use crate::domain::{Domain, registry, virq};
 use crate::error::Errno;
-use crate::hypercall::{Args, Caller, Outcome};
+use crate::event::EventVirq;
+use crate::hypercall::guest_ptr::{read, write};
+use crate::hypercall::{Args, Caller, Outcome, Reply};
+use crate::id::DomId;
+use crate::mem::memory;
+use crate::wallclock;
+
+/// Memory nodes of every domain: there is node 0.
+const NODES: u32 = 1;
+/// KiB of a page.
+const KIB_PER_PAGE: u64 = 4;
+
+/// A domctl that was read, and the domain that it names.
+pub(super) struct Request<'a> {
+    /// Who asks.
+    pub caller: &'a Caller<'a>,
+    /// Arguments of the call.
+    pub args: &'a Args,
+    /// The copy of the structure.
+    pub op: Domctl,
+}
+
+impl Request<'_> {
+    /// The domain named.
+    pub fn domain(&self) -> Result<Arc<Domain>, Errno> {
+        registry::get(DomId(self.op.domain)).ok_or(Errno::Srch)
+    }
+
+    /// The domain named, which must not be the caller's own.
+    pub fn other(&self) -> Result<Arc<Domain>, Errno> {
+        let domain = self.domain()?;
+        if domain.id == self.caller.domain.id { Err(Errno::Inval) } else { Ok(domain) }
+    }
+
+    /// The body.
+    pub fn body<T: FromBytes + KnownLayout + Immutable>(&self) -> Result<T, Errno> {
+        self.op.body().ok_or(Errno::Fault)
+    }
+
+    fn at(&self) -> GuestVa {
+        self.args.ptr(0)
+    }
+
+    /// Writes a body back.
+    pub fn answer<T: IntoBytes + Immutable>(&self, body: &T) -> Outcome {
+        let at = self.at().checked_add(Domctl::BODY).ok_or(Errno::Fault)?;
+        write(self.caller.domain, at, body)?;
+        Ok(Reply::OK)
+    }
+
+    /// Writes a domain's id and a body back.
+    pub fn answer_for<T: IntoBytes + Immutable>(&self, id: DomId, body: &T) -> Outcome {
+        let at = self.at().checked_add(Domctl::DOMAIN).ok_or(Errno::Fault)?;
+        write(self.caller.domain, at, &id.0)?;
+        self.answer(body)
+    }
+}
 
 /// Carries out a domctl.
-pub fn call(caller: &Caller<'_>, _args: &Args) -> Outcome {
-    if !caller.domain.is_control() {
-        return Err(Errno::Perm);
+pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
+    authorize(caller)?;
+    let op: Domctl = read(caller.domain, args.ptr(0))?;
+    if op.interface_version != abi::INTERFACE_VERSION {
+        return Err(Errno::Acces);
     }
-    Err(Errno::NoSys)
+    let request = Request { caller, args, op };
+    match op.cmd {
+        abi::OP_GETDOMAININFO => describe(&request),
+        abi::OP_GETVCPUINFO => describe_vcpu(&request),
+        abi::OP_PAUSEDOMAIN => lifecycle::pause(&request),
+        abi::OP_UNPAUSEDOMAIN => lifecycle::unpause(&request),
+        abi::OP_RESUMEDOMAIN => lifecycle::resume(&request),
+        abi::OP_GETVCPUAFFINITY => {
+            scheduler::affinity(caller, &*request.domain()?, &request.body()?)?;
+            Ok(Reply::OK)
+        }
+        abi::OP_SETVCPUAFFINITY => {
+            scheduler::set_affinity(caller, &*request.domain()?, &request.body()?)?;
+            Ok(Reply::OK)
+        }
+        abi::OP_SCHEDULER_OP => {
+            let domain = request.domain()?;
+            let mut body = request.body()?;
+            scheduler::of_domain(&domain, &mut body)?;
+            request.answer(&body)
+        }
+        _ => set(&request),
+    }
+}
+
+/// Operations that set something and answer nothing but success, and those that there are not.
+fn set(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    match request.op.cmd {
+        abi::OP_MAX_MEM => {
+            let body: abi::MaxMem = request.body()?;
+            let pages = u32::try_from(body.max_memkb / KIB_PER_PAGE).unwrap_or(u32::MAX);
+            if !memory().set_limit(domain.id, pages) {
+                return Err(Errno::Srch);
+            }
+        }
+        abi::OP_SETDOMAINHANDLE => domain.state.lock().handle = request.body()?,
+        abi::OP_SETDEBUGGING => {
+            let enable: u8 = request.body()?;
+            request.other()?.state.lock().debugged = enable != 0;
+        }
+        abi::OP_SETTIMEOFFSET => {
+            domain.state.lock().time_offset = request.body()?;
+            wallclock::publish(&domain);
+        }
+        abi::OP_SETNODEAFFINITY => {
+            let body: abi::NodeAffinity = request.body()?;
+            let nodes = bitmap::read(request.caller, &body.nodemap)?;
+            // Nodes that there are not are ignored, but one must be left.
+            if nodes & NODES == 0 {
+                return Err(Errno::Inval);
+            }
+        }
+        abi::OP_GETNODEAFFINITY => {
+            let body: abi::NodeAffinity = request.body()?;
+            bitmap::write(request.caller, &body.nodemap, NODES)?;
+        }
+        abi::OP_SET_VIRQ_HANDLER => {
+            let number: u32 = request.body()?;
+            let virq = EventVirq::new(number).filter(|virq| virq.is_global()).ok_or(Errno::Inval)?;
+            virq::set_handler(virq, domain.id);
+        }
+        abi::OP_SET_ADDRESS_SIZE => {
+            let bits: u32 = request.body()?;
+            if bits != 32 {
+                return Err(Errno::Inval);
+            }
+        }
+        // Nobody suspends guests of this architecture, so nobody would be told.
+        abi::OP_SUBSCRIBE => {}
+        abi::OP_MONITOR_OP => return monitor(request),
+        abi::OP_VM_EVENT_OP => return Err(Errno::OpNotSupp),
+        abi::OP_VUART_OP => return Err(Errno::OpNotSupp),
+        // Without an IOMMU no device is given to anybody.
+        abi::OP_ASSIGN_DEVICE
+        | abi::OP_DEASSIGN_DEVICE
+        | abi::OP_TEST_ASSIGN_DEVICE
+        | abi::OP_GET_DEVICE_GROUP => return Err(Errno::NoSys),
+        _ => return Err(Errno::NoSys),
+    }
+    Ok(Reply::OK)
+}
+
+fn describe(request: &Request<'_>) -> Outcome {
+    let id = DomId(request.op.domain);
+    if id >= DomId::FIRST_RESERVED {
+        return Err(Errno::Inval);
+    }
+    let domain = registry::at_or_after(id).ok_or(Errno::Srch)?;
+    request.answer_for(domain.id, &info::domain(&domain))
+}
+
+fn describe_vcpu(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let mut body: abi::GetVcpuInfo = request.body()?;
+    let view = info::vcpu(scheduler::named(&domain, body.vcpu)?);
+    body.online = view.online.into();
+    body.blocked = view.blocked.into();
+    body.running = view.running.into();
+    body.cpu_time = view.cpu_ns;
+    body.cpu = view.cpu;
+    request.answer(&body)
+}
+
+/// Nothing can be monitored, which may be asked.
+fn monitor(request: &Request<'_>) -> Outcome {
+    /// Operation and event, then the capabilities.
+    type MonitorOp = [u32; 4];
+    let [op, ..]: MonitorOp = request.body()?;
+    match op {
+        abi::MONITOR_OP_GET_CAPABILITIES => {
+            let [op, event, _, rest]: MonitorOp = request.body()?;
+            request.answer(&[op, event, 0, rest])
+        }
+        _ => Err(Errno::OpNotSupp),
+    }
 }
