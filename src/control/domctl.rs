@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{authorize, bitmap, info, lifecycle, scheduler};
+use super::{again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages, reap, scheduler};
 use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
 use crate::domain::{Domain, registry, virq};
@@ -16,12 +16,14 @@ use crate::error::Errno;
 use crate::event::EventVirq;
 use crate::hypercall::guest_ptr::{read, write};
 use crate::hypercall::{Args, Caller, Outcome, Reply};
-use crate::id::DomId;
+use crate::id::{DomId, MAX_INTIDS};
 use crate::mem::memory;
 use crate::wallclock;
 
 /// Memory nodes of every domain: there is node 0.
 const NODES: u32 = 1;
+/// Most frames of one device mapping.
+const MAX_MAPPING: u64 = 64;
 /// KiB of a page.
 const KIB_PER_PAGE: u64 = 4;
 
@@ -78,10 +80,19 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if op.interface_version != abi::INTERFACE_VERSION {
         return Err(Errno::Acces);
     }
+    reap();
     let request = Request { caller, args, op };
     match op.cmd {
         abi::OP_GETDOMAININFO => describe(&request),
         abi::OP_GETVCPUINFO => describe_vcpu(&request),
+        abi::OP_CREATEDOMAIN => create::create(&request),
+        abi::OP_MAX_VCPUS => create::max_vcpus(&request),
+        abi::OP_DESTROYDOMAIN => destroy::destroy(&request),
+        abi::OP_SETVCPUCONTEXT => context::set(&request),
+        abi::OP_GETVCPUCONTEXT => context::get(&request),
+        abi::OP_SET_PAGING_MEMPOOL_SIZE => pages::set_pool(&request),
+        abi::OP_GET_PAGING_MEMPOOL_SIZE => pages::pool(&request),
+        abi::OP_CACHEFLUSH => pages::flush(&request),
         abi::OP_PAUSEDOMAIN => lifecycle::pause(&request),
         abi::OP_UNPAUSEDOMAIN => lifecycle::unpause(&request),
         abi::OP_RESUMEDOMAIN => lifecycle::resume(&request),
@@ -90,10 +101,12 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             Ok(Reply::OK)
         }
         abi::OP_SETVCPUAFFINITY => {
+            let Some(_exclusive) = exclusive() else { return again(args) };
             scheduler::set_affinity(caller, &*request.domain()?, &request.body()?)?;
             Ok(Reply::OK)
         }
         abi::OP_SCHEDULER_OP => {
+            let Some(_exclusive) = exclusive() else { return again(args) };
             let domain = request.domain()?;
             let mut body = request.body()?;
             scheduler::of_domain(&domain, &mut body)?;
@@ -146,6 +159,24 @@ fn set(request: &Request<'_>) -> Outcome {
                 return Err(Errno::Inval);
             }
         }
+        abi::OP_IRQ_PERMISSION => {
+            let body: abi::IrqPermission = request.body()?;
+            if body.pirq >= MAX_INTIDS {
+                return Err(Errno::Inval);
+            }
+            forbid(body.allow_access)?;
+        }
+        abi::OP_IOMEM_PERMISSION => {
+            let body: abi::IomemPermission = request.body()?;
+            range_end(body.first_mfn, body.nr_mfns)?;
+            forbid(body.allow_access)?;
+        }
+        abi::OP_MEMORY_MAPPING => {
+            let body: abi::MemoryMapping = request.body()?;
+            range_end(body.first_mfn, body.nr_mfns)?;
+            range_end(body.first_gfn, body.nr_mfns)?;
+            return Err(if body.nr_mfns > MAX_MAPPING { Errno::TooBig } else { Errno::Perm });
+        }
         // Nobody suspends guests of this architecture, so nobody would be told.
         abi::OP_SUBSCRIBE => {}
         abi::OP_MONITOR_OP => return monitor(request),
@@ -159,6 +190,16 @@ fn set(request: &Request<'_>) -> Outcome {
         _ => return Err(Errno::NoSys),
     }
     Ok(Reply::OK)
+}
+
+/// Devices stay with dom0: taking a right away that nobody has works, giving it does not.
+fn forbid(allow: u8) -> Result<(), Errno> {
+    if allow == 0 { Ok(()) } else { Err(Errno::Perm) }
+}
+
+/// The last frame of a range that may not wrap around.
+fn range_end(first: u64, count: u64) -> Result<u64, Errno> {
+    count.checked_sub(1).and_then(|rest| first.checked_add(rest)).ok_or(Errno::Inval)
 }
 
 fn describe(request: &Request<'_>) -> Outcome {

@@ -5,7 +5,8 @@
 //! | `sysctl`, `domctl` | which operation is it, and may the caller? |
 //! | `info` | what do the machine and its domains look like? |
 //! | `cpupool`, `scheduler` | who runs where, with which share? |
-//! | `lifecycle` | how does a domain begin, pause and end? |
+//! | `create`, `lifecycle`, `destroy` | how does a domain begin, pause and end? |
+//! | `pages` | what of its memory does the toolstack manage? |
 //! | `context` | what is in a vCPU's registers? |
 //! | `bitmap` | how do sets travel? |
 //! | `hypfs` | what is in the hypervisor's file system? |
@@ -14,11 +15,15 @@
 //! ([`exclusive`]); who comes second tries again instead of waiting.
 
 mod bitmap;
+mod context;
 mod cpupool;
+mod create;
+mod destroy;
 pub mod domctl;
 pub mod hypfs;
 mod info;
 mod lifecycle;
+mod pages;
 mod scheduler;
 pub mod sysctl;
 
@@ -31,6 +36,16 @@ static CONTROL: Lock<(), { rank::CONTROL }> = Lock::new(());
 /// The right to change domains' lives, for as long as it is held; `None` while somebody else has it.
 fn exclusive() -> Option<Guard<'static, ()>> {
     CONTROL.try_lock()
+}
+
+/// Forgets dead domains whose last page is gone, if nobody is changing domains' lives right now. Cheap when there are none.
+#[inline]
+pub fn reap() {
+    if destroy::has_zombies()
+        && let Some(_exclusive) = exclusive()
+    {
+        destroy::reap();
+    }
 }
 
 /// Only the control domain may go on.

@@ -3,7 +3,7 @@
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{again_at, authorize, cpupool, info, progress, scheduler};
+use super::{again_at, authorize, cpupool, info, progress, reap, scheduler};
 use crate::abi::domctl::{DomainInfo, SCHEDULER_CREDIT2};
 use crate::abi::sysctl as abi;
 use crate::abi::sysctl::Sysctl;
@@ -33,6 +33,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if op.interface_version != abi::INTERFACE_VERSION {
         return Err(Errno::Acces);
     }
+    reap();
     match op.cmd {
         abi::OP_READCONSOLE => update(caller, at, &op, |op| read_console(caller, op))?,
         abi::OP_PHYSINFO => update(caller, at, &op, |op| {

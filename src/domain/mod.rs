@@ -5,6 +5,7 @@
 //! ([`run`]).
 
 pub mod create;
+pub mod guest_map;
 pub mod memory;
 pub mod registry;
 pub mod run;

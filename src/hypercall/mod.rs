@@ -11,7 +11,7 @@ pub mod guest_ptr;
 pub mod target;
 
 mod console;
-mod event_channel;
+pub(crate) mod event_channel;
 pub mod grant_table;
 mod hvm;
 mod memory;
