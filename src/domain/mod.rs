@@ -5,12 +5,14 @@
 //! ([`run`]).
 
 pub mod create;
+pub mod guest_map;
 pub mod memory;
 pub mod registry;
 pub mod run;
 pub mod runstate;
 pub mod shutdown;
 pub mod vcpu;
+pub mod virq;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -105,6 +107,8 @@ pub struct State {
     pub paging_pool: u64,
     /// Whether it is being debugged.
     pub debugged: bool,
+    /// Most CPU time of all its vCPUs together, in percent of one CPU; 0 for no limit.
+    pub sched_cap: u16,
 }
 
 /// Where the emulated distributor is in guest physical space, in pages.
@@ -193,6 +197,7 @@ impl Domain {
                 time_offset: 0,
                 paging_pool: 0,
                 debugged: false,
+                sched_cap: 0,
             }),
             event_irq,
             gic,

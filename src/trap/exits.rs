@@ -203,6 +203,7 @@ fn cpu_on(domain: &Domain, on: &CpuOn) -> u32 {
     let thumb = u32::from(on.state == EntryState::Thumb);
     *restart = Some((on.entry | thumb, on.context));
     drop(restart);
+    target.set_initialised(true);
     target.request(work::RESTART);
     run::unhalt(target, halt::OFFLINE);
     psci::status::SUCCESS as u32
