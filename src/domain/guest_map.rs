@@ -43,7 +43,8 @@ pub fn host() -> Option<&'static Host> {
 
 /// The distributor.
 pub fn gic() -> Option<GicMap> {
-    Some(GicMap { distributor: Ipa::new(GICD_BASE)?, distributor_size: GICD_SIZE })
+    let first_page = Ipa::new(GICD_BASE)?.frame().raw();
+    Some(GicMap { first_page, pages: (GICD_SIZE >> PAGE_SHIFT) as u32 })
 }
 
 /// Interrupt that announces events.
