@@ -79,6 +79,12 @@ impl Vgic {
         }
         let forwarding = self.forwarding;
         let state = self.vcpu_mut(vcpu);
+        if maintenance_before.is_some() && !state.stale.is_power_of_two() {
+            // An interrupt may have moved from slot to slot: no VirtualID may be in two, not even between two writes.
+            for index in bits(state.stale.into()) {
+                lrs.write(index as usize, Lr::FREE.raw());
+            }
+        }
         for index in bits(state.stale.into()) {
             lrs.write(index as usize, state.slot(index).raw());
         }

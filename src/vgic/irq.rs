@@ -11,7 +11,7 @@
 //!   does, or `owed` says that it must be deactivated now. Never two of these for one activation.
 //!
 //! Invariants:
-//! * a shared interrupt is in list registers of at most one vCPU, its `holder` (IHI 0048B 5.3.7: VirtualIDs are unique);
+//! * a shared interrupt is in list registers of at most one vCPU, its `holder` (IHI 0048B 5.3.8: VirtualIDs are unique);
 //! * a shared interrupt that is pending and enabled is in the queue of exactly one vCPU: its holder's while it is in
 //!   a list register or active, else its target's, or of none when it has no target.
 //!
@@ -23,7 +23,7 @@ use crate::id::{IntId, VcpuId, VcpuSet};
 /// Interrupts in a bank.
 pub(super) const BANK: u32 = 32;
 
-/// The implemented bits of four priorities: 32 levels, as the list registers of a GICv2 know (IHI 0048B 5.3.7).
+/// The implemented bits of four priorities: 32 levels, as the list registers of a GICv2 know (IHI 0048B 5.3.8).
 pub(super) const PRIORITY_MASK: u32 = 0xF8F8_F8F8;
 
 /// Priority of each interrupt at first, as in Xen (`GIC_PRI_IRQ`), four in a word.

@@ -1,6 +1,6 @@
 //! List registers: what one says, and what they are as a device.
 //!
-//! `GICH_LRn` (IHI 0048B 5.3.7):
+//! `GICH_LRn` (IHI 0048B 5.3.8):
 //!
 //! | bits | field | |
 //! |---|---|---|

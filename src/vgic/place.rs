@@ -11,7 +11,7 @@
 //!
 //! Each loop is bounded: by the slots, or by the interrupts that the domain has.
 //!
-//! Manual: IHI 0048B 5.2.2, 5.3.1 (EOICount, NPIE, LRENPIE), 5.3.7.
+//! Manual: IHI 0048B 5.2.2, 5.3.1 (EOICount, NPIE, LRENPIE), 5.3.8.
 
 use super::irq::{Bank, bank_of, bit_of};
 use super::lr::{ListRegisters, Lr, MAX_LRS, Maintenance};

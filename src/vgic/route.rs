@@ -7,7 +7,7 @@
 //!
 //! Invariant: an active physical interrupt is answered for until it is deactivated, see [`super::irq`].
 //!
-//! Manual: IHI 0048B 3.2.1 (priority drop), 5.2.2 and 5.3.7 (HW bit).
+//! Manual: IHI 0048B 3.2.1 (priority drop), 5.2.2 and 5.3.8 (HW bit).
 
 use super::irq::{bank_of, bit_of};
 use super::{Vgic, bits};

@@ -131,6 +131,35 @@ fn an_edge_after_clearing_pending_counts() {
 }
 
 #[test]
+fn interrupts_that_change_slots_are_never_in_two() {
+    // The list registers of the fake refuse a VirtualID that another one holds.
+    let mut machine = Machine::new(1);
+    for n in 32..36 {
+        machine.inject(0, n);
+    }
+    let off = machine
+        .vgic
+        .write(cpu(0), CTLR, super::Width::Word, 0)
+        .unwrap();
+    let clear = machine
+        .vgic
+        .write(cpu(0), ICPENDR + 4, super::Width::Word, 1)
+        .unwrap();
+    let on = machine
+        .vgic
+        .write(cpu(0), CTLR, super::Width::Word, 1)
+        .unwrap();
+    machine.attend(off.kick | clear.kick | on.kick);
+    for (n, priority) in [(33, 0x80), (34, 0x70), (35, 0x60)] {
+        machine.write_byte(0, IPRIORITYR + n, priority);
+    }
+    machine.write(0, CTLR, 0);
+    machine.inject(0, 36);
+    machine.write(0, CTLR, 1);
+    assert_eq!(machine.take_all(0), [35, 34, 33, 36]);
+}
+
+#[test]
 fn the_distributor_forwards_only_while_it_is_on() {
     let mut machine = Machine::new(1);
     machine.inject(0, 32);

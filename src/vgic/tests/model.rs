@@ -454,8 +454,6 @@ impl Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
     #[test]
     fn every_edge_is_delivered_once_where_it_belongs_best_first(
         nr in 1u32..=4,

@@ -250,8 +250,6 @@ fn enabling_and_moving_a_routed_spi_asks_for_physical_work() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     #[test]
     fn no_access_panics_and_refusals_change_nothing(
         vcpus in 1u8..=8,

@@ -36,10 +36,10 @@ pub fn expect<T>(result: Result<T, i32>) -> Result<T, Failure> {
 pub type Verdict = Result<(), Failure>;
 pub type Test = (&'static str, fn() -> Verdict);
 
-/// Declares the binary's entry and its tests, in the order in which they run.
+/// Declares the binary's entry and its tests, in the order in which they run. A test's sentence is its name without path.
 #[macro_export]
 macro_rules! suite {
-    ($theme:literal: $($test:ident),* $(,)?) => {
+    ($theme:literal: $($test:path),* $(,)?) => {
         #[unsafe(no_mangle)]
         extern "C" fn guest_main() -> ! {
             $crate::harness::run($theme, &[$((stringify!($test), $test)),*])
@@ -90,7 +90,8 @@ fn is_wanted(sentence: &str) -> bool {
 pub fn run(theme: &str, tests: &[Test]) -> ! {
     let (mut held, mut failed) = (0, 0);
     println!("guest: {theme}");
-    for (sentence, test) in tests.iter().filter(|(sentence, _)| is_wanted(sentence)) {
+    let sentences = tests.iter().map(|&(path, test)| (path.rsplit("::").next().unwrap_or(path), test));
+    for (sentence, test) in sentences.filter(|(sentence, _)| is_wanted(sentence)) {
         match test() {
             Ok(()) => {
                 held += 1;

@@ -101,10 +101,10 @@ fn shell(machine: &Machine, timeout: Duration, echo: Echo) -> Result {
     session.wait_for_prompt(PROMPT, timeout)?;
     session.type_text("echo the answer is $((6 * 7))\n")?;
     session.expect("the answer is 42", timeout)?;
-    // Ctrl-C reaches what runs in the foreground, and nothing else.
+    // Ctrl-C ends what runs in the foreground, once that runs, and nothing else.
     session.wait_for_prompt(PROMPT, timeout)?;
-    session.type_text("sleep 1000\n")?;
-    session.expect("sleep 1000", timeout)?;
+    session.type_text("echo begin $((6 * 9)); sleep 1000\n")?;
+    session.expect("begin 54", timeout)?;
     session.type_text("\u{3}")?;
     session.wait_for_prompt(PROMPT, timeout)?;
     session.type_text("xl list\n")?;

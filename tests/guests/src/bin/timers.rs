@@ -22,7 +22,7 @@ suite! { "timers":
     both_vcpus_read_the_same_virtual_counter,
 
     an_expired_virtual_timer_is_taken_once,
-    an_expired_virtual_timer_is_masked_by_its_delivery,
+    an_expired_virtual_timer_says_so,
     a_virtual_timer_fires_on_time,
     a_virtual_timer_in_the_far_future_does_not_fire,
     a_masked_virtual_timer_does_not_fire,
@@ -158,12 +158,12 @@ fn an_expired_virtual_timer_is_taken_once() -> Verdict {
     Ok(())
 }
 
-/// The control register as the handler finds it, before the run-time masks the timer itself.
-fn an_expired_virtual_timer_is_masked_by_its_delivery() -> Verdict {
+fn an_expired_virtual_timer_says_so() -> Verdict {
     fresh();
     arm(0);
     clock::delay(WAIT_US);
-    ensure_eq!(cp15::cntv_ctl(), TIMER_ENABLED | TIMER_MASKED | TIMER_FIRED);
+    // Xen masks the timer when it delivers; a hypervisor that lets the guest's end of interrupt do it need not.
+    ensure_eq!(cp15::cntv_ctl() & !TIMER_MASKED, TIMER_ENABLED | TIMER_FIRED);
     ensure!(interrupt::comes(VIRTUAL_TIMER, 1));
     Ok(())
 }

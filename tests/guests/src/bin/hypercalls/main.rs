@@ -3,18 +3,20 @@
 #![no_std]
 #![no_main]
 
+mod memory_op;
+mod version;
+
 use core::arch::global_asm;
 
-use guests::abi::{
-    self, AddToPhysmap, AddToPhysmapBatch, DOMID_ABSENT, DOMID_SELF, HvmParameter, Poll, Reservation, add_to_physmap,
-    remove_from_physmap, reservation,
-};
+use guests::abi::{self, DOMID_ABSENT, DOMID_SELF, HvmParameter, Poll, add_to_physmap, remove_from_physmap};
 use guests::exception::{Kind, catch};
 use guests::harness::Verdict;
-use guests::hypercall::{self, MEMORY_OP, VCPU_OP, address_of, call, call_with};
+use guests::hypercall::{self, VCPU_OP, address_of, call, call_with};
 use guests::memory::{self, Frame, PAGE_SIZE, Slot};
-use guests::status::{E2BIG, EACCES, EBUSY, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, ESRCH};
+use guests::status::{E2BIG, EACCES, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, EPERM, ESRCH};
 use guests::{clock, console, ensure, ensure_eq, event, gic, platform, suite};
+
+use version::{XENVER_GET_FEATURES, features, is_dom0};
 
 suite! { "hypercalls":
     unknown_numbers_return_enosys_and_do_nothing_else,
@@ -27,49 +29,49 @@ suite! { "hypercalls":
     output_to_a_read_only_page_returns_efault_and_writes_nothing,
     a_structure_may_cross_into_another_frame_at_any_byte,
 
-    version_needs_no_pointer,
-    extraversion_fills_exactly_sixteen_bytes,
-    compile_info_fills_exactly_144_bytes,
-    capabilities_name_the_armv7_guest_type,
-    changeset_fills_exactly_64_bytes,
-    platform_parameters_are_one_64_bit_word,
-    features_of_submap_0_are_those_of_the_domain,
-    features_of_another_submap_are_refused,
-    pagesize_wants_a_null_pointer,
-    guest_handle_fills_exactly_sixteen_bytes,
-    commandline_is_a_terminated_string,
-    build_id_tells_its_size_and_then_itself,
-    other_version_commands_return_enosys,
+    version::version_needs_no_pointer,
+    version::extraversion_fills_exactly_sixteen_bytes,
+    version::compile_info_fills_exactly_144_bytes,
+    version::capabilities_name_the_armv7_guest_type,
+    version::changeset_fills_exactly_64_bytes,
+    version::platform_parameters_are_one_64_bit_word,
+    version::features_of_submap_0_are_those_of_the_domain,
+    version::features_of_another_submap_are_refused,
+    version::pagesize_wants_a_null_pointer,
+    version::guest_handle_fills_exactly_sixteen_bytes,
+    version::commandline_is_a_terminated_string,
+    version::build_id_tells_its_size_and_then_itself,
+    version::other_version_commands_return_enosys,
 
     console_write_takes_all_and_returns_zero,
     console_read_without_input_returns_zero,
     console_refuses_bad_commands_counts_and_pointers,
 
-    reservation_counts_agree_with_the_device_tree,
-    maximum_gpfn_covers_ram,
-    maximum_ram_page_covers_ram,
-    reservation_counts_of_an_absent_domain_return_esrch,
-    decreased_pages_are_gone_and_populated_pages_come_back,
-    decrease_stops_at_a_hole_and_tells_how_far_it_got,
-    decrease_of_a_two_megabyte_extent_is_one_extent,
-    populate_beyond_the_order_limit_does_nothing,
-    reservation_with_a_bad_list_does_nothing,
-    reservation_without_extents_does_nothing,
-    shared_info_can_be_in_one_place_only,
-    shared_info_can_be_moved_by_removing_it_first,
-    shared_info_has_one_page,
-    a_grant_frame_can_be_mapped_and_removed,
-    grant_frames_beyond_the_limit_are_refused,
-    spaces_of_other_architectures_return_enosys,
-    add_to_physmap_of_an_absent_domain_returns_esrch,
-    add_to_physmap_batch_reports_each_page,
-    foreign_pages_of_oneself_are_refused,
-    foreign_pages_of_an_absent_domain_return_esrch,
-    remove_of_a_hole_returns_enoent,
-    memory_operations_of_other_architectures_return_enosys,
-    memory_exchange_is_not_supported_for_translated_domains,
-    claim_pages_wants_a_plain_request,
-    acquire_resource_serves_other_domains_only,
+    memory_op::reservation_counts_agree_with_the_device_tree,
+    memory_op::maximum_gpfn_covers_ram,
+    memory_op::maximum_ram_page_covers_ram,
+    memory_op::reservation_counts_of_an_absent_domain_return_esrch,
+    memory_op::decreased_pages_are_gone_and_populated_pages_come_back,
+    memory_op::decrease_stops_at_a_hole_and_tells_how_far_it_got,
+    memory_op::decrease_of_a_two_megabyte_extent_is_one_extent,
+    memory_op::populate_beyond_the_order_limit_does_nothing,
+    memory_op::reservation_with_a_bad_list_does_nothing,
+    memory_op::reservation_without_extents_does_nothing,
+    memory_op::shared_info_can_be_in_one_place_only,
+    memory_op::shared_info_can_be_moved_by_removing_it_first,
+    memory_op::shared_info_has_one_page,
+    memory_op::a_grant_frame_can_be_mapped_and_removed,
+    memory_op::grant_frames_beyond_the_limit_are_refused,
+    memory_op::spaces_of_other_architectures_return_enosys,
+    memory_op::add_to_physmap_of_an_absent_domain_returns_esrch,
+    memory_op::add_to_physmap_batch_reports_each_page,
+    memory_op::foreign_pages_of_oneself_are_refused,
+    memory_op::foreign_pages_of_an_absent_domain_return_esrch,
+    memory_op::remove_of_a_hole_returns_enoent,
+    memory_op::memory_operations_of_other_architectures_return_enosys,
+    memory_op::memory_exchange_is_not_supported_for_translated_domains,
+    memory_op::claim_pages_wants_a_plain_request,
+    memory_op::acquire_resource_serves_other_domains_only,
 
     multicall_runs_all_entries_and_stores_each_result,
     multicall_stores_nothing_but_results,
@@ -268,156 +270,6 @@ fn a_structure_may_cross_into_another_frame_at_any_byte() -> Verdict {
     Ok(())
 }
 
-const XENVER_GET_FEATURES: u32 = 6;
-
-/// Calls xen_version into a poisoned buffer; returns the result and how many bytes were written before the poison.
-fn version_into<const SIZE: usize>(command: u32, buffer: &mut [u8; SIZE]) -> (i32, usize) {
-    buffer.fill(POISON);
-    let result = call(hypercall::XEN_VERSION, [command, address_of(buffer), 0, 0, 0]);
-    (result, buffer.iter().rposition(|&byte| byte != POISON).map_or(0, |last| last + 1))
-}
-
-/// Whether the field is text, a terminator, and nothing but zeros after it.
-fn is_padded_text(field: &[u8]) -> bool {
-    let length = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    let (text, padding) = field.split_at(length);
-    !padding.is_empty() && text.iter().all(|byte| (b' '..=b'~').contains(byte)) && padding.iter().all(|&byte| byte == 0)
-}
-
-fn version_needs_no_pointer() -> Verdict {
-    ensure_eq!(call(hypercall::XEN_VERSION, [0, 0, 0, 0, 0]), 4 << 16 | 17);
-    ensure_eq!(call(hypercall::XEN_VERSION, [0, memory::UNMAPPED, 0, 0, 0]), 4 << 16 | 17);
-    Ok(())
-}
-
-fn extraversion_fills_exactly_sixteen_bytes() -> Verdict {
-    let mut buffer = [0; 32];
-    let (result, written) = version_into(1, &mut buffer);
-    ensure_eq!(result, 0);
-    ensure_eq!(written, 16);
-    ensure!(buffer[0] == b'.' && is_padded_text(&buffer[..16]));
-    Ok(())
-}
-
-fn compile_info_fills_exactly_144_bytes() -> Verdict {
-    let mut buffer = [0; 160];
-    let (result, written) = version_into(2, &mut buffer);
-    ensure_eq!(result, 0);
-    ensure_eq!(written, 144);
-    // compiler, compile_by, compile_domain, compile_date.
-    for (start, end) in [(0, 64), (64, 80), (80, 112), (112, 144)] {
-        ensure!(is_padded_text(&buffer[start..end]), start);
-    }
-    Ok(())
-}
-
-fn capabilities_name_the_armv7_guest_type() -> Verdict {
-    let mut buffer = [0; 1040];
-    let (result, written) = version_into(3, &mut buffer);
-    ensure_eq!(result, 0);
-    ensure_eq!(written, 1024);
-    ensure!(buffer.starts_with(b"xen-3.0-armv7l \0") && is_padded_text(&buffer[..1024]));
-    Ok(())
-}
-
-fn changeset_fills_exactly_64_bytes() -> Verdict {
-    let mut buffer = [0; 80];
-    let (result, written) = version_into(4, &mut buffer);
-    ensure_eq!(result, 0);
-    ensure_eq!(written, 64);
-    ensure!(is_padded_text(&buffer[..64]));
-    Ok(())
-}
-
-fn platform_parameters_are_one_64_bit_word() -> Verdict {
-    let mut buffer = [0; 16];
-    let (result, written) = version_into(5, &mut buffer);
-    ensure_eq!(result, 0);
-    ensure_eq!(written, 8);
-    ensure_eq!(
-        u64::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], buffer[5], buffer[6], buffer[7]]),
-        0x20_0000
-    );
-    Ok(())
-}
-
-/// The feature map of submap 0.
-fn features() -> u32 {
-    let mut info = [0_u32, 0];
-    call_with(hypercall::XEN_VERSION, XENVER_GET_FEATURES, &mut info);
-    info[1]
-}
-
-const FEATURE_DOM0: u32 = 1 << 11;
-const FEATURES_DOM0: u32 = 0x2_6805;
-const FEATURES_DOMU: u32 = 0x1_6005;
-
-fn is_dom0() -> bool {
-    features() & FEATURE_DOM0 != 0
-}
-
-fn features_of_submap_0_are_those_of_the_domain() -> Verdict {
-    ensure_eq!(features(), if is_dom0() { FEATURES_DOM0 } else { FEATURES_DOMU });
-    Ok(())
-}
-
-fn features_of_another_submap_are_refused() -> Verdict {
-    for submap in [1, 2, u32::MAX] {
-        let mut info = [submap, 0xdead_beef];
-        ensure_eq!(call_with(hypercall::XEN_VERSION, XENVER_GET_FEATURES, &mut info), EINVAL, submap);
-    }
-    Ok(())
-}
-
-fn pagesize_wants_a_null_pointer() -> Verdict {
-    ensure_eq!(call(hypercall::XEN_VERSION, [7, 0, 0, 0, 0]), 4096);
-    ensure_eq!(call(hypercall::XEN_VERSION, [7, 4, 0, 0, 0]), EINVAL);
-    Ok(())
-}
-
-fn guest_handle_fills_exactly_sixteen_bytes() -> Verdict {
-    // A handle byte may equal the poison: check the bytes behind it.
-    let mut buffer = [POISON; 24];
-    ensure_eq!(call_with(hypercall::XEN_VERSION, 8, &mut buffer), 0);
-    ensure!(buffer[16..].iter().all(|&byte| byte == POISON));
-    ensure!(buffer[..16].iter().any(|&byte| byte != POISON));
-    Ok(())
-}
-
-fn commandline_is_a_terminated_string() -> Verdict {
-    let mut buffer = [0; 1040];
-    let (result, written) = version_into(9, &mut buffer);
-    ensure_eq!(result, 0);
-    ensure!(written <= 1024, written);
-    ensure!(buffer[..1024].contains(&0));
-    Ok(())
-}
-
-fn build_id_tells_its_size_and_then_itself() -> Verdict {
-    let size = call(hypercall::XEN_VERSION, [10, 0, 0, 0, 0]);
-    if !is_dom0() {
-        ensure_eq!(size, EPERM);
-        return Ok(());
-    }
-    // A SHA-1, as ld's --build-id makes it.
-    ensure_eq!(size, 20);
-    let mut buffer = [POISON; 32];
-    buffer[..4].copy_from_slice(&20_u32.to_le_bytes());
-    ensure_eq!(call_with(hypercall::XEN_VERSION, 10, &mut buffer), 20);
-    ensure!(buffer[4..24].iter().any(|&byte| byte != POISON));
-    ensure!(buffer[24..].iter().all(|&byte| byte == POISON));
-    Ok(())
-}
-
-fn other_version_commands_return_enosys() -> Verdict {
-    let mut buffer = [POISON; 1024];
-    for command in (11..64).chain([u32::MAX]) {
-        ensure_eq!(call_with(hypercall::XEN_VERSION, command, &mut buffer), ENOSYS, command);
-    }
-    ensure!(buffer.iter().all(|&byte| byte == POISON));
-    Ok(())
-}
-
 fn console_write_takes_all_and_returns_zero() -> Verdict {
     let mut text = *b"(sixteen letters)\n";
     ensure_eq!(call(hypercall::CONSOLE_IO, [0, text.len() as u32, address_of(&mut text), 0, 0]), 0);
@@ -439,274 +291,6 @@ fn console_refuses_bad_commands_counts_and_pointers() -> Verdict {
     ensure_eq!(call(hypercall::CONSOLE_IO, [u32::MAX, 1, pointer, 0, 0]), ENOSYS);
     ensure_eq!(call(hypercall::CONSOLE_IO, [0, 16, memory::UNMAPPED, 0, 0]), EFAULT);
     ensure_eq!(call(hypercall::CONSOLE_IO, [1, 0x8000_0000, pointer, 0, 0]), E2BIG);
-    Ok(())
-}
-
-fn count_of(operation: u32, domid: u16) -> i32 {
-    let mut argument = domid;
-    call_with(MEMORY_OP, operation, &mut argument)
-}
-
-fn ram_pages() -> u32 {
-    platform::get().ram_size / PAGE_SIZE
-}
-
-fn reservation_counts_agree_with_the_device_tree() -> Verdict {
-    let current = count_of(abi::MEM_CURRENT_RESERVATION, DOMID_SELF) as u32;
-    ensure!(current >= ram_pages(), current);
-    ensure!(count_of(abi::MEM_MAXIMUM_RESERVATION, DOMID_SELF) as u32 >= current, current);
-    Ok(())
-}
-
-fn maximum_gpfn_covers_ram() -> Verdict {
-    let maximum = count_of(abi::MEM_MAXIMUM_GPFN, DOMID_SELF) as u32;
-    ensure!(maximum >= (platform::get().ram_base >> 12) + ram_pages() - 1, maximum);
-    Ok(())
-}
-
-fn maximum_ram_page_covers_ram() -> Verdict {
-    let maximum = call(MEMORY_OP, [abi::MEM_MAXIMUM_RAM_PAGE, 0, 0, 0, 0]) as u32;
-    ensure!(maximum >= (platform::get().ram_base >> 12) + ram_pages(), maximum);
-    Ok(())
-}
-
-fn reservation_counts_of_an_absent_domain_return_esrch() -> Verdict {
-    for operation in [abi::MEM_CURRENT_RESERVATION, abi::MEM_MAXIMUM_RESERVATION, abi::MEM_MAXIMUM_GPFN] {
-        ensure_eq!(count_of(operation, DOMID_ABSENT), ESRCH, operation);
-    }
-    Ok(())
-}
-
-fn is_accessible(address: u32) -> bool {
-    catch(load_word, address, 0).is_ok()
-}
-
-fn decreased_pages_are_gone_and_populated_pages_come_back() -> Verdict {
-    let frames = Frame::take_aligned(4);
-    let mut list = [0, 1, 2, 3].map(|index| frames.nth(index).gfn());
-    ensure_eq!(reservation(abi::MEM_DECREASE_RESERVATION, &mut list, 0), 4);
-    for index in 0..4 {
-        ensure!(!is_accessible(frames.nth(index).address()), index);
-    }
-    ensure_eq!(reservation(abi::MEM_POPULATE_PHYSMAP, &mut list, 0), 4);
-    for index in 0..4 {
-        ensure!(is_accessible(frames.nth(index).address()), index);
-        frames.nth(index).write(0, index);
-    }
-    for index in 0..4 {
-        ensure_eq!(frames.nth(index).read(0), index);
-    }
-    Ok(())
-}
-
-fn decrease_stops_at_a_hole_and_tells_how_far_it_got() -> Verdict {
-    let frames = Frame::take_aligned(2);
-    let hole = 0xf_0000_u64;
-    let mut list = [frames.gfn(), hole, frames.nth(1).gfn()];
-    ensure_eq!(reservation(abi::MEM_DECREASE_RESERVATION, &mut list, 0), 1);
-    ensure!(!is_accessible(frames.address()));
-    ensure!(is_accessible(frames.nth(1).address()));
-    ensure_eq!(reservation(abi::MEM_POPULATE_PHYSMAP, &mut list[..1], 0), 1);
-    Ok(())
-}
-
-fn decrease_of_a_two_megabyte_extent_is_one_extent() -> Verdict {
-    let frames = Frame::take_aligned(512);
-    let mut list = [frames.gfn()];
-    ensure_eq!(reservation(abi::MEM_DECREASE_RESERVATION, &mut list, 9), 1);
-    ensure!(!is_accessible(frames.address()) && !is_accessible(frames.nth(511).address()));
-    ensure_eq!(reservation(abi::MEM_POPULATE_PHYSMAP, &mut list, 9), 1);
-    ensure!(is_accessible(frames.address()) && is_accessible(frames.nth(511).address()));
-    Ok(())
-}
-
-fn populate_beyond_the_order_limit_does_nothing() -> Verdict {
-    // A plain domain may ask for order 9, the control domain for all that the allocator has, order 18.
-    let frame = Frame::take();
-    for order in [if is_dom0() { 19 } else { 10 }, 32, u32::MAX] {
-        ensure_eq!(reservation(abi::MEM_POPULATE_PHYSMAP, &mut [frame.gfn()], order), 0, order);
-    }
-    Ok(())
-}
-
-fn reservation_with_a_bad_list_does_nothing() -> Verdict {
-    for operation in [abi::MEM_DECREASE_RESERVATION, abi::MEM_POPULATE_PHYSMAP] {
-        let mut argument =
-            Reservation { extents: u64::from(memory::UNMAPPED), count: 1, domid: DOMID_SELF, ..Reservation::default() };
-        ensure_eq!(call_with(MEMORY_OP, operation, &mut argument), 0, operation);
-        ensure_eq!(call(MEMORY_OP, [operation, memory::UNMAPPED, 0, 0, 0]), 0, operation);
-        argument.domid = DOMID_ABSENT;
-        ensure_eq!(call_with(MEMORY_OP, operation, &mut argument), 0, operation);
-    }
-    Ok(())
-}
-
-fn reservation_without_extents_does_nothing() -> Verdict {
-    for operation in [abi::MEM_INCREASE_RESERVATION, abi::MEM_DECREASE_RESERVATION, abi::MEM_POPULATE_PHYSMAP] {
-        ensure_eq!(reservation(operation, &mut [], 0), 0, operation);
-    }
-    Ok(())
-}
-
-fn shared_info_can_be_in_one_place_only() -> Verdict {
-    let (first, second) = (Frame::take(), Frame::take());
-    ensure_eq!(add_to_physmap(abi::SPACE_SHARED_INFO, 0, first.gfn()), 0);
-    ensure_eq!(add_to_physmap(abi::SPACE_SHARED_INFO, 0, second.gfn()), EBUSY);
-    ensure_eq!(remove_from_physmap(first.gfn()), 0);
-    Ok(())
-}
-
-fn shared_info_can_be_moved_by_removing_it_first() -> Verdict {
-    let (first, second) = (Frame::take(), Frame::take());
-    const UNUSED_TAIL: u32 = 4000;
-    ensure_eq!(add_to_physmap(abi::SPACE_SHARED_INFO, 0, first.gfn()), 0);
-    first.write(UNUSED_TAIL, 0x1234_5678);
-    ensure_eq!(remove_from_physmap(first.gfn()), 0);
-    ensure!(!is_accessible(first.address()));
-    ensure_eq!(add_to_physmap(abi::SPACE_SHARED_INFO, 0, second.gfn()), 0);
-    ensure_eq!(second.read(UNUSED_TAIL), 0x1234_5678);
-    ensure_eq!(remove_from_physmap(second.gfn()), 0);
-    Ok(())
-}
-
-fn shared_info_has_one_page() -> Verdict {
-    ensure_eq!(add_to_physmap(abi::SPACE_SHARED_INFO, 1, Frame::take().gfn()), EINVAL);
-    Ok(())
-}
-
-fn a_grant_frame_can_be_mapped_and_removed() -> Verdict {
-    let frame = Frame::take();
-    frame.write(0, 0xffff_ffff);
-    ensure_eq!(add_to_physmap(abi::SPACE_GRANT_TABLE, 0, frame.gfn()), 0);
-    ensure_eq!(frame.read(0), 0);
-    ensure_eq!(remove_from_physmap(frame.gfn()), 0);
-    ensure!(!is_accessible(frame.address()));
-    Ok(())
-}
-
-fn grant_frames_beyond_the_limit_are_refused() -> Verdict {
-    for index in [64, 65, 0x7fff_ffff] {
-        ensure!(add_to_physmap(abi::SPACE_GRANT_TABLE, index, Frame::take().gfn()) < 0, index);
-    }
-    Ok(())
-}
-
-fn spaces_of_other_architectures_return_enosys() -> Verdict {
-    for space in [abi::SPACE_GMFN, abi::SPACE_GMFN_RANGE, abi::SPACE_FOREIGN, 6, 0xffff] {
-        let mut argument = AddToPhysmap { domid: DOMID_SELF, size: 1, space, index: 0, gfn: Frame::take().gfn() };
-        ensure_eq!(call_with(MEMORY_OP, abi::MEM_ADD_TO_PHYSMAP, &mut argument), ENOSYS, space);
-    }
-    Ok(())
-}
-
-fn add_to_physmap_of_an_absent_domain_returns_esrch() -> Verdict {
-    let mut argument = AddToPhysmap { domid: DOMID_ABSENT, gfn: Frame::take().gfn(), ..AddToPhysmap::default() };
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_ADD_TO_PHYSMAP, &mut argument), ESRCH);
-    Ok(())
-}
-
-/// One batch; `errors` is poisoned before.
-fn batch(space: u32, foreign: u16, indices: &mut [u64], gfns: &mut [u64], errors: &mut [i32]) -> i32 {
-    errors.fill(0x5a5a_5a5a);
-    let mut argument = AddToPhysmapBatch {
-        domid: DOMID_SELF,
-        space: space as u16,
-        size: indices.len() as u16,
-        foreign,
-        indices: u64::from(address_of(indices)),
-        gfns: u64::from(address_of(gfns)),
-        errors: u64::from(address_of(errors)),
-    };
-    call_with(MEMORY_OP, abi::MEM_ADD_TO_PHYSMAP_BATCH, &mut argument)
-}
-
-fn add_to_physmap_batch_reports_each_page() -> Verdict {
-    let (good, bad) = (Frame::take(), Frame::take());
-    let mut errors = [0; 3];
-    ensure_eq!(batch(abi::SPACE_GRANT_TABLE, 0, &mut [0, 64], &mut [good.gfn(), bad.gfn()], &mut errors[..2]), 0);
-    ensure_eq!(errors[0], 0);
-    ensure!(errors[1] < 0, errors[1]);
-    ensure_eq!(errors[2], 0);
-    ensure_eq!(remove_from_physmap(good.gfn()), 0);
-    ensure_eq!(batch(abi::SPACE_GMFN_RANGE, 0, &mut [0], &mut [good.gfn()], &mut errors[..1]), EOPNOTSUPP);
-    ensure_eq!(errors[0], 0x5a5a_5a5a);
-    ensure_eq!(call(MEMORY_OP, [abi::MEM_ADD_TO_PHYSMAP_BATCH, memory::UNMAPPED, 0, 0, 0]), EFAULT);
-    Ok(())
-}
-
-fn foreign_pages_of_oneself_are_refused() -> Verdict {
-    let (source, target) = (Frame::take(), Frame::take());
-    let mut errors = [0];
-    let result = batch(abi::SPACE_FOREIGN, DOMID_SELF, &mut [source.gfn()], &mut [target.gfn()], &mut errors);
-    ensure!(result == EINVAL || errors[0] == EINVAL, result);
-    Ok(())
-}
-
-fn foreign_pages_of_an_absent_domain_return_esrch() -> Verdict {
-    let (source, target) = (Frame::take(), Frame::take());
-    let mut errors = [0];
-    let result = batch(abi::SPACE_FOREIGN, DOMID_ABSENT, &mut [source.gfn()], &mut [target.gfn()], &mut errors);
-    ensure!(result == ESRCH || errors[0] == ESRCH, result);
-    Ok(())
-}
-
-fn remove_of_a_hole_returns_enoent() -> Verdict {
-    ensure_eq!(remove_from_physmap(0xf_0000), ENOENT);
-    Ok(())
-}
-
-fn memory_operations_of_other_architectures_return_enosys() -> Verdict {
-    let mut argument = [0_u64; 8];
-    for operation in [5, 9, 10, 12, 13, 16, 17, 22, 25, 29, 40, 63] {
-        ensure_eq!(call_with(MEMORY_OP, operation, &mut argument), ENOSYS, operation);
-    }
-    Ok(())
-}
-
-fn memory_exchange_is_not_supported_for_translated_domains() -> Verdict {
-    // struct xen_memory_exchange: in, out, nr_exchanged.
-    let mut list = [Frame::take().gfn()];
-    let side = Reservation {
-        extents: u64::from(address_of(&mut list)),
-        count: 1,
-        domid: DOMID_SELF,
-        ..Reservation::default()
-    };
-    let mut argument = (side, side, 0_u64);
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_EXCHANGE, &mut argument), EOPNOTSUPP);
-    Ok(())
-}
-
-fn claim_pages_wants_a_plain_request() -> Verdict {
-    let cancel = Reservation { domid: DOMID_SELF, ..Reservation::default() };
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_CLAIM_PAGES, &mut Reservation { order: 1, ..cancel }), EINVAL);
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_CLAIM_PAGES, &mut Reservation { flags: 1, ..cancel }), EINVAL);
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_CLAIM_PAGES, &mut Reservation { extents: 8, ..cancel }), EINVAL);
-    Ok(())
-}
-
-/// `struct xen_mem_acquire_resource`.
-#[repr(C)]
-struct AcquireResource {
-    domid: u16,
-    kind: u16,
-    id: u32,
-    count: u32,
-    pad: u32,
-    first: u64,
-    list: u64,
-}
-
-fn acquire_resource_serves_other_domains_only() -> Verdict {
-    const GRANT_TABLE: u16 = 1;
-    let request = |domid, pad| AcquireResource { domid, kind: GRANT_TABLE, id: 0, count: 0, pad, first: 0, list: 0 };
-    // DOMID_SELF is not translated here; one's real number is refused.
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_ACQUIRE_RESOURCE, &mut request(DOMID_SELF, 0)), ESRCH);
-    if is_dom0() {
-        ensure_eq!(call_with(MEMORY_OP, abi::MEM_ACQUIRE_RESOURCE, &mut request(0, 0)), EPERM);
-    }
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_ACQUIRE_RESOURCE, &mut request(DOMID_ABSENT, 0)), ESRCH);
-    ensure_eq!(call_with(MEMORY_OP, abi::MEM_ACQUIRE_RESOURCE, &mut request(DOMID_ABSENT, 1)), EINVAL);
     Ok(())
 }
 
