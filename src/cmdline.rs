@@ -123,12 +123,12 @@ pub enum Console {
 pub struct MemopMaxOrder {
     /// An ordinary guest.
     pub guest: u8,
-    /// A guest with a passed-through device.
-    pub device: u8,
-    /// The control domain, for others.
+    /// The control domain.
     pub control: u8,
     /// The hardware domain.
     pub hardware: u8,
+    /// A guest with a passed-through device.
+    pub device: u8,
 }
 
 /// The options that Krypton honours, with Xen's defaults.
@@ -202,9 +202,9 @@ impl Default for Options {
             gnttab_max_maptrack_frames: 1024,
             memop_max_order: MemopMaxOrder {
                 guest: 9,
-                device: 18,
-                control: 10,
+                control: 18,
                 hardware: 10,
+                device: 10,
             },
             bootscrub: Bootscrub::Idle,
             vwfi: Vwfi::Trap,

@@ -20,9 +20,12 @@ pub fn get() -> Option<&'static Options> {
 /// Largest extent order that `domain` may name in a memory operation.
 pub fn memop_max_order(domain: &Domain) -> u32 {
     let orders = OPTIONS.get().map_or_else(|| Options::default().memop_max_order, |options| options.memop_max_order);
-    match domain.rights.hardware {
-        true => orders.hardware.into(),
-        false if domain.is_control() => orders.control.into(),
-        false => orders.guest.into(),
+    let mut order = orders.guest;
+    if domain.is_control() {
+        order = order.max(orders.control);
     }
+    if domain.rights.hardware {
+        order = order.max(orders.hardware);
+    }
+    order.into()
 }

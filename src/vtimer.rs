@@ -50,9 +50,11 @@ impl PhysicalTimer {
 pub fn access(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
     let mut timer = vcpu.physical_timer.lock();
     let answer = timer.access(access, value, now().0);
-    match timer.deadline() {
-        Some(deadline) => run::arm(vcpu.physical_alarm, Ticks(deadline)),
-        None => run::disarm(vcpu.physical_alarm),
+    if matches!(access, TimerAccess::WriteControl | TimerAccess::WriteValue | TimerAccess::WriteCompare) {
+        match timer.deadline() {
+            Some(deadline) => run::arm(vcpu.physical_alarm, Ticks(deadline)),
+            None => run::disarm(vcpu.physical_alarm),
+        }
     }
     answer
 }

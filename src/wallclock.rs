@@ -7,7 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use armv7::frame::SharedPage;
 
 use crate::abi::shared_info as abi;
-use crate::domain::{Domain, registry};
+use crate::domain::{Domain, registry, run};
+use crate::id::DomId;
+use crate::time::Ticks;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -23,12 +25,15 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
     }
 }
 
-/// Writes a domain's wall clock into its shared_info. Its system time began when its virtual counter did.
+/// Writes a domain's wall clock into its shared_info.
+///
+/// The time of day was set in terms of the control domain's system time. Another domain's began later, with its virtual
+/// counter; like Xen, whole seconds of that are added here.
 pub fn publish(domain: &Domain) {
-    let start = crate::domain::run::clock().ns(crate::time::Ticks(domain.cntvoff)).0;
-    let offset = domain.state.lock().time_offset;
-    let base = AT_ZERO.load(Ordering::Relaxed).saturating_add(start);
-    let base = base.saturating_add_signed(offset.saturating_mul(NANOSECONDS as i64));
+    let start = registry::get(DomId::DOM0).map_or(domain.cntvoff, |dom0| dom0.cntvoff);
+    let later = run::clock().ns(Ticks(domain.cntvoff.saturating_sub(start))).0 / NANOSECONDS;
+    let offset = domain.state.lock().time_offset.saturating_add_unsigned(later);
+    let base = AT_ZERO.load(Ordering::Relaxed).saturating_add_signed(offset.saturating_mul(NANOSECONDS as i64));
     let events = domain.events.lock();
     write(events.shared_info(), base / NANOSECONDS, (base % NANOSECONDS) as u32);
 }

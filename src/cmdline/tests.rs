@@ -143,9 +143,9 @@ fn orders_keep_what_is_left_out() {
     let orders = clean("memop-max-order=10,,5").memop_max_order;
     let expected = MemopMaxOrder {
         guest: 10,
-        device: 18,
-        control: 5,
-        hardware: 10,
+        control: 18,
+        hardware: 5,
+        device: 10,
     };
     assert_eq!(orders, expected);
 }

@@ -120,15 +120,15 @@ pub(super) fn bootscrub(value: Option<&str>) -> Option<Bootscrub> {
     boolean(value).map(|on| if on { Bootscrub::Boot } else { Bootscrub::Off })
 }
 
-/// `guest[,device[,control[,hardware]]]`; an empty place keeps its value.
+/// `guest[,control[,hardware[,device]]]`; an empty place keeps its value.
 pub(super) fn orders(text: &str, default: MemopMaxOrder) -> Option<MemopMaxOrder> {
     let mut orders = default;
     let mut parts = text.split(',');
     for slot in [
         &mut orders.guest,
-        &mut orders.device,
         &mut orders.control,
         &mut orders.hardware,
+        &mut orders.device,
     ] {
         match parts.next() {
             None | Some("") => {}

@@ -14,6 +14,7 @@ use super::devices::{self, DevicePlan};
 use super::kernel::{self, KernelImage};
 use super::layout;
 use super::selection::Machine;
+use crate::abi::hvm;
 use crate::cmdline::{DEFAULT_DOM0_MEM, Options};
 use crate::domain::create::{self, Spec};
 use crate::domain::vcpu::{Registers, halt};
@@ -108,8 +109,14 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     write_phys(place.tree.base(), &tree.blob);
     cache::invalidate_instruction_caches();
 
-    start(host, &domain, place.entry, place.tree.base())?;
+    domain.state.lock().params.callback_irq = callback(event_interrupt);
+    start(&domain, place.entry, place.tree.base())?;
     Ok(domain)
+}
+
+/// HVM_PARAM_CALLBACK_IRQ for a PPI that is active low (xen/include/public/hvm/params.h).
+fn callback(ppi: u32) -> u64 {
+    u64::from(hvm::CALLBACK_TYPE_PPI) << 56 | u64::from(hvm::CALLBACK_PPI_FLAG_LOW_LEVEL) << 8 | u64::from(ppi)
 }
 
 /// RAM that dom0 does not own and may use for mappings.
@@ -204,7 +211,7 @@ fn route(host: &Host<'_>, domain: &Domain, plan: &DevicePlan) {
     }
 }
 
-fn start(_host: &Host<'_>, domain: &Domain, entry: u64, tree: u64) -> Result<(), BootError> {
+fn start(domain: &Domain, entry: u64, tree: u64) -> Result<(), BootError> {
     let vcpu = domain.vcpu(VcpuId::ZERO).ok_or_else(|| dom0("no vCPU"))?;
     let entry = u32::try_from(entry).map_err(|_| dom0("kernel above 4 GiB"))?;
     let tree = u32::try_from(tree).map_err(|_| dom0("device tree above 4 GiB"))?;

@@ -48,9 +48,9 @@ mod fid {
     pub const STANDARD_COUNT: u32 = 0x8400_FF00;
     pub const STANDARD_UID: u32 = 0x8400_FF01;
     pub const STANDARD_REVISION: u32 = 0x8400_FF03;
-    pub const HYPERVISOR_COUNT: u32 = 0x8600_FF00;
-    pub const HYPERVISOR_UID: u32 = 0x8600_FF01;
-    pub const HYPERVISOR_REVISION: u32 = 0x8600_FF03;
+    pub const HYPERVISOR_COUNT: u32 = 0x8500_FF00;
+    pub const HYPERVISOR_UID: u32 = 0x8500_FF01;
+    pub const HYPERVISOR_REVISION: u32 = 0x8500_FF03;
 }
 
 /// PSCI 1.1.

@@ -70,8 +70,11 @@ fn operation(caller: &Caller<'_>, op: u32, arg: GuestVa) -> Outcome {
             caller.domain.notify(notify);
         }
         abi::OP_RESET => return reset(caller, arg),
-        // There are no physical interrupts to bind on Arm.
-        abi::OP_BIND_PIRQ => return Err(Errno::Inval),
+        abi::OP_BIND_PIRQ => {
+            // There are no physical interrupts to bind on Arm; the argument has the shape of `bind_virq`'s.
+            let _: abi::BindVirq = read(caller.domain, arg)?;
+            return Err(Errno::Inval);
+        }
         _ => return Err(Errno::NoSys),
     }
     Ok(Reply::OK)

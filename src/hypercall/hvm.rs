@@ -34,7 +34,11 @@ fn set(caller: &Caller<'_>, args: &Args) -> Outcome {
     if op.index >= abi::NR_PARAMS {
         return Err(Errno::Inval);
     }
-    let Target::Other(domain) = target::control(caller, op.domid)? else { return Err(Errno::Perm) };
+    let target = target::control(caller, op.domid)?;
+    if field(&mut Params::default(), op.index).is_none() {
+        return Err(Errno::Inval);
+    }
+    let Target::Other(domain) = target else { return Err(Errno::Perm) };
     let mut state = domain.state.lock();
     *field(&mut state.params, op.index).ok_or(Errno::Inval)? = op.value;
     Ok(Reply::OK)

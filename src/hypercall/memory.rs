@@ -84,7 +84,7 @@ fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
 /// Increase, decrease and populate: `nr_extents` extents of `1 << extent_order` pages each.
 fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome {
     let done_before = Ok(Reply::Value(start));
-    let arg: abi::MemoryReservation = read(caller.domain, args.ptr(1))?;
+    let Ok(arg) = read::<abi::MemoryReservation>(caller.domain, args.ptr(1)) else { return done_before };
     let Some(list) = arg.extent_start.to_va() else { return done_before };
     let Ok(count) = u32::try_from(arg.nr_extents) else { return done_before };
     if count > u32::MAX >> OP_BITS || start > count {
@@ -231,7 +231,6 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
                 _ => Err(Errno::Perm),
             }
         }
-        abi::SPACE_GMFN_RANGE => Err(Errno::OpNotSupp),
         _ => Err(Errno::NoSys),
     }
 }
@@ -350,11 +349,7 @@ fn acquire_resource(caller: &Caller<'_>, args: &Args) -> Outcome {
     if op.pad != 0 {
         return Err(Errno::Inval);
     }
-    let source = match target::any(caller, op.domid)? {
-        Target::Own(_) => return Err(Errno::Perm),
-        Target::Other(_) if !caller.domain.is_control() => return Err(Errno::Perm),
-        Target::Other(domain) => domain,
-    };
+    let source = target::remote(caller, op.domid)?;
     if op.resource != abi::RESOURCE_GRANT_TABLE || op.id != abi::RESOURCE_GRANT_TABLE_ID_SHARED {
         return Err(Errno::Inval);
     }

@@ -12,7 +12,7 @@ pub mod target;
 
 mod console;
 mod event_channel;
-mod grant_table;
+pub mod grant_table;
 mod hvm;
 mod memory;
 mod misc;

@@ -54,3 +54,12 @@ pub fn resolve_id(caller: &Caller<'_>, id: u16) -> DomId {
     let id = DomId(id);
     if id == DomId::SELF { caller.domain.id } else { id }
 }
+
+/// Another domain than the caller's, by its number, which a control domain manages: `DOMID_SELF` names none.
+pub fn remote(caller: &Caller<'_>, id: u16) -> Result<Arc<Domain>, Errno> {
+    if DomId(id) == caller.domain.id {
+        return Err(Errno::Perm);
+    }
+    let domain = registry::get(DomId(id)).ok_or(Errno::Srch)?;
+    if caller.domain.is_control() { Ok(domain) } else { Err(Errno::Perm) }
+}

@@ -272,6 +272,39 @@ impl<'m> P2m<'m> {
         Ok(progress.frames)
     }
 
+    /// Unmaps the one frame `gfn` if it maps to `mfn` as `kind`; whether it did.
+    #[inline]
+    pub fn unmap_exact(
+        &mut self,
+        gfn: Gfn,
+        mfn: Mfn,
+        kind: P2mType,
+        removed: &mut Removed,
+    ) -> Result<bool, P2mError> {
+        if removed.is_full() {
+            return Err(P2mError::Full);
+        }
+        let number = kind as u8;
+        let mut found = false;
+        let progress = self
+            .table
+            .unmap(&mut self.space, gfn.raw(), 1, 1, |_, leaf| {
+                found = leaf.output == mfn
+                    && leaf.attributes.kind() == number
+                    && removed.push(Run {
+                        gfn,
+                        mfn,
+                        count: 1,
+                        kind,
+                    });
+                found
+            })?;
+        if progress.flush {
+            removed.owe_flush();
+        }
+        Ok(found)
+    }
+
     /// Pays the flush that `removed` owes; what it names is now out of the guest's reach, and the caller's.
     #[inline]
     pub fn settle(&self, removed: Removed) -> removed::Runs {

@@ -1,7 +1,7 @@
 //! Memory for tests: a private part of the host's arena per instance, so that tests run in parallel.
 
 use std::ops::Deref;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use armv7::addr::Mfn;
 use armv7::host::frame::{FIRST, FRAMES};
@@ -37,6 +37,12 @@ impl Drop for TestMemory {
 /// Memory with [`PART`] free frames, filled with a pattern; waits while all parts are in use. All frames are in the
 /// direct map, but the upper half is treated as beyond it.
 pub fn memory() -> TestMemory {
+    let (memory, part) = part_of_arena();
+    let memory = Box::leak(Box::new(memory));
+    TestMemory { memory, part }
+}
+
+fn part_of_arena() -> (Memory, usize) {
     let part = loop {
         let mut taken = TAKEN.lock().unwrap_or_else(|poison| poison.into_inner());
         if let Some(part) = taken.iter().position(|taken| !taken) {
@@ -50,7 +56,13 @@ pub fn memory() -> TestMemory {
     let entries: Vec<FrameEntry> = (0..PART).map(|_| FrameEntry::new()).collect();
     let frames = FrameTable::new(Vec::leak(entries), first);
     let direct_end = first.checked_add(PART / 2).unwrap();
-    let memory = Box::leak(Box::new(Memory::new(frames, direct_end, |_| ())));
+    let memory = Memory::new(frames, direct_end, |_| ());
     assert!(memory.add_ram(first, PART));
-    TestMemory { memory, part }
+    (memory, part)
+}
+
+/// The machine's memory, for tests of what reaches it by [`super::memory`]: one for all of them.
+pub fn machine() -> &'static Memory {
+    static MACHINE: OnceLock<&Memory> = OnceLock::new();
+    MACHINE.get_or_init(|| super::init(part_of_arena().0))
 }

@@ -8,20 +8,21 @@ use alloc::sync::Arc;
 
 use armv7::addr::{Ipa, PAGE_SHIFT};
 use armv7::guest::{self, Access, GuestContext};
+use armv7::gic::{self, Gic, Trigger};
 use armv7::smp;
 use armv7::syndrome::{DataAbort, MemoryDirection, Width};
 
 use super::inject::Exception;
-use super::load;
+use super::load::HardwareLrs;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, run};
 use crate::guest_warn;
 use crate::mem::p2m;
 use super::exits::{raise, skip};
-use crate::vgic::{HostOp, HostWork, Width as GicWidth};
+use crate::vgic::{Effects, HostOp, HostWork, Vgic, Width as GicWidth};
 
-/// First offset of the registers that show pending and active state, and one past their last (IHI 0048B 4.1.2).
-const STATE_REGISTERS: core::ops::Range<u32> = 0x200..0x400;
+/// One past the last distributor register (IHI 0048B 4.1.2); the rest of its region reads as zero.
+const REGISTERS_END: u32 = 0x1000;
 
 /// A data abort of the loaded guest.
 pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort, hsr: u32) {
@@ -31,6 +32,7 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
     if page.wrapping_sub(base) < (domain.gic.distributor_size >> PAGE_SHIFT) as u32
         && let Some(access) = fault.access
         && !fault.s1ptw
+        && let Some(gic) = gic::get()
     {
         let offset = (page - base) << PAGE_SHIFT | va & 0xFFF;
         let width = match access.width {
@@ -39,14 +41,16 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
             Width::Word => GicWidth::Word,
         };
         let done = match fault.direction {
-            MemoryDirection::Read => match read(domain, vcpu, offset, width) {
+            MemoryDirection::Read => match read(gic, domain, vcpu, offset, width) {
                 Some(value) => {
                     guest::set_register(context, access.rt, access.extend(value));
                     true
                 }
                 None => false,
             },
-            MemoryDirection::Write => write(domain, vcpu, offset, width, guest::register(context, access.rt)),
+            MemoryDirection::Write => {
+                write(gic, domain, vcpu, offset, width, guest::register(context, access.rt))
+            }
         };
         if done {
             skip(context, hsr);
@@ -85,37 +89,42 @@ fn is_now_mapped(domain: &Domain, va: u32, fault: &DataAbort) -> bool {
 }
 
 #[inline]
-fn read(domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth) -> Option<u32> {
-    if offset >= 0x1000 {
+fn read(gic: &Gic, domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth) -> Option<u32> {
+    if offset >= REGISTERS_END {
         return Some(0);
     }
-    if STATE_REGISTERS.contains(&offset) {
-        load::freshen(domain, vcpu);
-    }
-    domain.vgic.lock().read(vcpu.id, offset, width).ok()
+    let mut vgic = domain.vgic.lock();
+    let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
+    let value = vgic.read(vcpu.id, offset, width);
+    drop(vgic);
+    run::kick(domain, kick);
+    value.ok()
 }
 
 #[inline]
-fn write(domain: &Arc<Domain>, vcpu: &Vcpu, offset: u32, width: GicWidth, value: u32) -> bool {
-    if offset >= 0x1000 {
+fn write(gic: &Gic, domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth, value: u32) -> bool {
+    if offset >= REGISTERS_END {
         return true;
     }
-    if STATE_REGISTERS.contains(&offset) {
-        load::freshen(domain, vcpu);
+    let mut vgic = domain.vgic.lock();
+    let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
+    let effects = vgic.write(vcpu.id, offset, width, value);
+    if let Ok(Effects { host: Some(work), .. }) = effects {
+        at_host(gic, domain, &vgic, &work);
     }
-    let effects = domain.vgic.lock().write(vcpu.id, offset, width, value);
-    let Ok(effects) = effects else { return false };
-    if let Some(work) = effects.host {
-        at_host(domain, &work);
+    drop(vgic);
+    run::kick(domain, kick);
+    match effects {
+        Ok(effects) => {
+            run::kick(domain, effects.kick);
+            true
+        }
+        Err(_) => false,
     }
-    run::kick(domain, effects.kick);
-    true
 }
 
 /// Carries out at the physical distributor what a guest asked of its own interrupts.
-fn at_host(domain: &Domain, work: &HostWork) {
-    let Some(gic) = armv7::gic::get() else { return };
-    let vgic = domain.vgic.lock();
+fn at_host(gic: &Gic, domain: &Domain, vgic: &Vgic, work: &HostWork) {
     for (virq, pirq) in vgic.routes(work.first, work.mask) {
         let intid = u32::from(pirq.raw());
         let target = || {
@@ -126,8 +135,8 @@ fn at_host(domain: &Domain, work: &HostWork) {
         match work.op {
             HostOp::Enable => {
                 gic.dist.set_trigger(intid, match vgic.is_edge(virq) {
-                    true => armv7::gic::Trigger::Edge,
-                    false => armv7::gic::Trigger::Level,
+                    true => Trigger::Edge,
+                    false => Trigger::Level,
                 });
                 gic.dist.set_targets(intid, target());
                 gic.dist.enable(intid);

@@ -45,7 +45,7 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
                 Handler::Console => typed(),
                 Handler::Maintenance | Handler::VirtualTimer => {
                     if let Some((domain, vcpu)) = loaded {
-                        load::fold(cpu, domain, vcpu);
+                        load::maintain(cpu, domain, vcpu);
                     }
                 }
             }

@@ -80,22 +80,28 @@ pub fn refill(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     run::kick(domain, kick);
 }
 
-/// Reads back what the loaded vCPU did with its list registers.
-pub fn fold(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
+/// Answers a maintenance interrupt: reads back what the loaded vCPU did with its list registers, and fills them again. That
+/// is what ends the condition which the interrupt signals, so it is done before the interrupt itself ends.
+pub fn maintain(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let mut vgic = domain.vgic.lock();
-    let kick = vgic.fold(vcpu.id, &mut HardwareLrs(cpu.gic));
+    let mut kick = vgic.fold(vcpu.id, &mut HardwareLrs(cpu.gic));
+    kick |= vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
+    drop(vgic);
+    run::kick(domain, kick);
+}
+
+/// Whether an interrupt is pending for the calling vCPU that would wake it.
+pub fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
+    let Some(gic) = gic::get() else { return false };
+    let mut vgic = domain.vgic.lock();
+    let kick = vgic.fold(vcpu.id, &mut HardwareLrs(gic));
+    let deliverable = vgic.has_deliverable(vcpu.id);
     if vgic.is_dirty(vcpu.id) {
         vcpu.request(work::INTERRUPTS);
     }
     drop(vgic);
     run::kick(domain, kick);
-}
-
-/// Brings what is known of the calling vCPU's list registers up to date.
-pub fn freshen(domain: &Domain, vcpu: &Vcpu) {
-    let Some(gic) = gic::get() else { return };
-    let kick = domain.vgic.lock().fold(vcpu.id, &mut HardwareLrs(gic));
-    run::kick(domain, kick);
+    deliverable
 }
 
 /// Starts a vCPU from scratch, as PSCI CPU_ON asked.

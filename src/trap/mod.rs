@@ -142,6 +142,8 @@ pub use load::VIRTUAL_TIMER_PPI;
 
 /// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
 pub fn block(domain: &Domain, vcpu: &Vcpu) {
-    load::freshen(domain, vcpu);
+    if load::has_deliverable(domain, vcpu) {
+        return;
+    }
     run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
 }

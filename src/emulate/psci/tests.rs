@@ -43,11 +43,11 @@ fn linux_finds_psci_1_1_and_smccc_1_1() {
 
 #[test]
 fn the_hypervisor_service_names_xen() {
-    assert_eq!(call(0x8600_FF00, [0; 3], &TWO), Action::Return(3));
+    assert_eq!(call(0x8500_FF00, [0; 3], &TWO), Action::Return(3));
     let uid = Action::ReturnAll([0xDC12_18A7, 0x6943_98C6, 0xD179_CF9A, 0x67E6_DE8D]);
-    assert_eq!(call(0x8600_FF01, [0; 3], &TWO), uid);
-    assert_eq!(call(0x8600_FF03, [7, 8, 9], &TWO), Action::ReturnAll([0, 1, 8, 9]));
-    assert_eq!(call(0x8600_FF02, [0; 3], &TWO), r0(status::NOT_SUPPORTED));
+    assert_eq!(call(0x8500_FF01, [0; 3], &TWO), uid);
+    assert_eq!(call(0x8500_FF03, [7, 8, 9], &TWO), Action::ReturnAll([0, 1, 8, 9]));
+    assert_eq!(call(0x8500_FF02, [0; 3], &TWO), r0(status::NOT_SUPPORTED));
 }
 
 #[test]

@@ -1,0 +1,95 @@
+//! Cache maintenance of pages that a guest's devices use: the guest names them by machine address.
+
+use armv7::cache;
+use armv7::frame;
+
+use super::{Args, OP_MASK, Outcome, again};
+use crate::abi::grant_table::{CACHE_CLEAN, CACHE_SOURCE_GREF, CacheFlush, OP_CACHE_FLUSH};
+use crate::domain::{Domain, registry};
+use crate::error::Errno;
+use crate::grant::{FlushAction, FlushRequest, GrantRef, Search};
+use crate::hypercall::Reply;
+use crate::hypercall::guest_ptr::{element, read};
+use crate::mem::frame_table::State;
+use crate::mem::memory;
+
+/// Elements handled before others may run: a whole page of each takes as long as 64 lines do.
+const AT_ONCE: u32 = 512;
+/// Entries of the owner's table looked at before others may run: what [`OP_MASK`] leaves of an entry's number.
+const ENTRIES_AT_ONCE: u32 = OP_MASK + 1;
+
+/// What became of one element.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flushed {
+    Done,
+    /// The search for the caller's grant is to go on from this entry.
+    Searching(u32),
+}
+
+pub(super) fn flush(caller: &Domain, args: &Args) -> Outcome {
+    let (base, count) = (args.ptr(1), args.0[2]);
+    let mut from = args.0[0] & !OP_MASK;
+    for n in 0..count {
+        let at = element::<CacheFlush>(base, n)?;
+        if n == AT_ONCE {
+            return Ok(again(args, OP_CACHE_FLUSH, at, count - n));
+        }
+        match flush_one(caller, &read(caller, at)?, from)? {
+            Flushed::Done => from = 0,
+            Flushed::Searching(next) => {
+                return Ok(again(args, OP_CACHE_FLUSH | next, at, count - n));
+            }
+        }
+    }
+    Ok(Reply::OK)
+}
+
+fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Errno> {
+    let Some(request) = decode(op)? else {
+        return Ok(Flushed::Done);
+    };
+    if memory().state(request.mfn) == State::Outside {
+        return Err(Errno::Inval);
+    }
+    // Referenced, so that the page stays whose it is until the end.
+    let page = memory().get_any(request.mfn).ok_or(Errno::Perm)?;
+    if page.owner() != caller.id {
+        let owner = registry::get(page.owner()).ok_or(Errno::Perm)?;
+        let found =
+            owner
+                .grants
+                .lock()
+                .find_frame(caller.id, request.mfn, GrantRef(from), ENTRIES_AT_ONCE);
+        match found {
+            Search::Found(_) => {}
+            Search::Absent => return Err(Errno::Perm),
+            // At least as many entries on as were looked at, so that rounding down still moves on.
+            Search::More(next) => return Ok(Flushed::Searching(next & !OP_MASK)),
+        }
+    }
+    let op = match request.action {
+        FlushAction::Clean => cache::Op::Clean,
+        // As the hardware does it for a guest under stage 2 (DDI 0406C.d B2.2.6): what is dropped is written back first.
+        FlushAction::Invalidate | FlushAction::CleanInvalidate => cache::Op::CleanInvalidate,
+    };
+    let (offset, length) = (request.offset.into(), request.length.into());
+    frame::with(request.mfn, |page| {
+        cache::page_range(page, offset, length, op)
+    })
+    .ok_or(Errno::Inval)?;
+    Ok(Flushed::Done)
+}
+
+/// Decodes an element. A page that is named by a reference is refused, but only when something is to be done.
+fn decode(op: &CacheFlush) -> Result<Option<FlushRequest>, Errno> {
+    if op.op & CACHE_SOURCE_GREF == 0 {
+        return FlushRequest::decode(op);
+    }
+    match FlushRequest::decode(&CacheFlush {
+        op: CACHE_CLEAN,
+        ..*op
+    })? {
+        Some(_) => Err(Errno::OpNotSupp),
+        None => Ok(None),
+    }
+}

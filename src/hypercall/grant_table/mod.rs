@@ -1,0 +1,181 @@
+//! grant_table_op (20): arrays of requests, whose memory they are about, and the steps of `grant` in their order.
+//!
+//! Each element is read on its own, dealt with, and answered in its own status field; the call itself fails only for
+//! what is no request at all. A long array is continued with the rest of it: pointer on, count down.
+//!
+//! | file | operations |
+//! |---|---|
+//! | `map` | map, unmap, and what a domain leaves behind |
+//! | `copy` | copy |
+//! | `cache` | cache_flush |
+//! | `table` | setup_table, query_size, versions, swap; what Arm does not have |
+//!
+//! No two grant tables are locked at once, and none while memory is copied (`grant`, "Locks").
+
+mod cache;
+mod copy;
+mod map;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use alloc::sync::Arc;
+use core::ops::Range;
+
+use armv7::addr::{Gfn, GuestVa, Mfn};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::guest_ptr::{copy_out, element, read};
+use super::{Args, Caller, Outcome, Reply};
+use crate::abi::grant_table as abi;
+use crate::domain::{Domain, registry};
+use crate::error::Errno;
+use crate::grant::{GrantedFrame, GranterMemory, PinError};
+use crate::id::DomId;
+use crate::mem::frame_table::Kind;
+use crate::mem::memory;
+use crate::mem::p2m::{Access, P2mType};
+use crate::policy;
+
+pub use map::release_all;
+
+/// Elements of an array handled before others may run.
+const AT_ONCE: u32 = 64;
+/// Bits of the operation in the call's number; what is above is the progress of a cache flush's search.
+const OP_MASK: u32 = 0xFFF;
+
+pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let op = args.0[0] & OP_MASK;
+    let count = args.0[2];
+    if count > i32::MAX as u32 || op != args.0[0] && op != abi::OP_CACHE_FLUSH {
+        return Err(Errno::Inval);
+    }
+    match op {
+        abi::OP_MAP_GRANT_REF => map::map(caller.domain, args),
+        abi::OP_UNMAP_GRANT_REF => map::unmap(caller.domain, args),
+        abi::OP_COPY => copy::copy(caller.domain, args),
+        abi::OP_CACHE_FLUSH => cache::flush(caller.domain, args),
+        abi::OP_SETUP_TABLE => table::setup(caller, args),
+        abi::OP_QUERY_SIZE => table::query_size(caller, args),
+        abi::OP_SET_VERSION => table::set_version(caller.domain, args.ptr(1)),
+        abi::OP_GET_VERSION => table::get_version(caller, args.ptr(1)),
+        abi::OP_GET_STATUS_FRAMES => table::get_status_frames(caller, args),
+        abi::OP_SWAP_GRANT_REF => table::swap(caller.domain, args),
+        abi::OP_TRANSFER => table::refuse_transfer(caller.domain, args),
+        abi::OP_UNMAP_AND_REPLACE => table::refuse_replace(caller.domain, args),
+        // Among them dump_table, which no guest needs.
+        _ => Err(Errno::NoSys),
+    }
+}
+
+/// Reads each element of the call's array, as far as one call goes, and lets `f` deal with it.
+fn each<T>(
+    domain: &Domain,
+    args: &Args,
+    mut f: impl FnMut(GuestVa, T) -> Result<(), Errno>,
+) -> Outcome
+where
+    T: FromBytes + IntoBytes,
+{
+    let (base, count) = (args.ptr(1), args.0[2]);
+    let now = count.min(AT_ONCE);
+    for n in 0..now {
+        let at = element::<T>(base, n)?;
+        f(at, read(domain, at)?)?;
+    }
+    if now == count {
+        return Ok(Reply::OK);
+    }
+    Ok(again(
+        args,
+        args.0[0],
+        element::<T>(base, now)?,
+        count - now,
+    ))
+}
+
+/// The call again, from the element at `rest`, of which `count` are left. Registers that are no argument stay as they are.
+fn again(args: &Args, op: u32, rest: GuestVa, count: u32) -> Reply {
+    let [_, _, _, r3, r4] = args.0;
+    Reply::Again(Args([op, rest.0, count, r3, r4]))
+}
+
+/// Writes the bytes `fields` of the element `op` back to where it came from.
+fn answer<T: IntoBytes + Immutable>(
+    domain: &Domain,
+    at: GuestVa,
+    op: &T,
+    fields: Range<usize>,
+) -> Result<(), Errno> {
+    let start = at.checked_add(fields.start as u32).ok_or(Errno::Fault)?;
+    copy_out(
+        domain,
+        start,
+        op.as_bytes().get(fields).ok_or(Errno::Fault)?,
+    )
+}
+
+/// Bytes of a `status` field at `offset`.
+const fn status_at(offset: usize) -> Range<usize> {
+    offset..offset + size_of::<i16>()
+}
+
+/// The domains that one call deals with. It remembers the last one: the elements of an array are mostly about the same.
+struct Peers<'a> {
+    own: &'a Arc<Domain>,
+    last: Option<Arc<Domain>>,
+}
+
+impl<'a> Peers<'a> {
+    /// For a call of `own`.
+    const fn new(own: &'a Arc<Domain>) -> Self {
+        Self { own, last: None }
+    }
+
+    /// The domain `id`.
+    #[inline]
+    fn find(&mut self, id: DomId) -> Option<&Domain> {
+        if id == self.own.id {
+            return Some(self.own);
+        }
+        if self.last.as_ref().is_none_or(|last| last.id != id) {
+            self.last = Some(registry::get(id)?);
+        }
+        self.last.as_deref()
+    }
+
+    /// The domain `id`, if the caller may share memory with it.
+    #[inline]
+    fn allowed(&mut self, id: DomId) -> Result<&Domain, abi::GrantError> {
+        let own = self.own;
+        let peer = self.find(id).ok_or(abi::GrantError::BadDomain)?;
+        policy::may_share(own, own.id, id).map_err(|_| abi::GrantError::PermissionDenied)?;
+        Ok(peer)
+    }
+}
+
+/// A granter's memory, as its stage-2 map and the frame table know it.
+struct Granted<'a>(&'a Domain);
+
+impl GranterMemory for Granted<'_> {
+    #[inline]
+    fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError> {
+        let pinned = self.0.p2m.lock().pin(gfn, Access::Read);
+        let (reference, kind) = pinned.ok_or(PinError::BadPage)?;
+        // Pages that the hypervisor shares with the domain are not the domain's to lend.
+        if !kind.is_own_ram() || reference.owner() != self.0.id || reference.kind() == Kind::Shared
+        {
+            return Err(PinError::BadPage);
+        }
+        let mfn = reference.into_raw();
+        Ok(GrantedFrame {
+            mfn,
+            writable: kind == P2mType::RamRw,
+        })
+    }
+
+    #[inline]
+    fn unpin(&mut self, mfn: Mfn) {
+        memory().put(mfn);
+    }
+}

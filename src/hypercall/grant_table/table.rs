@@ -1,0 +1,181 @@
+//! Operations on whole tables, and those that Arm does not have.
+
+use core::mem::offset_of;
+
+use armv7::addr::{GuestVa, PAGE_SIZE};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Args, Caller, Outcome, answer, each, status_at};
+use crate::abi::grant_table::{
+    GetStatusFrames, GetVersion, GrantError, QuerySize, SetVersion, SetupTable, SwapGrantRef,
+    Transfer, UnmapAndReplace, status_of,
+};
+use crate::domain::Domain;
+use crate::error::Errno;
+use crate::grant::{GrantRef, VERSION, set_version as version_rule};
+use crate::hypercall::Reply;
+use crate::hypercall::guest_ptr::{copy_out, read, write};
+use crate::hypercall::target::{self, Target};
+
+/// Frames that a table grows by before others may run.
+const GROW_AT_ONCE: u32 = 64;
+
+/// Reads the argument of an operation that takes exactly one.
+fn only<T: FromBytes + IntoBytes>(caller: &Caller<'_>, args: &Args) -> Result<(GuestVa, T), Errno> {
+    if args.0[2] != 1 {
+        return Err(Errno::Inval);
+    }
+    Ok((args.ptr(1), read(caller.domain, args.ptr(1))?))
+}
+
+/// The domain whose table an operation is about.
+fn target<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, GrantError> {
+    target::control(caller, id).map_err(|error| match error {
+        Errno::Perm => GrantError::PermissionDenied,
+        _ => GrantError::BadDomain,
+    })
+}
+
+pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let (at, mut op) = only::<SetupTable>(caller, args)?;
+    let grown = target(caller, op.dom).and_then(|target| {
+        let done = grow(target.domain(), op.nr_frames)?;
+        if done {
+            list(caller.domain, target.domain(), &op)?;
+        }
+        Ok(done)
+    });
+    if grown == Ok(false) {
+        // The table itself is the progress.
+        return Ok(Reply::Again(*args));
+    }
+    op.status = status_of(&grown);
+    answer(
+        caller.domain,
+        at,
+        &op,
+        status_at(offset_of!(SetupTable, status)),
+    )?;
+    Ok(Reply::OK)
+}
+
+/// Makes the table of `domain` at least `frames` long, or a good deal longer than it was; whether it is long enough.
+fn grow(domain: &Domain, frames: u32) -> Result<bool, GrantError> {
+    let missing = domain.grants.lock().missing_frames(frames.into())?;
+    let now = frames.saturating_sub(missing.saturating_sub(GROW_AT_ONCE));
+    domain
+        .grow_grants(now.into())
+        .map_err(|_| GrantError::General)?;
+    Ok(now == frames)
+}
+
+/// Tells where in its memory `domain` has the first frames of its table.
+fn list(caller: &Domain, domain: &Domain, op: &SetupTable) -> Result<(), GrantError> {
+    const CHUNK: usize = 64;
+    const _: () = assert!(CHUNK * size_of::<u64>() <= PAGE_SIZE);
+    let mut to = op.frame_list.to_va().ok_or(GrantError::BadVirtAddr)?;
+    let mut first = 0;
+    while first < op.nr_frames {
+        let count = (op.nr_frames - first).min(CHUNK as u32);
+        let mut chunk = [0u64; CHUNK];
+        let grants = domain.grants.lock();
+        for (gfn, n) in chunk.iter_mut().zip(first..first + count) {
+            *gfn = grants.frame_gfn(n);
+        }
+        drop(grants);
+        let bytes = chunk
+            .as_bytes()
+            .get(..count as usize * size_of::<u64>())
+            .unwrap_or(&[]);
+        copy_out(caller, to, bytes).map_err(|_| GrantError::BadVirtAddr)?;
+        to = to
+            .checked_add(bytes.len() as u32)
+            .ok_or(GrantError::BadVirtAddr)?;
+        first += count;
+    }
+    Ok(())
+}
+
+pub(super) fn query_size(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let (at, mut op) = only::<QuerySize>(caller, args)?;
+    let target = target(caller, op.dom);
+    op.status = status_of(&target);
+    let status = status_at(offset_of!(QuerySize, status));
+    let mut answered = status.clone();
+    if let Ok(target) = target {
+        let grants = target.domain().grants.lock();
+        op.nr_frames = grants.size();
+        op.max_nr_frames = grants.max_size();
+        drop(grants);
+        answered.start = offset_of!(QuerySize, nr_frames);
+    }
+    answer(caller.domain, at, &op, answered)?;
+    Ok(Reply::OK)
+}
+
+pub(super) fn set_version(caller: &Domain, at: GuestVa) -> Outcome {
+    let op: SetVersion = read(caller, at)?;
+    let result = version_rule(op.version);
+    // The version in use is answered whatever was asked for.
+    write(caller, at, &SetVersion { version: VERSION })?;
+    result.map(|_| Reply::OK)
+}
+
+pub(super) fn get_version(caller: &Caller<'_>, at: GuestVa) -> Outcome {
+    let mut op: GetVersion = read(caller.domain, at)?;
+    target::control(caller, op.dom)?;
+    op.version = VERSION;
+    answer(
+        caller.domain,
+        at,
+        &op,
+        offset_of!(GetVersion, version)..size_of::<GetVersion>(),
+    )?;
+    Ok(Reply::OK)
+}
+
+/// Version 1 has no status frames.
+pub(super) fn get_status_frames(caller: &Caller<'_>, args: &Args) -> Outcome {
+    let (at, mut op) = only::<GetStatusFrames>(caller, args)?;
+    let refused = target(caller, op.dom).and(Err::<(), _>(GrantError::General));
+    op.status = status_of(&refused);
+    answer(
+        caller.domain,
+        at,
+        &op,
+        status_at(offset_of!(GetStatusFrames, status)),
+    )?;
+    Ok(Reply::OK)
+}
+
+pub(super) fn swap(caller: &Domain, args: &Args) -> Outcome {
+    each(caller, args, |at, mut op: SwapGrantRef| {
+        let swapped = caller
+            .grants
+            .lock()
+            .swap(GrantRef(op.ref_a), GrantRef(op.ref_b));
+        op.status = status_of(&swapped);
+        answer(caller, at, &op, status_at(offset_of!(SwapGrantRef, status)))
+    })
+}
+
+/// Pages do not change hands on Arm.
+pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
+    each(caller, args, |at, mut op: Transfer| {
+        op.status = GrantError::General.status();
+        answer(caller, at, &op, status_at(offset_of!(Transfer, status)))
+    })
+}
+
+/// There is no second mapping to put in the place of one that goes.
+pub(super) fn refuse_replace(caller: &Domain, args: &Args) -> Outcome {
+    each(caller, args, |at, mut op: UnmapAndReplace| {
+        op.status = GrantError::General.status();
+        answer(
+            caller,
+            at,
+            &op,
+            status_at(offset_of!(UnmapAndReplace, status)),
+        )
+    })
+}

@@ -1,0 +1,85 @@
+//! cache_flush.
+
+use super::*;
+use crate::abi::grant_table::{
+    CACHE_CLEAN, CACHE_INVAL, CACHE_SOURCE_GREF, CacheFlush, MapGrantRef, OP_CACHE_FLUSH,
+    OP_MAP_GRANT_REF,
+};
+use crate::hypercall::grant_table::release_all;
+
+fn flush(guest: &Guest, address: u64, offset: u16, length: u16, op: u32) -> Outcome {
+    guest.place(&[CacheFlush {
+        address,
+        offset,
+        length,
+        op,
+    }]);
+    guest.call(OP_CACHE_FLUSH, 0, 1)
+}
+
+#[test]
+fn own_pages_are_flushed_and_others_when_granted() {
+    let (user, granter) = (Guest::control(), Guest::plain());
+    let mine = user.mfn(RAM).addr().raw();
+    let theirs = granter.mfn(RAM).addr().raw();
+    for op in [CACHE_CLEAN, CACHE_INVAL, CACHE_CLEAN | CACHE_INVAL] {
+        assert_eq!(flush(&user, mine, 0, 4096, op), Ok(Reply::OK));
+        assert_eq!(flush(&user, mine, 4095, 1, op), Ok(Reply::OK));
+        assert_eq!(flush(&user, theirs, 0, 1, op), Err(Errno::Perm));
+    }
+    granter.grant(500, &user, RAM);
+    let map = MapGrantRef {
+        host_addr: gfn(HOLE).addr().raw(),
+        flags: abi::MAP_HOST,
+        grant_ref: 500,
+        dom: granter.id(),
+        ..MapGrantRef::ZERO
+    };
+    let map = user.one(OP_MAP_GRANT_REF, &map);
+    assert_eq!(
+        flush(&user, map.dev_bus_addr, 0, 64, CACHE_CLEAN),
+        Ok(Reply::OK)
+    );
+    assert_eq!(flush(&granter, mine, 0, 64, CACHE_CLEAN), Err(Errno::Perm));
+    assert!(release_all(&user.domain, 1000));
+    assert_eq!(flush(&user, theirs, 0, 64, CACHE_CLEAN), Err(Errno::Perm));
+}
+
+#[test]
+fn a_probe_asks_for_nothing_and_gets_it() {
+    let guest = Guest::plain();
+    assert_eq!(flush(&guest, 0, 0, 0, 0), Ok(Reply::OK));
+    assert_eq!(flush(&guest, 0, 0, 64, 0), Ok(Reply::OK));
+    assert_eq!(flush(&guest, 0, 0, 0, CACHE_CLEAN), Ok(Reply::OK));
+    assert_eq!(flush(&guest, 0, 0, 0, CACHE_SOURCE_GREF), Ok(Reply::OK));
+}
+
+#[test]
+fn a_flush_that_leaves_its_page_or_memory_is_refused() {
+    let guest = Guest::plain();
+    let mine = guest.mfn(RAM).addr().raw();
+    let inval = Err(Errno::Inval);
+    assert_eq!(flush(&guest, mine, 4096, 0, CACHE_CLEAN), inval);
+    assert_eq!(flush(&guest, mine, 1, 4096, CACHE_CLEAN), inval);
+    assert_eq!(flush(&guest, mine, 0, 1, 4), inval);
+    assert_eq!(flush(&guest, 1 << 40, 0, 1, CACHE_CLEAN), inval);
+    assert_eq!(flush(&guest, 0, 0, 1, CACHE_CLEAN), inval);
+    let by_reference = CACHE_CLEAN | CACHE_SOURCE_GREF;
+    assert_eq!(
+        flush(&guest, mine, 0, 1, by_reference),
+        Err(Errno::OpNotSupp)
+    );
+}
+
+#[test]
+fn a_long_list_is_flushed_in_parts() {
+    let guest = Guest::plain();
+    guest.place(&[CacheFlush::ZERO; 256]);
+    let outcome = guest.call(OP_CACHE_FLUSH, 0, 513);
+    let Ok(Reply::Again(args)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(args, Args([OP_CACHE_FLUSH, 512 * 16, 1, 3, 4]));
+    assert_eq!(guest.call_with(args), Ok(Reply::OK));
+    assert_eq!(guest.call(OP_CACHE_FLUSH, 0, 512), Ok(Reply::OK));
+}
