@@ -13,10 +13,10 @@ use spin::mutex::{TicketMutex, TicketMutexGuard};
 pub mod rank {
     /// A vCPU's registers: held by the CPU that runs it, around everything it does.
     pub const REGISTERS: u8 = 5;
+    /// One change of a domain's life at a time; taken only by trying.
+    pub const CONTROL: u8 = 8;
     /// Table of live domains.
     pub const REGISTRY: u8 = 10;
-    /// One domain-control operation at a time.
-    pub const CONTROL: u8 = 15;
     /// A domain's life cycle.
     pub const DOMAIN: u8 = 20;
     /// A domain's grant table.

@@ -12,31 +12,37 @@ use std::{env, fs, io};
 
 use krypton::abi::layout::{Constant, Field, Layout};
 use krypton::abi::{
-    console, event_channel, grant_table, hvm, memory, platform, sched, shared_info, vcpu, version,
+    console, domctl, event_channel, grant_table, hvm, hypfs, memory, platform, sched, shared_info, sysctl, vcpu, version,
 };
 
 const LAYOUTS: &[&[Layout]] = &[
     console::LAYOUTS,
+    domctl::LAYOUTS,
     event_channel::LAYOUTS,
     grant_table::LAYOUTS,
     hvm::LAYOUTS,
+    hypfs::LAYOUTS,
     memory::LAYOUTS,
     platform::LAYOUTS,
     sched::LAYOUTS,
     shared_info::LAYOUTS,
+    sysctl::LAYOUTS,
     vcpu::LAYOUTS,
     version::LAYOUTS,
 ];
 
 const CONSTANTS: &[&[Constant]] = &[
     console::CONSTANTS,
+    domctl::CONSTANTS,
     event_channel::CONSTANTS,
     event_channel::fifo::CONSTANTS,
     grant_table::CONSTANTS,
     hvm::CONSTANTS,
+    hypfs::CONSTANTS,
     memory::CONSTANTS,
     platform::CONSTANTS,
     sched::CONSTANTS,
+    sysctl::CONSTANTS,
     vcpu::CONSTANTS,
     version::CONSTANTS,
 ];
@@ -49,15 +55,18 @@ typedef __INT32_TYPE__ int32_t; typedef __UINT32_TYPE__ uint32_t;
 typedef __INT64_TYPE__ int64_t; typedef __UINT64_TYPE__ uint64_t;
 typedef __SIZE_TYPE__ size_t;
 #include <xen/xen.h>
+#include <xen/domctl.h>
 #include <xen/event_channel.h>
 #include <xen/features.h>
 #include <xen/grant_table.h>
 #include <xen/hvm/hvm_op.h>
 #include <xen/hvm/params.h>
+#include <xen/hypfs.h>
 #include <xen/io/console.h>
 #include <xen/memory.h>
 #include <xen/platform.h>
 #include <xen/sched.h>
+#include <xen/sysctl.h>
 #include <xen/vcpu.h>
 #include <xen/version.h>
 ";

@@ -5,13 +5,13 @@ mod memory;
 
 use alloc::string::ToString;
 
-use armv7::addr::PhysAddr;
+use armv7::addr::{PAGE_SHIFT, PhysAddr};
 use armv7::cpu::CpuSet;
 use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
 use armv7::{gic, hypmap, smp, timer};
 use krypton::cmdline::{Level, Options};
-use krypton::domain::{Domain, run};
+use krypton::domain::{Domain, guest_map, run};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
 use krypton::irq::{self, Handler};
@@ -204,6 +204,11 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         host.gic.maintenance
     );
     log::info!("GICv2: {} lines, {} list registers", gic.dist.lines(), gic.hyp.count());
+    guest_map::init(guest_map::Host {
+        virtual_cpu: host.gic.virtual_cpu.pages_outward().start().frame(),
+        frames: (host.gic.virtual_cpu.pages_outward().size() >> PAGE_SHIFT) as u32,
+        clock_frequency: host.timer.frequency.unwrap_or(0),
+    });
     if host.timer.virtual_timer != krypton::trap::VIRTUAL_TIMER_PPI {
         fail(&BootError::Timer("the virtual timer is not PPI 27".to_string()));
     }

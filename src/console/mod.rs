@@ -234,9 +234,9 @@ pub fn ring_start() -> u32 {
     CONSOLE.lock().ring.start()
 }
 
-/// Forgets past output.
-pub fn clear_ring() {
-    CONSOLE.lock().ring.clear();
+/// Forgets past output before position `to`.
+pub fn consume_ring(to: u32) {
+    CONSOLE.lock().ring.consume(to);
 }
 
 /// Waits until everything has left the UART.

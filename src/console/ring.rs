@@ -84,9 +84,12 @@ impl Ring {
         self.oldest()
     }
 
-    /// Forgets what is there (`xl dmesg -c`).
-    pub fn clear(&mut self) {
-        self.consumed = self.produced;
+    /// Forgets what is before position `to`, which a read answered (`xl dmesg -c`).
+    pub fn consume(&mut self, to: u32) {
+        let ahead = to.wrapping_sub(self.oldest());
+        if ahead <= self.produced.wrapping_sub(self.oldest()) {
+            self.consumed = to;
+        }
     }
 }
 
@@ -138,8 +141,11 @@ mod tests {
         let mut ring = Ring::new();
         assert!(ring.resize(4096));
         ring.push(b"old");
-        ring.clear();
+        let (_, at) = ring.read(ring.start(), &mut [0; 3]);
         ring.push(b"new");
+        ring.consume(at);
+        ring.consume(at.wrapping_add(100));
+        ring.consume(0);
         assert_eq!(all(&ring), b"new");
     }
 }

@@ -1,11 +1,238 @@
-//! domctl (36).
+//! domctl (36): which operation, on which domain, and whether the caller may.
+//!
+//! Domains are named by their own ids: `DOMID_SELF` is no domain here. Only the operations that answer something write
+//! their structure back.
+
+use alloc::sync::Arc;
+
+use armv7::addr::GuestVa;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages, reap, scheduler};
+use crate::abi::domctl as abi;
+use crate::abi::domctl::Domctl;
+use crate::domain::{Domain, registry, virq};
 use crate::error::Errno;
-use crate::hypercall::{Args, Caller, Outcome};
+use crate::event::EventVirq;
+use crate::hypercall::guest_ptr::{read, write};
+use crate::hypercall::{Args, Caller, Outcome, Reply};
+use crate::id::{DomId, MAX_INTIDS};
+use crate::mem::memory;
+use crate::wallclock;
+
+/// Memory nodes of every domain: there is node 0.
+const NODES: u32 = 1;
+/// Most frames of one device mapping.
+const MAX_MAPPING: u64 = 64;
+/// KiB of a page.
+const KIB_PER_PAGE: u64 = 4;
+
+/// A domctl that was read, and the domain that it names.
+pub(super) struct Request<'a> {
+    /// Who asks.
+    pub caller: &'a Caller<'a>,
+    /// Arguments of the call.
+    pub args: &'a Args,
+    /// The copy of the structure.
+    pub op: Domctl,
+}
+
+impl Request<'_> {
+    /// The domain named.
+    pub fn domain(&self) -> Result<Arc<Domain>, Errno> {
+        registry::get(DomId(self.op.domain)).ok_or(Errno::Srch)
+    }
+
+    /// The domain named, which must not be the caller's own.
+    pub fn other(&self) -> Result<Arc<Domain>, Errno> {
+        let domain = self.domain()?;
+        if domain.id == self.caller.domain.id { Err(Errno::Inval) } else { Ok(domain) }
+    }
+
+    /// The body.
+    pub fn body<T: FromBytes + KnownLayout + Immutable>(&self) -> Result<T, Errno> {
+        self.op.body().ok_or(Errno::Fault)
+    }
+
+    fn at(&self) -> GuestVa {
+        self.args.ptr(0)
+    }
+
+    /// Writes a body back.
+    pub fn answer<T: IntoBytes + Immutable>(&self, body: &T) -> Outcome {
+        let at = self.at().checked_add(Domctl::BODY).ok_or(Errno::Fault)?;
+        write(self.caller.domain, at, body)?;
+        Ok(Reply::OK)
+    }
+
+    /// Writes a domain's id and a body back.
+    pub fn answer_for<T: IntoBytes + Immutable>(&self, id: DomId, body: &T) -> Outcome {
+        let at = self.at().checked_add(Domctl::DOMAIN).ok_or(Errno::Fault)?;
+        write(self.caller.domain, at, &id.0)?;
+        self.answer(body)
+    }
+}
 
 /// Carries out a domctl.
-pub fn call(caller: &Caller<'_>, _args: &Args) -> Outcome {
-    if !caller.domain.is_control() {
-        return Err(Errno::Perm);
+pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
+    authorize(caller)?;
+    let op: Domctl = read(caller.domain, args.ptr(0))?;
+    if op.interface_version != abi::INTERFACE_VERSION {
+        return Err(Errno::Acces);
     }
-    Err(Errno::NoSys)
+    reap();
+    let request = Request { caller, args, op };
+    match op.cmd {
+        abi::OP_GETDOMAININFO => describe(&request),
+        abi::OP_GETVCPUINFO => describe_vcpu(&request),
+        abi::OP_CREATEDOMAIN => create::create(&request),
+        abi::OP_MAX_VCPUS => create::max_vcpus(&request),
+        abi::OP_DESTROYDOMAIN => destroy::destroy(&request),
+        abi::OP_SETVCPUCONTEXT => context::set(&request),
+        abi::OP_GETVCPUCONTEXT => context::get(&request),
+        abi::OP_SET_PAGING_MEMPOOL_SIZE => pages::set_pool(&request),
+        abi::OP_GET_PAGING_MEMPOOL_SIZE => pages::pool(&request),
+        abi::OP_CACHEFLUSH => pages::flush(&request),
+        abi::OP_PAUSEDOMAIN => lifecycle::pause(&request),
+        abi::OP_UNPAUSEDOMAIN => lifecycle::unpause(&request),
+        abi::OP_RESUMEDOMAIN => lifecycle::resume(&request),
+        abi::OP_GETVCPUAFFINITY => {
+            scheduler::affinity(caller, &*request.domain()?, &request.body()?)?;
+            Ok(Reply::OK)
+        }
+        abi::OP_SETVCPUAFFINITY => {
+            let Some(_exclusive) = exclusive() else { return again(args) };
+            scheduler::set_affinity(caller, &*request.domain()?, &request.body()?)?;
+            Ok(Reply::OK)
+        }
+        abi::OP_SCHEDULER_OP => {
+            let Some(_exclusive) = exclusive() else { return again(args) };
+            let domain = request.domain()?;
+            let mut body = request.body()?;
+            scheduler::of_domain(&domain, &mut body)?;
+            request.answer(&body)
+        }
+        _ => set(&request),
+    }
+}
+
+/// Operations that set something and answer nothing but success, and those that there are not.
+fn set(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    match request.op.cmd {
+        abi::OP_MAX_MEM => {
+            let body: abi::MaxMem = request.body()?;
+            let pages = u32::try_from(body.max_memkb / KIB_PER_PAGE).unwrap_or(u32::MAX);
+            if !memory().set_limit(domain.id, pages) {
+                return Err(Errno::Srch);
+            }
+        }
+        abi::OP_SETDOMAINHANDLE => domain.state.lock().handle = request.body()?,
+        abi::OP_SETDEBUGGING => {
+            let enable: u8 = request.body()?;
+            request.other()?.state.lock().debugged = enable != 0;
+        }
+        abi::OP_SETTIMEOFFSET => {
+            domain.state.lock().time_offset = request.body()?;
+            wallclock::publish(&domain);
+        }
+        abi::OP_SETNODEAFFINITY => {
+            let body: abi::NodeAffinity = request.body()?;
+            let nodes = bitmap::read(request.caller, &body.nodemap)?;
+            // Nodes that there are not are ignored, but one must be left.
+            if nodes & NODES == 0 {
+                return Err(Errno::Inval);
+            }
+        }
+        abi::OP_GETNODEAFFINITY => {
+            let body: abi::NodeAffinity = request.body()?;
+            bitmap::write(request.caller, &body.nodemap, NODES)?;
+        }
+        abi::OP_SET_VIRQ_HANDLER => {
+            let number: u32 = request.body()?;
+            let virq = EventVirq::new(number).filter(|virq| virq.is_global()).ok_or(Errno::Inval)?;
+            virq::set_handler(virq, domain.id);
+        }
+        abi::OP_SET_ADDRESS_SIZE => {
+            let bits: u32 = request.body()?;
+            if bits != 32 {
+                return Err(Errno::Inval);
+            }
+        }
+        abi::OP_IRQ_PERMISSION => {
+            let body: abi::IrqPermission = request.body()?;
+            if body.pirq >= MAX_INTIDS {
+                return Err(Errno::Inval);
+            }
+            forbid(body.allow_access)?;
+        }
+        abi::OP_IOMEM_PERMISSION => {
+            let body: abi::IomemPermission = request.body()?;
+            range_end(body.first_mfn, body.nr_mfns)?;
+            forbid(body.allow_access)?;
+        }
+        abi::OP_MEMORY_MAPPING => {
+            let body: abi::MemoryMapping = request.body()?;
+            range_end(body.first_mfn, body.nr_mfns)?;
+            range_end(body.first_gfn, body.nr_mfns)?;
+            return Err(if body.nr_mfns > MAX_MAPPING { Errno::TooBig } else { Errno::Perm });
+        }
+        // Nobody suspends guests of this architecture, so nobody would be told.
+        abi::OP_SUBSCRIBE => {}
+        abi::OP_MONITOR_OP => return monitor(request),
+        abi::OP_VM_EVENT_OP => return Err(Errno::OpNotSupp),
+        abi::OP_VUART_OP => return Err(Errno::OpNotSupp),
+        // Without an IOMMU no device is given to anybody.
+        abi::OP_ASSIGN_DEVICE
+        | abi::OP_DEASSIGN_DEVICE
+        | abi::OP_TEST_ASSIGN_DEVICE
+        | abi::OP_GET_DEVICE_GROUP => return Err(Errno::NoSys),
+        _ => return Err(Errno::NoSys),
+    }
+    Ok(Reply::OK)
+}
+
+/// Devices stay with dom0: taking a right away that nobody has works, giving it does not.
+fn forbid(allow: u8) -> Result<(), Errno> {
+    if allow == 0 { Ok(()) } else { Err(Errno::Perm) }
+}
+
+/// The last frame of a range that may not wrap around.
+fn range_end(first: u64, count: u64) -> Result<u64, Errno> {
+    count.checked_sub(1).and_then(|rest| first.checked_add(rest)).ok_or(Errno::Inval)
+}
+
+fn describe(request: &Request<'_>) -> Outcome {
+    let id = DomId(request.op.domain);
+    if id >= DomId::FIRST_RESERVED {
+        return Err(Errno::Inval);
+    }
+    let domain = registry::at_or_after(id).ok_or(Errno::Srch)?;
+    request.answer_for(domain.id, &info::domain(&domain))
+}
+
+fn describe_vcpu(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let mut body: abi::GetVcpuInfo = request.body()?;
+    let view = info::vcpu(scheduler::named(&domain, body.vcpu)?);
+    body.online = view.online.into();
+    body.blocked = view.blocked.into();
+    body.running = view.running.into();
+    body.cpu_time = view.cpu_ns;
+    body.cpu = view.cpu;
+    request.answer(&body)
+}
+
+/// Nothing can be monitored, which may be asked.
+fn monitor(request: &Request<'_>) -> Outcome {
+    /// Operation and event, then the capabilities.
+    type MonitorOp = [u32; 4];
+    let [op, ..]: MonitorOp = request.body()?;
+    match op {
+        abi::MONITOR_OP_GET_CAPABILITIES => {
+            let [op, event, _, rest]: MonitorOp = request.body()?;
+            request.answer(&[op, event, 0, rest])
+        }
+        _ => Err(Errno::OpNotSupp),
+    }
 }

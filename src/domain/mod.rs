@@ -5,19 +5,21 @@
 //! ([`run`]).
 
 pub mod create;
+pub mod guest_map;
 pub mod memory;
 pub mod registry;
 pub mod run;
 pub mod runstate;
 pub mod shutdown;
 pub mod vcpu;
+pub mod virq;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use armv7::addr::{Gfn, Ipa, Mfn};
+use armv7::addr::{Gfn, Mfn};
 use spin::Once;
 
 use crate::event::{EventTable, EventVirq, Notify};
@@ -105,15 +107,17 @@ pub struct State {
     pub paging_pool: u64,
     /// Whether it is being debugged.
     pub debugged: bool,
+    /// Most CPU time of all its vCPUs together, in percent of one CPU; 0 for no limit.
+    pub sched_cap: u16,
 }
 
-/// Memory map of the virtual interrupt controller.
+/// Where the emulated distributor is in guest physical space, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GicMap {
-    /// Where the emulated distributor is.
-    pub distributor: Ipa,
-    /// Bytes of it.
-    pub distributor_size: u64,
+    /// Its first page.
+    pub first_page: u32,
+    /// Pages of it.
+    pub pages: u32,
 }
 
 /// Watchdogs of one domain (NR_DOMAIN_WATCHDOG_TIMERS).
@@ -193,6 +197,7 @@ impl Domain {
                 time_offset: 0,
                 paging_pool: 0,
                 debugged: false,
+                sched_cap: 0,
             }),
             event_irq,
             gic,

@@ -3,10 +3,9 @@
 use alloc::sync::Arc;
 
 use super::vcpu::halt;
-use super::{Domain, Halted, registry};
+use super::{Domain, Halted, virq};
 use crate::abi::sched as abi;
 use crate::event::EventVirq;
-use crate::id::{DomId, VcpuId};
 use crate::machine;
 
 /// Why a domain stops (SHUTDOWN_*, xen/include/public/sched.h).
@@ -65,11 +64,9 @@ pub fn crash(domain: &Arc<Domain>, why: &str) {
     shut_down(domain, Reason::Crash);
 }
 
-/// Tells the control domain that some domain's life changed.
+/// Tells the toolstack that some domain's life changed.
 pub fn announce() {
-    if let Some(dom0) = registry::get(DomId::DOM0) {
-        dom0.raise_virq(EventVirq::DOM_EXC, VcpuId::ZERO);
-    }
+    virq::raise(EventVirq::DOM_EXC);
 }
 
 fn hardware_domain_ended(reason: Reason) -> ! {

@@ -3,7 +3,7 @@
 //! The physical CPU that runs a vCPU holds [`Vcpu::registers`] locked for as long as they are in its hardware; nobody else
 //! can look at them meanwhile. Everything that others may touch is beside that lock.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use core::fmt;
 
 use armv7::cpu::CpuId;
@@ -56,6 +56,10 @@ pub mod halt {
     pub const PAUSED: u32 = 1 << 2;
     /// Its domain has shut down.
     pub const SHUTDOWN: u32 = 1 << 3;
+    /// Its domain is being taken apart: this reason never goes away.
+    pub const GONE: u32 = 1 << 4;
+    /// The toolstack wants its registers.
+    pub const INSPECTED: u32 = 1 << 5;
 }
 
 /// Things to do before a vCPU's guest is entered again, a bit each.
@@ -104,6 +108,8 @@ pub struct Vcpu {
     halt: AtomicU32,
     work: AtomicU32,
     on: AtomicU8,
+    /// It was given registers, by the toolstack or CPU_ON.
+    initialised: AtomicBool,
 }
 
 const NOWHERE: u8 = u8::MAX;
@@ -126,6 +132,7 @@ impl Vcpu {
             halt: AtomicU32::new(halt::OFFLINE),
             work: AtomicU32::new(work::INTERRUPTS),
             on: AtomicU8::new(NOWHERE),
+            initialised: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +146,16 @@ impl Vcpu {
     /// Whether it is up (PSCI AFFINITY_INFO).
     pub fn is_online(&self) -> bool {
         self.halted() & halt::OFFLINE == 0
+    }
+
+    /// Whether it was ever given registers.
+    pub fn is_initialised(&self) -> bool {
+        self.is_online() || self.initialised.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it was given registers, or has none any more.
+    pub fn set_initialised(&self, initialised: bool) {
+        self.initialised.store(initialised, Ordering::Relaxed);
     }
 
     /// Changes the reasons; only under the scheduler's lock (`run`).

@@ -11,7 +11,7 @@ pub mod guest_ptr;
 pub mod target;
 
 mod console;
-mod event_channel;
+pub(crate) mod event_channel;
 pub mod grant_table;
 mod hvm;
 mod memory;
@@ -92,6 +92,7 @@ mod number {
     pub const HVM_OP: u32 = 34;
     pub const SYSCTL: u32 = 35;
     pub const DOMCTL: u32 = 36;
+    pub const HYPFS_OP: u32 = 42;
 }
 
 /// Carries out one hypercall.
@@ -111,6 +112,7 @@ pub fn call(caller: &Caller<'_>, number: u32, args: &Args) -> Outcome {
         number::PHYSDEV_OP => Err(Errno::NoSys),
         number::SYSCTL => control::sysctl::call(caller, args),
         number::DOMCTL => control::domctl::call(caller, args),
+        number::HYPFS_OP => control::hypfs::call(caller, args),
         number::SCHED_OP_COMPAT => sched::compat(caller, args),
         number::EVENT_CHANNEL_OP_COMPAT => event_channel::compat(caller, args),
         _ => Err(Errno::NoSys),

@@ -97,6 +97,13 @@ impl Scheduler {
         self.cpus[cpu.index()].current
     }
 
+    /// Ticks that a CPU had nothing to run, of the `now` ticks there were.
+    pub fn idle_time(&self, cpu: CpuId, now: Ticks) -> Ticks {
+        let here = &self.cpus[cpu.index()];
+        let turn = if here.current.is_some() { now.since(here.charged).0 } else { 0 };
+        Ticks(now.0.saturating_sub(here.busy.saturating_add(turn)))
+    }
+
     /// Number of units that wait for `cpu`.
     pub fn queue_len(&self, cpu: CpuId) -> usize {
         self.cpus[cpu.index()].queue.len()

@@ -112,6 +112,8 @@ struct Cpu {
     /// Until when `current` has been charged.
     charged: Ticks,
     turn_began: Ticks,
+    /// Ticks that units ran here, up to `charged`.
+    busy: u64,
     /// The last pick asked for a timer.
     ticking: bool,
     yielded: bool,
@@ -130,6 +132,7 @@ impl Cpu {
             loaded: None,
             charged: Ticks::ZERO,
             turn_began: Ticks::ZERO,
+            busy: 0,
             ticking: false,
             yielded: false,
             clock: Virtual(0),
@@ -341,6 +344,7 @@ impl Scheduler {
         let id = here.current.take()?;
         let span = now.since(here.charged).0;
         here.charged = now;
+        here.busy = here.busy.saturating_add(span);
         let unit = self.units.get_mut(id)?;
         unit.runtime = unit.runtime.saturating_add(span);
         unit.virtual_time = unit.virtual_time.plus(unit.weight.charge(span));

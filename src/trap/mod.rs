@@ -59,6 +59,7 @@ const IDLE_SCRUB_PAGES: u32 = 8;
 /// Waits for an interrupt that makes this CPU pick.
 fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
     while run::cpu_work(cpu.id).swap(0, Ordering::SeqCst) & PICK == 0 {
+        crate::control::reap();
         if !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             armv7::barrier::wfi();
         }

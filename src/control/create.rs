@@ -1,0 +1,257 @@
+//! createdomain and max_vcpus: what the toolstack asks for, checked before anything is made.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU16, Ordering};
+
+use armv7::cpu::CpuSet;
+
+use super::domctl::Request;
+use super::{again, cpupool, destroy, exclusive};
+use crate::abi::domctl as abi;
+use crate::abi::domctl::CreateDomain;
+use crate::domain::create::{self, Spec};
+use crate::domain::vcpu::halt;
+use crate::domain::{Domain, Life, Rights, guest_map, registry, run};
+use crate::error::Errno;
+use crate::grant::{DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES, Limits};
+use crate::hypercall::{Outcome, Reply};
+use crate::id::{DomId, MAX_VCPUS};
+use crate::mem::memory;
+use crate::mem::p2m::{P2mType, PoolLimit};
+use crate::options;
+
+/// Shared interrupts that a distributor can have (IHI 0048B 3.1.2).
+const MAX_SPIS: u32 = 960;
+/// Pages for tables until the toolstack sets the pool's size.
+const FIRST_POOL: u32 = 16;
+/// Highest event port when the toolstack sets no limit.
+const NO_PORT_LIMIT: u32 = i32::MAX as u32;
+
+/// The id that was given out last.
+static ROVER: AtomicU16 = AtomicU16::new(0);
+
+/// What was checked of a [`CreateDomain`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Plan {
+    max_vcpus: u8,
+    nr_spis: u16,
+    max_port: u32,
+    grants: Limits,
+}
+
+/// Most frames of grant entries and units of grant handles.
+fn grant_limits() -> (u32, u32) {
+    options::get().map_or((DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES), |options| {
+        (options.gnttab_max_frames, options.gnttab_max_maptrack_frames)
+    })
+}
+
+/// Checks what can be checked without knowing the machine's state.
+fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Result<Plan, Errno> {
+    let arch = &config.arch;
+    // There is no IOMMU, and performance counters stay the hypervisor's.
+    let refused = config.flags != abi::CDF_HVM | abi::CDF_HAP
+        || config.iommu_opts != 0
+        || config.vmtrace_size != 0
+        || config.grant_opts & !abi::GRANT_VERSION_MASK != 0
+        || config.grant_opts & abi::GRANT_VERSION_MASK != crate::grant::VERSION
+        || !matches!(arch.gic_version, abi::GIC_NATIVE | abi::GIC_V2)
+        || arch.tee_type != abi::TEE_NONE
+        || arch.nr_spis > MAX_SPIS;
+    if refused {
+        return Err(Errno::Inval);
+    }
+    let max_vcpus = u8::try_from(config.max_vcpus).map_err(|_| Errno::Inval)?;
+    if max_vcpus == 0 || max_vcpus > MAX_VCPUS {
+        return Err(Errno::Inval);
+    }
+    let frames = up_to(config.max_grant_frames, max_frames)?;
+    let maptrack = up_to(config.max_maptrack_frames, max_maptrack)?;
+    Ok(Plan {
+        max_vcpus,
+        nr_spis: arch.nr_spis.next_multiple_of(32) as u16,
+        max_port: config.max_evtchn_port.min(NO_PORT_LIMIT),
+        grants: Limits::new(frames, maptrack).ok_or(Errno::Inval)?,
+    })
+}
+
+/// A number that is at most `limit`; a negative one stands for that.
+fn up_to(wanted: i32, limit: u32) -> Result<u32, Errno> {
+    match u32::try_from(wanted) {
+        Ok(wanted) if wanted <= limit => Ok(wanted),
+        Ok(_) => Err(Errno::Inval),
+        Err(_) => Ok(limit),
+    }
+}
+
+/// Chooses a domain's id: `wanted` itself, or, when that is 0 or no domain's, the first free one after `rover`.
+fn choose_id(wanted: u16, rover: u16, is_free: impl Fn(DomId) -> bool) -> Result<DomId, Errno> {
+    let end = DomId::FIRST_RESERVED.0;
+    if wanted > 0 && wanted < end {
+        return if is_free(DomId(wanted)) { Ok(DomId(wanted)) } else { Err(Errno::Exist) };
+    }
+    let after = rover.saturating_add(1)..end;
+    after.chain(1..rover.min(end)).map(DomId).find(|id| is_free(*id)).ok_or(Errno::NoMem)
+}
+
+/// Makes a domain, paused and without vCPUs.
+pub fn create(request: &Request<'_>) -> Outcome {
+    let mut config: CreateDomain = request.body()?;
+    let plan = check(&config, grant_limits())?;
+    if !cpupool::exists(config.cpupool_id) {
+        return Err(Errno::NoEnt);
+    }
+    let host = guest_map::host().ok_or(Errno::NoSys)?;
+    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    destroy::reap();
+    let is_free = |id| registry::get(id).is_none() && memory().account(id).is_none();
+    let wanted = request.op.domain;
+    let id = choose_id(wanted, ROVER.load(Ordering::Relaxed), is_free)?;
+    let domain = create::domain(&Spec {
+        id,
+        rights: Rights::GUEST,
+        max_vcpus: plan.max_vcpus,
+        nr_spis: plan.nr_spis,
+        event_irq: guest_map::event_irq().ok_or(Errno::Inval)?,
+        gic: guest_map::gic().ok_or(Errno::Inval)?,
+        max_port: plan.max_port,
+        grants: plan.grants,
+        max_pages: 0,
+        pool: PoolLimit::Pages(FIRST_POOL),
+    })?;
+    if id.0 != wanted {
+        ROVER.store(id.0, Ordering::Relaxed);
+    }
+    furnish(&domain, host, &config).inspect_err(|_| {
+        registry::remove(id);
+        memory().close_account(id);
+    })?;
+    config.arch.gic_version = abi::GIC_V2;
+    config.arch.clock_frequency = host.clock_frequency;
+    request.answer_for(id, &config)
+}
+
+/// Gives a new domain what it has before its first page.
+fn furnish(domain: &Domain, host: &guest_map::Host, config: &CreateDomain) -> Result<(), Errno> {
+    let mut state = domain.state.lock();
+    state.pause_count = 1;
+    state.handle = config.handle;
+    drop(state);
+    crate::wallclock::publish(domain);
+    let (gfn, count) = guest_map::cpu_interface(host).ok_or(Errno::Inval)?;
+    domain.p2m.lock().map(gfn, host.virtual_cpu, count, P2mType::GicV, u32::MAX)?;
+    Ok(())
+}
+
+/// Makes all vCPUs of a domain, none of them up.
+pub fn max_vcpus(request: &Request<'_>) -> Outcome {
+    let domain: Arc<Domain> = request.other()?;
+    let max: u32 = request.body()?;
+    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    if max != u32::from(domain.max_vcpus) || domain.state.lock().life != Life::Alive {
+        return Err(Errno::Inval);
+    }
+    if domain.vcpus().is_empty() {
+        create::vcpus(&domain, |_| CpuSet::ALL)?;
+        let state = domain.state.lock();
+        let paused = state.pause_count > 0;
+        let down = state.shutdown.is_some();
+        drop(state);
+        for vcpu in domain.vcpus() {
+            if paused {
+                run::halt(vcpu, halt::PAUSED);
+            }
+            if down {
+                run::halt(vcpu, halt::SHUTDOWN);
+            }
+        }
+    }
+    Ok(Reply::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CreateDomain, check, choose_id};
+    use crate::error::Errno;
+    use crate::id::DomId;
+
+    const LIMITS: (u32, u32) = (64, 1024);
+
+    /// What Debian's libxl asks for.
+    fn libxl() -> CreateDomain {
+        CreateDomain {
+            ssidref: 12,
+            flags: 3,
+            max_vcpus: 2,
+            max_evtchn_port: 1023,
+            max_grant_frames: 64,
+            max_maptrack_frames: 1024,
+            grant_opts: 1,
+            ..CreateDomain::ZERO
+        }
+    }
+
+    #[test]
+    fn what_libxl_asks_for_is_accepted() {
+        let plan = check(&libxl(), LIMITS).unwrap();
+        assert_eq!((plan.max_vcpus, plan.nr_spis, plan.max_port), (2, 0, 1023));
+        let defaults = CreateDomain { max_grant_frames: -1, max_maptrack_frames: -1, max_evtchn_port: u32::MAX, ..libxl() };
+        let plan = check(&defaults, LIMITS).unwrap();
+        assert_eq!((plan.grants.max_frames(), plan.grants.max_maptrack_frames()), (64, 1024));
+        assert_eq!(plan.max_port, i32::MAX as u32);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let mut wrong = vec![
+            CreateDomain { iommu_opts: 1, ..libxl() },
+            CreateDomain { max_vcpus: 0, ..libxl() },
+            CreateDomain { max_vcpus: 9, ..libxl() },
+            CreateDomain { max_vcpus: 257, ..libxl() },
+            CreateDomain { max_grant_frames: 0, ..libxl() },
+            CreateDomain { max_grant_frames: 65, ..libxl() },
+            CreateDomain { max_maptrack_frames: 1025, ..libxl() },
+            CreateDomain { grant_opts: 0, ..libxl() },
+            CreateDomain { grant_opts: 2, ..libxl() },
+            CreateDomain { grant_opts: 0x11, ..libxl() },
+            CreateDomain { vmtrace_size: 4096, ..libxl() },
+        ];
+        wrong.extend([0, 1, 2, 7, 11, 19, 35, 67, 131, u32::MAX].map(|flags| CreateDomain { flags, ..libxl() }));
+        let mut arch = libxl();
+        arch.arch.gic_version = 2;
+        wrong.push(arch);
+        arch = libxl();
+        arch.arch.nr_spis = 961;
+        wrong.push(arch);
+        arch = libxl();
+        arch.arch.tee_type = 1;
+        wrong.push(arch);
+        for config in wrong {
+            assert_eq!(check(&config, LIMITS).err(), Some(Errno::Inval), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn shared_interrupts_come_in_banks() {
+        let mut config = libxl();
+        config.arch.nr_spis = 33;
+        assert_eq!(check(&config, LIMITS).map(|plan| plan.nr_spis), Ok(64));
+    }
+
+    #[test]
+    fn ids_go_round_and_are_not_reused_at_once() {
+        let none_taken = |_| true;
+        assert_eq!(choose_id(0xFFFF, 0, none_taken), Ok(DomId(1)));
+        assert_eq!(choose_id(0, 5, none_taken), Ok(DomId(6)));
+        assert_eq!(choose_id(0xFFFF, 0x7FEF, none_taken), Ok(DomId(1)));
+        assert_eq!(choose_id(0xFFFF, 5, |id| id.0 == 3), Ok(DomId(3)));
+        assert_eq!(choose_id(0xFFFF, 5, |_| false), Err(Errno::NoMem));
+    }
+
+    #[test]
+    fn a_given_id_is_taken_or_refused() {
+        assert_eq!(choose_id(7, 100, |_| true), Ok(DomId(7)));
+        assert_eq!(choose_id(7, 100, |_| false), Err(Errno::Exist));
+        assert_eq!(choose_id(0x7FF0, 0, |_| true), Ok(DomId(1)));
+    }
+}

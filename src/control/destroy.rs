@@ -1,0 +1,178 @@
+//! The end of a domain, in bounded steps.
+//!
+//! Every step is done again from the start when the call is continued, and finds what earlier ones left: vCPUs stop and
+//! their registers are saved; event channels are closed and their peers told; grants that the domain has mapped are given
+//! back; its memory map is emptied. Then the domain is dead: a zombie that stays findable by its id while others use its
+//! pages, and that [`reap`] forgets after the last of them.
+//!
+//! A vCPU that is being stopped is never waited for: the call is made again until its CPU has let go of it.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::domctl::Request;
+use super::{again, exclusive};
+use crate::domain::vcpu::halt;
+use crate::domain::{Domain, Halted, Life, create, registry, run, shutdown, virq};
+use crate::error::Errno;
+use crate::event::{EventError, Reset};
+use crate::hypercall::{Outcome, Reply, event_channel, grant_table};
+use crate::mem::memory;
+use crate::sched::RunState;
+
+/// Ports closed before others may run.
+const PORTS_AT_ONCE: u32 = 256;
+/// Grant handles looked at before others may run.
+const HANDLES_AT_ONCE: u32 = 256;
+/// Entries of the memory map removed before others may run.
+const ENTRIES_AT_ONCE: u32 = 512;
+/// Table frames given back before others may run.
+const TABLES_AT_ONCE: u32 = 256;
+
+/// Dead domains that are still findable.
+static ZOMBIES: AtomicU32 = AtomicU32::new(0);
+
+/// Ends a domain.
+pub fn destroy(request: &Request<'_>) -> Outcome {
+    let domain = request.other()?;
+    if domain.rights.hardware {
+        return Err(Errno::Inval);
+    }
+    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    match step(&domain) {
+        Step::Done => Ok(Reply::OK),
+        Step::More => again(request.args),
+    }
+}
+
+/// What one go leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Done,
+    More,
+}
+
+fn step(domain: &Arc<Domain>) -> Step {
+    let life = domain.state.lock().life;
+    match life {
+        Life::Alive => begin(domain),
+        Life::Dying => {}
+        Life::Dead => return Step::Done,
+    }
+    let done = is_unloaded(domain)
+        && close_ports(domain)
+        && grant_table::release_all(domain, HANDLES_AT_ONCE)
+        && give_frames_back(domain)
+        && domain.p2m.lock().relinquish(ENTRIES_AT_ONCE)
+        && empty_pool(domain);
+    if !done {
+        return Step::More;
+    }
+    domain.state.lock().life = Life::Dead;
+    ZOMBIES.fetch_add(1, Ordering::Relaxed);
+    shutdown::announce();
+    reap();
+    Step::Done
+}
+
+/// Nothing new begins in the domain, and no vCPU of it runs again.
+fn begin(domain: &Domain) {
+    domain.state.lock().life = Life::Dying;
+    domain.set_halted_all(halt::GONE, Halted::Yes);
+    domain.events.lock().retire();
+    domain.grants.lock().close();
+    virq::forget(domain.id);
+    let dogs = core::mem::take(&mut *domain.watchdogs.lock());
+    for timer in dogs.into_iter().flatten() {
+        run::remove_timer(timer);
+    }
+}
+
+/// Whether no CPU has anything of the domain's vCPUs; asks those that have to save it.
+fn is_unloaded(domain: &Domain) -> bool {
+    let mut all = true;
+    for vcpu in domain.vcpus() {
+        let mut scheduler = run::scheduler();
+        let cpu = scheduler.unload(vcpu.unit);
+        all &= cpu.is_none() && scheduler.state(vcpu.unit) != Some(RunState::Running);
+        drop(scheduler);
+        if let Some(cpu) = cpu {
+            run::poke(cpu);
+        }
+    }
+    all
+}
+
+fn close_ports(domain: &Domain) -> bool {
+    loop {
+        let step = domain.events.lock().reset_step(PORTS_AT_ONCE);
+        match step {
+            Ok(Reset::Peer { to, from }) => {
+                event_channel::tell_peer(to, from);
+                domain.events.lock().finish_close(from.port);
+            }
+            Ok(Reset::More) => return false,
+            // The reset that ends the domain is over since an earlier go.
+            Ok(Reset::Done) | Err(EventError::ResetBusy) => return true,
+            Err(_) => {
+                // Somebody else was closing a port, and is done with it by the next go.
+                domain.events.lock().retire();
+                return false;
+            }
+        }
+    }
+}
+
+/// Lets go of the grant table's frames and of the runstate copies.
+fn give_frames_back(domain: &Domain) -> bool {
+    loop {
+        let frame = domain.grants.lock().take_frame();
+        if frame.is_none() {
+            break;
+        }
+    }
+    for vcpu in domain.vcpus() {
+        vcpu.runstate.lock().register(None);
+    }
+    true
+}
+
+fn empty_pool(domain: &Domain) -> bool {
+    // Fails when tables are in use, which are then given back with the map itself.
+    domain.p2m.lock().resize_pool(0, TABLES_AT_ONCE).unwrap_or(true)
+}
+
+/// Whether there may be something to reap.
+pub fn has_zombies() -> bool {
+    ZOMBIES.load(Ordering::Relaxed) > 0
+}
+
+/// Forgets the dead domains whose pages nobody uses any more. The caller has the exclusive right to change domains' lives.
+pub fn reap() {
+    if has_zombies() {
+        for domain in registry::all() {
+            if domain.state.lock().life == Life::Dead && is_abandoned(&domain) {
+                forget(&domain);
+            }
+        }
+    }
+    while memory().take_emptied().is_some() {}
+}
+
+/// Whether nobody uses a page of the domain or a grant. Its shared_info goes with the domain itself.
+fn is_abandoned(domain: &Domain) -> bool {
+    /// The domain's own shared_info.
+    const KEPT: u32 = 1;
+    let idle = domain.grants.lock().is_idle();
+    idle && memory().account(domain.id).is_none_or(|account| account.total == 0 && account.shared <= KEPT)
+}
+
+fn forget(domain: &Domain) {
+    for vcpu in domain.vcpus() {
+        create::remove_vcpu(vcpu);
+    }
+    registry::remove(domain.id);
+    memory().close_account(domain.id);
+    ZOMBIES.fetch_sub(1, Ordering::Relaxed);
+    shutdown::announce();
+}

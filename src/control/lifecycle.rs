@@ -1,0 +1,61 @@
+//! How a domain pauses and goes on.
+
+use super::domctl::Request;
+use super::{again, again_at, exclusive, progress};
+use crate::domain::vcpu::halt;
+use crate::domain::{Domain, Halted, run};
+use crate::error::Errno;
+use crate::hypercall::{Outcome, Reply};
+use crate::sched::RunState;
+
+/// Whether some vCPU of `domain` is on a CPU, if only until that CPU looks.
+pub(super) fn is_running(domain: &Domain) -> bool {
+    let scheduler = run::scheduler();
+    domain.vcpus().iter().any(|vcpu| scheduler.state(vcpu.unit) == Some(RunState::Running))
+}
+
+/// Stops a domain once more, and comes back when none of its vCPUs runs.
+pub fn pause(request: &Request<'_>) -> Outcome {
+    /// The domain is paused and about to stop.
+    const PAUSED: u32 = 1;
+    let domain = request.other()?;
+    if progress(request.args) != Some(PAUSED) {
+        let Some(_exclusive) = exclusive() else { return again(request.args) };
+        let mut state = domain.state.lock();
+        state.pause_count = state.pause_count.checked_add(1).ok_or(Errno::Overflow)?;
+        drop(state);
+        domain.set_halted_all(halt::PAUSED, Halted::Yes);
+    }
+    if is_running(&domain) {
+        return again_at(request.args, PAUSED);
+    }
+    Ok(Reply::OK)
+}
+
+/// Undoes one pause.
+pub fn unpause(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let mut state = domain.state.lock();
+    state.pause_count = state.pause_count.checked_sub(1).ok_or(Errno::Inval)?;
+    let goes_on = state.pause_count == 0;
+    drop(state);
+    if goes_on {
+        domain.set_halted_all(halt::PAUSED, Halted::No);
+    }
+    Ok(Reply::OK)
+}
+
+/// Undoes a shutdown.
+pub fn resume(request: &Request<'_>) -> Outcome {
+    let domain = request.other()?;
+    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let mut state = domain.state.lock();
+    state.shutdown_code = None;
+    let was_down = state.shutdown.take().is_some();
+    drop(state);
+    if was_down {
+        domain.set_halted_all(halt::SHUTDOWN, Halted::No);
+    }
+    Ok(Reply::OK)
+}

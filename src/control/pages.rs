@@ -1,0 +1,99 @@
+//! A domain's memory as the toolstack manages it: the pool of its tables, and caches.
+
+use armv7::addr::{Gfn, PAGE_SIZE};
+use armv7::cache::{self, Op};
+use armv7::frame;
+
+use super::domctl::Request;
+use super::{again, again_at, exclusive, progress};
+use crate::abi::domctl::{CacheFlush, PagingMempool};
+use crate::domain::{Domain, Life};
+use crate::error::Errno;
+use crate::hypercall::{Outcome, Reply};
+use crate::mem::p2m::P2mType;
+
+/// Table frames given or taken before others may run.
+const TABLES_AT_ONCE: u32 = 128;
+/// Pages flushed before others may run; also what one unit of progress stands for.
+const FLUSHES_AT_ONCE: u32 = 128;
+/// Most pages of one flush.
+const MAX_FLUSH: u64 = 1 << 18;
+
+/// Makes the pool of a domain's tables as large as asked for.
+pub fn set_pool(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let pages = pool_pages(request.body()?)?;
+    if domain.rights.hardware {
+        // Its tables come from free memory as needed.
+        return Err(Errno::OpNotSupp);
+    }
+    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    if domain.state.lock().life != Life::Alive {
+        return Err(Errno::Inval);
+    }
+    let done = domain.p2m.lock().resize_pool(pages, TABLES_AT_ONCE)?;
+    if done { Ok(Reply::OK) } else { again(request.args) }
+}
+
+/// Pages of a pool, which has whole ones.
+fn pool_pages(op: PagingMempool) -> Result<u32, Errno> {
+    let page = PAGE_SIZE as u64;
+    if !op.size.is_multiple_of(page) {
+        return Err(Errno::Inval);
+    }
+    u32::try_from(op.size / page).map_err(|_| Errno::NoMem)
+}
+
+/// Answers how large the pool is.
+pub fn pool(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let pages = domain.p2m.lock().pool_pages();
+    request.answer(&PagingMempool { size: u64::from(pages) * PAGE_SIZE as u64 })
+}
+
+/// Makes what is in a range of a domain's memory visible to those who look past the caches.
+pub fn flush(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let op: CacheFlush = request.body()?;
+    if op.nr_pfns > MAX_FLUSH || op.start_pfn.checked_add(op.nr_pfns).is_none() {
+        return Err(Errno::Inval);
+    }
+    let count = op.nr_pfns as u32;
+    let unit = progress(request.args).unwrap_or(0);
+    let start = unit * FLUSHES_AT_ONCE;
+    let end = start.saturating_add(FLUSHES_AT_ONCE).min(count);
+    for n in start..end {
+        // Beyond the last frame there can be nothing.
+        let Some(gfn) = Gfn::new(op.start_pfn + u64::from(n)) else { break };
+        flush_page(&domain, gfn);
+    }
+    if end < count {
+        return again_at(request.args, unit + 1);
+    }
+    cache::invalidate_instruction_caches();
+    Ok(Reply::OK)
+}
+
+/// Flushes a page of the domain's own; the map's lock keeps it where it is.
+fn flush_page(domain: &Domain, gfn: Gfn) {
+    let p2m = domain.p2m.lock();
+    if let Some(entry) = p2m.lookup(gfn).filter(|entry| matches!(entry.kind, P2mType::RamRw | P2mType::RamRo)) {
+        frame::with(entry.mfn, |page| cache::page(page, Op::CleanInvalidate));
+    }
+}
+
+const _: () = assert!(MAX_FLUSH / (FLUSHES_AT_ONCE as u64) < super::PROGRESS_MASK as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::{PagingMempool, pool_pages};
+    use crate::error::Errno;
+
+    #[test]
+    fn a_pool_has_whole_pages() {
+        let pages = |size| pool_pages(PagingMempool { size });
+        assert_eq!(pages(0x34_0000), Ok(832));
+        assert_eq!(pages(0x34_0001), Err(Errno::Inval));
+        assert_eq!(pages(!0xFFF), Err(Errno::NoMem));
+    }
+}

@@ -1,0 +1,207 @@
+//! Shares and places: weight and cap of a domain, affinity of its vCPUs, the scheduler's rate limit.
+//!
+//! Weight is a unit's; a domain's vCPUs all have the same. A cap is a domain's: each of its N vCPUs gets an Nth of it.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use armv7::cpu::CpuSet;
+
+use super::{bitmap, cpupool};
+use crate::abi::domctl::{self, SCHEDULER_CREDIT2, VcpuAffinity};
+use crate::abi::sysctl;
+use crate::domain::vcpu::Vcpu;
+use crate::domain::{Domain, run};
+use crate::error::Errno;
+use crate::hypercall::Caller;
+use crate::id::VcpuId;
+use crate::options;
+use crate::sched::{DEFAULT_RATELIMIT_US, DEFAULT_WEIGHT, SchedError};
+
+impl From<SchedError> for Errno {
+    fn from(error: SchedError) -> Self {
+        match error {
+            SchedError::NoMemory | SchedError::NoId => Self::NoMem,
+            SchedError::NoUnit => Self::Srch,
+            SchedError::ZeroWeight | SchedError::EmptyAffinity => Self::Inval,
+            SchedError::Busy => Self::Busy,
+        }
+    }
+}
+
+/// The rate limit that was set, one higher; 0 when none was.
+static RATELIMIT: AtomicU32 = AtomicU32::new(0);
+
+fn ratelimit() -> u32 {
+    match RATELIMIT.load(Ordering::Relaxed).checked_sub(1) {
+        Some(us) => us,
+        None => options::get().map_or(DEFAULT_RATELIMIT_US, |options| options.sched_ratelimit_us),
+    }
+}
+
+/// Parameters of the whole scheduler.
+pub fn global(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
+    if !matches!(op.cmd, sysctl::SCHEDOP_PUTINFO | sysctl::SCHEDOP_GETINFO) {
+        return Err(Errno::Inval);
+    }
+    if !cpupool::exists(op.cpupool_id) {
+        return Err(Errno::Srch);
+    }
+    if op.sched_id != SCHEDULER_CREDIT2 {
+        return Err(Errno::Inval);
+    }
+    if op.cmd == sysctl::SCHEDOP_PUTINFO {
+        if !is_ratelimit(op.ratelimit_us) {
+            return Err(Errno::Inval);
+        }
+        run::scheduler().set_ratelimit(op.ratelimit_us);
+        RATELIMIT.store(op.ratelimit_us + 1, Ordering::Relaxed);
+    }
+    op.ratelimit_us = ratelimit();
+    Ok(())
+}
+
+/// Whether a rate limit is off or in range.
+const fn is_ratelimit(us: u32) -> bool {
+    us == 0 || us >= sysctl::RATELIMIT_MIN && us <= sysctl::RATELIMIT_MAX
+}
+
+/// Parameters of one domain.
+pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Errno> {
+    if op.sched_id != SCHEDULER_CREDIT2 {
+        return Err(Errno::Inval);
+    }
+    match op.cmd {
+        domctl::SCHEDOP_GETINFO => {
+            let first = domain.vcpus().first().map(|vcpu| vcpu.unit);
+            op.weight = first.and_then(|unit| run::scheduler().weight(unit)).unwrap_or(DEFAULT_WEIGHT);
+            op.cap = domain.state.lock().sched_cap;
+            Ok(())
+        }
+        domctl::SCHEDOP_PUTINFO => {
+            let vcpus = domain.vcpus();
+            if usize::from(op.cap) > 100 * vcpus.len() {
+                return Err(Errno::Inval);
+            }
+            domain.state.lock().sched_cap = op.cap;
+            let cap = share_of_cap(op.cap, vcpus.len() as u16);
+            for vcpu in vcpus {
+                let mut scheduler = run::scheduler();
+                if op.weight != 0 {
+                    scheduler.set_weight(vcpu.unit, op.weight)?;
+                }
+                let kick = scheduler.set_cap(vcpu.unit, cap)?;
+                drop(scheduler);
+                if let Some(cpu) = kick {
+                    run::poke(cpu);
+                }
+            }
+            Ok(())
+        }
+        // Only for schedulers that know deadlines.
+        _ => Err(Errno::Inval),
+    }
+}
+
+/// What each of `vcpus` gets of a domain's cap: rounded up, and never all of a CPU less than asked for.
+fn share_of_cap(cap: u16, vcpus: u16) -> u16 {
+    if vcpus == 0 { 0 } else { cap.div_ceil(vcpus) }
+}
+
+/// The vCPU that a domctl names.
+pub fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
+    let id = VcpuId::new(vcpu).filter(|id| id.raw() < domain.max_vcpus).ok_or(Errno::Inval)?;
+    domain.vcpu(id).map(|vcpu| &**vcpu).ok_or(Errno::Srch)
+}
+
+/// The parts of the affinity that an operation is about.
+fn parts(op: &VcpuAffinity) -> Result<(bool, bool), Errno> {
+    let hard = op.flags & domctl::VCPUAFFINITY_HARD != 0;
+    let soft = op.flags & domctl::VCPUAFFINITY_SOFT != 0;
+    let missing = hard && op.hard.bitmap.is_null() || soft && op.soft.bitmap.is_null();
+    if op.flags == 0 || missing { Err(Errno::Inval) } else { Ok((hard, soft)) }
+}
+
+/// Writes where a vCPU may and should run.
+pub fn affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
+    let vcpu = named(domain, op.vcpu)?;
+    let (hard, soft) = parts(op)?;
+    let (hard_now, soft_now) = run::scheduler().affinity(vcpu.unit).ok_or(Errno::Srch)?;
+    let existing = CpuSet::from_bits(((1u64 << cpupool::width()) - 1) as u32);
+    if hard {
+        bitmap::write(caller, &op.hard, hard_now.and(existing).bits())?;
+    }
+    if soft {
+        bitmap::write(caller, &op.soft, soft_now.and(existing).bits())?;
+    }
+    Ok(())
+}
+
+/// Sets where a vCPU may and should run, and answers what comes of it.
+pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
+    let vcpu = named(domain, op.vcpu)?;
+    let (hard, soft) = parts(op)?;
+    let wanted_hard = if hard { Some(bitmap::read(caller, &op.hard)?) } else { None };
+    let wanted_soft = if soft { Some(bitmap::read(caller, &op.soft)?) } else { None };
+
+    let now = run::now();
+    let mut scheduler = run::scheduler();
+    let online = scheduler.online();
+    let before = scheduler.affinity(vcpu.unit).ok_or(Errno::Srch)?;
+    let after = combine(before, wanted_hard, wanted_soft, online)?;
+    let kick = scheduler.set_affinity(vcpu.unit, after.0, after.1, now)?;
+    drop(scheduler);
+    if let Some(cpu) = kick {
+        run::poke(cpu);
+    }
+
+    if hard {
+        bitmap::write(caller, &op.hard, after.0.and(online).bits())?;
+    }
+    if soft {
+        bitmap::write(caller, &op.soft, after.0.and(after.1).and(online).bits())?;
+    }
+    Ok(())
+}
+
+/// The affinity after a change; a hard one needs a CPU that is there.
+fn combine(
+    (hard, soft): (CpuSet, CpuSet),
+    wanted_hard: Option<u32>,
+    wanted_soft: Option<u32>,
+    online: CpuSet,
+) -> Result<(CpuSet, CpuSet), Errno> {
+    let hard = wanted_hard.map_or(hard, CpuSet::from_bits);
+    let soft = wanted_soft.map_or(soft, CpuSet::from_bits);
+    if wanted_hard.is_some() && hard.and(online).is_empty() || soft.is_empty() {
+        return Err(Errno::Inval);
+    }
+    Ok((hard, soft))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{combine, is_ratelimit, share_of_cap};
+    use crate::error::Errno;
+    use armv7::cpu::CpuSet;
+
+    #[test]
+    fn a_hard_affinity_needs_a_cpu_that_is_there() {
+        let online = CpuSet::from_bits(3);
+        let all = (CpuSet::ALL, CpuSet::ALL);
+        assert_eq!(combine(all, Some(4), None, online), Err(Errno::Inval));
+        assert_eq!(combine(all, Some(6), None, online), Ok((CpuSet::from_bits(6), CpuSet::ALL)));
+        assert_eq!(combine(all, None, Some(0), online), Err(Errno::Inval));
+        assert_eq!(combine(all, None, Some(8), online), Ok((CpuSet::ALL, CpuSet::from_bits(8))));
+    }
+
+    #[test]
+    fn a_cap_is_shared_by_the_vcpus() {
+        assert_eq!([(50, 2), (50, 3), (0, 2), (10, 0)].map(|(cap, n)| share_of_cap(cap, n)), [25, 17, 0, 0]);
+    }
+
+    #[test]
+    fn rate_limits_are_off_or_in_range() {
+        assert!(is_ratelimit(0) && is_ratelimit(100) && is_ratelimit(500_000));
+        assert!(!is_ratelimit(99) && !is_ratelimit(500_001));
+    }
+}
