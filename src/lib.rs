@@ -1,6 +1,7 @@
 //! Policy: the hypervisor. No `unsafe` here; the machine is reached through `armv7`.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 extern crate alloc;
 

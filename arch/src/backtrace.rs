@@ -3,7 +3,7 @@
 //! Code is compiled without frame pointers, which would cost every function a register. So the walk is conservative: each
 //! word of the stack that follows a call instruction in our text is reported. Stale words can appear; none is missing.
 //!
-//! Names come from a table that the build puts into the image after linking ([`SYMBOLS`]): all function addresses, sorted,
+//! Names come from a table that the build puts into the image after linking (`SYMBOLS`): all function addresses, sorted,
 //! and their demangled names.
 
 use core::str;

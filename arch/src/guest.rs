@@ -114,7 +114,8 @@ pub fn fetch_fault_va() -> u32 {
     cp15::Hifar::read()
 }
 
-/// Page of the guest physical address of the last stage-2 fault: HPFAR, whose bits [31:4] are IPA[39:12].
+/// Page of the guest physical address of the last stage-2 fault: HPFAR, whose bits 31 to 4 are bits 39 to 12 of the
+/// IPA.
 #[inline]
 pub fn fault_page() -> u32 {
     cp15::Hpfar::read() >> 4

@@ -1,7 +1,7 @@
 //! Memory that Rust lives in: slices that last as long as the system, and the small-object heap.
 //!
 //! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it and grows by whole
-//! 2 MiB blocks ([`grow`]). Running out is an error value for whoever used a fallible allocation; anything a guest can
+//! 2 MiB blocks (`grow`). Running out is an error value for whoever used a fallible allocation; anything a guest can
 //! cause must be one of those.
 
 #[cfg(target_arch = "arm")]

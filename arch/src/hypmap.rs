@@ -157,7 +157,7 @@ pub fn guard_stacks() {
 
 /// Maps the boot loader's device tree read-only and answers as much of it as it says it is long, up to 2 MiB.
 ///
-/// `None` when `at` cannot be read or no tree starts there; the caller sees the first word then.
+/// When no tree starts there, the error is the first word; 0 when it cannot be read.
 pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     const MAGIC: u32 = 0xD00D_FEED;
     const MAX: usize = BLOCK_2M;

@@ -3,6 +3,7 @@
 //! This crate holds all of the project's `unsafe` code, assembly and volatile access. It knows no domain and no
 //! hypercall. On a host (x86, for tests) the modules that touch the machine are replaced by fakes with the same names.
 #![cfg_attr(target_os = "none", no_std)]
+#![warn(missing_docs)]
 
 extern crate alloc;
 

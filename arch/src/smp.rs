@@ -27,7 +27,7 @@ pub fn midr() -> u32 {
     cp15::Midr::read()
 }
 
-/// Whether the processor has the virtualization extensions (ID_PFR1[15:12], DDI 0406C.d B4.1.94).
+/// Whether the processor has the virtualization extensions (`ID_PFR1[15:12]`, DDI 0406C.d B4.1.94).
 pub fn has_virtualization() -> bool {
     cp15::IdPfr1::read() >> 12 & 0xF == 1
 }

@@ -292,11 +292,11 @@ pub mod psr {
     pub const C: u32 = 1 << 29;
     /// Overflow.
     pub const V: u32 = 1 << 28;
-    /// IT[1:0].
+    /// `IT[1:0]`.
     pub const IT_LOW: u32 = 3 << 25;
     /// Jazelle / ThumbEE.
     pub const J: u32 = 1 << 24;
-    /// IT[7:2].
+    /// `IT[7:2]`.
     pub const IT_HIGH: u32 = 0x3F << 10;
     /// Data endianness.
     pub const E: u32 = 1 << 9;
@@ -421,7 +421,7 @@ pub const fn next_instruction(pc: u32, cpsr: u32, length: Length) -> (u32, u32) 
     (pc.wrapping_add(step), advance_it(cpsr))
 }
 
-/// IT[7:0] of a CPSR.
+/// `IT[7:0]` of a CPSR.
 pub const fn it_state(cpsr: u32) -> u32 {
     (cpsr & psr::IT_HIGH) >> 8 | (cpsr & psr::IT_LOW) >> 25
 }

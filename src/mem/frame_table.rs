@@ -1,7 +1,7 @@
 //! The frame table: what every RAM frame is, who owns it and how many references keep it.
 //!
 //! One 64-bit word per frame, so that state, owner and count change together. Lock-free where a hot path needs it
-//! ([`FrameTable::get`], [`FrameTable::put`]); everything about free frames happens under the allocator's lock.
+//! (`FrameTable::get`, `FrameTable::put`); everything about free frames happens under the allocator's lock.
 //!
 //! | state | meaning | who may change it |
 //! |---|---|---|

@@ -272,7 +272,7 @@ impl<'a> Node<'a> {
         self.cell_count("#size-cells").unwrap_or(1)
     }
 
-    /// A property that counts cells; a count beyond all reason reads as [`TOO_MANY_CELLS`], so that sums stay small.
+    /// A property that counts cells; a count beyond all reason reads as `TOO_MANY_CELLS`, so that sums stay small.
     pub fn cell_count(&self, name: &str) -> Option<usize> {
         self.u32(name).map(|n| n.min(TOO_MANY_CELLS) as usize)
     }

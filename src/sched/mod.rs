@@ -3,13 +3,13 @@
 //! Pure state: the caller holds one lock around the [`Scheduler`], tells it what happened and acts on what it answers (a
 //! CPU to kick, a deadline to arm, registers to save). It never looks at a vCPU; a *unit* is a vCPU's place in here.
 //!
-//! Policy, in one paragraph: every CPU has a queue ordered by virtual time ([`fair`]), and runs the unit that had least
+//! Policy, in one paragraph: every CPU has a queue ordered by virtual time (`fair`), and runs the unit that had least
 //! of its share. A wake-up goes to an idle CPU, the unit's last one first, and else to the CPU whose units had most
-//! ([`affinity`]). CPUs with waiting units push them to idle CPUs and to CPUs whose units are well ahead, and an idle CPU
+//! (`affinity`). CPUs with waiting units push them to idle CPUs and to CPUs whose units are well ahead, and an idle CPU
 //! takes what waits elsewhere: together the queues act like one, without a tick on CPUs that have nothing to decide.
 //!
 //! Invariants:
-//! - a unit is on one CPU or in one queue, never two ([`unit::State`]);
+//! - a unit is on one CPU or in one queue, never two (`unit::State`);
 //! - the registers of a unit stay on the CPU that ran it until that CPU says [`Scheduler::release`]; only then may
 //!   another CPU run it. `Choice::save` tells when to;
 //! - after a unit is added, nothing here allocates.

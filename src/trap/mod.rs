@@ -1,6 +1,6 @@
 //! THE LOOP: choose a vCPU, run it, see why it left, act, again.
 //!
-//! Each physical CPU is in [`run`] for ever. It loads a vCPU ([`occupy`]) and keeps it in the hardware until the scheduler
+//! Each physical CPU is in [`run()`] for ever. It loads a vCPU (`occupy`) and keeps it in the hardware until the scheduler
 //! wants those registers saved; between exits nothing is moved but the general registers. What others ask of this CPU or
 //! vCPU is in two words, so the way back into the guest costs two loads when nothing is asked.
 

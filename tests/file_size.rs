@@ -1,0 +1,35 @@
+//! One room, one idea: no file of code is longer than 800 lines, and one over 500 says why in its header.
+
+#[path = "support/source.rs"]
+mod source;
+
+/// Lines that no file exceeds.
+const LIMIT: usize = 800;
+/// Lines above which a file's header says why it is not two, in a sentence with these words.
+const LONG: usize = 500;
+const REASON: &str = "one file because";
+
+#[test]
+fn no_file_is_too_long() {
+    let mut wrong = Vec::new();
+    for folder in ["arch", "boot", "src", "tests"] {
+        for file in source::files(folder, &[".rs", ".S"]) {
+            let lines = file.text.lines().count();
+            if lines > LIMIT {
+                wrong.push(format!("{}: {lines} lines", file.path));
+            }
+            let mut header = file.text.lines().take_while(|line| line.starts_with("//"));
+            if lines > LONG && !header.any(|line| line.contains(REASON)) {
+                println!(
+                    "{}: {lines} lines; its header does not say \"{REASON}\"",
+                    file.path
+                );
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "longer than {LIMIT} lines:\n{}",
+        wrong.join("\n")
+    );
+}

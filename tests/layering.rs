@@ -1,0 +1,288 @@
+//! Who may import whom in `src/` (docs/architecture.md): Rust allows cycles between the modules of a crate, this does not.
+//!
+//! Each room (a file or folder of `src/`) is on one layer and may use every room of the layers below; rooms of one layer
+//! do not know each other. Some rooms may use less than that, to stay pure: they are in [`NARROW`]. What is wrong and
+//! known is in [`KNOWN`], which may shrink and not grow.
+
+#[path = "support/source.rs"]
+mod source;
+
+use source::Source;
+
+/// The rooms, lowest layer first.
+const LAYERS: &[&[&str]] = &[
+    // Words that everybody uses.
+    &[
+        "abi", "cmdline", "error", "id", "identity", "pqueue", "sync",
+    ],
+    // Leaf rooms.
+    &["platform", "time"],
+    &["console"],
+    &["log", "machine"],
+    // State rooms: rules without a machine. They answer with values.
+    &["emulate", "event", "grant", "mem", "sched", "vgic"],
+    // What one domain is made of, and making it happen.
+    &["domain"],
+    // What concerns several domains, or a domain and the machine.
+    &["irq", "options", "panic", "policy", "vtimer", "wallclock"],
+    &["debug_keys", "dom0"],
+    // What guests ask for.
+    &["control", "hypercall"],
+    &["trap"],
+];
+
+/// Rooms, and files of rooms, that may use only what is named.
+const NARROW: &[(&str, &[&str])] = &[
+    ("abi", &[]),
+    ("cmdline", &[]),
+    ("error", &[]),
+    ("id", &[]),
+    ("identity", &[]),
+    ("pqueue", &[]),
+    ("sync", &[]),
+    ("platform", &[]),
+    ("time", &["pqueue"]),
+    ("emulate", &["id"]),
+    ("event", &["abi", "error", "id"]),
+    ("grant", &["abi", "error", "id"]),
+    ("mem", &["id", "sync"]),
+    ("sched", &["pqueue", "time"]),
+    ("vgic", &["id"]),
+    ("dom0/device_tree", &["platform"]),
+    ("dom0/devices", &["platform"]),
+    ("dom0/kernel", &["platform"]),
+    ("dom0/layout", &["platform"]),
+    ("dom0/selection", &["platform"]),
+];
+
+/// Imports against the rules that are still there, and what would end them.
+const KNOWN: &[(&str, &str, &str)] = &[
+    (
+        "domain",
+        "trap",
+        "VIRTUAL_TIMER_PPI belongs lower, to `id` or the timer",
+    ),
+    (
+        "domain",
+        "vtimer",
+        "a vCPU holds a PhysicalTimer: the rules and `access` want to be two rooms",
+    ),
+    (
+        "hypercall",
+        "trap",
+        "yield and block belong to `domain::run`, with the list registers behind a value",
+    ),
+    (
+        "control",
+        "hypercall",
+        "Args, Caller and Outcome are the hypercall's; control is called by its table",
+    ),
+    ("hypercall", "control", "as above"),
+];
+
+/// Macros are exported at the root of the crate, wherever they are.
+const MACROS: &[(&str, &str)] = &[
+    ("abi_constants", "abi"),
+    ("abi_struct", "abi"),
+    ("guest_warn", "log"),
+];
+
+/// One use of a room by another.
+struct Import {
+    from: String,
+    to: String,
+    place: String,
+}
+
+#[test]
+fn imports_go_down_the_layers() {
+    let mut wrong = Vec::new();
+    let mut known = vec![false; KNOWN.len()];
+    for import in imports() {
+        if is_allowed(&import) {
+            continue;
+        }
+        let (from, to) = (room(&import.from), import.to.as_str());
+        match KNOWN.iter().position(|(a, b, _)| (*a, *b) == (from, to)) {
+            Some(n) => known[n] = true,
+            None => wrong.push(format!("{}: {} uses {to}", import.place, import.from)),
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "imports against the layers:\n{}",
+        wrong.join("\n")
+    );
+    let stale = KNOWN.iter().zip(known).filter(|(_, seen)| !seen);
+    for ((from, to, _), _) in stale {
+        panic!("{from} does not use {to} any more: take it out of KNOWN");
+    }
+}
+
+#[test]
+fn every_room_has_a_layer() {
+    for import in imports() {
+        for name in [room(&import.from), &import.to] {
+            assert!(
+                layer(name).is_some(),
+                "{}: {name} has no place in LAYERS",
+                import.place
+            );
+        }
+    }
+    for file in sources() {
+        let name = name_of(&file.path);
+        assert!(
+            layer(room(&name)).is_some(),
+            "{} has no place in LAYERS",
+            file.path
+        );
+    }
+}
+
+#[test]
+fn the_abi_knows_only_the_architecture_and_its_layouts() {
+    for file in sources()
+        .iter()
+        .filter(|file| file.path.starts_with("src/abi/"))
+    {
+        for (n, line) in file.code() {
+            let Some(path) = line.trim_start().strip_prefix("use ") else {
+                continue;
+            };
+            let krate = path.split([':', ';', ' ']).next().unwrap_or("");
+            assert!(
+                matches!(krate, "armv7" | "core" | "crate" | "super" | "zerocopy"),
+                "{}:{n}: the abi uses {krate}",
+                file.path
+            );
+        }
+    }
+}
+
+/// The files of the library: main.rs and src/boot/ are the image's, above all rooms.
+fn sources() -> Vec<Source> {
+    let mut files = source::files("src", &[".rs"]);
+    files.retain(|file| {
+        let is_image = file.path == "src/main.rs" || file.path.starts_with("src/boot/");
+        !is_image && file.path != "src/lib.rs" && !file.is_test()
+    });
+    files
+}
+
+fn imports() -> Vec<Import> {
+    let mut imports = Vec::new();
+    for file in sources() {
+        let from = name_of(&file.path);
+        for (n, line) in file.code() {
+            for to in rooms_in(line) {
+                if to != room(&from) {
+                    imports.push(Import {
+                        from: from.clone(),
+                        to,
+                        place: format!("{}:{n}", file.path),
+                    });
+                }
+            }
+        }
+    }
+    imports
+}
+
+/// `src/dom0/kernel.rs` is `dom0/kernel`, `src/dom0/device_tree/nodes.rs` is `dom0/device_tree`, `src/dom0/mod.rs` is
+/// `dom0`.
+fn name_of(path: &str) -> String {
+    let name = path
+        .trim_start_matches("src/")
+        .trim_end_matches(".rs")
+        .trim_end_matches("/mod");
+    name.split('/').take(2).collect::<Vec<_>>().join("/")
+}
+
+fn room(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name)
+}
+
+fn layer(room: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&room))
+}
+
+fn is_allowed(import: &Import) -> bool {
+    let narrow = |name: &str| {
+        NARROW
+            .iter()
+            .find(|(narrow, _)| *narrow == name)
+            .map(|(_, allowed)| *allowed)
+    };
+    if let Some(allowed) = narrow(&import.from).or_else(|| narrow(room(&import.from))) {
+        return allowed.contains(&import.to.as_str());
+    }
+    layer(room(&import.from)) > layer(&import.to)
+}
+
+/// The rooms that a line names as `crate::room` or `crate::{room, ..}`.
+fn rooms_in(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, word) in line.match_indices("crate::") {
+        let rest = &line[at + word.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => found.extend(members(group)),
+            None => found.push(first_word(rest)),
+        }
+    }
+    found.retain(|name| !name.is_empty() && name != "self");
+    for name in &mut found {
+        if let Some((_, room)) = MACROS
+            .iter()
+            .find(|(name_of_macro, _)| name_of_macro == name)
+        {
+            *name = (*room).to_owned();
+        }
+    }
+    found
+}
+
+/// The first words of the members of a group, without those of groups inside it.
+fn members(group: &str) -> Vec<String> {
+    let mut depth = 1;
+    let mut start = 0;
+    let mut found = Vec::new();
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if (letter == ',' && depth == 1) || depth == 0 {
+            found.push(first_word(group[start..at].trim_start()));
+            start = at + 1;
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    found
+}
+
+fn first_word(path: &str) -> String {
+    path.chars()
+        .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
+        .collect()
+}
+
+#[test]
+fn imports_are_found_in_all_their_forms() {
+    assert_eq!(rooms_in("use crate::mem::p2m;"), ["mem"]);
+    assert_eq!(
+        rooms_in("use crate::{guest_warn, vtimer::{A, B}, id};"),
+        ["log", "vtimer", "id"]
+    );
+    assert_eq!(
+        rooms_in("    crate::domain::run::kick(&domain, crate::id::X)"),
+        ["domain", "id"]
+    );
+    assert_eq!(rooms_in("let n = 1;"), [""; 0]);
+    assert_eq!(name_of("src/mem/p2m/pool.rs"), "mem/p2m");
+    assert_eq!(name_of("src/vgic/mod.rs"), "vgic");
+    assert_eq!(name_of("src/irq.rs"), "irq");
+}
