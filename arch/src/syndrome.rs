@@ -477,6 +477,21 @@ const fn instr_abort(hsr: u32) -> InstrAbort {
     }
 }
 
+/// Whether `hsr` is a data abort of a guest whose access it describes: the access, its direction, and whether it was made
+/// for a translation table walk. For the way to emulated registers, which needs no more.
+#[inline(always)]
+pub const fn emulated_access(hsr: u32) -> Option<(DataAccess, MemoryDirection)> {
+    const STAGE1_WALK: u32 = 1 << 7;
+    if hsr >> 26 != 0x24 || hsr & STAGE1_WALK != 0 {
+        return None;
+    }
+    let direction = if hsr & 1 << 6 != 0 { MemoryDirection::Write } else { MemoryDirection::Read };
+    match data_access(hsr) {
+        Some(access) => Some((access, direction)),
+        None => None,
+    }
+}
+
 const fn data_abort(hsr: u32) -> DataAbort {
     DataAbort {
         access: data_access(hsr),
@@ -492,6 +507,7 @@ const fn data_abort(hsr: u32) -> DataAbort {
     }
 }
 
+#[inline(always)]
 const fn data_access(hsr: u32) -> Option<DataAccess> {
     if hsr & 1 << 24 == 0 {
         return None;

@@ -133,6 +133,7 @@ fn extended(host: &Host<'_>, banks: &[PhysRange], plan: &DevicePlan) -> Vec<Phys
 fn create(host: &Host<'_>, banks: &[PhysRange], vcpus: u32, event: u32) -> Result<Arc<Domain>, BootError> {
     let pages: u64 = banks.iter().map(|bank| bank.size() >> PAGE_SHIFT).sum();
     let options = host.options;
+    let distributor = host.info.gic.distributor.pages_outward();
     let spec = Spec {
         id: DomId::DOM0,
         rights: Rights::DOM0,
@@ -140,8 +141,8 @@ fn create(host: &Host<'_>, banks: &[PhysRange], vcpus: u32, event: u32) -> Resul
         nr_spis: u16::try_from(host.gic.dist.lines().saturating_sub(32).min(960)).unwrap_or(960),
         event_irq: IntId::new(event).ok_or_else(|| dom0("no interrupt for events"))?,
         gic: GicMap {
-            distributor: armv7::addr::Ipa::new(host.info.gic.distributor.base()).unwrap_or_default(),
-            distributor_size: host.info.gic.distributor.pages_outward().size(),
+            first_page: distributor.start().frame().raw(),
+            pages: frames(&distributor).1,
         },
         max_port: u32::MAX,
         grants: Limits::new(options.gnttab_max_frames, options.gnttab_max_maptrack_frames)

@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use armv7::addr::{Gfn, Ipa, Mfn};
+use armv7::addr::{Gfn, Mfn};
 use spin::Once;
 
 use crate::event::{EventTable, EventVirq, Notify};
@@ -111,13 +111,13 @@ pub struct State {
     pub sched_cap: u16,
 }
 
-/// Memory map of the virtual interrupt controller.
+/// Where the emulated distributor is in guest physical space, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GicMap {
-    /// Where the emulated distributor is.
-    pub distributor: Ipa,
-    /// Bytes of it.
-    pub distributor_size: u64,
+    /// Its first page.
+    pub first_page: u32,
+    /// Pages of it.
+    pub pages: u32,
 }
 
 /// Watchdogs of one domain (NR_DOMAIN_WATCHDOG_TIMERS).

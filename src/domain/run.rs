@@ -248,7 +248,14 @@ pub fn block(vcpu: &Vcpu, is_wanted: impl FnOnce() -> bool) {
 }
 
 /// Makes the vCPUs of `set` look at their interrupts: they are woken, or leave their guests.
+#[inline]
 pub fn kick(domain: &Domain, set: VcpuSet) {
+    if set != VcpuSet::EMPTY {
+        kick_each(domain, set);
+    }
+}
+
+fn kick_each(domain: &Domain, set: VcpuSet) {
     for id in set.iter() {
         if let Some(vcpu) = domain.vcpu(id) {
             kick_vcpu(vcpu);

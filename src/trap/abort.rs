@@ -10,7 +10,7 @@ use armv7::addr::{Ipa, PAGE_SHIFT};
 use armv7::guest::{self, Access, GuestContext};
 use armv7::gic::{self, Gic, Trigger};
 use armv7::smp;
-use armv7::syndrome::{DataAbort, MemoryDirection, Width};
+use armv7::syndrome::{DataAbort, DataAccess, MemoryDirection, Width};
 
 use super::inject::Exception;
 use super::load::HardwareLrs;
@@ -24,40 +24,51 @@ use crate::vgic::{Effects, HostOp, HostWork, Vgic, Width as GicWidth};
 /// One past the last distributor register (IHI 0048B 4.1.2); the rest of its region reads as zero.
 const REGISTERS_END: u32 = 0x1000;
 
-/// A data abort of the loaded guest.
-pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort, hsr: u32) {
-    let va = guest::fault_va();
-    let page = guest::fault_page();
-    let base = domain.gic.distributor.frame().raw();
-    if page.wrapping_sub(base) < (domain.gic.distributor_size >> PAGE_SHIFT) as u32
-        && let Some(access) = fault.access
-        && !fault.s1ptw
-        && let Some(gic) = gic::get()
-    {
-        let offset = (page - base) << PAGE_SHIFT | va & 0xFFF;
-        let width = match access.width {
-            Width::Byte => GicWidth::Byte,
-            Width::Half => GicWidth::Half,
-            Width::Word => GicWidth::Word,
-        };
-        let done = match fault.direction {
-            MemoryDirection::Read => match read(gic, domain, vcpu, offset, width) {
-                Some(value) => {
-                    guest::set_register(context, access.rt, access.extend(value));
-                    true
-                }
-                None => false,
-            },
-            MemoryDirection::Write => {
-                write(gic, domain, vcpu, offset, width, guest::register(context, access.rt))
-            }
-        };
-        if done {
-            skip(context, hsr);
-            return;
-        }
+/// Carries out an access of the loaded guest to its distributor; false when it is to something else, or refused.
+#[inline]
+pub fn emulate(
+    domain: &Arc<Domain>,
+    vcpu: &Vcpu,
+    context: &mut GuestContext,
+    access: DataAccess,
+    direction: MemoryDirection,
+    hsr: u32,
+) -> bool {
+    let page = guest::fault_page().wrapping_sub(domain.gic.first_page);
+    if page >= domain.gic.pages {
+        return false;
     }
+    let Some(gic) = gic::get() else { return false };
+    let offset = page << PAGE_SHIFT | guest::fault_va() & 0xFFF;
+    let width = match access.width {
+        Width::Byte => GicWidth::Byte,
+        Width::Half => GicWidth::Half,
+        Width::Word => GicWidth::Word,
+    };
+    let done = match direction {
+        MemoryDirection::Read => match read(gic, domain, vcpu, offset, width) {
+            Some(value) => {
+                guest::set_register(context, access.rt, access.extend(value));
+                true
+            }
+            None => false,
+        },
+        MemoryDirection::Write => {
+            write(gic, domain, vcpu, offset, width, guest::register(context, access.rt))
+        }
+    };
+    if done {
+        skip(context, hsr);
+    }
+    done
+}
+
+/// A data abort of the loaded guest that no emulated device has answered.
+#[cold]
+pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort) {
+    let va = guest::fault_va();
     if !is_now_mapped(domain, va, fault) {
+        let page = guest::fault_page();
         guest_warn!(vcpu, "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: nothing there", fault.direction, context.pc);
         raise(context, Exception::DataAbort { address: va, direction: fault.direction });
     }

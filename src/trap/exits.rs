@@ -24,9 +24,14 @@ use crate::{guest_warn, vtimer};
 #[inline]
 pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let hsr = guest::syndrome();
+    if let Some((access, direction)) = syndrome::emulated_access(hsr)
+        && abort::emulate(domain, vcpu, context, access, direction, hsr)
+    {
+        return;
+    }
     match decode(hsr) {
         Trap::Hvc(HVC_IMMEDIATE) => hypercall::dispatch(domain, vcpu, context),
-        Trap::DataAbort(fault) => abort::data(domain, vcpu, context, &fault, hsr),
+        Trap::DataAbort(fault) => abort::data(domain, vcpu, context, &fault),
         Trap::Hvc(0) => call_firmware(domain, vcpu, context),
         Trap::Hvc(immediate) => {
             guest_warn!(vcpu, "Invalid HVC imm {immediate:#x}");
