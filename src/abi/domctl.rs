@@ -48,26 +48,18 @@ abi_constants! {
     OP_GETVCPUAFFINITY: u32 = 25, "XEN_DOMCTL_getvcpuaffinity";
     /// Undoes a shutdown.
     OP_RESUMEDOMAIN: u32 = 27, "XEN_DOMCTL_resumedomain";
-    /// NMI and the like: not on Arm.
-    OP_SENDTRIGGER: u32 = 28, "XEN_DOMCTL_sendtrigger";
     /// Sets the port that tells of a suspend.
     OP_SUBSCRIBE: u32 = 29, "XEN_DOMCTL_subscribe";
     /// Chooses between 32 and 64 bits.
     OP_SET_ADDRESS_SIZE: u32 = 35, "XEN_DOMCTL_set_address_size";
     /// Gives a device to a domain.
     OP_ASSIGN_DEVICE: u32 = 37, "XEN_DOMCTL_assign_device";
-    /// Routes an interrupt to a domain.
-    OP_BIND_PT_IRQ: u32 = 38, "XEN_DOMCTL_bind_pt_irq";
     /// Maps device memory.
     OP_MEMORY_MAPPING: u32 = 39, "XEN_DOMCTL_memory_mapping";
     /// Asks whether a device could be given.
     OP_TEST_ASSIGN_DEVICE: u32 = 45, "XEN_DOMCTL_test_assign_device";
-    /// Names the domain that another one serves.
-    OP_SET_TARGET: u32 = 46, "XEN_DOMCTL_set_target";
     /// Takes a device back.
     OP_DEASSIGN_DEVICE: u32 = 47, "XEN_DOMCTL_deassign_device";
-    /// Undoes a route.
-    OP_UNBIND_PT_IRQ: u32 = 48, "XEN_DOMCTL_unbind_pt_irq";
     /// Devices that go together.
     OP_GET_DEVICE_GROUP: u32 = 50, "XEN_DOMCTL_get_device_group";
     /// Memory events.
@@ -80,12 +72,8 @@ abi_constants! {
     OP_GETNODEAFFINITY: u32 = 69, "XEN_DOMCTL_getnodeaffinity";
     /// Cleans and invalidates caches.
     OP_CACHEFLUSH: u32 = 71, "XEN_DOMCTL_cacheflush";
-    /// Sets virtual memory nodes.
-    OP_SETVNUMAINFO: u32 = 74, "XEN_DOMCTL_setvnumainfo";
     /// Monitoring.
     OP_MONITOR_OP: u32 = 77, "XEN_DOMCTL_monitor_op";
-    /// Resets a domain in place.
-    OP_SOFT_RESET: u32 = 79, "XEN_DOMCTL_soft_reset";
     /// Emulated UART.
     OP_VUART_OP: u32 = 81, "XEN_DOMCTL_vuart_op";
     /// Reads the size of the page-table pool.
@@ -149,8 +137,6 @@ abi_constants! {
     GIC_V2: u8 = 1, "XEN_DOMCTL_CONFIG_GIC_V2";
     /// No trusted execution environment.
     TEE_NONE: u16 = 0, "XEN_DOMCTL_CONFIG_TEE_NONE";
-    /// An interrupt line.
-    PT_IRQ_TYPE_SPI: u32 = 4, "PT_IRQ_TYPE_SPI";
     /// The vCPU is up.
     VGCF_ONLINE: u32 = 1, "VGCF_online";
     /// What can be monitored.

@@ -78,6 +78,8 @@ fn step(domain: &Arc<Domain>) -> Step {
 /// Nothing new begins in the domain, and no vCPU of it runs again.
 fn begin(domain: &Domain) {
     domain.state.lock().life = Life::Dying;
+    // From here on it gets no page, whoever asks. Its id stays taken until the last one is gone.
+    memory().close_account(domain.id);
     domain.set_halted_all(halt::GONE, Halted::Yes);
     domain.events.lock().retire();
     domain.grants.lock().close();
@@ -151,8 +153,13 @@ pub fn has_zombies() -> bool {
 pub fn reap() {
     if has_zombies() {
         for domain in registry::all() {
-            if domain.state.lock().life == Life::Dead && is_abandoned(&domain) {
-                forget(&domain);
+            let life = domain.state.lock().life;
+            if life == Life::Dead {
+                // A call that began before the domain's end may have mapped a page since.
+                let empty = domain.p2m.lock().relinquish(ENTRIES_AT_ONCE);
+                if empty && is_abandoned(&domain) {
+                    forget(&domain);
+                }
             }
         }
     }
@@ -172,7 +179,6 @@ fn forget(domain: &Domain) {
         create::remove_vcpu(vcpu);
     }
     registry::remove(domain.id);
-    memory().close_account(domain.id);
     ZOMBIES.fetch_sub(1, Ordering::Relaxed);
     shutdown::announce();
 }

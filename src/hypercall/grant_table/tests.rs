@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use armv7::addr::{Gfn, Ipa, Mfn};
+use armv7::addr::{Gfn, Mfn};
 use armv7::cpu::CpuSet;
 use armv7::frame::{PageRef, SharedPage, page};
 use armv7::guest::Identity;
@@ -91,8 +91,8 @@ impl Guest {
             Vgic::new(1, 32).unwrap(),
             IntId::new(31).unwrap(),
             GicMap {
-                distributor: Ipa::new(0x0300_0000).unwrap(),
-                distributor_size: 0x1000,
+                first_page: 0x3000,
+                pages: 1,
             },
             0,
             1,
