@@ -61,17 +61,35 @@ fn domains() {
         say!("General information for domain {}:", domain.id.0);
         say!(
             "    {:?} pause_count={} shutdown={:?} rights={:?}",
-            state.life, state.pause_count, state.shutdown, domain.rights
+            state.life,
+            state.pause_count,
+            state.shutdown,
+            domain.rights
         );
         drop(state);
         if let Some(account) = mem::memory().account(domain.id) {
-            say!("    nr_pages={} max_pages={} shared={}", account.total, account.limit, account.shared);
+            say!(
+                "    nr_pages={} max_pages={} shared={}",
+                account.total,
+                account.limit,
+                account.shared
+            );
         }
         let p2m = domain.p2m.lock();
-        say!("    p2m: vttbr={:#x} tables={} pool={}", domain.vttbr, p2m.tables(), p2m.pool_pages());
+        say!(
+            "    p2m: vttbr={:#x} tables={} pool={}",
+            domain.vttbr,
+            p2m.tables(),
+            p2m.pool_pages()
+        );
         drop(p2m);
         for vcpu in domain.vcpus() {
-            say!("    VCPU{}: {:?} requested={:#x}", vcpu.id.raw(), vcpu, vcpu.requested());
+            say!(
+                "    VCPU{}: {:?} requested={:#x}",
+                vcpu.id.raw(),
+                vcpu,
+                vcpu.requested()
+            );
             let vgic = domain.vgic.lock();
             for shot in vgic.dump(vcpu.id) {
                 say!("      {shot:?}");
@@ -89,7 +107,12 @@ fn run_queues() {
     let scheduler = run::scheduler();
     say!("'r' pressed -> run queues at {}", now.0);
     for cpu in scheduler.online().iter() {
-        say!("  CPU{}: current {:?}, {} waiting", cpu.raw(), scheduler.current(cpu), scheduler.queue_len(cpu));
+        say!(
+            "  CPU{}: current {:?}, {} waiting",
+            cpu.raw(),
+            scheduler.current(cpu),
+            scheduler.queue_len(cpu)
+        );
     }
     for unit in scheduler.units(now) {
         say!("  {unit:?}");
@@ -103,12 +126,25 @@ fn vcpus() {
             match vcpu.registers.try_lock() {
                 Some(registers) => {
                     let context = &registers.context;
-                    say!("{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}", context.pc, context.cpsr, context.lr_usr);
+                    say!(
+                        "{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}",
+                        context.pc,
+                        context.cpsr,
+                        context.lr_usr
+                    );
                     say!("  {:08x?}", context.r);
-                    say!("  sctlr {:08x} ttbr0 {:x} ttbr1 {:x} vbar {:08x}", registers.machine.system.sctlr,
-                        registers.machine.system.ttbr0, registers.machine.system.ttbr1, registers.machine.system.vbar);
+                    say!(
+                        "  sctlr {:08x} ttbr0 {:x} ttbr1 {:x} vbar {:08x}",
+                        registers.machine.system.sctlr,
+                        registers.machine.system.ttbr0,
+                        registers.machine.system.ttbr1,
+                        registers.machine.system.vbar
+                    );
                 }
-                None => say!("{vcpu}: loaded on CPU{}", vcpu.loaded_on().map_or(255, CpuId::raw)),
+                None => say!(
+                    "{vcpu}: loaded on CPU{}",
+                    vcpu.loaded_on().map_or(255, CpuId::raw)
+                ),
             }
         }
     }
@@ -124,10 +160,19 @@ fn events() {
                 && status.binding != crate::event::Binding::Closed
             {
                 let pending = events.is_pending(crate::event::Port(port)).unwrap_or(false);
-                say!("  {port:4} {}: v={} {:?}", u8::from(pending), status.vcpu.raw(), status.binding);
+                say!(
+                    "  {port:4} {}: v={} {:?}",
+                    u8::from(pending),
+                    status.vcpu.raw(),
+                    status.binding
+                );
             }
         }
-        let upcall = domain.vcpus().iter().filter(|vcpu| events.is_upcall_pending(vcpu.id)).count();
+        let upcall = domain
+            .vcpus()
+            .iter()
+            .filter(|vcpu| events.is_upcall_pending(vcpu.id))
+            .count();
         say!("  vCPUs with an upcall pending: {upcall}");
     }
 }
@@ -152,5 +197,10 @@ fn heap() {
 
 fn clock() {
     let now = run::now();
-    say!("'t' pressed -> counter {} ticks = {} ns at {} Hz", now.0, run::clock().ns(now).0, run::clock().hz());
+    say!(
+        "'t' pressed -> counter {} ticks = {} ns at {} Hz",
+        now.0,
+        run::clock().ns(now).0,
+        run::clock().hz()
+    );
 }

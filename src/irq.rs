@@ -45,7 +45,9 @@ static STRAY: AtomicU32 = AtomicU32::new(0);
 /// Who gets `intid`.
 #[inline]
 pub fn owner(intid: u32) -> Owner {
-    let Some(owner) = OWNERS.get(intid as usize) else { return Owner::None };
+    let Some(owner) = OWNERS.get(intid as usize) else {
+        return Owner::None;
+    };
     match owner.load(Ordering::Acquire) {
         0 => Owner::None,
         1 => Owner::Hypervisor(Handler::Console),
@@ -57,9 +59,11 @@ pub fn owner(intid: u32) -> Owner {
 }
 
 fn take(intid: u32, value: u16) -> bool {
-    OWNERS
-        .get(intid as usize)
-        .is_some_and(|owner| owner.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire).is_ok())
+    OWNERS.get(intid as usize).is_some_and(|owner| {
+        owner
+            .compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    })
 }
 
 /// Makes `intid` the hypervisor's; false when somebody has it.
@@ -70,7 +74,9 @@ pub fn claim(intid: u32, handler: Handler) -> bool {
 /// Gives the SPI `intid` to a guest, which sees it under the same number; false when somebody has it, or the guest's
 /// controller does not know it. It stays disabled until the guest enables it.
 pub fn route_to_guest(gic: &Gic, intid: u32, domain: &Domain, trigger: Trigger) -> bool {
-    let Some(id) = IntId::new(intid) else { return false };
+    let Some(id) = IntId::new(intid) else {
+        return false;
+    };
     if !take(intid, GUEST | domain.id.0) {
         return false;
     }
@@ -97,8 +103,12 @@ pub fn count_stray() {
 
 /// Delivers an active physical SPI to the guest that owns it; false when that guest is gone or does not want it.
 pub fn deliver(dom: DomId, intid: u32) -> bool {
-    let Some(domain): Option<Arc<Domain>> = registry::get(dom) else { return false };
-    let Some(id) = IntId::new(intid) else { return false };
+    let Some(domain): Option<Arc<Domain>> = registry::get(dom) else {
+        return false;
+    };
+    let Some(id) = IntId::new(intid) else {
+        return false;
+    };
     let injected = domain.vgic.lock().inject_hw(VcpuId::ZERO, id);
     match injected {
         Ok(kick) => {

@@ -59,7 +59,9 @@ pub fn guest_may_log(level: Level) -> bool {
     }
     let period = (armv7::timer::counter() >> PERIOD_SHIFT) as u32;
     if GUEST_PERIOD.swap(period, Ordering::Relaxed) != period {
-        let dropped = GUEST_LINES.swap(0, Ordering::Relaxed).saturating_sub(GUEST_BURST);
+        let dropped = GUEST_LINES
+            .swap(0, Ordering::Relaxed)
+            .saturating_sub(GUEST_BURST);
         if dropped != 0 {
             log::warn!("{dropped} guest messages suppressed");
         }

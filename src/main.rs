@@ -26,7 +26,11 @@ mod image {
 
     use crate::boot;
 
-    core::arch::global_asm!(include_str!("../boot/head.S"), include_str!("../boot/secondary.S"), options(raw));
+    core::arch::global_asm!(
+        include_str!("../boot/head.S"),
+        include_str!("../boot/secondary.S"),
+        options(raw)
+    );
 
     /// Entered by boot/head.S: where the boot loader put the device tree and the image, and the CPU's mode at entry.
     #[unsafe(no_mangle)]
@@ -51,7 +55,10 @@ mod image {
         ::log::info!("Freed boot memory; {dom0} starts");
         let _ = dom0::build::release_modules;
         boot::release_secondaries();
-        trap::run(&trap::Cpu { id: CpuId::BOOT, gic })
+        trap::run(&trap::Cpu {
+            id: CpuId::BOOT,
+            gic,
+        })
     }
 
     /// Entered by boot/secondary.S on every other CPU.

@@ -19,7 +19,10 @@ pub fn get() -> Option<&'static Options> {
 
 /// Largest extent order that `domain` may name in a memory operation.
 pub fn memop_max_order(domain: &Domain) -> u32 {
-    let orders = OPTIONS.get().map_or_else(|| Options::default().memop_max_order, |options| options.memop_max_order);
+    let orders = OPTIONS.get().map_or_else(
+        || Options::default().memop_max_order,
+        |options| options.memop_max_order,
+    );
     let mut order = orders.guest;
     if domain.is_control() {
         order = order.max(orders.control);

@@ -30,7 +30,11 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
          (XEN) Panic on CPU {}:\n(XEN) {info}\n",
         cpu.raw()
     ));
-    console::write_fmt(format_args!("(XEN) Krypton {} {}\n", identity::VERSION, identity::CHANGESET));
+    console::write_fmt(format_args!(
+        "(XEN) Krypton {} {}\n",
+        identity::VERSION,
+        identity::CHANGESET
+    ));
     backtrace();
     console::write_fmt(format_args!(
         "(XEN) ****************************************\n(XEN) \n(XEN) Reboot in five seconds...\n"
@@ -48,7 +52,9 @@ fn backtrace() {
     console::write_fmt(format_args!("(XEN) Xen call trace:\n"));
     armv7::backtrace::walk(|address| match armv7::backtrace::symbol(address) {
         Some((name, offset)) => {
-            console::write_fmt(format_args!("(XEN)    [<{address:08x}>] {name}+{offset:#x}\n"));
+            console::write_fmt(format_args!(
+                "(XEN)    [<{address:08x}>] {name}+{offset:#x}\n"
+            ));
         }
         None => console::write_fmt(format_args!("(XEN)    [<{address:08x}>]\n")),
     });

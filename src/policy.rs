@@ -18,7 +18,12 @@ pub fn set_silo(on: bool) {
 /// Whether `caller` may connect `a` and `b`.
 pub fn may_share(caller: &Domain, a: DomId, b: DomId) -> Result<(), Errno> {
     let is_control = |id: DomId| registry::get(id).is_some_and(|domain| domain.is_control());
-    if a == b || caller.is_control() || !SILO.load(Ordering::Relaxed) || is_control(a) || is_control(b) {
+    if a == b
+        || caller.is_control()
+        || !SILO.load(Ordering::Relaxed)
+        || is_control(a)
+        || is_control(b)
+    {
         Ok(())
     } else {
         Err(Errno::Perm)

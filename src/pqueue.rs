@@ -155,7 +155,9 @@ impl<K: Key> PriorityQueue<K> {
 
     fn settle_up(&mut self, mut at: usize, entry: Entry<K>) {
         while let Some(below) = at.checked_sub(1) {
-            let Some(&parent) = self.heap.get(below / 2) else { break };
+            let Some(&parent) = self.heap.get(below / 2) else {
+                break;
+            };
             if !entry.key.before(parent.key) {
                 break;
             }
@@ -168,7 +170,9 @@ impl<K: Key> PriorityQueue<K> {
     fn settle_down(&mut self, mut at: usize, entry: Entry<K>) {
         loop {
             let left = at * 2 + 1;
-            let Some(&left_entry) = self.heap.get(left) else { break };
+            let Some(&left_entry) = self.heap.get(left) else {
+                break;
+            };
             let (child, child_entry) = match self.heap.get(left + 1) {
                 Some(&right) if right.key.before(left_entry.key) => (left + 1, right),
                 _ => (left, left_entry),

@@ -73,7 +73,9 @@ impl Ratio {
         let (numerator, denominator) = (numerator as u64, denominator as u64);
         let mut shift = 0;
         // Up to 2^63: both factors are below 2^32 and the quotient must stay below it too.
-        while numerator << (shift + 1) <= u64::MAX >> 2 && (numerator << (shift + 1)) / denominator < u32::MAX as u64 {
+        while numerator << (shift + 1) <= u64::MAX >> 2
+            && (numerator << (shift + 1)) / denominator < u32::MAX as u64
+        {
             shift += 1;
         }
         let mult = ((numerator << shift) + denominator / 2) / denominator;
@@ -191,13 +193,20 @@ impl<K: Copy> TimerQueue<K> {
         });
         let free = self.timers.iter().position(Option::is_none);
         let index = free.unwrap_or(self.timers.len());
-        let id = u16::try_from(index).ok().filter(|_| index < MAX_TIMERS).ok_or(TimerError::NoId)?;
+        let id = u16::try_from(index)
+            .ok()
+            .filter(|_| index < MAX_TIMERS)
+            .ok_or(TimerError::NoId)?;
         match self.timers.get_mut(index) {
             Some(slot) => *slot = timer,
             None => {
-                self.timers.try_reserve(1).map_err(|_| TimerError::NoMemory)?;
+                self.timers
+                    .try_reserve(1)
+                    .map_err(|_| TimerError::NoMemory)?;
                 for queue in &mut self.queues {
-                    queue.reserve_ids(id + 1).map_err(|_| TimerError::NoMemory)?;
+                    queue
+                        .reserve_ids(id + 1)
+                        .map_err(|_| TimerError::NoMemory)?;
                 }
                 self.timers.push(timer);
             }
@@ -217,7 +226,9 @@ impl<K: Copy> TimerQueue<K> {
     /// programmed anew when [`TimerQueue::next`] changed.
     #[inline]
     pub fn arm(&mut self, id: TimerId, cpu: CpuId, deadline: Ticks) {
-        let Some(Some(timer)) = self.timers.get_mut(usize::from(id.0)) else { return };
+        let Some(Some(timer)) = self.timers.get_mut(usize::from(id.0)) else {
+            return;
+        };
         if timer.cpu != cpu {
             self.queues[timer.cpu.index()].remove(id.0);
             timer.cpu = cpu;
@@ -243,7 +254,9 @@ impl<K: Copy> TimerQueue<K> {
     /// The earliest deadline on `cpu`.
     #[inline]
     pub fn next(&self, cpu: CpuId) -> Option<Ticks> {
-        self.queues[cpu.index()].first().map(|(_, deadline)| deadline)
+        self.queues[cpu.index()]
+            .first()
+            .map(|(_, deadline)| deadline)
     }
 
     /// Disarms one timer of `cpu` whose deadline `now` has reached and returns its key; call until `None`.
@@ -255,7 +268,10 @@ impl<K: Copy> TimerQueue<K> {
             return None;
         }
         queue.remove(id);
-        self.timers.get(usize::from(id))?.as_ref().map(|timer| timer.key)
+        self.timers
+            .get(usize::from(id))?
+            .as_ref()
+            .map(|timer| timer.key)
     }
 }
 
@@ -267,7 +283,11 @@ impl<K: Copy> Default for TimerQueue<K> {
 
 impl<K> fmt::Debug for TimerQueue<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TimerQueue<{} registered>", self.timers.iter().flatten().count())
+        write!(
+            f,
+            "TimerQueue<{} registered>",
+            self.timers.iter().flatten().count()
+        )
     }
 }
 

@@ -27,14 +27,20 @@ impl PhysicalTimer {
     fn access(&mut self, access: TimerAccess, value: u64, now: u64) -> u64 {
         match access {
             TimerAccess::ReadControl => {
-                let status = if self.ctl & ENABLE != 0 && self.cval <= now { ISTATUS } else { 0 };
+                let status = if self.ctl & ENABLE != 0 && self.cval <= now {
+                    ISTATUS
+                } else {
+                    0
+                };
                 return (self.ctl | status).into();
             }
             TimerAccess::ReadValue => return self.cval.wrapping_sub(now) & 0xFFFF_FFFF,
             TimerAccess::ReadCompare => return self.cval,
             TimerAccess::WriteControl => self.ctl = value as u32 & (ENABLE | IMASK),
             // TVAL is a signed distance from now.
-            TimerAccess::WriteValue => self.cval = now.wrapping_add_signed(i64::from(value as u32 as i32)),
+            TimerAccess::WriteValue => {
+                self.cval = now.wrapping_add_signed(i64::from(value as u32 as i32))
+            }
             TimerAccess::WriteCompare => self.cval = value,
         }
         0
@@ -50,7 +56,10 @@ impl PhysicalTimer {
 pub fn access(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
     let mut timer = vcpu.physical_timer.lock();
     let answer = timer.access(access, value, now().0);
-    if matches!(access, TimerAccess::WriteControl | TimerAccess::WriteValue | TimerAccess::WriteCompare) {
+    if matches!(
+        access,
+        TimerAccess::WriteControl | TimerAccess::WriteValue | TimerAccess::WriteCompare
+    ) {
         match timer.deadline() {
             Some(deadline) => run::arm(vcpu.physical_alarm, Ticks(deadline)),
             None => run::disarm(vcpu.physical_alarm),
@@ -69,7 +78,10 @@ mod tests {
         let mut timer = PhysicalTimer::default();
         timer.access(TimerAccess::WriteValue, 100, 1000);
         assert_eq!(timer.access(TimerAccess::ReadCompare, 0, 1000), 1100);
-        assert_eq!(timer.access(TimerAccess::ReadValue, 0, 1200), u64::from(-100i32 as u32));
+        assert_eq!(
+            timer.access(TimerAccess::ReadValue, 0, 1200),
+            u64::from(-100i32 as u32)
+        );
         timer.access(TimerAccess::WriteValue, u64::from(-1i32 as u32), 1000);
         assert_eq!(timer.access(TimerAccess::ReadCompare, 0, 1000), 999);
     }
@@ -90,7 +102,13 @@ mod tests {
         let mut timer = PhysicalTimer::default();
         timer.access(TimerAccess::WriteCompare, 50, 0);
         timer.access(TimerAccess::WriteControl, u64::from(ENABLE | ISTATUS), 0);
-        assert_eq!(timer.access(TimerAccess::ReadControl, 0, 49), u64::from(ENABLE));
-        assert_eq!(timer.access(TimerAccess::ReadControl, 0, 50), u64::from(ENABLE | ISTATUS));
+        assert_eq!(
+            timer.access(TimerAccess::ReadControl, 0, 49),
+            u64::from(ENABLE)
+        );
+        assert_eq!(
+            timer.access(TimerAccess::ReadControl, 0, 50),
+            u64::from(ENABLE | ISTATUS)
+        );
     }
 }

@@ -18,7 +18,9 @@ static AT_ZERO: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the time of day: it was `secs` and `nsecs` at `system_time` nanoseconds.
 pub fn set(secs: u64, nsecs: u32, system_time: u64) {
-    let then = secs.saturating_mul(NANOSECONDS).saturating_add(nsecs.into());
+    let then = secs
+        .saturating_mul(NANOSECONDS)
+        .saturating_add(nsecs.into());
     AT_ZERO.store(then.saturating_sub(system_time), Ordering::Relaxed);
     for domain in registry::all() {
         publish(&domain);
@@ -31,11 +33,24 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
 /// counter; like Xen, whole seconds of that are added here.
 pub fn publish(domain: &Domain) {
     let start = registry::get(DomId::DOM0).map_or(domain.cntvoff, |dom0| dom0.cntvoff);
-    let later = run::clock().ns(Ticks(domain.cntvoff.saturating_sub(start))).0 / NANOSECONDS;
-    let offset = domain.state.lock().time_offset.saturating_add_unsigned(later);
-    let base = AT_ZERO.load(Ordering::Relaxed).saturating_add_signed(offset.saturating_mul(NANOSECONDS as i64));
+    let later = run::clock()
+        .ns(Ticks(domain.cntvoff.saturating_sub(start)))
+        .0
+        / NANOSECONDS;
+    let offset = domain
+        .state
+        .lock()
+        .time_offset
+        .saturating_add_unsigned(later);
+    let base = AT_ZERO
+        .load(Ordering::Relaxed)
+        .saturating_add_signed(offset.saturating_mul(NANOSECONDS as i64));
     let events = domain.events.lock();
-    write(events.shared_info(), base / NANOSECONDS, (base % NANOSECONDS) as u32);
+    write(
+        events.shared_info(),
+        base / NANOSECONDS,
+        (base % NANOSECONDS) as u32,
+    );
 }
 
 /// Writes under the version word: odd while the rest changes.
@@ -45,7 +60,9 @@ fn write(page: &SharedPage, secs: u64, nsecs: u32) {
             word.store(value, Ordering::Relaxed);
         }
     };
-    let Some(version) = page.u32_at(abi::WC_VERSION) else { return };
+    let Some(version) = page.u32_at(abi::WC_VERSION) else {
+        return;
+    };
     let odd = version.load(Ordering::Relaxed) | 1;
     version.store(odd, Ordering::Relaxed);
     armv7::barrier::dmb_ish();
@@ -69,7 +86,10 @@ mod tests {
         page.zero();
         super::write(page, 0x1_0000_0002, 7);
         let word = |offset| page.u32_at(offset).unwrap().load(Ordering::Relaxed);
-        assert_eq!((word(1072), word(1076), word(1080), word(1084)), (2, 2, 7, 1));
+        assert_eq!(
+            (word(1072), word(1076), word(1080), word(1084)),
+            (2, 2, 7, 1)
+        );
         super::write(page, 3, 8);
         assert_eq!(word(1072), 4);
     }

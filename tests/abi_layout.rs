@@ -12,7 +12,8 @@ use std::{env, fs, io};
 
 use krypton::abi::layout::{Constant, Field, Layout};
 use krypton::abi::{
-    console, domctl, event_channel, grant_table, hvm, hypfs, memory, platform, sched, shared_info, sysctl, vcpu, version,
+    console, domctl, event_channel, grant_table, hvm, hypfs, memory, platform, sched, shared_info,
+    sysctl, vcpu, version,
 };
 
 const LAYOUTS: &[&[Layout]] = &[

@@ -29,11 +29,11 @@ pub trait PageRef {
 }
 
 macro_rules! cell {
-    ($(#[$doc:meta])* $name:ident, $atomic:ty, $size:expr) => {
+    ($(#[$doc:meta])* $name:ident, $atomic:ty) => {
         $(#[$doc])*
         #[inline]
         pub fn $name(&self, offset: usize) -> Option<&$atomic> {
-            if offset > PAGE_SIZE - $size || offset % $size != 0 {
+            if offset > PAGE_SIZE - size_of::<$atomic>() || !offset.is_multiple_of(size_of::<$atomic>()) {
                 return None;
             }
             // SAFETY: 1. the offset is inside the page and aligned; 2. the page is only ever reached by atomics and by
@@ -45,13 +45,13 @@ macro_rules! cell {
 
 impl SharedPage {
     cell!(/// The byte at `offset`, or `None` outside the page.
-        u8_at, AtomicU8, 1);
+        u8_at, AtomicU8);
     cell!(/// The half-word at `offset`, or `None` when outside the page or misaligned.
-        u16_at, AtomicU16, 2);
+        u16_at, AtomicU16);
     cell!(/// The word at `offset`, or `None` when outside the page or misaligned.
-        u32_at, AtomicU32, 4);
+        u32_at, AtomicU32);
     cell!(/// The double word at `offset`, or `None` when outside the page or misaligned.
-        u64_at, AtomicU64, 8);
+        u64_at, AtomicU64);
 
     /// Copies `out.len()` bytes at `offset` into `out`; false (and `out` untouched) when they are not inside the page.
     #[inline]

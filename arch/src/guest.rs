@@ -296,21 +296,11 @@ impl BankedRegisters {
 /// VFP and Advanced SIMD state: D0 to D31 and the system registers. VFPv4 has no exceptional state (FPINST, FPINST2) to
 /// keep (DDI 0438 4.2).
 #[repr(C, align(8))]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct VfpState {
     d: [u64; 32],
     fpscr: u32,
     fpexc: u32,
-}
-
-impl Default for VfpState {
-    fn default() -> Self {
-        Self {
-            d: [0; 32],
-            fpscr: 0,
-            fpexc: 0,
-        }
-    }
 }
 
 #[cfg(target_arch = "arm")]

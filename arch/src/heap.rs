@@ -86,7 +86,7 @@ mod machine {
             let start = unsafe { hypmap::map_private(first, blocks)? } as usize;
             Some(Self {
                 next: start,
-                end: start + (blocks * PAGE_SIZE << ORDER_2M),
+                end: start + ((blocks * PAGE_SIZE) << ORDER_2M),
             })
         }
 

@@ -172,7 +172,7 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     }
     publish();
     let va = layout::FDT + (at.raw() as usize & (BLOCK_2M - 1));
-    if va % 4 != 0 {
+    if !va.is_multiple_of(4) {
         return Err(0);
     }
     let word = |offset: usize| smp::probe_read(va + offset).map(u32::from_be);

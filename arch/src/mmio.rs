@@ -42,7 +42,7 @@ impl Window {
 
     #[inline]
     fn holds(&self, offset: usize, size: usize) -> bool {
-        offset % size == 0 && offset < self.len && size <= self.len - offset
+        offset.is_multiple_of(size) && offset < self.len && size <= self.len - offset
     }
 
     /// Reads the word at `offset`; `None` where nothing answers. For boot, on the boot CPU.

@@ -485,7 +485,11 @@ pub const fn emulated_access(hsr: u32) -> Option<(DataAccess, MemoryDirection)> 
     if hsr >> 26 != 0x24 || hsr & STAGE1_WALK != 0 {
         return None;
     }
-    let direction = if hsr & 1 << 6 != 0 { MemoryDirection::Write } else { MemoryDirection::Read };
+    let direction = if hsr & 1 << 6 != 0 {
+        MemoryDirection::Write
+    } else {
+        MemoryDirection::Read
+    };
     match data_access(hsr) {
         Some(access) => Some((access, direction)),
         None => None,

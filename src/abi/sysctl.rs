@@ -91,7 +91,9 @@ impl Sysctl {
 
     /// The body as a `T`.
     pub fn body<T: FromBytes + KnownLayout + Immutable>(&self) -> Option<T> {
-        T::read_from_prefix(self.body.as_bytes()).ok().map(|(body, _)| body)
+        T::read_from_prefix(self.body.as_bytes())
+            .ok()
+            .map(|(body, _)| body)
     }
 }
 

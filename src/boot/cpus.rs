@@ -32,7 +32,11 @@ pub fn set_up_cpu(cpu: CpuId) {
 
 /// Claims the hypervisor's private interrupts.
 pub fn set_private_interrupts(maintenance: u32, timer: u32, virtual_timer: u32) {
-    let all = [(maintenance, Handler::Maintenance), (timer, Handler::Timer), (virtual_timer, Handler::VirtualTimer)];
+    let all = [
+        (maintenance, Handler::Maintenance),
+        (timer, Handler::Timer),
+        (virtual_timer, Handler::VirtualTimer),
+    ];
     for (slot, (intid, handler)) in PRIVATE.iter().zip(all) {
         if !irq::claim(intid, handler) {
             log::warn!("interrupt {intid} is named twice");
@@ -56,11 +60,13 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     let mut online = CpuSet::of(CpuId::BOOT);
     run::cpu_online(CpuId::BOOT, gic.dist.target_mask());
     UP.store(online.bits(), Ordering::SeqCst);
-    let most = options.maxcpus.unwrap_or(u32::MAX).clamp(1, MAX_CPUS as u32);
-    let mut next = 1;
-    for info in host.cpus.iter().filter(|info| info.mpidr & 0x00FF_FFFF != own) {
-        let Some(cpu) = CpuId::new(next).filter(|_| next < most) else { break };
-        next += 1;
+    let most = options
+        .maxcpus
+        .unwrap_or(u32::MAX)
+        .clamp(1, MAX_CPUS as u32);
+    let others = host.cpus.iter().filter(|info| info.mpidr & 0x00FF_FFFF != own);
+    for (number, info) in (1..most).zip(others) {
+        let Some(cpu) = CpuId::new(number) else { break };
         if start(host, cpu, info.mpidr & 0x00FF_FFFF, &info.enable_method) {
             online.insert(cpu);
         }
@@ -97,7 +103,9 @@ fn start(host: &HostInfo, cpu: CpuId, affinity: u32, method: &EnableMethod) -> b
 
 /// A secondary joins: its interrupt interfaces, and then waits for the others to be ready.
 pub fn join(cpu: CpuId) -> &'static Gic {
-    let Some(gic) = gic::get() else { krypton::machine::halt() };
+    let Some(gic) = gic::get() else {
+        krypton::machine::halt()
+    };
     gic.dist.init_cpu();
     gic.cpu.init_cpu();
     gic.hyp.init_cpu();

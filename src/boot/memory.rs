@@ -22,7 +22,10 @@ const RESERVE_PAGES: u32 = 256;
 
 fn oom(what: &str, need: u64, found: u64) -> BootError {
     log::error!("BOOT: no room for {what}");
-    BootError::TooLittleRam { found: found >> 20, need: need >> 20 }
+    BootError::TooLittleRam {
+        found: found >> 20,
+        need: need >> 20,
+    }
 }
 
 /// Takes all RAM over. Ranges that stay ours are added to `host.reserved`.
@@ -39,7 +42,10 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
     }
     host.reserve(image);
     let (Some(lowest), Some(highest)) = (host.ram.first(), host.ram.last()) else {
-        fail(&BootError::TooLittleRam { found: 0, need: 128 });
+        fail(&BootError::TooLittleRam {
+            found: 0,
+            need: 128,
+        });
     };
     let first = lowest.start().frame();
     let frames = ((highest.end() - lowest.base()) >> PAGE_SHIFT) as u32;
@@ -49,13 +55,18 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
     let size = (FrameTable::bytes_for(frames) as u64 + HEAP).next_multiple_of(BLOCK);
     let place = host.free_ram().iter().rev().find_map(|range| {
         let aligned = range.aligned_inward(BLOCK)?;
-        PhysRange::new(aligned.end().checked_sub(size)?, size).filter(|place| aligned.contains(place))
+        PhysRange::new(aligned.end().checked_sub(size)?, size)
+            .filter(|place| aligned.contains(place))
     });
-    let Some(private) = place else { fail(&oom("the frame table", size, total)) };
+    let Some(private) = place else {
+        fail(&oom("the frame table", size, total))
+    };
     host.reserve(private);
     // SAFETY: the range is RAM that nobody uses, and is reserved from here on.
     let memory = unsafe { BootMemory::new(private.start().frame(), (size / BLOCK) as usize) };
-    let Some(mut memory) = memory else { fail(&oom("private memory", size, total)) };
+    let Some(mut memory) = memory else {
+        fail(&oom("private memory", size, total))
+    };
     let Some(entries) = memory.slice::<FrameEntry>(frames as usize) else {
         fail(&oom("the frame table", size, total));
     };
@@ -63,13 +74,21 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
 
     let odd = map_directly(host, first);
     let direct_end = hypmap::direct_limit().unwrap_or(first);
-    let memory = mem::init(Memory::new(FrameTable::new(entries, first), direct_end, |page| {
-        cache::page(page, cache::Op::Clean);
-    }));
+    let memory = mem::init(Memory::new(
+        FrameTable::new(entries, first),
+        direct_end,
+        |page| {
+            cache::page(page, cache::Op::Clean);
+        },
+    ));
     hypmap::set_ram_test(|mfn| mem::memory().state(mfn) != State::Outside);
     for bank in &host.ram {
         if !memory.add_ram(bank.start().frame(), (bank.size() >> PAGE_SHIFT) as u32) {
-            log::warn!("RAM {:#x}-{:#x} is beyond the frame table", bank.base(), bank.end());
+            log::warn!(
+                "RAM {:#x}-{:#x} is beyond the frame table",
+                bank.base(),
+                bank.end()
+            );
         }
     }
     // What cannot be mapped directly is too little to be worth a mapping of its own.
@@ -79,17 +98,29 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
     let modules = host.module_pages();
     let permanent = krypton::platform::ranges::subtract(&host.reserved, &modules);
     for range in permanent.iter().flat_map(|range| clip(range, &host.ram)) {
-        let reserved = memory.reserve(range.start().frame(), (range.size() >> PAGE_SHIFT) as u32, Use::Reserved);
+        let reserved = memory.reserve(
+            range.start().frame(),
+            (range.size() >> PAGE_SHIFT) as u32,
+            Use::Reserved,
+        );
         if reserved.is_err() {
-            log::warn!("RAM {:#x}-{:#x} cannot be reserved", range.base(), range.end());
+            log::warn!(
+                "RAM {:#x}-{:#x} cannot be reserved",
+                range.base(),
+                range.end()
+            );
         }
     }
     if let Err(error) = build::reserve_modules(host) {
         fail(&error);
     }
     memory.set_hyp_reserve(RESERVE_PAGES);
-    log::info!("Xen heap: frame table {} KiB; {} MiB of {} MiB free", FrameTable::bytes_for(frames) >> 10,
-        memory.free_pages() >> 8, total >> 20);
+    log::info!(
+        "Xen heap: frame table {} KiB; {} MiB of {} MiB free",
+        FrameTable::bytes_for(frames) >> 10,
+        memory.free_pages() >> 8,
+        total >> 20
+    );
 }
 
 /// The parts of `range` that are RAM.
@@ -97,7 +128,11 @@ fn clip(range: &PhysRange, ram: &[PhysRange]) -> Vec<PhysRange> {
     ram.iter()
         .filter_map(|bank| {
             let (start, end) = (range.base().max(bank.base()), range.end().min(bank.end()));
-            if start < end { PhysRange::from_ends(start, end) } else { None }
+            if start < end {
+                PhysRange::from_ends(start, end)
+            } else {
+                None
+            }
         })
         .collect()
 }
@@ -108,7 +143,10 @@ fn exact(first: Mfn, end: Mfn) -> Option<PhysRange> {
 
 /// The 2 MiB blocks that hold `first..end`.
 fn block_range(first: Mfn, end: Mfn) -> Option<PhysRange> {
-    PhysRange::from_ends(first.addr().raw() & !(BLOCK - 1), end.addr().raw().next_multiple_of(BLOCK))
+    PhysRange::from_ends(
+        first.addr().raw() & !(BLOCK - 1),
+        end.addr().raw().next_multiple_of(BLOCK),
+    )
 }
 
 /// Maps every whole 2 MiB block of RAM that is not private; answers the pieces below the direct map's end that are left.
@@ -123,13 +161,16 @@ fn map_directly(host: &HostInfo, first: Mfn) -> Vec<PhysRange> {
             odd.push(*bank);
             continue;
         };
-        odd.extend(PhysRange::from_ends(bank.base(), whole.base()).filter(|range| range.size() > 0));
+        odd.extend(
+            PhysRange::from_ends(bank.base(), whole.base()).filter(|range| range.size() > 0),
+        );
         odd.extend(PhysRange::from_ends(whole.end(), bank.end()).filter(|range| range.size() > 0));
         let mut at = whole.base();
         while at < whole.end().min(end) {
             let block = PhysRange::new(at, BLOCK);
             let is_private = block.is_some_and(|block| {
-                image.is_some_and(|image| image.overlaps(&block)) || host.private.iter().any(|p| p.overlaps(&block))
+                image.is_some_and(|image| image.overlaps(&block))
+                    || host.private.iter().any(|p| p.overlaps(&block))
             });
             if !is_private && let Some(at) = PhysAddr::new(at) {
                 hypmap::map_direct_block(at.frame());
@@ -145,7 +186,8 @@ pub fn grant_window() -> Result<PhysRange, BootError> {
     /// gnttab_max_frames' default, in bytes.
     const SIZE: u64 = 64 << PAGE_SHIFT;
     let (first, _) = hypmap::image_frames();
-    PhysRange::new(first.addr().raw(), SIZE).ok_or_else(|| BootError::Dom0("no place for grants".into()))
+    PhysRange::new(first.addr().raw(), SIZE)
+        .ok_or_else(|| BootError::Dom0("no place for grants".into()))
 }
 
 /// Gives back what only booting needed: the modules, the boot code's mappings, the device tree.

@@ -11,9 +11,9 @@ use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
 use armv7::{gic, hypmap, smp, timer};
 use krypton::cmdline::{Level, Options};
-use krypton::domain::{Domain, guest_map, run};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
+use krypton::domain::{Domain, guest_map, run};
 use krypton::irq::{self, Handler};
 use krypton::platform::blob::Blob;
 use krypton::platform::host_dt::{HostInfo, UartInfo};
@@ -38,11 +38,7 @@ pub struct Tree {
 
 /// Ends the boot with a line that says why.
 pub fn fail(error: &BootError) -> ! {
-    let class = match error {
-        BootError::Dom0(_) => "",
-        _ => "BOOT: ",
-    };
-    log::error!("{class}{error}");
+    log::error!("{error}");
     console::flush();
     machine::halt()
 }
@@ -52,9 +48,17 @@ pub fn find_tree(given: u32, load: u32) -> Tree {
     const GIB: u32 = 1 << 30;
     let mut first_word = 0;
     for at in [given, load & !(GIB - 1)] {
-        let Some(address) = PhysAddr::new(at.into()) else { continue };
+        let Some(address) = PhysAddr::new(at.into()) else {
+            continue;
+        };
         match hypmap::map_device_tree(address) {
-            Ok(bytes) => return Tree { bytes, at: address, load },
+            Ok(bytes) => {
+                return Tree {
+                    bytes,
+                    at: address,
+                    load,
+                };
+            }
             Err(word) => first_word = word,
         }
         hypmap::unmap_device_tree();
@@ -66,7 +70,9 @@ pub fn find_tree(given: u32, load: u32) -> Tree {
 /// Without a device tree nothing says where a console is: look where well-known boards have one.
 fn rescue_console(load: u32) {
     for candidate in platform::rescue::candidates(load) {
-        let Some(window) = PhysAddr::new(candidate.address).and_then(|at| hypmap::map_device(at, 0x1000)) else {
+        let Some(window) =
+            PhysAddr::new(candidate.address).and_then(|at| hypmap::map_device(at, 0x1000))
+        else {
             continue;
         };
         if candidate.is_there(|offset| window.probe(offset)) {
@@ -116,10 +122,12 @@ fn level(level: Level) -> LevelFilter {
 /// The console: everything logged so far appears on it.
 pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
     console::configure(options.conring_size, options.conswitch);
-    let found = Blob::check(tree.bytes).and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
+    let found = Blob::check(tree.bytes)
+        .and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
     match found {
         Ok(uart) => {
-            let Some(window) = hypmap::map_device(uart.reg.start(), uart.reg.size() as usize) else {
+            let Some(window) = hypmap::map_device(uart.reg.start(), uart.reg.size() as usize)
+            else {
                 fail(&BootError::Uart("cannot be mapped".to_string()));
             };
             console::attach(uart.model, window);
@@ -127,7 +135,7 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
         }
         Err(error) => {
             rescue_console(tree.load);
-            log::warn!("BOOT: {error}; going on without console");
+            log::warn!("{error}; going on without console");
             None
         }
     }
@@ -140,7 +148,10 @@ pub fn check_cpu(cpsr: u32) {
         return;
     }
     if !smp::has_virtualization() {
-        log::error!("BOOT: CPU MIDR {:#010x} lacks (or hides) the virtualization extensions", smp::midr());
+        log::error!(
+            "BOOT: CPU MIDR {:#010x} lacks (or hides) the virtualization extensions",
+            smp::midr()
+        );
     }
     log::error!(
         "BOOT: CPU is not in HYP mode (mode {mode:#04x}); start with virtualization=on, or firmware that enters HYP"
@@ -171,7 +182,12 @@ pub fn greet(host: &HostInfo) {
         log::info!("RAM: {:016x} - {:016x}", range.base(), range.end() - 1);
     }
     for (n, module) in host.modules.iter().enumerate() {
-        log::info!("MODULE[{n}]: {:016x} - {:016x} {}", module.range.base(), module.range.end(), module.kind);
+        log::info!(
+            "MODULE[{n}]: {:016x} - {:016x} {}",
+            module.range.base(),
+            module.range.end(),
+            module.kind
+        );
     }
     log::info!("Command line: {}", identity::command_line());
     for note in &host.notes {
@@ -193,7 +209,11 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
             frame.set_type_register(window.read32(0));
         }
     }
-    let gic = gic::init(map(&host.gic.distributor, 0x1000), map(&host.gic.cpu, GICC_SIZE), map(&host.gic.hypervisor, 0x200));
+    let gic = gic::init(
+        map(&host.gic.distributor, 0x1000),
+        map(&host.gic.cpu, GICC_SIZE),
+        map(&host.gic.hypervisor, 0x200),
+    );
     log::info!("GICv2 initialization:");
     log::info!(
         "        gic_dist_addr={:#x} gic_cpu_addr={:#x} gic_hyp_addr={:#x} gic_vcpu_addr={:#x} maintenance irq {}",
@@ -203,24 +223,37 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         host.gic.virtual_cpu.base(),
         host.gic.maintenance
     );
-    log::info!("GICv2: {} lines, {} list registers", gic.dist.lines(), gic.hyp.count());
+    log::info!(
+        "GICv2: {} lines, {} list registers",
+        gic.dist.lines(),
+        gic.hyp.count()
+    );
     guest_map::init(guest_map::Host {
         virtual_cpu: host.gic.virtual_cpu.pages_outward().start().frame(),
         frames: (host.gic.virtual_cpu.pages_outward().size() >> PAGE_SHIFT) as u32,
         clock_frequency: host.timer.frequency.unwrap_or(0),
     });
     if host.timer.virtual_timer != krypton::trap::VIRTUAL_TIMER_PPI {
-        fail(&BootError::Timer("the virtual timer is not PPI 27".to_string()));
+        fail(&BootError::Timer(
+            "the virtual timer is not PPI 27".to_string(),
+        ));
     }
-    cpus::set_private_interrupts(host.gic.maintenance, host.timer.hypervisor, host.timer.virtual_timer);
+    cpus::set_private_interrupts(
+        host.gic.maintenance,
+        host.timer.hypervisor,
+        host.timer.virtual_timer,
+    );
     cpus::enable_private_interrupts(gic);
     if let Some(line) = uart.and_then(|uart| uart.interrupt)
         && irq::claim(line.intid, Handler::Console)
     {
-        gic.dist.set_trigger(line.intid, match line.trigger {
-            Trigger::Edge => gic::Trigger::Edge,
-            Trigger::Level => gic::Trigger::Level,
-        });
+        gic.dist.set_trigger(
+            line.intid,
+            match line.trigger {
+                Trigger::Edge => gic::Trigger::Edge,
+                Trigger::Level => gic::Trigger::Level,
+            },
+        );
         gic.dist.prefer(line.intid);
         gic.dist.set_targets(line.intid, gic.dist.target_mask());
         gic.dist.enable(line.intid);
@@ -233,10 +266,17 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
 pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) {
     let hz = host.timer.frequency.unwrap_or_else(timer::frequency);
     if !run::init(hz, cpus, options.sched_ratelimit_us) {
-        fail(&BootError::Timer("frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string()));
+        fail(&BootError::Timer(
+            "frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string(),
+        ));
     }
-    log::info!("Generic Timer IRQ: phys={} hyp={} virt={} Freq: {} KHz", host.timer.physical, host.timer.hypervisor,
-        host.timer.virtual_timer, hz / 1000);
+    log::info!(
+        "Generic Timer IRQ: phys={} hyp={} virt={} Freq: {} KHz",
+        host.timer.physical,
+        host.timer.hypervisor,
+        host.timer.virtual_timer,
+        hz / 1000
+    );
     log::info!("Using scheduler: SMP Credit Scheduler rev2 (credit2)");
 }
 
@@ -254,7 +294,11 @@ pub fn load_dom0(
         build::build(&Host {
             info: host,
             blob: &blob,
-            machine: Machine { host, console: uart, gic_lines: gic.dist.lines() },
+            machine: Machine {
+                host,
+                console: uart,
+                gic_lines: gic.dist.lines(),
+            },
             options,
             gic,
             free: &host.free_ram(),

@@ -17,7 +17,11 @@ pub struct Ring {
 impl Ring {
     /// A ring without room.
     pub const fn new() -> Self {
-        Self { bytes: Vec::new(), consumed: 0, produced: 0 }
+        Self {
+            bytes: Vec::new(),
+            consumed: 0,
+            produced: 0,
+        }
     }
 
     /// Makes room for `capacity` bytes, rounded up to a power of two; keeps what is there. False without memory.
@@ -28,7 +32,14 @@ impl Ring {
             return false;
         }
         bytes.resize(capacity, 0);
-        let mut old = core::mem::replace(self, Self { bytes, consumed: self.oldest(), produced: self.oldest() });
+        let mut old = core::mem::replace(
+            self,
+            Self {
+                bytes,
+                consumed: self.oldest(),
+                produced: self.oldest(),
+            },
+        );
         let mut chunk = [0; 64];
         let mut at = old.oldest();
         loop {
@@ -44,13 +55,18 @@ impl Ring {
     }
 
     fn oldest(&self) -> u32 {
-        let filled = self.produced.wrapping_sub(self.consumed).min(self.bytes.len() as u32);
+        let filled = self
+            .produced
+            .wrapping_sub(self.consumed)
+            .min(self.bytes.len() as u32);
         self.produced.wrapping_sub(filled)
     }
 
     /// Adds output; the oldest makes room.
     pub fn push(&mut self, data: &[u8]) {
-        let Some(mask) = self.bytes.len().checked_sub(1) else { return };
+        let Some(mask) = self.bytes.len().checked_sub(1) else {
+            return;
+        };
         for &byte in data {
             if let Some(cell) = self.bytes.get_mut(self.produced as usize & mask) {
                 *cell = byte;
@@ -63,10 +79,16 @@ impl Ring {
     /// Copies output from position `from` (or the oldest there is, if that is gone) into `out`; answers how much, and the
     /// position after it.
     pub fn read(&self, from: u32, out: &mut [u8]) -> (usize, u32) {
-        let Some(mask) = self.bytes.len().checked_sub(1) else { return (0, from) };
+        let Some(mask) = self.bytes.len().checked_sub(1) else {
+            return (0, from);
+        };
         let oldest = self.oldest();
         let available = self.produced.wrapping_sub(oldest);
-        let mut at = if self.produced.wrapping_sub(from) > available { oldest } else { from };
+        let mut at = if self.produced.wrapping_sub(from) > available {
+            oldest
+        } else {
+            from
+        };
         let mut count = 0;
         for cell in out {
             if at == self.produced {

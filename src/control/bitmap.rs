@@ -40,7 +40,11 @@ pub fn read(caller: &Caller<'_>, map: &Bitmap) -> Result<u32, Errno> {
     let mut buffer = [0; 4];
     let len = bytes(map.nr_bits).min(buffer.len());
     if let Some(buffer) = buffer.get_mut(..len).filter(|buffer| !buffer.is_empty()) {
-        copy_in(caller.domain, map.bitmap.to_va().ok_or(Errno::Fault)?, buffer)?;
+        copy_in(
+            caller.domain,
+            map.bitmap.to_va().ok_or(Errno::Fault)?,
+            buffer,
+        )?;
     }
     Ok(clip(u32::from_le_bytes(buffer), map.nr_bits))
 }

@@ -17,7 +17,13 @@ use crate::id::VcpuId;
 
 /// Whether every status register of a context names a mode that a guest may be in; those of other modes may be zero.
 fn has_guest_modes(regs: &CoreRegisters) -> bool {
-    let banked = [regs.spsr_svc as u32, regs.spsr_abt, regs.spsr_und, regs.spsr_irq, regs.spsr_fiq];
+    let banked = [
+        regs.spsr_svc as u32,
+        regs.spsr_abt,
+        regs.spsr_und,
+        regs.spsr_irq,
+        regs.spsr_fiq,
+    ];
     is_guest_mode(regs.cpsr as u32) && banked.iter().all(|spsr| *spsr == 0 || is_guest_mode(*spsr))
 }
 
@@ -51,7 +57,13 @@ fn apply(context: &VcpuGuestContext, registers: &mut Registers) {
     banked.lr_irq = regs.lr_irq as u32;
     banked.spsr_irq = saved_status(regs.spsr_irq);
     let [r8, r9, r10, r11, r12] = regs.r8_fiq.map(|value| value as u32);
-    (banked.r8_fiq, banked.r9_fiq, banked.r10_fiq, banked.r11_fiq, banked.r12_fiq) = (r8, r9, r10, r11, r12);
+    (
+        banked.r8_fiq,
+        banked.r9_fiq,
+        banked.r10_fiq,
+        banked.r11_fiq,
+        banked.r12_fiq,
+    ) = (r8, r9, r10, r11, r12);
     banked.sp_fiq = regs.sp_fiq as u32;
     banked.lr_fiq = regs.lr_fiq as u32;
     banked.spsr_fiq = saved_status(regs.spsr_fiq);
@@ -85,7 +97,14 @@ fn collect(registers: &Registers, online: bool) -> VcpuGuestContext {
         sp_abt: banked.sp_abt.into(),
         lr_und: banked.lr_und.into(),
         sp_und: banked.sp_und.into(),
-        r8_fiq: [banked.r8_fiq, banked.r9_fiq, banked.r10_fiq, banked.r11_fiq, banked.r12_fiq].map(u64::from),
+        r8_fiq: [
+            banked.r8_fiq,
+            banked.r9_fiq,
+            banked.r10_fiq,
+            banked.r11_fiq,
+            banked.r12_fiq,
+        ]
+        .map(u64::from),
         sp_fiq: banked.sp_fiq.into(),
         lr_fiq: banked.lr_fiq.into(),
         pc: general.pc.into(),
@@ -102,7 +121,10 @@ fn collect(registers: &Registers, online: bool) -> VcpuGuestContext {
 
 /// The vCPU that an operation names.
 fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
-    VcpuId::new(vcpu).and_then(|id| domain.vcpu(id)).map(|vcpu| &**vcpu).ok_or(Errno::Inval)
+    VcpuId::new(vcpu)
+        .and_then(|id| domain.vcpu(id))
+        .map(|vcpu| &**vcpu)
+        .ok_or(Errno::Inval)
 }
 
 /// Runs `f` on the saved registers of a halted vCPU; `None` while they are still in some CPU, which is asked to save them.
@@ -139,14 +161,19 @@ fn set_one(request: &Request<'_>, vcpu: &Vcpu, op: &VcpuContextOp) -> Outcome {
     let context = if op.ctxt.is_null() {
         None
     } else {
-        let context: VcpuGuestContext = read(request.caller.domain, op.ctxt.to_va().ok_or(Errno::Fault)?)?;
+        let context: VcpuGuestContext =
+            read(request.caller.domain, op.ctxt.to_va().ok_or(Errno::Fault)?)?;
         if !has_guest_modes(&context.regs) {
             return Err(Errno::Inval);
         }
         Some(context)
     };
-    let Some(_exclusive) = exclusive() else { return again(request.args) };
-    let online = context.as_ref().is_some_and(|context| context.flags & VGCF_ONLINE != 0);
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
+    let online = context
+        .as_ref()
+        .is_some_and(|context| context.flags & VGCF_ONLINE != 0);
     if !online {
         run::halt(vcpu, halt::OFFLINE);
     }
@@ -175,13 +202,19 @@ pub fn get(request: &Request<'_>) -> Outcome {
     if !vcpu.is_initialised() {
         return Err(Errno::NoData);
     }
-    let Some(exclusive) = exclusive() else { return again(request.args) };
+    let Some(exclusive) = exclusive() else {
+        return again(request.args);
+    };
     let online = vcpu.is_online();
     let Some(context) = with_registers(vcpu, |registers| collect(registers, online)) else {
         return again(request.args);
     };
     drop(exclusive);
-    write(request.caller.domain, op.ctxt.to_va().ok_or(Errno::Fault)?, &context)?;
+    write(
+        request.caller.domain,
+        op.ctxt.to_va().ok_or(Errno::Fault)?,
+        &context,
+    )?;
     Ok(Reply::OK)
 }
 
@@ -204,14 +237,22 @@ mod tests {
         assert!(has_guest_modes(&context.regs));
         let mut registers = Registers::start(0, 0);
         apply(&context, &mut registers);
-        assert_eq!((registers.context.pc, registers.context.r[2]), (0x4000_8000, 0x4800_0000));
+        assert_eq!(
+            (registers.context.pc, registers.context.r[2]),
+            (0x4000_8000, 0x4800_0000)
+        );
         let back = collect(&registers, true);
-        assert_eq!((back.flags, back.regs.pc, back.sctlr), (1, 0x4000_8000, 0x00C5_0078));
+        assert_eq!(
+            (back.flags, back.regs.pc, back.sctlr),
+            (1, 0x4000_8000, 0x00C5_0078)
+        );
     }
 
     #[test]
     fn no_register_is_lost_or_exchanged() {
-        let bytes: Vec<u8> = (0..352u32).map(|n| if n % 8 < 4 { (n / 2) as u8 | 0x10 } else { 0 }).collect();
+        let bytes: Vec<u8> = (0..352u32)
+            .map(|n| if n % 8 < 4 { (n / 2) as u8 | 0x10 } else { 0 })
+            .collect();
         let mut context = VcpuGuestContext::read_from_bytes(&bytes).unwrap();
         context.flags = 0;
         context.regs.unused = 0;
@@ -226,17 +267,35 @@ mod tests {
 
     #[test]
     fn hyp_and_monitor_mode_are_refused_everywhere() {
-        let good = CoreRegisters { cpsr: START_CPSR.into(), ..CoreRegisters::ZERO };
+        let good = CoreRegisters {
+            cpsr: START_CPSR.into(),
+            ..CoreRegisters::ZERO
+        };
         for mode in [0x16, 0x1A, 0x00, 0x1C] {
             assert!(!has_guest_modes(&CoreRegisters { cpsr: mode, ..good }));
         }
         for mode in [0x16u32, 0x1A, 0x1C] {
             for bad in [
-                CoreRegisters { spsr_svc: mode.into(), ..good },
-                CoreRegisters { spsr_abt: mode, ..good },
-                CoreRegisters { spsr_und: mode, ..good },
-                CoreRegisters { spsr_irq: mode, ..good },
-                CoreRegisters { spsr_fiq: mode, ..good },
+                CoreRegisters {
+                    spsr_svc: mode.into(),
+                    ..good
+                },
+                CoreRegisters {
+                    spsr_abt: mode,
+                    ..good
+                },
+                CoreRegisters {
+                    spsr_und: mode,
+                    ..good
+                },
+                CoreRegisters {
+                    spsr_irq: mode,
+                    ..good
+                },
+                CoreRegisters {
+                    spsr_fiq: mode,
+                    ..good
+                },
             ] {
                 assert!(!has_guest_modes(&bad));
             }

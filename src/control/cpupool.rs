@@ -58,12 +58,19 @@ pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
 }
 
 fn known(pool: u32) -> Result<(), Errno> {
-    if pool == POOL { Ok(()) } else { Err(Errno::NoEnt) }
+    if pool == POOL {
+        Ok(())
+    } else {
+        Err(Errno::NoEnt)
+    }
 }
 
 /// All CPUs, given those in the pool.
 fn info_cpus(members: CpuSet) -> Machine {
-    Machine { all: members.or(free()), free: free() }
+    Machine {
+        all: members.or(free()),
+        free: free(),
+    }
 }
 
 /// The CPUs to choose from.
@@ -77,8 +84,14 @@ fn choose_free(cpu: u32, machine: Machine) -> Result<CpuId, Errno> {
     if cpu == abi::CPUPOOL_ANY {
         return machine.free.first().ok_or(Errno::NoDev);
     }
-    let cpu = CpuId::new(cpu).filter(|cpu| machine.all.contains(*cpu)).ok_or(Errno::Inval)?;
-    if machine.free.contains(cpu) { Ok(cpu) } else { Err(Errno::NoDev) }
+    let cpu = CpuId::new(cpu)
+        .filter(|cpu| machine.all.contains(*cpu))
+        .ok_or(Errno::Inval)?;
+    if machine.free.contains(cpu) {
+        Ok(cpu)
+    } else {
+        Err(Errno::NoDev)
+    }
 }
 
 /// `members` without the CPU that `cpu` names; one must stay.
@@ -88,7 +101,11 @@ fn without(members: CpuSet, cpu: u32) -> Result<CpuSet, Errno> {
         number => CpuId::new(number).filter(|cpu| members.contains(*cpu)),
     };
     let left = members.without(cpu.ok_or(Errno::Inval)?);
-    if left.is_empty() { Err(Errno::Busy) } else { Ok(left) }
+    if left.is_empty() {
+        Err(Errno::Busy)
+    } else {
+        Ok(left)
+    }
 }
 
 /// Changes who is in the pool.
@@ -133,13 +150,19 @@ mod tests {
 
     #[test]
     fn only_a_free_cpu_is_given() {
-        let machine = || Machine { all: CpuSet::from_bits(7), free: CpuSet::from_bits(4) };
+        let machine = || Machine {
+            all: CpuSet::from_bits(7),
+            free: CpuSet::from_bits(4),
+        };
         let choose = |cpu| choose_free(cpu, machine()).map(|cpu| cpu.raw());
         assert_eq!(choose(CPUPOOL_ANY), Ok(2));
         assert_eq!(choose(2), Ok(2));
         assert_eq!(choose(1), Err(Errno::NoDev));
         assert_eq!(choose(3), Err(Errno::Inval));
-        let none = Machine { all: CpuSet::from_bits(7), free: CpuSet::EMPTY };
+        let none = Machine {
+            all: CpuSet::from_bits(7),
+            free: CpuSet::EMPTY,
+        };
         assert_eq!(choose_free(CPUPOOL_ANY, none), Err(Errno::NoDev));
     }
 }

@@ -41,9 +41,15 @@ struct Plan {
 
 /// Most frames of grant entries and units of grant handles.
 fn grant_limits() -> (u32, u32) {
-    options::get().map_or((DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES), |options| {
-        (options.gnttab_max_frames, options.gnttab_max_maptrack_frames)
-    })
+    options::get().map_or(
+        (DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES),
+        |options| {
+            (
+                options.gnttab_max_frames,
+                options.gnttab_max_maptrack_frames,
+            )
+        },
+    )
 }
 
 /// Checks what can be checked without knowing the machine's state.
@@ -88,10 +94,18 @@ fn up_to(wanted: i32, limit: u32) -> Result<u32, Errno> {
 fn choose_id(wanted: u16, rover: u16, is_free: impl Fn(DomId) -> bool) -> Result<DomId, Errno> {
     let end = DomId::FIRST_RESERVED.0;
     if wanted > 0 && wanted < end {
-        return if is_free(DomId(wanted)) { Ok(DomId(wanted)) } else { Err(Errno::Exist) };
+        return if is_free(DomId(wanted)) {
+            Ok(DomId(wanted))
+        } else {
+            Err(Errno::Exist)
+        };
     }
     let after = rover.saturating_add(1)..end;
-    after.chain(1..rover.min(end)).map(DomId).find(|id| is_free(*id)).ok_or(Errno::NoMem)
+    after
+        .chain(1..rover.min(end))
+        .map(DomId)
+        .find(|id| is_free(*id))
+        .ok_or(Errno::NoMem)
 }
 
 /// Makes a domain, paused and without vCPUs.
@@ -102,7 +116,9 @@ pub fn create(request: &Request<'_>) -> Outcome {
         return Err(Errno::NoEnt);
     }
     let host = guest_map::host().ok_or(Errno::NoSys)?;
-    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
     destroy::reap();
     let is_free = |id| registry::get(id).is_none() && memory().account(id).is_none();
     let wanted = request.op.domain;
@@ -139,7 +155,10 @@ fn furnish(domain: &Domain, host: &guest_map::Host, config: &CreateDomain) -> Re
     drop(state);
     crate::wallclock::publish(domain);
     let (gfn, count) = guest_map::cpu_interface(host).ok_or(Errno::Inval)?;
-    domain.p2m.lock().map(gfn, host.virtual_cpu, count, P2mType::GicV, u32::MAX)?;
+    domain
+        .p2m
+        .lock()
+        .map(gfn, host.virtual_cpu, count, P2mType::GicV, u32::MAX)?;
     Ok(())
 }
 
@@ -147,7 +166,9 @@ fn furnish(domain: &Domain, host: &guest_map::Host, config: &CreateDomain) -> Re
 pub fn max_vcpus(request: &Request<'_>) -> Outcome {
     let domain: Arc<Domain> = request.other()?;
     let max: u32 = request.body()?;
-    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
     if max != u32::from(domain.max_vcpus) || domain.state.lock().life != Life::Alive {
         return Err(Errno::Inval);
     }
@@ -195,28 +216,72 @@ mod tests {
     fn what_libxl_asks_for_is_accepted() {
         let plan = check(&libxl(), LIMITS).unwrap();
         assert_eq!((plan.max_vcpus, plan.nr_spis, plan.max_port), (2, 0, 1023));
-        let defaults = CreateDomain { max_grant_frames: -1, max_maptrack_frames: -1, max_evtchn_port: u32::MAX, ..libxl() };
+        let defaults = CreateDomain {
+            max_grant_frames: -1,
+            max_maptrack_frames: -1,
+            max_evtchn_port: u32::MAX,
+            ..libxl()
+        };
         let plan = check(&defaults, LIMITS).unwrap();
-        assert_eq!((plan.grants.max_frames(), plan.grants.max_maptrack_frames()), (64, 1024));
+        assert_eq!(
+            (plan.grants.max_frames(), plan.grants.max_maptrack_frames()),
+            (64, 1024)
+        );
         assert_eq!(plan.max_port, i32::MAX as u32);
     }
 
     #[test]
     fn everything_else_is_refused() {
         let mut wrong = vec![
-            CreateDomain { iommu_opts: 1, ..libxl() },
-            CreateDomain { max_vcpus: 0, ..libxl() },
-            CreateDomain { max_vcpus: 9, ..libxl() },
-            CreateDomain { max_vcpus: 257, ..libxl() },
-            CreateDomain { max_grant_frames: 0, ..libxl() },
-            CreateDomain { max_grant_frames: 65, ..libxl() },
-            CreateDomain { max_maptrack_frames: 1025, ..libxl() },
-            CreateDomain { grant_opts: 0, ..libxl() },
-            CreateDomain { grant_opts: 2, ..libxl() },
-            CreateDomain { grant_opts: 0x11, ..libxl() },
-            CreateDomain { vmtrace_size: 4096, ..libxl() },
+            CreateDomain {
+                iommu_opts: 1,
+                ..libxl()
+            },
+            CreateDomain {
+                max_vcpus: 0,
+                ..libxl()
+            },
+            CreateDomain {
+                max_vcpus: 9,
+                ..libxl()
+            },
+            CreateDomain {
+                max_vcpus: 257,
+                ..libxl()
+            },
+            CreateDomain {
+                max_grant_frames: 0,
+                ..libxl()
+            },
+            CreateDomain {
+                max_grant_frames: 65,
+                ..libxl()
+            },
+            CreateDomain {
+                max_maptrack_frames: 1025,
+                ..libxl()
+            },
+            CreateDomain {
+                grant_opts: 0,
+                ..libxl()
+            },
+            CreateDomain {
+                grant_opts: 2,
+                ..libxl()
+            },
+            CreateDomain {
+                grant_opts: 0x11,
+                ..libxl()
+            },
+            CreateDomain {
+                vmtrace_size: 4096,
+                ..libxl()
+            },
         ];
-        wrong.extend([0, 1, 2, 7, 11, 19, 35, 67, 131, u32::MAX].map(|flags| CreateDomain { flags, ..libxl() }));
+        wrong.extend(
+            [0, 1, 2, 7, 11, 19, 35, 67, 131, u32::MAX]
+                .map(|flags| CreateDomain { flags, ..libxl() }),
+        );
         let mut arch = libxl();
         arch.arch.gic_version = 2;
         wrong.push(arch);
@@ -227,7 +292,11 @@ mod tests {
         arch.arch.tee_type = 1;
         wrong.push(arch);
         for config in wrong {
-            assert_eq!(check(&config, LIMITS).err(), Some(Errno::Inval), "{config:?}");
+            assert_eq!(
+                check(&config, LIMITS).err(),
+                Some(Errno::Inval),
+                "{config:?}"
+            );
         }
     }
 

@@ -38,7 +38,9 @@ pub fn destroy(request: &Request<'_>) -> Outcome {
     if domain.rights.hardware {
         return Err(Errno::Inval);
     }
-    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
     match step(&domain) {
         Step::Done => Ok(Reply::OK),
         Step::More => again(request.args),
@@ -141,7 +143,11 @@ fn give_frames_back(domain: &Domain) -> bool {
 
 fn empty_pool(domain: &Domain) -> bool {
     // Fails when tables are in use, which are then given back with the map itself.
-    domain.p2m.lock().resize_pool(0, TABLES_AT_ONCE).unwrap_or(true)
+    domain
+        .p2m
+        .lock()
+        .resize_pool(0, TABLES_AT_ONCE)
+        .unwrap_or(true)
 }
 
 /// Whether there may be something to reap.
@@ -171,7 +177,9 @@ fn is_abandoned(domain: &Domain) -> bool {
     /// The domain's own shared_info.
     const KEPT: u32 = 1;
     let idle = domain.grants.lock().is_idle();
-    idle && memory().account(domain.id).is_none_or(|account| account.total == 0 && account.shared <= KEPT)
+    idle && memory()
+        .account(domain.id)
+        .is_none_or(|account| account.total == 0 && account.shared <= KEPT)
 }
 
 fn forget(domain: &Domain) {

@@ -8,7 +8,10 @@ use alloc::sync::Arc;
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages, reap, scheduler};
+use super::{
+    again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages, reap,
+    scheduler,
+};
 use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
 use crate::domain::{Domain, registry, virq};
@@ -46,7 +49,11 @@ impl Request<'_> {
     /// The domain named, which must not be the caller's own.
     pub fn other(&self) -> Result<Arc<Domain>, Errno> {
         let domain = self.domain()?;
-        if domain.id == self.caller.domain.id { Err(Errno::Inval) } else { Ok(domain) }
+        if domain.id == self.caller.domain.id {
+            Err(Errno::Inval)
+        } else {
+            Ok(domain)
+        }
     }
 
     /// The body.
@@ -101,12 +108,16 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             Ok(Reply::OK)
         }
         abi::OP_SETVCPUAFFINITY => {
-            let Some(_exclusive) = exclusive() else { return again(args) };
+            let Some(_exclusive) = exclusive() else {
+                return again(args);
+            };
             scheduler::set_affinity(caller, &*request.domain()?, &request.body()?)?;
             Ok(Reply::OK)
         }
         abi::OP_SCHEDULER_OP => {
-            let Some(_exclusive) = exclusive() else { return again(args) };
+            let Some(_exclusive) = exclusive() else {
+                return again(args);
+            };
             let domain = request.domain()?;
             let mut body = request.body()?;
             scheduler::of_domain(&domain, &mut body)?;
@@ -150,7 +161,9 @@ fn set(request: &Request<'_>) -> Outcome {
         }
         abi::OP_SET_VIRQ_HANDLER => {
             let number: u32 = request.body()?;
-            let virq = EventVirq::new(number).filter(|virq| virq.is_global()).ok_or(Errno::Inval)?;
+            let virq = EventVirq::new(number)
+                .filter(|virq| virq.is_global())
+                .ok_or(Errno::Inval)?;
             virq::set_handler(virq, domain.id);
         }
         abi::OP_SET_ADDRESS_SIZE => {
@@ -175,7 +188,11 @@ fn set(request: &Request<'_>) -> Outcome {
             let body: abi::MemoryMapping = request.body()?;
             range_end(body.first_mfn, body.nr_mfns)?;
             range_end(body.first_gfn, body.nr_mfns)?;
-            return Err(if body.nr_mfns > MAX_MAPPING { Errno::TooBig } else { Errno::Perm });
+            return Err(if body.nr_mfns > MAX_MAPPING {
+                Errno::TooBig
+            } else {
+                Errno::Perm
+            });
         }
         // Nobody suspends guests of this architecture, so nobody would be told.
         abi::OP_SUBSCRIBE => {}
@@ -199,7 +216,10 @@ fn forbid(allow: u8) -> Result<(), Errno> {
 
 /// The last frame of a range that may not wrap around.
 fn range_end(first: u64, count: u64) -> Result<u64, Errno> {
-    count.checked_sub(1).and_then(|rest| first.checked_add(rest)).ok_or(Errno::Inval)
+    count
+        .checked_sub(1)
+        .and_then(|rest| first.checked_add(rest))
+        .ok_or(Errno::Inval)
 }
 
 fn describe(request: &Request<'_>) -> Outcome {

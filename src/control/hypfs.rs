@@ -54,7 +54,9 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     authorize(caller)?;
     let [op, path, path_len, buffer, buffer_len] = args.0;
     match op {
-        abi::OP_GET_VERSION if [path, path_len, buffer, buffer_len] == [0; 4] => Ok(Reply::Value(abi::VERSION)),
+        abi::OP_GET_VERSION if [path, path_len, buffer, buffer_len] == [0; 4] => {
+            Ok(Reply::Value(abi::VERSION))
+        }
         abi::OP_GET_VERSION => Err(Errno::Inval),
         abi::OP_READ => {
             let mut bytes = [0; abi::MAX_PATH_LEN as usize];
@@ -68,7 +70,9 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             if (buffer_len as usize) - size_of::<DirEntry>() < content.bytes.len() {
                 return Err(Errno::NoBufs);
             }
-            let to = GuestVa(buffer).checked_add(size_of::<DirEntry>() as u32).ok_or(Errno::Fault)?;
+            let to = GuestVa(buffer)
+                .checked_add(size_of::<DirEntry>() as u32)
+                .ok_or(Errno::Fault)?;
             copy_out(caller.domain, to, &content.bytes)?;
             Ok(Reply::OK)
         }
@@ -80,13 +84,21 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
 
 /// The entry that a zero-terminated path names.
 fn find<'a>(root: &'a Node, path: &[u8]) -> Result<&'a Node, Errno> {
-    let (&0, path) = path.split_last().ok_or(Errno::Inval)? else { return Err(Errno::Inval) };
+    let (&0, path) = path.split_last().ok_or(Errno::Inval)? else {
+        return Err(Errno::Inval);
+    };
     let path = core::str::from_utf8(path).map_err(|_| Errno::NoEnt)?;
     let path = path.strip_prefix('/').ok_or(Errno::Inval)?;
     let mut node = root;
     for name in path.split('/').filter(|name| !name.is_empty()) {
-        let Node::Dir(entries) = node else { return Err(Errno::NoEnt) };
-        node = entries.iter().find(|(other, _)| *other == name).map(|(_, node)| node).ok_or(Errno::NoEnt)?;
+        let Node::Dir(entries) = node else {
+            return Err(Errno::NoEnt);
+        };
+        node = entries
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, node)| node)
+            .ok_or(Errno::NoEnt)?;
     }
     Ok(node)
 }
@@ -108,8 +120,13 @@ impl Node {
             }
             Self::Number(number) => (abi::TYPE_UINT, number.as_bytes().to_vec()),
         };
-        let entry =
-            DirEntry { kind, encoding: abi::ENC_PLAIN, pad: 0, content_len: bytes.len() as u32, max_write_len: 0 };
+        let entry = DirEntry {
+            kind,
+            encoding: abi::ENC_PLAIN,
+            pad: 0,
+            content_len: bytes.len() as u32,
+            max_write_len: 0,
+        };
         Content { entry, bytes }
     }
 }
@@ -119,7 +136,11 @@ fn list(entries: &[(&str, Node)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, (name, node)) in entries.iter().enumerate() {
         let len = (size_of::<DirEntry>() + 2 + name.len() + 1).next_multiple_of(4);
-        let next = if index + 1 == entries.len() { 0 } else { len as u16 };
+        let next = if index + 1 == entries.len() {
+            0
+        } else {
+            len as u16
+        };
         let start = bytes.len();
         bytes.extend_from_slice(node.content().entry.as_bytes());
         bytes.extend_from_slice(&next.to_le_bytes());
@@ -138,7 +159,10 @@ mod tests {
     #[test]
     fn paths_are_absolute_and_end_with_zero() {
         assert!(matches!(find(&ROOT, b"/\0"), Ok(Node::Dir(_))));
-        assert!(matches!(find(&ROOT, b"/buildinfo/version/major\0"), Ok(Node::Number(4))));
+        assert!(matches!(
+            find(&ROOT, b"/buildinfo/version/major\0"),
+            Ok(Node::Number(4))
+        ));
         for (path, error) in [
             (&b"/"[..], Errno::Inval),
             (b"", Errno::Inval),

@@ -64,7 +64,9 @@ pub struct VcpuView {
 pub fn vcpu(vcpu: &Vcpu) -> VcpuView {
     let scheduler = run::scheduler();
     let running = scheduler.state(vcpu.unit) == Some(RunState::Running);
-    let cpu = scheduler.cpu_of(vcpu.unit).map_or(0, armv7::cpu::CpuId::raw);
+    let cpu = scheduler
+        .cpu_of(vcpu.unit)
+        .map_or(0, armv7::cpu::CpuId::raw);
     drop(scheduler);
     let [cpu_ns, ..] = vcpu.runstate.lock().spent(run::now_ns().0);
     const _: () = assert!(runstate::State::Running as usize == 0);
@@ -98,7 +100,9 @@ fn flags(state: &State, views: impl Iterator<Item = VcpuView>) -> u32 {
 
 /// Puts together what is known of a domain.
 fn assemble(id: u16, state: &State, views: &[VcpuView], account: Option<Account>) -> DomainInfo {
-    let account = account.map(|a| (a.total, a.limit, a.claim)).unwrap_or_default();
+    let account = account
+        .map(|a| (a.total, a.limit, a.claim))
+        .unwrap_or_default();
     DomainInfo {
         domain: id,
         pad1: 0,
@@ -108,10 +112,14 @@ fn assemble(id: u16, state: &State, views: &[VcpuView], account: Option<Account>
         outstanding_pages: account.2.into(),
         shr_pages: 0,
         paged_pages: 0,
-        shared_info_frame: state.shared_info_gfn.map_or(NO_FRAME, |gfn| gfn.raw().into()),
+        shared_info_frame: state
+            .shared_info_gfn
+            .map_or(NO_FRAME, |gfn| gfn.raw().into()),
         cpu_time: views.iter().fold(0, |sum, view| sum + view.cpu_ns),
         nr_online_vcpus: views.iter().filter(|view| view.online).count() as u32,
-        max_vcpu_id: (views.len() as u32).checked_sub(1).unwrap_or(abi::INVALID_MAX_VCPU_ID),
+        max_vcpu_id: (views.len() as u32)
+            .checked_sub(1)
+            .unwrap_or(abi::INVALID_MAX_VCPU_ID),
         ssidref: 0,
         handle: state.handle,
         cpupool: super::cpupool::POOL,
@@ -124,8 +132,12 @@ fn assemble(id: u16, state: &State, views: &[VcpuView], account: Option<Account>
 
 /// Describes a domain.
 pub fn domain(domain: &Domain) -> DomainInfo {
-    let views: arrayvec::ArrayVec<_, { crate::id::MAX_VCPUS as usize }> =
-        domain.vcpus().iter().map(|v| vcpu(v)).take(crate::id::MAX_VCPUS.into()).collect();
+    let views: arrayvec::ArrayVec<_, { crate::id::MAX_VCPUS as usize }> = domain
+        .vcpus()
+        .iter()
+        .map(|v| vcpu(v))
+        .take(crate::id::MAX_VCPUS.into())
+        .collect();
     let account = memory().account(domain.id);
     assemble(domain.id.0, &domain.state.lock(), &views, account)
 }
@@ -153,9 +165,27 @@ mod tests {
         }
     }
 
-    const BLOCKED: VcpuView = VcpuView { online: true, blocked: true, running: false, cpu_ns: 5, cpu: 0 };
-    const RUNNING: VcpuView = VcpuView { online: true, blocked: false, running: true, cpu_ns: 6, cpu: 1 };
-    const OFFLINE: VcpuView = VcpuView { online: false, blocked: false, running: false, cpu_ns: 0, cpu: 0 };
+    const BLOCKED: VcpuView = VcpuView {
+        online: true,
+        blocked: true,
+        running: false,
+        cpu_ns: 5,
+        cpu: 0,
+    };
+    const RUNNING: VcpuView = VcpuView {
+        online: true,
+        blocked: false,
+        running: true,
+        cpu_ns: 6,
+        cpu: 1,
+    };
+    const OFFLINE: VcpuView = VcpuView {
+        online: false,
+        blocked: false,
+        running: false,
+        cpu_ns: 0,
+        cpu: 0,
+    };
     const MASK: u32 = 0xFF & !abi::DOMINF_HVM_GUEST;
 
     #[test]
@@ -175,7 +205,11 @@ mod tests {
 
     #[test]
     fn the_shutdown_code_is_in_the_upper_half() {
-        let down = State { shutdown: Some(3), pause_count: 1, ..state() };
+        let down = State {
+            shutdown: Some(3),
+            pause_count: 1,
+            ..state()
+        };
         let flags = flags(&down, [].into_iter());
         assert_eq!(flags >> 16, 3);
         assert_eq!(flags & MASK, abi::DOMINF_SHUTDOWN | abi::DOMINF_PAUSED);
@@ -184,8 +218,14 @@ mod tests {
     #[test]
     fn times_are_summed_and_a_domain_without_vcpus_has_no_highest_one() {
         let info = assemble(3, &state(), &[BLOCKED, RUNNING, OFFLINE], None);
-        assert_eq!((info.cpu_time, info.nr_online_vcpus, info.max_vcpu_id), (11, 2, 2));
-        assert_eq!((info.domain, info.handle, info.shared_info_frame), (3, [7; 16], u64::MAX));
+        assert_eq!(
+            (info.cpu_time, info.nr_online_vcpus, info.max_vcpu_id),
+            (11, 2, 2)
+        );
+        assert_eq!(
+            (info.domain, info.handle, info.shared_info_frame),
+            (3, [7; 16], u64::MAX)
+        );
         assert_eq!(assemble(3, &state(), &[], None).max_vcpu_id, u32::MAX);
     }
 }

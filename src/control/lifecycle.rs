@@ -11,7 +11,10 @@ use crate::sched::RunState;
 /// Whether some vCPU of `domain` is on a CPU, if only until that CPU looks.
 pub(super) fn is_running(domain: &Domain) -> bool {
     let scheduler = run::scheduler();
-    domain.vcpus().iter().any(|vcpu| scheduler.state(vcpu.unit) == Some(RunState::Running))
+    domain
+        .vcpus()
+        .iter()
+        .any(|vcpu| scheduler.state(vcpu.unit) == Some(RunState::Running))
 }
 
 /// Stops a domain once more, and comes back when none of its vCPUs runs.
@@ -20,7 +23,9 @@ pub fn pause(request: &Request<'_>) -> Outcome {
     const PAUSED: u32 = 1;
     let domain = request.other()?;
     if progress(request.args) != Some(PAUSED) {
-        let Some(_exclusive) = exclusive() else { return again(request.args) };
+        let Some(_exclusive) = exclusive() else {
+            return again(request.args);
+        };
         let mut state = domain.state.lock();
         state.pause_count = state.pause_count.checked_add(1).ok_or(Errno::Overflow)?;
         drop(state);
@@ -35,7 +40,9 @@ pub fn pause(request: &Request<'_>) -> Outcome {
 /// Undoes one pause.
 pub fn unpause(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
-    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
     let mut state = domain.state.lock();
     state.pause_count = state.pause_count.checked_sub(1).ok_or(Errno::Inval)?;
     let goes_on = state.pause_count == 0;
@@ -49,7 +56,9 @@ pub fn unpause(request: &Request<'_>) -> Outcome {
 /// Undoes a shutdown.
 pub fn resume(request: &Request<'_>) -> Outcome {
     let domain = request.other()?;
-    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
     let mut state = domain.state.lock();
     state.shutdown_code = None;
     let was_down = state.shutdown.take().is_some();

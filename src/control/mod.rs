@@ -50,7 +50,11 @@ pub fn reap() {
 
 /// Only the control domain may go on.
 fn authorize(caller: &Caller<'_>) -> Result<(), Errno> {
-    if caller.domain.is_control() { Ok(()) } else { Err(Errno::Perm) }
+    if caller.domain.is_control() {
+        Ok(())
+    } else {
+        Err(Errno::Perm)
+    }
 }
 
 /// Marks r1 of a call that is being continued. Callers leave r1 alone or zero; one that says this by itself skips work
@@ -85,7 +89,9 @@ mod tests {
     fn progress_survives_a_continuation() {
         let first = Args([1, 0, 0, 0, 0]);
         assert_eq!(progress(&first), None);
-        let Ok(Reply::Again(next)) = again_at(&first, 77) else { panic!("a continuation") };
+        let Ok(Reply::Again(next)) = again_at(&first, 77) else {
+            panic!("a continuation")
+        };
         assert_eq!((next.0[0], progress(&next)), (1, Some(77)));
     }
 }

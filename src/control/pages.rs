@@ -27,12 +27,18 @@ pub fn set_pool(request: &Request<'_>) -> Outcome {
         // Its tables come from free memory as needed.
         return Err(Errno::OpNotSupp);
     }
-    let Some(_exclusive) = exclusive() else { return again(request.args) };
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
     if domain.state.lock().life != Life::Alive {
         return Err(Errno::Inval);
     }
     let done = domain.p2m.lock().resize_pool(pages, TABLES_AT_ONCE)?;
-    if done { Ok(Reply::OK) } else { again(request.args) }
+    if done {
+        Ok(Reply::OK)
+    } else {
+        again(request.args)
+    }
 }
 
 /// Pages of a pool, which has whole ones.
@@ -48,7 +54,9 @@ fn pool_pages(op: PagingMempool) -> Result<u32, Errno> {
 pub fn pool(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
     let pages = domain.p2m.lock().pool_pages();
-    request.answer(&PagingMempool { size: u64::from(pages) * PAGE_SIZE as u64 })
+    request.answer(&PagingMempool {
+        size: u64::from(pages) * PAGE_SIZE as u64,
+    })
 }
 
 /// Makes what is in a range of a domain's memory visible to those who look past the caches.
@@ -64,7 +72,9 @@ pub fn flush(request: &Request<'_>) -> Outcome {
     let end = start.saturating_add(FLUSHES_AT_ONCE).min(count);
     for n in start..end {
         // Beyond the last frame there can be nothing.
-        let Some(gfn) = Gfn::new(op.start_pfn + u64::from(n)) else { break };
+        let Some(gfn) = Gfn::new(op.start_pfn + u64::from(n)) else {
+            break;
+        };
         flush_page(&domain, gfn);
     }
     if end < count {
@@ -77,7 +87,10 @@ pub fn flush(request: &Request<'_>) -> Outcome {
 /// Flushes a page of the domain's own; the map's lock keeps it where it is.
 fn flush_page(domain: &Domain, gfn: Gfn) {
     let p2m = domain.p2m.lock();
-    if let Some(entry) = p2m.lookup(gfn).filter(|entry| matches!(entry.kind, P2mType::RamRw | P2mType::RamRo)) {
+    if let Some(entry) = p2m
+        .lookup(gfn)
+        .filter(|entry| matches!(entry.kind, P2mType::RamRw | P2mType::RamRo))
+    {
         frame::with(entry.mfn, |page| cache::page(page, Op::CleanInvalidate));
     }
 }

@@ -73,7 +73,9 @@ pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Er
     match op.cmd {
         domctl::SCHEDOP_GETINFO => {
             let first = domain.vcpus().first().map(|vcpu| vcpu.unit);
-            op.weight = first.and_then(|unit| run::scheduler().weight(unit)).unwrap_or(DEFAULT_WEIGHT);
+            op.weight = first
+                .and_then(|unit| run::scheduler().weight(unit))
+                .unwrap_or(DEFAULT_WEIGHT);
             op.cap = domain.state.lock().sched_cap;
             Ok(())
         }
@@ -109,7 +111,9 @@ fn share_of_cap(cap: u16, vcpus: u16) -> u16 {
 
 /// The vCPU that a domctl names.
 pub fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
-    let id = VcpuId::new(vcpu).filter(|id| id.raw() < domain.max_vcpus).ok_or(Errno::Inval)?;
+    let id = VcpuId::new(vcpu)
+        .filter(|id| id.raw() < domain.max_vcpus)
+        .ok_or(Errno::Inval)?;
     domain.vcpu(id).map(|vcpu| &**vcpu).ok_or(Errno::Srch)
 }
 
@@ -118,7 +122,11 @@ fn parts(op: &VcpuAffinity) -> Result<(bool, bool), Errno> {
     let hard = op.flags & domctl::VCPUAFFINITY_HARD != 0;
     let soft = op.flags & domctl::VCPUAFFINITY_SOFT != 0;
     let missing = hard && op.hard.bitmap.is_null() || soft && op.soft.bitmap.is_null();
-    if op.flags == 0 || missing { Err(Errno::Inval) } else { Ok((hard, soft)) }
+    if op.flags == 0 || missing {
+        Err(Errno::Inval)
+    } else {
+        Ok((hard, soft))
+    }
 }
 
 /// Writes where a vCPU may and should run.
@@ -140,8 +148,16 @@ pub fn affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Resu
 pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
     let vcpu = named(domain, op.vcpu)?;
     let (hard, soft) = parts(op)?;
-    let wanted_hard = if hard { Some(bitmap::read(caller, &op.hard)?) } else { None };
-    let wanted_soft = if soft { Some(bitmap::read(caller, &op.soft)?) } else { None };
+    let wanted_hard = if hard {
+        Some(bitmap::read(caller, &op.hard)?)
+    } else {
+        None
+    };
+    let wanted_soft = if soft {
+        Some(bitmap::read(caller, &op.soft)?)
+    } else {
+        None
+    };
 
     let now = run::now();
     let mut scheduler = run::scheduler();
@@ -189,14 +205,23 @@ mod tests {
         let online = CpuSet::from_bits(3);
         let all = (CpuSet::ALL, CpuSet::ALL);
         assert_eq!(combine(all, Some(4), None, online), Err(Errno::Inval));
-        assert_eq!(combine(all, Some(6), None, online), Ok((CpuSet::from_bits(6), CpuSet::ALL)));
+        assert_eq!(
+            combine(all, Some(6), None, online),
+            Ok((CpuSet::from_bits(6), CpuSet::ALL))
+        );
         assert_eq!(combine(all, None, Some(0), online), Err(Errno::Inval));
-        assert_eq!(combine(all, None, Some(8), online), Ok((CpuSet::ALL, CpuSet::from_bits(8))));
+        assert_eq!(
+            combine(all, None, Some(8), online),
+            Ok((CpuSet::ALL, CpuSet::from_bits(8)))
+        );
     }
 
     #[test]
     fn a_cap_is_shared_by_the_vcpus() {
-        assert_eq!([(50, 2), (50, 3), (0, 2), (10, 0)].map(|(cap, n)| share_of_cap(cap, n)), [25, 17, 0, 0]);
+        assert_eq!(
+            [(50, 2), (50, 3), (0, 2), (10, 0)].map(|(cap, n)| share_of_cap(cap, n)),
+            [25, 17, 0, 0]
+        );
     }
 
     #[test]

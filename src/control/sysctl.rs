@@ -48,7 +48,11 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_DEBUG_KEYS => return press_keys(caller, args, &op),
         abi::OP_GETCPUINFO => update(caller, at, &op, |op| cpu_info(caller, op))?,
         abi::OP_AVAILHEAP => update(caller, at, &op, |op: &mut abi::AvailHeap| {
-            let pages = if matches!(op.node, -1 | 0) { memory().guest_pages() } else { 0 };
+            let pages = if matches!(op.node, -1 | 0) {
+                memory().guest_pages()
+            } else {
+                0
+            };
             op.avail_bytes = u64::from(pages) * PAGE;
             Ok(())
         })?,
@@ -82,12 +86,18 @@ fn body_at(at: GuestVa) -> Result<GuestVa, Errno> {
 fn read_console(caller: &Caller<'_>, op: &mut abi::ReadConsole) -> Result<(), Errno> {
     let buffer = op.buffer.to_va().ok_or(Errno::Fault)?;
     let room = op.count.min(CONSOLE_AT_ONCE);
-    let mut at = if op.incremental != 0 { op.index } else { console::ring_start() };
+    let mut at = if op.incremental != 0 {
+        op.index
+    } else {
+        console::ring_start()
+    };
     let mut done = 0;
     let mut chunk = [0; 256];
     while done < room {
         let len = (room - done).min(chunk.len() as u32) as usize;
-        let Some(part) = chunk.get_mut(..len) else { break };
+        let Some(part) = chunk.get_mut(..len) else {
+            break;
+        };
         let (count, next) = console::read_ring(at, part);
         if count == 0 {
             at = next;
@@ -143,7 +153,11 @@ fn cpu_info(caller: &Caller<'_>, op: &mut abi::GetCpuInfo) -> Result<(), Errno> 
     for n in 0..count {
         let cpu = armv7::cpu::CpuId::new(n).ok_or(Errno::Inval)?;
         let idle = run::scheduler().idle_time(cpu, run::now());
-        write(caller.domain, element::<u64>(base, n)?, &run::clock().ns(idle).0)?;
+        write(
+            caller.domain,
+            element::<u64>(base, n)?,
+            &run::clock().ns(idle).0,
+        )?;
     }
     op.nr_cpus = count;
     Ok(())
@@ -157,7 +171,11 @@ fn cpu_topology(caller: &Caller<'_>, at: GuestVa, op: &Sysctl) -> Result<(), Err
         let base = op.cputopo.to_va().ok_or(Errno::Fault)?;
         count = count.min(op.num_cpus);
         for n in 0..count {
-            write(caller.domain, element::<abi::CpuTopo>(base, n)?, &abi::CpuTopo::ZERO)?;
+            write(
+                caller.domain,
+                element::<abi::CpuTopo>(base, n)?,
+                &abi::CpuTopo::ZERO,
+            )?;
         }
     }
     write_count(caller, at, op.num_cpus, count)
@@ -173,10 +191,18 @@ fn numa(caller: &Caller<'_>, at: GuestVa, op: &Sysctl) -> Result<(), Errno> {
             memsize: u64::from(memory.total_pages()) * PAGE,
             memfree: u64::from(memory.guest_pages()) * PAGE,
         };
-        write(caller.domain, op.meminfo.to_va().ok_or(Errno::Fault)?, &node)?;
+        write(
+            caller.domain,
+            op.meminfo.to_va().ok_or(Errno::Fault)?,
+            &node,
+        )?;
     }
     if count > 0 && !op.distance.is_null() {
-        write(caller.domain, op.distance.to_va().ok_or(Errno::Fault)?, &NODE_DISTANCE)?;
+        write(
+            caller.domain,
+            op.distance.to_va().ok_or(Errno::Fault)?,
+            &NODE_DISTANCE,
+        )?;
     }
     write_count(caller, at, op.num_nodes, count)
 }

@@ -61,11 +61,20 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     let ramdisk_module = host.info.module(ModuleKind::Ramdisk);
     let mut header = [0; kernel::HEADER_SIZE];
     let header_len = header.len().min(kernel_module.range.size() as usize);
-    read_phys(kernel_module.range.base(), header.get_mut(..header_len).unwrap_or(&mut []));
-    let image = KernelImage::parse(header.get(..header_len).unwrap_or(&[]), kernel_module.range.size())?;
+    read_phys(
+        kernel_module.range.base(),
+        header.get_mut(..header_len).unwrap_or(&mut []),
+    );
+    let image = KernelImage::parse(
+        header.get(..header_len).unwrap_or(&[]),
+        kernel_module.range.size(),
+    )?;
 
     let want = host.options.dom0_mem.unwrap_or_else(|| {
-        log::warn!("WARNING: dom0_mem not given: {} MiB", DEFAULT_DOM0_MEM >> 20);
+        log::warn!(
+            "WARNING: dom0_mem not given: {} MiB",
+            DEFAULT_DOM0_MEM >> 20
+        );
         DEFAULT_DOM0_MEM
     });
     let banks = layout::choose_banks(host.free, want)?;
@@ -74,8 +83,15 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
         log::warn!("DOM0: {note}");
     }
     let vcpus = host.options.dom0_vcpus(host.cpus);
-    let event_interrupt = host.info.event_interrupt().ok_or_else(|| dom0("no private interrupt is left for events"))?;
-    let extended = if host.options.ext_regions { extended(host, &banks, &plan) } else { Vec::new() };
+    let event_interrupt = host
+        .info
+        .event_interrupt()
+        .ok_or_else(|| dom0("no private interrupt is left for events"))?;
+    let extended = if host.options.ext_regions {
+        extended(host, &banks, &plan)
+    } else {
+        Vec::new()
+    };
     let mut config = Config {
         bootargs: &host.info.command_lines.dom0,
         ramdisk: ramdisk_module.map(|module| module.range),
@@ -86,9 +102,16 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
         event_interrupt,
     };
     // The tree's size does not depend on where the RAM disk goes, but that depends on the tree's size.
-    let size = device_tree::build(host.blob, &host.machine, &config)?.blob.len();
+    let size = device_tree::build(host.blob, &host.machine, &config)?
+        .blob
+        .len();
     let first = banks.first().ok_or_else(|| dom0("no memory"))?;
-    let place = layout::place(first, &image, size as u64, ramdisk_module.map(|module| module.range.size()))?;
+    let place = layout::place(
+        first,
+        &image,
+        size as u64,
+        ramdisk_module.map(|module| module.range.size()),
+    )?;
     config.ramdisk = place.ramdisk;
     let tree = device_tree::build(host.blob, &host.machine, &config)?;
     for note in &tree.notes {
@@ -99,13 +122,31 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     map(host, &domain, &banks, &plan)?;
     route(host, &domain, &plan);
 
-    log::info!("Loading zImage from {:#x} to {:#x}-{:#x}", kernel_module.range.base(), place.kernel.base(), place.kernel.end());
-    copy_phys(place.kernel.base(), kernel_module.range.base() + image.offset, image.size);
+    log::info!(
+        "Loading zImage from {:#x} to {:#x}-{:#x}",
+        kernel_module.range.base(),
+        place.kernel.base(),
+        place.kernel.end()
+    );
+    copy_phys(
+        place.kernel.base(),
+        kernel_module.range.base() + image.offset,
+        image.size,
+    );
     if let (Some(module), Some(at)) = (ramdisk_module, place.ramdisk) {
-        log::info!("Loading d0 initrd from {:#x} to {:#x}-{:#x}", module.range.base(), at.base(), at.end());
+        log::info!(
+            "Loading d0 initrd from {:#x} to {:#x}-{:#x}",
+            module.range.base(),
+            at.base(),
+            at.end()
+        );
         copy_phys(at.base(), module.range.base(), module.range.size());
     }
-    log::info!("Loading d0 DTB to {:#x}-{:#x}", place.tree.base(), place.tree.base() + tree.blob.len() as u64);
+    log::info!(
+        "Loading d0 DTB to {:#x}-{:#x}",
+        place.tree.base(),
+        place.tree.base() + tree.blob.len() as u64
+    );
     write_phys(place.tree.base(), &tree.blob);
     cache::invalidate_instruction_caches();
 
@@ -116,7 +157,9 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
 
 /// HVM_PARAM_CALLBACK_IRQ for a PPI that is active low (xen/include/public/hvm/params.h).
 fn callback(ppi: u32) -> u64 {
-    u64::from(hvm::CALLBACK_TYPE_PPI) << 56 | u64::from(hvm::CALLBACK_PPI_FLAG_LOW_LEVEL) << 8 | u64::from(ppi)
+    u64::from(hvm::CALLBACK_TYPE_PPI) << 56
+        | u64::from(hvm::CALLBACK_PPI_FLAG_LOW_LEVEL) << 8
+        | u64::from(ppi)
 }
 
 /// RAM that dom0 does not own and may use for mappings.
@@ -130,7 +173,12 @@ fn extended(host: &Host<'_>, banks: &[PhysRange], plan: &DevicePlan) -> Vec<Phys
     layout::extended_regions(&host.info.ram, &ranges::merge(used))
 }
 
-fn create(host: &Host<'_>, banks: &[PhysRange], vcpus: u32, event: u32) -> Result<Arc<Domain>, BootError> {
+fn create(
+    host: &Host<'_>,
+    banks: &[PhysRange],
+    vcpus: u32,
+    event: u32,
+) -> Result<Arc<Domain>, BootError> {
     let pages: u64 = banks.iter().map(|bank| bank.size() >> PAGE_SHIFT).sum();
     let options = host.options;
     let distributor = host.info.gic.distributor.pages_outward();
@@ -145,25 +193,40 @@ fn create(host: &Host<'_>, banks: &[PhysRange], vcpus: u32, event: u32) -> Resul
             pages: frames(&distributor).1,
         },
         max_port: u32::MAX,
-        grants: Limits::new(options.gnttab_max_frames, options.gnttab_max_maptrack_frames)
-            .ok_or_else(|| dom0("grant table limits out of range"))?,
+        grants: Limits::new(
+            options.gnttab_max_frames,
+            options.gnttab_max_maptrack_frames,
+        )
+        .ok_or_else(|| dom0("grant table limits out of range"))?,
         max_pages: u32::try_from(pages).map_err(|_| dom0("too much memory"))?,
         pool: PoolLimit::Unlimited,
     };
-    let domain = create::domain(&spec).map_err(|error| dom0(&alloc::format!("cannot be created: {error:?}")))?;
+    let domain = create::domain(&spec)
+        .map_err(|error| dom0(&alloc::format!("cannot be created: {error:?}")))?;
     let pin = options.dom0_vcpus_pin;
     let affinity = |id: VcpuId| match CpuId::new(id.raw().into()) {
         Some(cpu) if pin => CpuSet::of(cpu),
         _ => CpuSet::ALL,
     };
-    create::vcpus(&domain, affinity).map_err(|error| dom0(&alloc::format!("no vCPUs: {error:?}")))?;
+    create::vcpus(&domain, affinity)
+        .map_err(|error| dom0(&alloc::format!("no vCPUs: {error:?}")))?;
     Ok(domain)
 }
 
 /// Maps memory, devices and the virtual CPU interface.
-fn map(host: &Host<'_>, domain: &Domain, banks: &[PhysRange], plan: &DevicePlan) -> Result<(), BootError> {
+fn map(
+    host: &Host<'_>,
+    domain: &Domain,
+    banks: &[PhysRange],
+    plan: &DevicePlan,
+) -> Result<(), BootError> {
     for (n, bank) in banks.iter().enumerate() {
-        log::info!("BANK[{n}] {:#x}-{:#x} ({}MB)", bank.base(), bank.end(), bank.size() >> 20);
+        log::info!(
+            "BANK[{n}] {:#x}-{:#x} ({}MB)",
+            bank.base(),
+            bank.end(),
+            bank.size() >> 20
+        );
         let (first, count) = frames(bank);
         memory()
             .alloc_direct_at(DomId::DOM0, first.frame(), count)
@@ -179,24 +242,42 @@ fn map(host: &Host<'_>, domain: &Domain, banks: &[PhysRange], plan: &DevicePlan)
     let gicc = host.info.gic.cpu.pages_outward();
     let gicv = host.info.gic.virtual_cpu.pages_outward();
     let size = gicc.size().min(gicv.size());
-    let (Some(gicc), Some(gicv)) = (PhysRange::new(gicc.base(), size), PhysRange::new(gicv.base(), size)) else {
+    let (Some(gicc), Some(gicv)) = (
+        PhysRange::new(gicc.base(), size),
+        PhysRange::new(gicv.base(), size),
+    ) else {
         return Err(dom0("no CPU interface"));
     };
     map_range(domain, &gicc, &gicv, P2mType::GicV)
 }
 
 fn frames(range: &PhysRange) -> (PhysAddr, u32) {
-    (range.start(), u32::try_from(range.size() >> PAGE_SHIFT).unwrap_or(u32::MAX))
+    (
+        range.start(),
+        u32::try_from(range.size() >> PAGE_SHIFT).unwrap_or(u32::MAX),
+    )
 }
 
 /// Maps whole pages of `to` at `at`.
-fn map_range(domain: &Domain, at: &PhysRange, to: &PhysRange, kind: P2mType) -> Result<(), BootError> {
+fn map_range(
+    domain: &Domain,
+    at: &PhysRange,
+    to: &PhysRange,
+    kind: P2mType,
+) -> Result<(), BootError> {
     let (first, count) = frames(to);
     let gfn = Gfn::new(at.base() >> PAGE_SHIFT).ok_or_else(|| dom0("address beyond 40 bits"))?;
-    let mapped = domain.p2m.lock().map(gfn, first.frame(), count, kind, u32::MAX);
+    let mapped = domain
+        .p2m
+        .lock()
+        .map(gfn, first.frame(), count, kind, u32::MAX);
     match mapped {
         Ok(done) if done == count => Ok(()),
-        other => Err(dom0(&alloc::format!("mapping {:#x}-{:#x}: {other:?}", at.base(), at.end()))),
+        other => Err(dom0(&alloc::format!(
+            "mapping {:#x}-{:#x}: {other:?}",
+            at.base(),
+            at.end()
+        ))),
     }
 }
 
@@ -229,7 +310,9 @@ fn start(domain: &Domain, entry: u64, tree: u64) -> Result<(), BootError> {
 fn each_page(base: u64, len: usize, mut f: impl FnMut(PhysAddr, core::ops::Range<usize>)) {
     let mut done = 0;
     while done < len {
-        let Some(at) = PhysAddr::new(base + done as u64) else { return };
+        let Some(at) = PhysAddr::new(base + done as u64) else {
+            return;
+        };
         let count = (len - done).min(PAGE_SIZE - at.offset());
         f(at, done..done + count);
         done += count;
@@ -281,9 +364,15 @@ pub fn release_modules(info: &HostInfo) {
 pub fn reserve_modules(info: &HostInfo) -> Result<(), BootError> {
     for range in info.module_pages() {
         let (first, count) = frames(&range);
-        memory().reserve(first.frame(), count, Use::Module).map_err(|_| {
-            BootError::Module(alloc::format!("{:#x}-{:#x} is not free RAM", range.base(), range.end()))
-        })?;
+        memory()
+            .reserve(first.frame(), count, Use::Module)
+            .map_err(|_| {
+                BootError::Module(alloc::format!(
+                    "{:#x}-{:#x} is not free RAM",
+                    range.base(),
+                    range.end()
+                ))
+            })?;
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ use crate::error::Errno;
 use crate::event::EventTable;
 use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, VcpuId};
-use crate::mem::p2m::{P2m, PoolLimit, Tlb};
 use crate::mem::memory;
+use crate::mem::p2m::{P2m, PoolLimit, Tlb};
 use crate::sched::{UnitId, UnitParams};
 use crate::trap::VIRTUAL_TIMER_PPI;
 use crate::vgic::Vgic;
@@ -104,7 +104,8 @@ pub fn vcpus(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Resul
         return Err(Errno::Exist);
     }
     let mut made = Vec::new();
-    made.try_reserve_exact(domain.max_vcpus.into()).map_err(|_| Errno::NoMem)?;
+    made.try_reserve_exact(domain.max_vcpus.into())
+        .map_err(|_| Errno::NoMem)?;
     for n in 0..domain.max_vcpus {
         let id = VcpuId::new(n.into()).ok_or(Errno::Inval)?;
         match vcpu(domain, id, affinity(id)) {
@@ -122,10 +123,17 @@ pub fn vcpus(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Resul
 }
 
 fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Errno> {
-    let unit = run::add_unit(UnitParams { hard, ..UnitParams::default() }).map_err(|_| Errno::NoMem)?;
+    let unit = run::add_unit(UnitParams {
+        hard,
+        ..UnitParams::default()
+    })
+    .map_err(|_| Errno::NoMem)?;
     let made = timers(unit).and_then(|timers| {
-        let identity =
-            Identity { vttbr: domain.vttbr, vmpidr: psci::vmpidr(id), cntvoff: domain.cntvoff };
+        let identity = Identity {
+            vttbr: domain.vttbr,
+            vmpidr: psci::vmpidr(id),
+            cntvoff: domain.cntvoff,
+        };
         let vcpu = Arc::new(Vcpu::new(domain.id, id, unit, timers, identity));
         registry::insert_unit(unit, domain.clone(), vcpu.clone()).map_err(|_| {
             for timer in [timers.virtual_timer, timers.poll, timers.physical] {
@@ -144,11 +152,19 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
 
 fn timers(unit: UnitId) -> Result<Timers, Errno> {
     let mut made = [None; 3];
-    for (slot, timer) in made.iter_mut().zip([Timer::Virtual(unit), Timer::Poll(unit), Timer::Physical(unit)]) {
+    for (slot, timer) in made.iter_mut().zip([
+        Timer::Virtual(unit),
+        Timer::Poll(unit),
+        Timer::Physical(unit),
+    ]) {
         *slot = run::add_timer(timer).ok();
     }
     match made {
-        [Some(virtual_timer), Some(poll), Some(physical)] => Ok(Timers { virtual_timer, poll, physical }),
+        [Some(virtual_timer), Some(poll), Some(physical)] => Ok(Timers {
+            virtual_timer,
+            poll,
+            physical,
+        }),
         some => {
             for timer in some.into_iter().flatten() {
                 run::remove_timer(timer);

@@ -43,7 +43,10 @@ pub fn host() -> Option<&'static Host> {
 
 /// The distributor.
 pub const fn gic() -> GicMap {
-    GicMap { first_page: (GICD_BASE >> PAGE_SHIFT) as u32, pages: (GICD_SIZE >> PAGE_SHIFT) as u32 }
+    GicMap {
+        first_page: (GICD_BASE >> PAGE_SHIFT) as u32,
+        pages: (GICD_SIZE >> PAGE_SHIFT) as u32,
+    }
 }
 
 /// Interrupt that announces events.
@@ -64,8 +67,15 @@ mod tests {
 
     #[test]
     fn the_controller_is_where_the_toolstack_says() {
-        let host = Host { virtual_cpu: Mfn::new(0x8040).unwrap(), frames: 16, clock_frequency: 0 };
-        assert_eq!(cpu_interface(&host).map(|(gfn, count)| (gfn.raw(), count)), Some((0x3002, 2)));
+        let host = Host {
+            virtual_cpu: Mfn::new(0x8040).unwrap(),
+            frames: 16,
+            clock_frequency: 0,
+        };
+        assert_eq!(
+            cpu_interface(&host).map(|(gfn, count)| (gfn.raw(), count)),
+            Some((0x3002, 2))
+        );
         assert_eq!((gic().first_page, gic().pages), (0x3001, 1));
         assert_eq!(event_irq().map(|irq| irq.raw()), Some(31));
     }

@@ -34,7 +34,11 @@ impl Domain {
     /// Keeps the domain's own page at `gfn` mapped and referenced; `-EINVAL` when it is not its own writable RAM.
     pub fn pin(&self, gfn: u64) -> Result<GuestPage, Errno> {
         let gfn = Gfn::new(gfn).ok_or(Errno::Inval)?;
-        let (reference, kind) = self.p2m.lock().pin(gfn, Access::Write).ok_or(Errno::Inval)?;
+        let (reference, kind) = self
+            .p2m
+            .lock()
+            .pin(gfn, Access::Write)
+            .ok_or(Errno::Inval)?;
         if !kind.is_own_ram() || reference.owner() != self.id {
             return Err(Errno::Inval);
         }
@@ -44,12 +48,19 @@ impl Domain {
     /// Makes the grant table at least `frames` long.
     pub fn grow_grants(&self, frames: u64) -> Result<(), Errno> {
         loop {
-            let missing = self.grants.lock().missing_frames(frames).map_err(|_| Errno::Inval)?;
+            let missing = self
+                .grants
+                .lock()
+                .missing_frames(frames)
+                .map_err(|_| Errno::Inval)?;
             if missing == 0 {
                 return Ok(());
             }
             let page = shared_page(self.id)?;
-            debug_assert!(page.page().is_zero(), "a shared page is zero before its domain has it");
+            debug_assert!(
+                page.page().is_zero(),
+                "a shared page is zero before its domain has it"
+            );
             let grown = self.grants.lock().grow(page);
             match grown {
                 Ok(()) => {}

@@ -49,9 +49,17 @@ pub struct Rights {
 
 impl Rights {
     /// dom0's rights: all.
-    pub const DOM0: Self = Self { control: true, hardware: true, console: true };
+    pub const DOM0: Self = Self {
+        control: true,
+        hardware: true,
+        console: true,
+    };
     /// A guest's rights: none.
-    pub const GUEST: Self = Self { control: false, hardware: false, console: false };
+    pub const GUEST: Self = Self {
+        control: false,
+        hardware: false,
+        console: false,
+    };
 }
 
 /// HVM parameters that exist on Arm (xen/include/public/hvm/params.h).

@@ -16,7 +16,10 @@ struct Registry {
     units: Vec<Option<(Arc<Domain>, Arc<Vcpu>)>>,
 }
 
-static REGISTRY: Lock<Registry, { rank::REGISTRY }> = Lock::new(Registry { domains: Vec::new(), units: Vec::new() });
+static REGISTRY: Lock<Registry, { rank::REGISTRY }> = Lock::new(Registry {
+    domains: Vec::new(),
+    units: Vec::new(),
+});
 
 /// Why a domain could not be entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +36,9 @@ pub fn insert(domain: Arc<Domain>) -> Result<(), RegistryError> {
     match domains.binary_search_by_key(&domain.id, |other| other.id) {
         Ok(_) => Err(RegistryError::Exists),
         Err(place) => {
-            domains.try_reserve(1).map_err(|_| RegistryError::NoMemory)?;
+            domains
+                .try_reserve(1)
+                .map_err(|_| RegistryError::NoMemory)?;
             domains.insert(place, domain);
             Ok(())
         }
@@ -43,7 +48,11 @@ pub fn insert(domain: Arc<Domain>) -> Result<(), RegistryError> {
 /// Takes a domain out; its memory goes when the last user is done with it.
 pub fn remove(id: DomId) {
     let mut registry = REGISTRY.lock();
-    let removed = registry.domains.binary_search_by_key(&id, |other| other.id).ok().map(|n| registry.domains.remove(n));
+    let removed = registry
+        .domains
+        .binary_search_by_key(&id, |other| other.id)
+        .ok()
+        .map(|n| registry.domains.remove(n));
     drop(registry);
     drop(removed);
 }
@@ -74,11 +83,17 @@ pub fn all() -> impl Iterator<Item = Arc<Domain>> {
 }
 
 /// Records whose vCPU `unit` is.
-pub fn insert_unit(unit: UnitId, domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> Result<(), RegistryError> {
+pub fn insert_unit(
+    unit: UnitId,
+    domain: Arc<Domain>,
+    vcpu: Arc<Vcpu>,
+) -> Result<(), RegistryError> {
     let units = &mut REGISTRY.lock().units;
     let index = usize::from(unit.raw());
     let missing = (index + 1).saturating_sub(units.len());
-    units.try_reserve(missing).map_err(|_| RegistryError::NoMemory)?;
+    units
+        .try_reserve(missing)
+        .map_err(|_| RegistryError::NoMemory)?;
     if missing > 0 {
         units.resize_with(index + 1, || None);
     }
@@ -90,11 +105,20 @@ pub fn insert_unit(unit: UnitId, domain: Arc<Domain>, vcpu: Arc<Vcpu>) -> Result
 
 /// Forgets whose vCPU `unit` is.
 pub fn remove_unit(unit: UnitId) {
-    let entry = REGISTRY.lock().units.get_mut(usize::from(unit.raw())).and_then(Option::take);
+    let entry = REGISTRY
+        .lock()
+        .units
+        .get_mut(usize::from(unit.raw()))
+        .and_then(Option::take);
     drop(entry);
 }
 
 /// The domain and vCPU behind `unit`.
 pub fn unit(unit: UnitId) -> Option<(Arc<Domain>, Arc<Vcpu>)> {
-    REGISTRY.lock().units.get(usize::from(unit.raw())).cloned().flatten()
+    REGISTRY
+        .lock()
+        .units
+        .get(usize::from(unit.raw()))
+        .cloned()
+        .flatten()
 }

@@ -50,7 +50,9 @@ pub const SGI_STOP: u32 = 1;
 
 /// Sets up the clock and the run queues; `hz` is the system counter's frequency.
 pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> bool {
-    let Some(clock) = Clock::new(hz) else { return false };
+    let Some(clock) = Clock::new(hz) else {
+        return false;
+    };
     CLOCK.call_once(|| clock);
     SCHEDULER.call_once(|| {
         let mut scheduler = Scheduler::new(online, hz);
@@ -65,7 +67,10 @@ pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> bool {
 /// # Panics
 /// Before [`init`], which is boot's mistake.
 pub fn scheduler() -> Guard<'static, Scheduler> {
-    SCHEDULER.get().expect("the scheduler is initialized by boot").lock()
+    SCHEDULER
+        .get()
+        .expect("the scheduler is initialized by boot")
+        .lock()
 }
 
 /// The clock.
@@ -214,7 +219,11 @@ pub fn halt(vcpu: &Vcpu, reason: u32) {
     if let Some(cpu) = kick {
         poke(cpu);
     }
-    let state = if reason == halt::BLOCKED { State::Blocked } else { State::Offline };
+    let state = if reason == halt::BLOCKED {
+        State::Blocked
+    } else {
+        State::Offline
+    };
     vcpu.runstate.lock().change(state, now_ns().0);
 }
 
@@ -230,7 +239,9 @@ pub fn unhalt(vcpu: &Vcpu, reason: u32) {
     let now = now();
     let kick = scheduler.wake(vcpu.unit, now);
     drop(scheduler);
-    vcpu.runstate.lock().change(State::Runnable, clock().ns(now).0);
+    vcpu.runstate
+        .lock()
+        .change(State::Runnable, clock().ns(now).0);
     if let Some(cpu) = kick {
         poke(cpu);
     }

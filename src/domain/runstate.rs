@@ -49,6 +49,12 @@ impl GuestCopy {
     }
 }
 
+impl Default for RunState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Accounting of one vCPU, in nanoseconds.
 pub struct RunState {
     state: State,
@@ -62,7 +68,13 @@ pub struct RunState {
 impl RunState {
     /// Offline since the beginning.
     pub const fn new() -> Self {
-        Self { state: State::Offline, since: 0, spent: [0; 4], copy: None, flagged: false }
+        Self {
+            state: State::Offline,
+            since: 0,
+            spent: [0; 4],
+            copy: None,
+            flagged: false,
+        }
     }
 
     /// The vCPU does something else from `now` on.

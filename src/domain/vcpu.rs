@@ -3,8 +3,8 @@
 //! The physical CPU that runs a vCPU holds [`Vcpu::registers`] locked for as long as they are in its hardware; nobody else
 //! can look at them meanwhile. Everything that others may touch is beside that lock.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use armv7::cpu::CpuId;
 use armv7::gic::VirtualInterface;
@@ -42,7 +42,11 @@ impl Registers {
         context.r[0] = r0;
         context.pc = entry & !1;
         context.cpsr = START_CPSR | if entry & 1 != 0 { THUMB } else { 0 };
-        Self { context, machine: Machine::reset(START_SCTLR), interface: VirtualInterface::default() }
+        Self {
+            context,
+            machine: Machine::reset(START_SCTLR),
+            interface: VirtualInterface::default(),
+        }
     }
 }
 
@@ -193,7 +197,8 @@ impl Vcpu {
 
     /// Records where its registers are.
     pub fn set_loaded_on(&self, cpu: Option<CpuId>) {
-        self.on.store(cpu.map_or(NOWHERE, |cpu| cpu.raw() as u8), Ordering::SeqCst);
+        self.on
+            .store(cpu.map_or(NOWHERE, |cpu| cpu.raw() as u8), Ordering::SeqCst);
     }
 }
 
@@ -205,6 +210,11 @@ impl fmt::Display for Vcpu {
 
 impl fmt::Debug for Vcpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self} halted {:#x} on {:?}", self.halted(), self.loaded_on())
+        write!(
+            f,
+            "{self} halted {:#x} on {:?}",
+            self.halted(),
+            self.loaded_on()
+        )
     }
 }

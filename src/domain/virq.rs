@@ -14,7 +14,9 @@ static HANDLERS: [AtomicU16; COUNT] = [const { AtomicU16::new(DomId::DOM0.0) }; 
 
 /// Tells the handler of a global VIRQ.
 pub fn raise(virq: EventVirq) {
-    let handler = HANDLERS.get(virq.raw() as usize).map_or(DomId::DOM0, |id| DomId(id.load(Ordering::Relaxed)));
+    let handler = HANDLERS
+        .get(virq.raw() as usize)
+        .map_or(DomId::DOM0, |id| DomId(id.load(Ordering::Relaxed)));
     if let Some(domain) = registry::get(handler) {
         domain.raise_virq(virq, VcpuId::ZERO);
     }
@@ -30,6 +32,11 @@ pub fn set_handler(virq: EventVirq, domain: DomId) {
 /// Gives what `domain` handled back to dom0: it ends.
 pub fn forget(domain: DomId) {
     for handler in &HANDLERS {
-        let _ = handler.compare_exchange(domain.0, DomId::DOM0.0, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = handler.compare_exchange(
+            domain.0,
+            DomId::DOM0.0,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 }

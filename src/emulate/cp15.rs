@@ -84,7 +84,14 @@ const CNTKCTL_PL0PTEN: u32 = 1 << 9;
 
 /// Decides about an MCR or MRC to CP15.
 pub fn cp15(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
-    let CpAccess { opc1, crn, crm, opc2, direction, .. } = *access;
+    let CpAccess {
+        opc1,
+        crn,
+        crm,
+        opc2,
+        direction,
+        ..
+    } = *access;
     let kernel = privilege == Privilege::Kernel;
     match (crn, opc1, crm, opc2) {
         // ACTLR
@@ -100,9 +107,21 @@ pub fn cp15(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
         // PMINTENSET PMINTENCLR PMOVSSET
         (9, 0, 14, 1..=3) if kernel => read_or_ignore(direction, 0),
         // CNTP_TVAL
-        (14, 0, 2, 0) => timer(direction, TimerAccess::ReadValue, TimerAccess::WriteValue, privilege, state),
+        (14, 0, 2, 0) => timer(
+            direction,
+            TimerAccess::ReadValue,
+            TimerAccess::WriteValue,
+            privilege,
+            state,
+        ),
         // CNTP_CTL
-        (14, 0, 2, 1) => timer(direction, TimerAccess::ReadControl, TimerAccess::WriteControl, privilege, state),
+        (14, 0, 2, 1) => timer(
+            direction,
+            TimerAccess::ReadControl,
+            TimerAccess::WriteControl,
+            privilege,
+            state,
+        ),
         _ => Outcome::Undefined,
     }
 }
@@ -111,7 +130,13 @@ pub fn cp15(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
 pub fn cp15_wide(access: &CpWideAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
     match (access.opc1, access.crm) {
         // CNTP_CVAL
-        (2, 14) => timer(access.direction, TimerAccess::ReadCompare, TimerAccess::WriteCompare, privilege, state),
+        (2, 14) => timer(
+            access.direction,
+            TimerAccess::ReadCompare,
+            TimerAccess::WriteCompare,
+            privilege,
+            state,
+        ),
         _ => Outcome::Undefined,
     }
 }
@@ -119,7 +144,14 @@ pub fn cp15_wide(access: &CpWideAccess, privilege: Privilege, state: &Cp15State)
 /// Decides about an MCR or MRC to CP14. MCRR, MRRC, LDC and STC to CP14 are undefined, and so is all of CP10 that traps
 /// and every other coprocessor.
 pub fn cp14(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
-    let CpAccess { opc1, crn, crm, opc2, direction, .. } = *access;
+    let CpAccess {
+        opc1,
+        crn,
+        crm,
+        opc2,
+        direction,
+        ..
+    } = *access;
     let kernel = privilege == Privilege::Kernel;
     // Opc1 0 is the debug unit; trace (1), ThumbEE (6) and Jazelle (7) are not there.
     if opc1 != 0 {
@@ -130,7 +162,9 @@ pub fn cp14(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
         (0, 0, 0) if direction == Direction::Read => Outcome::Read(dbgdidr(state.midr)),
         (0, 1, 0) if direction == Direction::Read => Outcome::Read(0),
         // DBGVCR, DBGDSCRext, DBGBVR0, DBGBVR1, DBGBCR0, DBGBCR1, DBGWVR0, DBGWCR0
-        (0, 7, 0) | (0, 2, 2) | (0, 0 | 1, 4 | 5) | (0, 0, 6 | 7) if kernel => read_or_ignore(direction, 0),
+        (0, 7, 0) | (0, 2, 2) | (0, 0 | 1, 4 | 5) | (0, 0, 6 | 7) if kernel => {
+            read_or_ignore(direction, 0)
+        }
         // DBGOSLAR, write-only
         (1, 0, 4) if kernel && direction == Direction::Write => Outcome::Ignored,
         // DBGOSLSR, read-only: no OS lock is implemented
@@ -154,7 +188,13 @@ const fn read_or_ignore(direction: Direction, value: u32) -> Outcome {
     }
 }
 
-fn timer(direction: Direction, read: TimerAccess, write: TimerAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
+fn timer(
+    direction: Direction,
+    read: TimerAccess,
+    write: TimerAccess,
+    privilege: Privilege,
+    state: &Cp15State,
+) -> Outcome {
     if privilege == Privilege::User && state.cntkctl & CNTKCTL_PL0PTEN == 0 {
         return Outcome::Undefined;
     }

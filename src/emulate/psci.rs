@@ -190,14 +190,20 @@ const fn returns(status: i32) -> Action {
 }
 
 fn cpu_on(target: u32, entry: u32, context: u32, already_on: i32, view: &impl View) -> Action {
-    let Some(vcpu) = vcpu_of(target) else { return returns(status::INVALID_PARAMETERS) };
+    let Some(vcpu) = vcpu_of(target) else {
+        return returns(status::INVALID_PARAMETERS);
+    };
     match view.power(vcpu) {
         None => returns(status::INVALID_PARAMETERS),
         Some(Power::On) => returns(already_on),
         Some(Power::Off) => Action::CpuOn(CpuOn {
             vcpu,
             entry: entry & !1,
-            state: if entry & 1 == 0 { EntryState::Arm } else { EntryState::Thumb },
+            state: if entry & 1 == 0 {
+                EntryState::Arm
+            } else {
+                EntryState::Thumb
+            },
             context,
             already_on: already_on as u32,
         }),

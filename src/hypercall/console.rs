@@ -28,7 +28,9 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             while done < now {
                 let len = (now - done).min(CHUNK);
                 let at = buffer.checked_add(done as u32).ok_or(Errno::Fault)?;
-                let Some(part) = chunk.get_mut(..len) else { break };
+                let Some(part) = chunk.get_mut(..len) else {
+                    break;
+                };
                 copy_in(caller.domain, at, part)?;
                 console::write_bytes(part);
                 done += len;
@@ -48,7 +50,9 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             let mut done = 0;
             while done < count {
                 let len = ((count - done) as usize).min(CHUNK);
-                let Some(part) = chunk.get_mut(..len) else { break };
+                let Some(part) = chunk.get_mut(..len) else {
+                    break;
+                };
                 let got = console::read_input(part);
                 if got == 0 {
                     break;

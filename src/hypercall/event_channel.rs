@@ -24,7 +24,11 @@ pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
     /// Offset of the argument behind the operation's number.
     const BODY: u32 = 4;
     let op: u32 = read(caller.domain, args.ptr(0))?;
-    operation(caller, op, args.ptr(0).checked_add(BODY).ok_or(Errno::Fault)?)
+    operation(
+        caller,
+        op,
+        args.ptr(0).checked_add(BODY).ok_or(Errno::Fault)?,
+    )
 }
 
 fn operation(caller: &Caller<'_>, op: u32, arg: GuestVa) -> Outcome {
@@ -55,12 +59,20 @@ fn operation(caller: &Caller<'_>, op: u32, arg: GuestVa) -> Outcome {
         abi::OP_STATUS => status(caller, arg)?,
         abi::OP_BIND_VCPU => {
             let op: abi::BindVcpu = read(caller.domain, arg)?;
-            let notify = caller.domain.events.lock().bind_vcpu(Port(op.port), op.vcpu)?;
+            let notify = caller
+                .domain
+                .events
+                .lock()
+                .bind_vcpu(Port(op.port), op.vcpu)?;
             caller.domain.notify(notify);
         }
         abi::OP_SET_PRIORITY => {
             let op: abi::SetPriority = read(caller.domain, arg)?;
-            caller.domain.events.lock().set_priority(Port(op.port), op.priority)?;
+            caller
+                .domain
+                .events
+                .lock()
+                .set_priority(Port(op.port), op.priority)?;
         }
         abi::OP_INIT_CONTROL => init_control(caller, arg)?,
         abi::OP_EXPAND_ARRAY => {
@@ -189,7 +201,11 @@ fn status(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
 fn init_control(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
     let mut op: abi::InitControl = read(caller.domain, arg)?;
     let page = caller.domain.pin(op.control_gfn)?;
-    let notify = caller.domain.events.lock().init_control(op.vcpu, page, op.offset)?;
+    let notify = caller
+        .domain
+        .events
+        .lock()
+        .init_control(op.vcpu, page, op.offset)?;
     caller.domain.notify(notify);
     op.link_bits = abi::fifo::LINK_BITS;
     write(caller.domain, arg, &op)

@@ -27,7 +27,9 @@ fn each_page(
     while done < len {
         let at = va.checked_add(done as u32).ok_or(Errno::Fault)?;
         let count = (len - done).min(PAGE_SIZE - at.offset());
-        let ipa = translate(at.0, access).and_then(Ipa::new).ok_or(Errno::Fault)?;
+        let ipa = translate(at.0, access)
+            .and_then(Ipa::new)
+            .ok_or(Errno::Fault)?;
         let p2m = domain.p2m.lock();
         let entry = p2m.lookup(ipa.frame()).ok_or(Errno::Fault)?;
         let allowed = match access {
@@ -46,7 +48,9 @@ fn each_page(
 #[inline]
 pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
     each_page(domain, va, out.len(), Access::Read, |mfn, offset, range| {
-        let Some(out) = out.get_mut(range) else { return false };
+        let Some(out) = out.get_mut(range) else {
+            return false;
+        };
         frame::with(mfn, |page| page.read(offset, out)) == Some(true)
     })
 }
@@ -54,15 +58,26 @@ pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno
 /// Copies bytes out.
 #[inline]
 pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
-    each_page(domain, va, data.len(), Access::Write, |mfn, offset, range| {
-        let Some(data) = data.get(range) else { return false };
-        frame::with(mfn, |page| page.write(offset, data)) == Some(true)
-    })
+    each_page(
+        domain,
+        va,
+        data.len(),
+        Access::Write,
+        |mfn, offset, range| {
+            let Some(data) = data.get(range) else {
+                return false;
+            };
+            frame::with(mfn, |page| page.write(offset, data)) == Some(true)
+        },
+    )
 }
 
 /// Reads a structure.
 #[inline]
-pub fn read<T: FromBytes + IntoBytes + FromZeros>(domain: &Domain, va: GuestVa) -> Result<T, Errno> {
+pub fn read<T: FromBytes + IntoBytes + FromZeros>(
+    domain: &Domain,
+    va: GuestVa,
+) -> Result<T, Errno> {
     let mut value = T::new_zeroed();
     copy_in(domain, va, value.as_mut_bytes())?;
     Ok(value)
@@ -70,13 +85,19 @@ pub fn read<T: FromBytes + IntoBytes + FromZeros>(domain: &Domain, va: GuestVa) 
 
 /// Writes a structure.
 #[inline]
-pub fn write<T: IntoBytes + Immutable>(domain: &Domain, va: GuestVa, value: &T) -> Result<(), Errno> {
+pub fn write<T: IntoBytes + Immutable>(
+    domain: &Domain,
+    va: GuestVa,
+    value: &T,
+) -> Result<(), Errno> {
     copy_out(domain, va, value.as_bytes())
 }
 
 /// Address of element `index` of an array of `T` at `base`.
 #[inline]
 pub fn element<T>(base: GuestVa, index: u32) -> Result<GuestVa, Errno> {
-    let offset = (size_of::<T>() as u32).checked_mul(index).ok_or(Errno::Fault)?;
+    let offset = (size_of::<T>() as u32)
+        .checked_mul(index)
+        .ok_or(Errno::Fault)?;
     base.checked_add(offset).ok_or(Errno::Fault)
 }

@@ -38,7 +38,9 @@ fn set(caller: &Caller<'_>, args: &Args) -> Outcome {
     if field(&mut Params::default(), op.index).is_none() {
         return Err(Errno::Inval);
     }
-    let Target::Other(domain) = target else { return Err(Errno::Perm) };
+    let Target::Other(domain) = target else {
+        return Err(Errno::Perm);
+    };
     let mut state = domain.state.lock();
     *field(&mut state.params, op.index).ok_or(Errno::Inval)? = op.value;
     Ok(Reply::OK)

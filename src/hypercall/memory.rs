@@ -3,7 +3,7 @@
 //! The number's low six bits are the operation; what is above them is the progress of a call that is being continued.
 //! Operations on lists answer how many entries were done, and never an error for what comes after the first.
 
-use armv7::addr::{GuestVa, Gfn, Mfn};
+use armv7::addr::{Gfn, GuestVa, Mfn};
 
 use super::guest_ptr::{element, read, write};
 use super::target::{self, Target};
@@ -44,10 +44,10 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_ADD_TO_PHYSMAP => add_to_physmap(caller, args),
         abi::OP_ADD_TO_PHYSMAP_BATCH => add_batch(caller, args, start),
         abi::OP_REMOVE_FROM_PHYSMAP => remove_from_physmap(caller, args),
-        abi::OP_MAXIMUM_RAM_PAGE => {
-            Ok(Reply::Value(memory().max_page()))
+        abi::OP_MAXIMUM_RAM_PAGE => Ok(Reply::Value(memory().max_page())),
+        abi::OP_CURRENT_RESERVATION | abi::OP_MAXIMUM_RESERVATION | abi::OP_MAXIMUM_GPFN => {
+            size(caller, args, op)
         }
-        abi::OP_CURRENT_RESERVATION | abi::OP_MAXIMUM_RESERVATION | abi::OP_MAXIMUM_GPFN => size(caller, args, op),
         abi::OP_GET_SHARING_FREED_PAGES | abi::OP_GET_SHARING_SHARED_PAGES => Ok(Reply::OK),
         abi::OP_CLAIM_PAGES => claim(caller, args),
         abi::OP_GET_VNUMAINFO => {
@@ -76,7 +76,11 @@ fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
         abi::OP_MAXIMUM_GPFN => domain.p2m.lock().max_gfn().map_or(0, Gfn::raw),
         _ => {
             let account = memory().account(domain.id).ok_or(Errno::Srch)?;
-            if op == abi::OP_CURRENT_RESERVATION { account.total } else { account.limit }
+            if op == abi::OP_CURRENT_RESERVATION {
+                account.total
+            } else {
+                account.limit
+            }
         }
     }))
 }
@@ -84,16 +88,24 @@ fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
 /// Increase, decrease and populate: `nr_extents` extents of `1 << extent_order` pages each.
 fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome {
     let done_before = Ok(Reply::Value(start));
-    let Ok(arg) = read::<abi::MemoryReservation>(caller.domain, args.ptr(1)) else { return done_before };
-    let Some(list) = arg.extent_start.to_va() else { return done_before };
-    let Ok(count) = u32::try_from(arg.nr_extents) else { return done_before };
+    let Ok(arg) = read::<abi::MemoryReservation>(caller.domain, args.ptr(1)) else {
+        return done_before;
+    };
+    let Some(list) = arg.extent_start.to_va() else {
+        return done_before;
+    };
+    let Ok(count) = u32::try_from(arg.nr_extents) else {
+        return done_before;
+    };
     if count > u32::MAX >> OP_BITS || start > count {
         return done_before;
     }
     if arg.extent_order > options::memop_max_order(caller.domain) {
         return done_before;
     }
-    let Ok(target) = target::control(caller, arg.domid) else { return done_before };
+    let Ok(target) = target::control(caller, arg.domid) else {
+        return done_before;
+    };
     let domain = target.domain();
     let mut budget = Budget::new(PAGES_AT_ONCE);
     let mut removed = Removed::new();
@@ -108,7 +120,9 @@ fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome
             abi::OP_INCREASE_RESERVATION => false,
             _ if arg.mem_flags & abi::MEMF_POPULATE_ON_DEMAND != 0 => false,
             _ => match extent(caller, list, n) {
-                Some(gfn) if op == abi::OP_POPULATE_PHYSMAP => populate(domain, gfn, arg.extent_order).is_ok(),
+                Some(gfn) if op == abi::OP_POPULATE_PHYSMAP => {
+                    populate(domain, gfn, arg.extent_order).is_ok()
+                }
                 Some(gfn) => decrease(domain, gfn, 1 << arg.extent_order, &mut removed).is_ok(),
                 None => false,
             },
@@ -146,7 +160,10 @@ fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), Errno> {
     } else {
         memory.alloc_domain_pages(domain.id, order)?
     };
-    let mapped = domain.p2m.lock().map(gfn, mfn, count, P2mType::RamRw, u32::MAX);
+    let mapped = domain
+        .p2m
+        .lock()
+        .map(gfn, mfn, count, P2mType::RamRw, u32::MAX);
     match mapped {
         Ok(done) if done == count => Ok(()),
         Ok(done) => {
@@ -176,7 +193,13 @@ fn decrease(domain: &Domain, gfn: Gfn, count: u32, removed: &mut Removed) -> Res
         if done == 0 && p2m.lookup(at).is_none() {
             return Err(Errno::Inval);
         }
-        done += p2m.unmap(at, count - done, u32::MAX, |kind| kind == P2mType::RamRw, removed)?;
+        done += p2m.unmap(
+            at,
+            count - done,
+            u32::MAX,
+            |kind| kind == P2mType::RamRw,
+            removed,
+        )?;
     }
     Ok(())
 }
@@ -215,10 +238,12 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
             domain.grow_grants(u64::from(index) + 1)?;
             let mut grants = domain.grants.lock();
             let mfn = grants.frame(index).ok_or(Errno::Inval)?.mfn();
-            grants.place_frame(index, gfn).map_err(|error| match error {
-                FrameError::Absent => Errno::Inval,
-                FrameError::Busy => Errno::Busy,
-            })?;
+            grants
+                .place_frame(index, gfn)
+                .map_err(|error| match error {
+                    FrameError::Absent => Errno::Inval,
+                    FrameError::Busy => Errno::Busy,
+                })?;
             map_own(domain, gfn, mfn).inspect_err(|_| {
                 grants.displace_frame(gfn);
             })
@@ -227,7 +252,11 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
         abi::SPACE_DEV_MMIO => {
             let entry = domain.p2m.lock().lookup(gfn);
             match entry {
-                Some(entry) if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx => Ok(()),
+                Some(entry)
+                    if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx =>
+                {
+                    Ok(())
+                }
                 _ => Err(Errno::Perm),
             }
         }
@@ -251,7 +280,11 @@ fn map_own(domain: &Domain, gfn: Gfn, mfn: Mfn) -> Result<(), Errno> {
 fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<(), Errno> {
     let gfn = Gfn::new(gfn).ok_or(Errno::Inval)?;
     let at = Gfn::new(at).ok_or(Errno::Inval)?;
-    let (reference, kind) = source.p2m.lock().pin(gfn, Access::Read).ok_or(Errno::Inval)?;
+    let (reference, kind) = source
+        .p2m
+        .lock()
+        .pin(gfn, Access::Read)
+        .ok_or(Errno::Inval)?;
     let kind = match kind {
         P2mType::RamRw => P2mType::ForeignRw,
         P2mType::RamRo => P2mType::ForeignRo,
@@ -310,7 +343,13 @@ fn remove_from_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Err(Errno::NoEnt);
     }
     // Grants are unmapped by their handle, devices never.
-    p2m.unmap(gfn, 1, u32::MAX, |kind| kind.is_own_ram() || kind.is_foreign(), &mut removed)?;
+    p2m.unmap(
+        gfn,
+        1,
+        u32::MAX,
+        |kind| kind.is_own_ram() || kind.is_foreign(),
+        &mut removed,
+    )?;
     p2m.release(removed);
     drop(p2m);
     forget_place(domain, gfn);
@@ -365,11 +404,18 @@ fn acquire_resource(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Err(Errno::TooBig);
     }
     let list = op.frame_list.to_va().ok_or(Errno::Fault)?;
-    source.grow_grants(op.frame.checked_add(op.nr_frames.into()).ok_or(Errno::Inval)?)?;
+    source.grow_grants(
+        op.frame
+            .checked_add(op.nr_frames.into())
+            .ok_or(Errno::Inval)?,
+    )?;
     for n in 0..op.nr_frames {
         let at: u64 = read(caller.domain, element::<u64>(list, n)?)?;
         let at = Gfn::new(at).ok_or(Errno::Inval)?;
-        let index = u32::try_from(op.frame).ok().and_then(|first| first.checked_add(n)).ok_or(Errno::Inval)?;
+        let index = u32::try_from(op.frame)
+            .ok()
+            .and_then(|first| first.checked_add(n))
+            .ok_or(Errno::Inval)?;
         let mfn = source.grants.lock().frame(index).ok_or(Errno::Inval)?.mfn();
         let reference = memory().get(mfn, source.id).ok_or(Errno::Inval)?;
         let mut removed = Removed::new();

@@ -59,7 +59,11 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             }
             Err(error) => -i64::from(error as i32),
         };
-        write(caller.domain, at.checked_add(RESULT).ok_or(Errno::Fault)?, &result)?;
+        write(
+            caller.domain,
+            at.checked_add(RESULT).ok_or(Errno::Fault)?,
+            &result,
+        )?;
     }
     Ok(Reply::OK)
 }

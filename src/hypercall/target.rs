@@ -46,13 +46,21 @@ pub fn any<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
 /// A caller without the right learns `-EPERM` for every id that exists and `-ESRCH` for others, as under Xen.
 pub fn control<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
     let target = any(caller, id)?;
-    if target.is_own() || caller.domain.is_control() { Ok(target) } else { Err(Errno::Perm) }
+    if target.is_own() || caller.domain.is_control() {
+        Ok(target)
+    } else {
+        Err(Errno::Perm)
+    }
 }
 
 /// The domain id that `id` means, whether or not such a domain exists.
 pub fn resolve_id(caller: &Caller<'_>, id: u16) -> DomId {
     let id = DomId(id);
-    if id == DomId::SELF { caller.domain.id } else { id }
+    if id == DomId::SELF {
+        caller.domain.id
+    } else {
+        id
+    }
 }
 
 /// Another domain than the caller's, by its number, which a control domain manages: `DOMID_SELF` names none.
@@ -61,5 +69,9 @@ pub fn remote(caller: &Caller<'_>, id: u16) -> Result<Arc<Domain>, Errno> {
         return Err(Errno::Perm);
     }
     let domain = registry::get(DomId(id)).ok_or(Errno::Srch)?;
-    if caller.domain.is_control() { Ok(domain) } else { Err(Errno::Perm) }
+    if caller.domain.is_control() {
+        Ok(domain)
+    } else {
+        Err(Errno::Perm)
+    }
 }

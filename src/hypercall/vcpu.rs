@@ -22,7 +22,11 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
                 return Err(Errno::Inval);
             }
             let page = caller.domain.pin(op.gfn)?;
-            let notify = caller.domain.events.lock().register_vcpu_info(args.0[1], page, op.offset)?;
+            let notify = caller
+                .domain
+                .events
+                .lock()
+                .register_vcpu_info(args.0[1], page, op.offset)?;
             caller.domain.notify(notify);
             Ok(Reply::OK)
         }
@@ -46,7 +50,9 @@ fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
     let crosses = va.offset() + COPY_SIZE > PAGE_SIZE;
     let second = match crosses {
         true => {
-            let next = va.checked_add((PAGE_SIZE - va.offset()) as u32).ok_or(Errno::Fault)?;
+            let next = va
+                .checked_add((PAGE_SIZE - va.offset()) as u32)
+                .ok_or(Errno::Fault)?;
             Some(pin_va(caller, next)?)
         }
         false => None,
@@ -55,6 +61,11 @@ fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
 }
 
 fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<GuestPage, Errno> {
-    let ipa = translate(va.0, Access::Write).and_then(Ipa::new).ok_or(Errno::Fault)?;
-    caller.domain.pin(ipa.frame().raw().into()).map_err(|_| Errno::Fault)
+    let ipa = translate(va.0, Access::Write)
+        .and_then(Ipa::new)
+        .ok_or(Errno::Fault)?;
+    caller
+        .domain
+        .pin(ipa.frame().raw().into())
+        .map_err(|_| Errno::Fault)
 }

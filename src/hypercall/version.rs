@@ -16,7 +16,9 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let arg = args.ptr(1);
     match args.0[0] {
         abi::OP_VERSION => return Ok(Reply::Value(abi::VERSION)),
-        abi::OP_EXTRAVERSION => text::<{ abi::EXTRAVERSION_LEN }>(caller, arg, identity::EXTRA_VERSION)?,
+        abi::OP_EXTRAVERSION => {
+            text::<{ abi::EXTRAVERSION_LEN }>(caller, arg, identity::EXTRA_VERSION)?
+        }
         abi::OP_COMPILE_INFO => {
             let info = abi::CompileInfo {
                 compiler: padded(identity::COMPILER),
@@ -26,17 +28,29 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             };
             write(caller.domain, arg, &info)?;
         }
-        abi::OP_CAPABILITIES => text::<{ abi::CAPABILITIES_LEN }>(caller, arg, identity::CAPABILITIES)?,
+        abi::OP_CAPABILITIES => {
+            text::<{ abi::CAPABILITIES_LEN }>(caller, arg, identity::CAPABILITIES)?
+        }
         abi::OP_CHANGESET => text::<{ abi::CHANGESET_LEN }>(caller, arg, identity::CHANGESET)?,
         abi::OP_PLATFORM_PARAMETERS => {
-            write(caller.domain, arg, &abi::PlatformParameters { virt_start: VIRT_START })?;
+            write(
+                caller.domain,
+                arg,
+                &abi::PlatformParameters {
+                    virt_start: VIRT_START,
+                },
+            )?;
         }
         abi::OP_GET_FEATURES => {
             let mut op: abi::FeatureInfo = read(caller.domain, arg)?;
             if op.submap_idx != 0 {
                 return Err(Errno::Inval);
             }
-            op.submap = if caller.domain.rights.hardware { abi::FEATURES_DOM0 } else { abi::FEATURES_DOMU };
+            op.submap = if caller.domain.rights.hardware {
+                abi::FEATURES_DOM0
+            } else {
+                abi::FEATURES_DOMU
+            };
             write(caller.domain, arg, &op)?;
         }
         abi::OP_PAGESIZE => {
@@ -50,7 +64,11 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             copy_out(caller.domain, arg, &handle)?;
         }
         abi::OP_COMMANDLINE => {
-            let line = if caller.domain.is_control() { identity::command_line() } else { "<denied>" };
+            let line = if caller.domain.is_control() {
+                identity::command_line()
+            } else {
+                "<denied>"
+            };
             text::<{ abi::COMMANDLINE_LEN }>(caller, arg, line)?;
         }
         abi::OP_BUILD_ID => return build_id(caller, arg),
@@ -75,7 +93,9 @@ fn build_id(caller: &Caller<'_>, arg: GuestVa) -> Outcome {
         if (head.len as usize) < id.len() {
             return Err(Errno::NoBufs);
         }
-        let body = arg.checked_add(size_of::<abi::BuildId>() as u32).ok_or(Errno::Fault)?;
+        let body = arg
+            .checked_add(size_of::<abi::BuildId>() as u32)
+            .ok_or(Errno::Fault)?;
         copy_out(caller.domain, body, id)?;
     }
     Ok(Reply::Value(id.len() as u32))

@@ -19,7 +19,13 @@ const LOOK_AHEAD: usize = 16;
 
 impl Scheduler {
     /// Changes where a unit may and should run. Returns the CPU that must pick.
-    pub fn set_affinity(&mut self, id: UnitId, hard: CpuSet, soft: CpuSet, now: Ticks) -> Result<Option<CpuId>, SchedError> {
+    pub fn set_affinity(
+        &mut self,
+        id: UnitId,
+        hard: CpuSet,
+        soft: CpuSet,
+        now: Ticks,
+    ) -> Result<Option<CpuId>, SchedError> {
         check(1, hard, soft)?;
         let online = self.online;
         let unit = self.units.get_mut(id).ok_or(SchedError::NoUnit)?;
@@ -33,7 +39,9 @@ impl Scheduler {
     /// release until it has nothing loaded.
     pub fn set_online(&mut self, online: CpuSet, now: Ticks) -> CpuSet {
         self.online = online;
-        self.units.iter_mut().for_each(|unit| unit.settle_affinity(online));
+        self.units
+            .iter_mut()
+            .for_each(|unit| unit.settle_affinity(online));
         for cpu in CpuId::all() {
             let here = &self.cpus[cpu.index()];
             if !online.contains(cpu) {
@@ -46,7 +54,10 @@ impl Scheduler {
         let mut kick = self.idle;
         let mut next = 0;
         while let Some(id) = self.units.id_from(next) {
-            kick = self.obey_affinity(id, now).into_iter().fold(kick, CpuSet::with);
+            kick = self
+                .obey_affinity(id, now)
+                .into_iter()
+                .fold(kick, CpuSet::with);
             next = id.raw() + 1;
         }
         kick
@@ -86,7 +97,9 @@ impl Scheduler {
             unit.unload = true;
             return Some(home);
         }
-        let idle_choice = [better, idle.and(allowed)].into_iter().find(|set| !set.is_empty());
+        let idle_choice = [better, idle.and(allowed)]
+            .into_iter()
+            .find(|set| !set.is_empty());
         let target = match idle_choice {
             Some(set) if set.contains(home) => home,
             Some(set) => set.first()?,
@@ -99,14 +112,22 @@ impl Scheduler {
     fn least_claim(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get(id)?;
         let (home, preferred, weight) = (unit.cpu, unit.preferred, unit.weight);
-        let start = if preferred.contains(home) { home } else { preferred.first()? };
+        let start = if preferred.contains(home) {
+            home
+        } else {
+            preferred.first()?
+        };
         let mut best = start;
         let mut most = weight.migration;
         for cpu in preferred.without(start) {
             let lead = self.lead_over(cpu, start, None, weight.lag_limit, now);
             let shorter = self.queue_len(cpu) < self.queue_len(start);
             // Without a difference yet, as right after boot, the shorter queue is better.
-            let lead = if shorter { lead.max(weight.migration + 1) } else { lead };
+            let lead = if shorter {
+                lead.max(weight.migration + 1)
+            } else {
+                lead
+            };
             if lead > most {
                 (best, most) = (cpu, lead);
             }
@@ -129,22 +150,37 @@ impl Scheduler {
     /// Queues a unit that slept, on a CPU whose frame its virtual time is in. Sleep earns credit, up to a limit.
     #[inline]
     pub(super) fn enqueue_woken(&mut self, id: UnitId, cpu: CpuId) {
-        let Some(unit) = self.units.get_mut(id) else { return };
+        let Some(unit) = self.units.get_mut(id) else {
+            return;
+        };
         let clock = self.cpus[cpu.index()].clock;
-        unit.virtual_time = unit.virtual_time.max(clock.minus(self.rules.sleeper_credit));
+        unit.virtual_time = unit
+            .virtual_time
+            .max(clock.minus(self.rules.sleeper_credit));
         let with_credit = clock.lead(unit.virtual_time) >= self.rules.margin;
-        unit.waking = if with_credit { Waking::WithCredit } else { Waking::No };
+        unit.waking = if with_credit {
+            Waking::WithCredit
+        } else {
+            Waking::No
+        };
         self.enqueue(id, cpu);
     }
 
     /// Moves at most one waiting unit of `from` to a CPU that is idle or well ahead. Returns the CPU that must pick.
     pub(super) fn push(&mut self, from: CpuId, now: Ticks) -> CpuSet {
         for at in 0..LOOK_AHEAD {
-            let Some((id, virtual_time)) = self.cpus[from.index()].queue.nth(at) else { break };
+            let Some((id, virtual_time)) = self.cpus[from.index()].queue.nth(at) else {
+                break;
+            };
             let id = UnitId(id);
-            let Some(unit) = self.units.get(id).filter(|unit| !unit.loaded) else { continue };
+            let Some(unit) = self.units.get(id).filter(|unit| !unit.loaded) else {
+                continue;
+            };
             let (weight, preferred) = (unit.weight, unit.preferred.without(from));
-            let idle = [self.idle.and(preferred), self.idle.and(unit.allowed).without(from)];
+            let idle = [
+                self.idle.and(preferred),
+                self.idle.and(unit.allowed).without(from),
+            ];
             if let Some(cpu) = idle.into_iter().find_map(CpuSet::first) {
                 self.dequeue(id, from);
                 self.relocate(id, cpu, now);
@@ -162,7 +198,9 @@ impl Scheduler {
             }
             if let Some(cpu) = best {
                 self.dequeue(id, from);
-                let shift = self.cpus[from.index()].offset.wrapping_sub(self.cpus[cpu.index()].offset);
+                let shift = self.cpus[from.index()]
+                    .offset
+                    .wrapping_sub(self.cpus[cpu.index()].offset);
                 if let Some(unit) = self.units.get_mut(id) {
                     unit.virtual_time = virtual_time.plus(shift);
                     // Otherwise two CPUs that honour their rate limits would push it to and fro.
@@ -184,7 +222,11 @@ impl Scheduler {
             if best.is_some_and(|(most, ..)| queue.len() <= most) {
                 continue;
             }
-            let may_come = |id| self.units.get(id).is_some_and(|unit| !unit.loaded && unit.allowed.contains(cpu));
+            let may_come = |id| {
+                self.units
+                    .get(id)
+                    .is_some_and(|unit| !unit.loaded && unit.allowed.contains(cpu))
+            };
             let candidates = queue.iter().take(LOOK_AHEAD).map(|(id, _)| UnitId(id));
             if let Some(id) = candidates.into_iter().find(|&id| may_come(id)) {
                 best = Some((queue.len(), id, from));
@@ -208,10 +250,13 @@ impl Scheduler {
     pub(super) fn unpark(&mut self, cpu: CpuId, now: Ticks, kick: &mut CpuSet) {
         let mut at = 0;
         while let Some(&id) = self.cpus[cpu.index()].parked.get(at) {
-            let due = self.units.get_mut(id).is_none_or(|unit| match &mut unit.budget {
-                Some(budget) => budget.refill(now, &self.rules),
-                None => true,
-            });
+            let due = self
+                .units
+                .get_mut(id)
+                .is_none_or(|unit| match &mut unit.budget {
+                    Some(budget) => budget.refill(now, &self.rules),
+                    None => true,
+                });
             if !due {
                 at += 1;
                 continue;
@@ -220,22 +265,38 @@ impl Scheduler {
             if let Some(unit) = self.units.get_mut(id) {
                 unit.state = State::Blocked;
             }
-            *kick = self.place_woken(id, now).into_iter().fold(*kick, CpuSet::with);
+            *kick = self
+                .place_woken(id, now)
+                .into_iter()
+                .fold(*kick, CpuSet::with);
         }
     }
 
     /// When the first parked unit of `cpu` may run again.
     #[inline]
     pub(super) fn next_refill(&self, cpu: CpuId) -> Option<Ticks> {
-        let refill = |&id: &UnitId| self.units.get(id)?.budget.as_ref().map(|budget| budget.refill_at());
-        self.cpus[cpu.index()].parked.iter().filter_map(refill).min()
+        let refill = |&id: &UnitId| {
+            self.units
+                .get(id)?
+                .budget
+                .as_ref()
+                .map(|budget| budget.refill_at())
+        };
+        self.cpus[cpu.index()]
+            .parked
+            .iter()
+            .filter_map(refill)
+            .min()
     }
 
     /// Virtual time of the current unit of `cpu`, what it has run since it was charged included.
     fn current_virtual(&self, cpu: CpuId, now: Ticks) -> Option<Virtual> {
         let here = &self.cpus[cpu.index()];
         let unit = self.units.get(here.current?)?;
-        Some(unit.virtual_time.plus(unit.weight.charge(now.since(here.charged).0)))
+        Some(
+            unit.virtual_time
+                .plus(unit.weight.charge(now.since(here.charged).0)),
+        )
     }
 
     /// Brings the clock of `cpu` up to date, and returns where its unit with most claim stands.
@@ -256,12 +317,23 @@ impl Scheduler {
     /// How far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag over
     /// `limit` is forgotten: the CPU behind is lifted. A light unit on `cpu` raises the limit, since each of its turns
     /// is a leap in virtual time.
-    fn lead_over(&mut self, cpu: CpuId, other: CpuId, virtual_time: Option<Virtual>, limit: i64, now: Ticks) -> i64 {
-        let current = self.cpus[cpu.index()].current.and_then(|id| self.units.get(id));
+    fn lead_over(
+        &mut self,
+        cpu: CpuId,
+        other: CpuId,
+        virtual_time: Option<Virtual>,
+        limit: i64,
+        now: Ticks,
+    ) -> i64 {
+        let current = self.cpus[cpu.index()]
+            .current
+            .and_then(|id| self.units.get(id));
         let limit = current.map_or(limit, |unit| limit.max(unit.weight.lag_limit));
         let ahead = self.standing(cpu, now).plus(self.cpus[cpu.index()].offset);
         let there = self.standing(other, now);
-        let behind = virtual_time.unwrap_or(there).plus(self.cpus[other.index()].offset);
+        let behind = virtual_time
+            .unwrap_or(there)
+            .plus(self.cpus[other.index()].offset);
         let lead = ahead.lead(behind);
         let excess = lead.unsigned_abs().saturating_sub(limit.unsigned_abs());
         let lifted = if lead > 0 { other } else { cpu };
@@ -273,7 +345,9 @@ impl Scheduler {
     /// Translates the virtual time of a unit that is in no queue to the frame of `to`: it keeps its distance from the
     /// clock. An idle `to` takes over the clock it comes from, for its own stood still.
     fn relocate(&mut self, id: UnitId, to: CpuId, now: Ticks) {
-        let Some(from) = self.cpu_of(id).filter(|&from| from != to) else { return };
+        let Some(from) = self.cpu_of(id).filter(|&from| from != to) else {
+            return;
+        };
         self.standing(from, now);
         self.standing(to, now);
         let source = &self.cpus[from.index()];

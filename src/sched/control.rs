@@ -67,10 +67,14 @@ impl Scheduler {
 
     /// CPU time a unit has used.
     pub fn runtime(&self, id: UnitId, now: Ticks) -> Ticks {
-        let Some(unit) = self.units.get(id) else { return Ticks::ZERO };
+        let Some(unit) = self.units.get(id) else {
+            return Ticks::ZERO;
+        };
         let past = Ticks(unit.runtime);
         match unit.state {
-            State::Running | State::Leaving => past.plus(now.since(self.cpus[unit.cpu.index()].charged)),
+            State::Running | State::Leaving => {
+                past.plus(now.since(self.cpus[unit.cpu.index()].charged))
+            }
             _ => past,
         }
     }
@@ -83,7 +87,10 @@ impl Scheduler {
     /// The CPU that has a unit's registers, if they are not saved.
     #[inline]
     pub fn loaded_on(&self, id: UnitId) -> Option<CpuId> {
-        self.units.get(id).filter(|unit| unit.loaded).map(|unit| unit.cpu)
+        self.units
+            .get(id)
+            .filter(|unit| unit.loaded)
+            .map(|unit| unit.cpu)
     }
 
     /// What a unit does. One that is about to stop counts as running until its CPU has picked.
@@ -100,7 +107,11 @@ impl Scheduler {
     /// Ticks that a CPU had nothing to run, of the `now` ticks there were.
     pub fn idle_time(&self, cpu: CpuId, now: Ticks) -> Ticks {
         let here = &self.cpus[cpu.index()];
-        let turn = if here.current.is_some() { now.since(here.charged).0 } else { 0 };
+        let turn = if here.current.is_some() {
+            now.since(here.charged).0
+        } else {
+            0
+        };
         Ticks(now.0.saturating_sub(here.busy.saturating_add(turn)))
     }
 

@@ -82,7 +82,8 @@ impl Weight {
     /// `weight` is at least 1. Divides.
     pub fn new(weight: u16, rules: &Rules) -> Self {
         let weight = weight.max(1);
-        let scaled = rules.slice * u64::from(weight.min(DEFAULT_WEIGHT)) / u64::from(DEFAULT_WEIGHT);
+        let scaled =
+            rules.slice * u64::from(weight.min(DEFAULT_WEIGHT)) / u64::from(DEFAULT_WEIGHT);
         let mut new = Self {
             weight,
             inverse: INVERSE_ONE / u32::from(weight),
@@ -152,12 +153,16 @@ impl Rules {
             return Verdict::GiveWay;
         }
         if running.ran < self.ratelimit {
-            return Verdict::GoOn { for_ticks: self.ratelimit - running.ran };
+            return Verdict::GoOn {
+                for_ticks: self.ratelimit - running.ran,
+            };
         }
         if running.ran >= running.slice || lead > self.margin {
             return Verdict::GiveWay;
         }
-        Verdict::GoOn { for_ticks: running.slice - running.ran }
+        Verdict::GoOn {
+            for_ticks: running.slice - running.ran,
+        }
     }
 }
 

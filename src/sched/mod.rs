@@ -171,9 +171,13 @@ impl Scheduler {
         check(params.weight, params.hard, params.soft)?;
         let (id, ids) = self.units.vacancy()?;
         for cpu in &mut self.cpus {
-            cpu.queue.reserve_ids(ids).map_err(|_| SchedError::NoMemory)?;
+            cpu.queue
+                .reserve_ids(ids)
+                .map_err(|_| SchedError::NoMemory)?;
             let spare = usize::from(ids).saturating_sub(cpu.parked.len());
-            cpu.parked.try_reserve(spare).map_err(|_| SchedError::NoMemory)?;
+            cpu.parked
+                .try_reserve(spare)
+                .map_err(|_| SchedError::NoMemory)?;
         }
         let mut unit = Unit {
             virtual_time: Virtual(0),
@@ -192,8 +196,17 @@ impl Scheduler {
             soft: params.soft,
         };
         unit.settle_affinity(self.online);
-        let population = |cpu: &CpuId| self.units.iter().filter(|(_, other)| other.cpu == *cpu).count();
-        unit.cpu = unit.preferred.iter().min_by_key(population).unwrap_or(CpuId::BOOT);
+        let population = |cpu: &CpuId| {
+            self.units
+                .iter()
+                .filter(|(_, other)| other.cpu == *cpu)
+                .count()
+        };
+        unit.cpu = unit
+            .preferred
+            .iter()
+            .min_by_key(population)
+            .unwrap_or(CpuId::BOOT);
         unit.virtual_time = self.cpus[unit.cpu.index()].clock;
         self.units.put(id, unit);
         Ok(id)
@@ -258,7 +271,9 @@ impl Scheduler {
     /// Lets the others on its CPU run before the running unit. Says whether there are any, that is, whether to pick.
     #[inline]
     pub fn yield_now(&mut self, id: UnitId, _now: Ticks) -> bool {
-        let Some(unit) = self.units.get(id) else { return false };
+        let Some(unit) = self.units.get(id) else {
+            return false;
+        };
         let cpu = &mut self.cpus[unit.cpu.index()];
         if unit.state != State::Running || cpu.queue.is_empty() {
             return false;
@@ -375,10 +390,17 @@ impl Scheduler {
 
     /// Chooses between the unit that was running and the first in the queue, and says when to ask again if one waits.
     #[inline]
-    fn choose(&mut self, cpu: CpuId, running: Option<UnitId>, now: Ticks) -> (Option<UnitId>, Option<Ticks>) {
+    fn choose(
+        &mut self,
+        cpu: CpuId,
+        running: Option<UnitId>,
+        now: Ticks,
+    ) -> (Option<UnitId>, Option<Ticks>) {
         let here = &mut self.cpus[cpu.index()];
         let yielded = here.yielded;
-        let Some((first, waiting)) = here.queue.first() else { return (running, None) };
+        let Some((first, waiting)) = here.queue.first() else {
+            return (running, None);
+        };
         let first = UnitId(first);
         if let Some(id) = running
             && let Some(unit) = self.units.get(id)
@@ -388,8 +410,15 @@ impl Scheduler {
                 ran: now.since(here.turn_began).0,
                 slice: unit.weight.slice,
             };
-            let waking = self.units.get(first).map_or(Waking::No, |first| first.waking);
-            let verdict = if yielded { Verdict::GiveWay } else { self.rules.contest(&contender, waiting, waking) };
+            let waking = self
+                .units
+                .get(first)
+                .map_or(Waking::No, |first| first.waking);
+            let verdict = if yielded {
+                Verdict::GiveWay
+            } else {
+                self.rules.contest(&contender, waiting, waking)
+            };
             match verdict {
                 Verdict::GoOn { for_ticks } => return (running, Some(now.plus(Ticks(for_ticks)))),
                 Verdict::NewTurn => {
@@ -447,7 +476,9 @@ impl Scheduler {
 
     /// Takes a unit that is on no CPU out of wherever it waits; it is blocked then.
     fn withdraw(&mut self, id: UnitId) {
-        let Some(unit) = self.units.get_mut(id) else { return };
+        let Some(unit) = self.units.get_mut(id) else {
+            return;
+        };
         let (state, cpu) = (unit.state, unit.cpu);
         unit.state = State::Blocked;
         match state {

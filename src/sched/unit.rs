@@ -87,7 +87,9 @@ impl Units {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (UnitId, &Unit)> {
-        (0u16..).zip(&self.0).filter_map(|(id, unit)| Some((UnitId(id), unit.as_ref()?)))
+        (0u16..)
+            .zip(&self.0)
+            .filter_map(|(id, unit)| Some((UnitId(id), unit.as_ref()?)))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Unit> {
@@ -103,8 +105,15 @@ impl Units {
 
     /// A free id, with room for it, and the number of ids that then exist.
     pub fn vacancy(&mut self) -> Result<(UnitId, u16), SchedError> {
-        let index = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
-        let id = u16::try_from(index).ok().filter(|&id| id < MAX_UNITS).ok_or(SchedError::NoId)?;
+        let index = self
+            .0
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.0.len());
+        let id = u16::try_from(index)
+            .ok()
+            .filter(|&id| id < MAX_UNITS)
+            .ok_or(SchedError::NoId)?;
         if index == self.0.len() {
             self.0.try_reserve(1).map_err(|_| SchedError::NoMemory)?;
         }

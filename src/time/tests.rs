@@ -6,7 +6,17 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::{Clock, Nanos, Ticks, TimerQueue};
 
-const FREQUENCIES: [u32; 9] = [1000, 32_768, 1_000_000, 19_200_000, 24_000_000, 62_500_000, 100_000_000, 1_000_000_000, u32::MAX];
+const FREQUENCIES: [u32; 9] = [
+    1000,
+    32_768,
+    1_000_000,
+    19_200_000,
+    24_000_000,
+    62_500_000,
+    100_000_000,
+    1_000_000_000,
+    u32::MAX,
+];
 
 #[test]
 fn the_frequency_of_qemu_converts_exactly() {
@@ -27,7 +37,10 @@ fn times_beyond_the_end_saturate() {
     let clock = Clock::new(24_000_000).unwrap();
     assert_eq!(clock.ns(Ticks::NEVER), Nanos::NEVER);
     assert_eq!(clock.ns(Ticks(u64::MAX / 2)), Nanos::NEVER);
-    assert_eq!(Clock::new(u32::MAX).unwrap().deadline(Nanos::NEVER), Ticks::NEVER);
+    assert_eq!(
+        Clock::new(u32::MAX).unwrap().deadline(Nanos::NEVER),
+        Ticks::NEVER
+    );
     assert_eq!(Ticks(u64::MAX - 1).plus(Ticks(5)), Ticks::NEVER);
     assert_eq!(Ticks(1).since(Ticks(5)), Ticks::ZERO);
 }

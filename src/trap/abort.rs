@@ -7,18 +7,18 @@
 use alloc::sync::Arc;
 
 use armv7::addr::{Ipa, PAGE_SHIFT};
-use armv7::guest::{self, Access, GuestContext};
 use armv7::gic::{self, Gic, Trigger};
+use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
 use armv7::syndrome::{DataAbort, DataAccess, MemoryDirection, Width};
 
+use super::exits::{raise, skip};
 use super::inject::Exception;
 use super::load::HardwareLrs;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, run};
 use crate::guest_warn;
 use crate::mem::p2m;
-use super::exits::{raise, skip};
 use crate::vgic::{Effects, HostOp, HostWork, Vgic, Width as GicWidth};
 
 /// One past the last distributor register (IHI 0048B 4.1.2); the rest of its region reads as zero.
@@ -53,9 +53,14 @@ pub fn emulate(
             }
             None => false,
         },
-        MemoryDirection::Write => {
-            write(gic, domain, vcpu, offset, width, guest::register(context, access.rt))
-        }
+        MemoryDirection::Write => write(
+            gic,
+            domain,
+            vcpu,
+            offset,
+            width,
+            guest::register(context, access.rt),
+        ),
     };
     if done {
         skip(context, hsr);
@@ -69,15 +74,29 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
     let va = guest::fault_va();
     if !is_now_mapped(domain, va, fault) {
         let page = guest::fault_page();
-        guest_warn!(vcpu, "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: nothing there", fault.direction, context.pc);
-        raise(context, Exception::DataAbort { address: va, direction: fault.direction });
+        guest_warn!(
+            vcpu,
+            "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: nothing there",
+            fault.direction,
+            context.pc
+        );
+        raise(
+            context,
+            Exception::DataAbort {
+                address: va,
+                direction: fault.direction,
+            },
+        );
     }
 }
 
 /// A prefetch abort of the loaded guest: it jumped to where nothing may be executed.
 pub fn fetch(vcpu: &Vcpu, context: &mut GuestContext) {
     let address = guest::fetch_fault_va();
-    guest_warn!(vcpu, "Prefetch of {address:#010x}: nothing to execute there");
+    guest_warn!(
+        vcpu,
+        "Prefetch of {address:#010x}: nothing to execute there"
+    );
     raise(context, Exception::PrefetchAbort { address });
 }
 
@@ -90,7 +109,9 @@ fn is_now_mapped(domain: &Domain, va: u32, fault: &DataAbort) -> bool {
         MemoryDirection::Read => (Access::Read, p2m::Access::Read),
         MemoryDirection::Write => (Access::Write, p2m::Access::Write),
     };
-    let Some(ipa) = guest::translate(va, access).and_then(Ipa::new) else { return false };
+    let Some(ipa) = guest::translate(va, access).and_then(Ipa::new) else {
+        return false;
+    };
     let entry = domain.p2m.lock().lookup(ipa.frame());
     entry.is_some_and(|entry| match entry.kind.is_ram() {
         true => entry.kind.allows(wanted),
@@ -113,14 +134,24 @@ fn read(gic: &Gic, domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth) -
 }
 
 #[inline]
-fn write(gic: &Gic, domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth, value: u32) -> bool {
+fn write(
+    gic: &Gic,
+    domain: &Domain,
+    vcpu: &Vcpu,
+    offset: u32,
+    width: GicWidth,
+    value: u32,
+) -> bool {
     if offset >= REGISTERS_END {
         return true;
     }
     let mut vgic = domain.vgic.lock();
     let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
     let effects = vgic.write(vcpu.id, offset, width, value);
-    if let Ok(Effects { host: Some(work), .. }) = effects {
+    if let Ok(Effects {
+        host: Some(work), ..
+    }) = effects
+    {
         at_host(gic, domain, &vgic, &work);
     }
     drop(vgic);
@@ -140,15 +171,20 @@ fn at_host(gic: &Gic, domain: &Domain, vgic: &Vgic, work: &HostWork) {
         let intid = u32::from(pirq.raw());
         let target = || {
             let vcpu = vgic.target_of(virq).and_then(|id| domain.vcpu(id));
-            let cpu = vcpu.and_then(|vcpu| vcpu.loaded_on()).unwrap_or(smp::this_cpu());
+            let cpu = vcpu
+                .and_then(|vcpu| vcpu.loaded_on())
+                .unwrap_or(smp::this_cpu());
             run::target_mask(cpu)
         };
         match work.op {
             HostOp::Enable => {
-                gic.dist.set_trigger(intid, match vgic.is_edge(virq) {
-                    true => Trigger::Edge,
-                    false => Trigger::Level,
-                });
+                gic.dist.set_trigger(
+                    intid,
+                    match vgic.is_edge(virq) {
+                        true => Trigger::Edge,
+                        false => Trigger::Level,
+                    },
+                );
                 gic.dist.set_targets(intid, target());
                 gic.dist.enable(intid);
             }

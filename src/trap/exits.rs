@@ -3,10 +3,11 @@
 use alloc::sync::Arc;
 
 use armv7::guest::{self, GuestContext, MODE_ABT, MODE_UND};
-use armv7::syndrome::{
-    self, CpAccess, CpWideAccess, Direction, Trap, Wait, condition, condition_passed, decode, length, next_instruction,
-};
 use armv7::smp;
+use armv7::syndrome::{
+    self, CpAccess, CpWideAccess, Direction, Trap, Wait, condition, condition_passed, decode,
+    length, next_instruction,
+};
 
 use super::inject::{Exception, FaultRegisters, Interrupted, Mode, inject};
 use super::{abort, block};
@@ -45,7 +46,13 @@ pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext
 }
 
 /// Traps of instructions that may be conditional: one whose condition fails does nothing.
-fn conditional(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, hsr: u32, trap: Trap) {
+fn conditional(
+    domain: &Arc<Domain>,
+    vcpu: &Arc<Vcpu>,
+    context: &mut GuestContext,
+    hsr: u32,
+    trap: Trap,
+) {
     if !condition_passed(condition(hsr), context.cpsr) {
         skip(context, hsr);
         return;
@@ -117,10 +124,20 @@ pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
 }
 
 fn state() -> Cp15State {
-    Cp15State { actlr: guest::actlr(), midr: smp::midr(), cntkctl: guest::cntkctl() }
+    Cp15State {
+        actlr: guest::actlr(),
+        midr: smp::midr(),
+        cntkctl: guest::cntkctl(),
+    }
 }
 
-fn coprocessor(vcpu: &Vcpu, context: &mut GuestContext, hsr: u32, access: &CpAccess, outcome: Outcome) {
+fn coprocessor(
+    vcpu: &Vcpu,
+    context: &mut GuestContext,
+    hsr: u32,
+    access: &CpAccess,
+    outcome: Outcome,
+) {
     match outcome {
         Outcome::Read(value) => {
             if access.direction == Direction::Read {
@@ -142,7 +159,13 @@ fn coprocessor(vcpu: &Vcpu, context: &mut GuestContext, hsr: u32, access: &CpAcc
     skip(context, hsr);
 }
 
-fn coprocessor_wide(vcpu: &Vcpu, context: &mut GuestContext, hsr: u32, access: &CpWideAccess, outcome: Outcome) {
+fn coprocessor_wide(
+    vcpu: &Vcpu,
+    context: &mut GuestContext,
+    hsr: u32,
+    access: &CpWideAccess,
+    outcome: Outcome,
+) {
     match outcome {
         Outcome::Timer(kind) => {
             let low = u64::from(guest::register(context, access.rt));
@@ -162,7 +185,11 @@ fn coprocessor_wide(vcpu: &Vcpu, context: &mut GuestContext, hsr: u32, access: &
 impl View for Domain {
     fn power(&self, id: VcpuId) -> Option<Power> {
         let vcpu = self.vcpu(id)?;
-        Some(if vcpu.is_online() { Power::On } else { Power::Off })
+        Some(if vcpu.is_online() {
+            Power::On
+        } else {
+            Power::Off
+        })
     }
 
     fn hardens_branch_predictor(&self) -> bool {
@@ -195,7 +222,9 @@ fn call_firmware(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestCont
 }
 
 fn cpu_on(domain: &Domain, on: &CpuOn) -> u32 {
-    let Some(target) = domain.vcpu(on.vcpu) else { return psci::status::INVALID_PARAMETERS as u32 };
+    let Some(target) = domain.vcpu(on.vcpu) else {
+        return psci::status::INVALID_PARAMETERS as u32;
+    };
     let mut restart = target.restart.lock();
     if target.is_online() || restart.is_some() {
         return on.already_on;

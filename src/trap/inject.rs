@@ -118,16 +118,34 @@ const CPSR_KEPT: u32 = !(psr::MODE | psr::T | psr::J | psr::E | psr::IT_HIGH | p
 pub const fn inject(guest: &Interrupted, exception: Exception) -> Injection {
     let (mode, mode_bits, vector, masks, offset) = match exception {
         // B1.9.6 (TakeUndefInstrException): A is left alone, LR depends on the instruction set.
-        Exception::Undefined if guest.cpsr & psr::T != 0 => (Mode::Undefined, psr::MODE_UND, 0x04, psr::I, 2),
+        Exception::Undefined if guest.cpsr & psr::T != 0 => {
+            (Mode::Undefined, psr::MODE_UND, 0x04, psr::I, 2)
+        }
         Exception::Undefined => (Mode::Undefined, psr::MODE_UND, 0x04, psr::I, 4),
         // B1.9.9 (TakePrefetchAbortException) and B1.9.10 (TakeDataAbortException): the same in ARM and Thumb state.
         Exception::PrefetchAbort { .. } => (Mode::Abort, psr::MODE_ABT, 0x0C, psr::A | psr::I, 4),
         Exception::DataAbort { .. } => (Mode::Abort, psr::MODE_ABT, 0x10, psr::A | psr::I, 8),
     };
-    let base = if guest.sctlr & SCTLR_V != 0 { HIVECS } else { guest.vbar & VBAR_MASK };
-    let thumb = if guest.sctlr & SCTLR_TE != 0 { psr::T } else { 0 };
-    let big_endian = if guest.sctlr & SCTLR_EE != 0 { psr::E } else { 0 };
-    let status = if guest.ttbcr & TTBCR_EAE != 0 { FSR_EXTERNAL_LONG } else { FSR_EXTERNAL_SHORT };
+    let base = if guest.sctlr & SCTLR_V != 0 {
+        HIVECS
+    } else {
+        guest.vbar & VBAR_MASK
+    };
+    let thumb = if guest.sctlr & SCTLR_TE != 0 {
+        psr::T
+    } else {
+        0
+    };
+    let big_endian = if guest.sctlr & SCTLR_EE != 0 {
+        psr::E
+    } else {
+        0
+    };
+    let status = if guest.ttbcr & TTBCR_EAE != 0 {
+        FSR_EXTERNAL_LONG
+    } else {
+        FSR_EXTERNAL_SHORT
+    };
     let fault = match exception {
         Exception::Undefined => FaultRegisters::None,
         Exception::PrefetchAbort { address } => FaultRegisters::Instruction {
@@ -157,7 +175,10 @@ mod tests {
     use armv7::syndrome::{MemoryDirection, psr};
     use proptest::prelude::{any, proptest};
 
-    use super::{Exception, FaultRegisters, Interrupted, Mode, SCTLR_EE, SCTLR_TE, SCTLR_V, TTBCR_EAE, inject};
+    use super::{
+        Exception, FaultRegisters, Interrupted, Mode, SCTLR_EE, SCTLR_TE, SCTLR_V, TTBCR_EAE,
+        inject,
+    };
 
     const USER: Interrupted = Interrupted {
         pc: 0x0001_0000,
@@ -167,29 +188,59 @@ mod tests {
         ttbcr: TTBCR_EAE,
     };
 
-    const READ: Exception = Exception::DataAbort { address: 0xDEAD_BEEC, direction: MemoryDirection::Read };
-    const WRITE: Exception = Exception::DataAbort { address: 0xDEAD_BEEC, direction: MemoryDirection::Write };
-    const FETCH: Exception = Exception::PrefetchAbort { address: 0x0001_0000 };
+    const READ: Exception = Exception::DataAbort {
+        address: 0xDEAD_BEEC,
+        direction: MemoryDirection::Read,
+    };
+    const WRITE: Exception = Exception::DataAbort {
+        address: 0xDEAD_BEEC,
+        direction: MemoryDirection::Write,
+    };
+    const FETCH: Exception = Exception::PrefetchAbort {
+        address: 0x0001_0000,
+    };
 
     #[test]
     fn an_undefined_instruction_returns_behind_itself() {
         let arm = inject(&USER, Exception::Undefined);
-        assert_eq!((arm.lr, arm.pc, arm.mode), (0x0001_0004, 0x4000_0004, Mode::Undefined));
+        assert_eq!(
+            (arm.lr, arm.pc, arm.mode),
+            (0x0001_0004, 0x4000_0004, Mode::Undefined)
+        );
         assert_eq!(arm.spsr, USER.cpsr);
-        assert_eq!(arm.cpsr, psr::MODE_UND | psr::Z | psr::F | psr::I, "A is left alone");
+        assert_eq!(
+            arm.cpsr,
+            psr::MODE_UND | psr::Z | psr::F | psr::I,
+            "A is left alone"
+        );
         assert_eq!(arm.fault, FaultRegisters::None);
-        let thumb = inject(&Interrupted { cpsr: USER.cpsr | psr::T, ..USER }, Exception::Undefined);
+        let thumb = inject(
+            &Interrupted {
+                cpsr: USER.cpsr | psr::T,
+                ..USER
+            },
+            Exception::Undefined,
+        );
         assert_eq!(thumb.lr, 0x0001_0002);
     }
 
     #[test]
     fn aborts_return_8_and_4_further_in_both_instruction_sets() {
         for state in [0, psr::T] {
-            let guest = Interrupted { cpsr: USER.cpsr | state, ..USER };
+            let guest = Interrupted {
+                cpsr: USER.cpsr | state,
+                ..USER
+            };
             let data = inject(&guest, READ);
-            assert_eq!((data.lr, data.pc, data.mode), (0x0001_0008, 0x4000_0010, Mode::Abort));
+            assert_eq!(
+                (data.lr, data.pc, data.mode),
+                (0x0001_0008, 0x4000_0010, Mode::Abort)
+            );
             let fetch = inject(&guest, FETCH);
-            assert_eq!((fetch.lr, fetch.pc, fetch.mode), (0x0001_0004, 0x4000_000C, Mode::Abort));
+            assert_eq!(
+                (fetch.lr, fetch.pc, fetch.mode),
+                (0x0001_0004, 0x4000_000C, Mode::Abort)
+            );
             assert_eq!(data.cpsr, psr::MODE_ABT | psr::Z | psr::F | psr::A | psr::I);
         }
     }
@@ -197,35 +248,86 @@ mod tests {
     #[test]
     fn the_fault_status_follows_the_table_format() {
         let short = Interrupted { ttbcr: 0, ..USER };
-        assert_eq!(inject(&USER, READ).fault, FaultRegisters::Data { dfsr: 0x210, dfar: 0xDEAD_BEEC });
-        assert_eq!(inject(&USER, WRITE).fault, FaultRegisters::Data { dfsr: 0xA10, dfar: 0xDEAD_BEEC });
-        assert_eq!(inject(&short, READ).fault, FaultRegisters::Data { dfsr: 0x008, dfar: 0xDEAD_BEEC });
-        assert_eq!(inject(&short, WRITE).fault, FaultRegisters::Data { dfsr: 0x808, dfar: 0xDEAD_BEEC });
-        assert_eq!(inject(&USER, FETCH).fault, FaultRegisters::Instruction { ifsr: 0x210, ifar: 0x0001_0000 });
-        assert_eq!(inject(&short, FETCH).fault, FaultRegisters::Instruction { ifsr: 0x008, ifar: 0x0001_0000 });
+        assert_eq!(
+            inject(&USER, READ).fault,
+            FaultRegisters::Data {
+                dfsr: 0x210,
+                dfar: 0xDEAD_BEEC
+            }
+        );
+        assert_eq!(
+            inject(&USER, WRITE).fault,
+            FaultRegisters::Data {
+                dfsr: 0xA10,
+                dfar: 0xDEAD_BEEC
+            }
+        );
+        assert_eq!(
+            inject(&short, READ).fault,
+            FaultRegisters::Data {
+                dfsr: 0x008,
+                dfar: 0xDEAD_BEEC
+            }
+        );
+        assert_eq!(
+            inject(&short, WRITE).fault,
+            FaultRegisters::Data {
+                dfsr: 0x808,
+                dfar: 0xDEAD_BEEC
+            }
+        );
+        assert_eq!(
+            inject(&USER, FETCH).fault,
+            FaultRegisters::Instruction {
+                ifsr: 0x210,
+                ifar: 0x0001_0000
+            }
+        );
+        assert_eq!(
+            inject(&short, FETCH).fault,
+            FaultRegisters::Instruction {
+                ifsr: 0x008,
+                ifar: 0x0001_0000
+            }
+        );
     }
 
     #[test]
     fn the_vector_is_where_the_guest_put_it() {
-        let high = Interrupted { sctlr: SCTLR_V, ..USER };
+        let high = Interrupted {
+            sctlr: SCTLR_V,
+            ..USER
+        };
         assert_eq!(inject(&high, READ).pc, 0xFFFF_0010);
-        let odd = Interrupted { vbar: 0x8000_003F, ..USER };
+        let odd = Interrupted {
+            vbar: 0x8000_003F,
+            ..USER
+        };
         assert_eq!(inject(&odd, Exception::Undefined).pc, 0x8000_0024);
     }
 
     #[test]
     fn the_handler_starts_in_the_instruction_set_and_endianness_of_sctlr() {
         let it_block = psr::T | psr::J | psr::E | psr::IT_LOW | psr::IT_HIGH;
-        let guest = Interrupted { cpsr: USER.cpsr | it_block, ..USER };
+        let guest = Interrupted {
+            cpsr: USER.cpsr | it_block,
+            ..USER
+        };
         assert_eq!(inject(&guest, READ).cpsr & it_block, 0);
         assert_eq!(inject(&guest, READ).spsr, guest.cpsr);
-        let both = Interrupted { sctlr: SCTLR_TE | SCTLR_EE, ..guest };
+        let both = Interrupted {
+            sctlr: SCTLR_TE | SCTLR_EE,
+            ..guest
+        };
         assert_eq!(inject(&both, READ).cpsr & it_block, psr::T | psr::E);
     }
 
     #[test]
     fn return_addresses_wrap_at_the_end_of_memory() {
-        let guest = Interrupted { pc: 0xFFFF_FFFC, ..USER };
+        let guest = Interrupted {
+            pc: 0xFFFF_FFFC,
+            ..USER
+        };
         assert_eq!(inject(&guest, READ).lr, 4);
     }
 

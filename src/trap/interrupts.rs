@@ -68,8 +68,12 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
 
 /// Gives the loaded guest its virtual timer's interrupt; false when nobody wants it.
 fn virtual_timer(loaded: Loaded<'_>) -> bool {
-    let Some((domain, vcpu)) = loaded else { return false };
-    let Some(ppi) = IntId::new(load::VIRTUAL_TIMER_PPI) else { return false };
+    let Some((domain, vcpu)) = loaded else {
+        return false;
+    };
+    let Some(ppi) = IntId::new(load::VIRTUAL_TIMER_PPI) else {
+        return false;
+    };
     let injected = domain.vgic.lock().inject_hw(vcpu.id, ppi);
     match injected {
         Ok(kick) => {
@@ -116,7 +120,10 @@ fn expire(timer: Timer) {
         }
         Timer::Watchdog(dom) => {
             if let Some(domain) = registry::get(dom) {
-                crate::domain::shutdown::shut_down(&domain, crate::domain::shutdown::Reason::Watchdog);
+                crate::domain::shutdown::shut_down(
+                    &domain,
+                    crate::domain::shutdown::Reason::Watchdog,
+                );
             }
         }
     }

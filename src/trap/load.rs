@@ -61,7 +61,10 @@ pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut R
 
 /// Takes a vCPU out. Its virtual timer goes on as a software timer of this CPU.
 pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
-    let unloaded = domain.vgic.lock().unload(vcpu.id, &mut HardwareLrs(cpu.gic));
+    let unloaded = domain
+        .vgic
+        .lock()
+        .unload(vcpu.id, &mut HardwareLrs(cpu.gic));
     if unloaded.active_ppis & 1 << VIRTUAL_TIMER_PPI != 0 {
         cpu.gic.dist.clear_active(VIRTUAL_TIMER_PPI);
     }
@@ -76,7 +79,10 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
 /// Moves what waits for the loaded vCPU into its list registers.
 #[inline]
 pub fn refill(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
-    let kick = domain.vgic.lock().refill(vcpu.id, &mut HardwareLrs(cpu.gic));
+    let kick = domain
+        .vgic
+        .lock()
+        .refill(vcpu.id, &mut HardwareLrs(cpu.gic));
     run::kick(domain, kick);
 }
 

@@ -17,10 +17,10 @@ use armv7::cpu::CpuId;
 use armv7::gic::Gic;
 use armv7::guest::{self, Exit};
 
+use crate::domain::Domain;
 use crate::domain::run::{self, PICK};
 use crate::domain::runstate::State;
 use crate::domain::vcpu::{Registers, Vcpu, work};
-use crate::domain::Domain;
 use crate::sched::UnitId;
 
 /// A physical CPU in the loop.
@@ -124,7 +124,9 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
 fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
     load::unload(cpu, domain, vcpu, registers);
     if vcpu.halted() == 0 {
-        vcpu.runstate.lock().change(State::Runnable, run::now_ns().0);
+        vcpu.runstate
+            .lock()
+            .change(State::Runnable, run::now_ns().0);
     }
     vcpu.set_loaded_on(None);
     run::release(vcpu.unit);

@@ -17,11 +17,17 @@ pub fn set(bits: u32) -> CpuSet {
 }
 
 pub fn weighing(weight: u16) -> UnitParams {
-    UnitParams { weight, ..UnitParams::default() }
+    UnitParams {
+        weight,
+        ..UnitParams::default()
+    }
 }
 
 pub fn pinned(bits: u32) -> UnitParams {
-    UnitParams { hard: set(bits), ..UnitParams::default() }
+    UnitParams {
+        hard: set(bits),
+        ..UnitParams::default()
+    }
 }
 
 /// Computes for `burst`, sleeps for `sleep`, again and again.
@@ -31,7 +37,10 @@ pub struct Load {
     pub sleep: u64,
 }
 
-pub const HOG: Load = Load { burst: u64::MAX, sleep: 0 };
+pub const HOG: Load = Load {
+    burst: u64::MAX,
+    sleep: 0,
+};
 
 pub struct Task {
     pub id: UnitId,
@@ -105,7 +114,12 @@ impl Machine {
 
     /// What the trap loop does on a CPU that must pick.
     pub fn pick(&mut self, cpu: CpuId) -> CpuSet {
-        let Choice { unit, until, save, kick } = self.sched.pick(cpu, Ticks(self.now));
+        let Choice {
+            unit,
+            until,
+            save,
+            kick,
+        } = self.sched.pick(cpu, Ticks(self.now));
         let mut kick = kick;
         let core = &mut self.cores[cpu.index()];
         core.picks += 1;
@@ -115,11 +129,18 @@ impl Machine {
         if let Some(old) = save {
             assert_eq!(core.loaded, Some(old), "asked to save what is not loaded");
             core.loaded = None;
-            kick = self.sched.release(old, Ticks(self.now)).into_iter().fold(kick, CpuSet::with);
+            kick = self
+                .sched
+                .release(old, Ticks(self.now))
+                .into_iter()
+                .fold(kick, CpuSet::with);
         }
         let core = &mut self.cores[cpu.index()];
         if let Some(id) = unit {
-            assert!(core.loaded.is_none_or(|loaded| loaded == id), "registers of another unit are still here");
+            assert!(
+                core.loaded.is_none_or(|loaded| loaded == id),
+                "registers of another unit are still here"
+            );
             core.loaded = Some(id);
         }
         let now = self.now;
@@ -146,7 +167,10 @@ impl Machine {
             let here = cpu(n as u32);
             assert_eq!(self.sched.current(here), core.running);
             for other in &self.cores[n + 1..] {
-                assert!(core.loaded.is_none() || core.loaded != other.loaded, "one unit on two CPUs");
+                assert!(
+                    core.loaded.is_none() || core.loaded != other.loaded,
+                    "one unit on two CPUs"
+                );
             }
             if let Some(id) = core.running {
                 assert_eq!(core.loaded, Some(id));
@@ -170,8 +194,12 @@ impl Machine {
         let end = self.now + span;
         loop {
             // Units that are due wake up.
-            let due: Vec<UnitId> =
-                self.tasks.iter().filter(|t| t.wakes_at.is_some_and(|at| at <= self.now)).map(|t| t.id).collect();
+            let due: Vec<UnitId> = self
+                .tasks
+                .iter()
+                .filter(|t| t.wakes_at.is_some_and(|at| at <= self.now))
+                .map(|t| t.id)
+                .collect();
             for id in due {
                 let now = self.now;
                 let task = self.task(id);
@@ -184,7 +212,11 @@ impl Machine {
             // Timers that are due fire.
             let fired: Vec<CpuId> = (0..self.cores.len() as u32)
                 .map(cpu)
-                .filter(|c| self.cores[c.index()].until.is_some_and(|until| until <= self.now))
+                .filter(|c| {
+                    self.cores[c.index()]
+                        .until
+                        .is_some_and(|until| until <= self.now)
+                })
                 .collect();
             self.kick(fired);
             if self.now >= end {
@@ -192,7 +224,9 @@ impl Machine {
             }
             let mut next = end;
             for core in &self.cores {
-                next = core.until.map_or(next, |until| next.min(until.max(self.now + 1)));
+                next = core
+                    .until
+                    .map_or(next, |until| next.min(until.max(self.now + 1)));
             }
             for task in &self.tasks {
                 next = task.wakes_at.map_or(next, |at| next.min(at));
@@ -203,7 +237,9 @@ impl Machine {
             let span = next - self.now;
             self.now = next;
             for n in 0..self.cores.len() {
-                let Some(id) = self.cores[n].running else { continue };
+                let Some(id) = self.cores[n].running else {
+                    continue;
+                };
                 let now = self.now;
                 let task = self.task(id);
                 task.ran += span;
@@ -227,5 +263,8 @@ impl Machine {
 #[track_caller]
 pub fn assert_share(machine: &Machine, id: UnitId, span: u64, expected: f64) {
     let share = machine.ran(id) as f64 / span as f64;
-    assert!((share - expected).abs() <= 0.05 * expected, "{id:?} ran {share:.4} instead of {expected:.4}");
+    assert!(
+        (share - expected).abs() <= 0.05 * expected,
+        "{id:?} ran {share:.4} instead of {expected:.4}"
+    );
 }

@@ -15,8 +15,20 @@ fn a_woken_unit_goes_to_its_last_cpu_then_to_an_idle_one() {
     let home = sched.wake(a, Ticks(0)).unwrap();
     assert_eq!(sched.pick(home, Ticks(0)).unit, Some(a));
     assert_eq!(sched.block(a, Ticks(5)), Some(home));
-    assert_eq!(sched.pick(home, Ticks(5)), Choice { unit: None, until: None, save: None, kick: CpuSet::EMPTY });
-    assert_eq!(sched.loaded_on(a), Some(home), "registers stay while the CPU idles");
+    assert_eq!(
+        sched.pick(home, Ticks(5)),
+        Choice {
+            unit: None,
+            until: None,
+            save: None,
+            kick: CpuSet::EMPTY
+        }
+    );
+    assert_eq!(
+        sched.loaded_on(a),
+        Some(home),
+        "registers stay while the CPU idles"
+    );
     assert_eq!(sched.wake(a, Ticks(9)), Some(home));
     assert_eq!(sched.pick(home, Ticks(9)).unit, Some(a));
     let elsewhere = sched.wake(b, Ticks(9)).unwrap();
@@ -29,7 +41,10 @@ fn registers_hold_a_unit_on_its_cpu_until_they_are_released() {
     let unit = sched.add(pinned(0b01)).unwrap();
     assert_eq!(sched.wake(unit, Ticks(0)), Some(cpu(0)));
     assert_eq!(sched.pick(cpu(0), Ticks(0)).unit, Some(unit));
-    assert_eq!(sched.set_affinity(unit, set(0b10), CpuSet::ALL, Ticks(1)), Ok(Some(cpu(0))));
+    assert_eq!(
+        sched.set_affinity(unit, set(0b10), CpuSet::ALL, Ticks(1)),
+        Ok(Some(cpu(0)))
+    );
     assert_eq!(sched.pick(cpu(1), Ticks(1)).unit, None, "not released yet");
     let choice = sched.pick(cpu(0), Ticks(2));
     assert_eq!((choice.unit, choice.save), (None, Some(unit)));
@@ -44,7 +59,10 @@ fn yielding_lets_the_other_run_and_alone_is_no_work() {
     let a = sched.add(UnitParams::default()).unwrap();
     sched.wake(a, Ticks(0));
     assert_eq!(sched.pick(cpu(0), Ticks(0)).unit, Some(a));
-    assert!(!sched.yield_now(a, Ticks(1)), "nobody else: not even a pick");
+    assert!(
+        !sched.yield_now(a, Ticks(1)),
+        "nobody else: not even a pick"
+    );
     let b = sched.add(UnitParams::default()).unwrap();
     sched.wake(b, Ticks(2));
     let first = sched.pick(cpu(0), Ticks(2)).unit.unwrap();
@@ -83,7 +101,11 @@ fn a_unit_is_removed_only_after_its_registers_are_saved() {
     assert_eq!(sched.remove(a), Ok(()));
     assert_eq!(sched.wake(a, Ticks(3)), None);
     assert_eq!(sched.remove(a), Err(SchedError::NoUnit));
-    assert_eq!(sched.add(UnitParams::default()), Ok(a), "ids are used again");
+    assert_eq!(
+        sched.add(UnitParams::default()),
+        Ok(a),
+        "ids are used again"
+    );
 }
 
 #[test]
@@ -93,7 +115,10 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(sched.add(pinned(0)), Err(SchedError::EmptyAffinity));
     let a = sched.add(UnitParams::default()).unwrap();
     assert_eq!(sched.set_weight(a, 0), Err(SchedError::ZeroWeight));
-    assert_eq!(sched.set_affinity(a, set(1), CpuSet::EMPTY, Ticks(0)), Err(SchedError::EmptyAffinity));
+    assert_eq!(
+        sched.set_affinity(a, set(1), CpuSet::EMPTY, Ticks(0)),
+        Err(SchedError::EmptyAffinity)
+    );
 }
 
 #[test]
@@ -106,11 +131,20 @@ fn units_of_a_cpu_that_goes_offline_run_elsewhere() {
     let kick = machine.sched.set_online(set(1), now);
     machine.kick(kick);
     machine.run_for(10 * MS);
-    assert_eq!((machine.cores[1].running, machine.cores[1].loaded), (None, None));
+    assert_eq!(
+        (machine.cores[1].running, machine.cores[1].loaded),
+        (None, None)
+    );
     let before = machine.ran(bound);
     machine.run_for(1000 * MS);
-    assert!(machine.ran(bound) - before > 150 * MS, "hard affinity without an online CPU falls back to all");
-    assert!(ids.iter().all(|&id| machine.sched.cpu_of(id) == Some(cpu(0))));
+    assert!(
+        machine.ran(bound) - before > 150 * MS,
+        "hard affinity without an online CPU falls back to all"
+    );
+    assert!(
+        ids.iter()
+            .all(|&id| machine.sched.cpu_of(id) == Some(cpu(0)))
+    );
     let kick = machine.sched.set_online(set(3), Ticks(machine.now));
     machine.kick(kick);
     machine.run_for(100 * MS);
@@ -151,6 +185,9 @@ fn a_unit_can_run_for_months_with_the_lightest_weight() {
         now += u64::from(u32::MAX) * 1000;
         sched.pick(cpu(0), Ticks(now));
     }
-    let (a, b) = (sched.runtime(a, Ticks(now)).0, sched.runtime(b, Ticks(now)).0);
+    let (a, b) = (
+        sched.runtime(a, Ticks(now)).0,
+        sched.runtime(b, Ticks(now)).0,
+    );
     assert!(a.abs_diff(b) <= now / 500, "{a} {b}");
 }

@@ -9,7 +9,8 @@ use crate::time::Ticks;
 #[test]
 fn one_cpu_is_shared_by_weight() {
     let mut machine = Machine::new(1);
-    let ids = [64, 256, 512, 1024].map(|weight| (machine.add(weighing(weight), HOG), f64::from(weight)));
+    let ids =
+        [64, 256, 512, 1024].map(|weight| (machine.add(weighing(weight), HOG), f64::from(weight)));
     machine.run_for(20_000 * MS);
     for (id, weight) in ids {
         assert_share(&machine, id, 20_000 * MS, weight / 1856.0);
@@ -41,7 +42,10 @@ fn weights_hold_over_several_cpus() {
     let mut machine = Machine::new(4);
     // 16 units, sum of weights 4 * 1920: each gets weight / 1920 of a CPU.
     let weights = [128u16, 256, 512, 1024].repeat(4);
-    let ids: Vec<_> = weights.iter().map(|&weight| (machine.add(weighing(weight), HOG), f64::from(weight))).collect();
+    let ids: Vec<_> = weights
+        .iter()
+        .map(|&weight| (machine.add(weighing(weight), HOG), f64::from(weight)))
+        .collect();
     machine.run_for(60_000 * MS);
     for (id, weight) in ids {
         assert_share(&machine, id, 60_000 * MS, weight / 1920.0);
@@ -77,14 +81,24 @@ fn pinning_and_unpinning_starves_nobody() {
     machine.run_for(20_000 * MS);
     assert_share(&machine, alone, 20_000 * MS, 1.0);
     let now = Ticks(machine.now);
-    let kick = machine.sched.set_affinity(alone, set(2), set(2), now).unwrap();
+    let kick = machine
+        .sched
+        .set_affinity(alone, set(2), set(2), now)
+        .unwrap();
     machine.kick(kick);
     let before = machine.ran(alone);
     machine.run_for(1000 * MS);
-    assert!(machine.ran(alone) - before >= 200 * MS, "ran {} of 1000 ms", (machine.ran(alone) - before) / MS);
+    assert!(
+        machine.ran(alone) - before >= 200 * MS,
+        "ran {} of 1000 ms",
+        (machine.ran(alone) - before) / MS
+    );
     for id in crowd {
         let now = Ticks(machine.now);
-        let kick = machine.sched.set_affinity(id, CpuSet::ALL, CpuSet::ALL, now).unwrap();
+        let kick = machine
+            .sched
+            .set_affinity(id, CpuSet::ALL, CpuSet::ALL, now)
+            .unwrap();
         machine.kick(kick);
     }
     let before = crowd.map(|id| machine.ran(id));
@@ -97,7 +111,13 @@ fn pinning_and_unpinning_starves_nobody() {
 #[test]
 fn a_cap_holds_on_an_idle_machine_and_leaves_the_rest_to_others() {
     let mut machine = Machine::new(1);
-    let capped = machine.add(UnitParams { cap: 25, ..UnitParams::default() }, HOG);
+    let capped = machine.add(
+        UnitParams {
+            cap: 25,
+            ..UnitParams::default()
+        },
+        HOG,
+    );
     machine.run_for(5000 * MS);
     assert_share(&machine, capped, 5000 * MS, 0.25);
     let other = machine.add(UnitParams::default(), HOG);
@@ -114,7 +134,16 @@ fn a_cap_holds_on_an_idle_machine_and_leaves_the_rest_to_others() {
 #[test]
 fn sleeping_often_does_not_evade_a_cap() {
     let mut machine = Machine::new(2);
-    let capped = machine.add(UnitParams { cap: 10, ..UnitParams::default() }, Load { burst: MS / 5, sleep: 10 });
+    let capped = machine.add(
+        UnitParams {
+            cap: 10,
+            ..UnitParams::default()
+        },
+        Load {
+            burst: MS / 5,
+            sleep: 10,
+        },
+    );
     machine.run_for(5000 * MS);
     let share = machine.ran(capped) as f64 / (5000 * MS) as f64;
     assert!((0.09..=0.105).contains(&share), "{share}");
@@ -126,7 +155,12 @@ fn a_unit_alone_on_its_cpu_needs_no_timer() {
     machine.add(UnitParams::default(), HOG);
     machine.add(UnitParams::default(), HOG);
     machine.run_for(10_000 * MS);
-    assert!(machine.cores.iter().all(|core| core.until.is_none() && core.picks <= 2));
+    assert!(
+        machine
+            .cores
+            .iter()
+            .all(|core| core.until.is_none() && core.picks <= 2)
+    );
 }
 
 #[test]
@@ -155,18 +189,34 @@ fn an_io_unit_runs_at_once_between_hogs() {
     let mut machine = Machine::new(1);
     machine.add(UnitParams::default(), HOG);
     machine.add(UnitParams::default(), HOG);
-    let io = machine.add(UnitParams::default(), Load { burst: MS / 10, sleep: 2 * MS });
+    let io = machine.add(
+        UnitParams::default(),
+        Load {
+            burst: MS / 10,
+            sleep: 2 * MS,
+        },
+    );
     machine.run_for(50 * MS);
     machine.task(io).longest_wait = 0;
     machine.run_for(2000 * MS);
-    assert!(machine.task(io).longest_wait < MS / 10, "waited {} us", machine.task(io).longest_wait);
+    assert!(
+        machine.task(io).longest_wait < MS / 10,
+        "waited {} us",
+        machine.task(io).longest_wait
+    );
 }
 
 #[test]
 fn a_unit_that_sleeps_a_little_gets_no_more_than_its_share() {
     let mut machine = Machine::new(1);
     let hog = machine.add(UnitParams::default(), HOG);
-    let sleeper = machine.add(weighing(64), Load { burst: MS, sleep: 1 });
+    let sleeper = machine.add(
+        weighing(64),
+        Load {
+            burst: MS,
+            sleep: 1,
+        },
+    );
     machine.run_for(10_000 * MS);
     let share = machine.ran(sleeper) as f64 / (10_000 * MS) as f64;
     assert!(share < 0.21, "weight 64 of 320 ran {share}");

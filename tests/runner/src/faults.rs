@@ -72,7 +72,7 @@ pub static FAULTS: [Fault; 10] = [
     Fault {
         name: "overlapping-modules",
         wrong: Wrong::Source(with_overlap),
-        message: "0x50100000*overlaps",
+        message: "overlaps*0x50100000",
     },
     Fault {
         name: "unknown-uart",
