@@ -3,7 +3,8 @@
 use armv7::cache;
 use armv7::frame;
 
-use super::{Args, OP_MASK, Outcome, again};
+use super::array::again;
+use super::{Args, OP_MASK, Outcome};
 use crate::abi::grant_table::{CACHE_CLEAN, CACHE_SOURCE_GREF, CacheFlush, OP_CACHE_FLUSH};
 use crate::domain::{Domain, registry};
 use crate::error::Errno;

@@ -6,7 +6,8 @@ use alloc::sync::Arc;
 use armv7::addr::Mfn;
 use armv7::frame;
 
-use super::{Args, Granted, Outcome, Peers, answer, each, status_at};
+use super::array::each;
+use super::{Args, Granted, Outcome, Peers, status_at};
 use crate::abi::grant_table::{Copy, GrantError, status_of};
 use crate::domain::Domain;
 use crate::grant::{Access, CopyPlan, GrantRef, Place, Side};
@@ -17,9 +18,9 @@ use crate::mem::p2m;
 pub(super) fn copy(caller: &Arc<Domain>, args: &Args) -> Outcome {
     // One for each side: they are mostly different domains, and each mostly the same from element to element.
     let (mut sources, mut dests) = (Peers::new(caller), Peers::new(caller));
-    each(caller, args, |at, mut op: Copy| {
-        op.status = status_of(&copy_one(&mut sources, &mut dests, &op));
-        answer(caller, at, &op, status_at(offset_of!(Copy, status)))
+    each(caller, args, |op: &mut Copy| {
+        op.status = status_of(&copy_one(&mut sources, &mut dests, op));
+        status_at(offset_of!(Copy, status))
     })
 }
 

@@ -9,7 +9,8 @@ use alloc::sync::Arc;
 use armv7::addr::Mfn;
 use arrayvec::ArrayVec;
 
-use super::{Args, Granted, Outcome, Peers, answer, each, status_at};
+use super::array::each;
+use super::{Args, Granted, Outcome, Peers, status_at};
 use crate::abi::grant_table::{GrantError, MapGrantRef, UnmapGrantRef, status_of};
 use crate::domain::Domain;
 use crate::grant::{Access, GrantHandle, MapRequest, Mapping, Step};
@@ -19,10 +20,10 @@ use crate::mem::p2m::{P2m, P2mError, P2mType, Removed};
 
 pub(super) fn map(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut peers = Peers::new(caller);
-    each(caller, args, |at, mut op: MapGrantRef| {
-        let mapped = map_one(&mut peers, &op);
+    each(caller, args, |op: &mut MapGrantRef| {
+        let mapped = map_one(&mut peers, op);
         op.status = status_of(&mapped);
-        let answered = match mapped {
+        match mapped {
             Ok((handle, mfn)) => {
                 op.handle = handle.0;
                 op.dev_bus_addr = mfn.addr().raw();
@@ -32,8 +33,7 @@ pub(super) fn map(caller: &Arc<Domain>, args: &Args) -> Outcome {
                 op.handle = GrantHandle::INVALID.0;
                 offset_of!(MapGrantRef, status)..offset_of!(MapGrantRef, dev_bus_addr)
             }
-        };
-        answer(caller, at, &op, answered)
+        }
     })
 }
 
@@ -107,7 +107,7 @@ const fn kind_of(access: Access) -> P2mType {
 
 pub(super) fn unmap(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut leaving = Leaving::new(caller);
-    let outcome = each(caller, args, |at, mut op: UnmapGrantRef| {
+    let outcome = each(caller, args, |op: &mut UnmapGrantRef| {
         let taken = caller
             .grants
             .lock()
@@ -116,12 +116,7 @@ pub(super) fn unmap(caller: &Arc<Domain>, args: &Args) -> Outcome {
         if let Ok(Some(mapping)) = taken {
             leaving.push(mapping);
         }
-        answer(
-            caller,
-            at,
-            &op,
-            status_at(offset_of!(UnmapGrantRef, status)),
-        )
+        status_at(offset_of!(UnmapGrantRef, status))
     });
     leaving.finish();
     outcome

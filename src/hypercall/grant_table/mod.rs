@@ -5,6 +5,7 @@
 //!
 //! | file | operations |
 //! |---|---|
+//! | `array` | (how an array is read and answered) |
 //! | `map` | map, unmap, and what a domain leaves behind |
 //! | `copy` | copy |
 //! | `cache` | cache_flush |
@@ -12,6 +13,7 @@
 //!
 //! No two grant tables are locked at once, and none while memory is copied (`grant`, "Locks").
 
+mod array;
 mod cache;
 mod copy;
 mod map;
@@ -22,11 +24,9 @@ mod tests;
 use alloc::sync::Arc;
 use core::ops::Range;
 
-use armv7::addr::{Gfn, GuestVa, Mfn};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use armv7::addr::{Gfn, Mfn};
 
-use super::guest_ptr::{copy_out, element, read};
-use super::{Args, Caller, Outcome, Reply};
+use super::{Args, Caller, Outcome};
 use crate::abi::grant_table as abi;
 use crate::domain::{Domain, registry};
 use crate::error::Errno;
@@ -39,8 +39,6 @@ use crate::policy;
 
 pub use map::release_all;
 
-/// Elements of an array handled before others may run.
-const AT_ONCE: u32 = 64;
 /// Bits of the operation in the call's number; what is above is the progress of a cache flush's search.
 const OP_MASK: u32 = 0xFFF;
 
@@ -66,53 +64,6 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         // Among them dump_table, which no guest needs.
         _ => Err(Errno::NoSys),
     }
-}
-
-/// Reads each element of the call's array, as far as one call goes, and lets `f` deal with it.
-fn each<T>(
-    domain: &Domain,
-    args: &Args,
-    mut f: impl FnMut(GuestVa, T) -> Result<(), Errno>,
-) -> Outcome
-where
-    T: FromBytes + IntoBytes,
-{
-    let (base, count) = (args.ptr(1), args.0[2]);
-    let now = count.min(AT_ONCE);
-    for n in 0..now {
-        let at = element::<T>(base, n)?;
-        f(at, read(domain, at)?)?;
-    }
-    if now == count {
-        return Ok(Reply::OK);
-    }
-    Ok(again(
-        args,
-        args.0[0],
-        element::<T>(base, now)?,
-        count - now,
-    ))
-}
-
-/// The call again, from the element at `rest`, of which `count` are left. Registers that are no argument stay as they are.
-fn again(args: &Args, op: u32, rest: GuestVa, count: u32) -> Reply {
-    let [_, _, _, r3, r4] = args.0;
-    Reply::Again(Args([op, rest.0, count, r3, r4]))
-}
-
-/// Writes the bytes `fields` of the element `op` back to where it came from.
-fn answer<T: IntoBytes + Immutable>(
-    domain: &Domain,
-    at: GuestVa,
-    op: &T,
-    fields: Range<usize>,
-) -> Result<(), Errno> {
-    let start = at.checked_add(fields.start as u32).ok_or(Errno::Fault)?;
-    copy_out(
-        domain,
-        start,
-        op.as_bytes().get(fields).ok_or(Errno::Fault)?,
-    )
 }
 
 /// Bytes of a `status` field at `offset`.

@@ -5,7 +5,8 @@ use core::mem::offset_of;
 use armv7::addr::{GuestVa, PAGE_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Args, Caller, Outcome, answer, each, status_at};
+use super::array::{answer, each};
+use super::{Args, Caller, Outcome, status_at};
 use crate::abi::grant_table::{
     GetStatusFrames, GetVersion, GrantError, QuerySize, SetVersion, SetupTable, SwapGrantRef,
     Transfer, UnmapAndReplace, status_of,
@@ -149,33 +150,28 @@ pub(super) fn get_status_frames(caller: &Caller<'_>, args: &Args) -> Outcome {
 }
 
 pub(super) fn swap(caller: &Domain, args: &Args) -> Outcome {
-    each(caller, args, |at, mut op: SwapGrantRef| {
+    each(caller, args, |op: &mut SwapGrantRef| {
         let swapped = caller
             .grants
             .lock()
             .swap(GrantRef(op.ref_a), GrantRef(op.ref_b));
         op.status = status_of(&swapped);
-        answer(caller, at, &op, status_at(offset_of!(SwapGrantRef, status)))
+        status_at(offset_of!(SwapGrantRef, status))
     })
 }
 
 /// Pages do not change hands on Arm.
 pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
-    each(caller, args, |at, mut op: Transfer| {
+    each(caller, args, |op: &mut Transfer| {
         op.status = GrantError::General.status();
-        answer(caller, at, &op, status_at(offset_of!(Transfer, status)))
+        status_at(offset_of!(Transfer, status))
     })
 }
 
 /// There is no second mapping to put in the place of one that goes.
 pub(super) fn refuse_replace(caller: &Domain, args: &Args) -> Outcome {
-    each(caller, args, |at, mut op: UnmapAndReplace| {
+    each(caller, args, |op: &mut UnmapAndReplace| {
         op.status = GrantError::General.status();
-        answer(
-            caller,
-            at,
-            &op,
-            status_at(offset_of!(UnmapAndReplace, status)),
-        )
+        status_at(offset_of!(UnmapAndReplace, status))
     })
 }

@@ -161,16 +161,53 @@ fn a_batch_is_flushed_in_one_go() {
 }
 
 #[test]
-fn an_unmap_whose_answer_cannot_be_written_is_finished_nevertheless() {
+fn what_was_unmapped_before_a_bad_pointer_is_finished() {
     let (user, granter) = (Guest::control(), Guest::plain());
     granter.grant(9, &user, RAM);
     let handle = map(&user, &granter, 9, HOLE);
-    user.place(&[unmap_op(handle, HOLE)]);
-    let mfn = memory().get_any(user.mfn(0)).unwrap().into_raw();
-    user.force(0, mfn, P2mType::RamRo);
-    assert_eq!(user.call(OP_UNMAP_GRANT_REF, 0, 1), Err(Errno::Fault));
+    assert!(
+        user.page(0)
+            .write(4096 - 32, unmap_op(handle, HOLE).as_bytes())
+    );
+    let outcome = user.call(OP_UNMAP_GRANT_REF, 0u32.wrapping_sub(32), 2);
+    assert_eq!(
+        outcome,
+        Err(Errno::Fault),
+        "the second leaves the address space"
+    );
     assert!(granter.domain.grants.lock().is_idle());
     assert_eq!(user.entry(HOLE), None);
+}
+
+#[test]
+fn an_array_that_cannot_be_answered_is_refused_before_anything_is_done() {
+    let (user, granter) = (Guest::control(), Guest::plain());
+    granter.grant(9, &user, RAM);
+    let own = user.mfn(0);
+    user.place(&[map_op(&granter, 9, HOLE)]);
+    for kind in [P2mType::RamRo, P2mType::GrantRw, P2mType::ForeignRw] {
+        memory().get_any(own).unwrap().into_raw();
+        user.force(0, own, kind);
+        assert_eq!(user.call(OP_MAP_GRANT_REF, 0, 1), Err(Errno::Fault));
+        assert_eq!(granter.flags(9), abi::GTF_PERMIT_ACCESS);
+    }
+    assert_eq!(user.entry(HOLE), None);
+}
+
+#[test]
+fn an_element_may_lie_in_two_pages() {
+    let (user, granter) = (Guest::control(), Guest::plain());
+    granter.grant(9, &user, RAM);
+    // Both halves are in guest frame 0 here.
+    let op = map_op(&granter, 9, HOLE);
+    let (first, second) = op.as_bytes().split_at(16);
+    assert!(user.page(0).write(4096 - 16, first) && user.page(0).write(0, second));
+    let at = 4096 - 16;
+    assert_eq!(user.call(OP_MAP_GRANT_REF, at, 1), Ok(Reply::OK));
+    let mut status = [0xFF; 2];
+    assert!(user.page(0).read(2, &mut status));
+    assert_eq!(status, [0, 0]);
+    assert!(release_all(&user.domain, 1000));
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! The caller's array: read element by element, each answered in place.
+//!
+//! The page that holds an element is translated once, for writing, and kept referenced until an element is elsewhere. An
+//! array that cannot be answered is so refused before anything is done for it.
+
+use core::ops::Range;
+
+use armv7::addr::{GuestVa, Ipa, Mfn, PAGE_SHIFT, PAGE_SIZE};
+use armv7::frame;
+use armv7::guest::{self, translate};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::domain::Domain;
+use crate::error::Errno;
+use crate::hypercall::guest_ptr::{copy_out, element, read};
+use crate::hypercall::{Args, Outcome, Reply};
+use crate::mem::FrameRef;
+use crate::mem::p2m::{Access, P2mType};
+
+/// Elements handled before others may run.
+const AT_ONCE: u32 = 64;
+
+/// Reads each element of the call's array, as far as one call goes, lets `f` deal with it, and writes the bytes back that
+/// `f` names.
+pub(super) fn each<T>(
+    domain: &Domain,
+    args: &Args,
+    mut f: impl FnMut(&mut T) -> Range<usize>,
+) -> Outcome
+where
+    T: FromBytes + IntoBytes + Immutable,
+{
+    let (base, count) = (args.ptr(1), args.0[2]);
+    let now = count.min(AT_ONCE);
+    let mut array = Array { domain, held: None };
+    for n in 0..now {
+        let at = element::<T>(base, n)?;
+        let mut op = array.get(at)?;
+        let answer = f(&mut op);
+        array.answer(at, &op, answer)?;
+    }
+    if now == count {
+        return Ok(Reply::OK);
+    }
+    let rest = element::<T>(base, now)?;
+    Ok(again(args, args.0[0], rest, count - now))
+}
+
+/// The call again, from the element at `rest`, of which `count` are left. Registers that are no argument stay as they
+/// are.
+pub(super) fn again(args: &Args, op: u32, rest: GuestVa, count: u32) -> Reply {
+    let [_, _, _, r3, r4] = args.0;
+    Reply::Again(Args([op, rest.0, count, r3, r4]))
+}
+
+/// Writes the bytes `fields` of `op` back to where it came from.
+pub(super) fn answer<T: IntoBytes + Immutable>(
+    domain: &Domain,
+    at: GuestVa,
+    op: &T,
+    fields: Range<usize>,
+) -> Result<(), Errno> {
+    let start = at.checked_add(fields.start as u32).ok_or(Errno::Fault)?;
+    copy_out(domain, start, bytes(op, fields)?)
+}
+
+fn bytes<T: IntoBytes + Immutable>(op: &T, fields: Range<usize>) -> Result<&[u8], Errno> {
+    op.as_bytes().get(fields).ok_or(Errno::Fault)
+}
+
+struct Array<'a> {
+    domain: &'a Domain,
+    /// Number of a virtual page, and what is behind it.
+    held: Option<(u32, FrameRef<'static>)>,
+}
+
+impl Array<'_> {
+    #[inline]
+    fn get<T: FromBytes + IntoBytes>(&mut self, at: GuestVa) -> Result<T, Errno> {
+        let Some(mfn) = self.page(at, size_of::<T>())? else {
+            return read(self.domain, at);
+        };
+        let mut op = T::new_zeroed();
+        match frame::with(mfn, |page| page.read(at.offset(), op.as_mut_bytes())) {
+            Some(true) => Ok(op),
+            _ => Err(Errno::Fault),
+        }
+    }
+
+    #[inline]
+    fn answer<T: IntoBytes + Immutable>(
+        &mut self,
+        at: GuestVa,
+        op: &T,
+        fields: Range<usize>,
+    ) -> Result<(), Errno> {
+        let Some(mfn) = self.page(at, size_of::<T>())? else {
+            return answer(self.domain, at, op, fields);
+        };
+        let offset = at.offset() + fields.start;
+        let data = bytes(op, fields)?;
+        match frame::with(mfn, |page| page.write(offset, data)) {
+            Some(true) => Ok(()),
+            _ => Err(Errno::Fault),
+        }
+    }
+
+    /// The frame that holds all of an element; `None` when it lies in two.
+    #[inline]
+    fn page(&mut self, at: GuestVa, len: usize) -> Result<Option<Mfn>, Errno> {
+        if at.offset() + len > PAGE_SIZE {
+            return Ok(None);
+        }
+        let number = at.0 >> PAGE_SHIFT;
+        if let Some((held, reference)) = &self.held
+            && *held == number
+        {
+            return Ok(Some(reference.mfn()));
+        }
+        let ipa = translate(at.0, guest::Access::Write).and_then(Ipa::new);
+        let gfn = ipa.ok_or(Errno::Fault)?.frame();
+        let pinned = self.domain.p2m.lock().pin(gfn, Access::Write);
+        // As for every argument: the caller's own memory only.
+        let (reference, P2mType::RamRw) = pinned.ok_or(Errno::Fault)? else {
+            return Err(Errno::Fault);
+        };
+        let mfn = reference.mfn();
+        self.held = Some((number, reference));
+        Ok(Some(mfn))
+    }
+}
