@@ -12,7 +12,7 @@
 //! | `hypfs` | what is in the hypervisor's file system? |
 //!
 //! Rights are checked before anything is read or locked. Operations that change a domain's life exclude one another
-//! ([`exclusive`]); who comes second tries again instead of waiting.
+//! (`exclusive`); who comes second tries again instead of waiting.
 
 mod bitmap;
 mod context;
