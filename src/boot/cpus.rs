@@ -64,7 +64,10 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
         .maxcpus
         .unwrap_or(u32::MAX)
         .clamp(1, MAX_CPUS as u32);
-    let others = host.cpus.iter().filter(|info| info.mpidr & 0x00FF_FFFF != own);
+    let others = host
+        .cpus
+        .iter()
+        .filter(|info| info.mpidr & 0x00FF_FFFF != own);
     for (number, info) in (1..most).zip(others) {
         let Some(cpu) = CpuId::new(number) else { break };
         if start(host, cpu, info.mpidr & 0x00FF_FFFF, &info.enable_method) {
