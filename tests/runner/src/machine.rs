@@ -54,6 +54,8 @@ pub struct Machine {
     pub network: bool,
     pub on_reboot: OnReboot,
     pub gdb: bool,
+    /// Virtual time counts instructions (bench.rs).
+    pub counted: bool,
 }
 
 impl Machine {
@@ -74,6 +76,7 @@ impl Machine {
             network: false,
             on_reboot: OnReboot::Exit,
             gdb: options.gdb,
+            counted: false,
         })
     }
 
@@ -92,6 +95,9 @@ impl Machine {
         self.add_devices(&mut line);
         if self.on_reboot == OnReboot::Exit {
             line.0.push("-no-reboot".into());
+        }
+        if self.counted {
+            line.option("-icount", "shift=0,sleep=off".into());
         }
         if self.gdb {
             line.0.extend(["-s".into(), "-S".into()]);
@@ -219,6 +225,7 @@ mod tests {
             network: false,
             on_reboot: OnReboot::Exit,
             gdb: false,
+            counted: false,
         }
     }
 
