@@ -91,8 +91,20 @@ fn domains() {
                 vcpu.requested()
             );
             let vgic = domain.vgic.lock();
-            for shot in vgic.dump(vcpu.id) {
-                say!("      {shot:?}");
+            for shot in vgic
+                .dump(vcpu.id)
+                .filter(|shot| shot.pending || shot.active || shot.in_lr)
+            {
+                let mark = |on: bool, letter: char| if on { letter } else { '-' };
+                say!(
+                    "      irq {}: {}{}{}{} priority {:#04x}",
+                    shot.irq.raw(),
+                    mark(shot.enabled, 'e'),
+                    mark(shot.pending, 'p'),
+                    mark(shot.active, 'a'),
+                    mark(shot.in_lr, 'l'),
+                    shot.priority
+                );
             }
             for (index, value) in vgic.list_registers(vcpu.id) {
                 say!("      LR{index}={value:#010x}");

@@ -22,7 +22,7 @@ mod image {
 
     use armv7::addr::PhysAddr;
     use armv7::cpu::CpuId;
-    use krypton::{console, dom0, log, trap};
+    use krypton::{console, log, trap};
 
     use crate::boot;
 
@@ -51,9 +51,10 @@ mod image {
         boot::set_up_time(&host, options, cpus);
         let dom0 = boot::load_dom0(&host, &tree, options, uart.as_ref(), gic, cpus);
         boot::drop_boot(&host);
-        ::log::info!("{}", console::give_input_to_dom0());
-        ::log::info!("Freed boot memory; {dom0} starts");
-        let _ = dom0::build::release_modules;
+        if !options.conswitch_stay {
+            ::log::info!("{}", console::give_input_to_dom0());
+        }
+        ::log::info!("Freed boot modules; {dom0} starts");
         boot::release_secondaries();
         trap::run(&trap::Cpu {
             id: CpuId::BOOT,

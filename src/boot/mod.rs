@@ -121,7 +121,9 @@ fn level(level: Level) -> LevelFilter {
 
 /// The console: everything logged so far appears on it.
 pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
-    console::configure(options.conring_size, options.conswitch);
+    /// What Ctrl takes away from a letter's code.
+    const CONTROL: u8 = 0x1F;
+    console::configure(options.conring_size, options.conswitch & CONTROL);
     let found = Blob::check(tree.bytes)
         .and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
     match found {

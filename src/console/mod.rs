@@ -256,3 +256,59 @@ pub fn seize() {
     }
     CONSOLE.force_unlock();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ArrayVec, Console, Focus, Received, Ring, TO_DOM0, TO_HYPERVISOR};
+
+    const CTRL_A: u8 = 1;
+
+    fn console(focus: Focus) -> Console {
+        Console {
+            uart: None,
+            ring: Ring::new(),
+            input: ArrayVec::new_const(),
+            focus,
+            switch_char: CTRL_A,
+            presses: 0,
+        }
+    }
+
+    fn typed(console: &mut Console, bytes: &[u8]) -> Received {
+        let mut received = Received::default();
+        for byte in bytes {
+            console.take(*byte, &mut received);
+        }
+        received
+    }
+
+    #[test]
+    fn three_presses_in_a_row_move_the_input_there_and_back() {
+        let mut console = console(Focus::Dom0);
+        assert_eq!(
+            typed(&mut console, &[CTRL_A; 3]).switched,
+            Some(TO_HYPERVISOR)
+        );
+        let received = typed(&mut console, b"q");
+        assert_eq!(received.keys.as_slice(), b"q");
+        assert!(!received.for_dom0);
+        assert_eq!(typed(&mut console, &[CTRL_A; 3]).switched, Some(TO_DOM0));
+        assert!(typed(&mut console, b"ls").for_dom0);
+        assert_eq!(console.input.as_slice(), b"ls");
+    }
+
+    #[test]
+    fn fewer_presses_are_input_like_any_other() {
+        let mut console = console(Focus::Dom0);
+        let received = typed(&mut console, &[b'a', CTRL_A, CTRL_A, b'b', CTRL_A]);
+        assert_eq!(received.switched, None);
+        assert_eq!(console.input.as_slice(), &[b'a', CTRL_A, CTRL_A, b'b']);
+    }
+
+    #[test]
+    fn input_that_nobody_reads_is_bounded() {
+        let mut console = console(Focus::Dom0);
+        typed(&mut console, &[b'x'; super::INPUT_SIZE + 10]);
+        assert!(console.input.is_full());
+    }
+}
