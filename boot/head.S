@@ -122,7 +122,7 @@ entry:
 
     bl      enable_mmu
 
-    ldr     sp, =__stacks_start + 0x1000 + 0x6000
+    ldr     sp, =__stacks_start + 0x1000 + 0xb000
     mov     r0, r8
     ldr     r1, =__image_start
     add     r1, r1, r9

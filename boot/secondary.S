@@ -14,7 +14,7 @@ secondary_entry:
     cmp     r0, #MODE_HYP
     bne     halt                        // not in HYP: cpu_up times out and reports this CPU
     bl      enable_mmu
-    ldr     r0, =0x1000 + 0x6000
+    ldr     r0, =0x1000 + 0xb000
     ldr     sp, =__stacks_start
     mla     sp, r0, r8, sp
     add     sp, sp, r0

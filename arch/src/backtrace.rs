@@ -77,10 +77,14 @@ pub fn walk(mut report: impl FnMut(u32)) {
     if start < base || start >= layout::image_end() {
         return;
     }
+    // An overflow's stack pointer is in the guard page.
+    let guard_end = base
+        + (start - base) / layout::STACK_STRIDE * layout::STACK_STRIDE
+        + crate::addr::PAGE_SIZE;
     let end = (base + ((start - base) / layout::STACK_STRIDE + 1) * layout::STACK_STRIDE)
         .min(layout::image_end());
     let mut found = 0;
-    for at in (start & !3..end).step_by(4).take(DEPTH) {
+    for at in (start.max(guard_end) & !3..end).step_by(4).take(DEPTH) {
         // SAFETY: the range is within one CPU's stack, which is mapped.
         let value = unsafe { core::ptr::read_volatile(at as *const u32) };
         if is_return_address(value as usize) {

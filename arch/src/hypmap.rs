@@ -147,11 +147,8 @@ pub fn guard_stacks() {
             l3_index(layout::stacks_start() + cpu * layout::STACK_STRIDE),
             Descriptor::INVALID,
         );
-        image().set(
-            l3_index(layout::fault_stacks_start() + cpu * layout::FAULT_STACK_STRIDE),
-            Descriptor::INVALID,
-        );
     }
+    image().set(l3_index(layout::fault_stack_start()), Descriptor::INVALID);
     tlb::flush_hyp();
 }
 

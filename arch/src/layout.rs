@@ -36,7 +36,7 @@ mod symbols {
         static __text_end: u8;
         static __image_end: u8;
         static __stacks_start: u8;
-        static __fault_stacks_start: u8;
+        static __fault_stack_start: u8;
     }
 
     macro_rules! address {
@@ -56,16 +56,14 @@ mod symbols {
         image_end, __image_end);
     address!(/// First guard page of the CPU stacks.
         stacks_start, __stacks_start);
-    address!(/// First guard page of the fault stacks.
-        fault_stacks_start, __fault_stacks_start);
+    address!(/// Guard page of the stack for exceptions taken in HYP.
+        fault_stack_start, __fault_stack_start);
 }
 #[cfg(target_os = "none")]
-pub use symbols::{boot_end, fault_stacks_start, image_end, stacks_start, text_end};
+pub use symbols::{boot_end, fault_stack_start, image_end, stacks_start, text_end};
 
 /// Bytes from one CPU's guard page to the next one's.
-pub const STACK_STRIDE: usize = 0x7000;
-/// Bytes from one fault stack's guard page to the next one's.
-pub const FAULT_STACK_STRIDE: usize = 0x3000;
+pub const STACK_STRIDE: usize = 0xC000;
 
 /// The linker's build id of the image: 20 bytes.
 #[cfg(target_os = "none")]

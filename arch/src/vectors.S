@@ -93,7 +93,7 @@ guest_enter:
     .macro hyp_fault kind
     mcr     p15, 4, r0, c13, c0, 2      // HTPIDR
     mov     r0, sp
-    ldr     sp, =__fault_stacks_start + 0x1000 + 0x2000
+    ldr     sp, =__fault_stack_start + 0x1000 + 0x8000
     push    {{r1-r12, lr}}
     mov     r1, #\kind
     b       hyp_fault_common
