@@ -108,7 +108,7 @@ pub struct Vcpu {
     /// Time spent in each state.
     pub runstate: Lock<RunState, { rank::RUNSTATE }>,
     /// Set before CPU_ON lets it run: where it starts.
-    pub restart: Lock<Option<(u32, u32)>, { rank::RUNSTATE }>,
+    pub restart: Lock<Option<(u32, u32)>, { rank::START }>,
     halt: AtomicU32,
     work: AtomicU32,
     on: AtomicU8,
