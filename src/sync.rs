@@ -29,6 +29,8 @@ pub mod rank {
     pub const VGIC: u8 = 60;
     /// Host interrupt table.
     pub const IRQ: u8 = 65;
+    /// Where a vCPU starts that is being switched on.
+    pub const START: u8 = 68;
     /// Run queues.
     pub const SCHED: u8 = 70;
     /// A vCPU's time accounting.

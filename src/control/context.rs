@@ -184,6 +184,8 @@ fn set_one(request: &Request<'_>, vcpu: &Vcpu, op: &VcpuContextOp) -> Outcome {
     if done.is_none() {
         return again(request.args);
     }
+    // These registers replace those of a CPU_ON that has not come to effect.
+    *vcpu.restart.lock() = None;
     vcpu.set_initialised(context.is_some());
     if online {
         run::unhalt(vcpu, halt::OFFLINE);

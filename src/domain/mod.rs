@@ -11,6 +11,8 @@ pub mod registry;
 pub mod run;
 pub mod runstate;
 pub mod shutdown;
+#[cfg(test)]
+pub mod testing;
 pub mod vcpu;
 pub mod virq;
 

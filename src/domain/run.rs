@@ -207,6 +207,8 @@ pub fn release(unit: UnitId) {
 }
 
 /// Gives a vCPU a reason not to run. When it runs on this or another CPU, that CPU picks.
+///
+/// The time accounts change under the scheduler's lock, as the reasons do: so they follow each other in one order.
 pub fn halt(vcpu: &Vcpu, reason: u32) {
     let mut scheduler = scheduler();
     let before = vcpu.halted();
@@ -214,17 +216,18 @@ pub fn halt(vcpu: &Vcpu, reason: u32) {
     if before != 0 {
         return;
     }
-    let kick = scheduler.block(vcpu.unit, now());
-    drop(scheduler);
-    if let Some(cpu) = kick {
-        poke(cpu);
-    }
+    let now = now();
+    let kick = scheduler.block(vcpu.unit, now);
     let state = if reason == halt::BLOCKED {
         State::Blocked
     } else {
         State::Offline
     };
-    vcpu.runstate.lock().change(state, now_ns().0);
+    vcpu.runstate.lock().change(state, clock().ns(now).0);
+    drop(scheduler);
+    if let Some(cpu) = kick {
+        poke(cpu);
+    }
 }
 
 /// Takes a reason away; without any left the vCPU becomes runnable.
@@ -232,19 +235,52 @@ pub fn unhalt(vcpu: &Vcpu, reason: u32) {
     let mut scheduler = scheduler();
     let before = vcpu.halted();
     let after = before & !reason;
-    vcpu.set_halted(after);
-    if before == after || after != 0 {
+    if before == after {
         return;
     }
+    vcpu.set_halted(after);
     let now = now();
+    let ns = clock().ns(now).0;
+    if after != 0 {
+        // It waits for nothing any more, and is stopped all the same.
+        let mut runstate = vcpu.runstate.lock();
+        if after & halt::BLOCKED == 0 && runstate.state() == State::Blocked {
+            runstate.change(State::Offline, ns);
+        }
+        return;
+    }
     let kick = scheduler.wake(vcpu.unit, now);
+    vcpu.runstate.lock().change(State::Runnable, ns);
     drop(scheduler);
-    vcpu.runstate
-        .lock()
-        .change(State::Runnable, clock().ns(now).0);
     if let Some(cpu) = kick {
         poke(cpu);
     }
+}
+
+/// Counts a vCPU's time as running or runnable from here on, as its CPU sees it. One that was halted meanwhile keeps the
+/// state it was given then: who halts stores the reason first and changes the accounts after it.
+pub fn account(vcpu: &Vcpu, state: State) {
+    let mut runstate = vcpu.runstate.lock();
+    if vcpu.halted() == 0 && runstate.state() != state {
+        runstate.change(state, now_ns().0);
+    }
+}
+
+/// Starts a vCPU that is off at `entry` (bit 0: in Thumb state) with `context` in r0; false when it is on, or about to be.
+///
+/// The lock is held until the vCPU is on, so one of two callers finds it on. Where it starts and the request to do so
+/// stand before its reason to be off goes: whichever CPU runs it finds them, whether or not its old registers have been
+/// saved since it went off.
+pub fn start(vcpu: &Vcpu, entry: u32, context: u32) -> bool {
+    let mut restart = vcpu.restart.lock();
+    if vcpu.is_online() {
+        return false;
+    }
+    *restart = Some((entry, context));
+    vcpu.set_initialised(true);
+    vcpu.request(work::RESTART);
+    unhalt(vcpu, halt::OFFLINE);
+    true
 }
 
 /// Blocks the calling vCPU until it is kicked, unless there already is a reason for it not to.
@@ -289,3 +325,6 @@ pub fn kick_vcpu(vcpu: &Vcpu) {
 pub fn owner(unit: UnitId) -> Option<(Arc<Domain>, Arc<Vcpu>)> {
     registry::unit(unit)
 }
+
+#[cfg(test)]
+mod tests;

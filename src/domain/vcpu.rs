@@ -108,15 +108,19 @@ pub struct Vcpu {
     /// Time spent in each state.
     pub runstate: Lock<RunState, { rank::RUNSTATE }>,
     /// Set before CPU_ON lets it run: where it starts.
-    pub restart: Lock<Option<(u32, u32)>, { rank::RUNSTATE }>,
+    pub restart: Lock<Option<(u32, u32)>, { rank::START }>,
     halt: AtomicU32,
     work: AtomicU32,
     on: AtomicU8,
+    /// Virtual page through which it was last seen to reach its distributor.
+    distributor_page: AtomicU32,
     /// It was given registers, by the toolstack or CPU_ON.
     initialised: AtomicBool,
 }
 
 const NOWHERE: u8 = u8::MAX;
+/// Number of no virtual page.
+const NO_PAGE: u32 = u32::MAX;
 
 impl Vcpu {
     /// A vCPU that is not up.
@@ -136,6 +140,7 @@ impl Vcpu {
             halt: AtomicU32::new(halt::OFFLINE),
             work: AtomicU32::new(work::INTERRUPTS),
             on: AtomicU8::new(NOWHERE),
+            distributor_page: AtomicU32::new(NO_PAGE),
             initialised: AtomicBool::new(false),
         }
     }
@@ -193,6 +198,17 @@ impl Vcpu {
             NOWHERE => None,
             cpu => CpuId::new(cpu.into()),
         }
+    }
+
+    /// The virtual page through which it was last seen to reach its distributor; a number that no page has before that.
+    #[inline]
+    pub fn distributor_page(&self) -> u32 {
+        self.distributor_page.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that it reaches its distributor through a virtual page.
+    pub fn remember_distributor_page(&self, page: u32) {
+        self.distributor_page.store(page, Ordering::Relaxed);
     }
 
     /// Records where its registers are.

@@ -16,7 +16,7 @@ use crate::policy;
 const RESET_AT_ONCE: u32 = 256;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
-    operation(caller, args.0[0], args.ptr(1))
+    operation(caller, args, args.0[0], args.ptr(1))
 }
 
 /// The old form of the call: operation and argument in one structure.
@@ -26,12 +26,14 @@ pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op: u32 = read(caller.domain, args.ptr(0))?;
     operation(
         caller,
+        args,
         op,
         args.ptr(0).checked_add(BODY).ok_or(Errno::Fault)?,
     )
 }
 
-fn operation(caller: &Caller<'_>, op: u32, arg: GuestVa) -> Outcome {
+/// Carries out `op` with its argument at `arg`; `args` are the registers, for a call that is to be made again.
+fn operation(caller: &Caller<'_>, args: &Args, op: u32, arg: GuestVa) -> Outcome {
     match op {
         abi::OP_SEND => {
             let op: abi::PortArgument = read(caller.domain, arg)?;
@@ -81,7 +83,7 @@ fn operation(caller: &Caller<'_>, op: u32, arg: GuestVa) -> Outcome {
             let notify = caller.domain.events.lock().expand_array(page)?;
             caller.domain.notify(notify);
         }
-        abi::OP_RESET => return reset(caller, arg),
+        abi::OP_RESET => return reset(caller, args, arg),
         abi::OP_BIND_PIRQ => {
             // There are no physical interrupts to bind on Arm; the argument has the shape of `bind_virq`'s.
             let _: abi::BindVirq = read(caller.domain, arg)?;
@@ -211,7 +213,7 @@ fn init_control(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
     write(caller.domain, arg, &op)
 }
 
-fn reset(caller: &Caller<'_>, arg: GuestVa) -> Outcome {
+fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     let op: abi::ResetArgument = read(caller.domain, arg)?;
     let target = target::control(caller, op.dom)?;
     let domain = target.domain();
@@ -230,7 +232,8 @@ fn reset(caller: &Caller<'_>, arg: GuestVa) -> Outcome {
                 tell_peer(to, from);
                 domain.events.lock().finish_close(from.port);
             }
-            Reset::More => return Ok(Reply::Again(Args([abi::OP_RESET, arg.0, 0, 0, 0]))),
+            // The table knows how far it is.
+            Reset::More => return Ok(Reply::Again(*args)),
         }
     }
 }

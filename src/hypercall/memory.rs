@@ -9,11 +9,12 @@ use super::guest_ptr::{element, read, write};
 use super::target::{self, Target};
 use super::{Args, Budget, Caller, Outcome, Reply};
 use crate::abi::memory as abi;
-use crate::domain::Domain;
+use crate::domain::{Domain, Life};
 use crate::error::Errno;
 use crate::grant::FrameError;
-use crate::mem::memory;
-use crate::mem::p2m::{Access, P2mError, P2mType, Removed};
+use crate::mem::frame_table::{Kind, State};
+use crate::mem::p2m::{Access, P2mError, P2mType, Removed, Run};
+use crate::mem::{FrameRef, memory};
 use crate::options;
 
 /// Pages handled before others may run.
@@ -113,7 +114,7 @@ fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome
     while n < count {
         // The first extent is always done, so that every continuation makes progress.
         if n > start && !budget.spend(1 << arg.extent_order) {
-            domain.p2m.lock().release(removed);
+            let_go(domain, removed);
             return Ok(again(args, op, n));
         }
         let ok = match op {
@@ -132,7 +133,7 @@ fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome
         }
         n += 1;
     }
-    domain.p2m.lock().release(removed);
+    let_go(domain, removed);
     Ok(Reply::Value(n))
 }
 
@@ -160,10 +161,7 @@ fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), Errno> {
     } else {
         memory.alloc_domain_pages(domain.id, order)?
     };
-    let mapped = domain
-        .p2m
-        .lock()
-        .map(gfn, mfn, count, P2mType::RamRw, u32::MAX);
+    let mapped = map_alive(domain, gfn, mfn, count);
     match mapped {
         Ok(done) if done == count => Ok(()),
         Ok(done) => {
@@ -175,9 +173,22 @@ fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), Errno> {
         }
         Err(error) => {
             memory.put_run(mfn, count);
-            Err(error.into())
+            Err(error)
         }
     }
+}
+
+/// Maps new pages of a domain unless it is being taken apart: that empties its map, and must not be run after.
+fn map_alive(domain: &Domain, gfn: Gfn, mfn: Mfn, count: u32) -> Result<u32, Errno> {
+    let state = domain.state.lock();
+    if state.life != Life::Alive {
+        return Err(Errno::Inval);
+    }
+    let done = domain
+        .p2m
+        .lock()
+        .map(gfn, mfn, count, P2mType::RamRw, u32::MAX)?;
+    Ok(done)
 }
 
 /// Takes `count` pages at `gfn` away from `domain`; they go when `removed` is released.
@@ -187,7 +198,9 @@ fn decrease(domain: &Domain, gfn: Gfn, count: u32, removed: &mut Removed) -> Res
     while done < count {
         if removed.is_full() {
             let full = core::mem::replace(removed, Removed::new());
-            p2m.release(full);
+            drop(p2m);
+            let_go(domain, full);
+            p2m = domain.p2m.lock();
         }
         let at = gfn.checked_add(done).ok_or(Errno::Inval)?;
         if done == 0 && p2m.lookup(at).is_none() {
@@ -202,6 +215,22 @@ fn decrease(domain: &Domain, gfn: Gfn, count: u32, removed: &mut Removed) -> Res
         )?;
     }
     Ok(())
+}
+
+/// Gives back what was unmapped. Of the hypervisor's pages among it, the domain may ask for another place.
+fn let_go(domain: &Domain, removed: Removed) {
+    let frames = |run: &Run| {
+        let run = *run;
+        (0..run.count).filter_map(move |n| Some((run.gfn.checked_add(n)?, run.mfn.checked_add(n)?)))
+    };
+    // A run of more is one block of plain memory.
+    let small = |run: &&Run| run.count <= Removed::MAX_FRAMES;
+    for (gfn, mfn) in removed.runs().iter().filter(small).flat_map(frames) {
+        if is_shared(mfn) {
+            forget_place(domain, gfn);
+        }
+    }
+    domain.p2m.lock().release(removed);
 }
 
 fn add_to_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
@@ -226,8 +255,11 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
             if state.shared_info_gfn.is_some() {
                 return Err(Errno::Busy);
             }
-            map_own(domain, gfn, domain.shared_info)?;
+            let displaced = map_own(domain, gfn, domain.shared_info)?;
             state.shared_info_gfn = Some(gfn);
+            if displaced == Displaced::Shared {
+                domain.grants.lock().displace_frame(gfn);
+            }
             Ok(())
         }
         abi::SPACE_GRANT_TABLE => {
@@ -236,17 +268,11 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
                 return Err(Errno::Inval);
             }
             domain.grow_grants(u64::from(index) + 1)?;
-            let mut grants = domain.grants.lock();
-            let mfn = grants.frame(index).ok_or(Errno::Inval)?.mfn();
-            grants
-                .place_frame(index, gfn)
-                .map_err(|error| match error {
-                    FrameError::Absent => Errno::Inval,
-                    FrameError::Busy => Errno::Busy,
-                })?;
-            map_own(domain, gfn, mfn).inspect_err(|_| {
-                grants.displace_frame(gfn);
-            })
+            let displaced = place_grant_frame(domain, index, gfn)?;
+            if displaced == Displaced::Shared {
+                forget_shared_info(domain, gfn);
+            }
+            Ok(())
         }
         // Everything that a domain may drive is mapped from its start.
         abi::SPACE_DEV_MMIO => {
@@ -264,15 +290,85 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
     }
 }
 
-/// Maps a page that belongs to the domain but is the hypervisor's to give; what was at `gfn` is given back.
-fn map_own(domain: &Domain, gfn: Gfn, mfn: Mfn) -> Result<(), Errno> {
-    let reference = memory().get(mfn, domain.id).ok_or(Errno::Inval)?;
+/// Maps frame `index` of the grant table at `gfn`, in place of another one if that is what is there.
+fn place_grant_frame(domain: &Domain, index: u32, gfn: Gfn) -> Result<Displaced, Errno> {
+    let mut grants = domain.grants.lock();
+    let mfn = grants.frame(index).ok_or(Errno::Inval)?.mfn();
+    let before = grants.displace_frame(gfn);
+    let placed = match grants.place_frame(index, gfn) {
+        Ok(()) => map_own(domain, gfn, mfn).inspect_err(|_| {
+            grants.displace_frame(gfn);
+        }),
+        Err(FrameError::Absent) => Err(Errno::Inval),
+        Err(FrameError::Busy) => Err(Errno::Busy),
+    };
+    if placed.is_err()
+        && let Some(before) = before
+    {
+        // It is there still, and its place is free again.
+        let _ = grants.place_frame(before, gfn);
+    }
+    placed
+}
+
+/// What a page took the place of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Displaced {
+    /// Nothing, or memory that nobody keeps account of.
+    Plain,
+    /// A page of the hypervisor's: where it is must be forgotten.
+    Shared,
+}
+
+/// Whether a frame is one of the hypervisor's that it shares with its owner: shared_info, a grant frame.
+fn is_shared(mfn: Mfn) -> bool {
+    matches!(
+        memory().state(mfn),
+        State::Live {
+            kind: Kind::Shared,
+            ..
+        }
+    )
+}
+
+/// Puts a page at `gfn` of `domain`; what was there is given back. A grant leaves by its handle only, and what the domain
+/// has of devices stays.
+fn place(
+    domain: &Domain,
+    gfn: Gfn,
+    reference: FrameRef<'static>,
+    kind: P2mType,
+) -> Result<Displaced, Errno> {
     let mut removed = Removed::new();
     let mut p2m = domain.p2m.lock();
-    p2m.replace(gfn, mfn, P2mType::RamRw, &mut removed)?;
+    let displaced = match p2m.lookup(gfn) {
+        Some(old) if old.kind.is_grant() || !old.kind.is_ram() => return Err(Errno::Inval),
+        Some(old) if old.kind.is_own_ram() && is_shared(old.mfn) => Displaced::Shared,
+        _ => Displaced::Plain,
+    };
+    p2m.replace(gfn, reference.mfn(), kind, &mut removed)?;
     // The reference is the map's from here on.
     reference.into_raw();
     p2m.release(removed);
+    Ok(displaced)
+}
+
+/// Maps a page that belongs to the domain but is the hypervisor's to give.
+fn map_own(domain: &Domain, gfn: Gfn, mfn: Mfn) -> Result<Displaced, Errno> {
+    let reference = memory().get(mfn, domain.id).ok_or(Errno::Inval)?;
+    place(domain, gfn, reference, P2mType::RamRw)
+}
+
+/// Maps another domain's page.
+fn place_foreign(
+    domain: &Domain,
+    gfn: Gfn,
+    reference: FrameRef<'static>,
+    kind: P2mType,
+) -> Result<(), Errno> {
+    if place(domain, gfn, reference, kind)? == Displaced::Shared {
+        forget_place(domain, gfn);
+    }
     Ok(())
 }
 
@@ -290,12 +386,7 @@ fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<()
         P2mType::RamRo => P2mType::ForeignRo,
         _ => return Err(Errno::Inval),
     };
-    let mut removed = Removed::new();
-    let mut p2m = domain.p2m.lock();
-    p2m.replace(at, reference.mfn(), kind, &mut removed)?;
-    reference.into_raw();
-    p2m.release(removed);
-    Ok(())
+    place_foreign(domain, at, reference, kind)
 }
 
 fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
@@ -358,12 +449,15 @@ fn remove_from_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
 
 /// Notes that a page of the hypervisor's that was at `gfn` is not there any more.
 fn forget_place(domain: &Domain, gfn: Gfn) {
+    forget_shared_info(domain, gfn);
+    domain.grants.lock().displace_frame(gfn);
+}
+
+fn forget_shared_info(domain: &Domain, gfn: Gfn) {
     let mut state = domain.state.lock();
     if state.shared_info_gfn == Some(gfn) {
         state.shared_info_gfn = None;
     }
-    drop(state);
-    domain.grants.lock().displace_frame(gfn);
 }
 
 fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
@@ -418,11 +512,10 @@ fn acquire_resource(caller: &Caller<'_>, args: &Args) -> Outcome {
             .ok_or(Errno::Inval)?;
         let mfn = source.grants.lock().frame(index).ok_or(Errno::Inval)?.mfn();
         let reference = memory().get(mfn, source.id).ok_or(Errno::Inval)?;
-        let mut removed = Removed::new();
-        let mut p2m = caller.domain.p2m.lock();
-        p2m.replace(at, mfn, P2mType::ForeignRw, &mut removed)?;
-        reference.into_raw();
-        p2m.release(removed);
+        place_foreign(caller.domain, at, reference, P2mType::ForeignRw)?;
     }
     Ok(Reply::OK)
 }
+
+#[cfg(test)]
+mod tests;

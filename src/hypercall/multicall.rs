@@ -33,7 +33,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     for index in 0..count {
         let at = element::<Entry>(list, index)?;
         if !budget.spend(1) {
-            return Ok(rest(at, count - index));
+            return Ok(rest(args, at, count - index));
         }
         let entry: Entry = read(caller.domain, at)?;
         let Some(inner) = registers(&entry) else {
@@ -55,7 +55,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
                     *to = from.into();
                 }
                 write(caller.domain, at, &again)?;
-                return Ok(rest(at, count - index));
+                return Ok(rest(args, at, count - index));
             }
             Err(error) => -i64::from(error as i32),
         };
@@ -68,9 +68,10 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// The multicall again, from the entry at `at`.
-fn rest(at: GuestVa, count: u32) -> Reply {
-    Reply::Again(Args([at.0, count, 0, 0, 0]))
+/// The multicall again, from the entry at `at`. The registers that it does not use stay the guest's.
+fn rest(args: &Args, at: GuestVa, count: u32) -> Reply {
+    let [_, _, r2, r3, r4] = args.0;
+    Reply::Again(Args([at.0, count, r2, r3, r4]))
 }
 
 /// The entry's arguments as registers; `None` when one does not fit.
@@ -80,4 +81,47 @@ fn registers(entry: &Entry) -> Option<Args> {
         *to = u32::try_from(from).ok()?;
     }
     Some(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::{AT_ONCE, Entry, call, rest};
+    use crate::domain::testing::{NO_TLB, guest};
+    use crate::domain::{Rights, registry};
+    use crate::hypercall::{Args, Caller, Reply, number};
+    use armv7::addr::{Gfn, GuestVa};
+    use armv7::frame::page;
+
+    #[test]
+    fn a_continuation_leaves_the_registers_that_it_does_not_use() {
+        let args = Args([0x1000, 9, 2, 3, 4]);
+        let again = Args([0x1040, 8, 2, 3, 4]);
+        assert_eq!(rest(&args, GuestVa(0x1040), 8), Reply::Again(again));
+    }
+
+    #[test]
+    fn a_long_list_goes_on_where_it_stopped() {
+        let (domain, vcpu) = guest(Rights::GUEST, NO_TLB, &[0]);
+        let caller = Caller {
+            domain: &domain,
+            vcpu: &vcpu,
+        };
+        let mfn = domain.p2m.lock().lookup(Gfn::new(0).unwrap()).unwrap().mfn;
+        let entry = Entry {
+            op: number::XEN_VERSION.into(),
+            result: 0,
+            args: [0; 6],
+        };
+        let count = AT_ONCE + 1;
+        let list = vec![entry; count as usize];
+        assert!(page(mfn).unwrap().write(0, list.as_bytes()));
+        let first = call(&caller, &Args([0, count, 7, 8, 9]));
+        let at = AT_ONCE * size_of::<Entry>() as u32;
+        let next = Args([at, 1, 7, 8, 9]);
+        assert_eq!(first, Ok(Reply::Again(next)));
+        assert_eq!(call(&caller, &next), Ok(Reply::OK));
+        registry::remove(domain.id);
+    }
 }

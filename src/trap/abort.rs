@@ -1,8 +1,12 @@
 //! Aborts that a guest takes in stage 2: emulated devices, and everything that is not there.
 //!
 //! All memory a domain has is mapped eagerly, so a stage-2 fault is either an access to the emulated distributor or an
-//! access to nothing, which the guest gets back as an external abort. Where the faulting address is at or above 4 GiB it
-//! is worked out again from the virtual address: qemu-system-arm reports only its low 32 bits.
+//! access to nothing, which the guest gets back as an external abort.
+//!
+//! HPFAR has the whole page of the fault in hardware, but only the low 32 bits of its address under qemu-system-arm. So
+//! something at or above 4 GiB may look like the distributor: the first access through a virtual page is worked out again
+//! from the virtual address, and the vCPU remembers the page. A guest that then maps something else there, whose low 32
+//! bits are the distributor's, misleads itself only.
 
 use alloc::sync::Arc;
 
@@ -16,7 +20,7 @@ use super::exits::{raise, skip};
 use super::inject::Exception;
 use super::load::HardwareLrs;
 use crate::domain::vcpu::Vcpu;
-use crate::domain::{Domain, run};
+use crate::domain::{Domain, GicMap, run};
 use crate::guest_warn;
 use crate::mem::p2m;
 use crate::vgic::{Effects, HostOp, HostWork, Vgic, Width as GicWidth};
@@ -38,8 +42,12 @@ pub fn emulate(
     if page >= domain.gic.pages {
         return false;
     }
+    let va = guest::fault_va();
+    if va >> PAGE_SHIFT != vcpu.distributor_page() && !verify(domain, vcpu, va, direction) {
+        return false;
+    }
     let Some(gic) = gic::get() else { return false };
-    let offset = page << PAGE_SHIFT | guest::fault_va() & 0xFFF;
+    let offset = page << PAGE_SHIFT | va & 0xFFF;
     let width = match access.width {
         Width::Byte => GicWidth::Byte,
         Width::Half => GicWidth::Half,
@@ -66,6 +74,30 @@ pub fn emulate(
         skip(context, hsr);
     }
     done
+}
+
+/// Whether `va` leads to the distributor and not to something above 4 GiB that looks like it; remembers that it does.
+#[cold]
+fn verify(domain: &Domain, vcpu: &Vcpu, va: u32, direction: MemoryDirection) -> bool {
+    let access = match direction {
+        MemoryDirection::Read => Access::Read,
+        MemoryDirection::Write => Access::Write,
+    };
+    match guest::translate(va, access) {
+        Some(ipa) if is_distributor(domain.gic, ipa) => {
+            vcpu.remember_distributor_page(va >> PAGE_SHIFT);
+            true
+        }
+        Some(_) => false,
+        // The guest has changed its tables since: what the syndrome says was true then.
+        None => true,
+    }
+}
+
+/// Whether a guest physical address is in the emulated distributor.
+fn is_distributor(gic: GicMap, ipa: u64) -> bool {
+    let first = u64::from(gic.first_page);
+    (first..first + u64::from(gic.pages)).contains(&(ipa >> PAGE_SHIFT))
 }
 
 /// A data abort of the loaded guest that no emulated device has answered.
@@ -191,6 +223,25 @@ fn at_host(gic: &Gic, domain: &Domain, vgic: &Vgic, work: &HostWork) {
             HostOp::Disable => gic.dist.disable(intid),
             HostOp::ClearPending => gic.dist.clear_pending(intid),
             HostOp::Retarget => gic.dist.set_targets(intid, target()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_distributor;
+    use crate::domain::GicMap;
+
+    #[test]
+    fn an_address_above_4_gib_is_not_the_distributor_though_its_low_half_is() {
+        let gic = GicMap {
+            first_page: 0x8000,
+            pages: 0x10,
+        };
+        assert!(is_distributor(gic, 0x0800_0000) && is_distributor(gic, 0x0800_FFFF));
+        assert!(!is_distributor(gic, 0x07FF_FFFF) && !is_distributor(gic, 0x0801_0000));
+        for high in 1..=0xFF {
+            assert!(!is_distributor(gic, high << 32 | 0x0800_0000));
         }
     }
 }

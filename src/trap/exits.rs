@@ -13,7 +13,7 @@ use super::inject::{Exception, FaultRegisters, Interrupted, Mode, inject};
 use super::{abort, block};
 use crate::domain::run;
 use crate::domain::shutdown::{self, Reason};
-use crate::domain::vcpu::{Vcpu, halt, work};
+use crate::domain::vcpu::{Vcpu, halt};
 use crate::domain::{Domain, run::now};
 use crate::emulate::cp15::{self, Cp15State, Outcome, Privilege};
 use crate::emulate::psci::{self, Action, CpuOn, EntryState, Power, View};
@@ -225,17 +225,11 @@ fn cpu_on(domain: &Domain, on: &CpuOn) -> u32 {
     let Some(target) = domain.vcpu(on.vcpu) else {
         return psci::status::INVALID_PARAMETERS as u32;
     };
-    let mut restart = target.restart.lock();
-    if target.is_online() || restart.is_some() {
-        return on.already_on;
-    }
     let thumb = u32::from(on.state == EntryState::Thumb);
-    *restart = Some((on.entry | thumb, on.context));
-    drop(restart);
-    target.set_initialised(true);
-    target.request(work::RESTART);
-    run::unhalt(target, halt::OFFLINE);
-    psci::status::SUCCESS as u32
+    match run::start(target, on.entry | thumb, on.context) {
+        true => psci::status::SUCCESS as u32,
+        false => on.already_on,
+    }
 }
 
 const _: () = assert!(syndrome::psr::MODE_UND == MODE_UND && syndrome::psr::MODE_ABT == MODE_ABT);

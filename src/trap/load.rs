@@ -10,6 +10,7 @@ use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::{Domain, runstate::State};
 use crate::time::Ticks;
 use crate::vgic::{ListRegisters, Maintenance};
+use crate::vtimer::PhysicalTimer;
 
 /// INTID of the virtual timer's interrupt, physical and virtual (the Arm generic timer's PPI 11).
 pub const VIRTUAL_TIMER_PPI: u32 = 27;
@@ -55,7 +56,7 @@ pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut R
     if active & 1 << VIRTUAL_TIMER_PPI != 0 {
         cpu.gic.dist.set_active(VIRTUAL_TIMER_PPI);
     }
-    vcpu.runstate.lock().change(State::Running, run::now_ns().0);
+    run::account(vcpu, State::Running);
     vcpu.request(work::INTERRUPTS);
 }
 
@@ -121,6 +122,8 @@ pub fn restart(
 ) {
     unload(cpu, domain, vcpu, registers);
     run::disarm(vcpu.timer);
+    run::disarm(vcpu.physical_alarm);
+    *vcpu.physical_timer.lock() = PhysicalTimer::default();
     let kick = domain.vgic.lock().reset_vcpu(vcpu.id);
     run::kick(domain, kick);
     *registers = Registers::start(entry, context);

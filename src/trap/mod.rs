@@ -105,14 +105,15 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
             wait(cpu, Some((domain, vcpu)));
             run::cpu_work(cpu.id).fetch_or(PICK, Ordering::Relaxed);
         } else {
-            note_running(vcpu);
+            run::account(vcpu, State::Running);
         }
     }
     let requests = vcpu.take_requests();
-    if requests & work::RESTART != 0
-        && let Some((entry, context)) = vcpu.restart.lock().take()
-    {
-        load::restart(cpu, domain, vcpu, registers, entry, context);
+    if requests & work::RESTART != 0 {
+        let start = vcpu.restart.lock().take();
+        if let Some((entry, context)) = start {
+            load::restart(cpu, domain, vcpu, registers, entry, context);
+        }
     }
     if requests & work::INTERRUPTS != 0 {
         load::refill(cpu, domain, vcpu);
@@ -123,21 +124,9 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
 /// Saves the loaded vCPU and lets other CPUs have it.
 fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
     load::unload(cpu, domain, vcpu, registers);
-    if vcpu.halted() == 0 {
-        vcpu.runstate
-            .lock()
-            .change(State::Runnable, run::now_ns().0);
-    }
+    run::account(vcpu, State::Runnable);
     vcpu.set_loaded_on(None);
     run::release(vcpu.unit);
-}
-
-/// Counts time as running from here on, when the vCPU was doing something else.
-fn note_running(vcpu: &Vcpu) {
-    let mut runstate = vcpu.runstate.lock();
-    if runstate.state() != State::Running {
-        runstate.change(State::Running, run::now_ns().0);
-    }
 }
 
 pub use exits::yield_now;

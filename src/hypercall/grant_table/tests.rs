@@ -3,28 +3,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 
 use armv7::addr::{Gfn, Mfn};
-use armv7::cpu::CpuSet;
 use armv7::frame::{PageRef, SharedPage, page};
-use armv7::guest::Identity;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::abi::grant_table as abi;
-use crate::domain::memory::shared_page;
-use crate::domain::vcpu::{Timers, Vcpu};
-use crate::domain::{Domain, GicMap, Rights, registry};
+use crate::domain::vcpu::Vcpu;
+use crate::domain::{Domain, Rights, registry};
 use crate::error::Errno;
-use crate::event::EventTable;
-use crate::grant::{GrantTable, Limits};
 use crate::hypercall::{Args, Caller, Outcome, Reply};
-use crate::id::{DomId, IntId, VcpuId};
-use crate::mem::p2m::{Entry, P2m, P2mType, PoolLimit, Removed, Tlb};
-use crate::mem::{memory, testing};
-use crate::sched::{Scheduler, UnitParams};
-use crate::time::TimerQueue;
-use crate::vgic::Vgic;
+use crate::id::DomId;
+use crate::mem::memory;
+use crate::mem::p2m::{Entry, P2mType, Removed, Tlb};
 
 mod caches;
 mod copying;
@@ -71,47 +63,9 @@ struct Guest {
 
 impl Guest {
     fn new(rights: Rights) -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(100);
-        let id = DomId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let memory = testing::machine();
-        assert!(memory.open_account(id, 200));
-        let mut p2m = P2m::new(memory, TLB, PoolLimit::Unlimited).unwrap();
-        for n in core::iter::once(0).chain(RAM..RAM + PAGES) {
-            let mfn = memory.alloc_domain_pages(id, 0).unwrap();
-            p2m.map(gfn(n), mfn, 1, P2mType::RamRw, 1).unwrap();
-        }
-        let info = shared_page(id).unwrap();
-        let shared_info = info.mfn();
-        let domain = Arc::new(Domain::new(
-            id,
-            rights,
-            p2m,
-            EventTable::new(id, 64, 1, info).unwrap(),
-            GrantTable::new(Limits::new(4, 2).unwrap()),
-            Vgic::new(1, 32).unwrap(),
-            IntId::new(31).unwrap(),
-            GicMap {
-                first_page: 0x3000,
-                pages: 1,
-            },
-            0,
-            1,
-            shared_info,
-        ));
-        domain.grow_grants(1).unwrap();
-        registry::insert(domain.clone()).unwrap();
-        let unit = Scheduler::new(CpuSet::EMPTY, 1).add(UnitParams::default());
-        let timer = TimerQueue::new().register(()).unwrap();
-        let timers = Timers {
-            virtual_timer: timer,
-            poll: timer,
-            physical: timer,
-        };
-        let vcpu = Vcpu::new(id, VcpuId::ZERO, unit.unwrap(), timers, Identity::default());
-        Self {
-            domain,
-            vcpu: Arc::new(vcpu),
-        }
+        let ram: Vec<u32> = core::iter::once(0).chain(RAM..RAM + PAGES).collect();
+        let (domain, vcpu) = crate::domain::testing::guest(rights, TLB, &ram);
+        Self { domain, vcpu }
     }
 
     fn control() -> Self {

@@ -1,0 +1,85 @@
+//! Whole domains for tests, in the memory that `mem::testing` has for the machine.
+
+use std::sync::Arc;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use armv7::addr::Gfn;
+use armv7::cpu::{CpuId, CpuSet};
+use armv7::guest::Identity;
+
+use super::memory::shared_page;
+use super::run::{self, Timer};
+use super::vcpu::{Timers, Vcpu};
+use super::{Domain, GicMap, Rights, registry};
+use crate::event::EventTable;
+use crate::grant::{GrantTable, Limits};
+use crate::id::{DomId, IntId, VcpuId};
+use crate::mem::p2m::{P2m, P2mType, PoolLimit, Tlb};
+use crate::mem::testing;
+use crate::sched::UnitParams;
+use crate::vgic::Vgic;
+
+/// Stage 2 tables that nobody walks.
+pub const NO_TLB: Tlb = Tlb {
+    flush: |_| (),
+    publish: || (),
+};
+
+/// Most pages of a test domain.
+pub const MAX_PAGES: u32 = 200;
+
+/// The machine's scheduler, with one CPU.
+pub fn scheduler() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| assert!(run::init(1_000_000, CpuSet::of(CpuId::BOOT), 0)));
+}
+
+/// A domain in the registry with one vCPU that is off, and a page of RAM at each of `ram`.
+pub fn guest(rights: Rights, tlb: Tlb, ram: &[u32]) -> (Arc<Domain>, Arc<Vcpu>) {
+    static NEXT: AtomicU16 = AtomicU16::new(100);
+    scheduler();
+    let id = DomId(NEXT.fetch_add(1, Ordering::Relaxed));
+    let memory = testing::machine();
+    assert!(memory.open_account(id, MAX_PAGES));
+    let mut p2m = P2m::new(memory, tlb, PoolLimit::Unlimited).unwrap();
+    for n in ram {
+        let mfn = memory.alloc_domain_pages(id, 0).unwrap();
+        let gfn = Gfn::new(u64::from(*n)).unwrap();
+        p2m.map(gfn, mfn, 1, P2mType::RamRw, 1).unwrap();
+    }
+    let info = shared_page(id).unwrap();
+    let shared_info = info.mfn();
+    let domain = Arc::new(Domain::new(
+        id,
+        rights,
+        p2m,
+        EventTable::new(id, 64, 1, info).unwrap(),
+        GrantTable::new(Limits::new(4, 2).unwrap()),
+        Vgic::new(1, 32).unwrap(),
+        IntId::new(31).unwrap(),
+        GicMap {
+            first_page: 0x3000,
+            pages: 1,
+        },
+        0,
+        1,
+        shared_info,
+    ));
+    domain.grow_grants(1).unwrap();
+    registry::insert(domain.clone()).unwrap();
+    let unit = run::add_unit(UnitParams::default()).unwrap();
+    let timers = Timers {
+        virtual_timer: run::add_timer(Timer::Virtual(unit)).unwrap(),
+        poll: run::add_timer(Timer::Poll(unit)).unwrap(),
+        physical: run::add_timer(Timer::Physical(unit)).unwrap(),
+    };
+    let vcpu = Arc::new(Vcpu::new(
+        id,
+        VcpuId::ZERO,
+        unit,
+        timers,
+        Identity::default(),
+    ));
+    (domain, vcpu)
+}
