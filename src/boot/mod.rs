@@ -121,7 +121,8 @@ fn level(level: Level) -> LevelFilter {
 
 /// The console: everything logged so far appears on it.
 pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
-    console::configure(options.conring_size, options.conswitch);
+    // A control character is its letter without the upper bits; 0 stays none.
+    console::configure(options.conring_size, options.conswitch & 0x1F);
     let found = Blob::check(tree.bytes)
         .and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
     match found {
