@@ -15,12 +15,22 @@ const KEYS: &[(u8, &str)] = &[
     (b'm', "memory info"),
     (b'H', "dump heap info"),
     (b't', "display multi-cpu clock info"),
+    (b'C', "trigger a crashdump"),
     (b'R', "reboot machine"),
     (b'*', "print all diagnostics"),
 ];
 
 macro_rules! say {
     ($($arg:tt)*) => { console::write_fmt(format_args!("(XEN) {}\n", format_args!($($arg)*))) };
+}
+
+/// Does what a key typed on the console asks for: what [`handle`] does, and a crash of our own, which no domain may cause.
+pub fn handle_typed(key: u8) {
+    if key == b'C' {
+        say!("'C' pressed -> triggering crashdump");
+        panic!("crash by debug key");
+    }
+    handle(key);
 }
 
 /// Does what a key asks for; unknown keys do nothing.

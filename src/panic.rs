@@ -12,6 +12,9 @@ use armv7::smp;
 use crate::domain::run::SGI_STOP;
 use crate::{console, identity, machine};
 
+/// Bytes of a call instruction.
+const CALL: u32 = 4;
+
 static PANICKING: AtomicBool = AtomicBool::new(false);
 
 /// Reports a panic and ends the machine.
@@ -50,10 +53,12 @@ pub fn stop_this_cpu() -> ! {
 /// Prints the return addresses on this CPU's stack, with the functions that they are in.
 fn backtrace() {
     console::write_fmt(format_args!("(XEN) Xen call trace:\n"));
-    armv7::backtrace::walk(|address| match armv7::backtrace::symbol(address) {
+    // A call that never returns may be its function's last instruction: the call is looked up, not what follows it.
+    armv7::backtrace::walk(|address| match armv7::backtrace::symbol(address - CALL) {
         Some((name, offset)) => {
             console::write_fmt(format_args!(
-                "(XEN)    [<{address:08x}>] {name}+{offset:#x}\n"
+                "(XEN)    [<{address:08x}>] {name}+{:#x}\n",
+                offset + CALL
             ));
         }
         None => console::write_fmt(format_args!("(XEN)    [<{address:08x}>]\n")),

@@ -3,20 +3,67 @@
 //! Code is compiled without frame pointers, which would cost every function a register. So the walk is conservative: each
 //! word of the stack that follows a call instruction in our text is reported. Stale words can appear; none is missing.
 //!
-//! Names come from a table that the build puts into the image after linking (`SYMBOLS`): all function addresses, sorted,
-//! and their demangled names.
+//! Names come from a table that the build puts into the image after linking (`krypton_symbol_table`), so that a report is
+//! readable without the ELF file. tests/runner/src/symbols.rs writes it:
+//!
+//! - the address of the first entry and the number of entries, 32-bit little-endian;
+//! - per entry, in ascending order: the distance from the entry before in instructions (7 bits a byte, lowest first, bit 7:
+//!   more follow), how many bytes the name shares with the beginning of the name before, how many are its own, and these.
+//!
+//! An entry holds up to the next one; without a name it ends the function before it.
 
-use core::str;
+#[cfg(test)]
+mod sample;
+
+use core::{fmt, str};
 
 /// Bytes set aside in the image for the symbol table.
-pub const SYMBOL_SPACE: usize = 48 * 1024;
+pub const SYMBOL_SPACE: usize = 20 * 1024;
 
-/// The table: number of entries, then per entry the address and the offset of its name, then the names, each with its
-/// length before it (one byte). All numbers are 32-bit little-endian; all zero when the build filled nothing in.
+/// The table; all zero, which is no entry, when the build filled nothing in.
 #[cfg(target_os = "none")]
 #[unsafe(link_section = ".symbols")]
+#[unsafe(no_mangle)]
 #[used]
-static SYMBOLS: [u8; SYMBOL_SPACE] = [0; SYMBOL_SPACE];
+static krypton_symbol_table: [u8; SYMBOL_SPACE] = [0; SYMBOL_SPACE];
+
+/// Bytes that a name may have.
+const LONGEST: usize = 40;
+
+/// A function's name, put together from the table.
+#[derive(Clone, Copy)]
+pub struct Name {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl Name {
+    const NONE: Self = Self {
+        bytes: [0; LONGEST],
+        len: 0,
+    };
+
+    /// Takes over `shared` bytes of `self` and puts `own` after them.
+    fn follow(&mut self, shared: usize, own: &[u8]) -> Option<()> {
+        let len = shared.checked_add(own.len())?;
+        if shared > self.len {
+            return None;
+        }
+        self.bytes.get_mut(shared..len)?.copy_from_slice(own);
+        self.len = len;
+        Some(())
+    }
+
+    fn text(&self) -> Option<&str> {
+        str::from_utf8(self.bytes.get(..self.len)?).ok()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text().unwrap_or("?"))
+    }
+}
 
 /// Words of a stack that are looked at.
 #[cfg(target_arch = "arm")]
@@ -25,44 +72,62 @@ const DEPTH: usize = 1024;
 #[cfg(target_arch = "arm")]
 const MOST: usize = 24;
 
-fn word(table: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        table.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
+/// Takes `count` bytes from the front of `rest`.
+fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (front, back) = rest.split_at_checked(count)?;
+    *rest = back;
+    Some(front)
 }
 
-/// The entry of `table` that `address` is in: its name and how far in.
-fn find(table: &[u8], address: u32) -> Option<(&str, u32)> {
-    let count = word(table, 0)? as usize;
-    let entry = |n: usize| word(table, 4 + n * 8);
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = low.midpoint(high);
-        if entry(middle)? <= address {
-            low = middle + 1
-        } else {
-            high = middle
+fn word(rest: &mut &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(take(rest, 4)?.try_into().ok()?))
+}
+
+fn byte(rest: &mut &[u8]) -> Option<u8> {
+    take(rest, 1)?.first().copied()
+}
+
+/// A number of up to 28 bits.
+fn distance(rest: &mut &[u8]) -> Option<u32> {
+    let mut value = 0;
+    for shift in [0, 7, 14, 21] {
+        let byte = byte(rest)?;
+        value |= u32::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
         }
     }
-    let n = low.checked_sub(1)?;
-    let names = 4 + count * 8;
-    let at = names.checked_add(word(table, 8 + n * 8)? as usize)?;
-    let len = usize::from(*table.get(at)?);
-    let name = table.get(at + 1..at + 1 + len)?;
-    Some((str::from_utf8(name).ok()?, address - entry(n)?))
+    None
+}
+
+/// The entry of `table` that `address` is in: its name and how far in. A damaged table may give a wrong name, or none.
+fn find(table: &[u8], address: u32) -> Option<(Name, u32)> {
+    let mut rest = table;
+    let (mut start, count) = (word(&mut rest)?, word(&mut rest)?);
+    let mut name = Name::NONE;
+    for _ in 0..count {
+        let next = start.checked_add(distance(&mut rest)?.checked_mul(4)?)?;
+        if next > address {
+            break;
+        }
+        let (shared, own) = (byte(&mut rest)?, byte(&mut rest)?);
+        name.follow(shared.into(), take(&mut rest, own.into())?)?;
+        start = next;
+    }
+    (name.len > 0 && name.text().is_some()).then_some((name, address.checked_sub(start)?))
 }
 
 /// Name of the function that holds `address`, and the offset in it.
 #[cfg(target_os = "none")]
-pub fn symbol(address: u32) -> Option<(&'static str, u32)> {
-    // Read through a volatile pointer: the build changes the table after the compiler has seen it as zeroes.
-    let table = core::hint::black_box(&SYMBOLS);
+pub fn symbol(address: u32) -> Option<(Name, u32)> {
+    // Hidden from the compiler: the build changes the table after the compiler has seen it as zeroes.
+    let table = core::hint::black_box(&krypton_symbol_table);
     find(table, address)
 }
 
 /// Name of the function that holds `address`: a host keeps no table.
 #[cfg(not(target_os = "none"))]
-pub fn symbol(address: u32) -> Option<(&'static str, u32)> {
+pub fn symbol(address: u32) -> Option<(Name, u32)> {
     find(&[], address)
 }
 
@@ -117,32 +182,61 @@ fn is_return_address(address: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{LONGEST, find, sample};
+    use proptest::prelude::{any, proptest};
+    use std::string::{String, ToString};
+    use std::vec::Vec;
 
-    fn table() -> Vec<u8> {
-        let mut table = Vec::new();
-        for n in [2u32, 0x1000, 0, 0x2000, 4] {
-            table.extend(n.to_le_bytes());
+    fn named(table: &[u8], address: u32) -> Option<(String, u32)> {
+        find(table, address).map(|(name, offset)| (name.to_string(), offset))
+    }
+
+    #[test]
+    fn an_address_belongs_to_the_function_around_it() {
+        let table = [sample::TABLE, &[0; 16]].concat();
+        for (start, size, name) in sample::FUNCTIONS {
+            for offset in [0, 4, size - 4] {
+                assert_eq!(
+                    named(&table, start + offset),
+                    Some((name.into(), offset)),
+                    "{start:#x}"
+                );
+            }
         }
-        table.extend(b"\x03one\x03two");
-        table
     }
 
     #[test]
-    fn an_address_belongs_to_the_function_that_starts_before_it() {
-        let table = table();
-        assert_eq!(find(&table, 0x1000), Some(("one", 0)));
-        assert_eq!(find(&table, 0x1FFF), Some(("one", 0xFFF)));
-        assert_eq!(find(&table, 0x2004), Some(("two", 4)));
-        assert_eq!(find(&table, 0xFFF), None);
+    fn before_between_and_behind_functions_there_is_no_name() {
+        for address in [0, 0x3E00_0FFC, 0x3E00_1430, 0x3E00_14FC, 0x3E00_1508, !3] {
+            assert_eq!(named(sample::TABLE, address), None, "{address:#x}");
+        }
     }
 
     #[test]
-    fn an_empty_or_damaged_table_names_nothing() {
-        assert_eq!(find(&[], 0x1000), None);
-        assert_eq!(find(&[0; 64], 0x1000), None);
-        let mut damaged = table();
-        damaged[0] = 200;
-        assert_eq!(find(&damaged, 0xFFFF_FFFF), None);
+    fn an_empty_or_cut_table_names_nothing_wrong() {
+        assert_eq!(named(&[], 0x1000), None);
+        assert_eq!(named(&[0; 64], 0x1000), None);
+        for len in 0..sample::TABLE.len() {
+            if let Some(found) = named(&sample::TABLE[..len], 0x3E00_1014) {
+                assert_eq!(found, ("domain::run::pick".into(), 4));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_table_is_read_out_of_bounds(table: Vec<u8>, address: u32) {
+            if let Some((name, _)) = find(&table, address) {
+                assert!(name.len <= LONGEST);
+            }
+        }
+
+        #[test]
+        fn one_damaged_byte_does_no_harm(at in 0..sample::TABLE.len(), byte: u8, address in any::<u32>()) {
+            let mut table = sample::TABLE.to_vec();
+            table[at] = byte;
+            let _ = find(&table, address).map(|(name, _)| name.to_string());
+            let _ = find(&table, 0x3E00_1500);
+        }
     }
 }

@@ -56,7 +56,7 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
         return Err(too_little());
     }
     // The smallest range that holds everything keeps the big ones whole for other domains' superpages.
-    low.sort_unstable_by_key(|range| (range.size(), range.base()));
+    ranges::sort_by_key(&mut low, |range| (range.size(), range.base()));
     let whole = |bank: fn(&PhysRange, u64) -> Option<PhysRange>| {
         low.iter().find_map(|range| bank(range, want))
     };
@@ -69,7 +69,7 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
         .filter_map(|range| PhysRange::from_ends(range.base().next_multiple_of(NEAR), range.end()))
         .max_by_key(PhysRange::size);
     let mut rest = ranges::subtract(&low, first.as_slice());
-    rest.sort_unstable_by_key(|range| core::cmp::Reverse(range.size()));
+    ranges::sort_by_key(&mut rest, |range| core::cmp::Reverse(range.size()));
     let high = free.iter().filter_map(|range| {
         PhysRange::from_ends(range.base().max(LOW_END), range.end())?.aligned_inward(BLOCK)
     });

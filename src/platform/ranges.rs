@@ -94,9 +94,23 @@ impl fmt::Display for PhysRange {
     }
 }
 
+/// Sorts a list by insertion: it is short, and each use of the library's sort is kilobytes of code.
+pub fn sort_by_key<K: Ord>(ranges: &mut [PhysRange], key: impl Fn(&PhysRange) -> K) {
+    for end in 1..ranges.len() {
+        for at in (1..=end).rev() {
+            match ranges.get_mut(at - 1..=at) {
+                Some([before, after]) if key(after) < key(before) => {
+                    core::mem::swap(before, after);
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
 /// Sorts the ranges and joins those that touch or overlap.
 pub fn merge(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
-    ranges.sort_unstable();
+    sort_by_key(&mut ranges, |range| (range.base(), range.size()));
     let mut merged: Vec<PhysRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match merged.last_mut() {

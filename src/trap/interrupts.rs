@@ -141,6 +141,6 @@ fn typed() {
         dom0.raise_virq(EventVirq::CONSOLE, VcpuId::ZERO);
     }
     for key in received.keys {
-        debug_keys::handle(key);
+        debug_keys::handle_typed(key);
     }
 }

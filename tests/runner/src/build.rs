@@ -8,15 +8,15 @@ use std::process::{Command, Stdio};
 use crate::options::Options;
 use crate::project::{TARGET, root};
 use crate::session::ScratchFolder;
-use crate::{Result, image};
+use crate::{Result, identity, image, symbols};
 
 /// Builds the hypervisor and leaves its images in `dist/`.
 pub fn image(options: &Options) -> Result {
-    let elf = krypton_elf(root())?;
-    let flat = image::flatten(&read(&elf)?)?;
+    let elf = with_symbols(&krypton_elf(root())?)?;
+    let flat = image::flatten(&elf)?;
     let dist = root().join("dist");
     write(&dist.join("krypton"), &flat)?;
-    write(&dist.join("krypton.elf"), &read(&elf)?)?;
+    write(&dist.join("krypton.elf"), &elf)?;
     write(
         &dist.join("krypton.uImage"),
         &image::uimage(&flat, options.load_address),
@@ -25,6 +25,21 @@ pub fn image(options: &Options) -> Result {
         "dist/krypton: {} bytes (also krypton.elf, krypton.uImage)",
         flat.len()
     );
+    Ok(())
+}
+
+/// The flat binary stays below half of Debian's Xen 4.17 (442,372 bytes), with some room.
+pub fn is_small() -> Result {
+    const LARGEST: u64 = 430_000;
+    let flat = krypton()?;
+    let size = fs::metadata(&flat)
+        .map_err(|error| format!("{}: {error}", flat.display()))?
+        .len();
+    if size > LARGEST {
+        return Err(format!(
+            "dist/krypton has {size} bytes, more than {LARGEST}"
+        ));
+    }
     Ok(())
 }
 
@@ -44,10 +59,17 @@ pub fn guests() -> Result<PathBuf> {
     Ok(folder.join("target").join(TARGET).join("release"))
 }
 
+/// An ELF file, with the table of function names in it if it has a place for one.
+fn with_symbols(path: &Path) -> Result<Vec<u8>> {
+    let mut elf = read(path)?;
+    symbols::fill(&mut elf).map_err(|reason| format!("{}: {reason}", path.display()))?;
+    Ok(elf)
+}
+
 /// Writes the flat binary of an ELF file to `flat`.
 pub fn flat_file(elf: &Path, flat: &Path) -> Result<PathBuf> {
-    let bytes =
-        image::flatten(&read(elf)?).map_err(|reason| format!("{}: {reason}", elf.display()))?;
+    let bytes = image::flatten(&with_symbols(elf)?)
+        .map_err(|reason| format!("{}: {reason}", elf.display()))?;
     write(flat, &bytes)?;
     Ok(flat.to_owned())
 }
@@ -93,7 +115,7 @@ fn build_head_in(folder: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
     if !status.success() {
         return Err(format!("git archive: {status}"));
     }
-    let elf = read(&krypton_elf(folder)?)?;
+    let elf = with_symbols(&krypton_elf(folder)?)?;
     let flat = image::flatten(&elf)?;
     Ok((elf, flat))
 }
@@ -107,20 +129,11 @@ fn krypton_elf(folder: &Path) -> Result<PathBuf> {
     let remap = |from: &Path, to: &str| format!("'--remap-path-prefix={}={to}'", from.display());
     let flags = [remap(&folder, "krypton"), remap(&cargo_home()?, "cargo")].join(", ");
     let config = format!("target.{TARGET}.rustflags=[{flags}]");
-    cargo(
-        &folder,
-        [
-            "build",
-            "--release",
-            "--locked",
-            "--target",
-            TARGET,
-            "--bin",
-            "krypton",
-            "--config",
-            &config,
-        ],
-    )?;
+    let arguments = ["build", "--release", "--locked", "--target", TARGET];
+    run(cargo_in(&folder)
+        .args(arguments)
+        .args(["--bin", "krypton", "--config", &config])
+        .envs(identity::variables()))?;
     Ok(folder.join("target").join(TARGET).join("release/krypton"))
 }
 
@@ -134,10 +147,13 @@ fn cargo_home() -> Result<PathBuf> {
 
 /// Runs cargo in `folder`; its messages go to the terminal.
 pub fn cargo<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Result {
-    run(Command::new(cargo_program())
-        .current_dir(folder)
-        .arg("--quiet")
-        .args(arguments))
+    run(cargo_in(folder).args(arguments))
+}
+
+fn cargo_in(folder: &Path) -> Command {
+    let mut cargo = Command::new(cargo_program());
+    cargo.current_dir(folder).arg("--quiet");
+    cargo
 }
 
 /// The cargo that runs us, so that one tool chain builds everything.

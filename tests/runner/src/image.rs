@@ -33,7 +33,12 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
 }
 
 struct Segment<'a> {
+    /// Physical.
     address: u32,
+    /// Virtual.
+    linked: u32,
+    /// Where in the file.
+    offset: usize,
     bytes: &'a [u8],
 }
 
@@ -57,6 +62,8 @@ fn load_segments(elf: &[u8]) -> Option<Vec<Segment<'_>>> {
             let bytes = elf.get(offset..offset.checked_add(size)?)?;
             segments.push(Segment {
                 address: word(elf, header + 12)?,
+                linked: word(elf, header + 8)?,
+                offset,
                 bytes,
             });
         }
@@ -64,11 +71,20 @@ fn load_segments(elf: &[u8]) -> Option<Vec<Segment<'_>>> {
     Some(segments)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+/// Where in an ELF file the `size` bytes are that are loaded for a virtual address.
+pub fn offset_of(elf: &[u8], address: u32, size: u32) -> Option<usize> {
+    load_segments(elf)?.into_iter().find_map(|segment| {
+        let start = address.checked_sub(segment.linked)? as usize;
+        let end = start.checked_add(size as usize)?;
+        (end <= segment.bytes.len()).then_some(segment.offset + start)
+    })
+}
+
+pub fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
+pub fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 

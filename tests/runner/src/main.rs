@@ -5,23 +5,29 @@
 //! | `options` | the command line |
 //! | `build` | cargo runs, images in `dist/`, the proof that a build is reproducible |
 //! | `image` | file formats: ELF to flat binary, uImage |
+//! | `symbols` | function names for the hypervisor's backtrace, put into the image |
+//! | `identity` | what the image says of its build |
 //! | `machine` | what is put into QEMU, as data, and the QEMU command line made of it |
 //! | `session` | one running QEMU: its console, its monitor, its end |
 //! | `transcript` | what the console said, and patterns on its lines |
-//! | `guests`, `dom0`, `faults` | the three kinds of QEMU tests |
+//! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
+//! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `suite` | all tests in order, and the sum |
 
 mod bench;
 mod build;
+mod crash;
 mod dom0;
 mod faults;
 mod guests;
+mod identity;
 mod image;
 mod machine;
 mod options;
 mod project;
 mod session;
 mod suite;
+mod symbols;
 mod transcript;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::{Result, bench, build, dom0, faults, guests, project};
+use crate::{Result, bench, build, crash, dom0, faults, guests, project};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -45,6 +45,13 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     let mut tests = Vec::new();
     if with_krypton {
         tests.push(Test::new("image", build::image));
+        tests.push(Test::new("size", |_| build::is_small()));
+        tests.push(Test::new("panic", |options| {
+            crash::reboots(options, Echo::Hide)
+        }));
+        tests.push(Test::new("panic noreboot", |options| {
+            crash::stays(options, Echo::Hide)
+        }));
     }
     tests.extend(guests()?);
     if with_krypton {
