@@ -220,7 +220,13 @@ mod raw {
 
 #[cfg(target_arch = "arm")]
 mod raw {
-    use core::arch::asm;
+    use core::arch::{asm, global_asm};
+
+    global_asm!(include_str!("bytes.S"), options(raw));
+
+    unsafe extern "C" {
+        fn copy_shared(to: *mut u8, from: *const u8, len: usize);
+    }
 
     /// Copies bytes between ranges that others may change meanwhile, upwards.
     ///
@@ -232,40 +238,8 @@ mod raw {
     /// would: the result is some mix of old and new bytes, inside the range.
     #[inline]
     pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-        let (mut to, mut from, mut len) = (to, from, len);
-        if (to as usize | from as usize) & 3 == 0 {
-            while len >= 32 {
-                // SAFETY: at least 32 mapped bytes are left at both ends, both word-aligned.
-                unsafe {
-                    asm!(
-                        "ldmia {f}!, {{r2, r3, r4, r5}}",
-                        "stmia {t}!, {{r2, r3, r4, r5}}",
-                        "ldmia {f}!, {{r2, r3, r4, r5}}",
-                        "stmia {t}!, {{r2, r3, r4, r5}}",
-                        f = inout(reg) from, t = inout(reg) to,
-                        out("r2") _, out("r3") _, out("r4") _, out("r5") _,
-                        options(nostack, preserves_flags)
-                    );
-                }
-                len -= 32;
-            }
-            while len >= 4 {
-                // SAFETY: at least one word is left at both ends.
-                unsafe {
-                    asm!("ldr {v}, [{f}], #4", "str {v}, [{t}], #4", v = out(reg) _, f = inout(reg) from,
-                         t = inout(reg) to, options(nostack, preserves_flags));
-                }
-                len -= 4;
-            }
-        }
-        while len > 0 {
-            // SAFETY: at least one byte is left at both ends.
-            unsafe {
-                asm!("ldrb {v}, [{f}], #1", "strb {v}, [{t}], #1", v = out(reg) _, f = inout(reg) from,
-                     t = inout(reg) to, options(nostack, preserves_flags));
-            }
-            len -= 1;
-        }
+        // SAFETY: the caller promises the ranges.
+        unsafe { copy_shared(to, from, len) }
     }
 
     /// Zeroes a page, 64 bytes a turn.
