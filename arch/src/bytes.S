@@ -20,9 +20,7 @@ memcpy:
 __aeabi_memcpy:
     orr     r3, r0, r1
     tst     r3, #3
-    mov     r12, r0
-    bne     5f
-    b       1f
+    bne     9f
 __aeabi_memcpy4:
 __aeabi_memcpy8:
     mov     r12, r0
@@ -52,13 +50,16 @@ __aeabi_memcpy8:
 8:  tst     r2, #4
     ldrne   r3, [r1], #4
     strne   r3, [r12], #4
-4:  lsls    r2, r2, #31                 // C: 2 bytes, N: 1 byte
+4:  tst     r2, #3
+    bxeq    lr
+    lsls    r2, r2, #31                 // C: 2 bytes, N: 1 byte
     ldrhcs  r3, [r1], #2
     strhcs  r3, [r12], #2
     ldrbmi  r3, [r1]
     strbmi  r3, [r12]
     bx      lr
-5:  subs    r2, r2, #4
+9:  mov     r12, r0
+    subs    r2, r2, #4
     blo     4b
 6:  ldr     r3, [r1], #4
     str     r3, [r12], #4

@@ -140,12 +140,16 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
 /// `None` when `mfn` is not RAM. The closure must not call [`with`] again for more frames than there are windows (4).
 #[inline]
 pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
-    if let Some(page) = page(mfn) {
-        return Some(f(page));
-    }
-    let window = map::open_window(mfn)?;
-    // SAFETY: the window maps the frame until it is dropped after the call.
-    Some(f(unsafe { &*(window.va() as *const SharedPage) }))
+    let window;
+    let va = match map::direct(mfn) {
+        Some(va) => va,
+        None => {
+            window = map::open_window(mfn)?;
+            window.va()
+        }
+    };
+    // SAFETY: as in `page`, or the window maps the frame until it is dropped after the call.
+    Some(f(unsafe { &*(va as *const SharedPage) }))
 }
 
 /// A mapping of a frame that lasts until it is dropped.
