@@ -132,7 +132,7 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
     // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
     // object lives in such a frame (module header).
-    Some(unsafe { &*(va as *const SharedPage) })
+    Some(unsafe { &*(va.get() as *const SharedPage) })
 }
 
 /// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.
@@ -142,7 +142,7 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
 pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
     let window;
     let va = match map::direct(mfn) {
-        Some(va) => va,
+        Some(va) => va.get(),
         None => {
             window = map::open_window(mfn)?;
             window.va()
@@ -187,7 +187,7 @@ pub fn keep(mfn: Mfn) -> Option<Kept> {
     if let Some(va) = map::direct(mfn) {
         return Some(Kept {
             mfn,
-            va,
+            va: va.get(),
             slot: None,
         });
     }

@@ -4,6 +4,7 @@
 //! own memory is in no direct map. Each mapping is made once, from invalid to valid, or taken down with a TLB
 //! invalidate; nothing changes attributes in place. W^X holds by construction: only boot/head.S maps code.
 
+use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use spin::Once;
@@ -286,22 +287,26 @@ fn is_direct_block(block: u32) -> bool {
 
 /// Address of `mfn` in the direct map.
 #[inline]
-pub fn direct(mfn: Mfn) -> Option<usize> {
+pub fn direct(mfn: Mfn) -> Option<NonZeroUsize> {
     let [start, frames, va] = &SOLID;
     let solid = mfn.raw().wrapping_sub(start.load(Ordering::Relaxed));
     if solid < frames.load(Ordering::Relaxed) {
-        return Some(
-            (va.load(Ordering::Relaxed) as usize).wrapping_add((solid as usize) << PAGE_SHIFT),
-        );
+        let va = va.load(Ordering::Relaxed) as usize;
+        NonZeroUsize::new(va.wrapping_add((solid as usize) << PAGE_SHIFT))
+    } else {
+        direct_beyond_hole(mfn)
     }
-    direct_beyond_hole(mfn)
 }
 
 #[cold]
 #[inline(never)]
-fn direct_beyond_hole(mfn: Mfn) -> Option<usize> {
-    let index = mfn.raw().wrapping_sub(DIRECT_FIRST.load(Ordering::Relaxed));
-    is_direct_block(index >> ORDER_2M).then(|| layout::DIRECT + ((index as usize) << PAGE_SHIFT))
+fn direct_beyond_hole(mfn: Mfn) -> Option<NonZeroUsize> {
+    let first = DIRECT_FIRST.load(Ordering::Relaxed);
+    let index = mfn.raw().wrapping_sub(first);
+    if !is_direct_block(index >> ORDER_2M) {
+        return None;
+    }
+    NonZeroUsize::new(layout::DIRECT + ((index as usize) << PAGE_SHIFT))
 }
 
 /// Frames from the first of the direct map that it can hold at most.

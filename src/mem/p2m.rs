@@ -337,7 +337,10 @@ impl<'m> P2m<'m> {
     fn release_all(&self, removed: &Removed) {
         self.pay(removed);
         for run in removed.runs().iter().filter(|run| run.kind.is_ram()) {
-            self.space.memory().put_run(run.mfn, run.count);
+            match run.count {
+                1 => self.space.memory().put(run.mfn),
+                count => self.space.memory().put_run(run.mfn, count),
+            }
         }
     }
 
