@@ -132,7 +132,7 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
     // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
     // object lives in such a frame (module header).
-    Some(unsafe { &*(va as *const SharedPage) })
+    Some(unsafe { &*(va.get() as *const SharedPage) })
 }
 
 /// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.
@@ -140,12 +140,16 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
 /// `None` when `mfn` is not RAM. The closure must not call [`with`] again for more frames than there are windows (4).
 #[inline]
 pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
-    if let Some(page) = page(mfn) {
-        return Some(f(page));
-    }
-    let window = map::open_window(mfn)?;
-    // SAFETY: the window maps the frame until it is dropped after the call.
-    Some(f(unsafe { &*(window.va() as *const SharedPage) }))
+    let window;
+    let va = match map::direct(mfn) {
+        Some(va) => va.get(),
+        None => {
+            window = map::open_window(mfn)?;
+            window.va()
+        }
+    };
+    // SAFETY: as in `page`, or the window maps the frame until it is dropped after the call.
+    Some(f(unsafe { &*(va as *const SharedPage) }))
 }
 
 /// A mapping of a frame that lasts until it is dropped.
@@ -183,7 +187,7 @@ pub fn keep(mfn: Mfn) -> Option<Kept> {
     if let Some(va) = map::direct(mfn) {
         return Some(Kept {
             mfn,
-            va,
+            va: va.get(),
             slot: None,
         });
     }
@@ -220,7 +224,13 @@ mod raw {
 
 #[cfg(target_arch = "arm")]
 mod raw {
-    use core::arch::asm;
+    use core::arch::{asm, global_asm};
+
+    global_asm!(include_str!("bytes.S"), options(raw));
+
+    unsafe extern "C" {
+        fn copy_shared(to: *mut u8, from: *const u8, len: usize);
+    }
 
     /// Copies bytes between ranges that others may change meanwhile, upwards.
     ///
@@ -232,40 +242,8 @@ mod raw {
     /// would: the result is some mix of old and new bytes, inside the range.
     #[inline]
     pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-        let (mut to, mut from, mut len) = (to, from, len);
-        if (to as usize | from as usize) & 3 == 0 {
-            while len >= 32 {
-                // SAFETY: at least 32 mapped bytes are left at both ends, both word-aligned.
-                unsafe {
-                    asm!(
-                        "ldmia {f}!, {{r2, r3, r4, r5}}",
-                        "stmia {t}!, {{r2, r3, r4, r5}}",
-                        "ldmia {f}!, {{r2, r3, r4, r5}}",
-                        "stmia {t}!, {{r2, r3, r4, r5}}",
-                        f = inout(reg) from, t = inout(reg) to,
-                        out("r2") _, out("r3") _, out("r4") _, out("r5") _,
-                        options(nostack, preserves_flags)
-                    );
-                }
-                len -= 32;
-            }
-            while len >= 4 {
-                // SAFETY: at least one word is left at both ends.
-                unsafe {
-                    asm!("ldr {v}, [{f}], #4", "str {v}, [{t}], #4", v = out(reg) _, f = inout(reg) from,
-                         t = inout(reg) to, options(nostack, preserves_flags));
-                }
-                len -= 4;
-            }
-        }
-        while len > 0 {
-            // SAFETY: at least one byte is left at both ends.
-            unsafe {
-                asm!("ldrb {v}, [{f}], #1", "strb {v}, [{t}], #1", v = out(reg) _, f = inout(reg) from,
-                     t = inout(reg) to, options(nostack, preserves_flags));
-            }
-            len -= 1;
-        }
+        // SAFETY: the caller promises the ranges.
+        unsafe { copy_shared(to, from, len) }
     }
 
     /// Zeroes a page, 64 bytes a turn.

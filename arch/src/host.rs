@@ -2,6 +2,7 @@
 
 /// RAM: an arena of frames that starts at machine address 0x4000_0000, as on QEMU's `virt`.
 pub mod frame {
+    use core::num::NonZeroUsize;
     use std::alloc::{Layout, alloc_zeroed};
     use std::sync::OnceLock;
 
@@ -34,9 +35,12 @@ pub mod frame {
     }
 
     /// Address of `mfn` in the arena.
-    pub fn direct(mfn: Mfn) -> Option<usize> {
+    pub fn direct(mfn: Mfn) -> Option<NonZeroUsize> {
         let index = mfn.raw().checked_sub(FIRST)?;
-        (index < FRAMES).then(|| base() + index as usize * PAGE_SIZE)
+        if index >= FRAMES {
+            return None;
+        }
+        NonZeroUsize::new(base() + index as usize * PAGE_SIZE)
     }
 
     /// A window on a frame outside the direct map: there is none.

@@ -4,6 +4,7 @@
 //! own memory is in no direct map. Each mapping is made once, from invalid to valid, or taken down with a TLB
 //! invalidate; nothing changes attributes in place. W^X holds by construction: only boot/head.S maps code.
 
+use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use spin::Once;
@@ -214,6 +215,13 @@ pub fn map_device(at: PhysAddr, len: usize) -> Option<Window> {
 
 /// First frame of the direct map; `u32::MAX` while there is none.
 static DIRECT_FIRST: AtomicU32 = AtomicU32::new(u32::MAX);
+/// First frame, number of frames and address of the longest part of the direct map without a hole: nearly all RAM, so that
+/// one comparison is mostly enough. Changed by boot only, while there is one CPU.
+static SOLID: [AtomicU32; 3] = [
+    AtomicU32::new(u32::MAX),
+    AtomicU32::new(0),
+    AtomicU32::new(0),
+];
 /// 2 MiB blocks of the direct map that are mapped, a bit each.
 static DIRECT_BLOCKS: [AtomicU32; 48] = [const { AtomicU32::new(0) }; 48];
 
@@ -240,19 +248,62 @@ pub fn map_direct_block(block: Mfn) -> bool {
     DIRECT_L2[index / ENTRIES].set(index % ENTRIES, Descriptor::leaf(Level::Two, block, DATA));
     DIRECT_BLOCKS[index / 32].fetch_or(1 << (index % 32), Ordering::Release);
     publish();
+    note_solid(index as u32);
     true
+}
+
+/// Looks whether the blocks around `index` are the longest run now.
+fn note_solid(index: u32) {
+    let first = DIRECT_FIRST.load(Ordering::Relaxed);
+    let [start, frames, va] = &SOLID;
+    let best = frames.load(Ordering::Relaxed) >> ORDER_2M;
+    let best_first = start.load(Ordering::Relaxed).wrapping_sub(first) >> ORDER_2M;
+    let (mut from, mut to) = (index, index + 1);
+    if best > 0 && best_first.wrapping_add(best) == index {
+        from = best_first;
+    }
+    while from > 0 && is_direct_block(from - 1) {
+        from -= 1;
+    }
+    while is_direct_block(to) {
+        to += 1;
+    }
+    if to - from > best {
+        start.store(first + (from << ORDER_2M), Ordering::Relaxed);
+        frames.store((to - from) << ORDER_2M, Ordering::Relaxed);
+        let at = layout::DIRECT + ((from as usize) << (ORDER_2M + PAGE_SHIFT));
+        va.store(at as u32, Ordering::Relaxed);
+    }
+}
+
+fn is_direct_block(block: u32) -> bool {
+    DIRECT_BLOCKS
+        .get(block as usize / 32)
+        .is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (block % 32) != 0)
 }
 
 /// Address of `mfn` in the direct map.
 #[inline]
-pub fn direct(mfn: Mfn) -> Option<usize> {
-    let index = mfn.raw().wrapping_sub(DIRECT_FIRST.load(Ordering::Relaxed)) as usize;
-    let block = index >> ORDER_2M;
-    let word = DIRECT_BLOCKS.get(block / 32)?;
-    if word.load(Ordering::Relaxed) & 1 << (block % 32) == 0 {
+pub fn direct(mfn: Mfn) -> Option<NonZeroUsize> {
+    let [start, frames, va] = &SOLID;
+    let solid = mfn.raw().wrapping_sub(start.load(Ordering::Relaxed));
+    if solid < frames.load(Ordering::Relaxed) {
+        let va = va.load(Ordering::Relaxed) as usize;
+        NonZeroUsize::new(va.wrapping_add((solid as usize) << PAGE_SHIFT))
+    } else {
+        direct_beyond_hole(mfn)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn direct_beyond_hole(mfn: Mfn) -> Option<NonZeroUsize> {
+    let first = DIRECT_FIRST.load(Ordering::Relaxed);
+    let index = mfn.raw().wrapping_sub(first);
+    if !is_direct_block(index >> ORDER_2M) {
         return None;
     }
-    Some(layout::DIRECT + (index << PAGE_SHIFT))
+    NonZeroUsize::new(layout::DIRECT + ((index as usize) << PAGE_SHIFT))
 }
 
 /// Frames from the first of the direct map that it can hold at most.

@@ -255,6 +255,70 @@ impl Descriptor {
         )
     }
 
+    /// The frame of the table that an entry of level 1 or 2 leads to, and nothing else of it.
+    #[inline]
+    pub fn next_table(self) -> Option<Mfn> {
+        if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
+            Some(self.output())
+        } else {
+            None
+        }
+    }
+
+    /// The leaf that an entry of level 3 is, and nothing else.
+    #[inline]
+    pub fn page(self) -> Option<(Mfn, Attributes)> {
+        if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
+            Some((self.output(), self.attributes()))
+        } else {
+            None
+        }
+    }
+
+    /// The leaf that an entry of level 1 or 2 is, and nothing else; its frame is not rounded down.
+    #[inline]
+    pub fn block(self) -> Option<(Mfn, Attributes)> {
+        if self.0 & (VALID | TABLE_OR_PAGE) == VALID {
+            Some((self.output(), self.attributes()))
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    fn output(self) -> Mfn {
+        crate::addr::PhysAddr::new(self.0 & FRAME_MASK).map_or(Mfn::default(), |at| at.frame())
+    }
+
+    #[inline]
+    const fn attributes(self) -> Attributes {
+        Attributes(self.0 & !FRAME_MASK & !(VALID | TABLE_OR_PAGE))
+    }
+
+    /// Whether the hardware looks at it.
+    #[inline]
+    pub const fn is_valid(self) -> bool {
+        self.0 & VALID != 0
+    }
+
+    /// Entries in use in the table that this table descriptor leads to.
+    #[inline]
+    pub const fn used(self) -> usize {
+        ((self.0 & USED_MASK) >> USED_SHIFT) as usize
+    }
+
+    /// This table descriptor with one entry more in use; there are fewer than [`ENTRIES`].
+    #[inline]
+    pub const fn one_more(self) -> Self {
+        Self(self.0.wrapping_add(1 << USED_SHIFT))
+    }
+
+    /// This table descriptor with one entry less in use; there is one.
+    #[inline]
+    pub const fn one_less(self) -> Self {
+        Self(self.0.wrapping_sub(1 << USED_SHIFT))
+    }
+
     /// Reads the entry as one of `level`. A reserved form (a block at level 3) maps nothing, as in hardware.
     pub const fn decode(self, level: Level) -> Entry {
         if self.0 & VALID == 0 {

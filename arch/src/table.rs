@@ -42,12 +42,12 @@ pub trait TableFrames {
     /// Reads an entry.
     #[inline]
     fn read(&self, table: Mfn, index: usize) -> u64 {
-        word(table, index).load(Ordering::Relaxed)
+        load(word(table, index))
     }
     /// Writes an entry, as one 64-bit single-copy atomic store (DDI 0406C.d A3.5.3).
     #[inline]
     fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
-        word(table, index).store(descriptor, Ordering::Relaxed);
+        store(word(table, index), descriptor);
     }
     /// Writes `count` entries from `index` on: `first`, and then each `step` more than the one before.
     #[inline]
@@ -56,7 +56,7 @@ pub trait TableFrames {
         let mut descriptor = first;
         for index in index..index + count {
             if let Some(word) = page.u64_at(index * 8) {
-                word.store(descriptor, Ordering::Relaxed);
+                store(word, descriptor);
             }
             descriptor = descriptor.wrapping_add(step);
         }
@@ -68,7 +68,7 @@ pub trait TableFrames {
         let mut descriptor = first;
         for index in 0..ENTRIES {
             let word = page.u64_at(index * 8);
-            if word.is_none_or(|word| word.load(Ordering::Relaxed) != descriptor) {
+            if word.is_none_or(|word| load(word) != descriptor) {
                 return false;
             }
             descriptor = descriptor.wrapping_add(step);
@@ -92,6 +92,41 @@ fn page(table: Mfn) -> &'static frame::SharedPage {
 fn word(table: Mfn, index: usize) -> &'static AtomicU64 {
     let word = page(table).u64_at(index * 8);
     word.expect("a table has 512 entries")
+}
+
+/// Reads an entry at once: with the Large Physical Address Extension LDRD and STRD are single-copy atomic in translation
+/// tables (DDI 0406C.d A3.5.3), and no exclusive access is needed.
+#[cfg(target_arch = "arm")]
+#[inline]
+fn load(word: &AtomicU64) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the reference is to 8 mapped bytes, aligned to 8.
+    unsafe {
+        core::arch::asm!("ldrd r2, r3, [{}]", in(reg) word.as_ptr(), out("r2") low, out("r3") high,
+                         options(nostack, readonly, preserves_flags));
+    }
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// Writes an entry at once, see [`load`].
+#[cfg(target_arch = "arm")]
+#[inline]
+fn store(word: &AtomicU64, descriptor: u64) {
+    // SAFETY: the reference is to 8 mapped bytes, aligned to 8, which are an atomic and so may change.
+    unsafe {
+        core::arch::asm!("strd r2, r3, [{}]", in(reg) word.as_ptr(), in("r2") descriptor as u32,
+                         in("r3") (descriptor >> 32) as u32, options(nostack, preserves_flags));
+    }
+}
+
+#[cfg(not(target_arch = "arm"))]
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
+#[cfg(not(target_arch = "arm"))]
+fn store(word: &AtomicU64, descriptor: u64) {
+    word.store(descriptor, Ordering::Relaxed);
 }
 
 /// Why nothing was changed.
@@ -124,6 +159,17 @@ pub struct Progress {
     pub frames: u32,
     /// Translations that no longer hold may still be cached: flush before anything that relies on their end.
     pub flush: bool,
+}
+
+/// A level-3 entry and the way to it.
+struct PageEntry {
+    /// The level-2 table.
+    parent: Mfn,
+    /// The entry there that leads to `table` and counts its entries.
+    counted: Descriptor,
+    /// The level-3 table.
+    table: Mfn,
+    entry: Descriptor,
 }
 
 /// A translation table: its root.
@@ -160,10 +206,7 @@ impl Table {
     /// Follows tables down to `lowest`; the entry there, or the first one above it that is no table.
     #[inline]
     fn walk<F: TableFrames>(&self, frames: &F, input: u32, lowest: Level) -> (Path, Entry) {
-        // The root's frames are adjacent, and an allocated pair does not end the address space.
-        let second = input >> 27;
-        let root = self.root.checked_add(second).unwrap_or(self.root);
-        let mut path = Path::top(input, root);
+        let mut path = Path::top(input, self.root_of(input));
         let entry = path.at().read(frames);
         let (Entry::Table(two, _), Level::Two | Level::Three) = (entry, lowest) else {
             return (path, entry);
@@ -185,21 +228,140 @@ impl Table {
     }
 
     /// What `input` maps to.
-    #[inline]
+    #[inline(always)] // the stage-2 map has one caller, which everybody calls
     pub fn lookup<F: TableFrames>(&self, frames: &F, input: u32) -> Option<Leaf> {
         if input >= self.inputs {
             return None;
         }
-        let (path, Entry::Leaf(first, attributes)) = self.walk(frames, input, Level::Three) else {
-            return None;
+        let block = |entry: Descriptor, level: Level| {
+            let (first, attributes) = entry.block()?;
+            let order = level.order();
+            let output = first
+                .align_down(order)
+                .checked_add(input & (level.span() - 1))?;
+            Some(Leaf {
+                output,
+                order,
+                attributes,
+            })
         };
-        let order = path.level.order();
-        let output = first.checked_add(input & (path.level.span() - 1))?;
+        let entry = Descriptor(frames.read(self.root_of(input), Level::One.index(input)));
+        let Some(two) = entry.next_table() else {
+            return block(entry, Level::One);
+        };
+        let entry = Descriptor(frames.read(two, Level::Two.index(input)));
+        let Some(three) = entry.next_table() else {
+            return block(entry, Level::Two);
+        };
+        let (output, attributes) =
+            Descriptor(frames.read(three, Level::Three.index(input))).page()?;
         Some(Leaf {
             output,
-            order,
+            order: 0,
             attributes,
         })
+    }
+
+    /// The root frame that the walk for `input` starts in. The root's frames are adjacent, and an allocated pair does not
+    /// end the address space.
+    #[inline]
+    fn root_of(&self, input: u32) -> Mfn {
+        match input >> 27 {
+            0 => self.root,
+            second => self.root.checked_add(second).unwrap_or(self.root),
+        }
+    }
+
+    /// The entry for the page `input`, if tables lead to it.
+    #[inline]
+    fn page_entry<F: TableFrames>(&self, frames: &F, input: u32) -> Option<PageEntry> {
+        if input >= self.inputs {
+            return None;
+        }
+        let one = frames.read(self.root_of(input), Level::One.index(input));
+        let parent = Descriptor(one).next_table()?;
+        let counted = Descriptor(frames.read(parent, Level::Two.index(input)));
+        let table = counted.next_table()?;
+        let entry = Descriptor(frames.read(table, Level::Three.index(input)));
+        Some(PageEntry {
+            parent,
+            counted,
+            table,
+            entry,
+        })
+    }
+
+    /// Maps the page `input`, where nothing is mapped but tables lead to; whether that was so.
+    #[inline]
+    fn map_page<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        output: Mfn,
+        attributes: Attributes,
+    ) -> bool {
+        let Some(page) = self.page_entry(frames, input) else {
+            return false;
+        };
+        if page.entry.is_valid() {
+            return false;
+        }
+        let leaf = Descriptor::leaf(Level::Three, output, attributes);
+        frames.write(page.table, Level::Three.index(input), leaf.0);
+        let counted = page.counted.one_more();
+        frames.write(page.parent, Level::Two.index(input), counted.0);
+        if counted.used() == ENTRIES {
+            self.note_full_page(frames, input);
+        }
+        true
+    }
+
+    #[cold]
+    fn note_full_page<F: TableFrames>(&mut self, frames: &mut F, input: u32) {
+        let (path, _) = self.walk(frames, input, Level::Three);
+        self.note_full(frames, input, path);
+    }
+
+    /// Unmaps the page `input`, if it is one and `accept` accepts it. `None` when it may be part of a block, or no table
+    /// leads to it.
+    #[inline]
+    pub fn unmap_page<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        accept: impl FnOnce(Leaf) -> bool,
+    ) -> Option<Progress> {
+        let page = self.page_entry(frames, input)?;
+        let mut progress = Progress {
+            frames: 1,
+            flush: false,
+        };
+        let Some((output, attributes)) = page.entry.page() else {
+            return Some(progress);
+        };
+        let leaf = Leaf {
+            output,
+            order: 0,
+            attributes,
+        };
+        if !accept(leaf) {
+            progress.frames = 0;
+            return Some(progress);
+        }
+        frames.write(page.table, Level::Three.index(input), Descriptor::INVALID.0);
+        let counted = page.counted.one_less();
+        frames.write(page.parent, Level::Two.index(input), counted.0);
+        progress.flush = counted.used() != 0 || !self.unlink_page(frames, input);
+        Some(progress)
+    }
+
+    /// Unlinks the empty table of `input` and those that it leaves empty; whether that flushed.
+    #[cold]
+    fn unlink_page<F: TableFrames>(&mut self, frames: &mut F, input: u32) -> bool {
+        let mut retired = Retired::default();
+        let (path, _) = self.walk(frames, input, Level::Three);
+        unlink_empty(frames, path, &mut retired);
+        retired.release(frames, input, 1)
     }
 
     /// Maps `count` frames at `input` to those at `output`, where nothing is mapped, in at most `budget` leaves.
@@ -222,17 +384,12 @@ impl Table {
         {
             return Err(TableError::OutOfRange);
         }
-        if count == 1 {
-            // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
-            let (path, entry) = self.walk(frames, input, Level::Three);
-            if entry == Entry::Invalid && path.level == Level::Three {
-                let run = Run::PAGE;
-                self.fill(frames, input, path, output, attributes, &run);
-                return Ok(Progress {
-                    frames: 1,
-                    flush: false,
-                });
-            }
+        // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
+        if count == 1 && self.map_page(frames, input, output, attributes) {
+            return Ok(Progress {
+                frames: 1,
+                flush: false,
+            });
         }
         let mut reached = 0;
         let mut budget_left = budget.max(1);
@@ -339,6 +496,11 @@ impl Table {
         mut removed: impl FnMut(u32, Leaf) -> bool,
     ) -> Result<Progress, TableError> {
         let end = self.check(input, count)?;
+        if count == 1
+            && let Some(progress) = self.unmap_page(frames, input, |leaf| removed(input, leaf))
+        {
+            return Ok(progress);
+        }
         let mut first = Some(self.split_ends(frames, input, end)?);
         let (mut at, mut budget) = (input, budget.max(1));
         let mut retired = Retired::default();

@@ -6,8 +6,8 @@
 //! take the page away meanwhile. Nothing is ever a reference into guest memory; what was copied in is checked and used,
 //! not read again.
 
-use armv7::addr::{GuestVa, Ipa, Mfn, PAGE_SIZE};
-use armv7::frame;
+use armv7::addr::{GuestVa, Ipa, PAGE_SIZE};
+use armv7::frame::{self, SharedPage};
 use armv7::guest::{Access, translate};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
@@ -15,61 +15,70 @@ use crate::domain::Domain;
 use crate::error::Errno;
 use crate::mem::p2m::P2mType;
 
-/// Runs `f` on each page that `len` bytes at `va` touch: its frame, the offset there, and the range of the copy.
-fn each_page(
+/// Runs `copy` on the page at `va`.
+#[inline]
+fn in_page(
     domain: &Domain,
     va: GuestVa,
-    len: usize,
     access: Access,
-    mut f: impl FnMut(Mfn, usize, core::ops::Range<usize>) -> bool,
+    copy: impl FnOnce(&SharedPage) -> bool,
 ) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < len {
-        let at = va.checked_add(done as u32).ok_or(Errno::Fault)?;
-        let count = (len - done).min(PAGE_SIZE - at.offset());
-        let ipa = translate(at.0, access)
-            .and_then(Ipa::new)
-            .ok_or(Errno::Fault)?;
-        let p2m = domain.p2m.lock();
-        let entry = p2m.lookup(ipa.frame()).ok_or(Errno::Fault)?;
-        let allowed = match access {
-            Access::Read => matches!(entry.kind, P2mType::RamRw | P2mType::RamRo),
-            Access::Write => entry.kind == P2mType::RamRw,
-        };
-        if !allowed || !f(entry.mfn, at.offset(), done..done + count) {
-            return Err(Errno::Fault);
-        }
-        done += count;
+    let ipa = translate(va.0, access)
+        .and_then(Ipa::new)
+        .ok_or(Errno::Fault)?;
+    let p2m = domain.p2m.lock();
+    let entry = p2m.lookup(ipa.frame()).ok_or(Errno::Fault)?;
+    let allowed =
+        entry.kind == P2mType::RamRw || access == Access::Read && entry.kind == P2mType::RamRo;
+    if allowed && frame::with(entry.mfn, copy) == Some(true) {
+        Ok(())
+    } else {
+        Err(Errno::Fault)
     }
-    Ok(())
 }
 
-/// Copies bytes in.
-#[inline]
-pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
-    each_page(domain, va, out.len(), Access::Read, |mfn, offset, range| {
-        let Some(out) = out.get_mut(range) else {
-            return false;
-        };
-        frame::with(mfn, |page| page.read(offset, out)) == Some(true)
+#[inline(never)]
+fn read_page(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
+    in_page(domain, va, Access::Read, |page| page.read(va.offset(), out))
+}
+
+#[inline(never)]
+fn write_page(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
+    in_page(domain, va, Access::Write, |page| {
+        page.write(va.offset(), data)
     })
 }
 
+/// Copies bytes in.
+pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
+    let (mut at, mut rest) = (va, out);
+    while at.offset() + rest.len() > PAGE_SIZE {
+        let count = PAGE_SIZE - at.offset();
+        let (part, later) = rest.split_at_mut(count);
+        read_page(domain, at, part)?;
+        at = at.checked_add(count as u32).ok_or(Errno::Fault)?;
+        rest = later;
+    }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    read_page(domain, at, rest)
+}
+
 /// Copies bytes out.
-#[inline]
 pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
-    each_page(
-        domain,
-        va,
-        data.len(),
-        Access::Write,
-        |mfn, offset, range| {
-            let Some(data) = data.get(range) else {
-                return false;
-            };
-            frame::with(mfn, |page| page.write(offset, data)) == Some(true)
-        },
-    )
+    let (mut at, mut rest) = (va, data);
+    while at.offset() + rest.len() > PAGE_SIZE {
+        let count = PAGE_SIZE - at.offset();
+        let (part, later) = rest.split_at(count);
+        write_page(domain, at, part)?;
+        at = at.checked_add(count as u32).ok_or(Errno::Fault)?;
+        rest = later;
+    }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    write_page(domain, at, rest)
 }
 
 /// Reads a structure.

@@ -91,7 +91,7 @@ pub struct Entry {
     /// Its kind.
     pub kind: P2mType,
     /// log2 of the frames of the page or block that maps it.
-    pub order: u32,
+    pub order: u8,
 }
 
 /// A stage 2 map.
@@ -158,13 +158,13 @@ impl<'m> P2m<'m> {
     }
 
     /// What is behind `gfn`.
-    #[inline]
+    #[inline(never)]
     pub fn lookup(&self, gfn: Gfn) -> Option<Entry> {
         let leaf = self.table.lookup(&self.space, gfn.raw())?;
         Some(Entry {
             mfn: leaf.output,
             kind: P2mType::from_kind(leaf.attributes.kind())?,
-            order: leaf.order,
+            order: leaf.order as u8,
         })
     }
 
@@ -284,40 +284,63 @@ impl<'m> P2m<'m> {
         if removed.is_full() {
             return Err(P2mError::Full);
         }
+        let run = Run {
+            gfn,
+            mfn,
+            count: 1,
+            kind,
+        };
         let number = kind as u8;
         let mut found = false;
-        let progress = self
-            .table
-            .unmap(&mut self.space, gfn.raw(), 1, 1, |_, leaf| {
-                found = leaf.output == mfn
-                    && leaf.attributes.kind() == number
-                    && removed.push(Run {
-                        gfn,
-                        mfn,
-                        count: 1,
-                        kind,
-                    });
-                found
-            })?;
-        if progress.flush {
-            removed.owe_flush();
+        let unmapped = self.table.unmap_page(&mut self.space, gfn.raw(), |leaf| {
+            found = leaf.output == mfn && leaf.attributes.kind() == number && removed.push(run);
+            found
+        });
+        match unmapped {
+            Some(progress) => {
+                if progress.flush {
+                    removed.owe_flush();
+                }
+                Ok(found)
+            }
+            // Adjacent entries may have become a block.
+            None if self
+                .lookup(gfn)
+                .is_some_and(|entry| entry.mfn == mfn && entry.kind == kind) =>
+            {
+                let frames = self.unmap(gfn, 1, 1, |_| true, removed)?;
+                Ok(frames == 1)
+            }
+            None => Ok(false),
         }
-        Ok(found)
     }
 
     /// Pays the flush that `removed` owes; what it names is now out of the guest's reach, and the caller's.
-    #[inline]
     pub fn settle(&self, removed: Removed) -> removed::Runs {
         self.pay(&removed);
         removed.into_runs()
     }
 
     /// [`P2m::settle`], then drops the references on the RAM in it.
-    #[inline]
+    #[inline(always)] // the collection is large: it is not to be moved for the call
     pub fn release(&self, removed: Removed) {
-        self.pay(&removed);
+        self.release_all(&removed);
+    }
+
+    /// [`P2m::release`] of a collection that is to be used again.
+    #[inline]
+    pub fn release_from(&self, removed: &mut Removed) {
+        self.release_all(removed);
+        removed.clear();
+    }
+
+    fn release_all(&self, removed: &Removed) {
+        self.pay(removed);
         for run in removed.runs().iter().filter(|run| run.kind.is_ram()) {
-            self.space.memory().put_run(run.mfn, run.count);
+            match run.count {
+                1 => self.space.memory().put(run.mfn),
+                count => self.space.memory().put_run(run.mfn, count),
+            }
         }
     }
 

@@ -90,11 +90,6 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// A single page.
-    pub(super) const PAGE: Self = Self {
-        level: Level::Three,
-        entries: 1,
-    };
     /// The largest entries that `input -> output` allows, as many as table, range and budget allow.
     pub(super) fn next(input: u32, output: Mfn, left: u32, budget: u32) -> Self {
         let fits = |level: Level| {

@@ -3,7 +3,7 @@
 //! A mapping leaves in three steps that must not change places: its stage-2 entry goes, the TLBs forget it, the granter's
 //! entry is released. Unmapping collects mappings between the first step and the second, so that one flush serves many.
 
-use core::mem::{offset_of, take};
+use core::mem::offset_of;
 
 use alloc::sync::Arc;
 use armv7::addr::Mfn;
@@ -158,7 +158,7 @@ impl<'a> Leaving<'a> {
     /// Flushes, and then releases the granters' entries.
     fn finish(&mut self) {
         if !self.removed.is_empty() {
-            self.peers.own.p2m.lock().release(take(&mut self.removed));
+            self.peers.own.p2m.lock().release_from(&mut self.removed);
         }
         let mut rest = self.mappings.as_slice();
         while let Some(Mapping { granter: id, .. }) = rest.first() {

@@ -86,6 +86,12 @@ impl Removed {
         true
     }
 
+    pub(super) fn clear(&mut self) {
+        self.runs.clear();
+        self.frames = 0;
+        self.flush = false;
+    }
+
     pub(super) fn owe_flush(&mut self) {
         self.flush = true;
     }
