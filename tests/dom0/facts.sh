@@ -15,4 +15,14 @@ check_output "xl list knows Domain-0" '^Domain-0 +0 +[0-9]+ +[0-9]+ +r' xl list
 check_output "xenstore knows dom0" '^Domain-0$' xenstore-read /local/domain/0/name
 check_output "xl vcpu-list knows vCPU 0" '^Domain-0 +0 +0 ' xl vcpu-list
 check_output "xl dmesg shows the hypervisor's log" 'LOADING DOMAIN 0|Xen version' xl dmesg
+
+# What is neither free nor dom0's is the hypervisor's own, frame table and stage-2 tables included.
+own_memory_mib() {
+    echo $(($(xl info total_memory) - $(xl info free_memory) - $(xl list 0 | awk 'NR == 2 { print $3 }')))
+}
+hypervisor_is_small() { own=$(own_memory_mib) && echo "$own MiB" && [ "$own" -lt 16 ]; }
+# Xen keeps more (83 MiB of 2 GiB), so this is asked of Krypton only.
+if [ "$(xl info cc_compile_by)" = krypton ]; then
+    check "the hypervisor keeps less than 16 MiB for itself" hypervisor_is_small
+fi
 finish

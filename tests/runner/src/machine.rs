@@ -70,6 +70,8 @@ pub struct Machine {
     pub network: bool,
     pub on_reboot: OnReboot,
     pub gdb: bool,
+    /// Virtual time counts instructions (bench.rs).
+    pub counted: bool,
 }
 
 impl Machine {
@@ -90,6 +92,7 @@ impl Machine {
             network: false,
             on_reboot: OnReboot::Exit,
             gdb: options.gdb,
+            counted: false,
         })
     }
 
@@ -108,6 +111,9 @@ impl Machine {
         self.add_devices(&mut line);
         if self.on_reboot == OnReboot::Exit {
             line.0.push("-no-reboot".into());
+        }
+        if self.counted {
+            line.option("-icount", "shift=0,sleep=off".into());
         }
         if self.gdb {
             line.0.extend(["-s".into(), "-S".into()]);
@@ -246,6 +252,7 @@ mod tests {
             network: false,
             on_reboot: OnReboot::Exit,
             gdb: false,
+            counted: false,
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `guests`, `dom0`, `faults` | the three kinds of QEMU tests |
 //! | `suite` | all tests in order, and the sum |
 
+mod bench;
 mod build;
 mod dom0;
 mod faults;

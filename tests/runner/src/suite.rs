@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::{Result, build, dom0, faults, guests, project};
+use crate::{Result, bench, build, dom0, faults, guests, project};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -49,6 +49,11 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         tests.push(Test::new("image", build::image));
     }
     tests.extend(guests()?);
+    if with_krypton {
+        tests.push(Test::new("bench", |options| {
+            bench::test(options, Echo::Hide)
+        }));
+    }
     tests.extend(
         DOM0.iter()
             .filter(|(.., highmem)| with_krypton || !highmem)
