@@ -27,10 +27,11 @@ fn each_page(
     while done < len {
         let at = va.checked_add(done as u32).ok_or(Errno::Fault)?;
         let count = (len - done).min(PAGE_SIZE - at.offset());
+        // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
+        let p2m = domain.p2m.lock();
         let ipa = translate(at.0, access)
             .and_then(Ipa::new)
             .ok_or(Errno::Fault)?;
-        let p2m = domain.p2m.lock();
         let entry = p2m.lookup(ipa.frame()).ok_or(Errno::Fault)?;
         let allowed = match access {
             Access::Read => matches!(entry.kind, P2mType::RamRw | P2mType::RamRo),
