@@ -15,14 +15,12 @@ file_is_the_same() {
     [ "${sum%% *}" = "$(sum_in_domu "$2")" ]
 }
 
-is_paused() { [ "$(state_of demo)" = --p--- ]; }
-is_not_paused() { ! state_of demo | grep -q p; }
+is_not_paused() { ! is_paused demo; }
 does_not_answer() { ! ping -c 2 -W 2 192.168.7.2; }
 # A domU's network needs a moment after its kernel's "up"; ten tries, one answer is enough to go on.
 answers_ping() { ping -c 10 -W 5 192.168.7.2; }
 uses_memory() { [ "$(free_memory)" -lt $((before - 128 * 1024)) ]; }
 is_gone() { ! xl domid demo; }
-is_halted_and_gone() { eventually is_gone; }
 new_id() { [ "$(xl domid demo)" != "$1" ]; }
 
 only_dom0_is_left || echo "other domains run: memory may not agree"
@@ -34,6 +32,7 @@ check "its console shows its kernel and both its CPUs" says demo '^domU is up: 2
 check_output "xl list shows it" "^demo +$first +128 +2 +" xl list
 check_output "xl vcpu-list shows its second vCPU" "^demo +$first +1 " xl vcpu-list
 check "its memory is taken from the free memory" uses_memory
+# shellcheck disable=SC2016 # the domU's shell is to expand it
 check "what is typed on its console arrives" answers demo '^answer 42' 'echo answer $((6 * 7))'
 
 check "it writes 8 MiB to a disk on a device" answers demo '^sum of phy: [0-9a-f]{64}' fill /mnt/xvda/phy 8
@@ -44,7 +43,7 @@ check_output "no packet of 50 is lost" ' 0% packet loss' ping -c 50 -i 0.1 -s 14
 check "it reaches dom0" answers demo ' 0% packet loss' ping -c 5 -W 10 192.168.7.1
 
 check "xl pause stops it" xl pause demo
-check "xl list shows the pause" is_paused
+check "xl list shows the pause" is_paused demo
 check "a paused domU does not answer" does_not_answer
 check "xl unpause lets it go on" xl unpause demo
 check "xl list shows no pause" is_not_paused
@@ -56,7 +55,7 @@ check "its console shows the second start" says demo '^domU is up: 2 CPUs' 2
 check "it has its network again" answers_ping
 
 check "xl shutdown is heard" xl shutdown demo
-check "it is gone after its kernel has powered it off" is_halted_and_gone
+check "it is gone after its kernel has powered it off" eventually is_gone
 check "dom0 reads from the device what the domU wrote" file_is_the_same /dev/data phy
 losetup /dev/loop7 /guests/file.img
 check "dom0 reads from the file what the domU wrote" file_is_the_same /dev/loop7 file
@@ -67,6 +66,6 @@ check "xl create starts it a third time" xl create /guests/demo.cfg
 check "it is up a third time" says demo '^domU is up: 2 CPUs' 3
 check "xl destroy ends it while it runs" xl destroy demo
 check "all its memory is free again, and no domain is left" memory_comes_back "$before"
-check_output "no hypercall left dom0 with a zombie" '^Domain-0 ' xl list
+# The runner compares, after the machine has gone, with the file that the device was.
 echo "data disk: sha256 $(sha256sum </dev/data)"
 finish

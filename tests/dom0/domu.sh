@@ -41,15 +41,18 @@ answers() {
     says "$name" "$pattern" $((before + 1))
 }
 
-# state_of NAME: as in the column of `xl list`.
-state_of() { xl list "$1" 2>/dev/null | awk 'END { print $5 }'; }
+# is_paused NAME: by the column of `xl list`, beside what its vCPUs did before.
+is_paused() { xl list "$1" | awk 'END { print $5 }' | grep p; }
 
 only_dom0_is_left() { [ "$(xl list | wc -l)" = 2 ]; }
 
-# Free memory in KiB: `xl info` knows MiB only.
-free_memory() { xentop -b -i 1 | sed -n 's/^Mem: .* \([0-9]*\)k free.*/\1/p'; }
+# Free memory in KiB. `xl info` knows MiB only; the hypervisor's debug key tells all.
+free_memory() {
+    xl debug-keys m
+    xl dmesg | sed -n 's/.*Dom heap: \([0-9]*\)kB free.*/\1/p' | tail -n 1
+}
 
-# memory_is KIB: so much is free. What ended domains had comes back in pieces.
+# free_memory_is KIB
 free_memory_is() { [ "$(free_memory)" = "$1" ]; }
 
 # memory_comes_back KIB: nothing was lost since that much was free, no domain is left, not even a dying one.
