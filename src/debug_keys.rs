@@ -201,10 +201,12 @@ fn events() {
 
 fn memory() {
     let memory = mem::memory();
+    say!("Physical memory information:");
+    // Xen's words: a script reads them under either hypervisor.
+    say!("    Dom heap: {}kB free", memory.free_pages() * 4);
     say!(
-        "'m' pressed -> memory: total {} KiB, free {} KiB, claimed {} KiB",
+        "    total {}kB, claimed {}kB",
         memory.total_pages() * 4,
-        memory.free_pages() * 4,
         memory.claimed_pages() * 4
     );
     for account in memory.accounts() {

@@ -23,10 +23,11 @@ fn in_page(
     access: Access,
     copy: impl FnOnce(&SharedPage) -> bool,
 ) -> Result<(), Errno> {
+    // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
+    let p2m = domain.p2m.lock();
     let ipa = translate(va.0, access)
         .and_then(Ipa::new)
         .ok_or(Errno::Fault)?;
-    let p2m = domain.p2m.lock();
     let entry = p2m.lookup(ipa.frame()).ok_or(Errno::Fault)?;
     let allowed =
         entry.kind == P2mType::RamRw || access == Access::Read && entry.kind == P2mType::RamRo;

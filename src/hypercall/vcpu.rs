@@ -61,9 +61,12 @@ fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
 }
 
 fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<GuestPage, Errno> {
+    // The walk of the guest's tables must not meet another CPU's break-before-make.
+    let p2m = caller.domain.p2m.lock();
     let ipa = translate(va.0, Access::Write)
         .and_then(Ipa::new)
         .ok_or(Errno::Fault)?;
+    drop(p2m);
     caller
         .domain
         .pin(ipa.frame().raw().into())

@@ -14,7 +14,7 @@ use armv7::addr::{Ipa, PAGE_SHIFT};
 use armv7::gic::{self, Gic, Trigger};
 use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
-use armv7::syndrome::{DataAbort, DataAccess, MemoryDirection, Width};
+use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width};
 
 use super::exits::{raise, skip};
 use super::inject::Exception;
@@ -104,7 +104,12 @@ fn is_distributor(gic: GicMap, ipa: u64) -> bool {
 #[cold]
 pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort) {
     let va = guest::fault_va();
-    if !is_now_mapped(domain, va, fault) {
+    // Cache maintenance is told as a write, and needs no right to write.
+    let access = match fault.direction {
+        MemoryDirection::Write if !fault.cache_maintenance => Wanted::Write,
+        _ => Wanted::Read,
+    };
+    if !may_try_again(domain, va, access, fault.fault, fault.s1ptw) {
         let page = guest::fault_page();
         guest_warn!(
             vcpu,
@@ -122,33 +127,65 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
     }
 }
 
-/// A prefetch abort of the loaded guest: it jumped to where nothing may be executed.
-pub fn fetch(vcpu: &Vcpu, context: &mut GuestContext) {
+/// A prefetch abort of the loaded guest.
+#[cold]
+pub fn fetch(
+    domain: &Arc<Domain>,
+    vcpu: &Arc<Vcpu>,
+    context: &mut GuestContext,
+    fault: &InstrAbort,
+) {
     let address = guest::fetch_fault_va();
-    guest_warn!(
-        vcpu,
-        "Prefetch of {address:#010x}: nothing to execute there"
-    );
-    raise(context, Exception::PrefetchAbort { address });
+    if !may_try_again(domain, address, Wanted::Execute, fault.fault, fault.s1ptw) {
+        guest_warn!(
+            vcpu,
+            "Prefetch of {address:#010x}: nothing to execute there"
+        );
+        raise(context, Exception::PrefetchAbort { address });
+    }
 }
 
-/// Whether the access would succeed by now: another CPU was changing the mapping (break before make) when it faulted.
-fn is_now_mapped(domain: &Domain, va: u32, fault: &DataAbort) -> bool {
-    if !fault.fault.is_stage2_map() || fault.s1ptw {
+/// What the guest wanted of memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Read,
+    Write,
+    Execute,
+}
+
+/// Whether the access may go through by now: another CPU was changing the map (break before make) when it faulted, or the
+/// guest its own tables.
+///
+/// The map is locked before stage 1 is walked, since the walk reads guest memory too: it would find an entry gone once
+/// more. What then still does not translate is the guest's own fault, which it takes when it tries again; unless it was
+/// that walk that found nothing behind the guest's tables.
+fn may_try_again(
+    domain: &Domain,
+    va: u32,
+    wanted: Wanted,
+    fault: FaultKind,
+    on_walk: bool,
+) -> bool {
+    if !fault.is_stage2_map() {
         return false;
     }
-    let (access, wanted) = match fault.direction {
-        MemoryDirection::Read => (Access::Read, p2m::Access::Read),
-        MemoryDirection::Write => (Access::Write, p2m::Access::Write),
+    let access = match wanted {
+        Wanted::Read | Wanted::Execute => Access::Read,
+        Wanted::Write => Access::Write,
     };
-    let Some(ipa) = guest::translate(va, access).and_then(Ipa::new) else {
-        return false;
+    let p2m = domain.p2m.lock();
+    let Some(ipa) = guest::translate(va, access) else {
+        return !on_walk;
     };
-    let entry = domain.p2m.lock().lookup(ipa.frame());
-    entry.is_some_and(|entry| match entry.kind.is_ram() {
-        true => entry.kind.allows(wanted),
-        // A device that is mapped and faults all the same is an external abort.
-        false => false,
+    if on_walk {
+        return true;
+    }
+    let entry = Ipa::new(ipa).and_then(|ipa| p2m.lookup(ipa.frame()));
+    // A device that is mapped and faults all the same is an external abort: `allows` and `is_own_ram` are of RAM.
+    entry.is_some_and(|entry| match wanted {
+        Wanted::Read => entry.kind.allows(p2m::Access::Read),
+        Wanted::Write => entry.kind.allows(p2m::Access::Write),
+        Wanted::Execute => entry.kind.is_own_ram(),
     })
 }
 

@@ -40,7 +40,7 @@ pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext
             context.pc = context.pc.wrapping_sub(4);
             raise(context, Exception::Undefined);
         }
-        Trap::InstrAbort(_) => abort::fetch(vcpu, context),
+        Trap::InstrAbort(fault) => abort::fetch(domain, vcpu, context, &fault),
         trap => conditional(domain, vcpu, context, hsr, trap),
     }
 }

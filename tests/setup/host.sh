@@ -17,6 +17,7 @@ cc gcc libc6-dev
 test_tools='
 cpio cpio
 depmod kmod
+mke2fs e2fsprogs
 readelf binutils
 dtc device-tree-compiler
 mkimage u-boot-tools

@@ -117,9 +117,12 @@ impl Array<'_> {
         {
             return Ok(Some(reference.mfn()));
         }
+        // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
+        let p2m = self.domain.p2m.lock();
         let ipa = translate(at.0, guest::Access::Write).and_then(Ipa::new);
         let gfn = ipa.ok_or(Errno::Fault)?.frame();
-        let pinned = self.domain.p2m.lock().pin(gfn, Access::Write);
+        let pinned = p2m.pin(gfn, Access::Write);
+        drop(p2m);
         // As for every argument: the caller's own memory only.
         let (reference, P2mType::RamRw) = pinned.ok_or(Errno::Fault)? else {
             return Err(Errno::Fault);

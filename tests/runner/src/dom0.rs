@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::Result;
-use crate::build;
-use crate::machine::{Bus, Machine, OnReboot};
+use crate::machine::{Bus, Disk, Machine, OnReboot, Writes};
 use crate::options::Options;
 use crate::session::{Echo, QEMU, ScratchFolder, Session};
+use crate::{build, project};
 
 /// tests/dom0/init prints it once Xen's daemons run.
 const UP: &str = "dom0 is up: ";
@@ -21,6 +21,7 @@ const DISK_BYTES: u64 = 128 << 20;
 pub fn run(options: &Options) -> Result {
     let mut machine = Machine::new(options)?;
     machine.network = true;
+    machine.disks = guest_disks(project::data_disk()?)?;
     if !std::io::stdin().is_terminal() {
         let mut session = Session::start(&machine, Echo::Show)?;
         session.expect(UP, options.timeout)?;
@@ -60,9 +61,15 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     if let Some(seconds) = options.seconds {
         machine.dom0_append += &format!(" krypton.seconds={seconds}");
     }
+    if let Some(count) = options.count {
+        machine.dom0_append += &format!(" krypton.count={count}");
+    }
     let folder = ScratchFolder::new("disks")?;
     match name {
         "disks" => machine.disks = blank_disks(folder.path())?,
+        "domains" | "cycles" => {
+            machine.disks = guest_disks(copy(&project::data_disk()?, folder.path())?)?;
+        }
         "net" => machine.network = true,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
@@ -72,6 +79,12 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     match name {
         "poweroff" => ends_well(&mut session, options.timeout),
         "reboot" => session.expect(UP, options.timeout).map(drop),
+        "domains" => {
+            passes(&mut session, name, options.timeout)?;
+            let told = session.transcript().to_owned();
+            ends_well(&mut session, options.timeout)?;
+            holds_what_was_told(&machine.disks, &told)
+        }
         _ => passes(&mut session, name, options.timeout),
     }
 }
@@ -113,7 +126,48 @@ fn shell(machine: &Machine, timeout: Duration, echo: Echo) -> Result {
     ends_well(&mut session, timeout)
 }
 
-fn blank_disks(folder: &Path) -> Result<Vec<(PathBuf, Bus)>> {
+/// What dom0 makes domUs of, and their disk.
+fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
+    let disk = |file, writes| Disk {
+        file,
+        bus: Bus::Mmio,
+        writes,
+    };
+    Ok(vec![
+        disk(project::guests_volume()?, Writes::Lost),
+        disk(data, Writes::Kept),
+    ])
+}
+
+fn copy(file: &Path, folder: &Path) -> Result<PathBuf> {
+    let target = folder.join("data.img");
+    std::fs::copy(file, &target)
+        .map_err(|error| format!("cannot copy {}: {error}", file.display()))?;
+    Ok(target)
+}
+
+/// After the machine has gone, the domU's disk holds what dom0 read from it last: `data disk: sha256 ...`.
+fn holds_what_was_told(disks: &[Disk], transcript: &str) -> Result {
+    let disk = disks
+        .iter()
+        .find(|disk| disk.writes == Writes::Kept)
+        .ok_or("the machine has no data disk")?;
+    let output = Command::new("sha256sum")
+        .arg(&disk.file)
+        .output()
+        .map_err(|error| format!("cannot run sha256sum: {error}"))?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    let sum = output.split(' ').next().unwrap_or_default();
+    if !sum.is_empty() && transcript.contains(&format!("data disk: sha256 {sum}")) {
+        Ok(())
+    } else {
+        Err(format!(
+            "the data disk holds something else than dom0 read: sha256 {sum}\n{transcript}"
+        ))
+    }
+}
+
+fn blank_disks(folder: &Path) -> Result<Vec<Disk>> {
     [("mmio.img", Bus::Mmio), ("pci.img", Bus::Pci)]
         .into_iter()
         .map(|(name, bus)| {
@@ -121,7 +175,11 @@ fn blank_disks(folder: &Path) -> Result<Vec<(PathBuf, Bus)>> {
             File::create(&path)
                 .and_then(|file| file.set_len(DISK_BYTES))
                 .map_err(|error| format!("cannot make {}: {error}", path.display()))?;
-            Ok((path, bus))
+            Ok(Disk {
+                file: path,
+                bus,
+                writes: Writes::Kept,
+            })
         })
         .collect()
 }

@@ -32,6 +32,22 @@ pub enum Bus {
     Pci,
 }
 
+/// What becomes of the writes to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    Kept,
+    /// Lost when QEMU ends, so that several machines can have the disk at once.
+    Lost,
+}
+
+/// A virtio disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    pub file: PathBuf,
+    pub bus: Bus,
+    pub writes: Writes,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnReboot {
     Exit,
@@ -50,7 +66,7 @@ pub struct Machine {
     pub kernel: Option<PathBuf>,
     pub initrd: Option<PathBuf>,
     pub dom0_append: String,
-    pub disks: Vec<(PathBuf, Bus)>,
+    pub disks: Vec<Disk>,
     pub network: bool,
     pub on_reboot: OnReboot,
     pub gdb: bool,
@@ -106,7 +122,6 @@ impl Machine {
     }
 
     pub fn machine_option(&self) -> String {
-        let on_off = |on| if on { "on" } else { "off" };
         format!(
             "virt,gic-version=2,virtualization={},highmem={}",
             on_off(self.virtualization),
@@ -139,12 +154,16 @@ impl Machine {
     }
 
     fn add_devices(&self, line: &mut Line) {
-        for (index, (file, bus)) in self.disks.iter().enumerate() {
+        for (index, disk) in self.disks.iter().enumerate() {
             line.option(
                 "-drive",
-                format!("if=none,id=disk{index},format=raw,file={}", text(file)),
+                format!(
+                    "if=none,id=disk{index},format=raw,snapshot={},file={}",
+                    on_off(disk.writes == Writes::Lost),
+                    text(&disk.file)
+                ),
             );
-            let device = match bus {
+            let device = match disk.bus {
                 Bus::Mmio => "virtio-blk-device",
                 Bus::Pci => "virtio-blk-pci",
             };
@@ -178,6 +197,10 @@ fn hypervisor(which: &Hypervisor) -> Result<PathBuf> {
     }
 }
 
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
 #[derive(Default)]
 struct Line(Vec<String>);
 
@@ -207,7 +230,7 @@ fn join(words: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bus, Machine, OnReboot, Start};
+    use super::{Bus, Disk, Machine, OnReboot, Start, Writes};
 
     fn machine() -> Machine {
         Machine {
@@ -221,7 +244,11 @@ mod tests {
             kernel: Some("vm,linuz".into()),
             initrd: None,
             dom0_append: "console=hvc0 a=b,c".into(),
-            disks: vec![("d".into(), Bus::Pci)],
+            disks: vec![Disk {
+                file: "d".into(),
+                bus: Bus::Pci,
+                writes: Writes::Kept,
+            }],
             network: false,
             on_reboot: OnReboot::Exit,
             gdb: false,

@@ -55,6 +55,7 @@ cargo xtask COMMAND [OPTION...]
   --highmem on|off   PCI above 4 GiB (off: QEMU truncates fault addresses there)
   --test NAME        a script of tests/dom0
   --seconds N        how long the test `stress` runs
+  --count N          how many domUs the test `cycles` makes
   --timeout S        seconds until a run is given up (300)
   --append WORDS     more words for the hypervisor's command line
   --dom0-append WORDS  more words for dom0's command line

@@ -28,6 +28,16 @@ pub fn dom0_initrd() -> Result<PathBuf> {
     made_by_setup(root().join("target/dom0/initrd.gz"))
 }
 
+/// The file system with what domUs are made of.
+pub fn guests_volume() -> Result<PathBuf> {
+    made_by_setup(root().join("target/guests/guests.img"))
+}
+
+/// The disk that a domU gets, with an empty file system.
+pub fn data_disk() -> Result<PathBuf> {
+    made_by_setup(root().join("target/guests/data.img"))
+}
+
 /// Debian's own hypervisor, to compare with.
 pub fn debian_xen() -> Result<PathBuf> {
     made_by_setup(cache()?.join("debian/root/boot/xen-4.17-armhf"))

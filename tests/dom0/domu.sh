@@ -1,0 +1,64 @@
+# shellcheck shell=sh
+# For the tests that run domUs: what a domU said on its console, typing on it, and what memory is left.
+
+# Everything here waits for its end, however slow the emulation; a hang is what this many seconds are for.
+patience=${KRYPTON_PATIENCE:-120}
+
+# eventually COMMAND...: it succeeds at last.
+eventually() {
+    waited=0
+    until "$@"; do
+        [ "$waited" -lt "$patience" ] || return 1
+        sleep 1
+        waited=$((waited + 1))
+    done
+}
+
+# said NAME PATTERN [TIMES]: the domU's console, since it was first created, has that many lines that match.
+said() { [ "$(grep -cE "$2" "/var/log/xen/console/guest-$1.log" 2>/dev/null)" -ge "${3:-1}" ]; }
+
+# says NAME PATTERN [TIMES]: it will have.
+says() {
+    eventually said "$@" && return
+    tail -n 5 "/var/log/xen/console/guest-$1.log"
+    return 1
+}
+
+# type_on NAME WORDS...: as if typed on its console.
+type_on() {
+    name=$1
+    shift
+    echo "$*" >"$(xenstore-read "/local/domain/$(xl domid "$name")/console/tty")"
+}
+
+# answers NAME PATTERN WORDS...: typed on its console, WORDS bring a line that matches, behind what was there before.
+answers() {
+    name=$1
+    pattern=$2
+    shift 2
+    before=$(grep -cE "$pattern" "/var/log/xen/console/guest-$name.log")
+    type_on "$name" "$@"
+    says "$name" "$pattern" $((before + 1))
+}
+
+# is_paused NAME: by the column of `xl list`, beside what its vCPUs did before.
+is_paused() { xl list "$1" | awk 'END { print $5 }' | grep p; }
+
+only_dom0_is_left() { [ "$(xl list | wc -l)" = 2 ]; }
+
+# Free memory in KiB. `xl info` knows MiB only; the hypervisor's debug key tells all.
+free_memory() {
+    xl debug-keys m
+    xl dmesg | sed -n 's/.*Dom heap: \([0-9]*\)kB free.*/\1/p' | tail -n 1
+}
+
+# free_memory_is KIB
+free_memory_is() { [ "$(free_memory)" = "$1" ]; }
+
+# memory_comes_back KIB: nothing was lost since that much was free, no domain is left, not even a dying one.
+memory_comes_back() {
+    eventually only_dom0_is_left && eventually free_memory_is "$1" && return
+    xl list
+    echo "free: $(free_memory) kB, before: $1 kB"
+    return 1
+}

@@ -1,0 +1,48 @@
+# shellcheck shell=sh
+# Shared by the scripts that make an initramfs from Debian's unpacked packages: files, libraries, kernel modules, packing.
+# shellcheck disable=SC2154 # $cache comes from lib.sh
+
+root=$cache/debian/root
+
+# is_stale RESULT INPUT...: RESULT is missing, or something of the inputs is newer.
+is_stale() {
+    [ -f "$cache/debian/packages" ] || fail "Debian's packages are missing: run tests/setup/debian.sh first"
+    result=$1
+    shift
+    [ -f "$result" ] || return 0
+    [ -n "$(find "$@" "$cache/debian/packages" -newer "$result")" ]
+}
+
+# Sets $release to the kernel's and $tree to an empty folder, which goes when the script ends.
+open_tree() {
+    release=$(basename "$root"/lib/modules/*)
+    tree=$(mktemp -d)
+    trap 'rm -rf "$tree"' EXIT
+    trap 'exit 130' INT TERM
+    chmod 755 "$tree"
+}
+
+# Links are followed: the image holds each file once, under the name it is looked up by.
+add_file() {
+    mkdir -p "$tree/$(dirname "$1")"
+    cp -L "$root/$1" "$tree/$1" || fail "Debian's packages have no $1: update the list in $0"
+}
+
+# add_modules MODULE...: and what they need.
+add_modules() {
+    for module; do
+        modprobe -C /dev/null -d "$root" -S "$release" --show-depends "$module" || fail "Debian's kernel has no module $module"
+    done | sed -n "s#^insmod $root/\([^ ]*\).*#\1#p" | sort -u | while read -r file; do
+        add_file "$file"
+    done
+    for index in modules.order modules.builtin modules.builtin.modinfo; do
+        add_file "lib/modules/$release/$index"
+    done
+    depmod --basedir "$tree" "$release"
+}
+
+# The same input gives the same bytes: one time stamp, one order, one owner.
+pack() {
+    find "$tree" -exec touch -h -d @0 {} +
+    (cd "$tree" && find . | LC_ALL=C sort | cpio --quiet --create --format=newc --reproducible --owner=0:0) | gzip -9n
+}
