@@ -35,7 +35,8 @@ impl Numbers {
         Self([const { AtomicU32::new(0) }; MAX_CPUS])
     }
 
-    fn record(&self, cpu: CpuId, affinity: u32) {
+    /// Records a CPU that is being set up.
+    pub fn record(&self, cpu: CpuId, affinity: u32) {
         if let Some(entry) = self.0.get(cpu.index()) {
             entry.store(KNOWN | affinity, Ordering::Relaxed);
         }
