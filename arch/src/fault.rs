@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cp15;
 use crate::cpu::CpuId;
+use crate::smp;
 
 /// What arch/src/vectors.S saves.
 #[repr(C)]
@@ -32,9 +33,10 @@ pub fn stack_of_fault() -> Option<u32> {
 
 #[unsafe(no_mangle)]
 extern "C" fn hyp_fault_report(frame: &Frame, kind: u32, elr: u32, spsr: u32) -> u32 {
-    // The vectors borrowed HTPIDR. Probing happens on the boot CPU only; any other fault is the end.
+    // The vectors borrowed HTPIDR. A CPU that is not known yet has no number but the boot CPU's.
+    let cpu = smp::numbers().find(smp::affinity()).unwrap_or(CpuId::BOOT);
     // SAFETY: HTPIDR holds this CPU's logical number.
-    unsafe { cp15::Htpidr::write(CpuId::BOOT.raw()) };
+    unsafe { cp15::Htpidr::write(cpu.raw()) };
     if elr == &raw const probe_instruction as u32 {
         return &raw const probe_failed as u32;
     }

@@ -1,7 +1,9 @@
 //! This CPU and the others: who is who, setting a CPU up for guests, starting secondaries, probing memory.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use crate::cp15;
-use crate::cpu::CpuId;
+use crate::cpu::{CpuId, MAX_CPUS};
 
 /// The CPU this runs on.
 #[cfg(target_arch = "arm")]
@@ -20,6 +22,40 @@ pub fn this_cpu() -> CpuId {
 /// MPIDR affinity of this CPU: what firmware calls it.
 pub fn affinity() -> u32 {
     cp15::Mpidr::read() & 0x00FF_FFFF
+}
+
+/// Which logical CPU has which affinity, for a CPU that has lost its number: what firmware calls it never changes.
+pub struct Numbers([AtomicU32; MAX_CPUS]);
+
+/// Set in the entry of a CPU that is known; affinities have 24 bits.
+const KNOWN: u32 = 1 << 31;
+
+impl Numbers {
+    const fn new() -> Self {
+        Self([const { AtomicU32::new(0) }; MAX_CPUS])
+    }
+
+    /// Records a CPU that is being set up.
+    pub fn record(&self, cpu: CpuId, affinity: u32) {
+        if let Some(entry) = self.0.get(cpu.index()) {
+            entry.store(KNOWN | affinity, Ordering::Relaxed);
+        }
+    }
+
+    /// The CPU with this affinity.
+    pub fn find(&self, affinity: u32) -> Option<CpuId> {
+        CpuId::all().find(|cpu| {
+            let entry = self.0.get(cpu.index());
+            entry.is_some_and(|entry| entry.load(Ordering::Relaxed) == KNOWN | affinity)
+        })
+    }
+}
+
+static NUMBERS: Numbers = Numbers::new();
+
+/// The CPUs that have been set up.
+pub fn numbers() -> &'static Numbers {
+    &NUMBERS
 }
 
 /// Processor type and revision (MIDR).
@@ -91,6 +127,7 @@ pub fn init_cpu(cpu: CpuId) -> [Option<Mismatch>; 6] {
         false => &raw const hyp_vectors,
     } as u32;
     let hdcr = HDCR | cp15::Hdcr::read() & HDCR_HPMN;
+    NUMBERS.record(cpu, affinity());
     // SAFETY: 1. the vectors are code of ours, 32-byte aligned; 2. the other registers only take rights from guests.
     unsafe {
         cp15::Htpidr::write(cpu.raw());
@@ -159,4 +196,22 @@ pub fn probe_read(va: usize) -> Option<u32> {
     let mut value = 0;
     // SAFETY: an abort of the one load is caught by `hyp_fault_report`; the store goes to a local.
     (unsafe { probe_read(va, &mut value) } != 0).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Numbers;
+    use crate::cpu::CpuId;
+
+    #[test]
+    fn a_cpu_is_found_by_its_affinity_once_it_is_known() {
+        let numbers = Numbers::new();
+        let second = CpuId::new(1).unwrap();
+        assert_eq!(numbers.find(0), None, "affinity 0 is a CPU like any other");
+        numbers.record(CpuId::BOOT, 0x100);
+        numbers.record(second, 0);
+        assert_eq!(numbers.find(0), Some(second));
+        assert_eq!(numbers.find(0x100), Some(CpuId::BOOT));
+        assert_eq!(numbers.find(1), None);
+    }
 }
