@@ -24,7 +24,7 @@ const LIMITS: &[(&str, f64)] = &[
 /// Boots the guest and judges its figures.
 pub fn test(options: &Options, echo: Echo) -> Result {
     let elf = build::guests()?.join("bench");
-    let kernel = build::flat_file(&elf, &root().join("target/guests/bench"))?;
+    let kernel = build::flat_guest(&elf, &root().join("target/guests/bench"))?;
     let mut machine = Machine::new(&Options {
         cpus: 1,
         memory_mib: 2048,

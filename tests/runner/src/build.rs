@@ -68,8 +68,17 @@ fn with_symbols(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes the flat binary of an ELF file to `flat`.
 pub fn flat_file(elf: &Path, flat: &Path) -> Result<PathBuf> {
-    let bytes = image::flatten(&with_symbols(elf)?)
-        .map_err(|reason| format!("{}: {reason}", elf.display()))?;
+    flatten_into(&with_symbols(elf)?, elf, flat)
+}
+
+/// Lays a test guest's ELF file out as a flat binary: guests keep no symbols.
+pub fn flat_guest(elf: &Path, flat: &Path) -> Result<PathBuf> {
+    let bytes = fs::read(elf).map_err(|error| format!("cannot read {}: {error}", elf.display()))?;
+    flatten_into(&bytes, elf, flat)
+}
+
+fn flatten_into(bytes: &[u8], elf: &Path, flat: &Path) -> Result<PathBuf> {
+    let bytes = image::flatten(bytes).map_err(|reason| format!("{}: {reason}", elf.display()))?;
     write(flat, &bytes)?;
     Ok(flat.to_owned())
 }

@@ -9,7 +9,7 @@ use crate::session::{Echo, Session};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The hypervisor is done with booting, and the console's input works.
-const BOOTED: &str = "Freed boot memory";
+const BOOTED: &str = "Freed boot modules";
 
 /// A panic reports itself with function names and restarts the machine, at which QEMU ends.
 pub fn reboots(options: &Options, echo: Echo) -> Result {

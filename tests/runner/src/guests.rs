@@ -25,7 +25,7 @@ pub fn names() -> Result<Vec<String>> {
 /// Builds the guests, boots one and judges its transcript.
 pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     let elf = build::guests()?.join(name);
-    let kernel = build::flat_file(&elf, &root().join("target/guests").join(name))?;
+    let kernel = build::flat_guest(&elf, &root().join("target/guests").join(name))?;
     let mut session = Session::start(&machine(&kernel, options)?, echo)?;
     let sum = session.expect("done: * ok, * failed", options.timeout)?;
     judge(session.transcript(), &sum)
