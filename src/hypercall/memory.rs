@@ -294,6 +294,10 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
 fn place_grant_frame(domain: &Domain, index: u32, gfn: Gfn) -> Result<Displaced, Errno> {
     let mut grants = domain.grants.lock();
     let mfn = grants.frame(index).ok_or(Errno::Inval)?.mfn();
+    // Also when its place is this very one: a frame is mapped once until it is removed.
+    if grants.frame_gfn(index) != u64::MAX {
+        return Err(Errno::Busy);
+    }
     let before = grants.displace_frame(gfn);
     let placed = match grants.place_frame(index, gfn) {
         Ok(()) => map_own(domain, gfn, mfn).inspect_err(|_| {
