@@ -64,6 +64,7 @@ fn step(domain: &Arc<Domain>) -> Step {
         Life::Dead => return Step::Done,
     }
     let done = is_unloaded(domain)
+        && drop_watchdogs(domain)
         && close_ports(domain)
         && grants::release_all(domain, HANDLES_AT_ONCE)
         && give_frames_back(domain)
@@ -88,10 +89,6 @@ fn begin(domain: &Domain) {
     domain.events.lock().retire();
     domain.grants.lock().close();
     virq::forget(domain.id);
-    let dogs = core::mem::take(&mut *domain.watchdogs.lock());
-    for timer in dogs.into_iter().flatten() {
-        run::remove_timer(timer);
-    }
 }
 
 /// Whether no CPU has anything of the domain's vCPUs; asks those that have to save it.
@@ -107,6 +104,16 @@ fn is_unloaded(domain: &Domain) -> bool {
         }
     }
     all
+}
+
+/// Forgets the domain's watchdogs. Its vCPUs have stopped, so none is set any more: one that was left would end the next
+/// domain of this id.
+fn drop_watchdogs(domain: &Domain) -> bool {
+    let dogs = core::mem::take(&mut *domain.watchdogs.lock());
+    for timer in dogs.into_iter().flatten() {
+        run::remove_timer(timer);
+    }
+    true
 }
 
 fn close_ports(domain: &Domain) -> bool {
@@ -191,4 +198,79 @@ fn forget(domain: &Domain) {
     registry::remove(domain.id);
     ZOMBIES.fetch_sub(1, Ordering::Relaxed);
     shutdown::announce();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use armv7::addr::Gfn;
+
+    use super::{Step, begin, exclusive, reap, step};
+    use crate::domain::run::{self, Timer};
+    use crate::domain::testing::{NO_TLB, guest};
+    use crate::domain::{Domain, Life, Rights, registry};
+    use crate::id::DomId;
+    use crate::mem::memory;
+    use crate::mem::p2m::Access;
+
+    /// Takes `domain` apart.
+    fn destroy(domain: &Arc<Domain>) {
+        assert!((0..100).any(|_| exclusively(|| step(domain)) == Step::Done));
+    }
+
+    /// Whether nobody finds the domain, after as many looks at its map as one takes that is empty.
+    fn is_forgotten(id: DomId) -> bool {
+        (0..4).any(|_| {
+            exclusively(reap);
+            registry::get(id).is_none()
+        })
+    }
+
+    /// Other tests end domains too.
+    fn exclusively<R>(f: impl FnOnce() -> R) -> R {
+        let _exclusive = loop {
+            match exclusive() {
+                Some(right) => break right,
+                None => std::thread::yield_now(),
+            }
+        };
+        f()
+    }
+
+    #[test]
+    fn a_domain_that_nobody_uses_leaves_nothing_behind() {
+        let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[0, 1, 2]);
+        let id = domain.id;
+        destroy(&domain);
+        assert!(is_forgotten(id));
+        assert_eq!(domain.state.lock().life, Life::Dead);
+        // Its shared_info goes with the last that knows the domain.
+        assert_eq!(memory().account(id).map(|account| account.total), Some(0));
+        drop(domain);
+        exclusively(reap);
+        assert!(memory().account(id).is_none());
+    }
+
+    #[test]
+    fn a_page_that_another_uses_keeps_a_dead_domain_findable() {
+        let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[0, 1]);
+        let id = domain.id;
+        let pinned = domain.p2m.lock().pin(Gfn::new(1).unwrap(), Access::Read);
+        destroy(&domain);
+        assert!(!is_forgotten(id));
+        assert_eq!(memory().account(id).map(|account| account.total), Some(1));
+        drop(pinned);
+        assert!(is_forgotten(id));
+    }
+
+    #[test]
+    fn a_watchdog_that_was_set_while_the_domain_began_to_end_goes_too() {
+        let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[0]);
+        begin(&domain);
+        let timer = run::add_timer(Timer::Watchdog(domain.id)).unwrap();
+        domain.watchdogs.lock()[0] = Some(timer);
+        destroy(&domain);
+        assert_eq!(*domain.watchdogs.lock(), [None; 2]);
+    }
 }
