@@ -16,13 +16,16 @@ use crate::mem::memory;
 
 /// Elements handled before others may run: a whole page of each takes as long as 64 lines do.
 const AT_ONCE: u32 = 512;
-/// Entries of the owner's table looked at before others may run: what [`OP_MASK`] leaves of an entry's number.
+/// Entries of owners' tables looked at before others may run: what [`OP_MASK`] leaves of an entry's number.
 const ENTRIES_AT_ONCE: u32 = OP_MASK + 1;
 
 /// What became of one element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Flushed {
-    Done,
+    Done {
+        /// Entries of the owner's table that were looked at.
+        looked: u32,
+    },
     /// The search for the caller's grant is to go on from this entry.
     Searching(u32),
 }
@@ -30,13 +33,17 @@ enum Flushed {
 pub(super) fn flush(caller: &Domain, args: &Args) -> Outcome {
     let (base, count) = (args.ptr(1), args.0[2]);
     let mut from = args.0[0] & !OP_MASK;
+    let mut budget = ENTRIES_AT_ONCE;
     for n in 0..count {
         let at = element::<CacheFlush>(base, n)?;
-        if n == AT_ONCE {
+        if n == AT_ONCE || budget == 0 {
             return Ok(again(args, OP_CACHE_FLUSH, at, count - n));
         }
         match flush_one(caller, &read(caller, at)?, from)? {
-            Flushed::Done => from = 0,
+            Flushed::Done { looked } => {
+                from = 0;
+                budget = budget.saturating_sub(looked);
+            }
             Flushed::Searching(next) => {
                 return Ok(again(args, OP_CACHE_FLUSH | next, at, count - n));
             }
@@ -47,8 +54,9 @@ pub(super) fn flush(caller: &Domain, args: &Args) -> Outcome {
 
 fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Errno> {
     let Some(request) = decode(op)? else {
-        return Ok(Flushed::Done);
+        return Ok(Flushed::Done { looked: 0 });
     };
+    let mut looked = 0;
     if memory().state(request.mfn) == State::Outside {
         return Err(Errno::Inval);
     }
@@ -62,7 +70,7 @@ fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Err
                 .lock()
                 .find_frame(caller.id, request.mfn, GrantRef(from), ENTRIES_AT_ONCE);
         match found {
-            Search::Found(_) => {}
+            Search::Found(grant) => looked = grant.grant_ref.0.saturating_sub(from) + 1,
             Search::Absent => return Err(Errno::Perm),
             // At least as many entries on as were looked at, so that rounding down still moves on.
             Search::More(next) => return Ok(Flushed::Searching(next & !OP_MASK)),
@@ -78,7 +86,7 @@ fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Err
         cache::page_range(page, offset, length, op)
     })
     .ok_or(Errno::Inval)?;
-    Ok(Flushed::Done)
+    Ok(Flushed::Done { looked })
 }
 
 /// Decodes an element. A page that is named by a reference is refused, but only when something is to be done.

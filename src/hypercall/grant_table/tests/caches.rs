@@ -83,3 +83,37 @@ fn a_long_list_is_flushed_in_parts() {
     assert_eq!(guest.call_with(args), Ok(Reply::OK));
     assert_eq!(guest.call(OP_CACHE_FLUSH, 0, 512), Ok(Reply::OK));
 }
+
+#[test]
+fn searches_of_a_list_end_together() {
+    const LAST: u32 = 4 * 512 - 1;
+    let (user, granter) = (Guest::control(), Guest::plain());
+    granter.domain.grow_grants(4).unwrap();
+    granter.grant(LAST, &user, RAM);
+    let map = MapGrantRef {
+        host_addr: gfn(HOLE).addr().raw(),
+        flags: abi::MAP_HOST,
+        grant_ref: LAST,
+        dom: granter.id(),
+        ..MapGrantRef::ZERO
+    };
+    let map = user.one(OP_MAP_GRANT_REF, &map);
+    // Each search goes through a whole table, of which two are as much as one call may look at.
+    let element = CacheFlush {
+        address: map.dev_bus_addr,
+        offset: 0,
+        length: 64,
+        op: CACHE_CLEAN,
+    };
+    user.place(&[element; 5]);
+    let mut outcome = user.call(OP_CACHE_FLUSH, 0, 5);
+    for left in [3, 1] {
+        let Ok(Reply::Again(args)) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(args.0[2], left);
+        outcome = user.call_with(args);
+    }
+    assert_eq!(outcome, Ok(Reply::OK));
+    assert!(release_all(&user.domain, 1000));
+}
