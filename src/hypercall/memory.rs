@@ -382,16 +382,24 @@ fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<()
     place_foreign(domain, at, reference, kind)
 }
 
+/// The domain named `id`, whose memory `domain` is to map: another one, and only for the control domain.
+fn foreign<'a>(caller: &Caller<'a>, domain: &Domain, id: u16) -> Result<Target<'a>, Errno> {
+    let source = target::any(caller, id)?;
+    if source.domain().id == domain.id {
+        Err(Errno::Inval)
+    } else if domain.is_control() {
+        Ok(source)
+    } else {
+        Err(Errno::Perm)
+    }
+}
+
 fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
     let op: abi::AddToPhysmapBatch = read(caller.domain, args.ptr(1))?;
     let target = target::control(caller, op.domid)?;
     let space = u32::from(op.space);
     let source = match space {
-        abi::SPACE_GMFN_FOREIGN => Some(match target::any(caller, op.foreign_domid)? {
-            Target::Own(_) => return Err(Errno::Inval),
-            Target::Other(_) if !caller.domain.is_control() => return Err(Errno::Perm),
-            Target::Other(domain) => domain,
-        }),
+        abi::SPACE_GMFN_FOREIGN => Some(foreign(caller, target.domain(), op.foreign_domid)?),
         abi::SPACE_GMFN_RANGE => return Err(Errno::OpNotSupp),
         _ => None,
     };
@@ -407,7 +415,7 @@ fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
         let idx: u64 = read(caller.domain, element::<u64>(idxs, n)?)?;
         let gpfn: u64 = read(caller.domain, element::<u64>(gpfns, n)?)?;
         let result = match &source {
-            Some(source) => map_foreign(target.domain(), source, idx, gpfn),
+            Some(source) => map_foreign(target.domain(), source.domain(), idx, gpfn),
             None => add_one(target.domain(), space, idx, gpfn),
         };
         let status: i32 = result.err().map_or(0, |error| -(error as i32));

@@ -2,8 +2,9 @@ use std::sync::Arc;
 
 use armv7::addr::{Gfn, Mfn};
 
-use super::{add_one, decrease, let_go, map_foreign, populate};
+use super::{add_one, decrease, foreign, let_go, map_foreign, populate};
 use crate::abi::memory as abi;
+use crate::call::Caller;
 use crate::domain::testing::{NO_TLB, guest};
 use crate::domain::{Domain, Life, Rights, registry};
 use crate::error::Errno;
@@ -156,4 +157,22 @@ fn a_domain_that_is_being_taken_apart_gets_no_memory() {
         assert_eq!(guest.kind(HOLE + 1), None);
     }
     assert_eq!(memory().account(guest.0.id).unwrap().total, before);
+}
+
+#[test]
+fn only_the_control_domain_maps_memory_of_others_and_none_its_own() {
+    let (control, vcpu) = guest(Rights::DOM0, NO_TLB, &[]);
+    let (one, two) = (Guest::new(), Guest::new());
+    let caller = Caller {
+        domain: &control,
+        vcpu: &vcpu,
+    };
+    let source = |domain: &Domain, id: u16| foreign(&caller, domain, id).map(|t| t.domain().id.0);
+    let (of_one, of_two) = (one.0.id.0, two.0.id.0);
+    assert_eq!(source(&control, of_one), Ok(of_one));
+    assert_eq!(source(&control, control.id.0), Err(Errno::Inval));
+    assert_eq!(source(&one.0, of_one), Err(Errno::Inval));
+    assert_eq!(source(&one.0, of_two), Err(Errno::Perm));
+    assert_eq!(source(&control, 0x7000), Err(Errno::Srch));
+    registry::remove(control.id);
 }
