@@ -95,6 +95,7 @@ registers32! {
     Amair0 0 10 3 0;
     Amair1 0 10 3 1;
     Vbar 0 12 0 0;
+    Isr 0 12 1 0;
     Contextidr 0 13 0 1;
     Tpidrurw 0 13 0 2;
     Tpidruro 0 13 0 3;

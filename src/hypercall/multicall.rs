@@ -1,9 +1,11 @@
 //! multicall (13): several hypercalls in one.
 //!
 //! Each entry is read once, carried out, and its result written back. One that must be continued is rewritten with its new
-//! arguments, and the multicall continued from it. Entries may not be multicalls themselves.
+//! arguments, and the multicall continued from it; so is one before which an interrupt waits. Entries may not be multicalls
+//! themselves.
 
 use armv7::addr::GuestVa;
+use armv7::smp;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::guest_ptr::{element, read, write};
@@ -32,7 +34,8 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let mut budget = Budget::new(AT_ONCE);
     for index in 0..count {
         let at = element::<Entry>(list, index)?;
-        if !budget.spend(1) {
+        // An entry may be a whole call's worth of work: interrupts are let in between any two.
+        if !budget.spend(1) || index > 0 && smp::interrupt_waits() {
             return Ok(rest(args, at, count - index));
         }
         let entry: Entry = read(caller.domain, at)?;
