@@ -7,7 +7,8 @@
 //! [`page`] reaches frames in the direct map. Frames above it are reached through a mapping of their own: [`with`] for
 //! the length of a closure, [`keep`] for as long as the [`Kept`] lives.
 //!
-//! The memory that Rust itself lives in (image, heap, frame table) is in no direct map, so nothing here can alias it.
+//! The memory that Rust itself lives in (image, heap, frame table) is in no direct map, so nothing here can alias it. What
+//! the heap grows by later is; the page allocator has given it away for good then, and nobody names these frames.
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 

@@ -2,21 +2,35 @@
 //!
 //! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it and grows by whole
 //! 2 MiB blocks (`grow`). Running out is an error value for whoever used a fallible allocation; anything a guest can
-//! cause must be one of those.
+//! cause must be one of those, and asks [`has_room`] first: the last of the heap is for what cannot fail.
 
-#[cfg(target_arch = "arm")]
-pub use machine::{BootMemory, HypHeap, grow, init_early, usage};
-
-/// Bytes of the heap, in use and in all: a host's heap is none of ours.
 #[cfg(not(target_arch = "arm"))]
-pub fn usage() -> (usize, usize) {
-    (0, 0)
+pub use crate::host::heap::{free, usage};
+#[cfg(target_arch = "arm")]
+pub use machine::{BootMemory, HypHeap, free, grow, init_early, usage};
+
+/// Bytes that guests do not get: for allocations that cannot fail.
+pub const KEPT: usize = 256 << 10;
+/// The heap is to grow when fewer bytes than this are free.
+const LOW: usize = 2 * KEPT;
+
+/// Whether `bytes` may be taken on a guest's behalf.
+#[inline]
+pub fn has_room(bytes: usize) -> bool {
+    free() >= bytes.saturating_add(KEPT)
+}
+
+/// Whether the heap is to grow.
+#[inline]
+pub fn is_low() -> bool {
+    free() < LOW
 }
 
 #[cfg(target_arch = "arm")]
 mod machine {
     use core::alloc::{GlobalAlloc, Layout};
     use core::ptr::{self, NonNull};
+    use core::sync::atomic::{AtomicUsize, Ordering};
 
     use buddy_system_allocator::Heap;
     use spin::mutex::TicketMutex;
@@ -26,6 +40,20 @@ mod machine {
     use crate::hypmap;
 
     static HEAP: TicketMutex<Heap<26>> = TicketMutex::new(Heap::empty());
+    /// Free bytes of the heap, for looks without its lock.
+    static FREE: AtomicUsize = AtomicUsize::new(0);
+
+    /// Notes what is free. Under the heap's lock.
+    fn note(heap: &Heap<26>) {
+        let free = heap.stats_total_bytes() - heap.stats_alloc_actual();
+        FREE.store(free, Ordering::Relaxed);
+    }
+
+    /// Bytes that are free, in pieces of any size.
+    #[inline]
+    pub fn free() -> usize {
+        FREE.load(Ordering::Relaxed)
+    }
 
     /// The global allocator.
     pub struct HypHeap;
@@ -33,15 +61,18 @@ mod machine {
     // SAFETY: delegates to a heap behind a lock, which hands out disjoint blocks of memory that is nobody else's.
     unsafe impl GlobalAlloc for HypHeap {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            HEAP.lock()
-                .alloc(layout)
-                .map_or(ptr::null_mut(), NonNull::as_ptr)
+            let mut heap = HEAP.lock();
+            let block = heap.alloc(layout);
+            note(&heap);
+            block.map_or(ptr::null_mut(), NonNull::as_ptr)
         }
 
         unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
             if let Some(pointer) = NonNull::new(pointer) {
+                let mut heap = HEAP.lock();
                 // SAFETY: the caller got the pointer from `alloc` with the same layout.
-                unsafe { HEAP.lock().dealloc(pointer, layout) }
+                unsafe { heap.dealloc(pointer, layout) };
+                note(&heap);
             }
         }
     }
@@ -106,8 +137,10 @@ mod machine {
         pub fn into_heap(self) {
             let start = self.next.next_multiple_of(64);
             if start < self.end {
+                let mut heap = HEAP.lock();
                 // SAFETY: the range is mapped and nobody else's.
-                unsafe { HEAP.lock().add_to_heap(start, self.end) };
+                unsafe { heap.add_to_heap(start, self.end) };
+                note(&heap);
             }
         }
     }
@@ -115,18 +148,17 @@ mod machine {
     /// Adds a 2 MiB block of RAM to the heap; false when the address space for it is full.
     ///
     /// # Safety
-    /// Nobody else may use the block, ever.
+    /// Nobody else may use the block, ever, in the direct map either.
     pub unsafe fn grow(block: Mfn) -> bool {
         // SAFETY: passed on.
         let Some(start) = (unsafe { hypmap::map_private(block, 1) }) else {
             return false;
         };
         let start = start as usize;
+        let mut heap = HEAP.lock();
         // SAFETY: the range is mapped and nobody else's.
-        unsafe {
-            HEAP.lock()
-                .add_to_heap(start, start + (PAGE_SIZE << ORDER_2M))
-        };
+        unsafe { heap.add_to_heap(start, start + (PAGE_SIZE << ORDER_2M)) };
+        note(&heap);
         true
     }
 }

@@ -432,7 +432,7 @@ static PRIVATE_NEXT: AtomicU32 = AtomicU32::new(layout::PRIVATE as u32);
 /// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, zeroed, and answers their address.
 ///
 /// # Safety
-/// Nobody else may use the frames, ever: not the page allocator, not the direct map.
+/// Nobody else may use the frames, ever: not the page allocator, and nobody through the direct map.
 pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
     let start = PRIVATE_NEXT
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {

@@ -115,6 +115,8 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
         fail(&error);
     }
     memory.set_hyp_reserve(RESERVE_PAGES);
+    // SAFETY: the allocator has given the block away for good, and nobody names its frames.
+    mem::heap::set_source(|block| unsafe { armv7::heap::grow(block) });
     log::info!(
         "Xen heap: frame table {} KiB; {} MiB of {} MiB free",
         FrameTable::bytes_for(frames) >> 10,

@@ -11,19 +11,23 @@ use crate::abi::domctl as abi;
 use crate::abi::domctl::CreateDomain;
 use crate::call::{Outcome, Reply};
 use crate::domain::create::{self, Spec};
-use crate::domain::vcpu::halt;
+use crate::domain::vcpu::{Vcpu, halt};
 use crate::domain::{Domain, Life, Rights, guest_map, registry, run};
 use crate::error::Errno;
 use crate::grant::{DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES, Limits};
 use crate::id::{DomId, MAX_VCPUS};
-use crate::mem::memory;
 use crate::mem::p2m::{P2mType, PoolLimit};
+use crate::mem::{heap, memory};
 use crate::options;
 
 /// Shared interrupts that a distributor can have (IHI 0048B 3.1.2).
 const MAX_SPIS: u32 = 960;
 /// Pages for tables until the toolstack sets the pool's size.
 const FIRST_POOL: u32 = 16;
+/// Bytes of the heap that must be left for a domain and its vCPUs, whose allocation cannot fail.
+const HEAP_OF_DOMAIN: usize = 128 << 10;
+const _: () =
+    assert!(size_of::<Domain>() + MAX_VCPUS as usize * size_of::<Vcpu>() < HEAP_OF_DOMAIN / 2);
 /// Highest event port when the toolstack sets no limit.
 const NO_PORT_LIMIT: u32 = i32::MAX as u32;
 
@@ -120,6 +124,10 @@ pub fn create(request: &Request<'_>) -> Outcome {
         return again(request.args);
     };
     destroy::reap();
+    heap::replenish();
+    if !armv7::heap::has_room(HEAP_OF_DOMAIN) {
+        return Err(Errno::NoMem);
+    }
     let is_free = |id| registry::get(id).is_none() && memory().account(id).is_none();
     let wanted = request.op.domain;
     let id = choose_id(wanted, ROVER.load(Ordering::Relaxed), is_free)?;
@@ -173,6 +181,10 @@ pub fn max_vcpus(request: &Request<'_>) -> Outcome {
         return Err(Errno::Inval);
     }
     if domain.vcpus().is_empty() {
+        heap::replenish();
+        if !armv7::heap::has_room(HEAP_OF_DOMAIN) {
+            return Err(Errno::NoMem);
+        }
         create::vcpus(&domain, |_| CpuSet::ALL)?;
         let state = domain.state.lock();
         let paused = state.pause_count > 0;

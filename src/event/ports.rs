@@ -6,6 +6,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use armv7::heap;
+
 use super::{End, EventError, EventVirq, Port};
 use crate::abi::event_channel::fifo::PRIORITY_DEFAULT;
 use crate::id::{DomId, VcpuId};
@@ -215,6 +217,9 @@ impl PortTable {
     }
 
     fn grow(&mut self) -> Result<(), EventError> {
+        if !heap::has_room(BUCKET * size_of::<Channel>()) {
+            return Err(EventError::NoMemory);
+        }
         self.buckets.try_reserve(1)?;
         self.free.try_reserve(1)?;
         let mut channels = Vec::new();

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use armv7::addr::{Gfn, Ipa, Mfn, PAGE_SHIFT};
+use armv7::heap;
 
 use super::{Access, GrantHandle, GrantRef, HANDLES_PER_FRAME, Search};
 use crate::abi::grant_table::{GrantError, MAP_DEVICE, MAP_HOST, MAP_READONLY, MapGrantRef};
@@ -224,7 +225,8 @@ impl Maptrack {
             return Err(GrantError::NoSpace);
         }
         let mut unit = Vec::new();
-        if self.units.try_reserve(1).is_err()
+        if !heap::has_room(HANDLES_PER_FRAME as usize * size_of::<Slot>())
+            || self.units.try_reserve(1).is_err()
             || unit.try_reserve_exact(HANDLES_PER_FRAME as usize).is_err()
         {
             return Err(GrantError::NoSpace);

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use armv7::addr::{Gfn, Mfn};
 use armv7::frame::PageRef;
+use armv7::heap;
 
 use super::entry::{Check, Cleared, Entry};
 use super::map::{Mapping, Maptrack, Step, Vacancy};
@@ -224,7 +225,8 @@ impl<P: PageRef> GrantTable<P> {
             return Err((GrowError::Limit, page));
         }
         let mut active = Vec::new();
-        if self.frames.try_reserve(1).is_err()
+        if !heap::has_room(ENTRIES_PER_FRAME as usize * size_of::<Active>())
+            || self.frames.try_reserve(1).is_err()
             || active
                 .try_reserve_exact(ENTRIES_PER_FRAME as usize)
                 .is_err()

@@ -8,6 +8,7 @@
 //! | `pinned` | references that drop themselves |
 //! | `p2m` | which frame is behind this guest frame? |
 //! | `vmid` | which VMIDs are in use? |
+//! | `heap` | what does Rust's heap grow by? |
 //! | `audit` | do counts, lists and accounts agree with what the tables hold? |
 //!
 //! Invariants:
@@ -34,6 +35,7 @@ use page_alloc::{Block, PageAllocator, Purpose};
 pub mod account;
 pub mod audit;
 pub mod frame_table;
+pub mod heap;
 pub mod p2m;
 pub mod page_alloc;
 pub mod pinned;

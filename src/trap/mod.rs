@@ -60,6 +60,7 @@ const IDLE_SCRUB_PAGES: u32 = 8;
 fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
     while run::cpu_work(cpu.id).swap(0, Ordering::SeqCst) & PICK == 0 {
         crate::control::reap();
+        crate::mem::heap::replenish();
         if !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             armv7::barrier::wfi();
         }

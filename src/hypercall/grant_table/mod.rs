@@ -29,6 +29,7 @@ use crate::domain::Domain;
 use crate::domain::grants::{Granted, Peers};
 use crate::error::Errno;
 use crate::id::DomId;
+use crate::mem::heap;
 use crate::policy;
 
 /// Bits of the operation in the call's number; what is above is the progress of a cache flush's search.
@@ -40,6 +41,8 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if count > i32::MAX as u32 || op != args.0[0] && op != abi::OP_CACHE_FLUSH {
         return Err(Errno::Inval);
     }
+    // What a domain maps and grants is kept account of in the heap.
+    heap::replenish();
     match op {
         abi::OP_MAP_GRANT_REF => map::map(caller.domain, args),
         abi::OP_UNMAP_GRANT_REF => map::unmap(caller.domain, args),
