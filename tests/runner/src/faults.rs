@@ -82,7 +82,7 @@ pub static FAULTS: [Fault; 10] = [
 ];
 
 /// A boot that fails says so soon; a loaded machine may be slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Boots with `fault` and waits for its message.
 pub fn test(fault: &Fault, options: &Options, echo: Echo) -> Result {
