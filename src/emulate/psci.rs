@@ -111,7 +111,7 @@ pub enum Action {
     SystemReset,
 }
 
-/// A vCPU to start. The caller checks once more, under the domain's lock, that it is off, and answers
+/// A vCPU to start. The caller checks once more, under a lock of that vCPU, that it is off, and answers
 /// [`CpuOn::already_on`] otherwise: two vCPUs may start the same third one at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOn {
