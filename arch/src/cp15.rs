@@ -74,9 +74,7 @@ registers32! {
     Midr 0 0 0 0;
     Ctr 0 0 0 1;
     Mpidr 0 0 0 5;
-    Revidr 0 0 0 6;
     IdPfr1 0 0 1 1;
-    IdMmfr0 0 0 1 4;
     // Guest (PL1) state.
     Csselr 2 0 0 0;
     Sctlr 0 1 0 0;
@@ -106,41 +104,28 @@ registers32! {
     Vpidr 4 0 0 0;
     Vmpidr 4 0 0 5;
     // PL2 control.
-    Hsctlr 4 1 0 0;
-    Hactlr 4 1 0 1;
     Hcr 4 1 1 0;
     Hdcr 4 1 1 1;
     Hcptr 4 1 1 2;
     Hstr 4 1 1 3;
-    Hacr 4 1 1 7;
-    Htcr 4 2 0 2;
     Vtcr 4 2 1 2;
     Hsr 4 5 2 0;
     Hdfar 4 6 0 0;
     Hifar 4 6 0 2;
     Hpfar 4 6 0 4;
-    Hmair0 4 10 2 0;
-    Hmair1 4 10 2 1;
     Hvbar 4 12 0 0;
     Htpidr 4 13 0 2;
     // Address translation as PL1 sees it (stage 1 only): write the address, then read PAR.
     Ats1cpr 0 7 8 0;
     Ats1cpw 0 7 8 1;
     // Caches and branch predictor.
-    Iciallu 0 7 5 0;
     Icialluis 0 7 1 0;
-    Bpiall 0 7 5 6;
     Dccmvac 0 7 10 1;
     Dccimvac 0 7 14 1;
-    Dccmvau 0 7 11 1;
     // TLB.
     Tlbiallhis 4 8 3 0;
     Tlbimvahis 4 8 3 1;
-    Tlbiallnsnhis 4 8 3 4;
     Tlbiallis 0 8 3 0;
-    Tlbiall 0 8 7 0;
-    Tlbiallh 4 8 7 0;
-    Tlbimvah 4 8 7 1;
     // Generic timer.
     Cntfrq 0 14 0 0;
     Cnthctl 4 14 1 0;
@@ -152,10 +137,8 @@ registers64! {
     Ttbr0 0 2;
     Ttbr1 1 2;
     Par 0 7;
-    Httbr 4 2;
     Vttbr 6 2;
     Cntpct 0 14;
-    Cntvct 1 14;
     CntvCval 3 14;
     Cntvoff 4 14;
     CnthpCval 6 14;

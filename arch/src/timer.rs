@@ -8,7 +8,6 @@ use crate::cp15;
 
 const ENABLE: u32 = 1;
 const IMASK: u32 = 1 << 1;
-const ISTATUS: u32 = 1 << 2;
 
 /// Ticks per second as firmware left it in CNTFRQ; 0 when it did not.
 pub fn frequency() -> u32 {
@@ -76,11 +75,6 @@ impl VirtualTimer {
     pub fn deadline(&self) -> Option<u64> {
         (self.ctl & (ENABLE | IMASK) == ENABLE).then_some(self.cval)
     }
-}
-
-/// Whether the loaded guest's virtual timer asserts its interrupt right now.
-pub fn virtual_timer_asserted() -> bool {
-    cp15::CntvCtl::read() & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
 }
 
 #[cfg(target_arch = "arm")]

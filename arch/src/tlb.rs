@@ -6,7 +6,7 @@
 use crate::barrier::{dsb_ish, dsb_ishst, isb};
 #[cfg(target_arch = "arm")]
 use crate::cp15::{Tlbiallhis, Tlbimvahis};
-use crate::cp15::{Tlbiallis, Tlbiallnsnhis, Vttbr};
+use crate::cp15::{Tlbiallis, Vttbr};
 
 /// Drops every CPU's stage-1 and stage-2 translations of the VMID in `vttbr`.
 ///
@@ -30,20 +30,11 @@ pub fn flush_vmid(vttbr: u64) {
     isb();
 }
 
-/// Drops every guest translation on every CPU, of all VMIDs.
-pub fn flush_all_guests() {
-    dsb_ishst();
-    // SAFETY: dropping translations is always allowed; the tables are the truth.
-    unsafe { Tlbiallnsnhis::write(0) };
-    dsb_ish();
-    isb();
-}
-
 #[cfg(target_arch = "arm")]
 /// Drops the hypervisor's own translation of the page at `va` on every CPU.
 pub(crate) fn flush_hyp_page(va: usize) {
     dsb_ishst();
-    // SAFETY: as above.
+    // SAFETY: dropping translations is always allowed; the tables are the truth.
     unsafe { Tlbimvahis::write(va as u32 & !0xFFF) };
     dsb_ish();
     isb();

@@ -159,7 +159,6 @@ mod tests {
             shared_info_gfn: None,
             runstate_flag: false,
             time_offset: 0,
-            paging_pool: 0,
             debugged: false,
             sched_cap: 0,
         }

@@ -21,7 +21,6 @@ pub mod virq;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use armv7::addr::{Gfn, Mfn};
 use spin::Once;
@@ -115,8 +114,6 @@ pub struct State {
     pub runstate_flag: bool,
     /// Seconds to add to the machine's wall clock for it.
     pub time_offset: i64,
-    /// Size of its paging pool as the toolstack set it, in bytes.
-    pub paging_pool: u64,
     /// Whether it is being debugged.
     pub debugged: bool,
     /// Most CPU time of all its vCPUs together, in percent of one CPU; 0 for no limit.
@@ -166,10 +163,6 @@ pub struct Domain {
     /// Watchdogs that it has set up.
     pub watchdogs: Lock<[Option<TimerId>; MAX_WATCHDOGS], { rank::DOMAIN }>,
     vcpus: Once<Vec<Arc<Vcpu>>>,
-    /// Interrupts injected, for debug keys.
-    pub upcalls: AtomicU32,
-    /// Wall clock at the domain's start, in nanoseconds.
-    pub wallclock: AtomicU64,
 }
 
 impl Domain {
@@ -207,7 +200,6 @@ impl Domain {
                 shared_info_gfn: None,
                 runstate_flag: false,
                 time_offset: 0,
-                paging_pool: 0,
                 debugged: false,
                 sched_cap: 0,
             }),
@@ -218,8 +210,6 @@ impl Domain {
             shared_info,
             watchdogs: Lock::new([None; MAX_WATCHDOGS]),
             vcpus: Once::new(),
-            upcalls: AtomicU32::new(0),
-            wallclock: AtomicU64::new(0),
         }
     }
 
@@ -290,16 +280,6 @@ impl Domain {
                 Halted::No => run::unhalt(vcpu, reason),
             }
         }
-    }
-
-    /// Whether no vCPU of it is in a CPU's hands.
-    pub fn is_stopped(&self) -> bool {
-        self.vcpus().iter().all(|vcpu| vcpu.loaded_on().is_none())
-    }
-
-    /// Counts an event interrupt.
-    pub fn count_upcall(&self) {
-        self.upcalls.fetch_add(1, Ordering::Relaxed);
     }
 }
 

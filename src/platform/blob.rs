@@ -104,11 +104,6 @@ impl<'a> Blob<'a> {
     }
 }
 
-/// The size that the header of `bytes` claims, for mapping the rest of the tree; at least the header must be there.
-pub fn total_size(bytes: &[u8]) -> Result<usize, BootError> {
-    Header::read_size(bytes)
-}
-
 impl Header {
     fn read_size(bytes: &[u8]) -> Result<usize, BootError> {
         let magic = word(bytes, 0).ok_or_else(|| corrupt("header"))?;

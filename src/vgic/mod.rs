@@ -305,11 +305,6 @@ impl Vgic {
         kick
     }
 
-    /// Whether the distributor forwards interrupts (`GICD_CTLR.Enable`).
-    pub const fn is_forwarding(&self) -> bool {
-        self.forwarding
-    }
-
     /// What is known of `irq` as `vcpu` sees it, for debug keys.
     pub fn snapshot(&self, vcpu: VcpuId, irq: IntId) -> Option<Snapshot> {
         let (number, mask) = (bank_of(irq), 1 << bit_of(irq));
