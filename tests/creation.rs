@@ -16,12 +16,13 @@ use krypton::abi::domctl::{
 };
 use krypton::abi::handle::GuestHandle;
 use krypton::abi::memory::{self as memory_abi, MemAcquireResource, MemoryReservation};
+use krypton::call::{Args, Caller, Reply};
 use krypton::domain::create::{self, Spec};
 use krypton::domain::vcpu::START_CPSR;
 use krypton::domain::{Domain, Rights, audit, guest_map, registry, run};
 use krypton::error::Errno;
 use krypton::grant::Limits;
-use krypton::hypercall::{self, Args, Caller, Reply};
+use krypton::hypercall;
 use krypton::id::{DomId, IntId};
 use krypton::mem::frame_table::{FrameEntry, FrameTable};
 use krypton::mem::p2m::{P2mType, PoolLimit};

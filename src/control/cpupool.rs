@@ -10,9 +10,9 @@ use armv7::cpu::{CpuId, CpuSet};
 use super::{bitmap, info};
 use crate::abi::domctl::SCHEDULER_CREDIT2;
 use crate::abi::sysctl::{self as abi, CpupoolOp};
+use crate::call::{Caller, target};
 use crate::domain::{Domain, registry, run};
 use crate::error::Errno;
-use crate::hypercall::{Caller, target};
 use crate::sched::{MAX_POOLS, PoolId};
 
 /// The toolstack's number of each pool, by the scheduler's; [`NONE`] for a pool that there is not. Changed only with the

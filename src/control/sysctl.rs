@@ -7,10 +7,10 @@ use super::{again, again_at, authorize, cpupool, exclusive, info, progress, reap
 use crate::abi::domctl::{DomainInfo, SCHEDULER_CREDIT2};
 use crate::abi::sysctl as abi;
 use crate::abi::sysctl::Sysctl;
+use crate::call::guest_ptr::{copy_out, element, read, write};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::{registry, run};
 use crate::error::Errno;
-use crate::hypercall::guest_ptr::{copy_out, element, read, write};
-use crate::hypercall::{Args, Caller, Outcome, Reply};
 use crate::id::DomId;
 use crate::mem::memory;
 use crate::{console, debug_keys};
