@@ -294,6 +294,13 @@ pub fn block(vcpu: &Vcpu, is_wanted: impl FnOnce() -> bool) {
     }
 }
 
+/// Lets others run before the calling vCPU does again.
+pub fn yield_now(vcpu: &Vcpu) {
+    if scheduler().yield_now(vcpu.unit, now()) {
+        poke(smp::this_cpu());
+    }
+}
+
 /// Makes the vCPUs of `set` look at their interrupts: they are woken, or leave their guests.
 #[inline]
 pub fn kick(domain: &Domain, set: VcpuSet) {

@@ -117,9 +117,8 @@ fn passes(session: &mut Session, name: &str, timeout: Duration) -> Result {
     let deadline = Instant::now() + timeout * LONGEST;
     let line = loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match session.expect_any(&[&end, "ok ", "FAIL "], timeout.min(left))? {
-            (0, line) => break line,
-            _ => {}
+        if let (0, line) = session.expect_any(&[&end, "ok ", "FAIL "], timeout.min(left))? {
+            break line;
         }
     };
     if line.contains("PASS") {
