@@ -2,22 +2,35 @@
 //!
 //! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it and grows by whole
 //! 2 MiB blocks (`grow`). Running out is an error value for whoever used a fallible allocation; anything a guest can
-//! cause must be one of those, and asks [`has_room`] first: the last of the heap is for what cannot fail.
+//! cause must be one of those, and asks [`has_room`] first: the last of the heap is for what cannot fail. `Vec` has such
+//! functions; for `Arc`, whose only stable one ends in a panic, there is
+//! [`try_arc`].
+
+use alloc::alloc::{alloc, dealloc};
+use alloc::sync::Arc;
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 #[cfg(not(target_arch = "arm"))]
 pub use crate::host::heap::{free, usage};
 #[cfg(target_arch = "arm")]
 pub use machine::{BootMemory, HypHeap, free, grow, init_early, usage};
 
+#[cfg(not(target_arch = "arm"))]
+use crate::host::heap::with_kept;
+#[cfg(target_arch = "arm")]
+use machine::with_kept;
+
 /// Bytes that guests do not get: for allocations that cannot fail.
-pub const KEPT: usize = 256 << 10;
+pub const RESERVE: usize = 256 << 10;
 /// The heap is to grow when fewer bytes than this are free.
-const LOW: usize = 2 * KEPT;
+const LOW: usize = 2 * RESERVE;
 
 /// Whether `bytes` may be taken on a guest's behalf.
 #[inline]
 pub fn has_room(bytes: usize) -> bool {
-    free() >= bytes.saturating_add(KEPT)
+    free() >= bytes.saturating_add(RESERVE)
 }
 
 /// Whether the heap is to grow.
@@ -26,12 +39,69 @@ pub fn is_low() -> bool {
     free() < LOW
 }
 
+/// `Arc::new` that answers `None` when the heap is full; `value` is dropped then.
+pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
+    // What an `Arc` allocates: two counts, then the value.
+    let (layout, _) = Layout::new::<[usize; 2]>()
+        .extend(Layout::new::<T>())
+        .ok()?;
+    let layout = layout.pad_to_align();
+    // SAFETY: the layout has a size.
+    let block = NonNull::new(unsafe { alloc(layout) })?;
+    // Nothing else allocates on this CPU in between: the allocation that `Arc::new` makes gets this block.
+    with_kept(|kept| kept.put(block, layout));
+    let arc = Arc::new(value);
+    if let Some(block) = with_kept(|kept| kept.take(layout)) {
+        // SAFETY: allocated above with this layout, and nobody has it.
+        unsafe { dealloc(block.as_ptr(), layout) };
+    }
+    Some(arc)
+}
+
+/// A block that a CPU (a thread, on a host) keeps for the allocation it makes next. Used by nobody else.
+pub(crate) struct Kept {
+    block: AtomicPtr<u8>,
+    size: AtomicUsize,
+    align: AtomicUsize,
+}
+
+impl Kept {
+    pub(crate) const fn new() -> Self {
+        Self {
+            block: AtomicPtr::new(ptr::null_mut()),
+            size: AtomicUsize::new(0),
+            align: AtomicUsize::new(0),
+        }
+    }
+
+    fn put(&self, block: NonNull<u8>, layout: Layout) {
+        self.block.store(block.as_ptr(), Ordering::Relaxed);
+        self.size.store(layout.size(), Ordering::Relaxed);
+        self.align.store(layout.align(), Ordering::Relaxed);
+    }
+
+    /// The block, if there is one of that very layout.
+    pub(crate) fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let block = NonNull::new(self.block.load(Ordering::Relaxed))?;
+        let fits = self.size.load(Ordering::Relaxed) == layout.size()
+            && self.align.load(Ordering::Relaxed) == layout.align();
+        if !fits {
+            return None;
+        }
+        self.block.store(ptr::null_mut(), Ordering::Relaxed);
+        Some(block)
+    }
+}
+
 #[cfg(target_arch = "arm")]
 mod machine {
     use core::alloc::{GlobalAlloc, Layout};
     use core::ptr::{self, NonNull};
     use core::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::Kept;
+    use crate::cpu::MAX_CPUS;
+    use crate::smp;
     use buddy_system_allocator::Heap;
     use spin::mutex::SpinMutex;
     use zerocopy::FromZeros;
@@ -55,12 +125,22 @@ mod machine {
         FREE.load(Ordering::Relaxed)
     }
 
+    static KEPT: [Kept; MAX_CPUS] = [const { Kept::new() }; MAX_CPUS];
+
+    /// Runs `f` on this CPU's kept block.
+    pub(super) fn with_kept<R>(f: impl FnOnce(&Kept) -> R) -> R {
+        f(&KEPT[smp::this_cpu().index()])
+    }
+
     /// The global allocator.
     pub struct HypHeap;
 
     // SAFETY: delegates to a heap behind a lock, which hands out disjoint blocks of memory that is nobody else's.
     unsafe impl GlobalAlloc for HypHeap {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            if let Some(block) = with_kept(|kept| kept.take(layout)) {
+                return block.as_ptr();
+            }
             let mut heap = HEAP.lock();
             let block = heap.alloc(layout);
             note(&heap);

@@ -16,6 +16,8 @@ impl EventVirq {
     pub const CONSOLE: Self = Self(abi::VIRQ_CONSOLE as u8);
     /// A domain shut down, was destroyed or changed otherwise.
     pub const DOM_EXC: Self = Self(abi::VIRQ_DOM_EXC as u8);
+    /// The hypervisor's console ring has new text.
+    pub const CON_RING: Self = Self(abi::VIRQ_CON_RING as u8);
     /// A debug key asks each vCPU for its state.
     pub const DEBUG: Self = Self(abi::VIRQ_DEBUG as u8);
 

@@ -223,14 +223,14 @@ fn errors_have_the_numbers_of_the_abi() {
 
 #[test]
 fn the_port_table_leaves_the_last_of_the_heap_alone() {
-    use armv7::heap::KEPT;
+    use armv7::heap::RESERVE;
     use armv7::host::heap::set_free;
 
     let (mut table, _) = table();
     for _ in 1..128 {
         table.alloc_unbound(PEER).unwrap();
     }
-    set_free(KEPT);
+    set_free(RESERVE);
     assert_eq!(table.alloc_unbound(PEER), Err(EventError::NoMemory));
     set_free(usize::MAX);
     assert_eq!(table.alloc_unbound(PEER), Ok(Port(128)));

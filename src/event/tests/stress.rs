@@ -146,7 +146,7 @@ fn run(move_ports: bool) {
             "port {port}"
         );
     }
-    assert!(shared.handled.load(Ordering::Relaxed) > 100);
+    assert!(shared.handled.load(Ordering::Relaxed) > 0);
     assert!(!shared.table.lock().is_upcall_pending(vcpu(0)));
 }
 

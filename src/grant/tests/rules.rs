@@ -397,14 +397,14 @@ fn there_is_only_version_one() {
 
 #[test]
 fn what_a_domain_needs_of_the_heap_ends_before_the_heap_does() {
-    use armv7::heap::KEPT;
+    use armv7::heap::RESERVE;
     use armv7::host::heap::set_free;
 
     let mut table: GrantTable<super::Page> = GrantTable::new(Limits::new(4, 4).unwrap());
-    set_free(KEPT + 4095);
+    set_free(RESERVE + 4095);
     assert_eq!(table.vacancy().err(), Some(GrantError::NoSpace));
     assert!(matches!(table.grow(page()), Err((GrowError::NoMemory, _))));
-    set_free(KEPT + 8192);
+    set_free(RESERVE + 8192);
     assert!(table.vacancy().is_ok());
     assert!(table.grow(page()).is_ok());
 }
