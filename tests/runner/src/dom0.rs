@@ -10,7 +10,7 @@ use crate::Result;
 use crate::machine::{Bus, Disk, Machine, OnReboot, Writes};
 use crate::options::Options;
 use crate::session::{Echo, QEMU, ScratchFolder, Session};
-use crate::{build, project};
+use crate::{build, guests, project};
 
 /// tests/dom0/init prints it once Xen's daemons run.
 const UP: &str = "dom0 is up: ";
@@ -70,6 +70,7 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
         "domains" | "cycles" => {
             machine.disks = guest_disks(copy(&project::data_disk()?, folder.path())?)?;
         }
+        "guests" => machine.disks = vec![test_guests(folder.path())?],
         "net" => machine.network = true,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
@@ -137,6 +138,27 @@ fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
         disk(project::guests_volume()?, Writes::Lost),
         disk(data, Writes::Kept),
     ])
+}
+
+/// A file system with the bare-metal test guests, for dom0 to start them as domUs.
+fn test_guests(folder: &Path) -> Result<Disk> {
+    let elves = build::guests()?;
+    let kernels = folder.join("kernels");
+    for name in guests::names()? {
+        build::flat_guest(&elves.join(&name), &kernels.join(&name))?;
+    }
+    let file = folder.join("kernels.img");
+    build::run(
+        Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-m", "0", "-L", "kernels", "-d"])
+            .args([&kernels, &file])
+            .arg("16M"),
+    )?;
+    Ok(Disk {
+        file,
+        bus: Bus::Mmio,
+        writes: Writes::Lost,
+    })
 }
 
 fn copy(file: &Path, folder: &Path) -> Result<PathBuf> {

@@ -26,7 +26,7 @@ impl Test {
 
 /// The scripts of tests/dom0 and the machines they run on, quick ones first. PCI above 4 GiB is out of reach for
 /// Debian's Xen in QEMU, so Krypton alone is tested there.
-const DOM0: [(&str, u32, u32, bool); 12] = [
+const DOM0: [(&str, u32, u32, bool); 14] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("facts", 4, 2048, false),
@@ -37,6 +37,8 @@ const DOM0: [(&str, u32, u32, bool); 12] = [
     ("net", 2, 1024, false),
     ("disks", 2, 1024, false),
     ("domains", 2, 1024, false),
+    ("pools", 2, 1024, false),
+    ("guests", 2, 1024, false),
     ("cycles", 2, 2048, false),
     ("stress", 2, 1024, false),
 ];
