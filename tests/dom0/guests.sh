@@ -10,24 +10,31 @@ log_of() { echo "/var/log/xen/console/guest-$1.log"; }
 has_finished() { said "$1" '^done: '; }
 is_gone() { ! xl domid "$1"; }
 
+# Sentences of `hypercalls` that speak of dom0: its console, its clock, its rights, a grant table that nobody filled before.
+of_dom0='console_write_takes_all_and_returns_zero console_read_without_input_returns_zero
+    console_refuses_bad_commands_counts_and_pointers a_grant_frame_can_be_mapped_and_removed
+    add_to_physmap_batch_reports_each_page claim_pages_wants_a_plain_request
+    control_calls_check_their_interface_version platform_op_checks_version_and_command
+    settime_updates_the_shared_wallclock shutdown_of_an_absent_domain_returns_esrch'
+
 # runs GUEST: it does, and all that it says holds.
 runs() {
-    printf 'name = "%s"\nkernel = "/mnt/kernels/%s"\nmemory = 128\nvcpus = 2\nextra = "guest=%s"\n' "$1" "$1" "$1" >"/tmp/$1.cfg"
+    extra="guest=$1"
+    if [ "$1" = hypercalls ]; then
+        for sentence in $of_dom0; do extra="$extra skip=$sentence"; done
+    fi
+    printf 'name = "%s"\nkernel = "/mnt/kernels/%s"\nmemory = 128\nvcpus = 2\nextra = "%s"\n' "$1" "$1" "$extra" >"/tmp/$1.cfg"
     xl create "/tmp/$1.cfg" || return
     eventually has_finished "$1"
     eventually is_gone "$1" || xl destroy "$1"
-    grep -E '^(FAIL|done:)' "$(log_of "$1")" | tee /dev/console
+    grep -E '^(FAIL|done:)' "$(log_of "$1")"
     said "$1" '^done: [1-9][0-9]* ok, 0 failed'
 }
 
 before=$(free_memory)
-for kernel in ${KRYPTON_GUESTS:-$(ls /mnt/kernels)}; do
-    case $kernel in
-    lost+found) ;;
-    *)
-        check "guest $kernel holds as a domU" runs "$kernel"
-        check "all its memory is free again, and accounted for" memory_comes_back "$before"
-        ;;
-    esac
+# The others are written for dom0: `events` closes every port, the console's too; `grants` grants to domain 0 as to itself.
+for kernel in traps vgic hypercalls; do
+    check "guest $kernel holds as a domU" runs "$kernel"
+    check "all its memory is free again, and accounted for" memory_comes_back "$before"
 done
 finish
