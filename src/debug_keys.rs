@@ -3,7 +3,7 @@
 use armv7::cpu::CpuId;
 
 use crate::domain::{registry, run};
-use crate::{console, irq, machine, mem};
+use crate::{console, irq, latency, machine, mem};
 
 const KEYS: &[(u8, &str)] = &[
     (b'h', "show this message"),
@@ -16,6 +16,10 @@ const KEYS: &[(u8, &str)] = &[
     (b'H', "dump heap info"),
     (b't', "display multi-cpu clock info"),
     (b'y', "audit memory"),
+    (
+        b'L',
+        "longest times with interrupts masked (in a build that measures them)",
+    ),
     (b'C', "trigger a crashdump"),
     (b'R', "reboot machine"),
     (b'*', "print all diagnostics"),
@@ -46,6 +50,7 @@ pub fn handle(key: u8) {
         b'H' => heap(),
         b't' => clock(),
         b'y' => audit(),
+        b'L' => latencies(),
         b'R' => {
             say!("'R' pressed -> rebooting machine");
             machine::reboot();
@@ -228,6 +233,13 @@ fn audit() {
         Some(Err(wrong)) => say!("'y' pressed -> audit: {wrong:?}"),
         None => say!("'y' pressed -> another CPU audits"),
     }
+}
+
+fn latencies() {
+    say!("'L' pressed -> longest times with interrupts masked");
+    latency::report(|ticks, cause, operation| {
+        say!("  {ticks} ticks: {cause:?}, operation {operation}");
+    });
 }
 
 fn heap() {

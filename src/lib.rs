@@ -21,6 +21,7 @@ pub mod hypercall;
 pub mod id;
 pub mod identity;
 pub mod irq;
+pub mod latency;
 pub mod log;
 pub mod machine;
 pub mod mem;

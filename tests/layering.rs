@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
         "abi", "cmdline", "error", "id", "identity", "pqueue", "sync",
     ],
     // Leaf rooms.
-    &["platform", "time"],
+    &["latency", "platform", "time"],
     &["console"],
     &["log", "machine"],
     // State rooms: rules without a machine. They answer with values.

@@ -87,6 +87,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if op.interface_version != abi::INTERFACE_VERSION {
         return Err(Errno::Acces);
     }
+    crate::latency::detail(op.cmd);
     reap();
     let request = Request { caller, args, op };
     match op.cmd {

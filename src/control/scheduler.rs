@@ -83,7 +83,7 @@ pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Er
             if usize::from(op.cap) > 100 * domain.vcpus().len() {
                 return Err(Errno::Inval);
             }
-            let kick = scheduler.set_cap(group, op.cap)?;
+            let kick = scheduler.set_cap(group, op.cap, run::now())?;
             drop(scheduler);
             run::poke_all(kick);
             Ok(())

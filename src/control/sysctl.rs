@@ -33,6 +33,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if op.interface_version != abi::INTERFACE_VERSION {
         return Err(Errno::Acces);
     }
+    crate::latency::detail(op.cmd);
     reap();
     match op.cmd {
         abi::OP_READCONSOLE => update(caller, at, &op, |op| read_console(caller, op))?,

@@ -7,6 +7,7 @@ use super::vcpu::halt;
 use super::{Domain, Halted, virq};
 use crate::abi::sched as abi;
 use crate::event::EventVirq;
+use crate::latency;
 use crate::machine;
 
 /// Why a domain stops (SHUTDOWN_*, xen/include/public/sched.h).
@@ -71,6 +72,9 @@ pub fn announce() {
 }
 
 fn hardware_domain_ended(reason: Reason) -> ! {
+    latency::report(|ticks, cause, operation| {
+        log::info!("masked for {ticks} ticks: {cause:?}, operation {operation}");
+    });
     match reason {
         Reason::Poweroff => {
             log::info!("Hardware Dom0 halted: halting machine");

@@ -26,6 +26,7 @@ const OP_BITS: u32 = 6;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op = args.0[0] & abi::OP_MASK;
+    crate::latency::detail(op);
     let start = args.0[0] >> OP_BITS;
     match op {
         abi::OP_INCREASE_RESERVATION | abi::OP_DECREASE_RESERVATION | abi::OP_POPULATE_PHYSMAP => {

@@ -200,6 +200,8 @@ pub(super) enum Verdict {
 pub(super) struct Budget {
     full: u64,
     left: i64,
+    /// What was run before then is not charged.
+    began: Ticks,
     refill_at: Ticks,
 }
 
@@ -213,12 +215,15 @@ impl Budget {
         Some(Self {
             full,
             left: full as i64,
+            began: now,
             refill_at: now.plus(Ticks(rules.cap_period)),
         })
     }
 
     /// Takes `span` off and says whether any is left at `now`.
     pub fn charge(&mut self, span: u64, now: Ticks, rules: &Rules) -> bool {
+        // A unit alone on its CPU may not have been charged for long.
+        let span = span.min(now.since(self.began).0);
         self.left = self.left.saturating_sub_unsigned(span);
         self.refill(now, rules)
     }

@@ -148,14 +148,14 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Changes a group's cap. Returns the CPUs that must pick for it to take effect.
-    pub fn set_cap(&mut self, id: GroupId, cap: u16) -> Result<CpuSet, SchedError> {
+    /// Changes a group's cap from `now` on. Returns the CPUs that must pick for it to take effect.
+    pub fn set_cap(&mut self, id: GroupId, cap: u16, now: Ticks) -> Result<CpuSet, SchedError> {
         let group = self.groups.get_mut(id).ok_or(SchedError::NoGroup)?;
         if group.cap == cap {
             return Ok(CpuSet::EMPTY);
         }
         group.cap = cap;
-        group.budget = Budget::new(cap, Ticks::ZERO, &self.rules);
+        group.budget = Budget::new(cap, now, &self.rules);
         let capped = group.budget.is_some();
         let mut kick = CpuSet::EMPTY;
         for unit in self.units.iter_mut().filter(|unit| unit.group == id) {

@@ -21,7 +21,18 @@ use crate::emulate::psci::{self, Action, CpuOn, EntryState, Power, View};
 use crate::guest_warn;
 use crate::hypercall::{self, HVC_IMMEDIATE};
 use crate::id::VcpuId;
+use crate::latency::Cause;
 use crate::time::Ticks;
+
+/// What brought the vCPU here, for the measure of masked times.
+pub fn cause(context: &GuestContext) -> Cause {
+    /// HSR.EC of an HVC (DDI 0406C.d B3.13.6).
+    const HVC: u32 = 0x12;
+    match guest::syndrome() >> 26 {
+        HVC => Cause::Hypercall(context.r[12]),
+        class => Cause::Trap(class),
+    }
+}
 
 /// Handles one trap of the loaded guest.
 #[inline]

@@ -21,6 +21,7 @@ use crate::domain::Domain;
 use crate::domain::run::{self, PICK};
 use crate::domain::runstate::State;
 use crate::domain::vcpu::{Registers, Vcpu, work};
+use crate::latency::{self, Cause};
 use crate::sched::UnitId;
 
 /// A physical CPU in the loop.
@@ -64,7 +65,9 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
         // Reaping, as everything, may have asked this very CPU for something: it gets no interrupt for that.
         let asked = run::cpu_work(cpu.id).load(Ordering::Relaxed) != 0;
         if !asked && !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
+            latency::end();
             armv7::barrier::wfi();
+            latency::begin(|| Cause::Idle);
         }
         interrupts::handle(cpu, loaded);
     }
@@ -94,9 +97,16 @@ fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Option<UnitId> {
         {
             return next;
         }
+        latency::end();
         match guest::enter(&mut registers.context) {
-            Exit::Trap => exits::handle(domain, vcpu, &mut registers.context),
-            Exit::Interrupt => interrupts::handle(cpu, Some((domain, vcpu))),
+            Exit::Trap => {
+                latency::begin(|| exits::cause(&registers.context));
+                exits::handle(domain, vcpu, &mut registers.context);
+            }
+            Exit::Interrupt => {
+                latency::begin(|| Cause::Interrupt);
+                interrupts::handle(cpu, Some((domain, vcpu)));
+            }
         }
     }
 }
@@ -118,7 +128,9 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
             return Next::Leave(choice.unit);
         }
         if choice.unit.is_none() {
-            // Idle with the vCPU still loaded: it will most likely be the next to run.
+            // Idle with the vCPU still loaded: it will most likely be the next to run. One that is not halted waits for its
+            // cap.
+            run::account(vcpu, State::Runnable);
             wait(cpu, Some((domain, vcpu)));
             run::cpu_work(cpu.id).fetch_or(PICK, Ordering::Relaxed);
         } else {

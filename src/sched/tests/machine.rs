@@ -53,7 +53,7 @@ impl Single {
     pub fn add_to(self, sched: &mut Scheduler) -> Result<UnitId, SchedError> {
         let group = sched.add_group(self.pool)?;
         sched.set_weight(group, self.weight)?;
-        sched.set_cap(group, self.cap)?;
+        sched.set_cap(group, self.cap, Ticks(0))?;
         sched.add(UnitParams {
             group,
             hard: self.hard,

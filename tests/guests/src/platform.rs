@@ -49,15 +49,15 @@ pub(crate) fn discover(address: u32) {
 fn read(tree: &Fdt<'static>) -> Platform {
     let memory = tree.all_nodes().find(|node| string(node, "device_type") == Some("memory")).expect("a memory node");
     let gic = tree.all_nodes().find(|node| node.property("interrupt-controller").is_some()).expect("a GIC node");
-    let hypervisor = tree.find_node("/hypervisor").expect("a hypervisor node");
+    let hypervisor = named(tree, "hypervisor").expect("a hypervisor node");
     let event = cells(&hypervisor, "interrupts");
-    let cpus = tree.find_node("/cpus").expect("a cpus node");
+    let cpus = named(tree, "cpus").expect("a cpus node");
     let mut memory_regions = memory.raw_reg().expect("memory's reg");
     let mut gic_regions = gic.raw_reg().expect("the GIC's reg");
     let ram = memory_regions.next().expect("a memory bank");
 
     Platform {
-        bootargs: tree.find_node("/chosen").and_then(|chosen| string(&chosen, "bootargs")).unwrap_or(""),
+        bootargs: named(tree, "chosen").and_then(|chosen| string(&chosen, "bootargs")).unwrap_or(""),
         ram_base: number(ram.address),
         ram_size: number(ram.size),
         distributor: number(gic_regions.next().expect("a distributor").address),
@@ -66,6 +66,11 @@ fn read(tree: &Fdt<'static>) -> Platform {
         event_interrupt: event.get(1) + 16,
         cpus: cpus.children().filter(|node| string(node, "device_type") == Some("cpu")).count() as u32,
     }
+}
+
+/// A node by its name. Not by path: libxl leaves holes (FDT_NOP) where it took nodes out, past which no path leads here.
+fn named<'a>(tree: &'a Fdt<'static>, name: &str) -> Option<FdtNode<'a, 'static>> {
+    tree.all_nodes().find(|node| node.name == name)
 }
 
 fn string(node: &FdtNode<'_, 'static>, name: &str) -> Option<&'static str> {

@@ -48,6 +48,12 @@ pub fn krypton() -> Result<PathBuf> {
     flat_file(&krypton_elf(root())?, &root().join("dist/krypton"))
 }
 
+/// Builds the hypervisor so that it measures the times with interrupts masked, and returns its flat binary.
+pub fn measuring() -> Result<PathBuf> {
+    let elf = krypton_elf_with(root(), &["--features", "latency"])?;
+    flat_file(&elf, &root().join("target/measuring.flat"))
+}
+
 /// Builds the test guests and returns the folder with their ELF files.
 pub fn guests() -> Result<PathBuf> {
     let folder = root().join("tests/guests");
@@ -132,6 +138,10 @@ fn build_head_in(folder: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
 /// Builds the hypervisor of the clone in `folder`. File names that the compiler writes into the image are made
 /// independent of where the clone and cargo's registry are.
 fn krypton_elf(folder: &Path) -> Result<PathBuf> {
+    krypton_elf_with(folder, &[])
+}
+
+fn krypton_elf_with(folder: &Path, features: &[&str]) -> Result<PathBuf> {
     let folder = folder
         .canonicalize()
         .map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -142,6 +152,7 @@ fn krypton_elf(folder: &Path) -> Result<PathBuf> {
     run(cargo_in(&folder)
         .args(arguments)
         .args(["--bin", "krypton", "--config", &config])
+        .args(features)
         .envs(identity::variables()))?;
     Ok(folder.join("target").join(TARGET).join("release/krypton"))
 }

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::machine::{Bus, Disk, Machine, OnReboot, Writes};
 use crate::options::Options;
 use crate::session::{Echo, QEMU, ScratchFolder, Session};
-use crate::{build, project};
+use crate::{build, guests, project};
 
 /// tests/dom0/init prints it once Xen's daemons run.
 const UP: &str = "dom0 is up: ";
@@ -72,6 +72,7 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
         "domains" | "cycles" | "load" | "many" | "demo" => {
             machine.disks = guest_disks(copy(&project::data_disk()?, folder.path())?)?;
         }
+        "guests" => machine.disks = vec![test_guests(folder.path())?],
         "net" => machine.network = true,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
@@ -168,6 +169,27 @@ fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
         disk(data, Writes::Kept),
         disk(project::tools_disk()?, Writes::Lost),
     ])
+}
+
+/// A file system with the bare-metal test guests, for dom0 to start them as domUs.
+fn test_guests(folder: &Path) -> Result<Disk> {
+    let elves = build::guests()?;
+    let kernels = folder.join("kernels");
+    for name in guests::names()? {
+        build::flat_guest(&elves.join(&name), &kernels.join(&name))?;
+    }
+    let file = folder.join("kernels.img");
+    build::run(
+        Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-m", "0", "-L", "kernels", "-d"])
+            .args([&kernels, &file])
+            .arg("16M"),
+    )?;
+    Ok(Disk {
+        file,
+        bus: Bus::Mmio,
+        writes: Writes::Lost,
+    })
 }
 
 fn copy(file: &Path, folder: &Path) -> Result<PathBuf> {

@@ -92,7 +92,7 @@ impl Machine {
             network: false,
             on_reboot: OnReboot::Exit,
             gdb: options.gdb,
-            counted: false,
+            counted: options.counted,
         })
     }
 
@@ -192,6 +192,7 @@ fn add_raw(line: &mut Line, files: &[(PathBuf, u32)], entry: u32) {
 fn hypervisor(which: &Hypervisor) -> Result<PathBuf> {
     match which {
         Hypervisor::Krypton => build::krypton(),
+        Hypervisor::Measuring => build::measuring(),
         Hypervisor::DebianXen => project::debian_xen(),
         Hypervisor::Elf(elf) => build::flat_file(elf, &project::root().join("target/elf.flat")),
     }

@@ -62,6 +62,8 @@ cargo xtask COMMAND [OPTION...]
   --append WORDS     more words for the hypervisor's command line
   --dom0-append WORDS  more words for dom0's command line
   --load ADDRESS     load address in the uImage (0x41000000)
+  --latency          a build that measures the times with interrupts masked, and tells the longest when dom0 powers off
+  --counted          virtual time counts instructions: a tick is 16 of them
   --gdb              wait for a debugger on port 1234
 ";
 

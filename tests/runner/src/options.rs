@@ -12,6 +12,8 @@ pub enum Hypervisor {
     Krypton,
     /// Debian's package, to compare with.
     DebianXen,
+    /// This project, built so that it measures the times with interrupts masked.
+    Measuring,
     /// An ELF file that cargo built.
     Elf(PathBuf),
 }
@@ -30,6 +32,8 @@ pub struct Options {
     pub dom0_append: String,
     pub load_address: u32,
     pub gdb: bool,
+    /// Virtual time counts instructions.
+    pub counted: bool,
     /// Words that are no options: names of tests.
     pub operands: Vec<String>,
 }
@@ -49,6 +53,7 @@ impl Default for Options {
             dom0_append: String::new(),
             load_address: 0x4100_0000,
             gdb: false,
+            counted: false,
             operands: Vec::new(),
         }
     }
@@ -65,6 +70,8 @@ impl Options {
             };
             match word.as_str() {
                 "--xen" => options.hypervisor = Hypervisor::DebianXen,
+                "--latency" => options.hypervisor = Hypervisor::Measuring,
+                "--counted" => options.counted = true,
                 "--gdb" => options.gdb = true,
                 "--smp" => options.cpus = number(&value()?)?,
                 "--mem" => options.memory_mib = number(&value()?)?,
