@@ -84,10 +84,14 @@ impl VcpuSet {
     }
 
     /// The members, lowest first.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
-        (0..MAX_VCPUS)
-            .filter(move |n| self.0 & (1 << n) != 0)
-            .map(VcpuId)
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let vcpu = VcpuId::new(left.trailing_zeros())?;
+            left &= left.wrapping_sub(1);
+            Some(vcpu)
+        })
     }
 }
 

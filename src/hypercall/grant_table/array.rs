@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use armv7::addr::{GuestVa, Ipa, Mfn, PAGE_SHIFT, PAGE_SIZE};
+use armv7::addr::{GuestVa, Mfn, PAGE_SHIFT, PAGE_SIZE};
 use armv7::frame;
 use armv7::guest::{self, translate};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -40,7 +40,7 @@ where
         array.answer(at, &op, answer)?;
     }
     if now == count {
-        return Ok(Reply::OK);
+        return Ok(Reply::Value(0));
     }
     let rest = element::<T>(base, now)?;
     Ok(again(args, args.0[0], rest, count - now))
@@ -119,8 +119,7 @@ impl Array<'_> {
         }
         // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
         let p2m = self.domain.p2m.lock();
-        let ipa = translate(at.0, guest::Access::Write).and_then(Ipa::new);
-        let gfn = ipa.ok_or(Errno::Fault)?.frame();
+        let gfn = translate(at.0, guest::Access::Write).ok_or(Errno::Fault)?;
         let pinned = p2m.pin(gfn, Access::Write);
         drop(p2m);
         // As for every argument: the caller's own memory only.
