@@ -83,6 +83,12 @@ impl VcpuSet {
         self.0 & (1 << vcpu.raw()) != 0
     }
 
+    /// All members but those of `other`.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The members, lowest first.
     #[inline]
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {

@@ -5,6 +5,7 @@
 //! ([`run`]).
 
 pub mod create;
+pub mod deliver;
 pub mod guest_map;
 pub mod memory;
 pub mod registry;
@@ -246,8 +247,9 @@ impl Domain {
     /// Makes an interrupt of the domain pending and its vCPU look.
     #[inline]
     pub fn inject(&self, vcpu: VcpuId, irq: IntId) {
-        let kick = self.vgic.lock().inject(vcpu, irq);
-        run::kick(self, kick);
+        let mut vgic = self.vgic.lock();
+        let named = vgic.inject(vcpu, irq);
+        deliver::deliver(self, vgic, named);
     }
 
     /// Tells vCPUs what an event operation answered.
@@ -256,16 +258,16 @@ impl Domain {
         if notify.is_none() {
             return;
         }
+        let mut named = VcpuSet::EMPTY;
         if notify.upcall != VcpuSet::EMPTY {
-            let mut kick = VcpuSet::EMPTY;
             let mut vgic = self.vgic.lock();
             for vcpu in notify.upcalls() {
-                kick |= vgic.inject(vcpu, self.event_irq);
+                named |= vgic.inject(vcpu, self.event_irq);
             }
-            drop(vgic);
-            run::kick(self, kick);
+            deliver::deliver(self, vgic, named);
         }
-        for id in notify.wakes() {
+        // Those of whom the interrupt says nothing new, or that poll with the event masked.
+        for id in notify.wakes().minus(named).iter() {
             if let Some(vcpu) = self.vcpu(id)
                 && vcpu.halted() & halt::BLOCKED != 0
             {

@@ -106,9 +106,9 @@ impl Notify {
         self.upcall.iter()
     }
 
-    /// The vCPUs to wake for either reason, lowest first.
-    pub fn wakes(self) -> impl Iterator<Item = VcpuId> {
-        (self.upcall | self.wake).iter()
+    /// The vCPUs to wake for either reason.
+    pub fn wakes(self) -> VcpuSet {
+        self.upcall | self.wake
     }
 }
 

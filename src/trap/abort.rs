@@ -18,7 +18,7 @@ use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirect
 
 use super::exits::{raise, skip};
 use super::inject::Exception;
-use super::load::HardwareLrs;
+use crate::domain::deliver::{HardwareLrs, deliver};
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, GicMap, run};
 use crate::guest_warn;
@@ -213,23 +213,16 @@ fn write(
         return true;
     }
     let mut vgic = domain.vgic.lock();
-    let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
+    let mut named = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
     let effects = vgic.write(vcpu.id, offset, width, value);
-    if let Ok(Effects {
-        host: Some(work), ..
-    }) = effects
-    {
-        at_host(gic, domain, &vgic, &work);
-    }
-    drop(vgic);
-    run::kick(domain, kick);
-    match effects {
-        Ok(effects) => {
-            run::kick(domain, effects.kick);
-            true
+    if let Ok(Effects { kick, host }) = effects {
+        named |= kick;
+        if let Some(work) = host {
+            at_host(gic, domain, &vgic, &work);
         }
-        Err(_) => false,
     }
+    deliver(domain, vgic, named);
+    effects.is_ok()
 }
 
 /// Carries out at the physical distributor what a guest asked of its own interrupts.

@@ -2,49 +2,18 @@
 
 use alloc::sync::Arc;
 
-use armv7::gic::{self, Gic};
+use armv7::gic;
 
 use super::Cpu;
+use crate::domain::deliver::HardwareLrs;
 use crate::domain::run;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::{Domain, runstate::State};
 use crate::time::Ticks;
-use crate::vgic::{ListRegisters, Maintenance};
 use crate::vtimer::PhysicalTimer;
 
 /// INTID of the virtual timer's interrupt, physical and virtual (the Arm generic timer's PPI 11).
 pub const VIRTUAL_TIMER_PPI: u32 = 27;
-
-/// This CPU's list registers, as the vgic room sees them.
-pub struct HardwareLrs<'a>(pub &'a Gic);
-
-impl ListRegisters for HardwareLrs<'_> {
-    #[inline]
-    fn count(&self) -> usize {
-        self.0.hyp.count()
-    }
-    #[inline]
-    fn read(&self, index: usize) -> u32 {
-        self.0.hyp.read(index)
-    }
-    #[inline]
-    fn write(&mut self, index: usize, value: u32) {
-        self.0.hyp.write(index, value);
-    }
-    #[inline]
-    fn empty(&self) -> u64 {
-        self.0.hyp.empty()
-    }
-    fn set_maintenance(&mut self, want: Maintenance) {
-        self.0.hyp.set_maintenance(want.hcr_bits());
-    }
-    fn take_eoi_count(&mut self) -> u32 {
-        self.0.hyp.take_eoi_count()
-    }
-    fn deactivate(&mut self, pirq: u16) {
-        self.0.cpu.deactivate_intid(pirq.into());
-    }
-}
 
 /// Loads a vCPU.
 pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {

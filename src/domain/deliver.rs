@@ -1,0 +1,67 @@
+//! How a virtual interrupt reaches its vCPU once the vgic has latched it.
+//!
+//! A vCPU that runs on this CPU gets it into its list registers at once, under the lock that is held already. Every other
+//! is kicked: it refills its list registers itself before it enters its guest ([`run::kick`]).
+
+use armv7::gic::{self, Gic};
+use armv7::smp;
+
+use super::vcpu::Vcpu;
+use super::{Domain, run};
+use crate::id::VcpuSet;
+use crate::sync::Guard;
+use crate::vgic::{ListRegisters, Maintenance, Vgic};
+
+/// This CPU's list registers, as the vgic room sees them.
+pub struct HardwareLrs<'a>(pub &'a Gic);
+
+impl ListRegisters for HardwareLrs<'_> {
+    #[inline]
+    fn count(&self) -> usize {
+        self.0.hyp.count()
+    }
+    #[inline]
+    fn read(&self, index: usize) -> u32 {
+        self.0.hyp.read(index)
+    }
+    #[inline]
+    fn write(&mut self, index: usize, value: u32) {
+        self.0.hyp.write(index, value);
+    }
+    #[inline]
+    fn empty(&self) -> u64 {
+        self.0.hyp.empty()
+    }
+    fn set_maintenance(&mut self, want: Maintenance) {
+        self.0.hyp.set_maintenance(want.hcr_bits());
+    }
+    fn take_eoi_count(&mut self) -> u32 {
+        self.0.hyp.take_eoi_count()
+    }
+    fn deactivate(&mut self, pirq: u16) {
+        self.0.cpu.deactivate_intid(pirq.into());
+    }
+}
+
+/// Makes the vCPUs in `named`, an answer of `vgic`, see what changed for them.
+#[inline]
+pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
+    let mut kick = named;
+    for id in named.iter() {
+        if let Some(vcpu) = domain.vcpu(id)
+            && runs_here(vcpu)
+            && vgic.is_resident(id)
+            && let Some(gic) = gic::get()
+        {
+            kick = kick.minus(VcpuSet::only(id)) | vgic.refill(id, &mut HardwareLrs(gic));
+        }
+    }
+    drop(vgic);
+    run::kick(domain, kick);
+}
+
+/// Whether `vcpu` is loaded on this CPU and waits for nothing.
+#[inline]
+fn runs_here(vcpu: &Vcpu) -> bool {
+    vcpu.loaded_on() == Some(smp::this_cpu()) && vcpu.halted() == 0
+}
