@@ -17,8 +17,8 @@
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::addr::Mfn;
-use crate::frame;
 use crate::lpae::{Attributes, Descriptor, ENTRIES, Entry, Level, TableNote};
+use crate::{double, frame};
 
 use edit::{Path, Retired, Run, Slot, count_entries, merge, unlink_empty};
 
@@ -42,12 +42,12 @@ pub trait TableFrames {
     /// Reads an entry.
     #[inline]
     fn read(&self, table: Mfn, index: usize) -> u64 {
-        load(word(table, index))
+        double::load(word(table, index))
     }
     /// Writes an entry, as one 64-bit single-copy atomic store (DDI 0406C.d A3.5.3).
     #[inline]
     fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
-        store(word(table, index), descriptor);
+        double::store(word(table, index), descriptor);
     }
     /// Writes `count` entries from `index` on: `first`, and then each `step` more than the one before.
     #[inline]
@@ -56,7 +56,7 @@ pub trait TableFrames {
         let mut descriptor = first;
         for index in index..index + count {
             if let Some(word) = page.u64_at(index * 8) {
-                store(word, descriptor);
+                double::store(word, descriptor);
             }
             descriptor = descriptor.wrapping_add(step);
         }
@@ -68,7 +68,7 @@ pub trait TableFrames {
         let mut descriptor = first;
         for index in 0..ENTRIES {
             let word = page.u64_at(index * 8);
-            if word.is_none_or(|word| load(word) != descriptor) {
+            if word.is_none_or(|word| double::load(word) != descriptor) {
                 return false;
             }
             descriptor = descriptor.wrapping_add(step);
@@ -92,41 +92,6 @@ fn page(table: Mfn) -> &'static frame::SharedPage {
 fn word(table: Mfn, index: usize) -> &'static AtomicU64 {
     let word = page(table).u64_at(index * 8);
     word.expect("a table has 512 entries")
-}
-
-/// Reads an entry at once: with the Large Physical Address Extension LDRD and STRD are single-copy atomic in translation
-/// tables (DDI 0406C.d A3.5.3), and no exclusive access is needed.
-#[cfg(target_arch = "arm")]
-#[inline]
-fn load(word: &AtomicU64) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: the reference is to 8 mapped bytes, aligned to 8.
-    unsafe {
-        core::arch::asm!("ldrd r2, r3, [{}]", in(reg) word.as_ptr(), out("r2") low, out("r3") high,
-                         options(nostack, readonly, preserves_flags));
-    }
-    u64::from(low) | u64::from(high) << 32
-}
-
-/// Writes an entry at once, see [`load`].
-#[cfg(target_arch = "arm")]
-#[inline]
-fn store(word: &AtomicU64, descriptor: u64) {
-    // SAFETY: the reference is to 8 mapped bytes, aligned to 8, which are an atomic and so may change.
-    unsafe {
-        core::arch::asm!("strd r2, r3, [{}]", in(reg) word.as_ptr(), in("r2") descriptor as u32,
-                         in("r3") (descriptor >> 32) as u32, options(nostack, preserves_flags));
-    }
-}
-
-#[cfg(not(target_arch = "arm"))]
-fn load(word: &AtomicU64) -> u64 {
-    word.load(Ordering::Relaxed)
-}
-
-#[cfg(not(target_arch = "arm"))]
-fn store(word: &AtomicU64, descriptor: u64) {
-    word.store(descriptor, Ordering::Relaxed);
 }
 
 /// Why nothing was changed.
