@@ -89,12 +89,8 @@ const TO_HYPERVISOR: &str = "*** Serial input to Xen (type 'CTRL-a' three times 
 impl Console {
     fn put(&mut self, data: &[u8]) {
         self.ring.push(data);
-        let Some(uart) = &mut self.uart else { return };
-        for &byte in data {
-            if byte == b'\n' {
-                uart.put(b'\r');
-            }
-            uart.put(byte);
+        if let Some(uart) = &mut self.uart {
+            uart.put_text(data);
         }
     }
 
@@ -146,12 +142,7 @@ pub fn attach(model: Model, window: Window) {
         if count == 0 {
             break;
         }
-        for &byte in chunk.iter().take(count) {
-            if byte == b'\n' {
-                uart.put(b'\r');
-            }
-            uart.put(byte);
-        }
+        uart.put_text(chunk.get(..count).unwrap_or(&chunk));
         at = next;
     }
     console.uart = Some(uart);
