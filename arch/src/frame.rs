@@ -9,7 +9,10 @@
 //!
 //! The memory that Rust itself lives in (image, heap, frame table) is in no direct map, so nothing here can alias it.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use zerocopy::FromBytes;
 
 use crate::addr::{Mfn, PAGE_SIZE};
 
@@ -68,6 +71,22 @@ impl SharedPage {
             )
         };
         true
+    }
+
+    /// The `T` whose bytes are at `offset`; `None` when they are not inside the page.
+    #[inline]
+    pub fn value<T: FromBytes>(&self, offset: usize) -> Option<T> {
+        if offset > PAGE_SIZE || size_of::<T>() > PAGE_SIZE - offset {
+            return None;
+        }
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: 1. the source range is inside this page and the destination is as large; 2. the copy writes all of it,
+        // and any bytes make a `T`.
+        unsafe {
+            let from = self.0.as_ptr().cast::<u8>().add(offset);
+            raw::copy(value.as_mut_ptr().cast(), from, size_of::<T>());
+            Some(value.assume_init())
+        }
     }
 
     /// Copies `data` to `offset`; false (and nothing written) when it does not fit into the page.
@@ -132,7 +151,7 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
     // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
     // object lives in such a frame (module header).
-    Some(unsafe { &*(va.get() as *const SharedPage) })
+    Some(unsafe { &*(va as *const SharedPage) })
 }
 
 /// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.
@@ -142,7 +161,7 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
 pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
     let window;
     let va = match map::direct(mfn) {
-        Some(va) => va.get(),
+        Some(va) => va,
         None => {
             window = map::open_window(mfn)?;
             window.va()
@@ -187,7 +206,7 @@ pub fn keep(mfn: Mfn) -> Option<Kept> {
     if let Some(va) = map::direct(mfn) {
         return Some(Kept {
             mfn,
-            va: va.get(),
+            va,
             slot: None,
         });
     }

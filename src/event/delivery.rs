@@ -72,7 +72,9 @@ impl<P: PageRef> Upcalls<P> {
         half: u32,
     ) -> Option<&'a AtomicU32> {
         let (page, offset) = self.info(shared, vcpu)?;
-        page.u32_at(offset + PENDING_SEL + half as usize % 2 * 4)
+        // Never outside the page, see `Area::word`.
+        let words = page.words();
+        Some(&words[((offset + PENDING_SEL) / 4 + half as usize % 2) % words.len()])
     }
 
     /// Tells `vcpu` that events are waiting; whether it did not know yet.

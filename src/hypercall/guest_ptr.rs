@@ -26,7 +26,7 @@ fn in_page(
     // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
     let p2m = domain.p2m.lock();
     let gfn = translate(va.0, access).ok_or(Errno::Fault)?;
-    let entry = p2m.lookup(gfn).ok_or(Errno::Fault)?;
+    let entry = p2m.find(gfn).ok_or(Errno::Fault)?;
     let allowed =
         entry.kind == P2mType::RamRw || access == Access::Read && entry.kind == P2mType::RamRo;
     if allowed && frame::with(entry.mfn, copy) == Some(true) {
@@ -48,7 +48,8 @@ fn write_page(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
     })
 }
 
-/// Copies bytes in.
+/// Copies bytes in. Part of its caller, which mostly knows the length: no structure of the ABI is empty.
+#[inline(always)]
 pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
     if out.is_empty() || va.offset() + out.len() > PAGE_SIZE {
         copy_in_pages(domain, va, out)
@@ -58,6 +59,7 @@ pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno
 }
 
 #[cold]
+#[inline(never)]
 fn copy_in_pages(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
     let (mut at, mut rest) = (va, out);
     while !rest.is_empty() {
@@ -73,7 +75,8 @@ fn copy_in_pages(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Err
     Ok(())
 }
 
-/// Copies bytes out.
+/// Copies bytes out. Part of its caller, as [`copy_in`].
+#[inline(always)]
 pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
     if data.is_empty() || va.offset() + data.len() > PAGE_SIZE {
         copy_out_pages(domain, va, data)
@@ -83,6 +86,7 @@ pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> 
 }
 
 #[cold]
+#[inline(never)]
 fn copy_out_pages(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
     let (mut at, mut rest) = (va, data);
     while !rest.is_empty() {

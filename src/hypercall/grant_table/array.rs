@@ -80,11 +80,8 @@ impl Array<'_> {
         let Some(mfn) = self.page(at, size_of::<T>())? else {
             return read(self.domain, at);
         };
-        let mut op = T::new_zeroed();
-        match frame::with(mfn, |page| page.read(at.offset(), op.as_mut_bytes())) {
-            Some(true) => Ok(op),
-            _ => Err(Errno::Fault),
-        }
+        let op = frame::with(mfn, |page| page.value(at.offset()));
+        op.flatten().ok_or(Errno::Fault)
     }
 
     #[inline]
