@@ -9,10 +9,7 @@
 //!
 //! The memory that Rust itself lives in (image, heap, frame table) is in no direct map, so nothing here can alias it.
 
-use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-
-use zerocopy::FromBytes;
 
 use crate::addr::{Mfn, PAGE_SIZE};
 
@@ -71,22 +68,6 @@ impl SharedPage {
             )
         };
         true
-    }
-
-    /// The `T` whose bytes are at `offset`; `None` when they are not inside the page.
-    #[inline]
-    pub fn value<T: FromBytes>(&self, offset: usize) -> Option<T> {
-        if offset > PAGE_SIZE || size_of::<T>() > PAGE_SIZE - offset {
-            return None;
-        }
-        let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: 1. the source range is inside this page and the destination is as large; 2. the copy writes all of it,
-        // and any bytes make a `T`.
-        unsafe {
-            let from = self.0.as_ptr().cast::<u8>().add(offset);
-            raw::copy(value.as_mut_ptr().cast(), from, size_of::<T>());
-            Some(value.assume_init())
-        }
     }
 
     /// Copies `data` to `offset`; false (and nothing written) when it does not fit into the page.
@@ -149,6 +130,8 @@ impl SharedPage {
 #[inline]
 pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
+    // SAFETY: nothing is mapped at address 0.
+    unsafe { core::hint::assert_unchecked(va != 0) };
     // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
     // object lives in such a frame (module header).
     Some(unsafe { &*(va as *const SharedPage) })

@@ -140,7 +140,8 @@ struct PageEntry {
 /// A translation table: its root.
 #[derive(Debug)]
 pub struct Table {
-    root: Mfn,
+    /// The root's frame for each half of the 40-bit input space.
+    roots: [Mfn; 2],
     inputs: u32,
 }
 
@@ -148,20 +149,26 @@ impl Table {
     /// The Hyp map whose root (4 entries, then nothing) is the zeroed frame `root`: 32-bit input.
     pub const fn hyp(root: Mfn) -> Self {
         Self {
-            root,
+            roots: [root; 2],
             inputs: 1 << 20,
         }
     }
-    /// A stage 2 whose root is the zeroed frames `root` and `root + 1`: 40-bit input.
+    /// A stage 2 whose root is the zeroed frames `root` and `root + 1`: 40-bit input. An allocated pair does not end the
+    /// address space.
     pub const fn stage2(root: Mfn) -> Self {
+        let second = match root.checked_add(1) {
+            Some(second) => second,
+            None => root,
+        };
         Self {
-            root,
+            roots: [root, second],
             inputs: crate::addr::MAX_FRAMES,
         }
     }
     /// First frame of the root.
     pub const fn root(&self) -> Mfn {
-        self.root
+        let [root, _] = self.roots;
+        root
     }
     /// Number of input frames.
     pub const fn inputs(&self) -> u32 {
@@ -227,18 +234,14 @@ impl Table {
         })
     }
 
-    /// The root frame that the walk for `input` starts in. The root's frames are adjacent, and an allocated pair does not
-    /// end the address space.
+    /// The root frame that the walk for `input` starts in.
     #[inline]
     fn root_of(&self, input: u32) -> Mfn {
-        match input >> 27 {
-            0 => self.root,
-            second => self.root.checked_add(second).unwrap_or(self.root),
-        }
+        self.roots[(input >> 27) as usize % 2]
     }
 
     /// The entry for the page `input`, if tables lead to it.
-    #[inline]
+    #[inline(always)] // large, and wanted in parts
     fn page_entry<F: TableFrames>(&self, frames: &F, input: u32) -> Option<PageEntry> {
         if input >= self.inputs {
             return None;
@@ -332,7 +335,28 @@ impl Table {
     /// Maps `count` frames at `input` to those at `output`, where nothing is mapped, in at most `budget` leaves.
     ///
     /// `Err` means that this call changed nothing. New translations need no flush, only a DSB before they are relied on.
+    #[inline]
     pub fn map<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        output: Mfn,
+        count: u32,
+        attributes: Attributes,
+        budget: u32,
+    ) -> Result<Progress, TableError> {
+        // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
+        if count == 1 && self.map_page(frames, input, output, attributes) {
+            return Ok(Progress {
+                frames: 1,
+                flush: false,
+            });
+        }
+        self.map_range(frames, input, output, count, attributes, budget)
+    }
+
+    #[inline(never)]
+    fn map_range<F: TableFrames>(
         &mut self,
         frames: &mut F,
         input: u32,
@@ -348,13 +372,6 @@ impl Table {
             .is_none()
         {
             return Err(TableError::OutOfRange);
-        }
-        // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
-        if count == 1 && self.map_page(frames, input, output, attributes) {
-            return Ok(Progress {
-                frames: 1,
-                flush: false,
-            });
         }
         let mut reached = 0;
         let mut budget_left = budget.max(1);
