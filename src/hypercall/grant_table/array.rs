@@ -33,9 +33,10 @@ where
     let (base, count) = (args.ptr(1), args.0[2]);
     let now = count.min(AT_ONCE);
     let mut array = Array { domain, held: None };
+    let mut op = T::new_zeroed();
     for n in 0..now {
         let at = element::<T>(base, n)?;
-        let mut op = array.get(at)?;
+        array.get(at, &mut op)?;
         let answer = f(&mut op);
         array.answer(at, &op, answer)?;
     }
@@ -76,12 +77,16 @@ struct Array<'a> {
 
 impl Array<'_> {
     #[inline]
-    fn get<T: FromBytes + IntoBytes>(&mut self, at: GuestVa) -> Result<T, Errno> {
-        let Some(mfn) = self.page(at, size_of::<T>())? else {
-            return read(self.domain, at);
-        };
-        let op = frame::with(mfn, |page| page.value(at.offset()));
-        op.flatten().ok_or(Errno::Fault)
+    fn get<T: FromBytes + IntoBytes>(&mut self, at: GuestVa, op: &mut T) -> Result<(), Errno> {
+        if is_in_two_pages::<T>(at) {
+            *op = read(self.domain, at)?;
+            return Ok(());
+        }
+        let mfn = self.page(at)?;
+        match frame::with(mfn, |page| page.read(at.offset(), op.as_mut_bytes())) {
+            Some(true) => Ok(()),
+            _ => Err(Errno::Fault),
+        }
     }
 
     #[inline]
@@ -91,9 +96,10 @@ impl Array<'_> {
         op: &T,
         fields: Range<usize>,
     ) -> Result<(), Errno> {
-        let Some(mfn) = self.page(at, size_of::<T>())? else {
+        if is_in_two_pages::<T>(at) {
             return answer(self.domain, at, op, fields);
-        };
+        }
+        let mfn = self.page(at)?;
         let offset = at.offset() + fields.start;
         let data = bytes(op, fields)?;
         match frame::with(mfn, |page| page.write(offset, data)) {
@@ -102,18 +108,17 @@ impl Array<'_> {
         }
     }
 
-    /// The frame that holds all of an element; `None` when it lies in two.
+    /// The frame that holds all of the element at `at`.
     #[inline]
-    fn page(&mut self, at: GuestVa, len: usize) -> Result<Option<Mfn>, Errno> {
-        if at.offset() + len > PAGE_SIZE {
-            return Ok(None);
+    fn page(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
+        match &self.held {
+            Some((number, reference)) if *number == at.0 >> PAGE_SHIFT => Ok(reference.mfn()),
+            _ => self.hold(at),
         }
-        let number = at.0 >> PAGE_SHIFT;
-        if let Some((held, reference)) = &self.held
-            && *held == number
-        {
-            return Ok(Some(reference.mfn()));
-        }
+    }
+
+    #[inline(never)]
+    fn hold(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
         // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
         let p2m = self.domain.p2m.lock();
         let gfn = translate(at.0, guest::Access::Write).ok_or(Errno::Fault)?;
@@ -124,7 +129,13 @@ impl Array<'_> {
             return Err(Errno::Fault);
         };
         let mfn = reference.mfn();
-        self.held = Some((number, reference));
-        Ok(Some(mfn))
+        self.held = Some((at.0 >> PAGE_SHIFT, reference));
+        Ok(mfn)
     }
+}
+
+/// Whether the element at `at` begins in one page and ends in the next.
+#[inline]
+fn is_in_two_pages<T>(at: GuestVa) -> bool {
+    at.offset() + size_of::<T>() > PAGE_SIZE
 }

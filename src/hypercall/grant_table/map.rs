@@ -37,6 +37,7 @@ pub(super) fn map(caller: &Arc<Domain>, args: &Args) -> Outcome {
     })
 }
 
+#[inline(never)]
 fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn), GrantError> {
     let request = MapRequest::decode(op)?;
     let mapper = peers.own;
@@ -108,18 +109,22 @@ const fn kind_of(access: Access) -> P2mType {
 pub(super) fn unmap(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut leaving = Leaving::new(caller);
     let outcome = each(caller, args, |op: &mut UnmapGrantRef| {
-        let taken = caller
-            .grants
-            .lock()
-            .unmap(GrantHandle(op.handle), op.host_addr);
-        op.status = status_of(&taken);
-        if let Ok(Some(mapping)) = taken {
-            leaving.push(mapping);
-        }
+        op.status = status_of(&unmap_one(&mut leaving, op));
         status_at(offset_of!(UnmapGrantRef, status))
     });
     leaving.finish();
     outcome
+}
+
+#[inline(never)]
+fn unmap_one(leaving: &mut Leaving<'_>, op: &UnmapGrantRef) -> Result<(), GrantError> {
+    let mut grants = leaving.peers.own.grants.lock();
+    let taken = grants.unmap(GrantHandle(op.handle), op.host_addr);
+    drop(grants);
+    if let Some(mapping) = taken? {
+        leaving.push(mapping);
+    }
+    Ok(())
 }
 
 /// Mappings that are out of their mapper's table and stage 2, but perhaps still in TLBs.
