@@ -255,9 +255,12 @@ impl Domain {
     /// Tells vCPUs what an event operation answered.
     #[inline]
     pub fn notify(&self, notify: Notify) {
-        if notify.is_none() {
-            return;
+        if !notify.is_none() {
+            self.notify_some(notify);
         }
+    }
+
+    fn notify_some(&self, notify: Notify) {
         let mut named = VcpuSet::EMPTY;
         if notify.upcall != VcpuSet::EMPTY {
             let mut vgic = self.vgic.lock();

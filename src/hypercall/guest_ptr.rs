@@ -103,7 +103,7 @@ fn copy_out_pages(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno
 }
 
 /// Reads a structure.
-#[inline]
+#[inline(always)]
 pub fn read<T: FromBytes + IntoBytes + FromZeros>(
     domain: &Domain,
     va: GuestVa,
@@ -114,7 +114,7 @@ pub fn read<T: FromBytes + IntoBytes + FromZeros>(
 }
 
 /// Writes a structure.
-#[inline]
+#[inline(always)]
 pub fn write<T: IntoBytes + Immutable>(
     domain: &Domain,
     va: GuestVa,
