@@ -92,7 +92,7 @@ impl VcpuSet {
     /// The members, lowest first.
     #[inline]
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
-        let mut left = self.0;
+        let mut left = u32::from(self.0);
         core::iter::from_fn(move || {
             let vcpu = VcpuId::new(left.trailing_zeros())?;
             left &= left.wrapping_sub(1);

@@ -63,5 +63,5 @@ pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
 /// Whether `vcpu` is loaded on this CPU and waits for nothing.
 #[inline]
 fn runs_here(vcpu: &Vcpu) -> bool {
-    vcpu.loaded_on() == Some(smp::this_cpu()) && vcpu.halted() == 0
+    vcpu.is_loaded_on(smp::this_cpu()) && vcpu.halted() == 0
 }
