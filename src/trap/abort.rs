@@ -180,7 +180,7 @@ fn may_try_again(
         return true;
     }
     // A device that is mapped and faults all the same is an external abort: `allows` and `is_own_ram` are of RAM.
-    p2m.lookup(gfn).is_some_and(|entry| match wanted {
+    p2m.find(gfn).is_some_and(|entry| match wanted {
         Wanted::Read => entry.kind.allows(p2m::Access::Read),
         Wanted::Write => entry.kind.allows(p2m::Access::Write),
         Wanted::Execute => entry.kind.is_own_ram(),
@@ -192,6 +192,22 @@ fn read(gic: &Gic, domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth) -
     if offset >= REGISTERS_END {
         return Some(0);
     }
+    if Vgic::is_stale(offset) {
+        return read_fresh(gic, domain, vcpu, offset, width);
+    }
+    domain.vgic.lock().read(vcpu.id, offset, width).ok()
+}
+
+/// Reads a register that tells of list registers.
+#[cold]
+#[inline(never)]
+fn read_fresh(
+    gic: &Gic,
+    domain: &Domain,
+    vcpu: &Vcpu,
+    offset: u32,
+    width: GicWidth,
+) -> Option<u32> {
     let mut vgic = domain.vgic.lock();
     let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
     let value = vgic.read(vcpu.id, offset, width);
