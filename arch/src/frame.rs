@@ -130,11 +130,20 @@ impl SharedPage {
 #[inline]
 pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
-    // SAFETY: nothing is mapped at address 0.
-    unsafe { core::hint::assert_unchecked(va != 0) };
     // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
     // object lives in such a frame (module header).
     Some(unsafe { &*(va as *const SharedPage) })
+}
+
+/// The frame `mfn` of a translation table.
+///
+/// # Panics
+/// When it is not in the direct map, which all tables are in.
+#[inline]
+pub(crate) fn table(mfn: Mfn) -> &'static SharedPage {
+    let va = map::direct(mfn).expect("a table lies in the direct map");
+    // SAFETY: as in `page`.
+    unsafe { &*(va as *const SharedPage) }
 }
 
 /// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.

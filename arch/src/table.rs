@@ -52,7 +52,7 @@ pub trait TableFrames {
     /// Writes `count` entries from `index` on: `first`, and then each `step` more than the one before.
     #[inline]
     fn fill(&mut self, table: Mfn, index: usize, count: usize, first: u64, step: u64) {
-        let page = page(table);
+        let page = frame::table(table);
         let mut descriptor = first;
         for index in index..index + count {
             if let Some(word) = page.u64_at(index * 8) {
@@ -64,7 +64,7 @@ pub trait TableFrames {
     /// Whether all entries of `table` are what [`TableFrames::fill`] would write.
     #[inline]
     fn is_filled(&self, table: Mfn, first: u64, step: u64) -> bool {
-        let page = page(table);
+        let page = frame::table(table);
         let mut descriptor = first;
         for index in 0..ENTRIES {
             let word = page.u64_at(index * 8);
@@ -84,13 +84,8 @@ pub trait TableFrames {
 }
 
 #[inline]
-fn page(table: Mfn) -> &'static frame::SharedPage {
-    frame::page(table).expect("a table lies in the direct map")
-}
-
-#[inline]
 fn word(table: Mfn, index: usize) -> &'static AtomicU64 {
-    let word = page(table).u64_at(index * 8);
+    let word = frame::table(table).u64_at(index * 8);
     word.expect("a table has 512 entries")
 }
 
