@@ -113,6 +113,6 @@ pub fn deliver(dom: DomId, intid: u32) -> bool {
     let Ok(named) = vgic.inject_hw(VcpuId::ZERO, id) else {
         return false;
     };
-    crate::domain::deliver::deliver(&domain, vgic, named);
+    crate::domain::interface::deliver(&domain, vgic, named);
     true
 }

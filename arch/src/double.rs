@@ -5,6 +5,7 @@
 //! wherever translation tables may lie (DDI 0406C.d A3.5.3), which is all RAM. Everything here is relaxed: callers add
 //! the fences that they need.
 
+#[cfg(target_arch = "arm")]
 use core::sync::atomic::AtomicU64;
 
 /// Reads a word.

@@ -4,9 +4,11 @@
 //! carries out what they answer: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
 //! ([`run`]).
 
+pub mod audit;
 pub mod create;
-pub mod deliver;
+pub mod grants;
 pub mod guest_map;
+pub mod interface;
 pub mod memory;
 pub mod registry;
 pub mod run;
@@ -25,7 +27,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use armv7::addr::{Gfn, Mfn};
 use spin::Once;
 
-use crate::event::{EventTable, EventVirq, Notify};
+use crate::event::{End, EventTable, EventVirq, Notify};
 use crate::grant::GrantTable;
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::mem::PinnedPage;
@@ -118,8 +120,6 @@ pub struct State {
     pub paging_pool: u64,
     /// Whether it is being debugged.
     pub debugged: bool,
-    /// Most CPU time of all its vCPUs together, in percent of one CPU; 0 for no limit.
-    pub sched_cap: u16,
 }
 
 /// Where the emulated distributor is in guest physical space, in pages.
@@ -150,6 +150,8 @@ pub struct Domain {
     pub grants: Lock<GrantTable<GuestPage>, { rank::GRANT }>,
     /// Its interrupts.
     pub vgic: Lock<Vgic, { rank::VGIC }>,
+    /// Its place in the scheduler.
+    pub group: run::Group,
     /// Slow state.
     pub state: Lock<State, { rank::DOMAIN }>,
     /// Interrupt that announces events.
@@ -181,6 +183,7 @@ impl Domain {
         events: EventTable<GuestPage>,
         grants: GrantTable<GuestPage>,
         vgic: Vgic,
+        group: run::Group,
         event_irq: IntId,
         gic: GicMap,
         cntvoff: u64,
@@ -196,6 +199,7 @@ impl Domain {
             events: Lock::new(events),
             grants: Lock::new(grants),
             vgic: Lock::new(vgic),
+            group,
             state: Lock::new(State {
                 life: Life::Alive,
                 pause_count: 0,
@@ -208,7 +212,6 @@ impl Domain {
                 time_offset: 0,
                 paging_pool: 0,
                 debugged: false,
-                sched_cap: 0,
             }),
             event_irq,
             gic,
@@ -249,7 +252,7 @@ impl Domain {
     pub fn inject(&self, vcpu: VcpuId, irq: IntId) {
         let mut vgic = self.vgic.lock();
         let named = vgic.inject(vcpu, irq);
-        deliver::deliver(self, vgic, named);
+        interface::deliver(self, vgic, named);
     }
 
     /// Tells vCPUs what an event operation answered.
@@ -267,7 +270,7 @@ impl Domain {
             for vcpu in notify.upcalls() {
                 named |= vgic.inject(vcpu, self.event_irq);
             }
-            deliver::deliver(self, vgic, named);
+            interface::deliver(self, vgic, named);
         }
         // Those of whom the interrupt says nothing new, or that poll with the event masked.
         for id in notify.wakes().minus(named).iter() {
@@ -303,6 +306,13 @@ impl Domain {
     /// Counts an event interrupt.
     pub fn count_upcall(&self) {
         self.upcalls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells the peer of a port that was closed.
+pub fn tell_closed(to: End, from: End) {
+    if let Some(peer) = registry::get(to.dom) {
+        peer.events.lock().peer_closed(to.port, from);
     }
 }
 

@@ -401,10 +401,10 @@ impl<'m> P2m<'m> {
     }
 
     fn note_high(&mut self, gfn: Gfn, frames: u32) {
-        if let Some(last) = frames.checked_sub(1).and_then(|n| gfn.checked_add(n)) {
-            if self.high.is_none_or(|high| high < last) {
-                self.high = Some(last);
-            }
+        if let Some(last) = frames.checked_sub(1).and_then(|n| gfn.checked_add(n))
+            && self.high.is_none_or(|high| high < last)
+        {
+            self.high = Some(last);
         }
     }
 }

@@ -7,14 +7,13 @@ use armv7::gic::Ack;
 use super::{Cpu, load};
 use crate::console;
 use crate::debug_keys;
-use crate::domain::deliver::deliver;
+use crate::domain::interface::deliver;
 use crate::domain::run::{self, SGI_LOOK, SGI_STOP, Timer};
 use crate::domain::vcpu::{Vcpu, halt};
 use crate::domain::{Domain, registry};
 use crate::event::EventVirq;
 use crate::id::{DomId, IntId, VcpuId};
 use crate::irq::{self, Handler, Owner};
-use crate::vtimer::PHYSICAL_TIMER_PPI;
 
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
@@ -72,11 +71,8 @@ fn virtual_timer(loaded: Loaded<'_>) -> bool {
     let Some((domain, vcpu)) = loaded else {
         return false;
     };
-    let Some(ppi) = IntId::new(load::VIRTUAL_TIMER_PPI) else {
-        return false;
-    };
     let mut vgic = domain.vgic.lock();
-    let Ok(named) = vgic.inject_hw(vcpu.id, ppi) else {
+    let Ok(named) = vgic.inject_hw(vcpu.id, IntId::VIRTUAL_TIMER) else {
         return false;
     };
     deliver(domain, vgic, named);
@@ -111,10 +107,8 @@ fn expire(timer: Timer) {
             }
         }
         Timer::Physical(unit) => {
-            if let Some((domain, vcpu)) = run::owner(unit)
-                && let Some(ppi) = IntId::new(PHYSICAL_TIMER_PPI)
-            {
-                domain.inject(vcpu.id, ppi);
+            if let Some((domain, vcpu)) = run::owner(unit) {
+                domain.inject(vcpu.id, IntId::PHYSICAL_TIMER);
             }
         }
         Timer::Watchdog(dom) => {

@@ -2,18 +2,16 @@
 
 use alloc::sync::Arc;
 
-use armv7::gic;
-
 use super::Cpu;
-use crate::domain::deliver::HardwareLrs;
+use crate::domain::interface::HardwareLrs;
 use crate::domain::run;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::{Domain, runstate::State};
+use crate::emulate::timer::PhysicalTimer;
+use crate::id::IntId;
 use crate::time::Ticks;
-use crate::vtimer::PhysicalTimer;
 
-/// INTID of the virtual timer's interrupt, physical and virtual (the Arm generic timer's PPI 11).
-pub const VIRTUAL_TIMER_PPI: u32 = 27;
+const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
 
 /// Loads a vCPU.
 pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
@@ -22,8 +20,8 @@ pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut R
     registers.machine.load(&vcpu.identity);
     cpu.gic.hyp.load(&registers.interface);
     let active = domain.vgic.lock().active_ppis(vcpu.id);
-    if active & 1 << VIRTUAL_TIMER_PPI != 0 {
-        cpu.gic.dist.set_active(VIRTUAL_TIMER_PPI);
+    if active & 1 << VIRTUAL_TIMER != 0 {
+        cpu.gic.dist.set_active(VIRTUAL_TIMER);
     }
     run::account(vcpu, State::Running);
     vcpu.request(work::INTERRUPTS);
@@ -35,8 +33,8 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
         .vgic
         .lock()
         .unload(vcpu.id, &mut HardwareLrs(cpu.gic));
-    if unloaded.active_ppis & 1 << VIRTUAL_TIMER_PPI != 0 {
-        cpu.gic.dist.clear_active(VIRTUAL_TIMER_PPI);
+    if unloaded.active_ppis & 1 << VIRTUAL_TIMER != 0 {
+        cpu.gic.dist.clear_active(VIRTUAL_TIMER);
     }
     registers.interface = cpu.gic.hyp.save();
     registers.machine.save();
@@ -64,20 +62,6 @@ pub fn maintain(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     kick |= vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
     drop(vgic);
     run::kick(domain, kick);
-}
-
-/// Whether an interrupt is pending for the calling vCPU that would wake it.
-pub fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
-    let Some(gic) = gic::get() else { return false };
-    let mut vgic = domain.vgic.lock();
-    let kick = vgic.fold(vcpu.id, &mut HardwareLrs(gic));
-    let deliverable = vgic.has_deliverable(vcpu.id);
-    if vgic.is_dirty(vcpu.id) {
-        vcpu.request(work::INTERRUPTS);
-    }
-    drop(vgic);
-    run::kick(domain, kick);
-    deliverable
 }
 
 /// Starts a vCPU from scratch, as PSCI CPU_ON asked.

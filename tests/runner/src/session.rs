@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::machine::Machine;
+use crate::patience::Patience;
 use crate::transcript::Transcript;
 
 pub const QEMU: &str = "qemu-system-arm";
@@ -83,20 +84,18 @@ impl Session {
         timeout: Duration,
         mut search: impl FnMut(&mut Transcript) -> Option<T>,
     ) -> Result<T> {
-        let deadline = Instant::now() + timeout;
+        let mut patience = Patience::new(timeout);
         loop {
             if let Some(found) = search(&mut self.transcript) {
                 return Ok(found);
             }
-            match self
-                .output
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match patience.receive(&self.output) {
                 Ok(bytes) => self.take(&bytes),
                 Err(RecvTimeoutError::Timeout) => {
-                    let seconds = timeout.as_secs();
                     return Err(format!(
-                        "no \"{wanted}\" within {seconds} s\n{}",
+                        "no \"{wanted}\" within {} s (and {} s in which the host stood still)\n{}",
+                        timeout.as_secs(),
+                        patience.held_up.as_secs(),
                         self.report()
                     ));
                 }
@@ -112,28 +111,35 @@ impl Session {
 
     /// Waits for `pattern`, but gives up at once when the machine dies.
     pub fn expect(&mut self, pattern: &str, timeout: Duration) -> Result<String> {
-        let [first, second, third] = FATAL;
-        match self.wait_for(&[pattern, first, second, third], timeout)? {
-            (0, line) => Ok(line),
-            (_, line) => {
-                // What follows tells why.
-                self.collect(Duration::from_secs(2));
-                Err(format!(
-                    "waiting for \"{pattern}\", the machine died: {line}\n{}",
-                    self.last_lines()
-                ))
-            }
+        self.expect_any(&[pattern], timeout).map(|(_, line)| line)
+    }
+
+    /// Waits for a line that matches one of `patterns`, but gives up at once when the machine dies.
+    pub fn expect_any(&mut self, patterns: &[&str], timeout: Duration) -> Result<(usize, String)> {
+        let all = [patterns, &FATAL].concat();
+        let (index, line) = self.wait_for(&all, timeout)?;
+        if index < patterns.len() {
+            return Ok((index, line));
         }
+        // What follows tells why.
+        self.collect(Duration::from_secs(2));
+        Err(format!(
+            "waiting for \"{}\", the machine died: {line}\n{}",
+            patterns.join("\" or \""),
+            self.last_lines()
+        ))
+    }
+
+    /// Shows the console from here on, or hides it.
+    pub fn echo(&mut self, echo: Echo) {
+        self.echo = echo;
     }
 
     /// Waits for QEMU to end by itself.
     pub fn expect_end(&mut self, timeout: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + timeout;
+        let mut patience = Patience::new(timeout);
         loop {
-            match self
-                .output
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match patience.receive(&self.output) {
                 Ok(bytes) => self.take(&bytes),
                 Err(RecvTimeoutError::Disconnected) => {
                     return self.qemu.wait().map_err(|error| format!("QEMU: {error}"));

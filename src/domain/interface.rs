@@ -1,12 +1,16 @@
-//! How a virtual interrupt reaches its vCPU once the vgic has latched it.
+//! The virtual interrupt interface of this CPU, and waiting for what it may deliver.
 //!
-//! A vCPU that runs on this CPU gets it into its list registers at once, under the lock that is held already. Every other
-//! is kicked: it refills its list registers itself before it enters its guest ([`run::kick`]).
+//! A vCPU that is loaded has its best interrupts in the list registers; what its guest did with them is read back from
+//! there before anything is decided about it.
+//!
+//! An interrupt that the vgic has latched for a vCPU that runs on this CPU goes into the list registers at once, under the
+//! lock that is held already ([`deliver`]). Every other vCPU is kicked ([`run::kick`]): it refills them itself before it
+//! enters its guest.
 
 use armv7::gic::{self, Gic};
 use armv7::smp;
 
-use super::vcpu::Vcpu;
+use super::vcpu::{Vcpu, work};
 use super::{Domain, run};
 use crate::id::VcpuSet;
 use crate::sync::Guard;
@@ -41,6 +45,28 @@ impl ListRegisters for HardwareLrs<'_> {
     fn deactivate(&mut self, pirq: u16) {
         self.0.cpu.deactivate_intid(pirq.into());
     }
+}
+
+/// Whether an interrupt is pending for the calling vCPU that would wake it.
+fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
+    let Some(gic) = gic::get() else { return false };
+    let mut vgic = domain.vgic.lock();
+    let kick = vgic.fold(vcpu.id, &mut HardwareLrs(gic));
+    let deliverable = vgic.has_deliverable(vcpu.id);
+    if vgic.is_dirty(vcpu.id) {
+        vcpu.request(work::INTERRUPTS);
+    }
+    drop(vgic);
+    run::kick(domain, kick);
+    deliverable
+}
+
+/// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
+pub fn block(domain: &Domain, vcpu: &Vcpu) {
+    if has_deliverable(domain, vcpu) {
+        return;
+    }
+    run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
 }
 
 /// Makes the vCPUs in `named`, an answer of `vgic`, see what changed for them.
