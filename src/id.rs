@@ -83,11 +83,21 @@ impl VcpuSet {
         self.0 & (1 << vcpu.raw()) != 0
     }
 
+    /// All members but those of `other`.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The members, lowest first.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
-        (0..MAX_VCPUS)
-            .filter(move |n| self.0 & (1 << n) != 0)
-            .map(VcpuId)
+        let mut left = u32::from(self.0);
+        core::iter::from_fn(move || {
+            let vcpu = VcpuId::new(left.trailing_zeros())?;
+            left &= left.wrapping_sub(1);
+            Some(vcpu)
+        })
     }
 }
 

@@ -109,12 +109,10 @@ pub fn deliver(dom: DomId, intid: u32) -> bool {
     let Some(id) = IntId::new(intid) else {
         return false;
     };
-    let injected = domain.vgic.lock().inject_hw(VcpuId::ZERO, id);
-    match injected {
-        Ok(kick) => {
-            crate::domain::run::kick(&domain, kick);
-            true
-        }
-        Err(_) => false,
-    }
+    let mut vgic = domain.vgic.lock();
+    let Ok(named) = vgic.inject_hw(VcpuId::ZERO, id) else {
+        return false;
+    };
+    crate::domain::interface::deliver(&domain, vgic, named);
+    true
 }

@@ -16,6 +16,7 @@ pub fn set_silo(on: bool) {
 }
 
 /// Whether `caller` may connect `a` and `b`.
+#[inline]
 pub fn may_share(caller: &Domain, a: DomId, b: DomId) -> Result<(), Errno> {
     let is_control = |id: DomId| registry::get(id).is_some_and(|domain| domain.is_control());
     if a == b

@@ -133,7 +133,18 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
     // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
     // object lives in such a frame (module header).
-    Some(unsafe { &*(va.get() as *const SharedPage) })
+    Some(unsafe { &*(va as *const SharedPage) })
+}
+
+/// The frame `mfn` of a translation table.
+///
+/// # Panics
+/// When it is not in the direct map, which all tables are in.
+#[inline]
+pub(crate) fn table(mfn: Mfn) -> &'static SharedPage {
+    let va = map::direct(mfn).expect("a table lies in the direct map");
+    // SAFETY: as in `page`.
+    unsafe { &*(va as *const SharedPage) }
 }
 
 /// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.
@@ -143,7 +154,7 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
 pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
     let window;
     let va = match map::direct(mfn) {
-        Some(va) => va.get(),
+        Some(va) => va,
         None => {
             window = map::open_window(mfn)?;
             window.va()
@@ -188,7 +199,7 @@ pub fn keep(mfn: Mfn) -> Option<Kept> {
     if let Some(va) = map::direct(mfn) {
         return Some(Kept {
             mfn,
-            va: va.get(),
+            va,
             slot: None,
         });
     }

@@ -10,6 +10,7 @@ use core::arch::{asm, global_asm};
 #[cfg(target_arch = "arm")]
 use core::mem::offset_of;
 
+use crate::addr::{Gfn, PAGE_SHIFT};
 use crate::barrier::isb;
 use crate::cp15;
 
@@ -140,12 +141,12 @@ pub enum Access {
     Write,
 }
 
-/// Guest physical address of `va` by the loaded guest's own stage 1, at PL1; `None` when it does not translate.
+/// Guest frame that holds `va` by the loaded guest's own stage 1, at PL1; `None` when it does not translate.
 ///
 /// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4): stage 1 only, so that the stage-2 answer comes from our own tables. The
 /// guest's PAR is put back.
 #[inline]
-pub fn translate(va: u32, access: Access) -> Option<u64> {
+pub fn translate(va: u32, access: Access) -> Option<Gfn> {
     let saved = cp15::Par::read();
     // SAFETY: an address translation operation changes only PAR.
     unsafe {
@@ -161,22 +162,25 @@ pub fn translate(va: u32, access: Access) -> Option<u64> {
     decode_par(par, va)
 }
 
-/// IPA in a PAR value for `va`: long format has bit 11 set, short format may be a 16 MiB supersection (bit 1).
-fn decode_par(par: u64, va: u32) -> Option<u64> {
-    const FAULT: u64 = 1;
-    const LPAE: u64 = 1 << 11;
-    const SUPERSECTION: u64 = 1 << 1;
-    if par & FAULT != 0 {
+/// Frame in a PAR value for `va`: long format has bit 11 set, short format may be a 16 MiB supersection (bit 1).
+#[inline]
+fn decode_par(par: u64, va: u32) -> Option<Gfn> {
+    const FAULT: u32 = 1;
+    const LPAE: u32 = 1 << 11;
+    const SUPERSECTION: u32 = 1 << 1;
+    let (low, high) = (par as u32, (par >> 32) as u32);
+    if low & FAULT != 0 {
         return None;
     }
-    if par & LPAE != 0 {
-        return Some(par & 0xFF_FFFF_F000 | u64::from(va & 0xFFF));
-    }
-    if par & SUPERSECTION != 0 {
+    let frame = if low & LPAE != 0 {
+        low >> PAGE_SHIFT | (high & 0xFF) << 20
+    } else if low & SUPERSECTION == 0 {
+        low >> PAGE_SHIFT
+    } else {
         // PAR[31:24] = PA[31:24], PAR[23:16] = PA[39:32].
-        return Some(par & 0xFF00_0000 | (par >> 16 & 0xFF) << 32 | u64::from(va & 0x00FF_FFFF));
-    }
-    Some(par & 0xFFFF_F000 | u64::from(va & 0xFFF))
+        low >> 24 << 12 | (low >> 16 & 0xFF) << 20 | va >> PAGE_SHIFT & 0xFFF
+    };
+    Gfn::new(u64::from(frame))
 }
 
 macro_rules! machine {
@@ -560,6 +564,7 @@ fn set_banked_register(_mode: u32, _number: u8, _value: u32) {}
 #[cfg(test)]
 mod tests {
     use super::{decode_par, is_guest_mode};
+    use crate::addr::Gfn;
 
     #[test]
     fn no_guest_is_ever_in_hyp_or_monitor_mode() {
@@ -569,9 +574,10 @@ mod tests {
 
     #[test]
     fn translations_are_read_in_all_three_formats() {
-        assert_eq!(decode_par(1, 0), None);
-        assert_eq!(decode_par(0xFF_8765_4800, 0x123), Some(0xFF_8765_4123));
-        assert_eq!(decode_par(0x1234_5000, 0xABC), Some(0x1234_5ABC));
-        assert_eq!(decode_par(0x1201_0002, 0x00AB_CDEF), Some(0x01_12AB_CDEF));
+        let frame = |par, va| decode_par(par, va).map(Gfn::raw);
+        assert_eq!(frame(1, 0), None);
+        assert_eq!(frame(0xFF_8765_4800, 0x123), Some(0xFF8_7654));
+        assert_eq!(frame(0x1234_5000, 0xABC), Some(0x1_2345));
+        assert_eq!(frame(0x1201_0002, 0x00AB_CDEF), Some(0x011_2ABC));
     }
 }

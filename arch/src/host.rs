@@ -2,7 +2,6 @@
 
 /// RAM: an arena of frames that starts at machine address 0x4000_0000, as on QEMU's `virt`.
 pub mod frame {
-    use core::num::NonZeroUsize;
     use std::alloc::{Layout, alloc_zeroed};
     use std::sync::OnceLock;
 
@@ -35,12 +34,12 @@ pub mod frame {
     }
 
     /// Address of `mfn` in the arena.
-    pub fn direct(mfn: Mfn) -> Option<NonZeroUsize> {
+    pub fn direct(mfn: Mfn) -> Option<usize> {
         let index = mfn.raw().checked_sub(FIRST)?;
         if index >= FRAMES {
             return None;
         }
-        NonZeroUsize::new(base() + index as usize * PAGE_SIZE)
+        Some(base() + index as usize * PAGE_SIZE)
     }
 
     /// A window on a frame outside the direct map: there is none.

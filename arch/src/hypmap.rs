@@ -216,7 +216,9 @@ pub fn map_device(at: PhysAddr, len: usize) -> Option<Window> {
 /// First frame of the direct map; `u32::MAX` while there is none.
 static DIRECT_FIRST: AtomicU32 = AtomicU32::new(u32::MAX);
 /// First frame, number of frames and address of the longest part of the direct map without a hole: nearly all RAM, so that
-/// one comparison is mostly enough. Changed by boot only, while there is one CPU.
+/// one comparison is mostly enough. Changed by boot only, while there is one CPU. `used` keeps the three together, so that
+/// one address leads to all.
+#[used]
 static SOLID: [AtomicU32; 3] = [
     AtomicU32::new(u32::MAX),
     AtomicU32::new(0),
@@ -284,14 +286,14 @@ fn is_direct_block(block: u32) -> bool {
 
 /// Address of `mfn` in the direct map.
 #[inline]
-pub fn direct(mfn: Mfn) -> Option<NonZeroUsize> {
+pub fn direct(mfn: Mfn) -> Option<usize> {
     let [start, frames, va] = &SOLID;
     let solid = mfn.raw().wrapping_sub(start.load(Ordering::Relaxed));
     if solid < frames.load(Ordering::Relaxed) {
         let va = va.load(Ordering::Relaxed) as usize;
-        NonZeroUsize::new(va.wrapping_add((solid as usize) << PAGE_SHIFT))
+        Some(va.wrapping_add((solid as usize) << PAGE_SHIFT))
     } else {
-        direct_beyond_hole(mfn)
+        direct_beyond_hole(mfn).map(NonZeroUsize::get)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod barrier;
 pub mod cache;
 mod cp15;
 pub mod cpu;
+pub mod double;
 #[cfg(target_arch = "arm")]
 pub mod fault;
 pub mod frame;

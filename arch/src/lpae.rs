@@ -121,6 +121,9 @@ const FILLED_MASK: u64 = 0x7F << FILLED_SHIFT;
 pub struct Attributes(u64);
 
 impl Attributes {
+    /// Those of no leaf.
+    pub const NONE: Self = Self(0);
+
     /// Attributes of a Hyp stage 1 mapping. AP\[1\] is one, nG and PXN zero (DDI 0406C.d B3.6.2, PL2 translations).
     pub const fn hyp(memory: HypMemory, access: Access) -> Self {
         let shareability = match memory {

@@ -121,6 +121,7 @@ pub struct InstrAbort {
 
 /// What a failed data access tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(align(4))] // moved as words
 pub struct DataAbort {
     /// The instruction, where one register is loaded or stored without write-back (ISV); otherwise it must be fetched.
     pub access: Option<DataAccess>,

@@ -17,8 +17,8 @@
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::addr::Mfn;
-use crate::frame;
 use crate::lpae::{Attributes, Descriptor, ENTRIES, Entry, Level, TableNote};
+use crate::{double, frame};
 
 use edit::{Path, Retired, Run, Slot, count_entries, merge, unlink_empty};
 
@@ -42,21 +42,21 @@ pub trait TableFrames {
     /// Reads an entry.
     #[inline]
     fn read(&self, table: Mfn, index: usize) -> u64 {
-        load(word(table, index))
+        double::load(word(table, index))
     }
     /// Writes an entry, as one 64-bit single-copy atomic store (DDI 0406C.d A3.5.3).
     #[inline]
     fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
-        store(word(table, index), descriptor);
+        double::store(word(table, index), descriptor);
     }
     /// Writes `count` entries from `index` on: `first`, and then each `step` more than the one before.
     #[inline]
     fn fill(&mut self, table: Mfn, index: usize, count: usize, first: u64, step: u64) {
-        let page = page(table);
+        let page = frame::table(table);
         let mut descriptor = first;
         for index in index..index + count {
             if let Some(word) = page.u64_at(index * 8) {
-                store(word, descriptor);
+                double::store(word, descriptor);
             }
             descriptor = descriptor.wrapping_add(step);
         }
@@ -64,11 +64,11 @@ pub trait TableFrames {
     /// Whether all entries of `table` are what [`TableFrames::fill`] would write.
     #[inline]
     fn is_filled(&self, table: Mfn, first: u64, step: u64) -> bool {
-        let page = page(table);
+        let page = frame::table(table);
         let mut descriptor = first;
         for index in 0..ENTRIES {
             let word = page.u64_at(index * 8);
-            if word.is_none_or(|word| load(word) != descriptor) {
+            if word.is_none_or(|word| double::load(word) != descriptor) {
                 return false;
             }
             descriptor = descriptor.wrapping_add(step);
@@ -84,49 +84,9 @@ pub trait TableFrames {
 }
 
 #[inline]
-fn page(table: Mfn) -> &'static frame::SharedPage {
-    frame::page(table).expect("a table lies in the direct map")
-}
-
-#[inline]
 fn word(table: Mfn, index: usize) -> &'static AtomicU64 {
-    let word = page(table).u64_at(index * 8);
+    let word = frame::table(table).u64_at(index * 8);
     word.expect("a table has 512 entries")
-}
-
-/// Reads an entry at once: with the Large Physical Address Extension LDRD and STRD are single-copy atomic in translation
-/// tables (DDI 0406C.d A3.5.3), and no exclusive access is needed.
-#[cfg(target_arch = "arm")]
-#[inline]
-fn load(word: &AtomicU64) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: the reference is to 8 mapped bytes, aligned to 8.
-    unsafe {
-        core::arch::asm!("ldrd r2, r3, [{}]", in(reg) word.as_ptr(), out("r2") low, out("r3") high,
-                         options(nostack, readonly, preserves_flags));
-    }
-    u64::from(low) | u64::from(high) << 32
-}
-
-/// Writes an entry at once, see [`load`].
-#[cfg(target_arch = "arm")]
-#[inline]
-fn store(word: &AtomicU64, descriptor: u64) {
-    // SAFETY: the reference is to 8 mapped bytes, aligned to 8, which are an atomic and so may change.
-    unsafe {
-        core::arch::asm!("strd r2, r3, [{}]", in(reg) word.as_ptr(), in("r2") descriptor as u32,
-                         in("r3") (descriptor >> 32) as u32, options(nostack, preserves_flags));
-    }
-}
-
-#[cfg(not(target_arch = "arm"))]
-fn load(word: &AtomicU64) -> u64 {
-    word.load(Ordering::Relaxed)
-}
-
-#[cfg(not(target_arch = "arm"))]
-fn store(word: &AtomicU64, descriptor: u64) {
-    word.store(descriptor, Ordering::Relaxed);
 }
 
 /// Why nothing was changed.
@@ -175,7 +135,8 @@ struct PageEntry {
 /// A translation table: its root.
 #[derive(Debug)]
 pub struct Table {
-    root: Mfn,
+    /// The root's frame for each half of the 40-bit input space.
+    roots: [Mfn; 2],
     inputs: u32,
 }
 
@@ -183,20 +144,26 @@ impl Table {
     /// The Hyp map whose root (4 entries, then nothing) is the zeroed frame `root`: 32-bit input.
     pub const fn hyp(root: Mfn) -> Self {
         Self {
-            root,
+            roots: [root; 2],
             inputs: 1 << 20,
         }
     }
-    /// A stage 2 whose root is the zeroed frames `root` and `root + 1`: 40-bit input.
+    /// A stage 2 whose root is the zeroed frames `root` and `root + 1`: 40-bit input. An allocated pair does not end the
+    /// address space.
     pub const fn stage2(root: Mfn) -> Self {
+        let second = match root.checked_add(1) {
+            Some(second) => second,
+            None => root,
+        };
         Self {
-            root,
+            roots: [root, second],
             inputs: crate::addr::MAX_FRAMES,
         }
     }
     /// First frame of the root.
     pub const fn root(&self) -> Mfn {
-        self.root
+        let [root, _] = self.roots;
+        root
     }
     /// Number of input frames.
     pub const fn inputs(&self) -> u32 {
@@ -262,18 +229,14 @@ impl Table {
         })
     }
 
-    /// The root frame that the walk for `input` starts in. The root's frames are adjacent, and an allocated pair does not
-    /// end the address space.
+    /// The root frame that the walk for `input` starts in.
     #[inline]
     fn root_of(&self, input: u32) -> Mfn {
-        match input >> 27 {
-            0 => self.root,
-            second => self.root.checked_add(second).unwrap_or(self.root),
-        }
+        self.roots[(input >> 27) as usize % 2]
     }
 
     /// The entry for the page `input`, if tables lead to it.
-    #[inline]
+    #[inline(always)] // large, and wanted in parts
     fn page_entry<F: TableFrames>(&self, frames: &F, input: u32) -> Option<PageEntry> {
         if input >= self.inputs {
             return None;
@@ -367,7 +330,28 @@ impl Table {
     /// Maps `count` frames at `input` to those at `output`, where nothing is mapped, in at most `budget` leaves.
     ///
     /// `Err` means that this call changed nothing. New translations need no flush, only a DSB before they are relied on.
+    #[inline]
     pub fn map<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        output: Mfn,
+        count: u32,
+        attributes: Attributes,
+        budget: u32,
+    ) -> Result<Progress, TableError> {
+        // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
+        if count == 1 && self.map_page(frames, input, output, attributes) {
+            return Ok(Progress {
+                frames: 1,
+                flush: false,
+            });
+        }
+        self.map_range(frames, input, output, count, attributes, budget)
+    }
+
+    #[inline(never)]
+    fn map_range<F: TableFrames>(
         &mut self,
         frames: &mut F,
         input: u32,
@@ -383,13 +367,6 @@ impl Table {
             .is_none()
         {
             return Err(TableError::OutOfRange);
-        }
-        // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
-        if count == 1 && self.map_page(frames, input, output, attributes) {
-            return Ok(Progress {
-                frames: 1,
-                flush: false,
-            });
         }
         let mut reached = 0;
         let mut budget_left = budget.max(1);

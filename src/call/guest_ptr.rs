@@ -6,7 +6,7 @@
 //! take the page away meanwhile. Nothing is ever a reference into guest memory; what was copied in is checked and used,
 //! not read again.
 
-use armv7::addr::{GuestVa, Ipa, PAGE_SIZE};
+use armv7::addr::{GuestVa, PAGE_SIZE};
 use armv7::frame::{self, SharedPage};
 use armv7::guest::{Access, translate};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
@@ -25,10 +25,8 @@ fn in_page(
 ) -> Result<(), Errno> {
     // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
     let p2m = domain.p2m.lock();
-    let ipa = translate(va.0, access)
-        .and_then(Ipa::new)
-        .ok_or(Errno::Fault)?;
-    let entry = p2m.lookup(ipa.frame()).ok_or(Errno::Fault)?;
+    let gfn = translate(va.0, access).ok_or(Errno::Fault)?;
+    let entry = p2m.find(gfn).ok_or(Errno::Fault)?;
     let allowed =
         entry.kind == P2mType::RamRw || access == Access::Read && entry.kind == P2mType::RamRo;
     if allowed && frame::with(entry.mfn, copy) == Some(true) {
@@ -50,40 +48,62 @@ fn write_page(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
     })
 }
 
-/// Copies bytes in.
+/// Copies bytes in. Part of its caller, which mostly knows the length: no structure of the ABI is empty.
+#[inline(always)]
 pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
-    let (mut at, mut rest) = (va, out);
-    while at.offset() + rest.len() > PAGE_SIZE {
-        let count = PAGE_SIZE - at.offset();
-        let (part, later) = rest.split_at_mut(count);
-        read_page(domain, at, part)?;
-        at = at.checked_add(count as u32).ok_or(Errno::Fault)?;
-        rest = later;
+    if out.is_empty() || va.offset() + out.len() > PAGE_SIZE {
+        copy_in_pages(domain, va, out)
+    } else {
+        read_page(domain, va, out)
     }
-    if rest.is_empty() {
-        return Ok(());
-    }
-    read_page(domain, at, rest)
 }
 
-/// Copies bytes out.
-pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
-    let (mut at, mut rest) = (va, data);
-    while at.offset() + rest.len() > PAGE_SIZE {
-        let count = PAGE_SIZE - at.offset();
-        let (part, later) = rest.split_at(count);
-        write_page(domain, at, part)?;
+#[cold]
+#[inline(never)]
+fn copy_in_pages(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
+    let (mut at, mut rest) = (va, out);
+    while !rest.is_empty() {
+        let count = rest.len().min(PAGE_SIZE - at.offset());
+        let (part, later) = rest.split_at_mut(count);
+        read_page(domain, at, part)?;
+        if later.is_empty() {
+            break;
+        }
         at = at.checked_add(count as u32).ok_or(Errno::Fault)?;
         rest = later;
     }
-    if rest.is_empty() {
-        return Ok(());
+    Ok(())
+}
+
+/// Copies bytes out. Part of its caller, as [`copy_in`].
+#[inline(always)]
+pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
+    if data.is_empty() || va.offset() + data.len() > PAGE_SIZE {
+        copy_out_pages(domain, va, data)
+    } else {
+        write_page(domain, va, data)
     }
-    write_page(domain, at, rest)
+}
+
+#[cold]
+#[inline(never)]
+fn copy_out_pages(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
+    let (mut at, mut rest) = (va, data);
+    while !rest.is_empty() {
+        let count = rest.len().min(PAGE_SIZE - at.offset());
+        let (part, later) = rest.split_at(count);
+        write_page(domain, at, part)?;
+        if later.is_empty() {
+            break;
+        }
+        at = at.checked_add(count as u32).ok_or(Errno::Fault)?;
+        rest = later;
+    }
+    Ok(())
 }
 
 /// Reads a structure.
-#[inline]
+#[inline(always)]
 pub fn read<T: FromBytes + IntoBytes + FromZeros>(
     domain: &Domain,
     va: GuestVa,
@@ -94,7 +114,7 @@ pub fn read<T: FromBytes + IntoBytes + FromZeros>(
 }
 
 /// Writes a structure.
-#[inline]
+#[inline(always)]
 pub fn write<T: IntoBytes + Immutable>(
     domain: &Domain,
     va: GuestVa,

@@ -101,12 +101,8 @@ impl Console {
         if let Some(listener) = LISTENER.get() {
             listener();
         }
-        let Some(uart) = &mut self.uart else { return };
-        for &byte in data {
-            if byte == b'\n' {
-                uart.put(b'\r');
-            }
-            uart.put(byte);
+        if let Some(uart) = &mut self.uart {
+            uart.put_text(data);
         }
     }
 
@@ -158,12 +154,7 @@ pub fn attach(model: Model, window: Window) {
         if count == 0 {
             break;
         }
-        for &byte in chunk.iter().take(count) {
-            if byte == b'\n' {
-                uart.put(b'\r');
-            }
-            uart.put(byte);
-        }
+        uart.put_text(chunk.get(..count).unwrap_or(&chunk));
         at = next;
     }
     console.uart = Some(uart);

@@ -2,12 +2,19 @@
 //!
 //! A vCPU that is loaded has its best interrupts in the list registers; what its guest did with them is read back from
 //! there before anything is decided about it.
+//!
+//! An interrupt that the vgic has latched for a vCPU that runs on this CPU goes into the list registers at once, under the
+//! lock that is held already ([`deliver`]). Every other vCPU is kicked ([`run::kick`]): it refills them itself before it
+//! enters its guest.
 
 use armv7::gic::{self, Gic};
+use armv7::smp;
 
 use super::vcpu::{Vcpu, work};
 use super::{Domain, run};
-use crate::vgic::{ListRegisters, Maintenance};
+use crate::id::VcpuSet;
+use crate::sync::Guard;
+use crate::vgic::{ListRegisters, Maintenance, Vgic};
 
 /// This CPU's list registers, as the vgic room sees them.
 pub struct HardwareLrs<'a>(pub &'a Gic);
@@ -60,4 +67,27 @@ pub fn block(domain: &Domain, vcpu: &Vcpu) {
         return;
     }
     run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
+}
+
+/// Makes the vCPUs in `named`, an answer of `vgic`, see what changed for them.
+#[inline]
+pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
+    let mut kick = named;
+    for id in named.iter() {
+        if let Some(vcpu) = domain.vcpu(id)
+            && runs_here(vcpu)
+            && vgic.is_resident(id)
+            && let Some(gic) = gic::get()
+        {
+            kick = kick.minus(VcpuSet::only(id)) | vgic.refill(id, &mut HardwareLrs(gic));
+        }
+    }
+    drop(vgic);
+    run::kick(domain, kick);
+}
+
+/// Whether `vcpu` is loaded on this CPU and waits for nothing.
+#[inline]
+fn runs_here(vcpu: &Vcpu) -> bool {
+    vcpu.is_loaded_on(smp::this_cpu()) && vcpu.halted() == 0
 }

@@ -240,26 +240,30 @@ impl Domain {
     /// Makes an interrupt of the domain pending and its vCPU look.
     #[inline]
     pub fn inject(&self, vcpu: VcpuId, irq: IntId) {
-        let kick = self.vgic.lock().inject(vcpu, irq);
-        run::kick(self, kick);
+        let mut vgic = self.vgic.lock();
+        let named = vgic.inject(vcpu, irq);
+        interface::deliver(self, vgic, named);
     }
 
     /// Tells vCPUs what an event operation answered.
     #[inline]
     pub fn notify(&self, notify: Notify) {
-        if notify.is_none() {
-            return;
+        if !notify.is_none() {
+            self.notify_some(notify);
         }
+    }
+
+    fn notify_some(&self, notify: Notify) {
+        let mut named = VcpuSet::EMPTY;
         if notify.upcall != VcpuSet::EMPTY {
-            let mut kick = VcpuSet::EMPTY;
             let mut vgic = self.vgic.lock();
             for vcpu in notify.upcalls() {
-                kick |= vgic.inject(vcpu, self.event_irq);
+                named |= vgic.inject(vcpu, self.event_irq);
             }
-            drop(vgic);
-            run::kick(self, kick);
+            interface::deliver(self, vgic, named);
         }
-        for id in notify.wakes() {
+        // Those of whom the interrupt says nothing new, or that poll with the event masked.
+        for id in notify.wakes().minus(named).iter() {
             if let Some(vcpu) = self.vcpu(id)
                 && vcpu.halted() & halt::BLOCKED != 0
             {

@@ -200,6 +200,12 @@ impl Vcpu {
         }
     }
 
+    /// Whether the hardware of `cpu`, which must be this CPU, holds its registers: that nobody else changes.
+    #[inline]
+    pub fn is_loaded_on(&self, cpu: CpuId) -> bool {
+        u32::from(self.on.load(Ordering::Relaxed)) == cpu.raw()
+    }
+
     /// The virtual page through which it was last seen to reach its distributor; a number that no page has before that.
     #[inline]
     pub fn distributor_page(&self) -> u32 {

@@ -11,7 +11,7 @@ use super::poll::Pollers;
 use super::ports::Channel;
 use super::{EventError, Notify, Port, two_level, word};
 use crate::abi::shared_info::{SharedInfo, VcpuInfo};
-use crate::id::{MAX_VCPUS, VcpuId, VcpuSet};
+use crate::id::{MAX_VCPUS, VcpuId};
 
 const INITIAL_INFO: usize = offset_of!(SharedInfo, vcpu_info);
 const UPCALL_PENDING: usize = offset_of!(VcpuInfo, evtchn_upcall_pending);
@@ -79,7 +79,9 @@ impl<P: PageRef> Upcalls<P> {
         half: u32,
     ) -> Option<&'a AtomicU32> {
         let (page, offset) = self.info(shared, vcpu)?;
-        page.u32_at(offset + PENDING_SEL + half as usize % 2 * 4)
+        // Never outside the page, see `Area::word`.
+        let words = page.words();
+        Some(&words[((offset + PENDING_SEL) / 4 + half as usize % 2) % words.len()])
     }
 
     /// Tells `vcpu` that events are waiting; whether it did not know yet.
@@ -257,14 +259,4 @@ impl<P: PageRef> Delivery<P> {
         self.upcalls = Upcalls::new();
         self.pollers = Pollers::new();
     }
-}
-
-/// A set of vCPUs that is walked by its lowest member.
-pub(super) fn members(set: VcpuSet) -> impl Iterator<Item = VcpuId> {
-    let mut left = set.0;
-    core::iter::from_fn(move || {
-        let vcpu = VcpuId::new(left.trailing_zeros())?;
-        left &= left - 1;
-        Some(vcpu)
-    })
 }

@@ -103,12 +103,12 @@ impl Notify {
 
     /// The vCPUs that get an upcall, lowest first.
     pub fn upcalls(self) -> impl Iterator<Item = VcpuId> {
-        delivery::members(self.upcall)
+        self.upcall.iter()
     }
 
-    /// The vCPUs to wake for either reason, lowest first.
-    pub fn wakes(self) -> impl Iterator<Item = VcpuId> {
-        delivery::members(self.upcall | self.wake)
+    /// The vCPUs to wake for either reason.
+    pub fn wakes(self) -> VcpuSet {
+        self.upcall | self.wake
     }
 }
 

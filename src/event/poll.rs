@@ -1,7 +1,6 @@
 //! vCPUs that wait in `SCHEDOP_poll`.
 
 use super::Port;
-use super::delivery::members;
 use crate::id::{MAX_VCPUS, VcpuId, VcpuSet};
 
 /// What a polling vCPU waits for.
@@ -45,7 +44,7 @@ impl Pollers {
             return VcpuSet::EMPTY;
         }
         let mut wake = VcpuSet::EMPTY;
-        for vcpu in members(self.waiting) {
+        for vcpu in self.waiting.iter() {
             match self.target[vcpu.index()] {
                 Target::One(other) if other != port => {}
                 Target::One(_) | Target::Any => wake |= VcpuSet::only(vcpu),

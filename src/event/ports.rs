@@ -14,6 +14,10 @@ use crate::id::{DomId, VcpuId};
 
 /// Ports in a bucket.
 const BUCKET: usize = 128;
+/// Ports in a word of the free bits.
+const WORD: u32 = u32::BITS;
+/// Words of free bits for a bucket.
+const WORDS: usize = BUCKET / WORD as usize;
 
 /// Closed ports that a guest still has on a queue and that one allocation steps over. An honest guest has a handful; one
 /// that claims more is told that no port is left.
@@ -88,8 +92,8 @@ pub(super) struct PortTable {
     )]
     buckets: Vec<Box<[Channel; BUCKET]>>,
     /// One bit per port, set when it is free.
-    free: Vec<u128>,
-    /// No bucket below this one has a free port.
+    free: Vec<u32>,
+    /// No word of `free` below this one has a bit set.
     lowest: usize,
     /// Ports that are not free.
     used: u32,
@@ -137,14 +141,14 @@ impl PortTable {
 
     /// The lowest taken port at or above `from`.
     pub fn next_used(&self, from: u32) -> Option<Port> {
-        let mut keep = u128::MAX << (from as usize % BUCKET);
-        for (index, free) in self.free.iter().enumerate().skip(from as usize / BUCKET) {
+        let mut keep = u32::MAX << (from % WORD);
+        for (index, free) in self.free.iter().enumerate().skip((from / WORD) as usize) {
             let reserved = if index == 0 { 1 } else { 0 };
             let used = !free & keep & !reserved;
             if used != 0 {
                 return Some(port_at(index, used));
             }
-            keep = u128::MAX;
+            keep = u32::MAX;
         }
         None
     }
@@ -158,7 +162,7 @@ impl PortTable {
         let mut skipped = 0;
         let mut index = self.lowest;
         loop {
-            if index == self.buckets.len() {
+            if index == self.free.len() {
                 if self.end() >= limit {
                     return Err(EventError::NoPort);
                 }
@@ -194,8 +198,8 @@ impl PortTable {
         channel.priority = PRIORITY_DEFAULT;
         channel.saved = false;
         self.used += 1;
-        if let Some(bits) = self.free.get_mut(port.0 as usize / BUCKET) {
-            *bits &= !(1 << (port.0 as usize % BUCKET));
+        if let Some(bits) = self.free.get_mut((port.0 / WORD) as usize) {
+            *bits &= !(1 << (port.0 % WORD));
         }
     }
 
@@ -209,10 +213,10 @@ impl PortTable {
         channel.vcpu = VcpuId::ZERO;
         channel.saved = false;
         self.used -= 1;
-        let index = port.0 as usize / BUCKET;
+        let index = (port.0 / WORD) as usize;
         self.lowest = self.lowest.min(index);
         if let Some(bits) = self.free.get_mut(index) {
-            *bits |= 1 << (port.0 as usize % BUCKET);
+            *bits |= 1 << (port.0 % WORD);
         }
     }
 
@@ -221,18 +225,18 @@ impl PortTable {
             return Err(EventError::NoMemory);
         }
         self.buckets.try_reserve(1)?;
-        self.free.try_reserve(1)?;
+        self.free.try_reserve(WORDS)?;
         let mut channels = Vec::new();
         channels.try_reserve_exact(BUCKET)?;
         channels.resize(BUCKET, Channel::FREE);
         let bucket = Box::try_from(channels).map_err(|_| EventError::NoMemory)?;
         self.buckets.push(bucket);
-        self.free.push(u128::MAX);
+        self.free.extend([u32::MAX; WORDS]);
         Ok(())
     }
 }
 
-/// The port of the lowest bit in `bits`, which is not zero, of bucket `index`.
-fn port_at(index: usize, bits: u128) -> Port {
-    Port((index * BUCKET) as u32 + bits.trailing_zeros())
+/// The port of the lowest bit in `bits`, which is not zero, of word `index`.
+fn port_at(index: usize, bits: u32) -> Port {
+    Port(index as u32 * WORD + bits.trailing_zeros())
 }

@@ -76,6 +76,7 @@ pub(super) fn unmask<P: PageRef>(
 }
 
 /// Sets the selector of `port`'s word; whether it was clear.
+#[inline(always)] // a step of its two callers
 fn select<P: PageRef>(shared: &SharedPage, upcalls: &Upcalls<P>, port: Port, vcpu: VcpuId) -> bool {
     let selector = port.0 / 64;
     // Without a vcpu_info the pending bit is all: registering one sets all selectors.

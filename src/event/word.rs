@@ -33,13 +33,15 @@ pub(super) enum NotReplaced {
 #[inline]
 pub(super) fn update(word: &AtomicU32, change: impl Fn(u32) -> u32) -> Result<u32, Contended> {
     let mut old = word.load(Ordering::Relaxed);
-    for _ in 0..ATTEMPTS {
+    let mut left = ATTEMPTS;
+    // Counted after the attempt: the first one nearly always succeeds.
+    loop {
         match word.compare_exchange_weak(old, change(old), Ordering::Release, Ordering::Relaxed) {
             Ok(_) => return Ok(old),
-            Err(now) => old = now,
+            Err(_) if left <= 1 => return Err(Contended),
+            Err(now) => (old, left) = (now, left - 1),
         }
     }
-    Err(Contended)
 }
 
 /// Sets `bits` and answers the word as it was.
@@ -71,11 +73,12 @@ pub(super) fn replace(word: &AtomicU32, old: u32, new: u32) -> Result<(), NotRep
 #[inline]
 pub(super) fn raise(byte: &AtomicU8) -> Result<u8, Contended> {
     let mut old = byte.load(Ordering::Relaxed);
-    for _ in 0..ATTEMPTS {
+    let mut left = ATTEMPTS;
+    loop {
         match byte.compare_exchange_weak(old, 1, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => return Ok(old),
-            Err(now) => old = now,
+            Err(_) if left <= 1 => return Err(Contended),
+            Err(now) => (old, left) = (now, left - 1),
         }
     }
-    Err(Contended)
 }

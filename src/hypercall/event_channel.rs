@@ -91,7 +91,7 @@ fn operation(caller: &Caller<'_>, args: &Args, op: u32, arg: GuestVa) -> Outcome
         }
         _ => return Err(Errno::NoSys),
     }
-    Ok(Reply::OK)
+    Ok(Reply::Value(0))
 }
 
 /// Reads an argument, lets `f` work on it and the caller's table, and writes it back.
@@ -220,7 +220,7 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     loop {
         let step = domain.events.lock().reset_step(RESET_AT_ONCE)?;
         match step {
-            Reset::Done => return Ok(Reply::OK),
+            Reset::Done => return Ok(Reply::Value(0)),
             Reset::Peer { to, from } => {
                 tell_closed(to, from);
                 domain.events.lock().finish_close(from.port);

@@ -1,6 +1,6 @@
 //! vcpu_op (24): where the guest wants a vCPU's info and run-state times. Bringing vCPUs up is PSCI's business.
 
-use armv7::addr::{GuestVa, Ipa, PAGE_SIZE};
+use armv7::addr::{GuestVa, PAGE_SIZE};
 use armv7::guest::{Access, translate};
 
 use super::guest_ptr::read;
@@ -63,12 +63,10 @@ fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
 fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<GuestPage, Errno> {
     // The walk of the guest's tables must not meet another CPU's break-before-make.
     let p2m = caller.domain.p2m.lock();
-    let ipa = translate(va.0, Access::Write)
-        .and_then(Ipa::new)
-        .ok_or(Errno::Fault)?;
+    let gfn = translate(va.0, Access::Write).ok_or(Errno::Fault)?;
     drop(p2m);
     caller
         .domain
-        .pin(ipa.frame().raw().into())
+        .pin(gfn.raw().into())
         .map_err(|_| Errno::Fault)
 }

@@ -74,7 +74,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_BUILD_ID => return build_id(caller, arg),
         _ => return Err(Errno::NoSys),
     }
-    Ok(Reply::OK)
+    Ok(Reply::Value(0))
 }
 
 fn build_id(caller: &Caller<'_>, arg: GuestVa) -> Outcome {

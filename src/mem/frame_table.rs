@@ -21,9 +21,10 @@
 //! Meaning as `struct page_info` in xen/include/asm-arm/mm.h, without `PGC_allocated`: the reference that keeps an
 //! allocated page is the one its p2m entry owns.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use armv7::addr::Mfn;
+use armv7::double;
 use zerocopy::FromZeros;
 
 use crate::id::DomId;
@@ -186,8 +187,9 @@ impl FrameTable {
         let Some(entry) = self.entry(mfn) else {
             return State::Outside;
         };
-        // Acquire: pairs with the Release of whoever made the frame live, so that its first content is seen too.
-        let word = entry.load(Ordering::Acquire);
+        let word = double::load(entry);
+        // Pairs with the Release of whoever made the frame live, so that its first content is seen too.
+        fence(Ordering::Acquire);
         if let Some(kind) = kind_of(word) {
             return State::Live {
                 kind,
@@ -214,24 +216,19 @@ impl FrameTable {
     #[inline]
     fn take(&self, mfn: Mfn, accept: impl Fn(Kind, DomId) -> bool) -> Option<(Kind, DomId)> {
         let entry = self.entry(mfn)?;
-        let mut word = entry.load(Ordering::Relaxed);
-        // Another CPU's reference makes the exchange fail; no guest can write this word, so the bound is never met.
+        // Another CPU's reference makes the replacement fail; no guest can write this word, so the bound is never met.
         for _ in 0..1024 {
+            let word = double::load(entry);
             let kind = kind_of(word)?;
             let owner = owner_of(word);
             let count = count_of(word);
             if !accept(kind, owner) || count == 0 || count >= MAX_REFS {
                 return None;
             }
-            // Acquire: pairs with the Release in `make_live`.
-            match entry.compare_exchange_weak(
-                word,
-                word + ONE,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Some((kind, owner)),
-                Err(now) => word = now,
+            if double::replace(entry, word, word.wrapping_add(ONE)) {
+                // Pairs with the Release in `make_live`.
+                fence(Ordering::Acquire);
+                return Some((kind, owner));
             }
         }
         None
@@ -254,23 +251,26 @@ impl FrameTable {
     #[inline]
     pub(super) fn put(&self, mfn: Mfn) -> Option<Last> {
         let entry = self.entry(mfn)?;
-        let mut word = entry.load(Ordering::Relaxed);
         loop {
+            let word = double::load(entry);
             let (Some(kind), true) = (kind_of(word), count_of(word) > 0) else {
                 panic!("a reference on frame {:#x} is dropped once", mfn.raw());
             };
             let last = count_of(word) == 1;
             let next = if last { INNER } else { word - ONE };
-            // AcqRel: uses of the page by every holder come before its reuse.
-            match entry.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => {
-                    return last.then_some(Last {
-                        owner: owner_of(word),
-                        kind,
-                    });
-                }
-                Err(now) => word = now,
+            // Release here, Acquire by the last: uses of the page by every holder come before its reuse.
+            fence(Ordering::Release);
+            if !double::replace(entry, word, next) {
+                continue;
             }
+            if !last {
+                return None;
+            }
+            fence(Ordering::Acquire);
+            return Some(Last {
+                owner: owner_of(word),
+                kind,
+            });
         }
     }
 
@@ -296,21 +296,23 @@ impl FrameTable {
     #[inline]
     pub(super) fn make_live(&self, mfn: Mfn, kind: Kind, owner: DomId, count: u32) {
         if let Some(entry) = self.entry(mfn) {
-            // Release: the scrub comes before any use of the page.
-            entry.store(live(kind, owner, count), Ordering::Release);
+            // The scrub comes before any use of the page.
+            fence(Ordering::Release);
+            double::store(entry, live(kind, owner, count));
         }
     }
 
     pub(super) fn make_used(&self, mfn: Mfn, purpose: Use) {
         if let Some(entry) = self.entry(mfn) {
-            entry.store(purpose as u64, Ordering::Release);
+            fence(Ordering::Release);
+            double::store(entry, purpose as u64);
         }
     }
 
     pub(super) fn make_inner(&self, mfn: Mfn, dirty: bool) {
         if let Some(entry) = self.entry(mfn) {
             let word = if dirty { INNER } else { INNER | FRAME_CLEAN };
-            entry.store(word, Ordering::Relaxed);
+            double::store(entry, word);
         }
     }
 
@@ -327,13 +329,13 @@ impl FrameTable {
             if !head.frame_dirty {
                 word |= FRAME_CLEAN;
             }
-            entry.store(word, Ordering::Relaxed);
+            double::store(entry, word);
         }
     }
 
     /// The free block that starts at `mfn`.
     pub(super) fn head(&self, mfn: Mfn) -> Option<Head> {
-        let word = self.entry(mfn)?.load(Ordering::Relaxed);
+        let word = double::load(self.entry(mfn)?);
         (word & TAG == FREE).then_some(Head {
             order: (word >> ORDER_SHIFT) as u32 & 0x1F,
             dirty: word & BLOCK_DIRTY != 0,
@@ -346,7 +348,7 @@ impl FrameTable {
     /// Whether a frame that is `Inner` or `Free` may hold something.
     pub(super) fn is_dirty(&self, mfn: Mfn) -> bool {
         self.entry(mfn)
-            .is_some_and(|entry| entry.load(Ordering::Relaxed) & FRAME_CLEAN == 0)
+            .is_some_and(|entry| double::load(entry) & FRAME_CLEAN == 0)
     }
 
     pub(super) fn index(&self, mfn: Mfn) -> u32 {

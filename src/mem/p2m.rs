@@ -160,6 +160,12 @@ impl<'m> P2m<'m> {
     /// What is behind `gfn`.
     #[inline(never)]
     pub fn lookup(&self, gfn: Gfn) -> Option<Entry> {
+        self.find(gfn)
+    }
+
+    /// [`P2m::lookup`] as a part of its caller, for the paths of every guest copy and grant.
+    #[inline(always)]
+    pub fn find(&self, gfn: Gfn) -> Option<Entry> {
         let leaf = self.table.lookup(&self.space, gfn.raw())?;
         Some(Entry {
             mfn: leaf.output,
@@ -172,7 +178,7 @@ impl<'m> P2m<'m> {
     /// frame alive, so the answer is a page of this domain, or one that it maps, at this moment (XSA-473).
     #[inline]
     pub fn pin(&self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
-        let entry = self.lookup(gfn)?;
+        let entry = self.find(gfn)?;
         if !entry.kind.allows(access) {
             return None;
         }
@@ -395,8 +401,10 @@ impl<'m> P2m<'m> {
     }
 
     fn note_high(&mut self, gfn: Gfn, frames: u32) {
-        if let Some(last) = frames.checked_sub(1).and_then(|n| gfn.checked_add(n)) {
-            self.high = self.high.max(Some(last));
+        if let Some(last) = frames.checked_sub(1).and_then(|n| gfn.checked_add(n))
+            && self.high.is_none_or(|high| high < last)
+        {
+            self.high = Some(last);
         }
     }
 }

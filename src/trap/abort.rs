@@ -10,15 +10,15 @@
 
 use alloc::sync::Arc;
 
-use armv7::addr::{Ipa, PAGE_SHIFT};
+use armv7::addr::{Gfn, PAGE_SHIFT};
 use armv7::gic::{self, Gic, Trigger};
 use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
 use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width};
 
-use super::exits::{is_endless, raise, skip};
+use super::exits::{raise_unless_endless, skip};
 use super::inject::Exception;
-use crate::domain::interface::HardwareLrs;
+use crate::domain::interface::{HardwareLrs, deliver};
 use crate::domain::shutdown;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, GicMap, run};
@@ -85,7 +85,7 @@ fn verify(domain: &Domain, vcpu: &Vcpu, va: u32, direction: MemoryDirection) -> 
         MemoryDirection::Write => Access::Write,
     };
     match guest::translate(va, access) {
-        Some(ipa) if is_distributor(domain.gic, ipa) => {
+        Some(gfn) if is_distributor(domain.gic, gfn) => {
             vcpu.remember_distributor_page(va >> PAGE_SHIFT);
             true
         }
@@ -95,10 +95,9 @@ fn verify(domain: &Domain, vcpu: &Vcpu, va: u32, direction: MemoryDirection) -> 
     }
 }
 
-/// Whether a guest physical address is in the emulated distributor.
-fn is_distributor(gic: GicMap, ipa: u64) -> bool {
-    let first = u64::from(gic.first_page);
-    (first..first + u64::from(gic.pages)).contains(&(ipa >> PAGE_SHIFT))
+/// Whether a guest frame is one of the emulated distributor's.
+fn is_distributor(gic: GicMap, gfn: Gfn) -> bool {
+    gfn.raw().wrapping_sub(gic.first_page) < gic.pages
 }
 
 /// A data abort of the loaded guest that no emulated device has answered.
@@ -146,8 +145,8 @@ pub fn fetch(
 
 /// Makes the guest take an abort; ends it when it has no handler that could run, as nothing else would ever happen.
 fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception: Exception) {
-    if !is_endless(context, exception) {
-        return raise(context, exception);
+    if raise_unless_endless(context, exception) {
+        return;
     }
     log::warn!(
         "{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}",
@@ -188,15 +187,14 @@ fn may_try_again(
         Wanted::Write => Access::Write,
     };
     let p2m = domain.p2m.lock();
-    let Some(ipa) = guest::translate(va, access) else {
+    let Some(gfn) = guest::translate(va, access) else {
         return !on_walk;
     };
     if on_walk {
         return true;
     }
-    let entry = Ipa::new(ipa).and_then(|ipa| p2m.lookup(ipa.frame()));
     // A device that is mapped and faults all the same is an external abort: `allows` and `is_own_ram` are of RAM.
-    entry.is_some_and(|entry| match wanted {
+    p2m.find(gfn).is_some_and(|entry| match wanted {
         Wanted::Read => entry.kind.allows(p2m::Access::Read),
         Wanted::Write => entry.kind.allows(p2m::Access::Write),
         Wanted::Execute => entry.kind.is_own_ram(),
@@ -208,6 +206,22 @@ fn read(gic: &Gic, domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth) -
     if offset >= REGISTERS_END {
         return Some(0);
     }
+    if Vgic::is_stale(offset) {
+        return read_fresh(gic, domain, vcpu, offset, width);
+    }
+    domain.vgic.lock().read(vcpu.id, offset, width).ok()
+}
+
+/// Reads a register that tells of list registers.
+#[cold]
+#[inline(never)]
+fn read_fresh(
+    gic: &Gic,
+    domain: &Domain,
+    vcpu: &Vcpu,
+    offset: u32,
+    width: GicWidth,
+) -> Option<u32> {
     let mut vgic = domain.vgic.lock();
     let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
     let value = vgic.read(vcpu.id, offset, width);
@@ -229,23 +243,16 @@ fn write(
         return true;
     }
     let mut vgic = domain.vgic.lock();
-    let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
+    let mut named = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
     let effects = vgic.write(vcpu.id, offset, width, value);
-    if let Ok(Effects {
-        host: Some(work), ..
-    }) = effects
-    {
-        at_host(gic, domain, &vgic, &work);
-    }
-    drop(vgic);
-    run::kick(domain, kick);
-    match effects {
-        Ok(effects) => {
-            run::kick(domain, effects.kick);
-            true
+    if let Ok(Effects { kick, host }) = effects {
+        named |= kick;
+        if let Some(work) = host {
+            at_host(gic, domain, &vgic, &work);
         }
-        Err(_) => false,
     }
+    deliver(domain, vgic, named);
+    effects.is_ok()
 }
 
 /// Carries out at the physical distributor what a guest asked of its own interrupts.
@@ -282,6 +289,7 @@ fn at_host(gic: &Gic, domain: &Domain, vgic: &Vgic, work: &HostWork) {
 mod tests {
     use super::is_distributor;
     use crate::domain::GicMap;
+    use armv7::addr::Gfn;
 
     #[test]
     fn an_address_above_4_gib_is_not_the_distributor_though_its_low_half_is() {
@@ -289,10 +297,11 @@ mod tests {
             first_page: 0x8000,
             pages: 0x10,
         };
-        assert!(is_distributor(gic, 0x0800_0000) && is_distributor(gic, 0x0800_FFFF));
-        assert!(!is_distributor(gic, 0x07FF_FFFF) && !is_distributor(gic, 0x0801_0000));
+        let is_distributor = |n| is_distributor(gic, Gfn::new(n).unwrap());
+        assert!(is_distributor(0x8000) && is_distributor(0x800F));
+        assert!(!is_distributor(0x7FFF) && !is_distributor(0x8010));
         for high in 1..=0xFF {
-            assert!(!is_distributor(gic, high << 32 | 0x0800_0000));
+            assert!(!is_distributor(high << 20 | 0x8000));
         }
     }
 }

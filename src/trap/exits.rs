@@ -10,7 +10,7 @@ use armv7::syndrome::{
 };
 
 use super::abort;
-use super::inject::{Exception, FaultRegisters, Interrupted, Mode, inject};
+use super::inject::{Exception, FaultRegisters, Injection, Interrupted, Mode, inject};
 use crate::domain::Domain;
 use crate::domain::interface::block;
 use crate::domain::run;
@@ -104,11 +104,15 @@ pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
     (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
 }
 
-/// Whether the loaded guest would take that exception for ever.
-#[cold]
-pub(super) fn is_endless(context: &GuestContext, exception: Exception) -> bool {
+/// [`raise`], unless the guest would take the exception for ever, as its handler cannot run; whether it was raised.
+pub(super) fn raise_unless_endless(context: &mut GuestContext, exception: Exception) -> bool {
     let interrupted = interrupted(context);
-    inject(&interrupted, exception).repeats(&interrupted)
+    let injection = inject(&interrupted, exception);
+    let endless = injection.repeats(&interrupted);
+    if !endless {
+        enter(context, &injection);
+    }
+    !endless
 }
 
 fn interrupted(context: &GuestContext) -> Interrupted {
@@ -125,6 +129,11 @@ fn interrupted(context: &GuestContext) -> Interrupted {
 /// Makes the loaded guest take an exception.
 pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
     let injection = inject(&interrupted(context), exception);
+    enter(context, &injection);
+}
+
+#[inline]
+fn enter(context: &mut GuestContext, injection: &Injection) {
     let mode = match injection.mode {
         Mode::Undefined => MODE_UND,
         Mode::Abort => MODE_ABT,

@@ -7,6 +7,7 @@ use armv7::gic::Ack;
 use super::{Cpu, load};
 use crate::console;
 use crate::debug_keys;
+use crate::domain::interface::deliver;
 use crate::domain::run::{self, SGI_LOOK, SGI_STOP, Timer};
 use crate::domain::vcpu::{Vcpu, halt};
 use crate::domain::{Domain, registry};
@@ -70,14 +71,12 @@ fn virtual_timer(loaded: Loaded<'_>) -> bool {
     let Some((domain, vcpu)) = loaded else {
         return false;
     };
-    let injected = domain.vgic.lock().inject_hw(vcpu.id, IntId::VIRTUAL_TIMER);
-    match injected {
-        Ok(kick) => {
-            run::kick(domain, kick);
-            true
-        }
-        Err(_) => false,
-    }
+    let mut vgic = domain.vgic.lock();
+    let Ok(named) = vgic.inject_hw(vcpu.id, IntId::VIRTUAL_TIMER) else {
+        return false;
+    };
+    deliver(domain, vgic, named);
+    true
 }
 
 /// Software timers that are due, and the end of a turn.

@@ -195,6 +195,12 @@ impl Vgic {
         Ok(effects)
     }
 
+    /// Whether what list registers hold shows at `offset`, so that [`Self::freshen`] must come before a read.
+    #[inline]
+    pub const fn is_stale(offset: u32) -> bool {
+        matches!(offset, 0x200..0x400 | CPENDSGIR..SPENDSGIR_END)
+    }
+
     /// Learns what is in list registers before `vcpu` accesses `offset`, if that matters there. The vCPU's own are
     /// read; other vCPUs that hold an interrupt in question are named, to be kicked, and their refill will look, so
     /// that a guest that polls gets the truth. Nothing happens for most registers.

@@ -95,7 +95,7 @@ impl Vgic {
         if maintenance_before != Some(want) {
             lrs.set_maintenance(want);
         }
-        without(kick, vcpu)
+        kick.minus(VcpuSet::only(vcpu))
     }
 
     /// Reads back the list registers in use. Answers with vCPUs that have something to deliver now. Follow it with
@@ -161,7 +161,7 @@ impl Vgic {
             self.pay(vcpu, lrs);
         }
         Unloaded {
-            kick: without(kick, vcpu),
+            kick: kick.minus(VcpuSet::only(vcpu)),
             active_ppis: self.active_ppis(vcpu),
         }
     }
@@ -325,8 +325,4 @@ impl Vgic {
         }
         kick
     }
-}
-
-fn without(set: VcpuSet, vcpu: VcpuId) -> VcpuSet {
-    VcpuSet(set.0 & !VcpuSet::only(vcpu).0)
 }

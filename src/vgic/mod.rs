@@ -243,6 +243,12 @@ impl Vgic {
         }
     }
 
+    /// Whether the list registers of a physical CPU hold `vcpu`'s interrupts: from its first refill to its unload.
+    #[inline]
+    pub fn is_resident(&self, vcpu: VcpuId) -> bool {
+        self.vcpu(vcpu).resident
+    }
+
     /// Whether [`Self::refill`] has something to do for `vcpu`.
     #[inline]
     pub fn is_dirty(&self, vcpu: VcpuId) -> bool {

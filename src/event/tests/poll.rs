@@ -35,7 +35,7 @@ fn a_poller_of_one_port_is_woken_by_that_port_alone_and_once() {
         panic!("an IPI is local")
     };
     assert_eq!(notify.wake, wake(1).wake);
-    assert_eq!(notify.wakes().collect::<Vec<_>>(), [vcpu(1)]);
+    assert_eq!(notify.wakes().iter().collect::<Vec<_>>(), [vcpu(1)]);
     assert_eq!(table.send(port), Ok(Sent::Local(Notify::NONE)));
 }
 

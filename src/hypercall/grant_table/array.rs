@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use armv7::addr::{GuestVa, Ipa, Mfn, PAGE_SHIFT, PAGE_SIZE};
+use armv7::addr::{GuestVa, Mfn, PAGE_SHIFT, PAGE_SIZE};
 use armv7::frame;
 use armv7::guest::{self, translate};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -33,14 +33,15 @@ where
     let (base, count) = (args.ptr(1), args.0[2]);
     let now = count.min(AT_ONCE);
     let mut array = Array { domain, held: None };
+    let mut op = T::new_zeroed();
     for n in 0..now {
         let at = element::<T>(base, n)?;
-        let mut op = array.get(at)?;
+        array.get(at, &mut op)?;
         let answer = f(&mut op);
         array.answer(at, &op, answer)?;
     }
     if now == count {
-        return Ok(Reply::OK);
+        return Ok(Reply::Value(0));
     }
     let rest = element::<T>(base, now)?;
     Ok(again(args, args.0[0], rest, count - now))
@@ -76,13 +77,14 @@ struct Array<'a> {
 
 impl Array<'_> {
     #[inline]
-    fn get<T: FromBytes + IntoBytes>(&mut self, at: GuestVa) -> Result<T, Errno> {
-        let Some(mfn) = self.page(at, size_of::<T>())? else {
-            return read(self.domain, at);
-        };
-        let mut op = T::new_zeroed();
+    fn get<T: FromBytes + IntoBytes>(&mut self, at: GuestVa, op: &mut T) -> Result<(), Errno> {
+        if is_in_two_pages::<T>(at) {
+            *op = read(self.domain, at)?;
+            return Ok(());
+        }
+        let mfn = self.page(at)?;
         match frame::with(mfn, |page| page.read(at.offset(), op.as_mut_bytes())) {
-            Some(true) => Ok(op),
+            Some(true) => Ok(()),
             _ => Err(Errno::Fault),
         }
     }
@@ -94,9 +96,10 @@ impl Array<'_> {
         op: &T,
         fields: Range<usize>,
     ) -> Result<(), Errno> {
-        let Some(mfn) = self.page(at, size_of::<T>())? else {
+        if is_in_two_pages::<T>(at) {
             return answer(self.domain, at, op, fields);
-        };
+        }
+        let mfn = self.page(at)?;
         let offset = at.offset() + fields.start;
         let data = bytes(op, fields)?;
         match frame::with(mfn, |page| page.write(offset, data)) {
@@ -105,22 +108,20 @@ impl Array<'_> {
         }
     }
 
-    /// The frame that holds all of an element; `None` when it lies in two.
+    /// The frame that holds all of the element at `at`.
     #[inline]
-    fn page(&mut self, at: GuestVa, len: usize) -> Result<Option<Mfn>, Errno> {
-        if at.offset() + len > PAGE_SIZE {
-            return Ok(None);
+    fn page(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
+        match &self.held {
+            Some((number, reference)) if *number == at.0 >> PAGE_SHIFT => Ok(reference.mfn()),
+            _ => self.hold(at),
         }
-        let number = at.0 >> PAGE_SHIFT;
-        if let Some((held, reference)) = &self.held
-            && *held == number
-        {
-            return Ok(Some(reference.mfn()));
-        }
+    }
+
+    #[inline(never)]
+    fn hold(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
         // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
         let p2m = self.domain.p2m.lock();
-        let ipa = translate(at.0, guest::Access::Write).and_then(Ipa::new);
-        let gfn = ipa.ok_or(Errno::Fault)?.frame();
+        let gfn = translate(at.0, guest::Access::Write).ok_or(Errno::Fault)?;
         let pinned = p2m.pin(gfn, Access::Write);
         drop(p2m);
         // As for every argument: the caller's own memory only.
@@ -128,7 +129,13 @@ impl Array<'_> {
             return Err(Errno::Fault);
         };
         let mfn = reference.mfn();
-        self.held = Some((number, reference));
-        Ok(Some(mfn))
+        self.held = Some((at.0 >> PAGE_SHIFT, reference));
+        Ok(mfn)
     }
+}
+
+/// Whether the element at `at` begins in one page and ends in the next.
+#[inline]
+fn is_in_two_pages<T>(at: GuestVa) -> bool {
+    at.offset() + size_of::<T>() > PAGE_SIZE
 }

@@ -3,8 +3,8 @@
 use core::mem::offset_of;
 
 use alloc::sync::Arc;
-use armv7::addr::Mfn;
-use armv7::frame;
+use armv7::addr::{Gfn, Mfn};
+use armv7::frame::{self, SharedPage};
 
 use super::array::each;
 use super::{Args, Granted, Outcome, Peers, allowed, status_at};
@@ -12,8 +12,7 @@ use crate::abi::grant_table::{Copy, GrantError, status_of};
 use crate::domain::Domain;
 use crate::grant::{Access, CopyPlan, GrantRef, Place, Side};
 use crate::id::DomId;
-use crate::mem::FrameRef;
-use crate::mem::p2m;
+use crate::mem::p2m::{self, P2m};
 
 pub(super) fn copy(caller: &Arc<Domain>, args: &Args) -> Outcome {
     // One for each side: they are mostly different domains, and each mostly the same from element to element.
@@ -24,20 +23,34 @@ pub(super) fn copy(caller: &Arc<Domain>, args: &Args) -> Outcome {
     })
 }
 
+#[inline(never)]
 fn copy_one(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
     let plan = CopyPlan::decode(op)?;
+    let caller = sources.own;
     let source = Held::take(sources, &plan.source)?;
-    let dest = Held::take(dests, &plan.dest)?;
-    let run = |from: &frame::SharedPage| frame::with(dest.mfn(), |to| plan.run(from, to));
+    let dest = match Held::take(dests, &plan.dest) {
+        Ok(dest) => dest,
+        Err(error) => {
+            // What is wrong with the source is told first.
+            source.mfn(&caller.p2m.lock())?;
+            return Err(error);
+        }
+    };
+    // The caller's own pages stay where they are for as long as its map is locked. Unlocked before grants are released.
+    let p2m = caller.p2m.lock();
+    let (from, to) = (source.mfn(&p2m)?, dest.mfn(&p2m)?);
+    let run = |from: &SharedPage| frame::with(to, |to| plan.run(from, to));
     // Every RAM frame can be reached.
-    frame::with(source.mfn(), run)
+    frame::with(from, run)
         .flatten()
         .ok_or(GrantError::BadPage)?
 }
 
-/// A page that cannot go away during a copy.
+/// One side's page.
 enum Held<'a> {
-    Own(FrameRef<'static>),
+    /// The caller's.
+    Own(Gfn, p2m::Access),
+    /// A page that cannot go away until this is dropped.
     Grant {
         granter: &'a Domain,
         grant_ref: GrantRef,
@@ -50,26 +63,19 @@ impl<'a> Held<'a> {
     #[inline]
     fn take(peers: &'a mut Peers<'_>, side: &Side) -> Result<Self, GrantError> {
         let own = peers.own;
+        let access = side.access;
         let (id, grant_ref) = match side.place {
             Place::Own(gfn) => {
-                let access = match side.access {
+                let access = match access {
                     Access::Read => p2m::Access::Read,
                     Access::Write => p2m::Access::Write,
                 };
-                let pinned = own.p2m.lock().pin(gfn, access);
-                let (reference, kind) = pinned.ok_or(GrantError::BadPage)?;
-                // What is granted to the caller is named by its reference.
-                return if kind.is_own_ram() {
-                    Ok(Self::Own(reference))
-                } else {
-                    Err(GrantError::BadPage)
-                };
+                return Ok(Self::Own(gfn, access));
             }
             Place::Grant(grant) if grant.granter == DomId::SELF => (own.id, grant.grant_ref),
             Place::Grant(grant) => (grant.granter, grant.grant_ref),
         };
         let granter = allowed(peers, id)?;
-        let access = side.access;
         let pinned =
             granter
                 .grants
@@ -83,11 +89,18 @@ impl<'a> Held<'a> {
         })
     }
 
+    /// The frame; `p2m` is the caller's map.
     #[inline]
-    fn mfn(&self) -> Mfn {
-        match self {
-            Self::Own(reference) => reference.mfn(),
-            Self::Grant { mfn, .. } => *mfn,
+    fn mfn(&self, p2m: &P2m<'_>) -> Result<Mfn, GrantError> {
+        match *self {
+            Self::Own(gfn, access) => match p2m.find(gfn) {
+                // What is granted to the caller is named by its reference.
+                Some(entry) if entry.kind.is_own_ram() && entry.kind.allows(access) => {
+                    Ok(entry.mfn)
+                }
+                _ => Err(GrantError::BadPage),
+            },
+            Self::Grant { mfn, .. } => Ok(mfn),
         }
     }
 }

@@ -34,6 +34,7 @@ pub(super) fn map(caller: &Arc<Domain>, args: &Args) -> Outcome {
     })
 }
 
+#[inline(never)]
 fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn), GrantError> {
     let request = MapRequest::decode(op)?;
     let mapper = peers.own;
@@ -98,16 +99,24 @@ fn displace(p2m: &mut P2m<'static>, request: &MapRequest, mfn: Mfn) -> Result<()
 pub(super) fn unmap(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut leaving = Leaving::new(caller);
     let outcome = each(caller, args, |op: &mut UnmapGrantRef| {
-        let taken = caller
-            .grants
-            .lock()
-            .unmap(GrantHandle(op.handle), op.host_addr);
-        op.status = status_of(&taken);
-        if let Ok(Some(mapping)) = taken {
-            leaving.push(mapping);
-        }
+        op.status = status_of(&unmap_one(caller, &mut leaving, op));
         status_at(offset_of!(UnmapGrantRef, status))
     });
     leaving.finish();
     outcome
+}
+
+#[inline(never)]
+fn unmap_one(
+    caller: &Domain,
+    leaving: &mut Leaving<'_>,
+    op: &UnmapGrantRef,
+) -> Result<(), GrantError> {
+    let mut grants = caller.grants.lock();
+    let taken = grants.unmap(GrantHandle(op.handle), op.host_addr);
+    drop(grants);
+    if let Some(mapping) = taken? {
+        leaving.push(mapping);
+    }
+    Ok(())
 }

@@ -80,7 +80,21 @@ impl P2mType {
     }
 
     /// The attributes of a leaf.
-    pub const fn attributes(self) -> Attributes {
+    #[inline]
+    pub fn attributes(self) -> Attributes {
+        const OF_KIND: [Attributes; 9] = {
+            let mut all = [Attributes::NONE; 9];
+            let mut kind = 1;
+            while let Some(it) = P2mType::from_kind(kind) {
+                all[kind as usize] = it.work_out_attributes();
+                kind += 1;
+            }
+            all
+        };
+        OF_KIND[self as usize]
+    }
+
+    const fn work_out_attributes(self) -> Attributes {
         let rights = lpae::Access {
             write: self.is_writable(),
             execute: self.is_own_ram(),

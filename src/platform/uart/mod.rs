@@ -126,6 +126,17 @@ macro_rules! each {
 /// Polls of a full transmitter before a byte is given up: a dead UART must not stop the machine.
 const PATIENCE: u32 = 1_000_000;
 
+/// Asks until the answer is yes, or patience is at its end.
+#[inline]
+fn patiently(mut is_done: impl FnMut() -> bool) {
+    for _ in 0..PATIENCE {
+        if is_done() {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
 impl<R: Registers> Uart<R> {
     /// Makes the UART ready: FIFOs on, no interrupts; the line's speed and format stay as firmware set them.
     pub fn new(model: Model, registers: R) -> Self {
@@ -143,32 +154,22 @@ impl<R: Registers> Uart<R> {
 
     /// Sends a byte, waiting for room; a transmitter that never empties loses it.
     pub fn put(&mut self, byte: u8) {
-        for _ in 0..PATIENCE {
-            if self.try_put(byte) {
-                return;
-            }
-            core::hint::spin_loop();
-        }
+        patiently(|| self.try_put(byte));
     }
 
-    /// Sends a text with the line ends of a terminal.
-    pub fn put_text(&mut self, text: &str) {
-        for byte in text.bytes() {
+    /// Sends a text with the line ends of a terminal. Which driver it goes to is decided once for all of it.
+    pub fn put_text(&mut self, text: &[u8]) {
+        each!(self, uart => for &byte in text {
             if byte == b'\n' {
-                self.put(b'\r');
+                patiently(|| uart.try_put(b'\r'));
             }
-            self.put(byte);
-        }
+            patiently(|| uart.try_put(byte));
+        });
     }
 
     /// Waits until everything has left, for the last words before a reset.
     pub fn flush(&mut self) {
-        for _ in 0..PATIENCE {
-            if each!(self, uart => uart.is_idle()) {
-                return;
-            }
-            core::hint::spin_loop();
-        }
+        patiently(|| each!(self, uart => uart.is_idle()));
     }
 
     /// A received byte, if there is one.

@@ -92,7 +92,7 @@ fn a_line_end_becomes_that_of_a_terminal() {
     let regs = fake(&[]);
     let mut uart = Uart::new(Model::Pl011, regs.clone());
     writes(&regs);
-    uart.put_text("a\n");
+    uart.put_text(b"a\n");
     let sent: Vec<u32> = writes(&regs).iter().map(|(_, value)| *value).collect();
     assert_eq!(sent, [97, 13, 10]);
 }

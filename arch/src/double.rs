@@ -1,0 +1,83 @@
+//! Words of 64 bits that are read and changed at once.
+//!
+//! What `AtomicU64` promises, in fewer instructions: the compiler loads with an exclusive pair, and keeps the three register
+//! pairs of a compare-and-swap in memory. With the Large Physical Address Extension LDRD and STRD are single-copy atomic
+//! wherever translation tables may lie (DDI 0406C.d A3.5.3), which is all RAM. Everything here is relaxed: callers add
+//! the fences that they need.
+
+#[cfg(target_arch = "arm")]
+use core::sync::atomic::AtomicU64;
+
+/// Reads a word.
+#[cfg(target_arch = "arm")]
+#[inline]
+pub fn load(word: &AtomicU64) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the reference is to 8 mapped bytes, aligned to 8.
+    unsafe {
+        core::arch::asm!("ldrd r2, r3, [{}]", in(reg) word.as_ptr(), out("r2") low, out("r3") high,
+                         options(nostack, readonly, preserves_flags));
+    }
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// Writes a word.
+#[cfg(target_arch = "arm")]
+#[inline]
+pub fn store(word: &AtomicU64, value: u64) {
+    // SAFETY: the reference is to 8 mapped bytes, aligned to 8, which are an atomic and so may change.
+    unsafe {
+        core::arch::asm!("strd r2, r3, [{}]", in(reg) word.as_ptr(), in("r2") value as u32,
+                         in("r3") (value >> 32) as u32, options(nostack, preserves_flags));
+    }
+}
+
+/// Replaces `old` by `new`; false when the word is something else, or now and then for no reason.
+#[cfg(target_arch = "arm")]
+#[inline]
+pub fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
+    let failed: u32;
+    // SAFETY: as for the store; LDREXD and STREXD want an even register and the next one.
+    unsafe {
+        core::arch::asm!(
+            "ldrexd r2, r3, [{word}]",
+            "mov {failed}, #1",
+            "cmp r2, {low}",
+            "cmpeq r3, {high}",
+            "strexdeq {failed}, r4, r5, [{word}]",
+            word = in(reg) word.as_ptr(), failed = out(reg) failed,
+            low = in(reg) old as u32, high = in(reg) (old >> 32) as u32,
+            in("r4") new as u32, in("r5") (new >> 32) as u32, out("r2") _, out("r3") _,
+            options(nostack),
+        );
+    }
+    if failed != 0 {
+        // A guest must not find the exclusive monitor set by us.
+        // SAFETY: clears this CPU's monitor, which nothing relies on here.
+        unsafe { core::arch::asm!("clrex", options(nostack, preserves_flags)) };
+    }
+    failed == 0
+}
+
+#[cfg(not(target_arch = "arm"))]
+mod host {
+    use core::sync::atomic::{AtomicU64, Ordering};
+
+    /// Reads a word.
+    pub fn load(word: &AtomicU64) -> u64 {
+        word.load(Ordering::Relaxed)
+    }
+
+    /// Writes a word.
+    pub fn store(word: &AtomicU64, value: u64) {
+        word.store(value, Ordering::Relaxed);
+    }
+
+    /// Replaces `old` by `new`; false when the word is something else, or now and then for no reason.
+    pub fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
+        word.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+#[cfg(not(target_arch = "arm"))]
+pub use host::{load, replace, store};
