@@ -49,6 +49,7 @@ mod image {
         let gic = boot::set_up_interrupts(&mut host, uart.as_ref());
         let cpus = boot::start_cpus(&host, options, gic);
         boot::set_up_time(&host, options, cpus);
+        boot::scrub_memory(options);
         let dom0 = boot::load_dom0(&host, &tree, options, uart.as_ref(), gic, cpus);
         boot::drop_boot(&host);
         if !options.conswitch_stay {

@@ -4,10 +4,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 use armv7::gic::{self, Gic};
+use armv7::smp::GuestWait;
 use armv7::{hypmap, smp, timer};
-use krypton::cmdline::Options;
+use krypton::cmdline::{Options, Vwfi};
 use krypton::domain::run;
 use krypton::irq::{self, Handler};
+use krypton::options;
 use krypton::platform::host_dt::{Conduit, EnableMethod, HostInfo};
 
 /// CPUs that have come up, a bit each.
@@ -19,7 +21,12 @@ static PRIVATE: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 
 /// Vectors, traps and timers of this CPU; registers that did not take their value are reported.
 pub fn set_up_cpu(cpu: CpuId) {
-    for mismatch in smp::init_cpu(cpu).into_iter().flatten() {
+    let wait = match options::get().map(|options| options.vwfi) {
+        Some(Vwfi::Native) => GuestWait::Native,
+        _ => GuestWait::Traps,
+    };
+    let mismatches = smp::init_cpu(cpu, wait);
+    for mismatch in mismatches.into_iter().flatten() {
         log::warn!(
             "CPU{}: {} reads {:#x} after {:#x} was written",
             cpu.raw(),

@@ -27,6 +27,7 @@ use spin::Once;
 use crate::event::{EventTable, EventVirq, Notify};
 use crate::grant::GrantTable;
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
+use crate::log::Allowance;
 use crate::mem::PinnedPage;
 use crate::mem::p2m::P2m;
 use crate::sync::{Lock, rank};
@@ -163,6 +164,8 @@ pub struct Domain {
     pub shared_info: Mfn,
     /// Watchdogs that it has set up.
     pub watchdogs: Lock<[Option<TimerId>; MAX_WATCHDOGS], { rank::DOMAIN }>,
+    /// Lines of the log that it causes.
+    pub log_lines: Allowance,
     vcpus: Once<Vec<Arc<Vcpu>>>,
     /// Interrupts injected, for debug keys.
     pub upcalls: AtomicU32,
@@ -215,6 +218,7 @@ impl Domain {
             max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
             shared_info,
             watchdogs: Lock::new([None; MAX_WATCHDOGS]),
+            log_lines: Allowance::of_a_domain(),
             vcpus: Once::new(),
             upcalls: AtomicU32::new(0),
             wallclock: AtomicU64::new(0),

@@ -112,6 +112,7 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
     if !may_try_again(domain, va, access, fault.fault, fault.s1ptw) {
         let page = guest::fault_page();
         guest_warn!(
+            domain,
             vcpu,
             "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: nothing there",
             fault.direction,
@@ -138,6 +139,7 @@ pub fn fetch(
     let address = guest::fetch_fault_va();
     if !may_try_again(domain, address, Wanted::Execute, fault.fault, fault.s1ptw) {
         guest_warn!(
+            domain,
             vcpu,
             "Prefetch of {address:#010x}: nothing to execute there"
         );

@@ -35,7 +35,7 @@ pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext
         Trap::DataAbort(fault) => abort::data(domain, vcpu, context, &fault),
         Trap::Hvc(0) => call_firmware(domain, vcpu, context),
         Trap::Hvc(immediate) => {
-            guest_warn!(vcpu, "Invalid HVC imm {immediate:#x}");
+            guest_warn!(domain, vcpu, "Invalid HVC imm {immediate:#x}");
             // HVC's return address is the next instruction; an undefined exception is taken from the instruction itself.
             context.pc = context.pc.wrapping_sub(4);
             raise(context, Exception::Undefined);

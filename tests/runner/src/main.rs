@@ -29,6 +29,7 @@ mod session;
 mod suite;
 mod symbols;
 mod transcript;
+mod words;
 
 use std::process::ExitCode;
 
