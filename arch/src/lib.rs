@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod abort;
 pub mod addr;
 pub mod backtrace;
 pub mod barrier;

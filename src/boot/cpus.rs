@@ -19,13 +19,17 @@ static GO: AtomicBool = AtomicBool::new(false);
 /// Private interrupts of the hypervisor's, for CPUs that come up later.
 static PRIVATE: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 
-/// Vectors, traps and timers of this CPU; registers that did not take their value are reported.
+/// Vectors, traps and timers of this CPU; registers that did not take their value are reported, and an abort that was left
+/// pending by whoever ran before.
 pub fn set_up_cpu(cpu: CpuId) {
     let wait = match options::get().map(|options| options.vwfi) {
         Some(Vwfi::Native) => GuestWait::Native,
         _ => GuestWait::Traps,
     };
     let mismatches = smp::init_cpu(cpu, wait);
+    if armv7::abort::settle() {
+        log::warn!("CPU{}: an asynchronous abort was pending", cpu.raw());
+    }
     for mismatch in mismatches.into_iter().flatten() {
         log::warn!(
             "CPU{}: {} reads {:#x} after {:#x} was written",

@@ -19,6 +19,7 @@ use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirect
 use super::exits::{raise, skip};
 use super::inject::Exception;
 use super::load::HardwareLrs;
+use super::serror;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, GicMap, run};
 use crate::guest_warn;
@@ -103,6 +104,9 @@ fn is_distributor(gic: GicMap, ipa: u64) -> bool {
 /// A data abort of the loaded guest that no emulated device has answered.
 #[cold]
 pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort) {
+    if fault.fault.is_asynchronous() {
+        return serror::arrived(domain, vcpu);
+    }
     let va = guest::fault_va();
     // Cache maintenance is told as a write, and needs no right to write.
     let access = match fault.direction {
@@ -114,9 +118,10 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
         guest_warn!(
             domain,
             vcpu,
-            "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: nothing there",
+            "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: {}",
             fault.direction,
-            context.pc
+            context.pc,
+            why(fault.fault)
         );
         raise(
             context,
@@ -141,9 +146,20 @@ pub fn fetch(
         guest_warn!(
             domain,
             vcpu,
-            "Prefetch of {address:#010x}: nothing to execute there"
+            "Prefetch of {address:#010x}: {}",
+            why(fault.fault)
         );
         raise(context, Exception::PrefetchAbort { address });
+    }
+}
+
+/// Why an access did not go through, in words.
+fn why(fault: FaultKind) -> &'static str {
+    match fault {
+        FaultKind::Permission(_) => "not permitted",
+        kind if kind.is_stage2_map() => "nothing there",
+        kind if kind.is_synchronous_external() => "the memory system refused it",
+        _ => "an abort of another kind",
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use armv7::gic::{self, Gic};
 
-use super::Cpu;
+use super::{Cpu, serror};
 use crate::domain::run;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::{Domain, runstate::State};
@@ -62,6 +62,7 @@ pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut R
 
 /// Takes a vCPU out. Its virtual timer goes on as a software timer of this CPU.
 pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
+    serror::settle(domain, vcpu);
     let unloaded = domain
         .vgic
         .lock()

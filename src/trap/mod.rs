@@ -9,6 +9,7 @@ mod exits;
 pub mod inject;
 mod interrupts;
 mod load;
+mod serror;
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -62,6 +63,7 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
         crate::control::reap();
         if !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             armv7::barrier::wfi();
+            serror::look_while_idle(loaded);
         }
         interrupts::handle(cpu, loaded);
     }
