@@ -29,6 +29,9 @@ pub const NO_TLB: Tlb = Tlb {
 /// Most pages of a test domain.
 pub const MAX_PAGES: u32 = 200;
 
+/// Highest event port of a test domain: all that the two-level form has on 32-bit Arm.
+const MAX_PORT: u32 = 1023;
+
 /// The machine's scheduler, with one CPU.
 pub fn scheduler() {
     static ONCE: Once = Once::new();
@@ -54,7 +57,7 @@ pub fn guest(rights: Rights, tlb: Tlb, ram: &[u32]) -> (Arc<Domain>, Arc<Vcpu>) 
         id,
         rights,
         p2m,
-        EventTable::new(id, 64, 1, info).unwrap(),
+        EventTable::new(id, MAX_PORT, 1, info).unwrap(),
         GrantTable::new(Limits::new(4, 2).unwrap()),
         Vgic::new(1, 32).unwrap(),
         IntId::new(31).unwrap(),

@@ -237,3 +237,6 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
