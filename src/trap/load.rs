@@ -8,6 +8,7 @@ use super::{Cpu, serror};
 use crate::domain::run;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::{Domain, runstate::State};
+use crate::emulate::set_way::SetWay;
 use crate::time::Ticks;
 use crate::vgic::{ListRegisters, Maintenance};
 use crate::vtimer::PhysicalTimer;
@@ -125,6 +126,7 @@ pub fn restart(
     run::disarm(vcpu.timer);
     run::disarm(vcpu.physical_alarm);
     *vcpu.physical_timer.lock() = PhysicalTimer::default();
+    *vcpu.set_way.lock() = SetWay::default();
     let kick = domain.vgic.lock().reset_vcpu(vcpu.id);
     run::kick(domain, kick);
     *registers = Registers::start(entry, context);
