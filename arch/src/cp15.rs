@@ -159,6 +159,19 @@ registers32! {
     // Address translation as PL1 sees it (stage 1 only): write the address, then read PAR.
     Ats1cpr 0 7 8 0;
     Ats1cpw 0 7 8 1;
+    // Performance monitors.
+    Pmcr 0 9 12 0;
+    Pmcntenset 0 9 12 1;
+    Pmcntenclr 0 9 12 2;
+    Pmovsr 0 9 12 3;
+    Pmselr 0 9 12 5;
+    Pmccntr 0 9 13 0;
+    Pmxevtyper 0 9 13 1;
+    Pmxevcntr 0 9 13 2;
+    Pmuserenr 0 9 14 0;
+    Pmintenset 0 9 14 1;
+    Pmintenclr 0 9 14 2;
+    Pmovsset 0 9 14 3;
     // Caches and branch predictor.
     Iciallu 0 7 5 0;
     Icialluis 0 7 1 0;

@@ -347,6 +347,8 @@ pub struct Machine {
     vfp: VfpState,
     /// Virtual timer.
     pub timer: crate::timer::VirtualTimer,
+    /// Performance monitors, where the guest has them.
+    monitors: crate::pmu::Monitors,
     /// It has an asynchronous abort to take.
     async_abort: bool,
 }
@@ -360,6 +362,8 @@ pub struct Identity {
     pub vmpidr: u32,
     /// Subtracted from the physical counter to give its virtual counter.
     pub cntvoff: u64,
+    /// Whether it has the performance monitors.
+    pub monitors: crate::pmu::Access,
 }
 
 impl Machine {
@@ -391,6 +395,9 @@ impl Machine {
         self.banked.load();
         self.vfp.load();
         self.timer.load();
+        if identity.monitors == crate::pmu::Access::Native {
+            self.monitors.load();
+        }
         if self.async_abort {
             raise_async_abort();
         }
@@ -404,6 +411,7 @@ impl Machine {
         self.banked.save();
         self.system.save();
         self.async_abort = take_async_abort();
+        self.monitors.save();
         #[cfg(target_arch = "arm")]
         // SAFETY: clears this CPU's exclusive monitor, so that no reservation of this guest's helps the next one's store.
         unsafe {

@@ -27,6 +27,7 @@ pub mod hypmap;
 pub mod layout;
 pub mod lpae;
 pub mod mmio;
+pub mod pmu;
 pub mod smc;
 pub mod smp;
 pub mod syndrome;

@@ -8,6 +8,7 @@ use armv7::cache;
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::frame;
 use armv7::gic::{Gic, Trigger};
+use armv7::pmu;
 
 use super::device_tree::{self, Config};
 use super::devices::{self, DevicePlan};
@@ -200,6 +201,7 @@ fn create(
         .ok_or_else(|| dom0("grant table limits out of range"))?,
         max_pages: u32::try_from(pages).map_err(|_| dom0("too much memory"))?,
         pool: PoolLimit::Unlimited,
+        monitors: pmu::Access::Traps,
     };
     let domain = create::domain(&spec)
         .map_err(|error| dom0(&alloc::format!("cannot be created: {error:?}")))?;

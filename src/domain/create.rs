@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use armv7::cpu::CpuSet;
 use armv7::guest::Identity;
+use armv7::pmu;
 
 use super::memory::shared_page;
 use super::run::{self, Timer};
@@ -44,6 +45,8 @@ pub struct Spec {
     pub max_pages: u32,
     /// Where its stage-2 tables come from.
     pub pool: PoolLimit,
+    /// Whether it has the performance monitors.
+    pub monitors: pmu::Access,
 }
 
 /// What the machine does after a stage-2 change.
@@ -81,7 +84,7 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     let mut vgic = Vgic::new(spec.max_vcpus, spec.nr_spis).map_err(|_| Errno::Inval)?;
     let timer = IntId::new(VIRTUAL_TIMER_PPI).ok_or(Errno::Inval)?;
     vgic.route_hw(timer, timer).map_err(|_| Errno::Inval)?;
-    let domain = Domain::new(
+    let mut domain = Domain::new(
         spec.id,
         spec.rights,
         p2m,
@@ -94,6 +97,7 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
         spec.max_vcpus,
         shared_info,
     );
+    domain.monitors = spec.monitors;
     domain.grow_grants(crate::grant::INITIAL_FRAMES.into())?;
     Ok(Arc::new(domain))
 }
@@ -133,6 +137,7 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
             vttbr: domain.vttbr,
             vmpidr: psci::vmpidr(id),
             cntvoff: domain.cntvoff,
+            monitors: domain.monitors,
         };
         let vcpu = Arc::new(Vcpu::new(domain.id, id, unit, timers, identity));
         registry::insert_unit(unit, domain.clone(), vcpu.clone()).map_err(|_| {

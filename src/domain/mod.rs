@@ -22,6 +22,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use armv7::addr::{Gfn, Mfn};
+use armv7::pmu;
 use spin::Once;
 
 use crate::event::{EventTable, EventVirq, Notify};
@@ -158,6 +159,8 @@ pub struct Domain {
     pub gic: GicMap,
     /// What its virtual counter is behind the physical one, in ticks.
     pub cntvoff: u64,
+    /// Whether it has the performance monitors.
+    pub monitors: pmu::Access,
     /// Most vCPUs it may have.
     pub max_vcpus: u8,
     /// Frame of shared_info.
@@ -215,6 +218,7 @@ impl Domain {
             event_irq,
             gic,
             cntvoff,
+            monitors: pmu::Access::Traps,
             max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
             shared_info,
             watchdogs: Lock::new([None; MAX_WATCHDOGS]),
