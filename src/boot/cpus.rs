@@ -11,6 +11,7 @@ use krypton::domain::run;
 use krypton::irq::{self, Handler};
 use krypton::options;
 use krypton::platform::host_dt::{Conduit, EnableMethod, HostInfo};
+use krypton::trap;
 
 /// CPUs that have come up, a bit each.
 static UP: AtomicU32 = AtomicU32::new(0);
@@ -116,7 +117,7 @@ fn start(host: &HostInfo, cpu: CpuId, affinity: u32, method: &EnableMethod) -> b
 }
 
 /// A secondary joins: its interrupt interfaces, and then waits for the others to be ready.
-pub fn join(cpu: CpuId) -> &'static Gic {
+pub fn join(cpu: CpuId) -> trap::Cpu {
     let Some(gic) = gic::get() else {
         krypton::machine::halt()
     };
@@ -129,7 +130,14 @@ pub fn join(cpu: CpuId) -> &'static Gic {
     while !GO.load(Ordering::SeqCst) {
         core::hint::spin_loop();
     }
-    gic
+    let Some(ready) = run::ready() else {
+        krypton::machine::halt()
+    };
+    trap::Cpu {
+        id: cpu,
+        gic,
+        ready,
+    }
 }
 
 /// Lets the secondaries into the loop, after the boot mappings have gone.

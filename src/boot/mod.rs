@@ -280,13 +280,13 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
 }
 
 /// The clock and the run queues.
-pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) {
+pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> run::Ready {
     let hz = counter_frequency(host);
-    if !run::init(hz, cpus, options.sched_ratelimit_us) {
+    let ready = run::init(hz, cpus, options.sched_ratelimit_us).unwrap_or_else(|| {
         fail(&BootError::Timer(
             "frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string(),
-        ));
-    }
+        ))
+    });
     log::info!(
         "Generic Timer IRQ: phys={} hyp={} virt={} Freq: {} KHz",
         host.timer.physical,
@@ -295,6 +295,7 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) {
         hz / 1000
     );
     log::info!("Using scheduler: SMP Credit Scheduler rev2 (credit2)");
+    ready
 }
 
 /// Scrubs all free memory now, if that is asked for; otherwise idle CPUs do it later.
@@ -315,6 +316,7 @@ pub fn load_dom0(
     uart: Option<&UartInfo>,
     gic: &'static Gic,
     cpus: CpuSet,
+    ready: run::Ready,
 ) -> alloc::sync::Arc<Domain> {
     log::info!("*** LOADING DOMAIN 0 ***");
     let loaded = Blob::check(tree.bytes).and_then(|blob| {
@@ -331,6 +333,7 @@ pub fn load_dom0(
             free: &host.free_ram(),
             grant: memory::grant_window()?,
             cpus: cpus.len(),
+            ready,
         })
     });
     loaded.unwrap_or_else(|error| fail(&error))

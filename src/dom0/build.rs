@@ -50,6 +50,8 @@ pub struct Host<'a> {
     pub grant: PhysRange,
     /// CPUs that run.
     pub cpus: u32,
+    /// There is a scheduler.
+    pub ready: run::Ready,
 }
 
 fn dom0(what: &str) -> BootError {

@@ -155,7 +155,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// A scheduler without units for a system counter of `ticks_per_second`. Before a CPU first picks it counts as idle.
-    pub fn new(online: CpuSet, ticks_per_second: u32) -> Self {
+    pub const fn new(online: CpuSet, ticks_per_second: u32) -> Self {
         Self {
             units: Units::new(),
             cpus: [const { Cpu::new() }; MAX_CPUS],

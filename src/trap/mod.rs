@@ -30,6 +30,8 @@ pub struct Cpu {
     pub id: CpuId,
     /// The interrupt controller, with this CPU's interfaces.
     pub gic: &'static Gic,
+    /// There is a scheduler.
+    pub ready: run::Ready,
 }
 
 /// Runs vCPUs on this CPU for ever.
