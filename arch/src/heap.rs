@@ -19,13 +19,13 @@ mod machine {
     use core::ptr::{self, NonNull};
 
     use buddy_system_allocator::Heap;
-    use spin::mutex::TicketMutex;
+    use spin::mutex::SpinMutex;
     use zerocopy::FromZeros;
 
     use crate::addr::{Mfn, ORDER_2M, PAGE_SIZE};
     use crate::hypmap;
 
-    static HEAP: TicketMutex<Heap<26>> = TicketMutex::new(Heap::empty());
+    static HEAP: SpinMutex<Heap<26>> = SpinMutex::new(Heap::empty());
 
     /// The global allocator.
     pub struct HypHeap;

@@ -7,9 +7,9 @@ use armv7::cpu::{CpuId, CpuSet};
 use super::{bitmap, info};
 use crate::abi::domctl::SCHEDULER_CREDIT2;
 use crate::abi::sysctl::{self as abi, CpupoolOp};
+use crate::call::{Caller, target};
 use crate::domain::{registry, run};
 use crate::error::Errno;
-use crate::hypercall::{Caller, target};
 
 /// The only pool.
 pub const POOL: u32 = 0;

@@ -12,11 +12,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::domctl::Request;
 use super::{again, exclusive};
+use crate::call::{Outcome, Reply};
 use crate::domain::vcpu::halt;
-use crate::domain::{Domain, Halted, Life, create, registry, run, shutdown, virq};
+use crate::domain::{
+    Domain, Halted, Life, create, grants, registry, run, shutdown, tell_closed, virq,
+};
 use crate::error::Errno;
 use crate::event::{EventError, Reset};
-use crate::hypercall::{Outcome, Reply, event_channel, grant_table};
 use crate::mem::memory;
 use crate::sched::RunState;
 
@@ -63,7 +65,7 @@ fn step(domain: &Arc<Domain>) -> Step {
     }
     let done = is_unloaded(domain)
         && close_ports(domain)
-        && grant_table::release_all(domain, HANDLES_AT_ONCE)
+        && grants::release_all(domain, HANDLES_AT_ONCE)
         && give_frames_back(domain)
         && domain.p2m.lock().relinquish(ENTRIES_AT_ONCE)
         && empty_pool(domain);
@@ -112,7 +114,7 @@ fn close_ports(domain: &Domain) -> bool {
         let step = domain.events.lock().reset_step(PORTS_AT_ONCE);
         match step {
             Ok(Reset::Peer { to, from }) => {
-                event_channel::tell_peer(to, from);
+                tell_closed(to, from);
                 domain.events.lock().finish_close(from.port);
             }
             Ok(Reset::More) => return false,

@@ -19,7 +19,6 @@ use crate::id::{DomId, IntId, VcpuId};
 use crate::mem::memory;
 use crate::mem::p2m::{P2m, PoolLimit, Tlb};
 use crate::sched::{UnitId, UnitParams};
-use crate::trap::VIRTUAL_TIMER_PPI;
 use crate::vgic::Vgic;
 
 /// What a new domain is to be.
@@ -82,8 +81,8 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     let shared_info = shared.mfn();
     let events = EventTable::new(spec.id, spec.max_port, spec.max_vcpus, shared)?;
     let mut vgic = Vgic::new(spec.max_vcpus, spec.nr_spis).map_err(|_| Errno::Inval)?;
-    let timer = IntId::new(VIRTUAL_TIMER_PPI).ok_or(Errno::Inval)?;
-    vgic.route_hw(timer, timer).map_err(|_| Errno::Inval)?;
+    vgic.route_hw(IntId::VIRTUAL_TIMER, IntId::VIRTUAL_TIMER)
+        .map_err(|_| Errno::Inval)?;
     let mut domain = Domain::new(
         spec.id,
         spec.rights,

@@ -5,7 +5,9 @@
 //! ([`run`]).
 
 pub mod create;
+pub mod grants;
 pub mod guest_map;
+pub mod interface;
 pub mod memory;
 pub mod registry;
 pub mod run;
@@ -25,7 +27,7 @@ use armv7::addr::{Gfn, Mfn};
 use armv7::pmu;
 use spin::Once;
 
-use crate::event::{EventTable, EventVirq, Notify};
+use crate::event::{End, EventTable, EventVirq, Notify};
 use crate::grant::GrantTable;
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::log::Allowance;
@@ -306,6 +308,13 @@ impl Domain {
     /// Counts an event interrupt.
     pub fn count_upcall(&self) {
         self.upcalls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells the peer of a port that was closed.
+pub fn tell_closed(to: End, from: End) {
+    if let Some(peer) = registry::get(to.dom) {
+        peer.events.lock().peer_closed(to.port, from);
     }
 }
 

@@ -78,6 +78,7 @@ pub fn ready() -> Option<Ready> {
 }
 
 /// The scheduler. Before [`init`] it has no CPU.
+#[inline(never)] // its callers are many
 pub fn scheduler() -> Guard<'static, Scheduler> {
     SCHEDULER.lock()
 }
@@ -297,6 +298,13 @@ pub fn block(vcpu: &Vcpu, is_wanted: impl FnOnce() -> bool) {
     halt(vcpu, halt::BLOCKED);
     if vcpu.requested() != 0 || is_wanted() {
         unhalt(vcpu, halt::BLOCKED);
+    }
+}
+
+/// Lets others run before the calling vCPU does again.
+pub fn yield_now(vcpu: &Vcpu) {
+    if scheduler().yield_now(vcpu.unit, now()) {
+        poke(smp::this_cpu());
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod cp15;
 pub mod psci;
 pub mod set_way;
+pub mod timer;

@@ -271,7 +271,7 @@ impl Memory {
             return Err(AllocError::OverLimit);
         }
         let others = pages.accounts.claimed() - account.claim;
-        if pages.guest_pages().saturating_sub(others) < count {
+        if pages.guest_pages_at_hand().saturating_sub(others) < count {
             return Err(AllocError::NoMemory);
         }
         Ok(count)
@@ -419,7 +419,7 @@ impl Memory {
                 .is_some_and(|mfn| self.frames.is_dirty(mfn))
         });
         let mut pages = self.pages.lock();
-        pages.give_block(Block { dirty, ..block });
+        pages.give_scrubbed(Block { dirty, ..block });
         pages.has_dirty()
     }
 

@@ -132,14 +132,3 @@ fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
     vcpu.set_loaded_on(None);
     run::release(vcpu.unit);
 }
-
-pub use exits::yield_now;
-pub use load::VIRTUAL_TIMER_PPI;
-
-/// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
-pub fn block(domain: &Domain, vcpu: &Vcpu) {
-    if load::has_deliverable(domain, vcpu) {
-        return;
-    }
-    run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
-}

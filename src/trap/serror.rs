@@ -13,7 +13,8 @@ use armv7::guest;
 
 use crate::cmdline::Serrors;
 use crate::domain::Domain;
-use crate::domain::vcpu::Vcpu;
+use crate::domain::run;
+use crate::domain::vcpu::{Vcpu, halt};
 use crate::guest_warn;
 use crate::options;
 
@@ -67,11 +68,15 @@ pub fn settle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     }
 }
 
-/// Takes an abort that is pending while this CPU idles, which keeps it from waiting.
+/// Takes an abort that is pending while this CPU idles, which keeps it from waiting. The guest that gets it has waited for
+/// an interrupt, and waits no more (DDI 0406C.d B1.8.13).
 #[inline]
 pub fn look_while_idle(loaded: Loaded<'_>) {
     if abort::is_pending() && abort::settle() {
         answer(policy(), loaded);
+        if let Some((_, vcpu)) = loaded {
+            run::unhalt(vcpu, halt::BLOCKED);
+        }
     }
 }
 
@@ -132,13 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_on_an_idle_cpu_is_the_loaded_guest_s() {
+    fn an_abort_on_an_idle_cpu_is_the_loaded_guest_s_and_wakes_it() {
         let (domain, vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
+        run::unhalt(&vcpu, halt::OFFLINE);
+        run::halt(&vcpu, halt::BLOCKED);
         look_while_idle(Some((&domain, &vcpu)));
         assert!(!has_async_abort());
+        assert_eq!(vcpu.halted(), halt::BLOCKED);
         set_async_abort(true);
         look_while_idle(Some((&domain, &vcpu)));
         assert!(has_async_abort());
+        assert_eq!(vcpu.halted(), 0);
     }
 
     #[test]

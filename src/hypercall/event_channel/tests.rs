@@ -8,12 +8,12 @@ use zerocopy::IntoBytes;
 
 use super::RESET_AT_ONCE;
 use crate::abi::event_channel as abi;
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::testing::{NO_TLB, guest};
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, Rights, registry};
 use crate::error::Errno;
 use crate::event::{Binding, EventTable, Port};
-use crate::hypercall::{Args, Caller, Outcome, Reply};
 use crate::id::DomId;
 
 struct Guest {
@@ -104,8 +104,8 @@ fn each_peer_is_told_whichever_call_closes_its_port() {
     const PAIRS: u32 = 10;
     let (local, remote) = (Guest::new(Rights::GUEST), Guest::new(Rights::GUEST));
     let connect = || {
-        let mut far = remote.domain.events.lock();
         let mut near = local.domain.events.lock();
+        let mut far = remote.domain.events.lock();
         let offered = far.alloc_unbound(local.domain.id).unwrap();
         let _ = EventTable::bind_interdomain(&mut near, &mut far, offered).unwrap();
     };
