@@ -10,6 +10,7 @@ use core::fmt;
 
 use armv7::mmio::Window;
 use arrayvec::ArrayVec;
+use spin::Once;
 
 use crate::platform::uart::{Model, Registers, Uart, Width};
 use crate::sync::{Lock, rank};
@@ -89,19 +90,34 @@ const TO_DOM0: &str = "*** Serial input to DOM0 (type 'CTRL-a' three times to sw
 /// Printed when input goes to the hypervisor.
 const TO_HYPERVISOR: &str = "*** Serial input to Xen (type 'CTRL-a' three times to switch input)";
 
+/// Whom to tell that the ring has more.
+static LISTENER: Once<fn()> = Once::new();
+
+/// Makes `listener` hear of everything that comes into the ring. It is called with the console locked.
+pub fn listen(listener: fn()) {
+    LISTENER.call_once(|| listener);
+}
+
 impl Console {
     /// Writes what the hypervisor says.
     fn put(&mut self, data: &[u8]) {
-        self.ring.push(data);
+        self.keep(data);
         self.send(data);
     }
 
     /// Writes what a domain says.
     fn put_of_domain(&mut self, data: &[u8]) {
         if self.keep_domains {
-            self.ring.push(data);
+            self.keep(data);
         }
         self.send(data);
+    }
+
+    fn keep(&mut self, data: &[u8]) {
+        self.ring.push(data);
+        if let Some(listener) = LISTENER.get() {
+            listener();
+        }
     }
 
     fn send(&mut self, data: &[u8]) {

@@ -16,10 +16,11 @@ use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
 use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width};
 
-use super::exits::{raise, skip};
+use super::exits::{is_endless, raise, skip};
 use super::inject::Exception;
 use super::serror;
 use crate::domain::interface::HardwareLrs;
+use crate::domain::shutdown;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, GicMap, run};
 use crate::guest_warn;
@@ -123,13 +124,11 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
             context.pc,
             why(fault.fault)
         );
-        raise(
-            context,
-            Exception::DataAbort {
-                address: va,
-                direction: fault.direction,
-            },
-        );
+        let exception = Exception::DataAbort {
+            address: va,
+            direction: fault.direction,
+        };
+        give(domain, vcpu, context, exception);
     }
 }
 
@@ -149,7 +148,7 @@ pub fn fetch(
             "Prefetch of {address:#010x}: {}",
             why(fault.fault)
         );
-        raise(context, Exception::PrefetchAbort { address });
+        give(domain, vcpu, context, Exception::PrefetchAbort { address });
     }
 }
 
@@ -161,6 +160,21 @@ fn why(fault: FaultKind) -> &'static str {
         kind if kind.is_synchronous_external() => "the memory system refused it",
         _ => "an abort of another kind",
     }
+}
+
+/// Makes the guest take an abort; ends it when it has no handler that could run, as nothing else would ever happen.
+fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception: Exception) {
+    if !is_endless(context, exception) {
+        return raise(context, exception);
+    }
+    log::warn!(
+        "{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}",
+        context.pc,
+        context.cpsr,
+        context.lr_usr
+    );
+    log::warn!("{vcpu}: r0-r12 {:08x?}", context.r);
+    shutdown::crash(domain, format_args!("its handler of aborts cannot be run"));
 }
 
 /// What the guest wanted of memory.
