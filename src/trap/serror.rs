@@ -103,7 +103,9 @@ mod tests {
     use armv7::guest::has_async_abort;
     use armv7::host::registers::set_async_abort;
 
-    use super::{Serrors, Source, Verdict, answer, judge, look_while_idle, settle, settles};
+    use super::{
+        Serrors, Source, Verdict, answer, halt, judge, look_while_idle, run, settle, settles,
+    };
     use crate::domain::Rights;
     use crate::domain::testing::{NO_TLB, guest};
 
