@@ -62,15 +62,6 @@ pub enum Timestamps {
     DateMs,
 }
 
-/// The scheduler that `sched=` names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scheduler {
-    /// Proportional share (the default).
-    Credit2,
-    /// One vCPU per physical CPU, no time slices.
-    Null,
-}
-
 /// What a guest's WFI and WFE do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vwfi {
@@ -83,9 +74,11 @@ pub enum Vwfi {
 /// What an asynchronous abort does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Serrors {
-    /// One that a guest caused goes to the guest.
+    /// Each goes to the guest whose vCPU was loaded when it arose; one that no guest can have caused stops the machine.
     Diverse,
-    /// Each one stops the machine.
+    /// Each goes to the guest that runs when it is taken: without waiting for late ones when a vCPU is taken off.
+    Forward,
+    /// Each stops the machine.
     Panic,
 }
 
@@ -98,15 +91,13 @@ pub enum Xsm {
     Silo,
 }
 
-/// When free memory is scrubbed.
+/// When the memory that is free at boot is scrubbed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bootscrub {
-    /// By idle CPUs after boot (the default).
+    /// By idle CPUs, and whatever is left when a domain gets it (the default).
     Idle,
-    /// Before the first domain starts.
+    /// Before the first domain is made.
     Boot,
-    /// Only when a page is freed.
-    Off,
 }
 
 /// Where the console is.
@@ -150,14 +141,11 @@ pub struct Options {
     pub console_timestamps: Timestamps,
     pub console_to_ring: bool,
     pub conring_size: u32,
-    pub sync_console: bool,
     pub loglvl: Threshold,
     pub guest_loglvl: Threshold,
     pub noreboot: bool,
     pub maxcpus: Option<u32>,
-    pub sched: Scheduler,
     pub sched_ratelimit_us: u32,
-    pub sched_credit_tslice_ms: u32,
     pub gnttab_max_frames: u32,
     pub gnttab_max_maptrack_frames: u32,
     pub memop_max_order: MemopMaxOrder,
@@ -166,9 +154,8 @@ pub struct Options {
     pub serrors: Serrors,
     pub xsm: Xsm,
     pub ext_regions: bool,
+    /// Lines of the stack, eight words each, that a panic shows.
     pub debug_stack_lines: u32,
-    /// Debug keys to run after a panic.
-    pub crash_debug_panic: String,
 }
 
 impl Default for Options {
@@ -184,7 +171,6 @@ impl Default for Options {
             console_timestamps: Timestamps::None,
             console_to_ring: false,
             conring_size: 16 << 10,
-            sync_console: false,
             loglvl: Threshold {
                 always: Level::Warning,
                 limited: Level::Warning,
@@ -195,9 +181,7 @@ impl Default for Options {
             },
             noreboot: false,
             maxcpus: None,
-            sched: Scheduler::Credit2,
             sched_ratelimit_us: 1000,
-            sched_credit_tslice_ms: 30,
             gnttab_max_frames: 64,
             gnttab_max_maptrack_frames: 1024,
             memop_max_order: MemopMaxOrder {
@@ -212,7 +196,6 @@ impl Default for Options {
             xsm: Xsm::Silo,
             ext_regions: true,
             debug_stack_lines: 20,
-            crash_debug_panic: String::new(),
         }
     }
 }
@@ -312,16 +295,12 @@ impl Options {
                     .map(|n| Some(n.min(MAX_VCPUS))),
             ),
             "sched" => match text {
-                "credit2" => put(&mut self.sched, Some(Scheduler::Credit2)),
-                "null" => put(&mut self.sched, Some(Scheduler::Null)),
-                "credit" | "rtds" | "arinc653" => return Verdict::NoEffect,
+                // The one there is goes by this name.
+                "credit2" => true,
+                "credit" | "null" | "rtds" | "arinc653" => return Verdict::NoEffect,
                 _ => false,
             },
             "sched_ratelimit_us" => put(&mut self.sched_ratelimit_us, number(text)),
-            "sched_credit_tslice_ms" => put(
-                &mut self.sched_credit_tslice_ms,
-                number(text).filter(|ms| (1..=1000).contains(ms)),
-            ),
             "gnttab_max_frames" => put(
                 &mut self.gnttab_max_frames,
                 number(text).filter(|n| (1..=1024).contains(n)),
@@ -335,7 +314,12 @@ impl Options {
                 let orders = orders(text, self.memop_max_order);
                 put(&mut self.memop_max_order, orders)
             }
-            "bootscrub" => put(&mut self.bootscrub, bootscrub(value)),
+            "bootscrub" => match bootscrub(value) {
+                Some(Some(when)) => put(&mut self.bootscrub, Some(when)),
+                // Memory is never handed out as it was left: there is nothing to leave out.
+                Some(None) => return Verdict::NoEffect,
+                None => false,
+            },
             "vwfi" => match text {
                 "trap" => put(&mut self.vwfi, Some(Vwfi::Trap)),
                 "native" => put(&mut self.vwfi, Some(Vwfi::Native)),
@@ -343,6 +327,7 @@ impl Options {
             },
             "serrors" => match text {
                 "diverse" => put(&mut self.serrors, Some(Serrors::Diverse)),
+                "forward" => put(&mut self.serrors, Some(Serrors::Forward)),
                 "panic" => put(&mut self.serrors, Some(Serrors::Panic)),
                 _ => false,
             },
@@ -353,7 +338,6 @@ impl Options {
                 _ => false,
             },
             "debug_stack_lines" => put(&mut self.debug_stack_lines, number(text)),
-            "crash-debug-panic" => put(&mut self.crash_debug_panic, Some(text.to_string())),
             _ => return self.take_flag(name, value),
         };
         if taken { Verdict::Taken } else { Verdict::Bad }
@@ -365,14 +349,9 @@ impl Options {
             Some(rest) => (rest, true),
             None => (name, false),
         };
-        if plain == "bootscrub" && negated && value.is_none() {
-            self.bootscrub = Bootscrub::Off;
-            return Verdict::Taken;
-        }
         let flag = match plain {
             "dom0_vcpus_pin" => &mut self.dom0_vcpus_pin,
             "console_to_ring" => &mut self.console_to_ring,
-            "sync_console" => &mut self.sync_console,
             "noreboot" => &mut self.noreboot,
             "ext_regions" => &mut self.ext_regions,
             _ => {

@@ -3,7 +3,7 @@
 use armv7::cpu::CpuId;
 
 use crate::domain::{registry, run};
-use crate::{console, irq, latency, machine, mem};
+use crate::{irq, latency, machine, mem};
 
 const KEYS: &[(u8, &str)] = &[
     (b'h', "show this message"),
@@ -26,7 +26,7 @@ const KEYS: &[(u8, &str)] = &[
 ];
 
 macro_rules! say {
-    ($($arg:tt)*) => { console::write_fmt(format_args!("(XEN) {}\n", format_args!($($arg)*))) };
+    ($($arg:tt)*) => { crate::log::print(format_args!($($arg)*)) };
 }
 
 /// Does what a key typed on the console asks for: what [`handle`] does, and a crash of our own, which no domain may cause.

@@ -1,10 +1,21 @@
-//! The log: `(XEN) ` lines on the console, thresholds from the command line, and a limit on what guests can cause.
+//! The log: `(XEN) ` lines on the console, thresholds and time stamps from the command line, and a limit on what guests can
+//! cause.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use spin::Once;
 
+use crate::cmdline::Timestamps;
 use crate::console;
+use crate::time::{Clock, Ticks};
+
+mod allowance;
+mod stamp;
+
+pub use allowance::Allowance;
+use stamp::{Moment, Stamp};
 
 struct Backend;
 
@@ -17,7 +28,7 @@ impl Log for Backend {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            console::write_fmt(format_args!("(XEN) {}\n", record.args()));
+            print(*record.args());
         }
     }
 
@@ -29,6 +40,8 @@ pub fn init() {
     // Fails only when called twice, and then the first call holds.
     let _ = log::set_logger(&BACKEND);
     log::set_max_level(LevelFilter::Info);
+    console::remember();
+    BOOT.store(armv7::timer::counter(), Ordering::Relaxed);
 }
 
 /// Sets what of the hypervisor's own lines is printed.
@@ -36,13 +49,90 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// The counter when the log was started.
+static BOOT: AtomicU64 = AtomicU64::new(0);
+/// Time of day when the counter was zero, in nanoseconds since 1970; 0 while it is not known.
+static DAY: AtomicU64 = AtomicU64::new(0);
+/// How lines are stamped; nothing until the command line is known.
+static STAMPS: Once<(Timestamps, Clock)> = Once::new();
+
+/// Puts stamps before the lines from here on, by a counter of `hz` ticks per second. Without a frequency there are none.
+pub fn set_timestamps(mode: Timestamps, hz: u32) {
+    if let Some(clock) = Clock::new(hz) {
+        STAMPS.call_once(|| (mode, clock));
+    }
+}
+
+/// Tells the time of day: what it was, in nanoseconds since 1970, when the counter was zero.
+pub fn set_time_of_day(at_zero: u64) {
+    DAY.store(at_zero, Ordering::Relaxed);
+}
+
+fn stamp() -> Option<Stamp> {
+    let (mode, clock) = STAMPS.get().filter(|(mode, _)| *mode != Timestamps::None)?;
+    let ticks = armv7::timer::counter();
+    let ns = |ticks| clock.ns(Ticks(ticks)).0;
+    let day = DAY.load(Ordering::Relaxed);
+    Some(Stamp {
+        mode: *mode,
+        moment: Moment {
+            ticks,
+            since_boot: ns(ticks.saturating_sub(BOOT.load(Ordering::Relaxed))),
+            wall: (day != 0).then(|| day.saturating_add(ns(ticks))),
+        },
+    })
+}
+
+/// Prints a text, whatever the level: each line of it with the hypervisor's mark and stamp before it, the last one ended.
+pub fn print(text: fmt::Arguments<'_>) {
+    let stamp = stamp();
+    console::write_fmt(format_args!("{}", Lines { text, stamp }));
+}
+
+struct Lines<'a> {
+    text: fmt::Arguments<'a>,
+    stamp: Option<Stamp>,
+}
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut marked = Marked {
+            out: f,
+            stamp: self.stamp,
+            in_line: false,
+        };
+        marked.write_fmt(self.text)?;
+        // Ends the last line, or is the one line of an empty text.
+        marked.write_str("\n")
+    }
+}
+
+/// Puts mark and stamp before each line that passes through.
+struct Marked<'a, 'b> {
+    out: &'a mut fmt::Formatter<'b>,
+    stamp: Option<Stamp>,
+    in_line: bool,
+}
+
+impl Write for Marked<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive('\n') {
+            if !self.in_line {
+                self.out.write_str("(XEN) ")?;
+                if let Some(stamp) = self.stamp {
+                    write!(self.out, "{stamp}")?;
+                }
+            }
+            self.out.write_str(piece)?;
+            self.in_line = !piece.ends_with('\n');
+        }
+        Ok(())
+    }
+}
+
 static GUEST_LEVEL: AtomicU8 = AtomicU8::new(Level::Warn as u8);
-/// Lines that guests have caused in the current period.
-static GUEST_LINES: AtomicU32 = AtomicU32::new(0);
-/// The period that is being counted.
-static GUEST_PERIOD: AtomicU32 = AtomicU32::new(0);
-/// Lines that guests may cause in one period.
-const GUEST_BURST: u32 = 20;
+/// Lines that all guests together have caused.
+static ALL_GUESTS: Allowance = Allowance::of_all();
 /// A period is so many ticks of the system counter, as a shift: about a second at 62.5 MHz, a few at 24 MHz.
 const PERIOD_SHIFT: u32 = 26;
 
@@ -51,31 +141,80 @@ pub fn set_guest_level(level: LevelFilter) {
     GUEST_LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
-/// Whether a guest may cause a line now: its level is wanted, and the period's allowance not used up. Says how many lines
-/// the last period has suppressed.
-pub fn guest_may_log(level: Level) -> bool {
+/// Whether the guest called `name` may cause a line now: its level is wanted, and neither the guest's own allowance nor that
+/// of all guests is used up. Says how many lines were suppressed before.
+pub fn guest_may_log(level: Level, own: &Allowance, name: &dyn fmt::Display) -> bool {
     if level as u8 > GUEST_LEVEL.load(Ordering::Relaxed) {
         return false;
     }
     let period = (armv7::timer::counter() >> PERIOD_SHIFT) as u32;
-    if GUEST_PERIOD.swap(period, Ordering::Relaxed) != period {
-        let dropped = GUEST_LINES
-            .swap(0, Ordering::Relaxed)
-            .saturating_sub(GUEST_BURST);
-        if dropped != 0 {
-            log::warn!("{dropped} guest messages suppressed");
-        }
+    let answer = own.ask(period);
+    if !answer.granted {
+        return false;
     }
-    // A count, nothing is published by it; saturation would take 2^32 lines in one period.
-    GUEST_LINES.fetch_add(1, Ordering::Relaxed) < GUEST_BURST
+    let all = ALL_GUESTS.ask(period);
+    if answer.suppressed != 0 {
+        print(format_args!(
+            "{name}: {} messages suppressed",
+            answer.suppressed
+        ));
+    }
+    if all.suppressed != 0 {
+        print(format_args!("{} guest messages suppressed", all.suppressed));
+    }
+    all.granted
 }
 
-/// Logs a guest's mistake: limited in rate, with the domain's and vCPU's name.
+/// Logs a guest's mistake: limited in rate for its domain, with the vCPU's name.
 #[macro_export]
 macro_rules! guest_warn {
-    ($vcpu:expr, $($arg:tt)+) => {
-        if $crate::log::guest_may_log(::log::Level::Warn) {
-            $crate::console::write_fmt(format_args!("(XEN) {} {}\n", $vcpu, format_args!($($arg)+)));
+    ($domain:expr, $vcpu:expr, $($arg:tt)+) => {
+        if $crate::log::guest_may_log(::log::Level::Warn, &$domain.log_lines, &$domain.id) {
+            $crate::log::print(format_args!("{} {}", $vcpu, format_args!($($arg)+)));
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stamp::{Moment, Stamp};
+    use super::{Allowance, Lines, guest_may_log};
+    use crate::cmdline::Timestamps;
+    use log::Level;
+
+    fn lines(text: &str, mode: Timestamps) -> String {
+        let moment = Moment {
+            ticks: 1,
+            since_boot: 2_000_003_000,
+            wall: None,
+        };
+        let stamp = Some(Stamp { mode, moment });
+        let text = format_args!("{text}");
+        Lines { text, stamp }.to_string()
+    }
+
+    #[test]
+    fn each_line_of_a_text_is_marked() {
+        assert_eq!(lines("one", Timestamps::None), "(XEN) one\n");
+        assert_eq!(lines("", Timestamps::None), "(XEN) \n");
+        assert_eq!(
+            lines("one\n\ntwo", Timestamps::Boot),
+            "(XEN) [    2.000003] one\n(XEN) [    2.000003] \n(XEN) [    2.000003] two\n"
+        );
+    }
+
+    #[test]
+    fn a_line_in_pieces_is_marked_once() {
+        let (a, b) = ("pie", "ces");
+        let text = format_args!("{a}{b}");
+        assert_eq!(Lines { text, stamp: None }.to_string(), "(XEN) pieces\n");
+    }
+
+    #[test]
+    fn a_guest_logs_up_to_its_level_and_its_allowance() {
+        let (noisy, other) = (Allowance::of_a_domain(), Allowance::of_a_domain());
+        assert!(!guest_may_log(Level::Debug, &noisy, &"d1"), "not wanted");
+        while guest_may_log(Level::Warn, &noisy, &"d1") {}
+        assert!(guest_may_log(Level::Warn, &other, &"d2"));
+    }
 }

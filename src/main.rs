@@ -49,8 +49,9 @@ mod image {
         boot::set_up_memory(&mut host, &tree);
         let gic = boot::set_up_interrupts(&mut host, uart.as_ref());
         let cpus = boot::start_cpus(&host, options, gic);
-        boot::set_up_time(&host, options, cpus);
-        let dom0 = boot::load_dom0(&host, &tree, options, uart.as_ref(), gic, cpus);
+        let ready = boot::set_up_time(&host, options, cpus);
+        boot::scrub_memory(options);
+        let dom0 = boot::load_dom0(&host, &tree, options, uart.as_ref(), gic, cpus, ready);
         boot::drop_boot(&host);
         if !options.conswitch_stay {
             ::log::info!("{}", console::give_input_to_dom0());
@@ -61,6 +62,7 @@ mod image {
         trap::run(&trap::Cpu {
             id: CpuId::BOOT,
             gic,
+            ready,
         })
     }
 
@@ -69,8 +71,7 @@ mod image {
     extern "C" fn hyp_secondary(cpu: u32) -> ! {
         let cpu = CpuId::new(cpu).unwrap_or(CpuId::BOOT);
         boot::set_up_cpu(cpu);
-        let gic = boot::join(cpu);
-        trap::run(&trap::Cpu { id: cpu, gic })
+        trap::run(&boot::join(cpu))
     }
 
     #[panic_handler]

@@ -3,19 +3,30 @@
 //! A panic is a broken invariant of ours; nothing a guest does leads here. The other CPUs are stopped first, so the report
 //! is of one moment.
 
+use core::fmt;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use armv7::gic;
 use armv7::smp;
 
 use crate::domain::run::SGI_STOP;
+use crate::log::print;
 use crate::{console, identity, machine};
 
 /// Bytes of a call instruction.
 const CALL: u32 = 4;
 
+const RULE: &str = "****************************************";
+
 static PANICKING: AtomicBool = AtomicBool::new(false);
+/// Lines of the stack that are shown; none before the command line is known.
+static STACK_LINES: AtomicU32 = AtomicU32::new(0);
+
+/// Sets how many lines of the stack are shown.
+pub fn set_stack_lines(lines: u32) {
+    STACK_LINES.store(lines, Ordering::Relaxed);
+}
 
 /// Reports a panic and ends the machine.
 pub fn report(info: &PanicInfo<'_>) -> ! {
@@ -28,20 +39,15 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
     }
     console::seize();
     let cpu = smp::this_cpu();
-    console::write_fmt(format_args!(
-        "(XEN) \n(XEN) ****************************************\n\
-         (XEN) Panic on CPU {}:\n(XEN) {info}\n",
-        cpu.raw()
-    ));
-    console::write_fmt(format_args!(
-        "(XEN) Krypton {} {}\n",
+    print(format_args!(
+        "\n{RULE}\nPanic on CPU {}:\n{info}\nKrypton {} {}",
+        cpu.raw(),
         identity::VERSION,
         identity::CHANGESET
     ));
+    stack();
     backtrace();
-    console::write_fmt(format_args!(
-        "(XEN) ****************************************\n(XEN) \n(XEN) Reboot in five seconds...\n"
-    ));
+    print(format_args!("{RULE}\n\nReboot in five seconds..."));
     machine::reboot_after_crash()
 }
 
@@ -50,17 +56,47 @@ pub fn stop_this_cpu() -> ! {
     machine::halt()
 }
 
+/// Prints the first lines of this CPU's stack, as `debug_stack_lines` asks.
+fn stack() {
+    let mut first = true;
+    armv7::backtrace::stack(STACK_LINES.load(Ordering::Relaxed), |address, words| {
+        if core::mem::take(&mut first) {
+            print(format_args!("Xen stack trace from sp={address:08x}:"));
+        }
+        print(format_args!("   {}", Words(words)));
+    });
+}
+
+/// Words in hexadecimal, a blank before each.
+struct Words<'a>(&'a [u32]);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|word| write!(f, " {word:08x}"))
+    }
+}
+
 /// Prints the return addresses on this CPU's stack, with the functions that they are in.
 fn backtrace() {
-    console::write_fmt(format_args!("(XEN) Xen call trace:\n"));
+    print(format_args!("Xen call trace:"));
     // A call that never returns may be its function's last instruction: the call is looked up, not what follows it.
     armv7::backtrace::walk(|address| match armv7::backtrace::symbol(address - CALL) {
         Some((name, offset)) => {
-            console::write_fmt(format_args!(
-                "(XEN)    [<{address:08x}>] {name}+{:#x}\n",
+            print(format_args!(
+                "   [<{address:08x}>] {name}+{:#x}",
                 offset + CALL
             ));
         }
-        None => console::write_fmt(format_args!("(XEN)    [<{address:08x}>]\n")),
+        None => print(format_args!("   [<{address:08x}>]")),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Words;
+
+    #[test]
+    fn a_line_of_the_stack_is_words_in_hexadecimal() {
+        assert_eq!(Words(&[1, 0xDEAD_BEEF]).to_string(), " 00000001 deadbeef");
+    }
 }

@@ -21,7 +21,11 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
     let then = secs
         .saturating_mul(NANOSECONDS)
         .saturating_add(nsecs.into());
-    AT_ZERO.store(then.saturating_sub(system_time), Ordering::Relaxed);
+    let at_zero = then.saturating_sub(system_time);
+    AT_ZERO.store(at_zero, Ordering::Relaxed);
+    // dom0's system time began with its virtual counter.
+    let began = registry::get(DomId::DOM0).map_or(0, |dom0| dom0.cntvoff);
+    crate::log::set_time_of_day(at_zero.saturating_sub(run::clock().ns(Ticks(began)).0));
     for domain in registry::all() {
         publish(&domain);
     }

@@ -11,6 +11,7 @@ use armv7::frame::page;
 use armv7::heap;
 use armv7::host::frame::FIRST;
 use armv7::host::heap::{fail_after, fail_no_more};
+use armv7::pmu::Access;
 use krypton::abi::domctl::{
     self, CreateDomain, Domctl, PagingMempool, VcpuContextOp, VcpuGuestContext,
 };
@@ -59,7 +60,7 @@ impl Toolstack {
         let end = first.checked_add(FRAMES).unwrap();
         let memory = mem::init(Memory::new(frames, end, |_| ()));
         assert!(memory.add_ram(first, FRAMES));
-        assert!(run::init(1_000_000, CpuSet::of(CpuId::BOOT), 0));
+        assert!(run::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some());
         guest_map::init(guest_map::Host {
             virtual_cpu: Mfn::new(0x8040).unwrap(),
             frames: 2,
@@ -77,6 +78,7 @@ impl Toolstack {
             max_pages: 16,
             tables: PoolLimit::Unlimited,
             pool: PoolId::FIRST,
+            monitors: Access::Traps,
         })
         .unwrap();
         create::vcpus(&domain, |_| CpuSet::ALL).unwrap();

@@ -131,16 +131,16 @@ pub fn symbol(address: u32) -> Option<(Name, u32)> {
     find(&[], address)
 }
 
-/// Calls `report` with each return address on this CPU's stack, innermost first.
+/// The addresses in use of this CPU's stack, from the fault's stack pointer on, or from here.
 #[cfg(target_arch = "arm")]
-pub fn walk(mut report: impl FnMut(u32)) {
+fn used() -> core::ops::Range<usize> {
     use crate::layout;
     let local = 0u32;
     let start = crate::fault::stack_of_fault().unwrap_or(&raw const local as u32) as usize;
     // The stack's end: the next stack's guard page.
     let base = layout::stacks_start();
     if start < base || start >= layout::image_end() {
-        return;
+        return 0..0;
     }
     // An overflow's stack pointer is in the guard page.
     let guard_end = base
@@ -148,10 +148,45 @@ pub fn walk(mut report: impl FnMut(u32)) {
         + crate::addr::PAGE_SIZE;
     let end = (base + ((start - base) / layout::STACK_STRIDE + 1) * layout::STACK_STRIDE)
         .min(layout::image_end());
+    start.max(guard_end) & !3..end & !3
+}
+
+/// The word at an address of [`used`].
+#[cfg(target_arch = "arm")]
+fn peek(at: usize) -> u32 {
+    // SAFETY: the address is within one CPU's stack, which is mapped.
+    unsafe { core::ptr::read_volatile(at as *const u32) }
+}
+
+/// Words in a line of [`stack`].
+pub const LINE: usize = 8;
+
+/// Calls `show` with the address and the words of each of the first `lines` lines of this CPU's stack, innermost first; the
+/// last line of a stack may be shorter.
+#[cfg(target_arch = "arm")]
+pub fn stack(lines: u32, mut show: impl FnMut(u32, &[u32])) {
+    let used = used();
+    for at in used.clone().step_by(4 * LINE).take(lines as usize) {
+        let mut words = [0; LINE];
+        let mut count = 0;
+        for (word, at) in words.iter_mut().zip((at..used.end).step_by(4)) {
+            *word = peek(at);
+            count += 1;
+        }
+        show(at as u32, words.get(..count).unwrap_or(&[]));
+    }
+}
+
+/// Calls `show` with nothing: a host's stack is none of ours.
+#[cfg(not(target_arch = "arm"))]
+pub fn stack(_lines: u32, _show: impl FnMut(u32, &[u32])) {}
+
+/// Calls `report` with each return address on this CPU's stack, innermost first.
+#[cfg(target_arch = "arm")]
+pub fn walk(mut report: impl FnMut(u32)) {
     let mut found = 0;
-    for at in (start.max(guard_end) & !3..end).step_by(4).take(DEPTH) {
-        // SAFETY: the range is within one CPU's stack, which is mapped.
-        let value = unsafe { core::ptr::read_volatile(at as *const u32) };
+    for at in used().step_by(4).take(DEPTH) {
+        let value = peek(at);
         if is_return_address(value as usize) {
             report(value);
             found += 1;

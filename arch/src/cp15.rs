@@ -5,11 +5,14 @@
 //! them, so code that needs an order says so with [`crate::barrier`].
 //!
 //! Nothing here is public: what the rest of the project may do to the machine has a named, safe function elsewhere.
-//! Encodings: DDI 0406C.d B3.17 and B4.1.
+//! Encodings: DDI 0406C.d B3.17 and B4.1. On a host each register is a cell of [`crate::host::registers`].
 
-use aarch32_cpu::register::{
-    SysReg, SysReg64, SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64,
-};
+use aarch32_cpu::register::{SysReg, SysReg64};
+#[cfg(target_arch = "arm")]
+use aarch32_cpu::register::{SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64};
+
+#[cfg(not(target_arch = "arm"))]
+use crate::host::registers as store;
 
 macro_rules! registers32 {
     ($($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(
@@ -21,21 +24,36 @@ macro_rules! registers32 {
             const CRM: u32 = $crm;
             const OP2: u32 = $op2;
         }
+        #[cfg(target_arch = "arm")]
         impl SysRegRead for $name {}
+        #[cfg(target_arch = "arm")]
         impl SysRegWrite for $name {}
+        #[cfg(not(target_arch = "arm"))]
+        impl $name {
+            const PLACE: usize = store::place($op1, $crn, $crm, $op2);
+        }
         impl $name {
             #[inline(always)]
             #[allow(dead_code)]
             pub(crate) fn read() -> u32 {
-                <Self as SysRegRead>::read_raw()
+                #[cfg(target_arch = "arm")]
+                let value = <Self as SysRegRead>::read_raw();
+                #[cfg(not(target_arch = "arm"))]
+                let value = store::read(Self::PLACE);
+                value
             }
             /// # Safety
             /// The caller knows what the value does to the machine.
             #[inline(always)]
             #[allow(dead_code)]
             pub(crate) unsafe fn write(value: u32) {
+                #[cfg(target_arch = "arm")]
                 // SAFETY: passed on to the caller.
-                unsafe { <Self as SysRegWrite>::write_raw(value) }
+                unsafe {
+                    <Self as SysRegWrite>::write_raw(value)
+                }
+                #[cfg(not(target_arch = "arm"))]
+                store::write(Self::PLACE, value);
             }
         }
     )*};
@@ -49,21 +67,36 @@ macro_rules! registers64 {
             const OP1: u32 = $op1;
             const CRM: u32 = $crm;
         }
+        #[cfg(target_arch = "arm")]
         impl SysRegRead64 for $name {}
+        #[cfg(target_arch = "arm")]
         impl SysRegWrite64 for $name {}
+        #[cfg(not(target_arch = "arm"))]
+        impl $name {
+            const PLACE: usize = store::wide_place($op1, $crm);
+        }
         impl $name {
             #[inline(always)]
             #[allow(dead_code)]
             pub(crate) fn read() -> u64 {
-                <Self as SysRegRead64>::read_raw()
+                #[cfg(target_arch = "arm")]
+                let value = <Self as SysRegRead64>::read_raw();
+                #[cfg(not(target_arch = "arm"))]
+                let value = store::read_wide(Self::PLACE);
+                value
             }
             /// # Safety
             /// The caller knows what the value does to the machine.
             #[inline(always)]
             #[allow(dead_code)]
             pub(crate) unsafe fn write(value: u64) {
+                #[cfg(target_arch = "arm")]
                 // SAFETY: passed on to the caller.
-                unsafe { <Self as SysRegWrite64>::write_raw(value) }
+                unsafe {
+                    <Self as SysRegWrite64>::write_raw(value)
+                }
+                #[cfg(not(target_arch = "arm"))]
+                store::write_wide(Self::PLACE, value);
             }
         }
     )*};
@@ -118,6 +151,19 @@ registers32! {
     // Address translation as PL1 sees it (stage 1 only): write the address, then read PAR.
     Ats1cpr 0 7 8 0;
     Ats1cpw 0 7 8 1;
+    // Performance monitors.
+    Pmcr 0 9 12 0;
+    Pmcntenset 0 9 12 1;
+    Pmcntenclr 0 9 12 2;
+    Pmovsr 0 9 12 3;
+    Pmselr 0 9 12 5;
+    Pmccntr 0 9 13 0;
+    Pmxevtyper 0 9 13 1;
+    Pmxevcntr 0 9 13 2;
+    Pmuserenr 0 9 14 0;
+    Pmintenset 0 9 14 1;
+    Pmintenclr 0 9 14 2;
+    Pmovsset 0 9 14 3;
     // Caches and branch predictor.
     Icialluis 0 7 1 0;
     Dccmvac 0 7 10 1;

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::cp15;
 use crate::cpu::CpuId;
 use crate::smp;
+use crate::syndrome::{Trap, decode};
 
 /// What arch/src/vectors.S saves.
 #[repr(C)]
@@ -18,6 +19,16 @@ pub struct Frame {
 unsafe extern "C" {
     static probe_instruction: u8;
     static probe_failed: u8;
+    static settle_open: u8;
+    static settle_taken: u8;
+    static settle_closed: u8;
+}
+
+/// Whether a data abort taken at `elr` is the asynchronous one that `abort::settle` waits for.
+fn is_settled(elr: u32, hsr: u32) -> bool {
+    let window = &raw const settle_open as u32..&raw const settle_closed as u32;
+    window.contains(&elr)
+        && matches!(decode(hsr), Trap::HypDataAbort(abort) if abort.fault.is_asynchronous())
 }
 
 /// Stack pointer at the last fault, for the panic's backtrace; 0 when there was none.
@@ -39,6 +50,9 @@ extern "C" fn hyp_fault_report(frame: &Frame, kind: u32, elr: u32, spsr: u32) ->
     unsafe { cp15::Htpidr::write(cpu.raw()) };
     if elr == &raw const probe_instruction as u32 {
         return &raw const probe_failed as u32;
+    }
+    if is_settled(elr, cp15::Hsr::read()) {
+        return &raw const settle_taken as u32;
     }
     FAULT_SP.store(frame.sp, Ordering::Relaxed);
     let what = match kind {

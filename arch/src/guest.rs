@@ -351,6 +351,10 @@ pub struct Machine {
     vfp: VfpState,
     /// Virtual timer.
     pub timer: crate::timer::VirtualTimer,
+    /// Performance monitors, where the guest has them.
+    monitors: crate::pmu::Monitors,
+    /// It has an asynchronous abort to take.
+    async_abort: bool,
 }
 
 /// What makes a loaded guest that guest: where its memory and time are and who it thinks it is.
@@ -362,6 +366,8 @@ pub struct Identity {
     pub vmpidr: u32,
     /// Subtracted from the physical counter to give its virtual counter.
     pub cntvoff: u64,
+    /// Whether it has the performance monitors.
+    pub monitors: crate::pmu::Access,
 }
 
 impl Machine {
@@ -393,6 +399,12 @@ impl Machine {
         self.banked.load();
         self.vfp.load();
         self.timer.load();
+        if identity.monitors == crate::pmu::Access::Native {
+            self.monitors.load();
+        }
+        if self.async_abort {
+            raise_async_abort();
+        }
         isb();
     }
 
@@ -402,12 +414,40 @@ impl Machine {
         self.vfp.save();
         self.banked.save();
         self.system.save();
+        self.async_abort = take_async_abort();
+        self.monitors.save();
         #[cfg(target_arch = "arm")]
         // SAFETY: clears this CPU's exclusive monitor, so that no reservation of this guest's helps the next one's store.
         unsafe {
             asm!("clrex", options(nomem, nostack, preserves_flags));
         }
     }
+}
+
+/// HCR.VA: the loaded guest has an asynchronous abort to take, and takes it once its CPSR.A lets it; the hardware then
+/// clears the bit (DDI 0406C.d B1.8.11).
+const HCR_VA: u32 = 1 << 8;
+
+/// Gives the loaded guest an asynchronous external abort. It has at most one to take.
+pub fn raise_async_abort() {
+    // SAFETY: the bit makes the guest take an exception of its own; the others stay.
+    unsafe { cp15::Hcr::write(cp15::Hcr::read() | HCR_VA) }
+}
+
+/// Takes the asynchronous abort back that the guest has not taken yet; whether there was one.
+fn take_async_abort() -> bool {
+    let hcr = cp15::Hcr::read();
+    if hcr & HCR_VA == 0 {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { cp15::Hcr::write(hcr & !HCR_VA) };
+    true
+}
+
+/// Whether the loaded guest has an asynchronous abort to take.
+pub fn has_async_abort() -> bool {
+    cp15::Hcr::read() & HCR_VA != 0
 }
 
 /// Registers of the loaded guest that exception injection needs, read from the hardware.
@@ -450,9 +490,11 @@ pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
     }
 }
 
-/// Banked LR and SPSR of an exception mode: on a host there is no guest to set them in.
+/// Banked LR and SPSR of an exception mode: a host remembers them for tests.
 #[cfg(not(target_arch = "arm"))]
-pub fn set_exception_return(_mode: u32, _lr: u32, _spsr: u32) {}
+pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
+    crate::host::registers::set_exception_return(mode, lr, spsr);
+}
 
 /// Sets the loaded guest's data fault registers.
 pub fn set_data_fault(dfsr: u32, dfar: u32) {
@@ -563,13 +605,32 @@ fn set_banked_register(_mode: u32, _number: u8, _value: u32) {}
 
 #[cfg(test)]
 mod tests {
-    use super::{decode_par, is_guest_mode};
+    use super::{Identity, Machine, decode_par, has_async_abort, is_guest_mode, raise_async_abort};
     use crate::addr::Gfn;
 
     #[test]
     fn no_guest_is_ever_in_hyp_or_monitor_mode() {
         assert!(!is_guest_mode(0x1A) && !is_guest_mode(0x16) && !is_guest_mode(0));
         assert!(is_guest_mode(0x4000_01D3));
+    }
+
+    #[test]
+    fn an_asynchronous_abort_goes_and_comes_with_its_guest() {
+        let identity = Identity::default();
+        let (mut one, other) = (Machine::reset(0), Machine::reset(0));
+        one.load(&identity);
+        raise_async_abort();
+        assert!(has_async_abort());
+        one.save();
+        other.load(&identity);
+        assert!(!has_async_abort(), "it is the other guest's");
+        one.load(&identity);
+        assert!(has_async_abort());
+        // The hardware clears the bit when the guest takes the abort.
+        super::take_async_abort();
+        one.save();
+        one.load(&identity);
+        assert!(!has_async_abort(), "it is taken once");
     }
 
     #[test]

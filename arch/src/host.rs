@@ -56,6 +56,133 @@ pub mod frame {
     pub fn unmap_slot(_: Slot) {}
 }
 
+/// Coprocessor 15: every register is a cell that reads as it was written last, 0 before that. Each thread has its own, like
+/// a CPU.
+pub mod registers {
+    use std::cell::Cell;
+    use std::thread_local;
+
+    use crate::cp15;
+
+    thread_local! {
+        static NARROW: [Cell<u32>; 1 << 14] = const { [const { Cell::new(0) }; 1 << 14] };
+        static WIDE: [Cell<u64>; 1 << 8] = const { [const { Cell::new(0) }; 1 << 8] };
+        /// Mode, LR and SPSR of the last [`crate::guest::set_exception_return`].
+        static RETURN: Cell<(u32, u32, u32)> = const { Cell::new((0, 0, 0)) };
+    }
+
+    /// Where the register of an MRC or MCR is: three bits for each opcode, four for CRn and CRm.
+    pub(crate) const fn place(opc1: usize, crn: usize, crm: usize, opc2: usize) -> usize {
+        opc1 << 11 | crn << 7 | crm << 3 | opc2
+    }
+
+    /// Where the register of an MRRC or MCRR is.
+    pub(crate) const fn wide_place(opc1: usize, crm: usize) -> usize {
+        opc1 << 4 | crm
+    }
+
+    pub(crate) fn read(place: usize) -> u32 {
+        NARROW.with(|cells| cells[place].get())
+    }
+
+    pub(crate) fn write(place: usize, value: u32) {
+        NARROW.with(|cells| cells[place].set(value));
+    }
+
+    pub(crate) fn read_wide(place: usize) -> u64 {
+        WIDE.with(|cells| cells[place].get())
+    }
+
+    pub(crate) fn write_wide(place: usize, value: u64) {
+        WIDE.with(|cells| cells[place].set(value));
+    }
+
+    pub(crate) fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
+        RETURN.set((mode, lr, spsr));
+    }
+
+    /// Mode, LR and SPSR that the guest was last given for an exception.
+    pub fn exception_return() -> (u32, u32, u32) {
+        RETURN.get()
+    }
+
+    /// What a CPU tells of a trap.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Trap {
+        /// HSR.
+        pub syndrome: u32,
+        /// HDFAR and HIFAR.
+        pub address: u32,
+        /// Page that stage 2 did not translate (HPFAR).
+        pub page: u32,
+    }
+
+    /// Lets this CPU have trapped.
+    pub fn set_trap(trap: &Trap) {
+        // SAFETY: cells of a host thread.
+        unsafe {
+            cp15::Hsr::write(trap.syndrome);
+            cp15::Hdfar::write(trap.address);
+            cp15::Hifar::write(trap.address);
+            cp15::Hpfar::write(trap.page << 4);
+        }
+    }
+
+    /// What the guest on this CPU depends on when it takes an exception.
+    pub fn set_guest(sctlr: u32, vbar: u32, ttbcr: u32) {
+        // SAFETY: cells of a host thread.
+        unsafe {
+            cp15::Sctlr::write(sctlr);
+            cp15::Vbar::write(vbar);
+            cp15::Ttbcr::write(ttbcr);
+        }
+    }
+
+    /// Sets the guest's ACTLR.
+    pub fn set_actlr(value: u32) {
+        // SAFETY: a cell of a host thread.
+        unsafe { cp15::Actlr::write(value) }
+    }
+
+    /// Lets an asynchronous abort be pending on this CPU, or none.
+    pub fn set_async_abort(pending: bool) {
+        // SAFETY: a cell of a host thread.
+        unsafe { cp15::Isr::write(u32::from(pending) << 8) }
+    }
+
+    /// The guest's fault registers: DFSR, DFAR, IFSR, IFAR.
+    pub fn faults() -> [u32; 4] {
+        [
+            cp15::Dfsr::read(),
+            cp15::Dfar::read(),
+            cp15::Ifsr::read(),
+            cp15::Ifar::read(),
+        ]
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use crate::cp15;
+
+        #[test]
+        fn registers_do_not_share_cells() {
+            // SAFETY: cells of a host thread.
+            unsafe {
+                cp15::Hcr::write(1);
+                cp15::Hdcr::write(2);
+                cp15::Sctlr::write(3);
+                cp15::Vttbr::write(4);
+                cp15::Httbr::write(5);
+            }
+            let narrow = [cp15::Hcr::read(), cp15::Hdcr::read(), cp15::Sctlr::read()];
+            assert_eq!(narrow, [1, 2, 3]);
+            assert_eq!((cp15::Vttbr::read(), cp15::Httbr::read()), (4, 5));
+            let elsewhere = std::thread::spawn(cp15::Hcr::read);
+            assert_eq!(elsewhere.join().ok(), Some(0));
+        }
+    }
+}
+
 /// The heap: the host's, whose allocations fail when a test wants them to.
 pub mod heap {
     use core::alloc::{GlobalAlloc, Layout};

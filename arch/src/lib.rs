@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod abort;
 pub mod addr;
 pub mod backtrace;
 pub mod barrier;
@@ -27,6 +28,7 @@ pub mod hypmap;
 pub mod layout;
 pub mod lpae;
 pub mod mmio;
+pub mod pmu;
 pub mod smc;
 pub mod smp;
 pub mod syndrome;

@@ -85,11 +85,13 @@ pub fn has_virtualization() -> bool {
 #[cfg(target_arch = "arm")]
 /// Trap configuration of every CPU, each register written whole.
 mod controls {
-    /// HCR: stage 2 on; set/way, SMC, ACTLR, WFI, WFE and implementation-defined registers trap; physical interrupts and
-    /// aborts come to HYP; broadcast maintenance and barriers reach the inner shareable domain; set/way invalidate also
+    /// HCR: stage 2 on; set/way, SMC, ACTLR and implementation-defined registers trap; physical interrupts and aborts come to
+    /// HYP; broadcast maintenance and barriers reach the inner shareable domain; set/way invalidate also
     /// cleans.
     pub const HCR: u32 =
-        VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TSC | TIDCP | TAC | TSW;
+        VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TSC | TIDCP | TAC | TSW;
+    /// HCR: WFI and WFE trap.
+    pub const HCR_WAIT: u32 = TWI | TWE;
     const VM: u32 = 1;
     const SWIO: u32 = 1 << 1;
     const PTW: u32 = 1 << 2;
@@ -132,10 +134,23 @@ unsafe extern "C" {
     static hyp_vectors_hardened: u8;
 }
 
+/// What a guest's WFI and WFE do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuestWait {
+    /// They trap.
+    Traps,
+    /// They run on the processor.
+    Native,
+}
+
 /// Sets up this CPU to run guests: vectors and all trap controls. Answers the registers that read back differently.
 #[cfg(target_arch = "arm")]
-pub fn init_cpu(cpu: CpuId) -> [Option<Mismatch>; 6] {
-    use controls::{HCPTR, HCR, HDCR, HDCR_HPMN, HSTR};
+pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
+    use controls::{HCPTR, HDCR, HDCR_HPMN, HSTR};
+    let hcr = match wait {
+        GuestWait::Traps => controls::HCR | controls::HCR_WAIT,
+        GuestWait::Native => controls::HCR,
+    };
     let vectors = match needs_predictor_flush(midr()) {
         true => &raw const hyp_vectors_hardened,
         false => &raw const hyp_vectors,
@@ -146,7 +161,7 @@ pub fn init_cpu(cpu: CpuId) -> [Option<Mismatch>; 6] {
     unsafe {
         cp15::Htpidr::write(cpu.raw());
         cp15::Hvbar::write(vectors);
-        cp15::Hcr::write(HCR);
+        cp15::Hcr::write(hcr);
         cp15::Hcptr::write(HCPTR);
         cp15::Hstr::write(HSTR);
         cp15::Hdcr::write(hdcr);
@@ -166,7 +181,7 @@ pub fn init_cpu(cpu: CpuId) -> [Option<Mismatch>; 6] {
     [
         check("HVBAR", vectors, cp15::Hvbar::read()),
         // Bits 31:28 are UNK/SBZP in ARMv7 (DDI 0406C.d B4.1.65).
-        check("HCR", HCR, cp15::Hcr::read() & 0x0FFF_FFFF),
+        check("HCR", hcr, cp15::Hcr::read() & 0x0FFF_FFFF),
         // Bits of coprocessors that do not exist read as ones; VFP must be open.
         check("HCPTR", HCPTR, cp15::Hcptr::read() & (HCPTR | 3 << 10)),
         check("HSTR", HSTR, cp15::Hstr::read()),

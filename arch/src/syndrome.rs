@@ -254,6 +254,19 @@ impl FaultKind {
         }
     }
 
+    /// Whether it was reported some time after the access that caused it, so that nothing tells which one that was.
+    pub const fn is_asynchronous(self) -> bool {
+        matches!(self, Self::AsyncExternal | Self::AsyncParity)
+    }
+
+    /// Whether the memory system refused the access or the table walk for it, there and then.
+    pub const fn is_synchronous_external(self) -> bool {
+        matches!(
+            self,
+            Self::External | Self::ExternalOnWalk(_) | Self::Parity | Self::ParityOnWalk(_)
+        )
+    }
+
     /// Whether stage 2 raised it because of the map: the only kinds that emulation or a map change can answer.
     pub const fn is_stage2_map(self) -> bool {
         matches!(

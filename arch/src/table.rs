@@ -578,10 +578,25 @@ impl Table {
         &self,
         frames: &F,
         input: u32,
-        mut visit: impl FnMut(u32, Leaf) -> bool,
+        visit: impl FnMut(u32, Leaf) -> bool,
     ) {
+        self.visit_some(frames, input, u32::MAX, visit);
+    }
+
+    /// Shows `visit` the leaves from `input` on, until it answers false or `budget` entries, holes among them, were looked
+    /// at. Answers the first input that was not, at most the end of the space; a leaf that `visit` answered false for was.
+    pub fn visit_some<F: TableFrames>(
+        &self,
+        frames: &F,
+        input: u32,
+        budget: u32,
+        mut visit: impl FnMut(u32, Leaf) -> bool,
+    ) -> u32 {
         let mut at = input;
-        while at < self.inputs {
+        for _ in 0..budget {
+            if at >= self.inputs {
+                break;
+            }
             let (path, entry) = self.walk(frames, at, Level::Three);
             let first = at & !(path.level.span() - 1);
             if let Entry::Leaf(output, attributes) = entry {
@@ -591,11 +606,13 @@ impl Table {
                     order,
                     attributes,
                 };
+                at = first.saturating_add(path.level.span());
                 if !visit(first, leaf) {
-                    return;
+                    break;
                 }
             }
             at = first.saturating_add(path.level.span());
         }
+        at
     }
 }

@@ -139,4 +139,20 @@ probe_failed:
     mov     r0, #0
     bx      lr
 
+// u32 settle_abort(): lets pending asynchronous aborts be taken, here and nowhere else; 1 when one was. Such an abort goes on
+// at settle_taken.
+    .global settle_abort, settle_open, settle_taken, settle_closed
+settle_abort:
+    mov     r0, #0
+settle_open:
+    cpsie   a
+    isb
+    b       settle_close
+settle_taken:
+    mov     r0, #1
+settle_close:
+    cpsid   a
+settle_closed:
+    bx      lr
+
     .ltorg

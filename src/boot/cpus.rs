@@ -4,11 +4,14 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 use armv7::gic::{self, Gic};
+use armv7::smp::GuestWait;
 use armv7::{hypmap, smp, timer};
-use krypton::cmdline::Options;
+use krypton::cmdline::{Options, Vwfi};
 use krypton::domain::run;
 use krypton::irq::{self, Handler};
+use krypton::options;
 use krypton::platform::host_dt::{Conduit, EnableMethod, HostInfo};
+use krypton::trap;
 
 /// CPUs that have come up, a bit each.
 static UP: AtomicU32 = AtomicU32::new(0);
@@ -17,9 +20,18 @@ static GO: AtomicBool = AtomicBool::new(false);
 /// Private interrupts of the hypervisor's, for CPUs that come up later.
 static PRIVATE: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 
-/// Vectors, traps and timers of this CPU; registers that did not take their value are reported.
+/// Vectors, traps and timers of this CPU; registers that did not take their value are reported, and an abort that was left
+/// pending by whoever ran before.
 pub fn set_up_cpu(cpu: CpuId) {
-    for mismatch in smp::init_cpu(cpu).into_iter().flatten() {
+    let wait = match options::get().map(|options| options.vwfi) {
+        Some(Vwfi::Native) => GuestWait::Native,
+        _ => GuestWait::Traps,
+    };
+    let mismatches = smp::init_cpu(cpu, wait);
+    if armv7::abort::settle() {
+        log::warn!("CPU{}: an asynchronous abort was pending", cpu.raw());
+    }
+    for mismatch in mismatches.into_iter().flatten() {
         log::warn!(
             "CPU{}: {} reads {:#x} after {:#x} was written",
             cpu.raw(),
@@ -105,7 +117,7 @@ fn start(host: &HostInfo, cpu: CpuId, affinity: u32, method: &EnableMethod) -> b
 }
 
 /// A secondary joins: its interrupt interfaces, and then waits for the others to be ready.
-pub fn join(cpu: CpuId) -> &'static Gic {
+pub fn join(cpu: CpuId) -> trap::Cpu {
     let Some(gic) = gic::get() else {
         krypton::machine::halt()
     };
@@ -118,7 +130,14 @@ pub fn join(cpu: CpuId) -> &'static Gic {
     while !GO.load(Ordering::SeqCst) {
         core::hint::spin_loop();
     }
-    gic
+    let Some(ready) = run::ready() else {
+        krypton::machine::halt()
+    };
+    trap::Cpu {
+        id: cpu,
+        gic,
+        ready,
+    }
 }
 
 /// Lets the secondaries into the loop, after the boot mappings have gone.

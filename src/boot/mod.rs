@@ -10,7 +10,7 @@ use armv7::cpu::CpuSet;
 use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
 use armv7::{gic, hypmap, smp, timer};
-use krypton::cmdline::{Level, Options};
+use krypton::cmdline::{Bootscrub, Console, Level, Options};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
 use krypton::domain::{Domain, guest_map, run};
@@ -21,7 +21,7 @@ use krypton::platform::host_dt::{HostInfo, UartInfo};
 use krypton::platform::interrupt::Trigger;
 use krypton::platform::ranges::PhysRange;
 use krypton::platform::{self, BootError};
-use krypton::{console, identity, machine, options, policy};
+use krypton::{console, identity, machine, mem, options, panic, policy};
 use log::LevelFilter;
 
 pub use cpus::{join, release_secondaries, set_up_cpu, start_cpus};
@@ -107,7 +107,14 @@ pub fn read_options(host: &HostInfo) -> &'static Options {
     krypton::log::set_guest_level(level(options.guest_loglvl.limited));
     machine::set_no_reboot(options.noreboot);
     policy::set_silo(options.xsm == krypton::cmdline::Xsm::Silo);
+    panic::set_stack_lines(options.debug_stack_lines);
+    krypton::log::set_timestamps(options.console_timestamps, counter_frequency(host));
     options
+}
+
+/// Ticks of the system counter in a second: the tree's word, or firmware's; 0 when neither says.
+fn counter_frequency(host: &HostInfo) -> u32 {
+    host.timer.frequency.unwrap_or_else(timer::frequency)
 }
 
 /// What is printed at a level of the command line. Boot facts are printed at Xen's default, "warning".
@@ -124,7 +131,11 @@ fn level(level: Level) -> LevelFilter {
 pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
     /// What Ctrl takes away from a letter's code.
     const CONTROL: u8 = 0x1F;
-    console::configure(options.conring_size, options.conswitch & CONTROL);
+    console::configure(&console::Settings {
+        ring_size: options.conring_size,
+        switch_char: options.conswitch & CONTROL,
+        keep_domains: options.console_to_ring,
+    });
     let found = Blob::check(tree.bytes)
         .and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
     match found {
@@ -133,9 +144,13 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
             else {
                 fail(&BootError::Uart("cannot be mapped".to_string()));
             };
-            console::attach(uart.model, window);
+            // With `console=none` it is the hypervisor's all the same, as in Xen.
+            if options.console != Console::None {
+                console::attach(uart.model, window);
+            }
             Some(uart)
         }
+        Err(_) if options.console == Console::None => None,
         Err(error) => {
             rescue_console(tree.load);
             log::warn!("{error}; going on without console");
@@ -266,13 +281,13 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
 }
 
 /// The clock and the run queues.
-pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) {
-    let hz = host.timer.frequency.unwrap_or_else(timer::frequency);
-    if !run::init(hz, cpus, options.sched_ratelimit_us) {
+pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> run::Ready {
+    let hz = counter_frequency(host);
+    let ready = run::init(hz, cpus, options.sched_ratelimit_us).unwrap_or_else(|| {
         fail(&BootError::Timer(
             "frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string(),
-        ));
-    }
+        ))
+    });
     log::info!(
         "Generic Timer IRQ: phys={} hyp={} virt={} Freq: {} KHz",
         host.timer.physical,
@@ -281,6 +296,17 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) {
         hz / 1000
     );
     log::info!("Using scheduler: SMP Credit Scheduler rev2 (credit2)");
+    ready
+}
+
+/// Scrubs all free memory now, if that is asked for; otherwise idle CPUs do it later.
+pub fn scrub_memory(options: &Options) {
+    /// Pages between two looks at the allocator's lists.
+    const AT_ONCE: u32 = 512;
+    if options.bootscrub == Bootscrub::Boot {
+        log::info!("Scrubbing Free RAM");
+        while mem::memory().scrub_some(AT_ONCE) {}
+    }
 }
 
 /// dom0, ready to run.
@@ -291,6 +317,7 @@ pub fn load_dom0(
     uart: Option<&UartInfo>,
     gic: &'static Gic,
     cpus: CpuSet,
+    ready: run::Ready,
 ) -> alloc::sync::Arc<Domain> {
     log::info!("*** LOADING DOMAIN 0 ***");
     let loaded = Blob::check(tree.bytes).and_then(|blob| {
@@ -307,6 +334,7 @@ pub fn load_dom0(
             free: &host.free_ram(),
             grant: memory::grant_window()?,
             cpus: cpus.len(),
+            ready,
         })
     });
     loaded.unwrap_or_else(|error| fail(&error))

@@ -1,6 +1,6 @@
 use super::{
-    Bootscrub, Console, Level, MemopMaxOrder, Note, Options, Scheduler, Serrors, Threshold,
-    Timestamps, Vwfi, Xsm,
+    Bootscrub, Console, Level, MemopMaxOrder, Note, Options, Serrors, Threshold, Timestamps, Vwfi,
+    Xsm,
 };
 use alloc::string::{String, ToString};
 use proptest::prelude::{any, proptest};
@@ -15,13 +15,13 @@ fn clean(line: &str) -> Options {
 fn the_usual_line_of_a_qemu_run_is_taken_without_a_note() {
     let options = clean(
         "console=dtuart dtuart=/pl011@9000000 dom0_mem=512M dom0_max_vcpus=2 dom0_vcpus_pin \
-         loglvl=all guest_loglvl=info/debug console_timestamps=boot noreboot sync_console \
-         bootscrub=0 sched=null vwfi=native serrors=panic xsm=dummy gnttab_max_frames=128 \
+         loglvl=all guest_loglvl=info/debug console_timestamps=boot noreboot console_to_ring \
+         bootscrub=1 sched=credit2 vwfi=native debug_stack_lines=5 serrors=panic xsm=dummy gnttab_max_frames=128 \
          gnttab=max-ver:1 maxcpus=1 conring_size=64k conswitch=bx no-ext_regions",
     );
     assert_eq!(options.dom0_mem, Some(512 << 20));
     assert_eq!(options.dom0_max_vcpus, Some((2, 2)));
-    assert!(options.dom0_vcpus_pin && options.noreboot && options.sync_console);
+    assert!(options.dom0_vcpus_pin && options.noreboot && options.console_to_ring);
     assert_eq!(options.console, Console::Dtuart);
     assert_eq!(options.dtuart.as_deref(), Some("/pl011@9000000"));
     let all = Threshold {
@@ -32,8 +32,8 @@ fn the_usual_line_of_a_qemu_run_is_taken_without_a_note() {
     assert_eq!(options.guest_loglvl.always, Level::Info);
     assert_eq!(options.guest_loglvl.limited, Level::Debug);
     assert_eq!(options.console_timestamps, Timestamps::Boot);
-    assert_eq!(options.bootscrub, Bootscrub::Off);
-    assert_eq!(options.sched, Scheduler::Null);
+    assert_eq!(options.bootscrub, Bootscrub::Boot);
+    assert_eq!(options.debug_stack_lines, 5);
     assert_eq!(options.vwfi, Vwfi::Native);
     assert_eq!(options.serrors, Serrors::Panic);
     assert_eq!(options.xsm, Xsm::Dummy);
@@ -93,6 +93,10 @@ fn a_value_that_cannot_be_read_is_named_and_leaves_the_default() {
         "memop-max-order=1,2,3,4,5",
         "memop-max-order=99",
         "vwfi=maybe",
+        "serrors=ignore",
+        "console_timestamps=never",
+        "debug_stack_lines=many",
+        "bootscrub=later",
         "noreboot=perhaps",
         "xsm=",
     ] {
@@ -128,6 +132,69 @@ fn options_for_other_machines_do_not_disturb() {
 }
 
 #[test]
+fn an_option_that_changes_nothing_is_named() {
+    for word in [
+        "sync_console",
+        "no-sync_console",
+        "bootscrub=0",
+        "no-bootscrub",
+        "bootscrub_chunk=128M",
+        "sched=null",
+        "sched_credit_tslice_ms=5",
+        "crash-debug-panic=qd",
+        "crash-debug-hwdom=0",
+        "serial_tx_buffer=64k",
+        "hmp-unsafe=1",
+        "spec-ctrl=ssbd=force-disable",
+        "xenheap_megabytes=64",
+        "low_mem_virq_limit=64M",
+        "tbuf_size=10",
+    ] {
+        let (options, notes) = Options::parse(word);
+        assert_eq!(options, Options::default(), "{word}");
+        assert_eq!(notes, [Note::NoEffect(word.to_string())]);
+        assert_eq!(
+            notes[0].to_string(),
+            alloc::format!("CMDLINE: option \"{word}\" has no effect here")
+        );
+    }
+}
+
+#[test]
+fn an_option_that_is_taken_without_a_word_changes_something() {
+    for word in [
+        "dom0_mem=64M",
+        "dom0_max_vcpus=1",
+        "dom0_vcpus_pin",
+        "console=none",
+        "dtuart=serial0",
+        "conswitch=b",
+        "conswitch=ax",
+        "console_timestamps",
+        "console_timestamps=raw",
+        "console_to_ring",
+        "conring_size=32k",
+        "loglvl=all",
+        "guest_loglvl=all",
+        "noreboot",
+        "maxcpus=1",
+        "sched_ratelimit_us=500",
+        "gnttab_max_frames=32",
+        "gnttab_max_maptrack_frames=32",
+        "memop-max-order=8",
+        "bootscrub",
+        "vwfi=native",
+        "serrors=panic",
+        "serrors=forward",
+        "xsm=dummy",
+        "ext_regions=0",
+        "debug_stack_lines=0",
+    ] {
+        assert_ne!(clean(word), Options::default(), "{word}");
+    }
+}
+
+#[test]
 fn a_vcpu_range_clamps_the_number_of_cpus() {
     assert_eq!(clean("dom0_max_vcpus=4").dom0_vcpus(2), 4);
     assert_eq!(clean("dom0_max_vcpus=1-3").dom0_vcpus(2), 2);
@@ -152,8 +219,8 @@ fn orders_keep_what_is_left_out() {
 
 #[test]
 fn a_quoted_value_may_hold_blanks() {
-    let options = clean("crash-debug-panic=\"q d\" noreboot");
-    assert_eq!(options.crash_debug_panic, "q d");
+    let options = clean("dtuart=\"serial0:115200 8n1\" noreboot");
+    assert_eq!(options.dtuart.as_deref(), Some("serial0:115200 8n1"));
     assert!(options.noreboot);
 }
 

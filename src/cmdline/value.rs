@@ -113,11 +113,12 @@ pub(super) fn threshold(text: &str) -> Option<Threshold> {
     Some(Threshold { always, limited })
 }
 
-pub(super) fn bootscrub(value: Option<&str>) -> Option<Bootscrub> {
+/// When to scrub; inside, `None` for never.
+pub(super) fn bootscrub(value: Option<&str>) -> Option<Option<Bootscrub>> {
     if value == Some("idle") {
-        return Some(Bootscrub::Idle);
+        return Some(Some(Bootscrub::Idle));
     }
-    boolean(value).map(|on| if on { Bootscrub::Boot } else { Bootscrub::Off })
+    boolean(value).map(|on| on.then_some(Bootscrub::Boot))
 }
 
 /// `guest[,control[,hardware[,device]]]`; an empty place keeps its value.
@@ -142,7 +143,8 @@ pub(super) fn orders(text: &str, default: MemopMaxOrder) -> Option<MemopMaxOrder
     parts.next().is_none().then_some(orders)
 }
 
-/// Options that Xen knows and that mean nothing on this machine, are for x86, or tune what Krypton does not tune.
+/// Options that Xen knows and that mean nothing on this machine, are for x86, tune what Krypton does not tune, or ask for
+/// what it does anyway.
 /// An entry that ends in `-` or `_` stands for the family of options with that beginning.
 const WITHOUT_EFFECT: &[&str] = &[
     "acpi",
@@ -150,6 +152,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "ats",
     "availmem",
     "badpage",
+    "bootscrub",
     "bootscrub_chunk",
     "com1",
     "com2",
@@ -186,10 +189,12 @@ const WITHOUT_EFFECT: &[&str] = &[
     "reboot",
     "sched-gran",
     "sched_credit2_",
+    "sched_credit_tslice_ms",
     "sched_smt_power_savings",
     "scrub-domheap",
     "serial_tx_buffer",
     "spec-ctrl",
+    "sync_console",
     "tbuf_size",
     "tevt_mask",
     "tickle_one_idle_cpu",

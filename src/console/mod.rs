@@ -71,6 +71,8 @@ struct Console {
     focus: Focus,
     switch_char: u8,
     presses: u8,
+    /// The ring also keeps what domains write.
+    keep_domains: bool,
 }
 
 static CONSOLE: Lock<Console, { rank::CONSOLE }> = Lock::new(Console {
@@ -80,6 +82,7 @@ static CONSOLE: Lock<Console, { rank::CONSOLE }> = Lock::new(Console {
     focus: Focus::Hypervisor,
     switch_char: 1,
     presses: 0,
+    keep_domains: false,
 });
 
 /// Printed when input goes to dom0.
@@ -96,11 +99,28 @@ pub fn listen(listener: fn()) {
 }
 
 impl Console {
+    /// Writes what the hypervisor says.
     fn put(&mut self, data: &[u8]) {
+        self.keep(data);
+        self.send(data);
+    }
+
+    /// Writes what a domain says.
+    fn put_of_domain(&mut self, data: &[u8]) {
+        if self.keep_domains {
+            self.keep(data);
+        }
+        self.send(data);
+    }
+
+    fn keep(&mut self, data: &[u8]) {
         self.ring.push(data);
         if let Some(listener) = LISTENER.get() {
             listener();
         }
+    }
+
+    fn send(&mut self, data: &[u8]) {
         if let Some(uart) = &mut self.uart {
             uart.put_text(data);
         }
@@ -160,11 +180,31 @@ pub fn attach(model: Model, window: Window) {
     console.uart = Some(uart);
 }
 
-/// Sets the ring's size and the switch character (0: none), once the command line is known.
-pub fn configure(ring_size: u32, switch_char: u8) {
+/// Bytes of output that are kept before the command line is known.
+const FIRST_RING: u32 = 4 << 10;
+
+/// Starts to remember what is written, so that it can be shown once there is a UART.
+pub fn remember() {
+    CONSOLE.lock().ring.resize(FIRST_RING);
+}
+
+/// What the command line says about the console.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of past output that are kept.
+    pub ring_size: u32,
+    /// What is typed three times to move the input; 0 for nothing.
+    pub switch_char: u8,
+    /// Whether the output of domains is kept too.
+    pub keep_domains: bool,
+}
+
+/// Sets the console up, once the command line is known.
+pub fn configure(settings: &Settings) {
     let mut console = CONSOLE.lock();
-    console.ring.resize(ring_size);
-    console.switch_char = switch_char;
+    console.ring.resize(settings.ring_size);
+    console.switch_char = settings.switch_char;
+    console.keep_domains = settings.keep_domains;
 }
 
 /// Lets typing raise the UART's interrupt.
@@ -183,7 +223,7 @@ pub fn give_input_to_dom0() -> &'static str {
 
 /// Writes bytes as they are: output of a domain.
 pub fn write_bytes(data: &[u8]) {
-    CONSOLE.lock().put(data);
+    CONSOLE.lock().put_of_domain(data);
 }
 
 /// Writes a formatted text.
@@ -274,6 +314,7 @@ mod tests {
             focus,
             switch_char: CTRL_A,
             presses: 0,
+            keep_domains: false,
         }
     }
 
@@ -306,6 +347,33 @@ mod tests {
         let received = typed(&mut console, &[b'a', CTRL_A, CTRL_A, b'b', CTRL_A]);
         assert_eq!(received.switched, None);
         assert_eq!(console.input.as_slice(), &[b'a', CTRL_A, CTRL_A, b'b']);
+    }
+
+    #[test]
+    fn what_is_written_before_the_command_line_is_known_is_kept() {
+        super::remember();
+        let line = b"said too early for a UART";
+        super::write_fmt(format_args!("{}", str::from_utf8(line).unwrap()));
+        let mut out = [0; super::FIRST_RING as usize];
+        let (count, _) = super::read_ring(super::ring_start(), &mut out);
+        assert!(out[..count].windows(line.len()).any(|part| part == line));
+    }
+
+    #[test]
+    fn the_ring_keeps_what_domains_say_only_when_asked() {
+        let kept = |keep_domains| {
+            let mut console = console(Focus::Dom0);
+            console.keep_domains = keep_domains;
+            assert!(console.ring.resize(4096));
+            console.put(b"ours ");
+            console.put_of_domain(b"theirs ");
+            console.put(b"ours");
+            let mut out = [0; 64];
+            let (count, _) = console.ring.read(console.ring.start(), &mut out);
+            out[..count].to_vec()
+        };
+        assert_eq!(kept(false), b"ours ours");
+        assert_eq!(kept(true), b"ours theirs ours");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use armv7::cpu::CpuSet;
+use armv7::pmu;
 
 use super::domctl::Request;
 use super::{again, cpupool, destroy, exclusive};
@@ -41,6 +42,7 @@ struct Plan {
     nr_spis: u16,
     max_port: u32,
     grants: Limits,
+    monitors: pmu::Access,
 }
 
 /// Most frames of grant entries and units of grant handles.
@@ -59,8 +61,8 @@ fn grant_limits() -> (u32, u32) {
 /// Checks what can be checked without knowing the machine's state.
 fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Result<Plan, Errno> {
     let arch = &config.arch;
-    // There is no IOMMU, and performance counters stay the hypervisor's.
-    let refused = config.flags != abi::CDF_HVM | abi::CDF_HAP
+    // There is no IOMMU.
+    let refused = config.flags & !abi::CDF_VPMU != abi::CDF_HVM | abi::CDF_HAP
         || config.iommu_opts != 0
         || config.vmtrace_size != 0
         || config.grant_opts & !abi::GRANT_VERSION_MASK != 0
@@ -82,6 +84,10 @@ fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Resul
         nr_spis: arch.nr_spis.next_multiple_of(32) as u16,
         max_port: config.max_evtchn_port.min(NO_PORT_LIMIT),
         grants: Limits::new(frames, maptrack).ok_or(Errno::Inval)?,
+        monitors: match config.flags & abi::CDF_VPMU {
+            0 => pmu::Access::Traps,
+            _ => pmu::Access::Native,
+        },
     })
 }
 
@@ -140,6 +146,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
         grants: plan.grants,
         max_pages: 0,
         tables: PoolLimit::Pages(FIRST_POOL),
+        monitors: plan.monitors,
         pool: cpupool::for_domain(config.cpupool_id)?,
     });
     // What there was of a domain that cannot be made goes at once, its account included.
@@ -208,7 +215,7 @@ pub fn max_vcpus(request: &Request<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{CreateDomain, check, choose_id};
+    use super::{CreateDomain, check, choose_id, pmu};
     use crate::error::Errno;
     use crate::id::DomId;
 
@@ -295,7 +302,7 @@ mod tests {
             },
         ];
         wrong.extend(
-            [0, 1, 2, 7, 11, 19, 35, 67, 131, u32::MAX]
+            [0, 1, 2, 7, 11, 19, 35, 67, 130, 163, u32::MAX]
                 .map(|flags| CreateDomain { flags, ..libxl() }),
         );
         let mut arch = libxl();
@@ -314,6 +321,14 @@ mod tests {
                 "{config:?}"
             );
         }
+    }
+
+    #[test]
+    fn performance_monitors_are_given_when_asked_for() {
+        let monitors =
+            |flags| check(&CreateDomain { flags, ..libxl() }, LIMITS).map(|plan| plan.monitors);
+        assert_eq!(monitors(3), Ok(pmu::Access::Traps));
+        assert_eq!(monitors(3 | 1 << 7), Ok(pmu::Access::Native));
     }
 
     #[test]

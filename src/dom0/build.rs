@@ -8,6 +8,7 @@ use armv7::cache;
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::frame;
 use armv7::gic::{Gic, Trigger};
+use armv7::pmu;
 
 use super::device_tree::{self, Config};
 use super::devices::{self, DevicePlan};
@@ -50,6 +51,8 @@ pub struct Host<'a> {
     pub grant: PhysRange,
     /// CPUs that run.
     pub cpus: u32,
+    /// There is a scheduler.
+    pub ready: run::Ready,
 }
 
 fn dom0(what: &str) -> BootError {
@@ -202,6 +205,7 @@ fn create(
         max_pages: u32::try_from(pages).map_err(|_| dom0("too much memory"))?,
         tables: PoolLimit::Unlimited,
         pool: PoolId::FIRST,
+        monitors: pmu::Access::Traps,
     };
     let domain = create::domain(&spec)
         .map_err(|error| dom0(&alloc::format!("cannot be created: {error:?}")))?;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use armv7::cpu::CpuSet;
 use armv7::guest::Identity;
 use armv7::heap;
+use armv7::pmu;
 
 use super::memory::shared_page;
 use super::run::{self, Timer};
@@ -46,6 +47,8 @@ pub struct Spec {
     pub tables: PoolLimit,
     /// CPUs that it runs on.
     pub pool: PoolId,
+    /// Whether it has the performance monitors.
+    pub monitors: pmu::Access,
 }
 
 /// What the machine does after a stage-2 change.
@@ -84,7 +87,7 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     let mut vgic = Vgic::new(spec.max_vcpus, spec.nr_spis).map_err(|_| Errno::Inval)?;
     vgic.route_hw(IntId::VIRTUAL_TIMER, IntId::VIRTUAL_TIMER)
         .map_err(|_| Errno::Inval)?;
-    let domain = Domain::new(
+    let mut domain = Domain::new(
         spec.id,
         spec.rights,
         p2m,
@@ -98,6 +101,7 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
         spec.max_vcpus,
         shared_info,
     );
+    domain.monitors = spec.monitors;
     domain.grow_grants(crate::grant::INITIAL_FRAMES.into())?;
     heap::try_arc(domain).ok_or(Errno::NoMem)
 }
@@ -138,6 +142,7 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
             vttbr: domain.vttbr,
             vmpidr: psci::vmpidr(id),
             cntvoff: domain.cntvoff,
+            monitors: domain.monitors,
         };
         let vcpu = heap::try_arc(Vcpu::new(domain.id, id, unit, timers, identity));
         let known =

@@ -24,11 +24,13 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use armv7::addr::{Gfn, Mfn};
+use armv7::pmu;
 use spin::Once;
 
 use crate::event::{End, EventTable, EventVirq, Notify};
 use crate::grant::GrantTable;
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
+use crate::log::Allowance;
 use crate::mem::PinnedPage;
 use crate::mem::p2m::P2m;
 use crate::sync::{Lock, rank};
@@ -157,12 +159,16 @@ pub struct Domain {
     pub gic: GicMap,
     /// What its virtual counter is behind the physical one, in ticks.
     pub cntvoff: u64,
+    /// Whether it has the performance monitors.
+    pub monitors: pmu::Access,
     /// Most vCPUs it may have.
     pub max_vcpus: u8,
     /// Frame of shared_info.
     pub shared_info: Mfn,
     /// Watchdogs that it has set up.
     pub watchdogs: Lock<[Option<TimerId>; MAX_WATCHDOGS], { rank::DOMAIN }>,
+    /// Lines of the log that it causes.
+    pub log_lines: Allowance,
     vcpus: Once<Vec<Arc<Vcpu>>>,
 }
 
@@ -208,9 +214,11 @@ impl Domain {
             event_irq,
             gic,
             cntvoff,
+            monitors: pmu::Access::Traps,
             max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
             shared_info,
             watchdogs: Lock::new([None; MAX_WATCHDOGS]),
+            log_lines: Allowance::of_a_domain(),
             vcpus: Once::new(),
         }
     }

@@ -34,9 +34,16 @@ pub enum Timer {
     Watchdog(crate::id::DomId),
 }
 
-static SCHEDULER: Once<Lock<Scheduler, { rank::SCHED }>> = Once::new();
+/// Ticks in a second for what is asked before [`init`]: a frequency like another.
+const EARLY_HZ: u32 = 1_000_000;
+static SCHEDULER: Lock<Scheduler, { rank::SCHED }> =
+    Lock::new(Scheduler::new(CpuSet::EMPTY, EARLY_HZ));
 static TIMERS: Lock<TimerQueue<Timer>, { rank::TIMER }> = Lock::new(TimerQueue::new());
 static CLOCK: Once<Clock> = Once::new();
+static EARLY_CLOCK: Clock = match Clock::new(EARLY_HZ) {
+    Some(clock) => clock,
+    None => panic!("the frequency is in range"),
+};
 static TARGETS: TargetMasks = TargetMasks::new();
 /// What a CPU is asked to do, a bit each; set by any CPU, taken by its own.
 static CPU_WORK: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
@@ -53,38 +60,38 @@ pub const SGI_LOOK: u32 = 0;
 /// SGI that stops a CPU for good: another one panics.
 pub const SGI_STOP: u32 = 1;
 
-/// Sets up the clock and the run queues; `hz` is the system counter's frequency.
-pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> bool {
-    let Some(clock) = Clock::new(hz) else {
-        return false;
-    };
-    CLOCK.call_once(|| clock);
-    SCHEDULER.call_once(|| {
-        let mut scheduler = Scheduler::new(online, hz);
+/// Shows that the clock and the run queues are set up: without it no CPU runs vCPUs, and no dom0 is built.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready(());
+
+/// Sets up the clock and the run queues; `hz` is the system counter's frequency, `None` the answer to one that cannot be.
+/// Only the first call counts.
+pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> Option<Ready> {
+    let clock = Clock::new(hz)?;
+    CLOCK.call_once(|| {
+        let mut scheduler = SCHEDULER.lock();
+        *scheduler = Scheduler::new(online, hz);
         scheduler.set_ratelimit(ratelimit_us);
-        Lock::new(scheduler)
+        clock
     });
-    true
+    ready()
 }
 
-/// The scheduler.
-///
-/// # Panics
-/// Before [`init`], which is boot's mistake.
+/// What [`init`] answered, for CPUs that come later.
+pub fn ready() -> Option<Ready> {
+    CLOCK.is_completed().then_some(Ready(()))
+}
+
+/// The scheduler. Before [`init`] it has no CPU.
+#[inline(never)] // its callers are many
 pub fn scheduler() -> Guard<'static, Scheduler> {
-    SCHEDULER
-        .get()
-        .expect("the scheduler is initialized by boot")
-        .lock()
+    SCHEDULER.lock()
 }
 
-/// The clock.
-///
-/// # Panics
-/// Before [`init`], which is boot's mistake.
+/// The clock. Before [`init`] its seconds are not those of the world.
 #[inline]
 pub fn clock() -> &'static Clock {
-    CLOCK.get().expect("the clock is initialized by boot")
+    CLOCK.get().unwrap_or(&EARLY_CLOCK)
 }
 
 /// Now.

@@ -11,6 +11,7 @@ use armv7::gic::VirtualInterface;
 use armv7::guest::{GuestContext, Identity, Machine};
 
 use crate::domain::runstate::RunState;
+use crate::emulate::set_way::SetWay;
 use crate::emulate::timer::PhysicalTimer;
 use crate::id::{DomId, VcpuId};
 use crate::sched::UnitId;
@@ -109,6 +110,8 @@ pub struct Vcpu {
     pub runstate: Lock<RunState, { rank::RUNSTATE }>,
     /// Set before CPU_ON lets it run: where it starts.
     pub restart: Lock<Option<(u32, u32)>, { rank::START }>,
+    /// Where it is in cleaning its caches by set and way.
+    pub set_way: Lock<SetWay, { rank::RUNSTATE }>,
     halt: AtomicU32,
     work: AtomicU32,
     on: AtomicU8,
@@ -137,6 +140,7 @@ impl Vcpu {
             registers: Lock::new(Registers::start(0, 0)),
             runstate: Lock::new(RunState::new()),
             restart: Lock::new(None),
+            set_way: Lock::new(SetWay::default()),
             halt: AtomicU32::new(halt::OFFLINE),
             work: AtomicU32::new(work::INTERRUPTS),
             on: AtomicU8::new(NOWHERE),

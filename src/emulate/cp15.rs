@@ -10,9 +10,7 @@
 //! for Linux reads MVFR0 in each context switch.
 //!
 //! Set/way maintenance is not passed on. By set and way a guest would reach lines of other guests, and DCISW would throw
-//! their data away. Nothing is lost by ignoring it while caches are on, for the caches of the inner shareable domain are
-//! coherent; a guest that cleans its caches this way before it switches them off needs the data in memory, though, so
-//! [`Outcome::SetWay`] is the place where its RAM may be cleaned by address.
+//! their data away. What happens instead is [`super::set_way`]'s to say.
 
 use armv7::syndrome::{CpAccess, CpWideAccess, Direction};
 
@@ -56,7 +54,7 @@ pub enum Outcome {
     Ignored,
     /// The guest takes an undefined instruction exception.
     Undefined,
-    /// A cache line was to be maintained by set and way; see above. Treat as [`Outcome::Ignored`] when caches are coherent.
+    /// A cache line was to be maintained by set and way; the operand is in Rt.
     SetWay,
     /// The emulated physical timer.
     Timer(TimerAccess),

@@ -2,4 +2,5 @@
 
 pub mod cp15;
 pub mod psci;
+pub mod set_way;
 pub mod timer;

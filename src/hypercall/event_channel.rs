@@ -230,3 +230,6 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

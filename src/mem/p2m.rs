@@ -400,6 +400,41 @@ impl<'m> P2m<'m> {
         });
     }
 
+    /// Shows `show` up to `pages` frames of RAM, from `from` on and one by one, in at most `steps` entries. Answers where to
+    /// go on; `None` behind the last one.
+    pub fn each_ram_page(
+        &self,
+        from: Gfn,
+        pages: u32,
+        steps: u32,
+        mut show: impl FnMut(Mfn),
+    ) -> Option<Gfn> {
+        let mut left = pages;
+        let mut stopped = None;
+        let next = self
+            .table
+            .visit_some(&self.space, from.raw(), steps, |input, leaf| {
+                if !P2mType::from_kind(leaf.attributes.kind()).is_some_and(P2mType::is_ram) {
+                    return true;
+                }
+                // The first one may be in the middle of its block.
+                let begin = from.raw().saturating_sub(input);
+                for n in begin..1 << leaf.order {
+                    if left == 0 {
+                        stopped = Some(input.saturating_add(n));
+                        return false;
+                    }
+                    left -= 1;
+                    if let Some(mfn) = leaf.output.checked_add(n) {
+                        show(mfn);
+                    }
+                }
+                true
+            });
+        let next = stopped.unwrap_or(next);
+        (next < MAX_FRAMES).then(|| Gfn::new(u64::from(next)))?
+    }
+
     fn note_high(&mut self, gfn: Gfn, frames: u32) {
         if let Some(last) = frames.checked_sub(1).and_then(|n| gfn.checked_add(n))
             && self.high.is_none_or(|high| high < last)

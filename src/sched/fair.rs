@@ -120,21 +120,27 @@ pub(super) struct Rules {
     cap_grain: u64,
 }
 
+/// `us` microseconds in ticks, of which one has `per_us` with 16 fractional bits; at least one.
+const fn ticks(us: u32, per_us: u64) -> u64 {
+    match (us as u64 * per_us) >> 16 {
+        0 => 1,
+        ticks => ticks,
+    }
+}
+
 impl Rules {
-    pub fn new(ticks_per_second: u32) -> Self {
+    pub const fn new(ticks_per_second: u32) -> Self {
         // 16 fractional bits, so that 32.768 kHz works as well as 1 GHz.
-        let ticks_per_us_16 = (u64::from(ticks_per_second) << 16) / 1_000_000;
-        let ticks = |us: u32| ((u64::from(us) * ticks_per_us_16) >> 16).max(1);
-        let virtual_time = |us| ticks(us) << VIRTUAL_SHIFT;
+        let per_us = ((ticks_per_second as u64) << 16) / 1_000_000;
         Self {
-            ticks_per_us_16,
-            slice: ticks(SLICE_US),
-            min_slice: ticks(MIN_SLICE_US),
-            ratelimit: ticks(DEFAULT_RATELIMIT_US),
-            margin: virtual_time(MIN_SLICE_US) as i64,
-            sleeper_credit: virtual_time(SLICE_US),
-            cap_period: ticks(CAP_PERIOD_US),
-            cap_grain: ticks(CAP_GRAIN_US),
+            ticks_per_us_16: per_us,
+            slice: ticks(SLICE_US, per_us),
+            min_slice: ticks(MIN_SLICE_US, per_us),
+            ratelimit: ticks(DEFAULT_RATELIMIT_US, per_us),
+            margin: (ticks(MIN_SLICE_US, per_us) << VIRTUAL_SHIFT) as i64,
+            sleeper_credit: ticks(SLICE_US, per_us) << VIRTUAL_SHIFT,
+            cap_period: ticks(CAP_PERIOD_US, per_us),
+            cap_grain: ticks(CAP_GRAIN_US, per_us),
         }
     }
 

@@ -151,7 +151,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler without units for a system counter of `ticks_per_second`. All CPUs are in the first pool; before one first
     /// picks it counts as idle.
-    pub fn new(online: CpuSet, ticks_per_second: u32) -> Self {
+    pub const fn new(online: CpuSet, ticks_per_second: u32) -> Self {
         let mut pools = [CpuSet::EMPTY; MAX_POOLS];
         pools[PoolId::FIRST.index()] = online;
         Self {

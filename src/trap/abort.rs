@@ -18,6 +18,7 @@ use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirect
 
 use super::exits::{raise_unless_endless, skip};
 use super::inject::Exception;
+use super::serror;
 use crate::domain::interface::{HardwareLrs, deliver};
 use crate::domain::shutdown;
 use crate::domain::vcpu::Vcpu;
@@ -103,6 +104,9 @@ fn is_distributor(gic: GicMap, gfn: Gfn) -> bool {
 /// A data abort of the loaded guest that no emulated device has answered.
 #[cold]
 pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort) {
+    if fault.fault.is_asynchronous() {
+        return serror::arrived(domain, vcpu);
+    }
     let va = guest::fault_va();
     // Cache maintenance is told as a write, and needs no right to write.
     let access = match fault.direction {
@@ -112,10 +116,12 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
     if !may_try_again(domain, va, access, fault.fault, fault.s1ptw) {
         let page = guest::fault_page();
         guest_warn!(
+            domain,
             vcpu,
-            "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: nothing there",
+            "{:?} of {va:#010x} (page {page:#x}) at pc {:#010x}: {}",
             fault.direction,
-            context.pc
+            context.pc,
+            why(fault.fault)
         );
         let exception = Exception::DataAbort {
             address: va,
@@ -136,10 +142,22 @@ pub fn fetch(
     let address = guest::fetch_fault_va();
     if !may_try_again(domain, address, Wanted::Execute, fault.fault, fault.s1ptw) {
         guest_warn!(
+            domain,
             vcpu,
-            "Prefetch of {address:#010x}: nothing to execute there"
+            "Prefetch of {address:#010x}: {}",
+            why(fault.fault)
         );
         give(domain, vcpu, context, Exception::PrefetchAbort { address });
+    }
+}
+
+/// Why an access did not go through, in words.
+fn why(fault: FaultKind) -> &'static str {
+    match fault {
+        FaultKind::Permission(_) => "not permitted",
+        kind if kind.is_stage2_map() => "nothing there",
+        kind if kind.is_synchronous_external() => "the memory system refused it",
+        _ => "an abort of another kind",
     }
 }
 

@@ -3,11 +3,11 @@
 use alloc::sync::Arc;
 
 use armv7::guest::{self, GuestContext, MODE_ABT, MODE_UND};
-use armv7::smp;
 use armv7::syndrome::{
     self, CpAccess, CpWideAccess, Direction, Trap, Wait, condition, condition_passed, decode,
     length, next_instruction,
 };
+use armv7::{cache, frame, smp};
 
 use super::abort;
 use super::inject::{Exception, FaultRegisters, Injection, Interrupted, Mode, inject};
@@ -18,6 +18,7 @@ use crate::domain::shutdown::{self, Reason};
 use crate::domain::vcpu::{Vcpu, halt};
 use crate::emulate::cp15::{self, Cp15State, Outcome, Privilege, TimerAccess};
 use crate::emulate::psci::{self, Action, CpuOn, EntryState, Power, View};
+use crate::emulate::set_way::Operation;
 use crate::guest_warn;
 use crate::hypercall::{self, HVC_IMMEDIATE};
 use crate::id::VcpuId;
@@ -48,7 +49,7 @@ pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext
         Trap::DataAbort(fault) => abort::data(domain, vcpu, context, &fault),
         Trap::Hvc(0) => call_firmware(domain, vcpu, context),
         Trap::Hvc(immediate) => {
-            guest_warn!(vcpu, "Invalid HVC imm {immediate:#x}");
+            guest_warn!(domain, vcpu, "Invalid HVC imm {immediate:#x}");
             // HVC's return address is the next instruction; an undefined exception is taken from the instruction itself.
             context.pc = context.pc.wrapping_sub(4);
             raise(context, Exception::Undefined);
@@ -84,6 +85,10 @@ fn conditional(
         }
         Trap::Cp15(access) => {
             let outcome = cp15::cp15(&access, Privilege::of(context.cpsr), &state());
+            if outcome == Outcome::SetWay && !set_way(domain, vcpu, context, &access) {
+                // The same instruction again, once the guest had a chance to take an interrupt.
+                return;
+            }
             coprocessor(vcpu, context, hsr, &access, outcome);
         }
         Trap::Cp14(access) => {
@@ -169,8 +174,6 @@ fn coprocessor(
                 guest::set_register(context, access.rt, value);
             }
         }
-        // Set/way maintenance is for a CPU that is about to switch its own caches off. The guest's RAM stays coherent: the
-        // hypervisor maps it cacheable and cleans what it hands over (docs/architecture.md).
         Outcome::Ignored | Outcome::SetWay => {}
         Outcome::Undefined => return raise(context, Exception::Undefined),
         Outcome::Timer(access_kind) => {
@@ -205,6 +208,32 @@ fn coprocessor_wide(
         Outcome::Undefined => return raise(context, Exception::Undefined),
     }
     skip(context, hsr);
+}
+
+/// Frames cleaned at a time for an operation by set and way: 4096 lines of 64 bytes.
+const CLEANED_AT_ONCE: u32 = 64;
+/// Entries of the map looked at for them.
+const LOOKED_AT: u32 = 512;
+
+/// Goes on with what an operation by set and way asks for: the guest's memory is written back and dropped from the caches.
+/// Whether that is done.
+#[cold]
+fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAccess) -> bool {
+    let operation = Operation {
+        crm: access.crm,
+        operand: guest::register(context, access.rt),
+    };
+    let begun = vcpu.set_way.lock().begin(operation, run::now().0);
+    let Some(from) = begun else { return true };
+    let next = domain
+        .p2m
+        .lock()
+        .each_ram_page(from, CLEANED_AT_ONCE, LOOKED_AT, |mfn| {
+            // A frame that cannot be reached now stays in the caches: no slot to map it is left.
+            let _ = frame::with(mfn, |page| cache::page(page, cache::Op::CleanInvalidate));
+        });
+    vcpu.set_way.lock().cleaned(next, run::now().0);
+    next.is_none()
 }
 
 /// Carries out an access of the loaded vCPU to its physical timer; answers what it reads.
@@ -274,3 +303,6 @@ fn cpu_on(domain: &Domain, on: &CpuOn) -> u32 {
 }
 
 const _: () = assert!(syndrome::psr::MODE_UND == MODE_UND && syndrome::psr::MODE_ABT == MODE_ABT);
+
+#[cfg(test)]
+mod tests;

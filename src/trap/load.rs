@@ -2,11 +2,12 @@
 
 use alloc::sync::Arc;
 
-use super::Cpu;
+use super::{Cpu, serror};
 use crate::domain::interface::HardwareLrs;
 use crate::domain::run;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::{Domain, runstate::State};
+use crate::emulate::set_way::SetWay;
 use crate::emulate::timer::PhysicalTimer;
 use crate::id::IntId;
 use crate::time::Ticks;
@@ -29,6 +30,7 @@ pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut R
 
 /// Takes a vCPU out. Its virtual timer goes on as a software timer of this CPU.
 pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
+    serror::settle(domain, vcpu);
     let unloaded = domain
         .vgic
         .lock()
@@ -77,6 +79,7 @@ pub fn restart(
     run::disarm(vcpu.timer);
     run::disarm(vcpu.physical_alarm);
     *vcpu.physical_timer.lock() = PhysicalTimer::default();
+    *vcpu.set_way.lock() = SetWay::default();
     let kick = domain.vgic.lock().reset_vcpu(vcpu.id);
     run::kick(domain, kick);
     *registers = Registers::start(entry, context);

@@ -9,6 +9,7 @@ mod exits;
 pub mod inject;
 mod interrupts;
 mod load;
+mod serror;
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -30,6 +31,8 @@ pub struct Cpu {
     pub id: CpuId,
     /// The interrupt controller, with this CPU's interfaces.
     pub gic: &'static Gic,
+    /// There is a scheduler.
+    pub ready: run::Ready,
 }
 
 /// Runs vCPUs on this CPU for ever.
@@ -68,6 +71,7 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
             latency::end();
             armv7::barrier::wfi();
             latency::begin(|| Cause::Idle);
+            serror::look_while_idle(loaded);
         }
         interrupts::handle(cpu, loaded);
     }

@@ -134,7 +134,7 @@ check "dom0 reads from the file what the domU wrote" file_is_the_same /dev/loop7
 losetup -d /dev/loop7
 check "all its memory is free again" memory_comes_back "$before"
 
-check "xl create starts it a third time" xl create /guests/demo.cfg
+check "xl create starts it a third time, with performance monitors" xl create /guests/demo.cfg vpmu=1
 check "it is up a third time" says demo '^domU is up: 2 CPUs' 3
 check "xl destroy ends it while it runs" xl destroy demo
 check "all its memory is free again, and no domain is left" memory_comes_back "$before"

@@ -125,6 +125,20 @@ fn loads_extend_as_the_instruction_says() {
 }
 
 #[test]
+fn aborts_of_the_memory_system_are_told_apart_by_when_they_come() {
+    for status in 0..64 {
+        let kind = FaultKind::from_status(status);
+        let late = matches!(status, 0b01_0001 | 0b01_1001);
+        assert_eq!(kind.is_asynchronous(), late, "{kind:?}");
+        let there_and_then =
+            matches!(status, 0b01_0000 | 0b01_1000 | 0b01_0101..=0b01_0111 | 0b01_1101..=0b01_1111);
+        assert_eq!(kind.is_synchronous_external(), there_and_then, "{kind:?}");
+        let all = [late, there_and_then, kind.is_stage2_map()];
+        assert!(all.iter().filter(|is| **is).count() <= 1);
+    }
+}
+
+#[test]
 fn fault_status_codes_keep_kind_and_level() {
     let kind = |status| FaultKind::from_status(status);
     assert_eq!(kind(0b00_0101), FaultKind::Translation(1));
@@ -134,6 +148,8 @@ fn fault_status_codes_keep_kind_and_level() {
     assert_eq!(kind(0b01_0001), FaultKind::AsyncExternal);
     assert_eq!(kind(0b01_0110), FaultKind::ExternalOnWalk(2));
     assert_eq!(kind(0b01_1000), FaultKind::Parity);
+    assert_eq!(kind(0b01_1001), FaultKind::AsyncParity);
+    assert_eq!(kind(0b01_1111), FaultKind::ParityOnWalk(3));
     assert_eq!(kind(0b10_0001), FaultKind::Alignment);
     assert_eq!(kind(0b00_0100), FaultKind::Other(4), "level 0 is reserved");
     assert!(kind(0b00_0111).is_stage2_map());

@@ -101,6 +101,35 @@ fn decrease(p2m: &mut P2m, at: u32, count: u32) -> Result<u32, P2mError> {
 }
 
 #[test]
+fn every_frame_of_ram_is_shown_once_however_small_the_steps() {
+    let memory = machine();
+    let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
+    populate(&memory, &mut p2m, A, 0x10, 0).unwrap();
+    populate(&memory, &mut p2m, A, 0x40000, 9).unwrap();
+    populate(&memory, &mut p2m, A, 0x80003, 0).unwrap();
+    let device = Mfn::new(0x9000).unwrap();
+    p2m.map(gfn(0x20), device, 4, P2mType::MmioDirect, 4)
+        .unwrap();
+    let expected = references(&p2m);
+    assert_eq!(expected.len(), 514);
+    for (pages, steps) in [(1, 1), (7, 3), (64, 512), (u32::MAX, u32::MAX)] {
+        let mut shown = Vec::new();
+        let mut calls = 0;
+        let mut next = Some(gfn(0));
+        while let Some(from) = next {
+            let before = shown.len();
+            next = p2m.each_ram_page(from, pages, steps, |mfn| shown.push(mfn));
+            assert!(shown.len() - before <= pages as usize);
+            assert!(next.is_none_or(|next| next > from), "it gets on");
+            calls += 1;
+        }
+        assert_eq!(shown, expected);
+        // The space has 1024 entries of 1 GiB, two of which are tables of 512, with a table of 512 each.
+        assert!(calls <= 514 / pages.min(514) + 6 * 1024 / steps.min(6 * 1024) + 2);
+    }
+}
+
+#[test]
 fn a_populated_extent_is_one_block_and_is_freed_when_it_is_given_back() {
     let memory = machine();
     let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(4)).unwrap();

@@ -30,6 +30,7 @@ mod session;
 mod suite;
 mod symbols;
 mod transcript;
+mod words;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::{Result, bench, build, crash, dom0, faults, guests, project};
+use crate::{Result, bench, build, crash, dom0, faults, guests, project, words};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -60,6 +60,9 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         }));
         tests.push(Test::new("panic noreboot", |options| {
             crash::stays(options, Echo::Hide)
+        }));
+        tests.push(Test::new("options", |options| {
+            words::test(options, Echo::Hide)
         }));
     }
     tests.extend(guests()?);

@@ -1,0 +1,169 @@
+//! Performance monitors in the hands of a guest (DDI 0406C.d C12, B4.1).
+//!
+//! They trap (HDCR.TPM, TPMCR) but for guests that were given them. Such a guest's counters are its own: they stop and are
+//! taken out with its vCPU, and what the next one finds is zero or its own. Their interrupt reaches no guest.
+
+use crate::barrier::isb;
+use crate::cp15;
+
+/// HDCR.TPM and TPMCR: accesses trap.
+const TRAPS: u32 = 1 << 6 | 1 << 5;
+/// HDCR.HPMN: counters that PL1 has.
+const HPMN: u32 = 0x1F;
+/// PMCR.E: counters run.
+const PMCR_E: u32 = 1;
+/// PMCR.DP, X, D and E, which hold what is written; P and C act when written.
+const PMCR_KEPT: u32 = 0x39;
+/// Event counters that a processor can have.
+const MOST: usize = 31;
+
+/// Which performance monitors a guest has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Access {
+    /// None: accesses trap.
+    #[default]
+    Traps,
+    /// The processor's, without its interrupt.
+    Native,
+}
+
+/// The monitors of a vCPU while they are not in the hardware.
+#[derive(Clone, Debug, Default)]
+pub struct Monitors {
+    pmcr: u32,
+    pmselr: u32,
+    pmuserenr: u32,
+    pmcntenset: u32,
+    pmintenset: u32,
+    pmovsset: u32,
+    pmccntr: u32,
+    /// Type and count.
+    events: [(u32, u32); MOST],
+}
+
+/// Whether the loaded guest has the monitors.
+fn are_open() -> bool {
+    cp15::Hdcr::read() & TRAPS == 0
+}
+
+impl Monitors {
+    /// Gives the loaded guest the monitors, with what they held.
+    #[cold]
+    pub(crate) fn load(&self) {
+        // SAFETY: counters of PL1 count PL1's events, and the hypervisor uses none.
+        unsafe {
+            cp15::Hdcr::write(cp15::Hdcr::read() & !TRAPS);
+            reset();
+            cp15::Pmccntr::write(self.pmccntr);
+            for (number, (kind, count)) in self.events() {
+                cp15::Pmselr::write(number);
+                isb();
+                cp15::Pmxevtyper::write(*kind);
+                cp15::Pmxevcntr::write(*count);
+            }
+            cp15::Pmselr::write(self.pmselr);
+            cp15::Pmuserenr::write(self.pmuserenr);
+            cp15::Pmovsset::write(self.pmovsset);
+            cp15::Pmintenset::write(self.pmintenset);
+            cp15::Pmcntenset::write(self.pmcntenset);
+            cp15::Pmcr::write(self.pmcr & PMCR_KEPT);
+        }
+    }
+
+    /// Takes the monitors from the loaded guest, if it has them: they stop, hold nothing, and trap.
+    pub(crate) fn save(&mut self) {
+        if are_open() {
+            self.take();
+        }
+    }
+
+    #[cold]
+    fn take(&mut self) {
+        self.pmcr = cp15::Pmcr::read();
+        // SAFETY: as for the load.
+        unsafe { cp15::Pmcr::write(self.pmcr & PMCR_KEPT & !PMCR_E) };
+        isb();
+        self.pmselr = cp15::Pmselr::read();
+        self.pmuserenr = cp15::Pmuserenr::read();
+        self.pmcntenset = cp15::Pmcntenset::read();
+        self.pmintenset = cp15::Pmintenset::read();
+        self.pmovsset = cp15::Pmovsset::read();
+        self.pmccntr = cp15::Pmccntr::read();
+        for (number, event) in (0..).zip(self.events.iter_mut().take(count())) {
+            // SAFETY: as above.
+            unsafe { cp15::Pmselr::write(number) };
+            isb();
+            *event = (cp15::Pmxevtyper::read(), cp15::Pmxevcntr::read());
+        }
+        // SAFETY: as above.
+        unsafe {
+            reset();
+            cp15::Hdcr::write(cp15::Hdcr::read() | TRAPS);
+        }
+    }
+
+    fn events(&self) -> impl Iterator<Item = (u32, &(u32, u32))> {
+        (0..).zip(self.events.iter().take(count()))
+    }
+}
+
+/// Event counters that PL1 has here.
+fn count() -> usize {
+    (cp15::Hdcr::read() & HPMN) as usize
+}
+
+/// Stops all counters and empties them.
+///
+/// # Safety
+/// Whoever uses the counters has them saved.
+unsafe fn reset() {
+    /// PMCR.P and C: event counters and cycle counter to zero.
+    const ZERO: u32 = 1 << 1 | 1 << 2;
+    // SAFETY: passed on to the caller.
+    unsafe {
+        cp15::Pmcr::write(ZERO);
+        cp15::Pmcntenclr::write(!0);
+        cp15::Pmintenclr::write(!0);
+        cp15::Pmovsr::write(!0);
+        cp15::Pmuserenr::write(0);
+    }
+    isb();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Monitors, TRAPS, are_open};
+    use crate::cp15;
+
+    #[test]
+    fn monitors_trap_again_when_their_guest_is_gone_and_keep_its_state() {
+        // SAFETY: cells of a host thread.
+        unsafe { cp15::Hdcr::write(TRAPS | 6) };
+        let mut monitors = Monitors::default();
+        monitors.save();
+        assert!(!are_open());
+        monitors.load();
+        assert!(are_open());
+        // SAFETY: as above. On the host all event counters share their cells.
+        unsafe {
+            cp15::Pmccntr::write(77);
+            cp15::Pmcntenset::write(0x8000_0001);
+            cp15::Pmcr::write(1);
+            cp15::Pmxevcntr::write(5);
+        }
+        monitors.save();
+        assert!(!are_open());
+        assert_eq!(
+            cp15::Hdcr::read(),
+            TRAPS | 6,
+            "the number of counters stays"
+        );
+        assert_eq!(cp15::Pmcr::read() & 1, 0, "nothing counts");
+        assert_eq!(monitors.events.map(|(_, count)| count)[5..7], [5, 0]);
+        let before = format!("{monitors:?}");
+        monitors.load();
+        assert_eq!((cp15::Pmccntr::read(), cp15::Pmcr::read()), (77, 1));
+        monitors.save();
+        assert_eq!(format!("{monitors:?}"), before);
+    }
+}
