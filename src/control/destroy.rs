@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::domctl::Request;
-use super::{again, exclusive};
+use super::{again, cpupool, exclusive};
 use crate::call::{Outcome, Reply};
 use crate::domain::vcpu::halt;
 use crate::domain::{
@@ -20,7 +20,7 @@ use crate::domain::{
 use crate::error::Errno;
 use crate::event::{EventError, Reset};
 use crate::mem::memory;
-use crate::sched::RunState;
+use crate::sched::{PoolId, RunState};
 
 /// Ports closed before others may run.
 const PORTS_AT_ONCE: u32 = 256;
@@ -85,6 +85,8 @@ fn begin(domain: &Domain) {
     // From here on it gets no page, whoever asks. Its id stays taken until the last one is gone.
     memory().close_account(domain.id);
     domain.set_halted_all(halt::GONE, Halted::Yes);
+    // So that its pool can be taken apart whoever still uses its pages.
+    cpupool::move_domain(domain, PoolId::FIRST);
     domain.events.lock().retire();
     domain.grants.lock().close();
     virq::forget(domain.id);

@@ -26,10 +26,11 @@ impl Test {
 
 /// The scripts of tests/dom0 and the machines they run on, quick ones first. PCI above 4 GiB is out of reach for
 /// Debian's Xen in QEMU, so Krypton alone is tested there.
-const DOM0: [(&str, u32, u32, bool); 16] = [
+const DOM0: [(&str, u32, u32, bool); 17] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("facts", 4, 2048, false),
+    ("facts", 8, 2048, false),
     ("facts", 2, 4096, true),
     ("shell", 2, 1024, false),
     ("poweroff", 2, 1024, false),
