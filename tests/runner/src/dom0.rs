@@ -92,7 +92,7 @@ pub fn demo(options: &Options) -> Result {
     println!("booting the hypervisor and dom0, which takes half a minute or more");
     let mut session = Session::start(&machine, Echo::Hide)?;
     session.expect(UP, options.timeout)?;
-    session.echo(Echo::Show);
+    session.echo(Echo::ShowGuest);
     finish("demo", &mut session, &machine, options.timeout)?;
     println!("\nthe end; the data disk, read by the host, holds what dom0 saw on it");
     Ok(())
