@@ -23,11 +23,12 @@ heap() {
     xl debug-keys H
     xl dmesg | sed -n 's/.*heap: \([0-9]*\) of .*/\1/p'
 }
-# The first domU, which uses all there is, makes lists longer than they were, for good.
+# The first domU, which uses all there is, makes lists longer than they were, for good. Later ones may add a few pages;
+# a leak of one structure for each domU shows over 50 of them.
 heap_is_no_larger() {
     now=$(heap)
     echo "heap: $now bytes, after the first cycle: $heap"
-    [ "$now" -le $((heap + 4096)) ]
+    [ "$now" -le $((heap + 16384)) ]
 }
 
 first=$(free_memory)
