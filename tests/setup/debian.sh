@@ -42,7 +42,7 @@ main() {
     rm -rf "$cache/debs.partial"
     mkdir "$cache/debs.partial"
     set -- "$@" "$kernel"
-    step "downloading $# Debian packages for armhf (about 60 MB), among them $kernel"
+    step "downloading $# Debian packages for armhf (about 90 MB), among them $kernel"
     private_apt_download "$cache/debs.partial" "$@"
     unpack
 }

@@ -59,7 +59,7 @@ cargo xtask COMMAND [OPTION...]
   --test NAME        a script of tests/dom0
   --seconds N        how long the tests `stress` and `load` put load on CPUs
   --count N          how many domUs the test `cycles` makes, and `load` kills
-  --timeout S        seconds without anything new until a run is given up (300)
+  --timeout S        seconds until a boot is given up, or a test of which nothing comes (300)
   --append WORDS     more words for the hypervisor's command line
   --dom0-append WORDS  more words for dom0's command line
   --load ADDRESS     load address in the uImage (0x41000000)

@@ -28,6 +28,8 @@ pub const FATAL: [&str; 3] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Echo {
     Show,
+    /// Whole lines, without the hypervisor's.
+    ShowGuest,
     Hide,
 }
 
@@ -184,7 +186,17 @@ impl Session {
             // A closed pipe on our side (`| head`) is no fault of the machine under test.
             let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
         }
+        let before = self.transcript.text().rfind('\n').map_or(0, |end| end + 1);
         self.transcript.push(bytes);
+        if self.echo == Echo::ShowGuest {
+            let text = self.transcript.text();
+            let end = text.rfind('\n').map_or(0, |end| end + 1);
+            for line in text.get(before..end).unwrap_or_default().lines() {
+                if !line.starts_with("(XEN)") {
+                    println!("{line}");
+                }
+            }
+        }
     }
 
     /// The console's end, every CPU's registers, and the hypervisor's own account of its domains and CPUs.
@@ -201,7 +213,7 @@ impl Session {
 
     fn last_lines(&self) -> String {
         match self.echo {
-            Echo::Show => String::new(),
+            Echo::Show | Echo::ShowGuest => String::new(),
             Echo::Hide => format!("--- the console's last lines\n{}", self.transcript.tail(60)),
         }
     }
