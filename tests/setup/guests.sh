@@ -32,7 +32,7 @@ add_initramfs() {
     add_file bin/busybox
     add_modules xen-blkfront xen-netfront ext4 crc32c_generic
     install -m 755 tests/domu/init "$tree/init"
-    install -m 755 tests/domu/fill tests/domu/start "$tree/bin/"
+    install -m 755 tests/domu/fill tests/domu/measure tests/domu/start "$tree/bin/"
     cp tests/domu/inittab "$tree/etc/"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
     echo 'root:x:0:' >"$tree/etc/group"
