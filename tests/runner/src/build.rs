@@ -131,7 +131,7 @@ fn build_head_in(folder: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
 
 /// Builds the hypervisor of the clone in `folder`. File names that the compiler writes into the image are made
 /// independent of where the clone and cargo's registry are.
-fn krypton_elf(folder: &Path) -> Result<PathBuf> {
+pub fn krypton_elf(folder: &Path) -> Result<PathBuf> {
     let folder = folder
         .canonicalize()
         .map_err(|error| format!("{}: {error}", folder.display()))?;
