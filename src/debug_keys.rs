@@ -15,6 +15,7 @@ const KEYS: &[(u8, &str)] = &[
     (b'm', "memory info"),
     (b'H', "dump heap info"),
     (b't', "display multi-cpu clock info"),
+    (b'y', "audit memory"),
     (b'C', "trigger a crashdump"),
     (b'R', "reboot machine"),
     (b'*', "print all diagnostics"),
@@ -44,12 +45,15 @@ pub fn handle(key: u8) {
         b'm' => memory(),
         b'H' => heap(),
         b't' => clock(),
+        b'y' => audit(),
         b'R' => {
             say!("'R' pressed -> rebooting machine");
             machine::reboot();
         }
         b'*' => {
-            for dump in [domains, run_queues, vcpus, events, memory, heap, clock] {
+            for dump in [
+                domains, run_queues, vcpus, events, memory, heap, clock, audit,
+            ] {
                 dump();
             }
         }
@@ -211,6 +215,18 @@ fn memory() {
     );
     for account in memory.accounts() {
         say!("  {account:?}");
+    }
+}
+
+fn audit() {
+    // Nobody is at work meanwhile: what is in a CPU's hands would be missed.
+    let result = run::hold_others().map(|_held| crate::domain::audit::audit());
+    match result {
+        Some(Ok(())) => {
+            say!("'y' pressed -> audit: every reference on every frame is accounted for")
+        }
+        Some(Err(wrong)) => say!("'y' pressed -> audit: {wrong:?}"),
+        None => say!("'y' pressed -> another CPU audits"),
     }
 }
 

@@ -113,6 +113,11 @@ pub const MAX_INTIDS: u32 = 1020;
 pub struct IntId(u16);
 
 impl IntId {
+    /// The virtual timer's private interrupt, physical and virtual alike (Arm generic timer: PPI 11 of a Cortex-A15).
+    pub const VIRTUAL_TIMER: Self = Self(27);
+    /// The physical timer's private interrupt, as guests see it.
+    pub const PHYSICAL_TIMER: Self = Self(30);
+
     /// The interrupt numbered `n`, or `None` from [`MAX_INTIDS`] on.
     pub const fn new(n: u32) -> Option<Self> {
         if n < MAX_INTIDS {

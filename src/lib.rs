@@ -6,6 +6,7 @@
 extern crate alloc;
 
 pub mod abi;
+pub mod call;
 pub mod cmdline;
 pub mod console;
 pub mod control;
@@ -33,5 +34,4 @@ pub mod sync;
 pub mod time;
 pub mod trap;
 pub mod vgic;
-pub mod vtimer;
 pub mod wallclock;

@@ -214,6 +214,11 @@ impl<K: Copy> TimerQueue<K> {
         Ok(TimerId(id))
     }
 
+    /// Number of timers.
+    pub fn registered(&self) -> usize {
+        self.timers.iter().flatten().count()
+    }
+
     /// Cancels and forgets a timer; its id may be given out again.
     pub fn unregister(&mut self, id: TimerId) {
         self.cancel(id);

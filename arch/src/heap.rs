@@ -2,15 +2,77 @@
 //!
 //! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it and grows by whole
 //! 2 MiB blocks (`grow`). Running out is an error value for whoever used a fallible allocation; anything a guest can
-//! cause must be one of those.
+//! cause must be one of those. `Vec` has such functions; for `Arc`, whose only stable one ends in a panic, there is
+//! [`try_arc`].
 
+use alloc::alloc::{alloc, dealloc};
+use alloc::sync::Arc;
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+#[cfg(not(target_arch = "arm"))]
+pub use crate::host::heap::usage;
 #[cfg(target_arch = "arm")]
 pub use machine::{BootMemory, HypHeap, grow, init_early, usage};
 
-/// Bytes of the heap, in use and in all: a host's heap is none of ours.
 #[cfg(not(target_arch = "arm"))]
-pub fn usage() -> (usize, usize) {
-    (0, 0)
+use crate::host::heap::with_kept;
+#[cfg(target_arch = "arm")]
+use machine::with_kept;
+
+/// `Arc::new` that answers `None` when the heap is full; `value` is dropped then.
+pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
+    // What an `Arc` allocates: two counts, then the value.
+    let (layout, _) = Layout::new::<[usize; 2]>()
+        .extend(Layout::new::<T>())
+        .ok()?;
+    let layout = layout.pad_to_align();
+    // SAFETY: the layout has a size.
+    let block = NonNull::new(unsafe { alloc(layout) })?;
+    // Nothing else allocates on this CPU in between: the allocation that `Arc::new` makes gets this block.
+    with_kept(|kept| kept.put(block, layout));
+    let arc = Arc::new(value);
+    if let Some(block) = with_kept(|kept| kept.take(layout)) {
+        // SAFETY: allocated above with this layout, and nobody has it.
+        unsafe { dealloc(block.as_ptr(), layout) };
+    }
+    Some(arc)
+}
+
+/// A block that a CPU (a thread, on a host) keeps for the allocation it makes next. Used by nobody else.
+pub(crate) struct Kept {
+    block: AtomicPtr<u8>,
+    size: AtomicUsize,
+    align: AtomicUsize,
+}
+
+impl Kept {
+    pub(crate) const fn new() -> Self {
+        Self {
+            block: AtomicPtr::new(ptr::null_mut()),
+            size: AtomicUsize::new(0),
+            align: AtomicUsize::new(0),
+        }
+    }
+
+    fn put(&self, block: NonNull<u8>, layout: Layout) {
+        self.block.store(block.as_ptr(), Ordering::Relaxed);
+        self.size.store(layout.size(), Ordering::Relaxed);
+        self.align.store(layout.align(), Ordering::Relaxed);
+    }
+
+    /// The block, if there is one of that very layout.
+    pub(crate) fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let block = NonNull::new(self.block.load(Ordering::Relaxed))?;
+        let fits = self.size.load(Ordering::Relaxed) == layout.size()
+            && self.align.load(Ordering::Relaxed) == layout.align();
+        if !fits {
+            return None;
+        }
+        self.block.store(ptr::null_mut(), Ordering::Relaxed);
+        Some(block)
+    }
 }
 
 #[cfg(target_arch = "arm")]
@@ -18,14 +80,24 @@ mod machine {
     use core::alloc::{GlobalAlloc, Layout};
     use core::ptr::{self, NonNull};
 
+    use super::Kept;
+    use crate::cpu::MAX_CPUS;
+    use crate::smp;
     use buddy_system_allocator::Heap;
-    use spin::mutex::TicketMutex;
+    use spin::mutex::SpinMutex;
     use zerocopy::FromZeros;
 
     use crate::addr::{Mfn, ORDER_2M, PAGE_SIZE};
     use crate::hypmap;
 
-    static HEAP: TicketMutex<Heap<26>> = TicketMutex::new(Heap::empty());
+    static HEAP: SpinMutex<Heap<26>> = SpinMutex::new(Heap::empty());
+
+    static KEPT: [Kept; MAX_CPUS] = [const { Kept::new() }; MAX_CPUS];
+
+    /// Runs `f` on this CPU's kept block.
+    pub(super) fn with_kept<R>(f: impl FnOnce(&Kept) -> R) -> R {
+        f(&KEPT[smp::this_cpu().index()])
+    }
 
     /// The global allocator.
     pub struct HypHeap;
@@ -33,8 +105,8 @@ mod machine {
     // SAFETY: delegates to a heap behind a lock, which hands out disjoint blocks of memory that is nobody else's.
     unsafe impl GlobalAlloc for HypHeap {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            HEAP.lock()
-                .alloc(layout)
+            with_kept(|kept| kept.take(layout))
+                .or_else(|| HEAP.lock().alloc(layout).ok())
                 .map_or(ptr::null_mut(), NonNull::as_ptr)
         }
 

@@ -56,3 +56,87 @@ pub mod frame {
     /// Undoes [`map_slot`].
     pub fn unmap_slot(_: Slot) {}
 }
+
+/// The heap: the host's, whose allocations fail when a test wants them to.
+pub mod heap {
+    use core::alloc::{GlobalAlloc, Layout};
+    use core::cell::Cell;
+    use core::ptr::NonNull;
+    use std::alloc::System;
+
+    use crate::heap::Kept;
+
+    thread_local! {
+        static KEPT: Kept = const { Kept::new() };
+        /// Allocations of this thread that succeed before one fails; and whether all fail from there on.
+        static FAILS_AFTER: Cell<Option<(u64, bool)>> = const { Cell::new(None) };
+        static IN_USE: Cell<isize> = const { Cell::new(0) };
+    }
+
+    struct Heap;
+
+    #[global_allocator]
+    static GLOBAL: Heap = Heap;
+
+    // SAFETY: hands out what the system's allocator does, or null; a kept block came from there as well, with the same
+    // layout, and is handed out once.
+    unsafe impl GlobalAlloc for Heap {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            if let Some(block) = with_kept(|kept| kept.take(layout)) {
+                return block.as_ptr();
+            }
+            if is_to_fail() {
+                return core::ptr::null_mut();
+            }
+            // SAFETY: passed on.
+            let block = unsafe { System.alloc(layout) };
+            if NonNull::new(block).is_some() {
+                IN_USE.set(IN_USE.get() + layout.size() as isize);
+            }
+            block
+        }
+
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            IN_USE.set(IN_USE.get() - layout.size() as isize);
+            // SAFETY: passed on.
+            unsafe { System.dealloc(block, layout) }
+        }
+    }
+
+    fn is_to_fail() -> bool {
+        match FAILS_AFTER.get() {
+            None => false,
+            Some((0, for_good)) => {
+                FAILS_AFTER.set(for_good.then_some((0, true)));
+                true
+            }
+            Some((left, for_good)) => {
+                FAILS_AFTER.set(Some((left - 1, for_good)));
+                false
+            }
+        }
+    }
+
+    /// Makes an allocation of this thread fail, after `count` that succeed; all from there on if `for_good`.
+    pub fn fail_after(count: u64, for_good: bool) {
+        FAILS_AFTER.set(Some((count, for_good)));
+    }
+
+    /// Lets allocations succeed again; whether none had failed yet.
+    pub fn fail_no_more() -> bool {
+        match FAILS_AFTER.replace(None) {
+            None => false,
+            Some((left, for_good)) => left > 0 || !for_good,
+        }
+    }
+
+    /// Bytes of the heap: in use by this thread, and in all, which nobody knows.
+    pub fn usage() -> (usize, usize) {
+        (IN_USE.get().max(0) as usize, 0)
+    }
+
+    /// Runs `f` on this thread's kept block.
+    pub(crate) fn with_kept<R>(f: impl FnOnce(&Kept) -> R) -> R {
+        KEPT.with(f)
+    }
+}

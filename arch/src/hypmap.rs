@@ -8,7 +8,7 @@ use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use spin::Once;
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::addr::{Mfn, ORDER_2M, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use crate::barrier::{dsb_ishst, isb};
@@ -315,8 +315,8 @@ pub fn direct_limit() -> Option<Mfn> {
 const WINDOWS_PER_CPU: usize = 4;
 const WINDOWS: usize = WINDOWS_PER_CPU * MAX_CPUS;
 static WINDOWS_USED: [AtomicU8; MAX_CPUS] = [const { AtomicU8::new(0) }; MAX_CPUS];
-static SLOTS_USED: TicketMutex<[u32; ENTRIES * layout::SLOT_TABLES / 32]> =
-    TicketMutex::new([0; ENTRIES * layout::SLOT_TABLES / 32]);
+static SLOTS_USED: SpinMutex<[u32; ENTRIES * layout::SLOT_TABLES / 32]> =
+    SpinMutex::new([0; ENTRIES * layout::SLOT_TABLES / 32]);
 /// RAM above the direct map's reach: only such frames get windows and slots.
 static RAM: Once<fn(Mfn) -> bool> = Once::new();
 

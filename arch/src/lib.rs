@@ -34,7 +34,7 @@ pub mod timer;
 pub mod tlb;
 
 /// Opens a lock that another CPU holds. Only a panic may: afterwards the holder and the caller both have the data.
-pub fn break_lock<T>(lock: &spin::mutex::TicketMutex<T>) {
+pub fn break_lock<T>(lock: &spin::mutex::SpinMutex<T>) {
     // SAFETY: a panic has stopped the other CPUs; what the lock protects is used by nobody but the caller from here on.
     unsafe { lock.force_unlock() }
 }

@@ -14,6 +14,7 @@ use krypton::cmdline::{Level, Options};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
 use krypton::domain::{Domain, guest_map, run};
+use krypton::id::IntId;
 use krypton::irq::{self, Handler};
 use krypton::platform::blob::Blob;
 use krypton::platform::host_dt::{HostInfo, UartInfo};
@@ -235,7 +236,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         frames: (host.gic.virtual_cpu.pages_outward().size() >> PAGE_SHIFT) as u32,
         clock_frequency: host.timer.frequency.unwrap_or(0),
     });
-    if host.timer.virtual_timer != krypton::trap::VIRTUAL_TIMER_PPI {
+    if host.timer.virtual_timer != u32::from(IntId::VIRTUAL_TIMER.raw()) {
         fail(&BootError::Timer(
             "the virtual timer is not PPI 27".to_string(),
         ));

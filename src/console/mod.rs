@@ -10,6 +10,7 @@ use core::fmt;
 
 use armv7::mmio::Window;
 use arrayvec::ArrayVec;
+use spin::Once;
 
 use crate::platform::uart::{Model, Registers, Uart, Width};
 use crate::sync::{Lock, rank};
@@ -86,9 +87,20 @@ const TO_DOM0: &str = "*** Serial input to DOM0 (type 'CTRL-a' three times to sw
 /// Printed when input goes to the hypervisor.
 const TO_HYPERVISOR: &str = "*** Serial input to Xen (type 'CTRL-a' three times to switch input)";
 
+/// Whom to tell that the ring has more.
+static LISTENER: Once<fn()> = Once::new();
+
+/// Makes `listener` hear of everything that comes into the ring. It is called with the console locked.
+pub fn listen(listener: fn()) {
+    LISTENER.call_once(|| listener);
+}
+
 impl Console {
     fn put(&mut self, data: &[u8]) {
         self.ring.push(data);
+        if let Some(listener) = LISTENER.get() {
+            listener();
+        }
         let Some(uart) = &mut self.uart else { return };
         for &byte in data {
             if byte == b'\n' {

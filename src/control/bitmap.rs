@@ -1,9 +1,9 @@
 //! Sets of CPUs and nodes as `xenctl_bitmap`: bytes in guest memory, as many as the guest says.
 
 use crate::abi::sysctl::Bitmap;
+use crate::call::Caller;
+use crate::call::guest_ptr::{copy_in, copy_out};
 use crate::error::Errno;
-use crate::hypercall::Caller;
-use crate::hypercall::guest_ptr::{copy_in, copy_out};
 
 /// Longest map that is filled; what is beyond belongs to CPUs that nobody has.
 const MAX_BYTES: usize = 512;

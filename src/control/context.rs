@@ -8,11 +8,11 @@ use armv7::guest::{GuestContext, MODE_SVC, is_guest_mode};
 use super::domctl::Request;
 use super::{again, exclusive};
 use crate::abi::domctl::{CoreRegisters, VGCF_ONLINE, VcpuContextOp, VcpuGuestContext};
+use crate::call::guest_ptr::{read, write};
+use crate::call::{Outcome, Reply};
 use crate::domain::vcpu::{Registers, Vcpu, halt};
 use crate::domain::{Domain, run};
 use crate::error::Errno;
-use crate::hypercall::guest_ptr::{read, write};
-use crate::hypercall::{Outcome, Reply};
 use crate::id::VcpuId;
 
 /// Whether every status register of a context names a mode that a guest may be in; those of other modes may be zero.

@@ -1,4 +1,7 @@
-//! CPU pools: there is pool 0, and CPUs that were taken out of it and are free.
+//! CPU pools: sets of CPUs that keep to themselves, each with its domains. CPUs may also be in none, and do nothing then.
+//!
+//! Pool 0 exists from the start, has all CPUs and dom0, and stays. What a pool may do to another (a CPU belongs to one at
+//! most, no domain is in a pool without CPUs) is kept by the exclusive right to change domains' lives.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,12 +10,21 @@ use armv7::cpu::{CpuId, CpuSet};
 use super::{bitmap, info};
 use crate::abi::domctl::SCHEDULER_CREDIT2;
 use crate::abi::sysctl::{self as abi, CpupoolOp};
-use crate::domain::{registry, run};
+use crate::call::{Caller, target};
+use crate::domain::{Domain, registry, run};
 use crate::error::Errno;
-use crate::hypercall::{Caller, target};
+use crate::sched::{MAX_POOLS, PoolId};
 
-/// The only pool.
-pub const POOL: u32 = 0;
+/// The toolstack's number of each pool, by the scheduler's; [`NONE`] for a pool that there is not. Changed only with the
+/// exclusive right.
+static NUMBERS: [AtomicU32; MAX_POOLS] = {
+    let mut numbers = [const { AtomicU32::new(NONE) }; MAX_POOLS];
+    numbers[PoolId::FIRST.index()] = AtomicU32::new(0);
+    numbers
+};
+
+/// No pool has this number: it stands for any.
+const NONE: u32 = abi::CPUPOOL_ANY;
 
 /// CPUs in no pool, a bit each. Changed only together with the scheduler's CPUs, under its lock.
 static FREE: AtomicU32 = AtomicU32::new(0);
@@ -22,109 +34,183 @@ pub fn free() -> CpuSet {
     CpuSet::from_bits(FREE.load(Ordering::Relaxed))
 }
 
-/// Carries out an operation; what it answers is in `op`.
+/// All pools: the toolstack's number, and the scheduler's.
+fn all() -> impl Iterator<Item = (u32, PoolId)> {
+    NUMBERS.iter().enumerate().filter_map(|(n, number)| {
+        let number = number.load(Ordering::Relaxed);
+        Some((number, PoolId::new(n)?)).filter(|_| number != NONE)
+    })
+}
+
+/// The pool with that number.
+fn find(number: u32) -> Result<PoolId, Errno> {
+    all()
+        .find(|(other, _)| *other == number)
+        .map(|(_, pool)| pool)
+        .ok_or(Errno::NoEnt)
+}
+
+/// The pool with that number, for a domain to run in: one without CPUs is as good as none.
+pub fn for_domain(number: u32) -> Result<PoolId, Errno> {
+    let pool = find(number)?;
+    if run::scheduler().pool(pool).is_empty() {
+        return Err(Errno::NoEnt);
+    }
+    Ok(pool)
+}
+
+/// The number of the pool that a domain is in.
+pub fn number_of(domain: &Domain) -> u32 {
+    let pool = run::scheduler().pool_of(domain.group.id());
+    pool.and_then(|pool| NUMBERS.get(pool.index()))
+        .map_or(0, |number| number.load(Ordering::Relaxed))
+}
+
+/// The domains of a pool.
+fn domains(pool: PoolId) -> impl Iterator<Item = impl core::ops::Deref<Target = Domain>> {
+    registry::all().filter(move |domain| run::scheduler().pool_of(domain.group.id()) == Some(pool))
+}
+
+/// Carries out an operation; what it answers is in `op`. The caller has the exclusive right to change domains' lives.
 pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
     match op.op {
+        abi::CPUPOOL_CREATE => {
+            op.cpupool_id = create(op.cpupool_id, op.sched_id)?;
+            Ok(())
+        }
+        abi::CPUPOOL_DESTROY => destroy(find(op.cpupool_id)?),
         abi::CPUPOOL_INFO => {
-            if op.cpupool_id > POOL {
-                return Err(Errno::NoEnt);
-            }
-            op.cpupool_id = POOL;
+            let (number, pool) = at_or_after(op.cpupool_id, all()).ok_or(Errno::NoEnt)?;
+            op.cpupool_id = number;
             op.sched_id = SCHEDULER_CREDIT2;
-            op.n_dom = registry::all().count() as u32;
-            let members = run::scheduler().online();
+            op.n_dom = domains(pool).count() as u32;
+            let members = run::scheduler().pool(pool);
             bitmap::write(caller, &op.cpumap, members.bits())
         }
         abi::CPUPOOL_FREEINFO => bitmap::write(caller, &op.cpumap, free().bits()),
         abi::CPUPOOL_ADDCPU => {
-            known(op.cpupool_id)?;
-            change(|members| Ok(members.with(choose_free(op.cpu, info_cpus(members))?)))
+            let pool = find(op.cpupool_id)?;
+            let cpu = choose_free(op.cpu, info::nr_cpus(), free())?;
+            change(pool, |members| members.with(cpu));
+            Ok(())
         }
         abi::CPUPOOL_RMCPU => {
-            known(op.cpupool_id)?;
-            change(|members| without(members, op.cpu))
+            let pool = find(op.cpupool_id)?;
+            let members = run::scheduler().pool(pool);
+            let left = without(members, op.cpu)?;
+            if left.is_empty() && domains(pool).next().is_some() {
+                return Err(Errno::Busy);
+            }
+            change(pool, |_| left);
+            Ok(())
         }
         abi::CPUPOOL_MOVEDOMAIN => {
             let id = u16::try_from(op.domid).map_err(|_| Errno::Srch)?;
-            if target::any(caller, id)?.is_own() {
+            let target = target::any(caller, id)?;
+            if target.is_own() {
                 return Err(Errno::Perm);
             }
-            known(op.cpupool_id)
+            if number_of(target.domain()) != op.cpupool_id {
+                move_domain(target.domain(), for_domain(op.cpupool_id)?);
+            }
+            Ok(())
         }
-        abi::CPUPOOL_DESTROY => known(op.cpupool_id).and(Err(Errno::Busy)),
-        abi::CPUPOOL_CREATE if op.cpupool_id == POOL => Err(Errno::Exist),
         _ => Err(Errno::NoSys),
     }
 }
 
-fn known(pool: u32) -> Result<(), Errno> {
-    if pool == POOL {
-        Ok(())
+/// The pool with the lowest number from `wanted` on.
+fn at_or_after(wanted: u32, pools: impl Iterator<Item = (u32, PoolId)>) -> Option<(u32, PoolId)> {
+    pools
+        .filter(|(number, _)| *number >= wanted)
+        .min_by_key(|(number, _)| *number)
+}
+
+/// Makes a pool without CPUs; answers its number.
+fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
+    let number = choose_number(wanted, all().map(|(number, _)| number))?;
+    if scheduler != SCHEDULER_CREDIT2 {
+        return Err(Errno::NoEnt);
+    }
+    let slot = NUMBERS
+        .iter()
+        .find(|slot| slot.load(Ordering::Relaxed) == NONE)
+        .ok_or(Errno::NoMem)?;
+    slot.store(number, Ordering::Relaxed);
+    Ok(number)
+}
+
+/// The number of a new pool: `wanted`, or one more than the highest there is.
+fn choose_number(wanted: u32, mut numbers: impl Iterator<Item = u32>) -> Result<u32, Errno> {
+    if wanted != NONE {
+        return match numbers.any(|number| number == wanted) {
+            true => Err(Errno::Exist),
+            false => Ok(wanted),
+        };
+    }
+    let next = numbers.max().map_or(0, |highest| highest + 1);
+    if next == NONE {
+        Err(Errno::NoMem)
     } else {
-        Err(Errno::NoEnt)
+        Ok(next)
     }
 }
 
-/// All CPUs, given those in the pool.
-fn info_cpus(members: CpuSet) -> Machine {
-    Machine {
-        all: members.or(free()),
-        free: free(),
+/// Ends a pool that has neither CPUs nor domains, and is not the first.
+fn destroy(pool: PoolId) -> Result<(), Errno> {
+    let members = run::scheduler().pool(pool);
+    if pool == PoolId::FIRST || !members.is_empty() || domains(pool).next().is_some() {
+        return Err(Errno::Busy);
+    }
+    if let Some(number) = NUMBERS.get(pool.index()) {
+        number.store(NONE, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Moves a domain to another pool. The caller has the exclusive right to change domains' lives.
+pub fn move_domain(domain: &Domain, pool: PoolId) {
+    let moved = run::scheduler().move_group(domain.group.id(), pool, run::now());
+    if let Ok(kick) = moved {
+        run::poke_all(kick);
     }
 }
 
-/// The CPUs to choose from.
-struct Machine {
-    all: CpuSet,
-    free: CpuSet,
-}
-
-/// The free CPU that `cpu` names.
-fn choose_free(cpu: u32, machine: Machine) -> Result<CpuId, Errno> {
+/// The free CPU that `cpu` names, of `count` CPUs.
+fn choose_free(cpu: u32, count: u32, free: CpuSet) -> Result<CpuId, Errno> {
     if cpu == abi::CPUPOOL_ANY {
-        return machine.free.first().ok_or(Errno::NoDev);
+        return free.first().ok_or(Errno::NoDev);
     }
     let cpu = CpuId::new(cpu)
-        .filter(|cpu| machine.all.contains(*cpu))
+        .filter(|cpu| cpu.raw() < count)
         .ok_or(Errno::Inval)?;
-    if machine.free.contains(cpu) {
+    if free.contains(cpu) {
         Ok(cpu)
     } else {
         Err(Errno::NoDev)
     }
 }
 
-/// `members` without the CPU that `cpu` names; one must stay.
+/// `members` without the CPU that `cpu` names.
 fn without(members: CpuSet, cpu: u32) -> Result<CpuSet, Errno> {
     let cpu = match cpu {
         abi::CPUPOOL_ANY => members.iter().last(),
         number => CpuId::new(number).filter(|cpu| members.contains(*cpu)),
     };
-    let left = members.without(cpu.ok_or(Errno::Inval)?);
-    if left.is_empty() {
-        Err(Errno::Busy)
-    } else {
-        Ok(left)
-    }
+    Ok(members.without(cpu.ok_or(Errno::Inval)?))
 }
 
-/// Changes who is in the pool.
-fn change(f: impl FnOnce(CpuSet) -> Result<CpuSet, Errno>) -> Result<(), Errno> {
+/// Changes who is in a pool: CPUs that come are free ones, those that go become free.
+fn change(pool: PoolId, f: impl FnOnce(CpuSet) -> CpuSet) {
     let now = run::now();
     let mut scheduler = run::scheduler();
-    let members = scheduler.online();
-    let all = members.or(free());
-    let members = f(members)?;
-    FREE.store(all.minus(members).bits(), Ordering::Relaxed);
-    let kick = scheduler.set_online(members, now);
+    let before = scheduler.pool(pool);
+    let members = f(before);
+    let free = free().minus(members).or(before.minus(members));
+    FREE.store(free.bits(), Ordering::Relaxed);
+    let kick = scheduler.set_pool(pool, members, now);
     drop(scheduler);
     run::poke_all(kick);
-    Ok(())
-}
-
-/// Whether `pool` exists, for a new domain.
-pub fn exists(pool: u32) -> bool {
-    pool == POOL
 }
 
 /// One more than the highest CPU number, for maps.
@@ -134,35 +220,58 @@ pub fn width() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Machine, choose_free, without};
+    use super::{NONE, PoolId, at_or_after, choose_free, choose_number, without};
     use crate::abi::sysctl::CPUPOOL_ANY;
     use crate::error::Errno;
     use armv7::cpu::CpuSet;
 
     #[test]
-    fn the_last_cpu_of_the_pool_stays() {
+    fn a_cpu_is_taken_from_its_own_pool_only() {
         let two = CpuSet::from_bits(3);
         assert_eq!(without(two, CPUPOOL_ANY), Ok(CpuSet::from_bits(1)));
         assert_eq!(without(two, 0), Ok(CpuSet::from_bits(2)));
         assert_eq!(without(two, 2), Err(Errno::Inval));
-        assert_eq!(without(CpuSet::from_bits(1), 0), Err(Errno::Busy));
+        assert_eq!(without(CpuSet::from_bits(1), 0), Ok(CpuSet::EMPTY));
+        assert_eq!(without(CpuSet::EMPTY, CPUPOOL_ANY), Err(Errno::Inval));
     }
 
     #[test]
     fn only_a_free_cpu_is_given() {
-        let machine = || Machine {
-            all: CpuSet::from_bits(7),
-            free: CpuSet::from_bits(4),
-        };
-        let choose = |cpu| choose_free(cpu, machine()).map(|cpu| cpu.raw());
+        let choose = |cpu| choose_free(cpu, 3, CpuSet::from_bits(4)).map(|cpu| cpu.raw());
         assert_eq!(choose(CPUPOOL_ANY), Ok(2));
         assert_eq!(choose(2), Ok(2));
         assert_eq!(choose(1), Err(Errno::NoDev));
         assert_eq!(choose(3), Err(Errno::Inval));
-        let none = Machine {
-            all: CpuSet::from_bits(7),
-            free: CpuSet::EMPTY,
+        assert_eq!(
+            choose_free(CPUPOOL_ANY, 3, CpuSet::EMPTY),
+            Err(Errno::NoDev)
+        );
+    }
+
+    #[test]
+    fn a_new_pool_comes_behind_the_others_unless_it_has_a_number() {
+        let choose = |wanted, numbers: &[u32]| choose_number(wanted, numbers.iter().copied());
+        assert_eq!(choose(NONE, &[0]), Ok(1));
+        assert_eq!(choose(NONE, &[0, 7, 3]), Ok(8));
+        assert_eq!(choose(NONE, &[0, NONE - 1]), Err(Errno::NoMem));
+        assert_eq!(choose(7, &[0]), Ok(7));
+        assert_eq!(choose(0, &[0]), Err(Errno::Exist));
+    }
+
+    #[test]
+    fn pools_are_listed_by_number() {
+        let pools = || {
+            [
+                (0, PoolId::FIRST),
+                (9, PoolId::new(1).unwrap()),
+                (4, PoolId::new(2).unwrap()),
+            ]
+            .into_iter()
         };
-        assert_eq!(choose_free(CPUPOOL_ANY, none), Err(Errno::NoDev));
+        let next = |wanted| at_or_after(wanted, pools()).map(|(number, _)| number);
+        assert_eq!(
+            [0, 1, 4, 5, 9, 10].map(next),
+            [Some(0), Some(4), Some(4), Some(9), Some(9), None]
+        );
     }
 }

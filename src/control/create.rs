@@ -9,12 +9,12 @@ use super::domctl::Request;
 use super::{again, cpupool, destroy, exclusive};
 use crate::abi::domctl as abi;
 use crate::abi::domctl::CreateDomain;
+use crate::call::{Outcome, Reply};
 use crate::domain::create::{self, Spec};
 use crate::domain::vcpu::halt;
 use crate::domain::{Domain, Life, Rights, guest_map, registry, run};
 use crate::error::Errno;
 use crate::grant::{DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES, Limits};
-use crate::hypercall::{Outcome, Reply};
 use crate::id::{DomId, MAX_VCPUS};
 use crate::mem::memory;
 use crate::mem::p2m::{P2mType, PoolLimit};
@@ -112,9 +112,7 @@ fn choose_id(wanted: u16, rover: u16, is_free: impl Fn(DomId) -> bool) -> Result
 pub fn create(request: &Request<'_>) -> Outcome {
     let mut config: CreateDomain = request.body()?;
     let plan = check(&config, grant_limits())?;
-    if !cpupool::exists(config.cpupool_id) {
-        return Err(Errno::NoEnt);
-    }
+    cpupool::for_domain(config.cpupool_id)?;
     let host = guest_map::host().ok_or(Errno::NoSys)?;
     let Some(_exclusive) = exclusive() else {
         return again(request.args);
@@ -123,7 +121,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
     let is_free = |id| registry::get(id).is_none() && memory().account(id).is_none();
     let wanted = request.op.domain;
     let id = choose_id(wanted, ROVER.load(Ordering::Relaxed), is_free)?;
-    let domain = create::domain(&Spec {
+    let made = create::domain(&Spec {
         id,
         rights: Rights::GUEST,
         max_vcpus: plan.max_vcpus,
@@ -133,15 +131,21 @@ pub fn create(request: &Request<'_>) -> Outcome {
         max_port: plan.max_port,
         grants: plan.grants,
         max_pages: 0,
-        pool: PoolLimit::Pages(FIRST_POOL),
-    })?;
+        tables: PoolLimit::Pages(FIRST_POOL),
+        pool: cpupool::for_domain(config.cpupool_id)?,
+    });
+    // What there was of a domain that cannot be made goes at once, its account included.
+    let domain = made.inspect_err(|_| destroy::reap())?;
     if id.0 != wanted {
         ROVER.store(id.0, Ordering::Relaxed);
     }
-    furnish(&domain, host, &config).inspect_err(|_| {
+    if let Err(error) = furnish(&domain, host, &config) {
         registry::remove(id);
         memory().close_account(id);
-    })?;
+        drop(domain);
+        destroy::reap();
+        return Err(error);
+    }
     config.arch.gic_version = abi::GIC_V2;
     config.arch.clock_frequency = host.clock_frequency;
     request.answer_for(id, &config)

@@ -11,14 +11,16 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::domctl::Request;
-use super::{again, exclusive};
+use super::{again, cpupool, exclusive};
+use crate::call::{Outcome, Reply};
 use crate::domain::vcpu::halt;
-use crate::domain::{Domain, Halted, Life, create, registry, run, shutdown, virq};
+use crate::domain::{
+    Domain, Halted, Life, create, grants, registry, run, shutdown, tell_closed, virq,
+};
 use crate::error::Errno;
 use crate::event::{EventError, Reset};
-use crate::hypercall::{Outcome, Reply, event_channel, grant_table};
 use crate::mem::memory;
-use crate::sched::RunState;
+use crate::sched::{PoolId, RunState};
 
 /// Ports closed before others may run.
 const PORTS_AT_ONCE: u32 = 256;
@@ -63,7 +65,7 @@ fn step(domain: &Arc<Domain>) -> Step {
     }
     let done = is_unloaded(domain)
         && close_ports(domain)
-        && grant_table::release_all(domain, HANDLES_AT_ONCE)
+        && grants::release_all(domain, HANDLES_AT_ONCE)
         && give_frames_back(domain)
         && domain.p2m.lock().relinquish(ENTRIES_AT_ONCE)
         && empty_pool(domain);
@@ -83,6 +85,8 @@ fn begin(domain: &Domain) {
     // From here on it gets no page, whoever asks. Its id stays taken until the last one is gone.
     memory().close_account(domain.id);
     domain.set_halted_all(halt::GONE, Halted::Yes);
+    // So that its pool can be taken apart whoever still uses its pages.
+    cpupool::move_domain(domain, PoolId::FIRST);
     domain.events.lock().retire();
     domain.grants.lock().close();
     virq::forget(domain.id);
@@ -112,7 +116,7 @@ fn close_ports(domain: &Domain) -> bool {
         let step = domain.events.lock().reset_step(PORTS_AT_ONCE);
         match step {
             Ok(Reset::Peer { to, from }) => {
-                event_channel::tell_peer(to, from);
+                tell_closed(to, from);
                 domain.events.lock().finish_close(from.port);
             }
             Ok(Reset::More) => return false,

@@ -14,11 +14,11 @@ use super::{
 };
 use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
+use crate::call::guest_ptr::{read, write};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::{Domain, registry, virq};
 use crate::error::Errno;
 use crate::event::EventVirq;
-use crate::hypercall::guest_ptr::{read, write};
-use crate::hypercall::{Args, Caller, Outcome, Reply};
 use crate::id::{DomId, MAX_INTIDS};
 use crate::mem::memory;
 use crate::wallclock;

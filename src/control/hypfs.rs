@@ -7,9 +7,9 @@ use zerocopy::IntoBytes;
 
 use super::authorize;
 use crate::abi::hypfs::{self as abi, DirEntry};
+use crate::call::guest_ptr::{copy_in, copy_out, write};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::error::Errno;
-use crate::hypercall::guest_ptr::{copy_in, copy_out, write};
-use crate::hypercall::{Args, Caller, Outcome, Reply};
 use crate::identity;
 
 /// An entry of the tree.

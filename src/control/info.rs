@@ -99,7 +99,13 @@ fn flags(state: &State, views: impl Iterator<Item = VcpuView>) -> u32 {
 }
 
 /// Puts together what is known of a domain.
-fn assemble(id: u16, state: &State, views: &[VcpuView], account: Option<Account>) -> DomainInfo {
+fn assemble(
+    id: u16,
+    state: &State,
+    views: &[VcpuView],
+    account: Option<Account>,
+    cpupool: u32,
+) -> DomainInfo {
     let account = account
         .map(|a| (a.total, a.limit, a.claim))
         .unwrap_or_default();
@@ -122,7 +128,7 @@ fn assemble(id: u16, state: &State, views: &[VcpuView], account: Option<Account>
             .unwrap_or(abi::INVALID_MAX_VCPU_ID),
         ssidref: 0,
         handle: state.handle,
-        cpupool: super::cpupool::POOL,
+        cpupool,
         gpaddr_bits: GPADDR_BITS,
         pad2: [0; 7],
         arch_config: ArchDomainConfig::ZERO,
@@ -139,7 +145,8 @@ pub fn domain(domain: &Domain) -> DomainInfo {
         .take(crate::id::MAX_VCPUS.into())
         .collect();
     let account = memory().account(domain.id);
-    assemble(domain.id.0, &domain.state.lock(), &views, account)
+    let pool = super::cpupool::number_of(domain);
+    assemble(domain.id.0, &domain.state.lock(), &views, account, pool)
 }
 
 #[cfg(test)]
@@ -161,7 +168,6 @@ mod tests {
             time_offset: 0,
             paging_pool: 0,
             debugged: false,
-            sched_cap: 0,
         }
     }
 
@@ -217,7 +223,7 @@ mod tests {
 
     #[test]
     fn times_are_summed_and_a_domain_without_vcpus_has_no_highest_one() {
-        let info = assemble(3, &state(), &[BLOCKED, RUNNING, OFFLINE], None);
+        let info = assemble(3, &state(), &[BLOCKED, RUNNING, OFFLINE], None, 0);
         assert_eq!(
             (info.cpu_time, info.nr_online_vcpus, info.max_vcpu_id),
             (11, 2, 2)
@@ -226,6 +232,6 @@ mod tests {
             (info.domain, info.handle, info.shared_info_frame),
             (3, [7; 16], u64::MAX)
         );
-        assert_eq!(assemble(3, &state(), &[], None).max_vcpu_id, u32::MAX);
+        assert_eq!(assemble(3, &state(), &[], None, 0).max_vcpu_id, u32::MAX);
     }
 }

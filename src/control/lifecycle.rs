@@ -2,10 +2,10 @@
 
 use super::domctl::Request;
 use super::{again, again_at, exclusive, progress};
+use crate::call::{Outcome, Reply};
 use crate::domain::vcpu::halt;
 use crate::domain::{Domain, Halted, run};
 use crate::error::Errno;
-use crate::hypercall::{Outcome, Reply};
 use crate::sched::RunState;
 
 /// Whether some vCPU of `domain` is on a CPU, if only until that CPU looks.

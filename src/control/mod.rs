@@ -27,8 +27,8 @@ mod pages;
 mod scheduler;
 pub mod sysctl;
 
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::error::Errno;
-use crate::hypercall::{Args, Caller, Outcome, Reply};
 use crate::sync::{Guard, Lock, rank};
 
 static CONTROL: Lock<(), { rank::CONTROL }> = Lock::new(());
@@ -83,7 +83,7 @@ fn again(args: &Args) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::{again_at, progress};
-    use crate::hypercall::{Args, Reply};
+    use crate::call::{Args, Reply};
 
     #[test]
     fn progress_survives_a_continuation() {

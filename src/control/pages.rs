@@ -7,9 +7,9 @@ use armv7::frame;
 use super::domctl::Request;
 use super::{again, again_at, exclusive, progress};
 use crate::abi::domctl::{CacheFlush, PagingMempool};
+use crate::call::{Outcome, Reply};
 use crate::domain::{Domain, Life};
 use crate::error::Errno;
-use crate::hypercall::{Outcome, Reply};
 use crate::mem::p2m::P2mType;
 
 /// Table frames given or taken before others may run.

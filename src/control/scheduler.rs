@@ -1,6 +1,6 @@
 //! Shares and places: weight and cap of a domain, affinity of its vCPUs, the scheduler's rate limit.
 //!
-//! Weight is a unit's; a domain's vCPUs all have the same. A cap is a domain's: each of its N vCPUs gets an Nth of it.
+//! Weight and cap are a domain's: each of its vCPUs has the weight, and all of them together the cap.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,19 +9,19 @@ use armv7::cpu::CpuSet;
 use super::{bitmap, cpupool};
 use crate::abi::domctl::{self, SCHEDULER_CREDIT2, VcpuAffinity};
 use crate::abi::sysctl;
+use crate::call::Caller;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, run};
 use crate::error::Errno;
-use crate::hypercall::Caller;
 use crate::id::VcpuId;
 use crate::options;
-use crate::sched::{DEFAULT_RATELIMIT_US, DEFAULT_WEIGHT, SchedError};
+use crate::sched::{DEFAULT_RATELIMIT_US, SchedError};
 
 impl From<SchedError> for Errno {
     fn from(error: SchedError) -> Self {
         match error {
             SchedError::NoMemory | SchedError::NoId => Self::NoMem,
-            SchedError::NoUnit => Self::Srch,
+            SchedError::NoUnit | SchedError::NoGroup => Self::Srch,
             SchedError::ZeroWeight | SchedError::EmptyAffinity => Self::Inval,
             SchedError::Busy => Self::Busy,
         }
@@ -43,9 +43,7 @@ pub fn global(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
     if !matches!(op.cmd, sysctl::SCHEDOP_PUTINFO | sysctl::SCHEDOP_GETINFO) {
         return Err(Errno::Inval);
     }
-    if !cpupool::exists(op.cpupool_id) {
-        return Err(Errno::Srch);
-    }
+    cpupool::for_domain(op.cpupool_id).map_err(|_| Errno::Srch)?;
     if op.sched_id != SCHEDULER_CREDIT2 {
         return Err(Errno::Inval);
     }
@@ -72,41 +70,27 @@ pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Er
     }
     match op.cmd {
         domctl::SCHEDOP_GETINFO => {
-            let first = domain.vcpus().first().map(|vcpu| vcpu.unit);
-            op.weight = first
-                .and_then(|unit| run::scheduler().weight(unit))
-                .unwrap_or(DEFAULT_WEIGHT);
-            op.cap = domain.state.lock().sched_cap;
+            let share = run::scheduler().share(domain.group.id());
+            (op.weight, op.cap) = share.ok_or(Errno::Srch)?;
             Ok(())
         }
         domctl::SCHEDOP_PUTINFO => {
-            let vcpus = domain.vcpus();
-            if usize::from(op.cap) > 100 * vcpus.len() {
+            let group = domain.group.id();
+            let mut scheduler = run::scheduler();
+            if op.weight != 0 {
+                scheduler.set_weight(group, op.weight)?;
+            }
+            if usize::from(op.cap) > 100 * domain.vcpus().len() {
                 return Err(Errno::Inval);
             }
-            domain.state.lock().sched_cap = op.cap;
-            let cap = share_of_cap(op.cap, vcpus.len() as u16);
-            for vcpu in vcpus {
-                let mut scheduler = run::scheduler();
-                if op.weight != 0 {
-                    scheduler.set_weight(vcpu.unit, op.weight)?;
-                }
-                let kick = scheduler.set_cap(vcpu.unit, cap)?;
-                drop(scheduler);
-                if let Some(cpu) = kick {
-                    run::poke(cpu);
-                }
-            }
+            let kick = scheduler.set_cap(group, op.cap)?;
+            drop(scheduler);
+            run::poke_all(kick);
             Ok(())
         }
         // Only for schedulers that know deadlines.
         _ => Err(Errno::Inval),
     }
-}
-
-/// What each of `vcpus` gets of a domain's cap: rounded up, and never all of a CPU less than asked for.
-fn share_of_cap(cap: u16, vcpus: u16) -> u16 {
-    if vcpus == 0 { 0 } else { cap.div_ceil(vcpus) }
 }
 
 /// The vCPU that a domctl names.
@@ -161,7 +145,7 @@ pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> 
 
     let now = run::now();
     let mut scheduler = run::scheduler();
-    let online = scheduler.online();
+    let online = scheduler.cpus_of(domain.group.id());
     let before = scheduler.affinity(vcpu.unit).ok_or(Errno::Srch)?;
     let after = combine(before, wanted_hard, wanted_soft, online)?;
     let kick = scheduler.set_affinity(vcpu.unit, after.0, after.1, now)?;
@@ -179,7 +163,7 @@ pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> 
     Ok(())
 }
 
-/// The affinity after a change; a hard one needs a CPU that is there.
+/// The affinity after a change; a hard one needs a CPU of the domain's pool.
 fn combine(
     (hard, soft): (CpuSet, CpuSet),
     wanted_hard: Option<u32>,
@@ -196,7 +180,7 @@ fn combine(
 
 #[cfg(test)]
 mod tests {
-    use super::{combine, is_ratelimit, share_of_cap};
+    use super::{combine, is_ratelimit};
     use crate::error::Errno;
     use armv7::cpu::CpuSet;
 
@@ -213,14 +197,6 @@ mod tests {
         assert_eq!(
             combine(all, None, Some(8), online),
             Ok((CpuSet::ALL, CpuSet::from_bits(8)))
-        );
-    }
-
-    #[test]
-    fn a_cap_is_shared_by_the_vcpus() {
-        assert_eq!(
-            [(50, 2), (50, 3), (0, 2), (10, 0)].map(|(cap, n)| share_of_cap(cap, n)),
-            [25, 17, 0, 0]
         );
     }
 

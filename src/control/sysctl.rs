@@ -3,14 +3,14 @@
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{again_at, authorize, cpupool, info, progress, reap, scheduler};
+use super::{again, again_at, authorize, cpupool, exclusive, info, progress, reap, scheduler};
 use crate::abi::domctl::{DomainInfo, SCHEDULER_CREDIT2};
 use crate::abi::sysctl as abi;
 use crate::abi::sysctl::Sysctl;
+use crate::call::guest_ptr::{copy_out, element, read, write};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::{registry, run};
 use crate::error::Errno;
-use crate::hypercall::guest_ptr::{copy_out, element, read, write};
-use crate::hypercall::{Args, Caller, Outcome, Reply};
 use crate::id::DomId;
 use crate::mem::memory;
 use crate::{console, debug_keys};
@@ -58,7 +58,12 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         })?,
         abi::OP_CPUTOPOINFO => cpu_topology(caller, at, &op)?,
         abi::OP_NUMAINFO => numa(caller, at, &op)?,
-        abi::OP_CPUPOOL_OP => update(caller, at, &op, |op| cpupool::operation(caller, op))?,
+        abi::OP_CPUPOOL_OP => {
+            let Some(_exclusive) = exclusive() else {
+                return again(args);
+            };
+            update(caller, at, &op, |op| cpupool::operation(caller, op))?;
+        }
         abi::OP_SCHEDULER_OP => update(caller, at, &op, scheduler::global)?,
         abi::OP_COVERAGE_OP => return Err(Errno::OpNotSupp),
         _ => return Err(Errno::NoSys),

@@ -30,6 +30,7 @@ use crate::platform::blob::Blob;
 use crate::platform::host_dt::{HostInfo, ModuleKind};
 use crate::platform::interrupt;
 use crate::platform::ranges::{self, PhysRange};
+use crate::sched::PoolId;
 
 /// What boot knows.
 pub struct Host<'a> {
@@ -199,7 +200,8 @@ fn create(
         )
         .ok_or_else(|| dom0("grant table limits out of range"))?,
         max_pages: u32::try_from(pages).map_err(|_| dom0("too much memory"))?,
-        pool: PoolLimit::Unlimited,
+        tables: PoolLimit::Unlimited,
+        pool: PoolId::FIRST,
     };
     let domain = create::domain(&spec)
         .map_err(|error| dom0(&alloc::format!("cannot be created: {error:?}")))?;

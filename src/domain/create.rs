@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use armv7::cpu::CpuSet;
 use armv7::guest::Identity;
+use armv7::heap;
 
 use super::memory::shared_page;
 use super::run::{self, Timer};
@@ -17,8 +18,7 @@ use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, VcpuId};
 use crate::mem::memory;
 use crate::mem::p2m::{P2m, PoolLimit, Tlb};
-use crate::sched::{UnitId, UnitParams};
-use crate::trap::VIRTUAL_TIMER_PPI;
+use crate::sched::{PoolId, UnitId, UnitParams};
 use crate::vgic::Vgic;
 
 /// What a new domain is to be.
@@ -43,7 +43,9 @@ pub struct Spec {
     /// Most pages of RAM.
     pub max_pages: u32,
     /// Where its stage-2 tables come from.
-    pub pool: PoolLimit,
+    pub tables: PoolLimit,
+    /// CPUs that it runs on.
+    pub pool: PoolId,
 }
 
 /// What the machine does after a stage-2 change.
@@ -74,13 +76,14 @@ pub fn domain(spec: &Spec) -> Result<Arc<Domain>, Errno> {
 }
 
 fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
-    let p2m = P2m::new(memory(), TLB, spec.pool)?;
+    let group = run::Group::new(spec.pool).map_err(|_| Errno::NoMem)?;
+    let p2m = P2m::new(memory(), TLB, spec.tables)?;
     let shared = shared_page(spec.id)?;
     let shared_info = shared.mfn();
     let events = EventTable::new(spec.id, spec.max_port, spec.max_vcpus, shared)?;
     let mut vgic = Vgic::new(spec.max_vcpus, spec.nr_spis).map_err(|_| Errno::Inval)?;
-    let timer = IntId::new(VIRTUAL_TIMER_PPI).ok_or(Errno::Inval)?;
-    vgic.route_hw(timer, timer).map_err(|_| Errno::Inval)?;
+    vgic.route_hw(IntId::VIRTUAL_TIMER, IntId::VIRTUAL_TIMER)
+        .map_err(|_| Errno::Inval)?;
     let domain = Domain::new(
         spec.id,
         spec.rights,
@@ -88,6 +91,7 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
         events,
         GrantTable::new(spec.grants),
         vgic,
+        group,
         spec.event_irq,
         spec.gic,
         run::now().0,
@@ -95,7 +99,7 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
         shared_info,
     );
     domain.grow_grants(crate::grant::INITIAL_FRAMES.into())?;
-    Ok(Arc::new(domain))
+    heap::try_arc(domain).ok_or(Errno::NoMem)
 }
 
 /// Gives a domain all its vCPUs, not yet up. `affinity` says where each may run.
@@ -124,8 +128,9 @@ pub fn vcpus(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Resul
 
 fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Errno> {
     let unit = run::add_unit(UnitParams {
+        group: domain.group.id(),
         hard,
-        ..UnitParams::default()
+        soft: CpuSet::ALL,
     })
     .map_err(|_| Errno::NoMem)?;
     let made = timers(unit).and_then(|timers| {
@@ -134,14 +139,15 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
             vmpidr: psci::vmpidr(id),
             cntvoff: domain.cntvoff,
         };
-        let vcpu = Arc::new(Vcpu::new(domain.id, id, unit, timers, identity));
-        registry::insert_unit(unit, domain.clone(), vcpu.clone()).map_err(|_| {
+        let vcpu = heap::try_arc(Vcpu::new(domain.id, id, unit, timers, identity));
+        let known =
+            vcpu.filter(|vcpu| registry::insert_unit(unit, domain.clone(), vcpu.clone()).is_ok());
+        known.ok_or_else(|| {
             for timer in [timers.virtual_timer, timers.poll, timers.physical] {
                 run::remove_timer(timer);
             }
             Errno::NoMem
-        })?;
-        Ok(vcpu)
+        })
     });
     if made.is_err() {
         // Never ran and is not loaded, so the scheduler lets it go.

@@ -7,7 +7,7 @@ use super::{Domain, GuestPage};
 use crate::error::Errno;
 use crate::grant::GrowError;
 use crate::id::DomId;
-use crate::mem::p2m::Access;
+use crate::mem::p2m::{Access, P2mError};
 use crate::mem::{self, AllocError};
 
 impl From<AllocError> for Errno {
@@ -16,6 +16,17 @@ impl From<AllocError> for Errno {
             AllocError::NoMemory | AllocError::OverLimit => Self::NoMem,
             AllocError::NoAccount => Self::Srch,
             AllocError::NotFree => Self::Busy,
+        }
+    }
+}
+
+impl From<P2mError> for Errno {
+    fn from(error: P2mError) -> Self {
+        match error {
+            P2mError::NoMemory | P2mError::NoVmid => Self::NoMem,
+            P2mError::OutOfRange | P2mError::WrongType => Self::Inval,
+            P2mError::Occupied => Self::Exist,
+            P2mError::Full => Self::Again,
         }
     }
 }

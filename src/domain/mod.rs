@@ -4,8 +4,11 @@
 //! carries out what they answer: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
 //! ([`run`]).
 
+pub mod audit;
 pub mod create;
+pub mod grants;
 pub mod guest_map;
+pub mod interface;
 pub mod memory;
 pub mod registry;
 pub mod run;
@@ -24,7 +27,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use armv7::addr::{Gfn, Mfn};
 use spin::Once;
 
-use crate::event::{EventTable, EventVirq, Notify};
+use crate::event::{End, EventTable, EventVirq, Notify};
 use crate::grant::GrantTable;
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::mem::PinnedPage;
@@ -117,8 +120,6 @@ pub struct State {
     pub paging_pool: u64,
     /// Whether it is being debugged.
     pub debugged: bool,
-    /// Most CPU time of all its vCPUs together, in percent of one CPU; 0 for no limit.
-    pub sched_cap: u16,
 }
 
 /// Where the emulated distributor is in guest physical space, in pages.
@@ -149,6 +150,8 @@ pub struct Domain {
     pub grants: Lock<GrantTable<GuestPage>, { rank::GRANT }>,
     /// Its interrupts.
     pub vgic: Lock<Vgic, { rank::VGIC }>,
+    /// Its place in the scheduler.
+    pub group: run::Group,
     /// Slow state.
     pub state: Lock<State, { rank::DOMAIN }>,
     /// Interrupt that announces events.
@@ -180,6 +183,7 @@ impl Domain {
         events: EventTable<GuestPage>,
         grants: GrantTable<GuestPage>,
         vgic: Vgic,
+        group: run::Group,
         event_irq: IntId,
         gic: GicMap,
         cntvoff: u64,
@@ -195,6 +199,7 @@ impl Domain {
             events: Lock::new(events),
             grants: Lock::new(grants),
             vgic: Lock::new(vgic),
+            group,
             state: Lock::new(State {
                 life: Life::Alive,
                 pause_count: 0,
@@ -207,7 +212,6 @@ impl Domain {
                 time_offset: 0,
                 paging_pool: 0,
                 debugged: false,
-                sched_cap: 0,
             }),
             event_irq,
             gic,
@@ -298,6 +302,13 @@ impl Domain {
     /// Counts an event interrupt.
     pub fn count_upcall(&self) {
         self.upcalls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells the peer of a port that was closed.
+pub fn tell_closed(to: End, from: End) {
+    if let Some(peer) = registry::get(to.dom) {
+        peer.events.lock().peer_closed(to.port, from);
     }
 }
 

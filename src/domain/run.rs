@@ -5,7 +5,7 @@
 //! the run queues never disagree.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 use armv7::gic::{self, TargetMasks};
@@ -15,8 +15,9 @@ use spin::Once;
 use super::runstate::State;
 use super::vcpu::{Vcpu, halt, work};
 use super::{Domain, registry};
+use crate::event::EventVirq;
 use crate::id::VcpuSet;
-use crate::sched::{Choice, SchedError, Scheduler, UnitId, UnitParams};
+use crate::sched::{Choice, GroupId, PoolId, SchedError, Scheduler, UnitId, UnitParams};
 use crate::sync::{Guard, Lock, rank};
 use crate::time::{Clock, Nanos, Ticks, TimerError, TimerId, TimerQueue};
 
@@ -42,6 +43,10 @@ static CPU_WORK: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS]
 
 /// Choose what runs.
 pub const PICK: u32 = 1;
+/// Tell whoever reads the console's ring that there is more in it.
+const NEWS: u32 = 1 << 1;
+/// Wait until the CPU that asked is done ([`hold_others`]).
+const HOLD: u32 = 1 << 2;
 
 /// SGI that makes a CPU look at what it is asked to do.
 pub const SGI_LOOK: u32 = 0;
@@ -124,6 +129,66 @@ fn look(cpu: CpuId) {
     }
 }
 
+/// Does what `work` asks a CPU for beside choosing.
+#[cold]
+pub fn do_chores(work: u32) {
+    if work & NEWS != 0 {
+        super::virq::raise(EventVirq::CON_RING);
+    }
+    if work & HOLD != 0 {
+        HELD.fetch_add(1, Ordering::SeqCst);
+        while HOLDING.load(Ordering::SeqCst) {
+            core::hint::spin_loop();
+        }
+        HELD.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Notes that the console's ring has more: this CPU tells so before it goes on with a guest. Takes no lock, so that it may
+/// be called wherever something is printed.
+pub fn note_console_output() {
+    cpu_work(smp::this_cpu()).fetch_or(NEWS, Ordering::Relaxed);
+}
+
+/// Some CPU has the others wait.
+static HOLDING: AtomicBool = AtomicBool::new(false);
+/// CPUs that wait for it.
+static HELD: AtomicU32 = AtomicU32::new(0);
+
+/// The other CPUs wait, in nobody's work, for as long as this value lives.
+#[derive(Debug)]
+pub struct Held(());
+
+/// Makes all other CPUs wait at the top of their loops; `None` while another CPU does that. For debugging: it takes as long
+/// as the longest of their hypercalls. The caller holds no lock that one of them may be waiting for.
+pub fn hold_others() -> Option<Held> {
+    if HOLDING.swap(true, Ordering::SeqCst) {
+        return None;
+    }
+    let this = smp::this_cpu();
+    let others: CpuSet = CpuId::all()
+        .filter(|cpu| *cpu != this && TARGETS.get(*cpu) != 0)
+        .collect();
+    for cpu in others {
+        cpu_work(cpu).fetch_or(HOLD, Ordering::SeqCst);
+        look(cpu);
+    }
+    while HELD.load(Ordering::SeqCst) < others.len() {
+        core::hint::spin_loop();
+    }
+    Some(Held(()))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HOLDING.store(false, Ordering::SeqCst);
+        // All have gone on before the next one may hold them.
+        while HELD.load(Ordering::SeqCst) > 0 {
+            core::hint::spin_loop();
+        }
+    }
+}
+
 /// Makes every CPU of `set` choose anew.
 pub fn poke_all(set: CpuSet) {
     for cpu in set.iter() {
@@ -141,9 +206,38 @@ pub fn remove_unit(unit: UnitId) -> Result<(), SchedError> {
     scheduler().remove(unit)
 }
 
+/// A domain's group in the scheduler; goes with the value, when its vCPUs have gone.
+#[derive(Debug)]
+pub struct Group(GroupId);
+
+impl Group {
+    /// A group with the CPUs of `pool`.
+    pub fn new(pool: PoolId) -> Result<Self, SchedError> {
+        scheduler().add_group(pool).map(Self)
+    }
+
+    /// Its name to the scheduler.
+    pub fn id(&self) -> GroupId {
+        self.0
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if scheduler().remove_group(self.0).is_err() {
+            log::error!("{:?} still has vCPUs", self.0);
+        }
+    }
+}
+
 /// Makes a software timer.
 pub fn add_timer(timer: Timer) -> Result<TimerId, TimerError> {
     TIMERS.lock().register(timer)
+}
+
+/// Number of software timers.
+pub fn timers() -> usize {
+    TIMERS.lock().registered()
 }
 
 /// Forgets a software timer.
@@ -291,6 +385,13 @@ pub fn block(vcpu: &Vcpu, is_wanted: impl FnOnce() -> bool) {
     halt(vcpu, halt::BLOCKED);
     if vcpu.requested() != 0 || is_wanted() {
         unhalt(vcpu, halt::BLOCKED);
+    }
+}
+
+/// Lets others run before the calling vCPU does again.
+pub fn yield_now(vcpu: &Vcpu) {
+    if scheduler().yield_now(vcpu.unit, now()) {
+        poke(smp::this_cpu());
     }
 }
 

@@ -77,6 +77,13 @@ impl RunState {
         }
     }
 
+    /// The pages of the guest's copy, for an audit.
+    pub fn pages(&self) -> impl Iterator<Item = &PinnedPage<'static>> {
+        self.copy
+            .iter()
+            .flat_map(|copy| copy.pages.iter().flatten())
+    }
+
     /// The vCPU does something else from `now` on.
     pub fn change(&mut self, state: State, now: u64) {
         let span = now.saturating_sub(self.since);

@@ -17,7 +17,7 @@ use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, VcpuId};
 use crate::mem::p2m::{P2m, P2mType, PoolLimit, Tlb};
 use crate::mem::testing;
-use crate::sched::UnitParams;
+use crate::sched::{PoolId, UnitParams};
 use crate::vgic::Vgic;
 
 /// Stage 2 tables that nobody walks.
@@ -57,6 +57,7 @@ pub fn guest(rights: Rights, tlb: Tlb, ram: &[u32]) -> (Arc<Domain>, Arc<Vcpu>) 
         EventTable::new(id, 64, 1, info).unwrap(),
         GrantTable::new(Limits::new(4, 2).unwrap()),
         Vgic::new(1, 32).unwrap(),
+        run::Group::new(PoolId::FIRST).unwrap(),
         IntId::new(31).unwrap(),
         GicMap {
             first_page: 0x3000,
@@ -68,7 +69,12 @@ pub fn guest(rights: Rights, tlb: Tlb, ram: &[u32]) -> (Arc<Domain>, Arc<Vcpu>) 
     ));
     domain.grow_grants(1).unwrap();
     registry::insert(domain.clone()).unwrap();
-    let unit = run::add_unit(UnitParams::default()).unwrap();
+    let unit = run::add_unit(UnitParams {
+        group: domain.group.id(),
+        hard: CpuSet::ALL,
+        soft: CpuSet::ALL,
+    })
+    .unwrap();
     let timers = Timers {
         virtual_timer: run::add_timer(Timer::Virtual(unit)).unwrap(),
         poll: run::add_timer(Timer::Poll(unit)).unwrap(),

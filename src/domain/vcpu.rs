@@ -11,11 +11,11 @@ use armv7::gic::VirtualInterface;
 use armv7::guest::{GuestContext, Identity, Machine};
 
 use crate::domain::runstate::RunState;
+use crate::emulate::timer::PhysicalTimer;
 use crate::id::{DomId, VcpuId};
 use crate::sched::UnitId;
 use crate::sync::{Lock, rank};
 use crate::time::TimerId;
-use crate::vtimer::PhysicalTimer;
 
 /// CPSR of a vCPU that starts: SVC mode, everything masked (xen/include/public/arch-arm.h, PSR_GUEST32_INIT, with Z set as
 /// Xen has it).

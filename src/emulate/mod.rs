@@ -2,3 +2,4 @@
 
 pub mod cp15;
 pub mod psci;
+pub mod timer;

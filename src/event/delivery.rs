@@ -42,6 +42,13 @@ impl<P: PageRef> Area<P> {
     }
 }
 
+impl<P> Area<P> {
+    /// The page.
+    pub fn kept(&self) -> &P {
+        &self.page
+    }
+}
+
 /// Where the `vcpu_info` of each vCPU is.
 pub(super) struct Upcalls<P> {
     registered: [Option<Area<P>>; MAX_VCPUS as usize],
@@ -125,6 +132,13 @@ pub(super) struct Delivery<P> {
 }
 
 impl<P: PageRef> Delivery<P> {
+    /// Every page of the guest that is kept for its events.
+    pub fn pages(&self) -> impl Iterator<Item = &P> {
+        let infos = self.upcalls.registered.iter().flatten().map(Area::kept);
+        let fifo = self.fifo.iter().flat_map(Fifo::pages);
+        core::iter::once(&self.shared).chain(infos).chain(fifo)
+    }
+
     pub const fn new(shared: P) -> Self {
         Self {
             shared,

@@ -75,6 +75,15 @@ fn event_word<P: PageRef>(array: &[P], port: u32) -> Option<&AtomicU32> {
 }
 
 impl<P: PageRef> Fifo<P> {
+    /// Every page of the guest that is kept: event words and control blocks.
+    pub fn pages(&self) -> impl Iterator<Item = &P> {
+        let controls = self
+            .queues
+            .iter()
+            .filter_map(|queues| queues.control.as_ref());
+        self.array.iter().chain(controls.map(Area::kept))
+    }
+
     pub const fn new() -> Self {
         Self {
             array: Vec::new(),

@@ -215,6 +215,11 @@ impl<P: PageRef> EventTable<P> {
         self.delivery.shared.page()
     }
 
+    /// Every page that is kept for the domain's events, for an audit; a page counts once for each use.
+    pub fn pages(&self) -> impl Iterator<Item = &P> {
+        self.delivery.pages()
+    }
+
     /// Sends on `port`.
     #[inline]
     pub fn send(&mut self, port: Port) -> Result<Sent, EventError> {

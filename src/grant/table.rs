@@ -345,6 +345,19 @@ impl<P: PageRef> GrantTable<P> {
         self.frames.iter().map(|frame| frame.pinned).sum()
     }
 
+    /// Shows every frame of entries, for an audit.
+    pub fn pages(&self) -> impl Iterator<Item = &P> {
+        self.frames.iter().filter_map(|frame| frame.page.as_ref())
+    }
+
+    /// Shows the frame behind each entry in use, for an audit.
+    pub fn pinned_frames(&self) -> impl Iterator<Item = Mfn> {
+        let used = self.frames.iter().filter(|frame| frame.pinned > 0);
+        used.flat_map(|frame| &frame.active)
+            .filter(|active| active.is_pinned())
+            .map(|active| active.mfn)
+    }
+
     /// Whether neither this domain uses a grant nor anybody one of its grants.
     pub fn is_idle(&self) -> bool {
         self.pinned() == 0 && self.mappings() == 0

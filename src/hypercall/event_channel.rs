@@ -7,9 +7,9 @@ use super::guest_ptr::{read, write};
 use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply};
 use crate::abi::event_channel as abi;
-use crate::domain::{Domain, registry};
+use crate::domain::{Domain, registry, tell_closed};
 use crate::error::Errno;
-use crate::event::{Binding, Close, End, EventError, EventTable, Port, Reset, Sent};
+use crate::event::{Binding, Close, EventError, EventTable, Port, Reset, Sent};
 use crate::policy;
 
 /// Ports closed before others may run.
@@ -156,23 +156,16 @@ fn bind_interdomain(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
 }
 
 /// Closes a port of `domain` and tells its peer.
-pub(crate) fn close(domain: &Domain, port: Port) -> Result<(), Errno> {
+fn close(domain: &Domain, port: Port) -> Result<(), Errno> {
     let close = domain.events.lock().close(port)?;
     match close {
         Close::Done => {}
         Close::Peer { to, from } => {
-            tell_peer(to, from);
+            tell_closed(to, from);
             domain.events.lock().finish_close(from.port);
         }
     }
     Ok(())
-}
-
-/// Tells the peer of a closed port.
-pub(crate) fn tell_peer(to: End, from: End) {
-    if let Some(peer) = registry::get(to.dom) {
-        peer.events.lock().peer_closed(to.port, from);
-    }
 }
 
 fn status(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
@@ -229,7 +222,7 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
         match step {
             Reset::Done => return Ok(Reply::OK),
             Reset::Peer { to, from } => {
-                tell_peer(to, from);
+                tell_closed(to, from);
                 domain.events.lock().finish_close(from.port);
             }
             // The table knows how far it is.

@@ -13,7 +13,7 @@ use crate::domain::{Domain, Life};
 use crate::error::Errno;
 use crate::grant::FrameError;
 use crate::mem::frame_table::{Kind, State};
-use crate::mem::p2m::{Access, P2mError, P2mType, Removed, Run};
+use crate::mem::p2m::{Access, P2mType, Removed, Run};
 use crate::mem::{FrameRef, memory};
 use crate::options;
 
@@ -23,17 +23,6 @@ const PAGES_AT_ONCE: u32 = 2048;
 const ENTRIES_AT_ONCE: u32 = 64;
 /// Bits of the operation in the call's number.
 const OP_BITS: u32 = 6;
-
-impl From<P2mError> for Errno {
-    fn from(error: P2mError) -> Self {
-        match error {
-            P2mError::NoMemory | P2mError::NoVmid => Self::NoMem,
-            P2mError::OutOfRange | P2mError::WrongType => Self::Inval,
-            P2mError::Occupied => Self::Exist,
-            P2mError::Full => Self::Again,
-        }
-    }
-}
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op = args.0[0] & abi::OP_MASK;

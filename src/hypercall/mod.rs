@@ -4,15 +4,11 @@
 //! else changes (xen/include/public/arch-arm.h). The dispatcher refuses unknown numbers with `-ENOSYS` and checks rights
 //! before anything is locked or copied.
 //!
-//! A handler whose work may be long spends a [`Budget`] and answers [`Reply::Again`]: the guest executes the same HVC again
-//! with the progress in its arguments, after it had a chance to take an interrupt.
-
-pub mod guest_ptr;
-pub mod target;
+//! What a handler gets and answers is in `call`.
 
 mod console;
-pub(crate) mod event_channel;
-pub mod grant_table;
+mod event_channel;
+mod grant_table;
 mod hvm;
 mod memory;
 mod misc;
@@ -23,10 +19,10 @@ mod version;
 
 use alloc::sync::Arc;
 
-use armv7::addr::GuestVa;
 use armv7::guest::GuestContext;
 use armv7::syndrome::psr;
 
+use crate::call::{Args, Budget, Caller, Outcome, Reply, guest_ptr, target};
 use crate::control;
 use crate::domain::Domain;
 use crate::domain::vcpu::Vcpu;
@@ -34,45 +30,6 @@ use crate::error::Errno;
 
 /// Immediate of the HVC that makes a hypercall.
 pub const HVC_IMMEDIATE: u16 = 0xEA1;
-
-/// Who makes a hypercall.
-pub struct Caller<'a> {
-    /// Its domain.
-    pub domain: &'a Arc<Domain>,
-    /// The vCPU, which is loaded on this CPU.
-    pub vcpu: &'a Arc<Vcpu>,
-}
-
-/// Arguments of a hypercall: r0 to r4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Args(pub [u32; 5]);
-
-impl Args {
-    /// Argument `n` as a guest pointer.
-    #[inline]
-    pub fn ptr(&self, n: usize) -> GuestVa {
-        GuestVa(self.0.get(n).copied().unwrap_or(0))
-    }
-}
-
-/// What a handler answers when it does not fail.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reply {
-    /// The result for r0.
-    Value(u32),
-    /// Not finished: the same call again, with these arguments.
-    Again(Args),
-    /// Success, and interrupts are let through to the guest (SCHEDOP_block).
-    Unmask,
-}
-
-impl Reply {
-    /// Success without a value.
-    pub const OK: Self = Self::Value(0);
-}
-
-/// A handler's result.
-pub type Outcome = Result<Reply, Errno>;
 
 /// Hypercall numbers (xen/include/public/xen.h).
 mod number {
@@ -139,28 +96,5 @@ pub fn dispatch(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestConte
             context.pc = context.pc.wrapping_sub(HVC_LENGTH);
         }
         Err(error) => context.r[0] = error.to_reg(),
-    }
-}
-
-/// Work that one hypercall may do before it must let others run: spent unit by unit.
-#[derive(Debug)]
-pub struct Budget(u32);
-
-impl Budget {
-    /// A budget of `units`.
-    pub const fn new(units: u32) -> Self {
-        Self(units)
-    }
-
-    /// Spends `units`; false when the budget is exhausted, and the call is to be continued.
-    #[inline]
-    pub fn spend(&mut self, units: u32) -> bool {
-        match self.0.checked_sub(units) {
-            Some(left) => {
-                self.0 = left;
-                true
-            }
-            None => false,
-        }
     }
 }

@@ -4,22 +4,22 @@ use super::guest_ptr::{element, read};
 use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply};
 use crate::abi::sched as abi;
+use crate::domain::interface;
 use crate::domain::run::{self, Timer};
 use crate::domain::shutdown::{self, Reason};
 use crate::domain::vcpu::halt;
 use crate::error::Errno;
 use crate::event::{Poll, Port};
 use crate::time::Nanos;
-use crate::trap;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     match args.0[0] {
         abi::OP_YIELD => {
-            trap::yield_now(caller.vcpu);
+            run::yield_now(caller.vcpu);
             Ok(Reply::OK)
         }
         abi::OP_BLOCK => {
-            trap::block(caller.domain, caller.vcpu);
+            interface::block(caller.domain, caller.vcpu);
             // The guest is to take its interrupt when it wakes, masked or not before.
             Ok(Reply::Unmask)
         }

@@ -1,9 +1,10 @@
 //! The audit: does the frame table agree with everything that holds references?
 //!
-//! For debugging and tests: it walks every frame and every list. The caller stops the world (or its part of it) and
-//! names each reference it knows of; the hypervisor's own on `Shared` and `Direct` frames it names too.
+//! For debugging and tests: it walks every frame and every list, and takes the references off the counts and puts them
+//! back, so that it needs no memory of its own for them. The caller stops the world (or its part of it) and names each
+//! reference it knows of.
 
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use armv7::addr::Mfn;
 
@@ -35,42 +36,95 @@ pub enum Discrepancy {
     },
     /// The free lists are broken.
     Free(BadList),
+    /// No heap for a list of the domains.
+    NoMemory,
 }
 
+/// Says that `count` frames from the given one on have one more reference.
+pub type Name<'a> = &'a mut dyn FnMut(Mfn, u32);
+
+/// What the hypervisor itself holds on a frame of kind `Direct`, mapped or not: nobody names that.
+const RESERVATION: u32 = 1;
+
 impl Memory {
-    /// Compares the frame table with `references`: a frame, once for each reference on it.
-    pub fn audit(&self, references: impl IntoIterator<Item = Mfn>) -> Result<(), Discrepancy> {
-        let mut named: BTreeMap<u32, u32> = BTreeMap::new();
-        for mfn in references {
-            *named.entry(mfn.raw()).or_default() += 1;
+    /// Compares the frame table with the references that `visit` names, the same ones whenever it is called.
+    pub fn audit(&self, visit: impl Fn(Name<'_>)) -> Result<(), Discrepancy> {
+        let mut taken = 0u64;
+        let mut excess = None;
+        visit(&mut |first, count| {
+            for mfn in run(first, count) {
+                if excess.is_none() {
+                    match self.frames().audit_take(mfn) {
+                        true => taken += 1,
+                        false => excess = Some(mfn),
+                    }
+                }
+            }
+        });
+        let wrong = excess.or_else(|| self.first_with_references_left());
+        visit(&mut |first, count| {
+            for mfn in run(first, count) {
+                if taken > 0 {
+                    self.frames().audit_give(mfn);
+                    taken -= 1;
+                }
+            }
+        });
+        match wrong {
+            Some(mfn) => Err(self.miscounted(mfn, visit)),
+            None => self.audit_accounts(),
         }
-        let mut owned: BTreeMap<DomId, (u32, u32)> = BTreeMap::new();
-        for index in 0..self.frames().frames() {
-            let Some(mfn) = self.frames().at(index) else {
-                break;
+    }
+
+    fn first_with_references_left(&self) -> Option<Mfn> {
+        self.all_frames().find(|mfn| match self.state(*mfn) {
+            State::Live { kind, count, .. } => count != kind.reserved(),
+            _ => false,
+        })
+    }
+
+    fn miscounted(&self, mfn: Mfn, visit: impl Fn(Name<'_>)) -> Discrepancy {
+        let (stored, mut found) = match self.state(mfn) {
+            State::Live { kind, count, .. } => (count, kind.reserved()),
+            _ => (0, 0),
+        };
+        visit(&mut |first, count| {
+            if mfn.checked_sub(first).is_some_and(|n| n < count) {
+                found += 1;
+            }
+        });
+        Discrepancy::Count { mfn, stored, found }
+    }
+
+    fn all_frames(&self) -> impl Iterator<Item = Mfn> {
+        (0..self.frames().frames()).map_while(|index| self.frames().at(index))
+    }
+
+    fn audit_accounts(&self) -> Result<(), Discrepancy> {
+        let mut owned: Vec<(DomId, (u32, u32))> = Vec::new();
+        for mfn in self.all_frames() {
+            let State::Live { kind, owner, .. } = self.state(mfn) else {
+                continue;
             };
-            let mut stored = 0;
-            if let State::Live { kind, owner, count } = self.state(mfn) {
-                stored = count;
-                let pages = owned.entry(owner).or_default();
+            let place = match owned.binary_search_by_key(&owner, |(owner, _)| *owner) {
+                Ok(place) => place,
+                Err(place) => {
+                    owned.try_reserve(1).map_err(|_| Discrepancy::NoMemory)?;
+                    owned.insert(place, (owner, (0, 0)));
+                    place
+                }
+            };
+            if let Some((_, pages)) = owned.get_mut(place) {
                 match kind {
                     Kind::Shared => pages.1 += 1,
                     Kind::Ram | Kind::Direct => pages.0 += 1,
                 }
             }
-            let found = named.remove(&mfn.raw()).unwrap_or(0);
-            if stored != found {
-                return Err(Discrepancy::Count { mfn, stored, found });
-            }
         }
-        if let Some((mfn, found)) = named.pop_first()
-            && let Some(mfn) = Mfn::new(u64::from(mfn))
-        {
-            let stored = 0;
-            return Err(Discrepancy::Count { mfn, stored, found });
-        }
-        for account in self.accounts() {
-            let found = owned.remove(&account.owner).unwrap_or_default();
+        let pages = self.pages.lock();
+        for account in pages.accounts.iter() {
+            let place = owned.binary_search_by_key(&account.owner, |(owner, _)| *owner);
+            let found = place.map_or((0, 0), |place| owned.remove(place).1);
             let booked = (account.total, account.shared);
             if found != booked {
                 let owner = account.owner;
@@ -81,7 +135,7 @@ impl Memory {
                 });
             }
         }
-        if let Some((owner, found)) = owned.pop_first() {
+        if let Some((owner, found)) = owned.first().copied() {
             let booked = (0, 0);
             return Err(Discrepancy::Account {
                 owner,
@@ -89,6 +143,20 @@ impl Memory {
                 found,
             });
         }
-        self.pages.lock().check().map_err(Discrepancy::Free)
+        pages.check().map_err(Discrepancy::Free)
+    }
+}
+
+fn run(first: Mfn, count: u32) -> impl Iterator<Item = Mfn> {
+    (0..count).filter_map(move |n| first.checked_add(n))
+}
+
+impl Kind {
+    /// References on a frame that nobody names.
+    fn reserved(self) -> u32 {
+        match self {
+            Self::Direct => RESERVATION,
+            Self::Ram | Self::Shared => 0,
+        }
     }
 }

@@ -274,6 +274,24 @@ impl FrameTable {
         }
     }
 
+    /// Takes a reference off the count of a live frame, without freeing it; false when it has none. For the audit alone,
+    /// which puts it back before anybody else runs.
+    pub(super) fn audit_take(&self, mfn: Mfn) -> bool {
+        let take = |word| (kind_of(word).is_some() && count_of(word) > 0).then(|| word - ONE);
+        self.entry(mfn).is_some_and(|entry| {
+            entry
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                .is_ok()
+        })
+    }
+
+    /// Puts back what [`Self::audit_take`] took.
+    pub(super) fn audit_give(&self, mfn: Mfn) {
+        if let Some(entry) = self.entry(mfn) {
+            entry.fetch_add(ONE, Ordering::Relaxed);
+        }
+    }
+
     /// Makes a frame in the caller's hands live.
     #[inline]
     pub(super) fn make_live(&self, mfn: Mfn, kind: Kind, owner: DomId, count: u32) {

@@ -16,7 +16,6 @@
 //! 2. A page that a domain gets is zero, and the zeroes are in memory, not only in a cache (XSA-364).
 //! 3. A page that the last reference left is counted as its owner's until the allocator has it back.
 
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -271,7 +270,7 @@ impl Memory {
             return Err(AllocError::OverLimit);
         }
         let others = pages.accounts.claimed() - account.claim;
-        if pages.guest_pages().saturating_sub(others) < count {
+        if pages.guest_pages_at_hand().saturating_sub(others) < count {
             return Err(AllocError::NoMemory);
         }
         Ok(count)
@@ -419,7 +418,7 @@ impl Memory {
                 .is_some_and(|mfn| self.frames.is_dirty(mfn))
         });
         let mut pages = self.pages.lock();
-        pages.give_block(Block { dirty, ..block });
+        pages.give_scrubbed(Block { dirty, ..block });
         pages.has_dirty()
     }
 
@@ -450,9 +449,24 @@ impl Memory {
         self.pages.lock().accounts.claimed()
     }
 
-    /// All accounts, for listings and audits.
-    pub fn accounts(&self) -> Vec<Account> {
-        self.pages.lock().accounts.iter().copied().collect()
+    /// The account of the first domain from `from` on, for listings.
+    pub fn account_from(&self, from: DomId) -> Option<Account> {
+        let pages = self.pages.lock();
+        pages
+            .accounts
+            .iter()
+            .find(|account| account.owner >= from)
+            .copied()
+    }
+
+    /// All accounts, one at a time and without holding the lock meanwhile.
+    pub fn accounts(&self) -> impl Iterator<Item = Account> {
+        let mut next = Some(DomId(0));
+        core::iter::from_fn(move || {
+            let account = self.account_from(next?)?;
+            next = account.owner.0.checked_add(1).map(DomId);
+            Some(account)
+        })
     }
 }
 

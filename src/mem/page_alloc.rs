@@ -62,6 +62,8 @@ pub struct PageAllocator {
     direct_end: Mfn,
     lists: [Lists; 4],
     free: u32,
+    /// Frames that a CPU has out to scrub. They count as free: nobody uses them, and they come back in a moment.
+    scrubbing: u32,
     total: u32,
     /// Free frames that are not for guests.
     reserve: u32,
@@ -81,6 +83,7 @@ impl PageAllocator {
             direct_end,
             lists: [none; 4],
             free: 0,
+            scrubbing: 0,
             total: 0,
             reserve: 0,
             accounts: Accounts::new(),
@@ -89,11 +92,16 @@ impl PageAllocator {
 
     /// Number of free frames.
     pub fn free_pages(&self) -> u32 {
-        self.free
+        self.free + self.scrubbing
     }
 
     /// Number of free frames that guests may get.
     pub fn guest_pages(&self) -> u32 {
+        self.free_pages().saturating_sub(self.reserve)
+    }
+
+    /// How many of those guests may get right now, while some may be out to be scrubbed.
+    pub fn guest_pages_at_hand(&self) -> u32 {
         self.free.saturating_sub(self.reserve)
     }
 
@@ -187,14 +195,22 @@ impl PageAllocator {
         Some(dirty)
     }
 
-    /// Takes a block of at most 2 MiB that may hold dirty frames.
+    /// Takes a block of at most 2 MiB that may hold dirty frames, to be given back with [`Self::give_scrubbed`].
     pub fn take_dirty(&mut self) -> Option<Block> {
         let list = [FAR_DIRTY, NEAR_DIRTY]
             .into_iter()
             .find(|list| self.lists[*list].orders != 0)?;
         let found = self.lists[list].orders.trailing_zeros();
         let first = self.frames.at(self.lists[list].heads[found as usize])?;
-        Some(self.take_from(first, found, first, found.min(ORDER_2M), list))
+        let block = self.take_from(first, found, first, found.min(ORDER_2M), list);
+        self.scrubbing += 1 << block.order;
+        Some(block)
+    }
+
+    /// Gives a block of [`Self::take_dirty`] back.
+    pub fn give_scrubbed(&mut self, block: Block) {
+        self.scrubbing = self.scrubbing.saturating_sub(1 << block.order);
+        self.give_block(block);
     }
 
     /// Gives frames back: all `Inner`, in the caller's hands. `dirty` when some may be.

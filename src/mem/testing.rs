@@ -7,6 +7,7 @@ use armv7::addr::Mfn;
 use armv7::host::frame::{FIRST, FRAMES};
 
 use super::Memory;
+use super::audit::Discrepancy;
 use super::frame_table::{FrameEntry, FrameTable};
 
 /// Frames of one instance (16 MiB).
@@ -65,4 +66,12 @@ fn part_of_arena() -> (Memory, usize) {
 pub fn machine() -> &'static Memory {
     static MACHINE: OnceLock<&Memory> = OnceLock::new();
     MACHINE.get_or_init(|| super::init(part_of_arena().0))
+}
+
+impl Memory {
+    /// The audit, with the references in a list: a frame, once for each.
+    pub fn audit_list(&self, references: impl IntoIterator<Item = Mfn>) -> Result<(), Discrepancy> {
+        let list: Vec<Mfn> = references.into_iter().collect();
+        self.audit(|name| list.iter().for_each(|mfn| name(*mfn, 1)))
+    }
 }

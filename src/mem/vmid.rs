@@ -37,6 +37,14 @@ impl Vmids {
         None
     }
 
+    /// Number of VMIDs in use; 0 counts.
+    pub fn in_use(&self) -> u32 {
+        let words = self.0.iter();
+        words
+            .map(|word| word.load(Ordering::Relaxed).count_ones())
+            .sum()
+    }
+
     /// Gives a VMID back.
     pub fn give(&self, vmid: u8) {
         if let Some(word) = self.0.get(usize::from(vmid / 32))

@@ -26,32 +26,19 @@ impl Scheduler {
         soft: CpuSet,
         now: Ticks,
     ) -> Result<Option<CpuId>, SchedError> {
-        check(1, hard, soft)?;
-        let online = self.online;
+        check(hard, soft)?;
+        let group = self.units.get(id).ok_or(SchedError::NoUnit)?.group;
+        let pool = self.cpus_of(group);
         let unit = self.units.get_mut(id).ok_or(SchedError::NoUnit)?;
         unit.hard = hard;
         unit.soft = soft;
-        unit.settle_affinity(online);
+        unit.settle_affinity(pool);
         Ok(self.obey_affinity(id, now))
     }
 
-    /// Changes which CPUs may run units. Returns the CPUs that must pick. One that was taken out still has to pick and
-    /// release until it has nothing loaded.
-    pub fn set_online(&mut self, online: CpuSet, now: Ticks) -> CpuSet {
-        self.online = online;
-        self.units
-            .iter_mut()
-            .for_each(|unit| unit.settle_affinity(online));
-        for cpu in CpuId::all() {
-            let here = &self.cpus[cpu.index()];
-            if !online.contains(cpu) {
-                self.idle.remove(cpu);
-            } else if here.current.is_none() && here.queue.is_empty() {
-                self.idle.insert(cpu);
-            }
-        }
-        // New CPUs look for work.
-        let mut kick = self.idle;
+    /// Gets every unit off a CPU it may not use. Returns the CPUs that must pick.
+    pub(super) fn obey_affinities(&mut self, now: Ticks) -> CpuSet {
+        let mut kick = CpuSet::EMPTY;
         let mut next = 0;
         while let Some(id) = self.units.id_from(next) {
             kick = self
@@ -250,13 +237,8 @@ impl Scheduler {
     pub(super) fn unpark(&mut self, cpu: CpuId, now: Ticks, kick: &mut CpuSet) {
         let mut at = 0;
         while let Some(&id) = self.cpus[cpu.index()].parked.get(at) {
-            let due = self
-                .units
-                .get_mut(id)
-                .is_none_or(|unit| match &mut unit.budget {
-                    Some(budget) => budget.refill(now, &self.rules),
-                    None => true,
-                });
+            let group = self.units.get(id).map(|unit| unit.group);
+            let due = group.is_none_or(|group| self.refill(group, now));
             if !due {
                 at += 1;
                 continue;
@@ -276,11 +258,8 @@ impl Scheduler {
     #[inline]
     pub(super) fn next_refill(&self, cpu: CpuId) -> Option<Ticks> {
         let refill = |&id: &UnitId| {
-            self.units
-                .get(id)?
-                .budget
-                .as_ref()
-                .map(|budget| budget.refill_at())
+            let group = self.groups.get(self.units.get(id)?.group)?;
+            group.budget.as_ref().map(|budget| budget.refill_at())
         };
         self.cpus[cpu.index()]
             .parked
@@ -314,9 +293,10 @@ impl Scheduler {
         lowest
     }
 
-    /// How far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag over
-    /// `limit` is forgotten: the CPU behind is lifted. A light unit on `cpu` raises the limit, since each of its turns
-    /// is a leap in virtual time.
+    /// How far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag of one CPU's
+    /// units over `limit` is forgotten: the CPU behind is lifted. It is not measured from `virtual_time`, which may be far
+    /// from the others there: CPUs would lift each other in turns, and pass units to and fro. A light unit on `cpu` raises
+    /// the limit, since each of its turns is a leap in virtual time.
     fn lead_over(
         &mut self,
         cpu: CpuId,
@@ -331,15 +311,13 @@ impl Scheduler {
         let limit = current.map_or(limit, |unit| limit.max(unit.weight.lag_limit));
         let ahead = self.standing(cpu, now).plus(self.cpus[cpu.index()].offset);
         let there = self.standing(other, now);
-        let behind = virtual_time
-            .unwrap_or(there)
-            .plus(self.cpus[other.index()].offset);
-        let lead = ahead.lead(behind);
+        let lead = ahead.lead(there.plus(self.cpus[other.index()].offset));
         let excess = lead.unsigned_abs().saturating_sub(limit.unsigned_abs());
         let lifted = if lead > 0 { other } else { cpu };
         let offset = &mut self.cpus[lifted.index()].offset;
         *offset = offset.wrapping_add(excess);
-        lead.clamp(-limit, limit)
+        let further = virtual_time.map_or(0, |virtual_time| virtual_time.lead(there));
+        lead.clamp(-limit, limit).saturating_sub(further)
     }
 
     /// Translates the virtual time of a unit that is in no queue to the frame of `to`: it keeps its distance from the

@@ -4,9 +4,8 @@ use armv7::cpu::{CpuId, CpuSet};
 
 use crate::time::Ticks;
 
-use super::fair::{Budget, Weight};
 use super::unit::{State, Unit, UnitId};
-use super::{RunState, SchedError, Scheduler, check};
+use super::{GroupId, RunState, Scheduler};
 
 /// A unit for debug output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,45 +18,21 @@ pub struct UnitInfo {
     pub cpu: CpuId,
     /// Its weight.
     pub weight: u16,
-    /// Its cap in percent.
+    /// The cap that it shares with its group, in percent.
     pub cap: u16,
     /// CPU time it used.
     pub runtime: Ticks,
 }
 
 impl Scheduler {
-    /// Changes a unit's weight, from its next charge on.
-    pub fn set_weight(&mut self, id: UnitId, weight: u16) -> Result<(), SchedError> {
-        check(weight, CpuSet::ALL, CpuSet::ALL)?;
-        let weight = Weight::new(weight, &self.rules);
-        self.units.get_mut(id).ok_or(SchedError::NoUnit)?.weight = weight;
-        Ok(())
-    }
-
-    /// Changes a unit's cap. Returns the CPU that must pick for it to take effect.
-    pub fn set_cap(&mut self, id: UnitId, cap: u16) -> Result<Option<CpuId>, SchedError> {
-        let unit = self.units.get_mut(id).ok_or(SchedError::NoUnit)?;
-        if unit.cap == cap {
-            return Ok(None);
-        }
-        unit.cap = cap;
-        unit.budget = Budget::new(cap, Ticks::ZERO, &self.rules);
-        Ok(matches!(unit.state, State::Running | State::Parked).then_some(unit.cpu))
-    }
-
     /// Sets for how long a running unit is safe from units of equal standing (`sched_ratelimit_us`); 0 turns it off.
     pub fn set_ratelimit(&mut self, microseconds: u32) {
         self.rules.set_ratelimit(microseconds);
     }
 
-    /// A unit's weight.
-    pub fn weight(&self, id: UnitId) -> Option<u16> {
-        self.units.get(id).map(|unit| unit.weight.weight)
-    }
-
-    /// A unit's cap in percent, 0 for none.
-    pub fn cap(&self, id: UnitId) -> Option<u16> {
-        self.units.get(id).map(|unit| unit.cap)
+    /// The group a unit is in.
+    pub fn group_of(&self, id: UnitId) -> Option<GroupId> {
+        self.units.get(id).map(|unit| unit.group)
     }
 
     /// A unit's hard and soft affinity, as set.
@@ -125,7 +100,7 @@ impl Scheduler {
         self.idle
     }
 
-    /// CPUs that may be given units.
+    /// CPUs that are in some pool.
     pub fn online(&self) -> CpuSet {
         self.online
     }
@@ -137,7 +112,7 @@ impl Scheduler {
             state: run_state(unit),
             cpu: unit.cpu,
             weight: unit.weight.weight,
-            cap: unit.cap,
+            cap: self.share(unit.group).map_or(0, |(_, cap)| cap),
             runtime: self.runtime(id, now),
         })
     }

@@ -195,7 +195,7 @@ pub(super) enum Verdict {
     GiveWay,
 }
 
-/// CPU time a capped unit has left in the current period.
+/// CPU time that the units of a capped group have left together in the current period.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     full: u64,
@@ -204,9 +204,9 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Budget of `cap` percent of a CPU from `now` on; `None` when that is no limit for one unit.
+    /// Budget of `cap` percent of a CPU from `now` on; `None` when that is no limit.
     pub fn new(cap: u16, now: Ticks, rules: &Rules) -> Option<Self> {
-        if cap == 0 || cap >= 100 {
+        if cap == 0 {
             return None;
         }
         let full = (rules.cap_period * u64::from(cap) / 100).max(1);
@@ -242,8 +242,10 @@ impl Budget {
         self.refill_at
     }
 
-    /// When the budget ends if the unit runs from `now` on.
-    pub fn ends(&self, now: Ticks, rules: &Rules) -> Ticks {
-        now.plus(Ticks(self.left.max(0).unsigned_abs().max(rules.cap_grain)))
+    /// When the budget ends if `running` units draw on it from `now` on.
+    pub fn ends(&self, now: Ticks, running: u32, rules: &Rules) -> Ticks {
+        let left = u32::try_from(self.left.max(0)).unwrap_or(u32::MAX);
+        let each = u64::from(left / running.max(1));
+        now.plus(Ticks(each.max(rules.cap_grain)))
     }
 }

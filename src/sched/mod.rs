@@ -20,6 +20,7 @@
 mod affinity;
 mod control;
 mod fair;
+mod group;
 mod unit;
 
 use alloc::vec::Vec;
@@ -31,33 +32,22 @@ use crate::time::Ticks;
 
 pub use control::UnitInfo;
 pub use fair::{DEFAULT_RATELIMIT_US, DEFAULT_WEIGHT};
+pub use group::{GroupId, MAX_POOLS, PoolId};
 pub use unit::UnitId;
 
-use fair::{Budget, Contender, Rules, Verdict, Virtual, Waking, Weight};
+use fair::{Contender, Rules, Verdict, Virtual, Waking, Weight};
+use group::Groups;
 use unit::{State, Unit, Units};
 
 /// What a new unit may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnitParams {
-    /// Share of CPU time relative to other units, 1..=65535.
-    pub weight: u16,
-    /// Most CPU time, in percent of one CPU; 0 and everything from 100 on mean no limit.
-    pub cap: u16,
-    /// CPUs it may run on. When none of them is online, all that are.
+    /// Whose weight, cap and pool of CPUs it shares.
+    pub group: GroupId,
+    /// CPUs it may run on. When none of them is in the pool, all that are.
     pub hard: CpuSet,
     /// CPUs it should run on.
     pub soft: CpuSet,
-}
-
-impl Default for UnitParams {
-    fn default() -> Self {
-        Self {
-            weight: DEFAULT_WEIGHT,
-            cap: 0,
-            hard: CpuSet::ALL,
-            soft: CpuSet::ALL,
-        }
-    }
 }
 
 /// Why a request was refused; nothing changed then.
@@ -69,11 +59,13 @@ pub enum SchedError {
     NoId,
     /// There is no such unit.
     NoUnit,
+    /// There is no such group.
+    NoGroup,
     /// A weight of zero.
     ZeroWeight,
     /// A hard or soft affinity without any CPU.
     EmptyAffinity,
-    /// The unit is on a CPU, or its registers are.
+    /// The unit is on a CPU, or its registers are; or the group has units.
     Busy,
 }
 
@@ -104,7 +96,7 @@ pub enum RunState {
 
 struct Cpu {
     queue: PriorityQueue<Virtual>,
-    /// Capped units that wait for their next period here.
+    /// Units of capped groups that wait for the next period here.
     parked: Vec<UnitId>,
     current: Option<UnitId>,
     /// Whose registers are in the CPU; stays when it goes idle.
@@ -144,7 +136,10 @@ impl Cpu {
 /// The run queues of the machine.
 pub struct Scheduler {
     units: Units,
+    groups: Groups,
     cpus: [Cpu; MAX_CPUS],
+    pools: [CpuSet; MAX_POOLS],
+    /// All CPUs of all pools.
     online: CpuSet,
     /// CPUs that run nothing and have nothing queued.
     idle: CpuSet,
@@ -154,10 +149,15 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler without units for a system counter of `ticks_per_second`. Before a CPU first picks it counts as idle.
+    /// A scheduler without units for a system counter of `ticks_per_second`. All CPUs are in the first pool; before one first
+    /// picks it counts as idle.
     pub fn new(online: CpuSet, ticks_per_second: u32) -> Self {
+        let mut pools = [CpuSet::EMPTY; MAX_POOLS];
+        pools[PoolId::FIRST.index()] = online;
         Self {
             units: Units::new(),
+            groups: Groups::new(),
+            pools,
             cpus: [const { Cpu::new() }; MAX_CPUS],
             online,
             idle: online,
@@ -168,7 +168,9 @@ impl Scheduler {
 
     /// Adds a unit; it starts blocked. The only place that allocates.
     pub fn add(&mut self, params: UnitParams) -> Result<UnitId, SchedError> {
-        check(params.weight, params.hard, params.soft)?;
+        check(params.hard, params.soft)?;
+        let group = self.groups.get(params.group).ok_or(SchedError::NoGroup)?;
+        let (weight, capped) = (group.weight, group.budget.is_some());
         let (id, ids) = self.units.vacancy()?;
         for cpu in &mut self.cpus {
             cpu.queue
@@ -188,14 +190,14 @@ impl Scheduler {
             unload: false,
             allowed: CpuSet::EMPTY,
             preferred: CpuSet::EMPTY,
-            weight: Weight::new(params.weight, &self.rules),
-            budget: Budget::new(params.cap, Ticks::ZERO, &self.rules),
-            cap: params.cap,
+            weight: Weight::new(weight, &self.rules),
+            group: params.group,
+            capped,
             runtime: 0,
             hard: params.hard,
             soft: params.soft,
         };
-        unit.settle_affinity(self.online);
+        unit.settle_affinity(self.cpus_of(params.group));
         let population = |cpu: &CpuId| {
             self.units
                 .iter()
@@ -209,6 +211,9 @@ impl Scheduler {
             .unwrap_or(CpuId::BOOT);
         unit.virtual_time = self.cpus[unit.cpu.index()].clock;
         self.units.put(id, unit);
+        if let Some(group) = self.groups.get_mut(params.group) {
+            group.units += 1;
+        }
         Ok(id)
     }
 
@@ -218,6 +223,9 @@ impl Scheduler {
         let unit = self.units.get(id).ok_or(SchedError::NoUnit)?;
         if unit.loaded || matches!(unit.state, State::Running | State::Leaving) {
             return Err(SchedError::Busy);
+        }
+        if let Some(group) = self.groups.get_mut(unit.group) {
+            group.units = group.units.saturating_sub(1);
         }
         self.withdraw(id);
         self.units.take(id);
@@ -237,12 +245,14 @@ impl Scheduler {
             }
             State::Running | State::Queued | State::Parked | State::Stranded => return None,
         }
-        if let Some(budget) = &mut unit.budget
-            && !budget.refill(now, &self.rules)
-        {
-            return self.park(id);
-        }
         let home = unit.cpu;
+        if unit.capped {
+            let group = unit.group;
+            if !self.refill(group, now) {
+                return self.park(id);
+            }
+            return self.place_woken(id, now);
+        }
         if self.idle.contains(home) && unit.preferred.contains(home) {
             self.enqueue_woken(id, home);
             return Some(home);
@@ -305,9 +315,10 @@ impl Scheduler {
             until = None;
         }
         if let Some(unit) = next.and_then(|id| self.units.get(id))
-            && let Some(budget) = &unit.budget
+            && unit.capped
+            && let Some(ends) = self.budget_ends(unit.group, now)
         {
-            until = earlier(until, budget.ends(now, &self.rules));
+            until = earlier(until, ends);
         }
         let here = &mut self.cpus[cpu.index()];
         here.ticking = until.is_some();
@@ -368,10 +379,7 @@ impl Scheduler {
             _ => unit.virtual_time,
         };
         here.clock = here.clock.max(lowest);
-        let funded = match &mut unit.budget {
-            Some(budget) => budget.charge(span, now, &self.rules),
-            None => true,
-        };
+        let funded = !unit.capped || self.groups.charge(unit.group, span, now, &self.rules);
         if unit.state != State::Running {
             unit.state = State::Blocked;
             return None;
@@ -511,10 +519,7 @@ impl Scheduler {
     }
 }
 
-fn check(weight: u16, hard: CpuSet, soft: CpuSet) -> Result<(), SchedError> {
-    if weight == 0 {
-        return Err(SchedError::ZeroWeight);
-    }
+fn check(hard: CpuSet, soft: CpuSet) -> Result<(), SchedError> {
     if hard.is_empty() || soft.is_empty() {
         return Err(SchedError::EmptyAffinity);
     }

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use armv7::cpu::{CpuId, CpuSet};
 
 use super::SchedError;
-use super::fair::{Budget, Virtual, Waking, Weight};
+use super::fair::{Virtual, Waking, Weight};
+use super::group::GroupId;
 
 /// A schedulable vCPU; an index into the scheduler's table, used again after [`super::Scheduler::remove`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,13 +47,14 @@ pub(super) struct Unit {
     pub loaded: bool,
     /// Somebody waits for its registers to be saved.
     pub unload: bool,
-    /// Hard affinity among the online CPUs; all online ones when that leaves none.
+    /// Hard affinity among the CPUs of its pool; all of these when that leaves none.
     pub allowed: CpuSet,
     /// Those of `allowed` in the soft affinity; all of `allowed` when that leaves none.
     pub preferred: CpuSet,
     pub weight: Weight,
-    pub budget: Option<Budget>,
-    pub cap: u16,
+    pub group: GroupId,
+    /// Its group has a budget.
+    pub capped: bool,
     /// Ticks run, without the current turn since it was last charged.
     pub runtime: u64,
     pub hard: CpuSet,
@@ -61,9 +63,9 @@ pub(super) struct Unit {
 
 impl Unit {
     /// Works out [`Unit::allowed`] and [`Unit::preferred`].
-    pub fn settle_affinity(&mut self, online: CpuSet) {
+    pub fn settle_affinity(&mut self, pool: CpuSet) {
         let or_all = |set: CpuSet, all| if set.is_empty() { all } else { set };
-        self.allowed = or_all(self.hard.and(online), online);
+        self.allowed = or_all(self.hard.and(pool), pool);
         self.preferred = or_all(self.allowed.and(self.soft), self.allowed);
     }
 }

@@ -18,7 +18,7 @@ use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirect
 
 use super::exits::{raise, skip};
 use super::inject::Exception;
-use super::load::HardwareLrs;
+use crate::domain::interface::HardwareLrs;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, GicMap, run};
 use crate::guest_warn;

@@ -9,17 +9,19 @@ use armv7::syndrome::{
     length, next_instruction,
 };
 
+use super::abort;
 use super::inject::{Exception, FaultRegisters, Interrupted, Mode, inject};
-use super::{abort, block};
+use crate::domain::Domain;
+use crate::domain::interface::block;
 use crate::domain::run;
 use crate::domain::shutdown::{self, Reason};
 use crate::domain::vcpu::{Vcpu, halt};
-use crate::domain::{Domain, run::now};
-use crate::emulate::cp15::{self, Cp15State, Outcome, Privilege};
+use crate::emulate::cp15::{self, Cp15State, Outcome, Privilege, TimerAccess};
 use crate::emulate::psci::{self, Action, CpuOn, EntryState, Power, View};
+use crate::guest_warn;
 use crate::hypercall::{self, HVC_IMMEDIATE};
 use crate::id::VcpuId;
-use crate::{guest_warn, vtimer};
+use crate::time::Ticks;
 
 /// Handles one trap of the loaded guest.
 #[inline]
@@ -62,7 +64,7 @@ fn conditional(
             skip(context, hsr);
             match wait {
                 Wait::Interrupt => block(domain, vcpu),
-                Wait::Event => yield_now(vcpu),
+                Wait::Event => run::yield_now(vcpu),
             }
         }
         Trap::Smc => {
@@ -89,13 +91,6 @@ fn conditional(
 #[inline]
 pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
     (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
-}
-
-/// Lets others on this CPU run first.
-pub fn yield_now(vcpu: &Vcpu) {
-    if run::scheduler().yield_now(vcpu.unit, now()) {
-        run::poke(smp::this_cpu());
-    }
 }
 
 /// Makes the loaded guest take an exception.
@@ -150,7 +145,7 @@ fn coprocessor(
         Outcome::Undefined => return raise(context, Exception::Undefined),
         Outcome::Timer(access_kind) => {
             let value = u64::from(guest::register(context, access.rt));
-            let answer = vtimer::access(vcpu, access_kind, value);
+            let answer = physical_timer(vcpu, access_kind, value);
             if access.direction == Direction::Read {
                 guest::set_register(context, access.rt, answer as u32);
             }
@@ -170,7 +165,7 @@ fn coprocessor_wide(
         Outcome::Timer(kind) => {
             let low = u64::from(guest::register(context, access.rt));
             let high = u64::from(guest::register(context, access.rt2));
-            let answer = vtimer::access(vcpu, kind, low | high << 32);
+            let answer = physical_timer(vcpu, kind, low | high << 32);
             if access.direction == Direction::Read {
                 guest::set_register(context, access.rt, answer as u32);
                 guest::set_register(context, access.rt2, (answer >> 32) as u32);
@@ -180,6 +175,22 @@ fn coprocessor_wide(
         Outcome::Undefined => return raise(context, Exception::Undefined),
     }
     skip(context, hsr);
+}
+
+/// Carries out an access of the loaded vCPU to its physical timer; answers what it reads.
+fn physical_timer(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
+    let mut timer = vcpu.physical_timer.lock();
+    let answer = timer.access(access, value, run::now().0);
+    if matches!(
+        access,
+        TimerAccess::WriteControl | TimerAccess::WriteValue | TimerAccess::WriteCompare
+    ) {
+        match timer.deadline() {
+            Some(deadline) => run::arm(vcpu.physical_alarm, Ticks(deadline)),
+            None => run::disarm(vcpu.physical_alarm),
+        }
+    }
+    answer
 }
 
 impl View for Domain {

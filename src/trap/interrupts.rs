@@ -13,7 +13,6 @@ use crate::domain::{Domain, registry};
 use crate::event::EventVirq;
 use crate::id::{DomId, IntId, VcpuId};
 use crate::irq::{self, Handler, Owner};
-use crate::vtimer::PHYSICAL_TIMER_PPI;
 
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
@@ -71,10 +70,7 @@ fn virtual_timer(loaded: Loaded<'_>) -> bool {
     let Some((domain, vcpu)) = loaded else {
         return false;
     };
-    let Some(ppi) = IntId::new(load::VIRTUAL_TIMER_PPI) else {
-        return false;
-    };
-    let injected = domain.vgic.lock().inject_hw(vcpu.id, ppi);
+    let injected = domain.vgic.lock().inject_hw(vcpu.id, IntId::VIRTUAL_TIMER);
     match injected {
         Ok(kick) => {
             run::kick(domain, kick);
@@ -112,10 +108,8 @@ fn expire(timer: Timer) {
             }
         }
         Timer::Physical(unit) => {
-            if let Some((domain, vcpu)) = run::owner(unit)
-                && let Some(ppi) = IntId::new(PHYSICAL_TIMER_PPI)
-            {
-                domain.inject(vcpu.id, ppi);
+            if let Some((domain, vcpu)) = run::owner(unit) {
+                domain.inject(vcpu.id, IntId::PHYSICAL_TIMER);
             }
         }
         Timer::Watchdog(dom) => {

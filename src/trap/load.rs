@@ -2,49 +2,16 @@
 
 use alloc::sync::Arc;
 
-use armv7::gic::{self, Gic};
-
 use super::Cpu;
+use crate::domain::interface::HardwareLrs;
 use crate::domain::run;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::domain::{Domain, runstate::State};
+use crate::emulate::timer::PhysicalTimer;
+use crate::id::IntId;
 use crate::time::Ticks;
-use crate::vgic::{ListRegisters, Maintenance};
-use crate::vtimer::PhysicalTimer;
 
-/// INTID of the virtual timer's interrupt, physical and virtual (the Arm generic timer's PPI 11).
-pub const VIRTUAL_TIMER_PPI: u32 = 27;
-
-/// This CPU's list registers, as the vgic room sees them.
-pub struct HardwareLrs<'a>(pub &'a Gic);
-
-impl ListRegisters for HardwareLrs<'_> {
-    #[inline]
-    fn count(&self) -> usize {
-        self.0.hyp.count()
-    }
-    #[inline]
-    fn read(&self, index: usize) -> u32 {
-        self.0.hyp.read(index)
-    }
-    #[inline]
-    fn write(&mut self, index: usize, value: u32) {
-        self.0.hyp.write(index, value);
-    }
-    #[inline]
-    fn empty(&self) -> u64 {
-        self.0.hyp.empty()
-    }
-    fn set_maintenance(&mut self, want: Maintenance) {
-        self.0.hyp.set_maintenance(want.hcr_bits());
-    }
-    fn take_eoi_count(&mut self) -> u32 {
-        self.0.hyp.take_eoi_count()
-    }
-    fn deactivate(&mut self, pirq: u16) {
-        self.0.cpu.deactivate_intid(pirq.into());
-    }
-}
+const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
 
 /// Loads a vCPU.
 pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
@@ -53,8 +20,8 @@ pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut R
     registers.machine.load(&vcpu.identity);
     cpu.gic.hyp.load(&registers.interface);
     let active = domain.vgic.lock().active_ppis(vcpu.id);
-    if active & 1 << VIRTUAL_TIMER_PPI != 0 {
-        cpu.gic.dist.set_active(VIRTUAL_TIMER_PPI);
+    if active & 1 << VIRTUAL_TIMER != 0 {
+        cpu.gic.dist.set_active(VIRTUAL_TIMER);
     }
     run::account(vcpu, State::Running);
     vcpu.request(work::INTERRUPTS);
@@ -66,8 +33,8 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
         .vgic
         .lock()
         .unload(vcpu.id, &mut HardwareLrs(cpu.gic));
-    if unloaded.active_ppis & 1 << VIRTUAL_TIMER_PPI != 0 {
-        cpu.gic.dist.clear_active(VIRTUAL_TIMER_PPI);
+    if unloaded.active_ppis & 1 << VIRTUAL_TIMER != 0 {
+        cpu.gic.dist.clear_active(VIRTUAL_TIMER);
     }
     registers.interface = cpu.gic.hyp.save();
     registers.machine.save();
@@ -95,20 +62,6 @@ pub fn maintain(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     kick |= vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
     drop(vgic);
     run::kick(domain, kick);
-}
-
-/// Whether an interrupt is pending for the calling vCPU that would wake it.
-pub fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
-    let Some(gic) = gic::get() else { return false };
-    let mut vgic = domain.vgic.lock();
-    let kick = vgic.fold(vcpu.id, &mut HardwareLrs(gic));
-    let deliverable = vgic.has_deliverable(vcpu.id);
-    if vgic.is_dirty(vcpu.id) {
-        vcpu.request(work::INTERRUPTS);
-    }
-    drop(vgic);
-    run::kick(domain, kick);
-    deliverable
 }
 
 /// Starts a vCPU from scratch, as PSCI CPU_ON asked.

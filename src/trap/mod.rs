@@ -58,12 +58,28 @@ const IDLE_SCRUB_PAGES: u32 = 8;
 
 /// Waits for an interrupt that makes this CPU pick.
 fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
-    while run::cpu_work(cpu.id).swap(0, Ordering::SeqCst) & PICK == 0 {
+    while !is_to_pick(cpu) {
         crate::control::reap();
-        if !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
+        // Reaping, as everything, may have asked this very CPU for something: it gets no interrupt for that.
+        let asked = run::cpu_work(cpu.id).load(Ordering::Relaxed) != 0;
+        if !asked && !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             armv7::barrier::wfi();
         }
         interrupts::handle(cpu, loaded);
+    }
+}
+
+/// Does what this CPU is asked to do, but for choosing what runs; whether it is to do that.
+fn is_to_pick(cpu: &Cpu) -> bool {
+    let mut pick = false;
+    loop {
+        let work = run::cpu_work(cpu.id).swap(0, Ordering::SeqCst);
+        pick |= work & PICK != 0;
+        if work & !PICK == 0 {
+            return pick;
+        }
+        // May ask this CPU for more.
+        run::do_chores(work);
     }
 }
 
@@ -94,7 +110,7 @@ enum Next {
 
 /// Does what this CPU and the loaded vCPU are asked to do.
 fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) -> Next {
-    while run::cpu_work(cpu.id).swap(0, Ordering::SeqCst) & PICK != 0 {
+    while is_to_pick(cpu) {
         let choice = run::pick(cpu.id);
         if choice.save.is_some() {
             leave(cpu, domain, vcpu, registers);
@@ -127,15 +143,4 @@ fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
     run::account(vcpu, State::Runnable);
     vcpu.set_loaded_on(None);
     run::release(vcpu.unit);
-}
-
-pub use exits::yield_now;
-pub use load::VIRTUAL_TIMER_PPI;
-
-/// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
-pub fn block(domain: &Domain, vcpu: &Vcpu) {
-    if load::has_deliverable(domain, vcpu) {
-        return;
-    }
-    run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
 }

@@ -17,6 +17,7 @@ busy() {
     says demo '^sum of f' && ping -c 3 -W 10 192.168.7.2 && xl destroy demo
 }
 
+first=$(free_memory)
 cycle=1
 while [ "$cycle" -le "$count" ]; do
     before=$(free_memory)
@@ -27,4 +28,5 @@ while [ "$cycle" -le "$count" ]; do
     check "all its memory is free again" memory_comes_back "$before"
     cycle=$((cycle + 1))
 done
+echo "free memory: $(free_memory) kB, at first: $first kB"
 finish

@@ -19,12 +19,17 @@ is_not_paused() { ! is_paused demo; }
 does_not_answer() { ! ping -c 2 -W 2 192.168.7.2; }
 # A domU's network needs a moment after its kernel's "up"; ten tries, one answer is enough to go on.
 answers_ping() { ping -c 10 -W 5 192.168.7.2; }
-uses_memory() { [ "$(free_memory)" -lt $((before - 128 * 1024)) ]; }
+uses_memory() {
+    now=$(free_memory)
+    echo "memory: $now kB, before: $before kB"
+    [ "$now" -lt $((before - 128 * 1024)) ]
+}
 is_gone() { ! xl domid demo; }
 new_id() { [ "$(xl domid demo)" != "$1" ]; }
 
 only_dom0_is_left || echo "other domains run: memory may not agree"
 before=$(free_memory)
+echo "free memory: $before kB"
 
 check "xl create starts the domU" xl create /guests/demo.cfg
 first=$(xl domid demo)
@@ -68,4 +73,5 @@ check "xl destroy ends it while it runs" xl destroy demo
 check "all its memory is free again, and no domain is left" memory_comes_back "$before"
 # The runner compares, after the machine has gone, with the file that the device was.
 echo "data disk: sha256 $(sha256sum </dev/data)"
+echo "free memory: $(free_memory) kB"
 finish

@@ -48,27 +48,33 @@ only_dom0_is_left() { [ "$(xl list | wc -l)" = 2 ]; }
 
 # Free memory in KiB, and the tables of dom0's own map, where the hypervisor tells their number: mapping a domU's memory
 # breaks up blocks of that map, each of which needs a table, for good. `xl info` knows MiB only; debug keys tell all.
+# Prints nothing when the answer is not in the log, which holds 16 KiB: no number is equal to that.
 free_memory() {
-    xl debug-keys mq
-    heap=$(xl dmesg | sed -n 's/.*Dom heap: \([0-9]*\)kB free.*/\1/p' | tail -n 1)
-    echo $((heap + 4 * $(tables_of_dom0)))
+    xl dmesg -c >/dev/null
+    xl debug-keys m
+    heap=$(xl dmesg | sed -n 's/.*Dom heap: \([0-9]*\)kB free.*/\1/p')
+    [ -z "$heap" ] || echo $((heap + 4 * $(tables_of_dom0)))
 }
 
 tables_of_dom0() {
-    tables=$(xl dmesg | sed -n '/information for domain 0:/,/p2m:/s/.* tables=\([0-9]*\).*/\1/p' | tail -n 1)
+    xl dmesg -c >/dev/null
+    xl debug-keys q
+    tables=$(xl dmesg | sed -n '/information for domain 0:/,/p2m:/s/.* pool=\([0-9]*\).*/\1/p')
     echo "${tables:-0}"
 }
 
 # free_memory_is KIB: Xen does not tell of dom0's tables: one for each of its 256 blocks of 2 MiB may be missing there.
 free_memory_is() {
-    missing=$(($1 - $(free_memory)))
+    now=$(free_memory)
+    if [ -z "$1" ] || [ -z "$now" ]; then return 1; fi
+    missing=$(($1 - now))
     [ "$missing" = 0 ] || { [ "$(tables_of_dom0)" = 0 ] && [ "$missing" -gt 0 ] && [ "$missing" -le 1024 ]; }
 }
 
 # memory_comes_back KIB: nothing was lost since that much was free, no domain is left, not even a dying one.
 memory_comes_back() {
-    eventually only_dom0_is_left && eventually free_memory_is "$1" && return
+    eventually only_dom0_is_left && eventually free_memory_is "$1" && echo "memory: $now kB, before: $1 kB" && return
     xl list
-    echo "free: $(free_memory) kB, before: $1 kB"
+    echo "memory: $now kB, before: $1 kB"
     return 1
 }

@@ -18,7 +18,7 @@ const BOTH: u16 = GTF_READING | GTF_WRITING;
 /// A table and the memory behind its grants.
 struct Domain {
     table: Locked<GrantTable<Page>>,
-    memory: Locked<Memory>,
+    memory: Lock<Memory, { rank::PAGES }>,
 }
 
 impl Domain {

@@ -7,7 +7,7 @@ use armv7::addr::Mfn;
 use armv7::frame;
 
 use super::array::each;
-use super::{Args, Granted, Outcome, Peers, status_at};
+use super::{Args, Granted, Outcome, Peers, allowed, status_at};
 use crate::abi::grant_table::{Copy, GrantError, status_of};
 use crate::domain::Domain;
 use crate::grant::{Access, CopyPlan, GrantRef, Place, Side};
@@ -68,7 +68,7 @@ impl<'a> Held<'a> {
             Place::Grant(grant) if grant.granter == DomId::SELF => (own.id, grant.grant_ref),
             Place::Grant(grant) => (grant.granter, grant.grant_ref),
         };
-        let granter = peers.allowed(id)?;
+        let granter = allowed(peers, id)?;
         let access = side.access;
         let pinned =
             granter

@@ -6,7 +6,7 @@
 //! | file | operations |
 //! |---|---|
 //! | `array` | (how an array is read and answered) |
-//! | `map` | map, unmap, and what a domain leaves behind |
+//! | `map` | map, unmap |
 //! | `copy` | copy |
 //! | `cache` | cache_flush |
 //! | `table` | setup_table, query_size, versions, swap; what Arm does not have |
@@ -21,23 +21,15 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use alloc::sync::Arc;
 use core::ops::Range;
-
-use armv7::addr::{Gfn, Mfn};
 
 use super::{Args, Caller, Outcome};
 use crate::abi::grant_table as abi;
-use crate::domain::{Domain, registry};
+use crate::domain::Domain;
+use crate::domain::grants::{Granted, Peers};
 use crate::error::Errno;
-use crate::grant::{GrantedFrame, GranterMemory, PinError};
 use crate::id::DomId;
-use crate::mem::frame_table::Kind;
-use crate::mem::memory;
-use crate::mem::p2m::{Access, P2mType};
 use crate::policy;
-
-pub use map::release_all;
 
 /// Bits of the operation in the call's number; what is above is the progress of a cache flush's search.
 const OP_MASK: u32 = 0xFFF;
@@ -71,62 +63,11 @@ const fn status_at(offset: usize) -> Range<usize> {
     offset..offset + size_of::<i16>()
 }
 
-/// The domains that one call deals with. It remembers the last one: the elements of an array are mostly about the same.
-struct Peers<'a> {
-    own: &'a Arc<Domain>,
-    last: Option<Arc<Domain>>,
-}
-
-impl<'a> Peers<'a> {
-    /// For a call of `own`.
-    const fn new(own: &'a Arc<Domain>) -> Self {
-        Self { own, last: None }
-    }
-
-    /// The domain `id`.
-    #[inline]
-    fn find(&mut self, id: DomId) -> Option<&Domain> {
-        if id == self.own.id {
-            return Some(self.own);
-        }
-        if self.last.as_ref().is_none_or(|last| last.id != id) {
-            self.last = Some(registry::get(id)?);
-        }
-        self.last.as_deref()
-    }
-
-    /// The domain `id`, if the caller may share memory with it.
-    #[inline]
-    fn allowed(&mut self, id: DomId) -> Result<&Domain, abi::GrantError> {
-        let own = self.own;
-        let peer = self.find(id).ok_or(abi::GrantError::BadDomain)?;
-        policy::may_share(own, own.id, id).map_err(|_| abi::GrantError::PermissionDenied)?;
-        Ok(peer)
-    }
-}
-
-/// A granter's memory, as its stage-2 map and the frame table know it.
-struct Granted<'a>(&'a Domain);
-
-impl GranterMemory for Granted<'_> {
-    #[inline]
-    fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError> {
-        let pinned = self.0.p2m.lock().pin(gfn, Access::Read);
-        let (reference, kind) = pinned.ok_or(PinError::BadPage)?;
-        // Pages that the hypervisor shares with the domain are not the domain's to lend.
-        if !kind.is_own_ram() || reference.owner() != self.0.id || reference.kind() == Kind::Shared
-        {
-            return Err(PinError::BadPage);
-        }
-        let mfn = reference.into_raw();
-        Ok(GrantedFrame {
-            mfn,
-            writable: kind == P2mType::RamRw,
-        })
-    }
-
-    #[inline]
-    fn unpin(&mut self, mfn: Mfn) {
-        memory().put(mfn);
-    }
+/// The domain `id`, if the caller may share memory with it.
+#[inline]
+fn allowed<'p>(peers: &'p mut Peers<'_>, id: DomId) -> Result<&'p Domain, abi::GrantError> {
+    let own = peers.own;
+    let peer = peers.find(id).ok_or(abi::GrantError::BadDomain)?;
+    policy::may_share(own, own.id, id).map_err(|_| abi::GrantError::PermissionDenied)?;
+    Ok(peer)
 }

@@ -83,10 +83,16 @@ fn ram_outside_the_table_is_not_added() {
 fn scrubbing_everything_leaves_large_clean_blocks() {
     let mut pages = allocator(8192, 8192);
     assert!(pages.add_ram(mfn(0x4_0000), 4096));
+    let free = pages.free_pages();
     while let Some(block) = pages.take_dirty() {
         assert!(block.dirty && block.order <= 9);
+        assert_eq!(
+            pages.free_pages(),
+            free,
+            "what is out to be scrubbed counts as free"
+        );
         scrub(&pages, block);
-        pages.give_block(Block {
+        pages.give_scrubbed(Block {
             dirty: false,
             ..block
         });
@@ -158,7 +164,7 @@ proptest! {
                 Op::Scrub => {
                     if let Some(block) = pages.take_dirty() {
                         scrub(&pages, block);
-                        pages.give_block(Block { dirty: false, ..block });
+                        pages.give_scrubbed(Block { dirty: false, ..block });
                     }
                     None
                 }

@@ -2,7 +2,9 @@
 
 use armv7::cpu::{CpuId, CpuSet};
 
-use crate::sched::{Choice, RunState, Scheduler, UnitId, UnitParams};
+use crate::sched::{
+    Choice, DEFAULT_WEIGHT, GroupId, PoolId, RunState, SchedError, Scheduler, UnitId, UnitParams,
+};
 use crate::time::Ticks;
 
 pub const HZ: u32 = 1_000_000;
@@ -16,17 +18,47 @@ pub fn set(bits: u32) -> CpuSet {
     CpuSet::from_bits(bits)
 }
 
-pub fn weighing(weight: u16) -> UnitParams {
-    UnitParams {
-        weight,
-        ..UnitParams::default()
+/// A unit that is a group of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Single {
+    pub weight: u16,
+    pub cap: u16,
+    pub hard: CpuSet,
+    pub pool: PoolId,
+}
+
+pub const PLAIN: Single = Single {
+    weight: DEFAULT_WEIGHT,
+    cap: 0,
+    hard: CpuSet::ALL,
+    pool: PoolId::FIRST,
+};
+
+pub fn weighing(weight: u16) -> Single {
+    Single { weight, ..PLAIN }
+}
+
+pub fn capped(cap: u16) -> Single {
+    Single { cap, ..PLAIN }
+}
+
+pub fn pinned(bits: u32) -> Single {
+    Single {
+        hard: set(bits),
+        ..PLAIN
     }
 }
 
-pub fn pinned(bits: u32) -> UnitParams {
-    UnitParams {
-        hard: set(bits),
-        ..UnitParams::default()
+impl Single {
+    pub fn add_to(self, sched: &mut Scheduler) -> Result<UnitId, SchedError> {
+        let group = sched.add_group(self.pool)?;
+        sched.set_weight(group, self.weight)?;
+        sched.set_cap(group, self.cap)?;
+        sched.add(UnitParams {
+            group,
+            hard: self.hard,
+            soft: CpuSet::ALL,
+        })
     }
 }
 
@@ -81,8 +113,25 @@ impl Machine {
         }
     }
 
-    pub fn add(&mut self, params: UnitParams, load: Load) -> UnitId {
-        let id = self.sched.add(params).unwrap();
+    pub fn add(&mut self, single: Single, load: Load) -> UnitId {
+        let id = single.add_to(&mut self.sched).unwrap();
+        self.start(id, load)
+    }
+
+    /// Adds one more unit to a group.
+    pub fn add_member(&mut self, group: GroupId, load: Load) -> UnitId {
+        let id = self
+            .sched
+            .add(UnitParams {
+                group,
+                hard: CpuSet::ALL,
+                soft: CpuSet::ALL,
+            })
+            .unwrap();
+        self.start(id, load)
+    }
+
+    fn start(&mut self, id: UnitId, load: Load) -> UnitId {
         self.tasks.push(Task {
             id,
             load,
@@ -183,8 +232,9 @@ impl Machine {
         for (core, here) in self.cores.iter().zip(CpuId::all()) {
             if let Some(id) = core.running {
                 let (hard, _) = self.sched.affinity(id).unwrap();
-                let allowed = hard.and(self.sched.online());
-                let fallback = allowed.is_empty() && self.sched.online().contains(here);
+                let pool = self.sched.cpus_of(self.sched.group_of(id).unwrap());
+                let allowed = hard.and(pool);
+                let fallback = allowed.is_empty() && pool.contains(here);
                 assert!(fallback || allowed.contains(here), "{id:?} on {here}");
             }
         }
@@ -253,6 +303,17 @@ impl Machine {
                 }
             }
         }
+    }
+
+    pub fn group_of(&self, id: UnitId) -> GroupId {
+        self.sched.group_of(id).unwrap()
+    }
+
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.tasks
+            .iter()
+            .map(|task| self.group_of(task.id))
+            .collect()
     }
 
     pub fn ran(&self, id: UnitId) -> u64 {

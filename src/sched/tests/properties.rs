@@ -4,9 +4,14 @@ use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
-use super::machine::{HOG, Load, MS, Machine, assert_share, cpu, set, weighing};
-use crate::sched::{RunState, UnitParams};
+use super::machine::{HOG, Load, MS, Machine, PLAIN, assert_share, cpu, set, weighing};
+use crate::sched::{PoolId, RunState};
 use crate::time::Ticks;
+
+const SECOND: PoolId = match PoolId::new(1) {
+    Some(pool) => pool,
+    None => PoolId::FIRST,
+};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -14,7 +19,9 @@ enum Op {
     Affinity(usize, u32, u32),
     Weight(usize, u16),
     Cap(usize, u16),
-    Online(u32),
+    /// CPUs of the first pool; the second has the rest.
+    Pools(u32),
+    Move(usize, bool),
     Pause(usize),
     Unpause(usize),
     Yield(u32),
@@ -26,8 +33,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1..30 * MS).prop_map(Op::Run),
         2 => (0..12usize, 1..16u32, 1..16u32).prop_map(|(t, hard, soft)| Op::Affinity(t, hard, soft)),
         1 => (0..12usize, 1..=u16::MAX).prop_map(|(t, weight)| Op::Weight(t, weight)),
-        1 => (0..12usize, 0..120u16).prop_map(|(t, cap)| Op::Cap(t, cap)),
-        1 => (1..16u32).prop_map(Op::Online),
+        1 => (0..12usize, 0..350u16).prop_map(|(t, cap)| Op::Cap(t, cap)),
+        1 => (1..16u32).prop_map(Op::Pools),
+        1 => (0..12usize, proptest::bool::ANY).prop_map(|(t, second)| Op::Move(t, second)),
         1 => (0..12usize).prop_map(Op::Pause),
         2 => (0..12usize).prop_map(Op::Unpause),
         1 => (0..4u32).prop_map(Op::Yield),
@@ -48,8 +56,17 @@ proptest! {
     #[test]
     fn whatever_happens_the_invariants_hold(loads in vec(load(), 1..12), ops in vec(op(), 0..60)) {
         let mut machine = Machine::new(4);
-        for load in loads {
-            machine.add(UnitParams::default(), load);
+        let mut group = None;
+        for (n, load) in loads.into_iter().enumerate() {
+            match group.filter(|_| n % 3 != 0) {
+                Some(group) => {
+                    machine.add_member(group, load);
+                }
+                None => {
+                    let first = machine.add(PLAIN, load);
+                    group = Some(machine.group_of(first));
+                }
+            }
         }
         for op in ops {
             let now = Ticks(machine.now);
@@ -61,16 +78,38 @@ proptest! {
                     machine.kick(kick);
                 },
                 Op::Weight(t, weight) => if let Some(id) = task(t) {
-                    machine.sched.set_weight(id, weight).unwrap();
+                    machine.sched.set_weight(machine.group_of(id), weight).unwrap();
                 },
                 Op::Cap(t, cap) => if let Some(id) = task(t) {
-                    let kick = machine.sched.set_cap(id, cap).unwrap();
+                    let kick = machine.sched.set_cap(machine.group_of(id), cap).unwrap();
                     machine.kick(kick);
                 },
-                Op::Online(bits) => {
-                    let kick = machine.sched.set_online(set(bits), now);
-                    machine.kick(kick);
+                Op::Pools(bits) => {
+                    // Nobody is left in a pool without CPUs.
+                    if bits == 15 {
+                        for group in machine.groups() {
+                            let kick = machine.sched.move_group(group, PoolId::FIRST, now).unwrap();
+                            machine.kick(kick);
+                        }
+                    }
+                    // A CPU leaves its pool before it joins another.
+                    let [first, second] = [set(bits), set(15 & !bits)];
+                    let leaving = [
+                        (PoolId::FIRST, machine.sched.pool(PoolId::FIRST).and(first)),
+                        (SECOND, machine.sched.pool(SECOND).and(second)),
+                    ];
+                    for (pool, cpus) in leaving.into_iter().chain([(PoolId::FIRST, first), (SECOND, second)]) {
+                        let kick = machine.sched.set_pool(pool, cpus, now);
+                        machine.kick(kick);
+                    }
                 }
+                Op::Move(t, second) => if let Some(id) = task(t) {
+                    let pool = if second { SECOND } else { PoolId::FIRST };
+                    if !machine.sched.pool(pool).is_empty() {
+                        let kick = machine.sched.move_group(machine.group_of(id), pool, now).unwrap();
+                        machine.kick(kick);
+                    }
+                },
                 Op::Pause(t) => if let Some(id) = task(t) {
                     let kick = machine.sched.block(id, now);
                     machine.task(id).wakes_at = None;
@@ -94,14 +133,13 @@ proptest! {
         }
         machine.run_for(10 * MS);
         // In the end nobody who may run is left waiting on an idle machine.
-        let online = machine.sched.online();
         let idle = machine.sched.idle_cpus();
         for info in machine.sched.units(Ticks(machine.now)) {
             let (hard, _) = machine.sched.affinity(info.id).unwrap();
-            let allowed = if hard.and(online).is_empty() { online } else { hard.and(online) };
-            let capped = info.cap != 0 && info.cap < 100;
+            let pool = machine.sched.cpus_of(machine.group_of(info.id));
+            let allowed = if hard.and(pool).is_empty() { pool } else { hard.and(pool) };
             assert!(
-                info.state != RunState::Runnable || capped || idle.and(allowed).is_empty(),
+                info.state != RunState::Runnable || info.cap != 0 || idle.and(allowed).is_empty(),
                 "{info:?} waits while {idle:?} idle"
             );
         }

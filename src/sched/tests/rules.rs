@@ -2,16 +2,16 @@
 
 use armv7::cpu::CpuSet;
 
-use super::machine::{HOG, HZ, MS, Machine, cpu, pinned, set, weighing};
+use super::machine::{HOG, HZ, MS, Machine, PLAIN, cpu, pinned, set, weighing};
 use crate::sched::fair::{Budget, Rules, Virtual, Weight};
-use crate::sched::{Choice, SchedError, Scheduler, UnitParams};
+use crate::sched::{Choice, PoolId, SchedError, Scheduler};
 use crate::time::Ticks;
 
 #[test]
 fn a_woken_unit_goes_to_its_last_cpu_then_to_an_idle_one() {
     let mut sched = Scheduler::new(set(0b111), HZ);
-    let a = sched.add(UnitParams::default()).unwrap();
-    let b = sched.add(UnitParams::default()).unwrap();
+    let a = PLAIN.add_to(&mut sched).unwrap();
+    let b = PLAIN.add_to(&mut sched).unwrap();
     let home = sched.wake(a, Ticks(0)).unwrap();
     assert_eq!(sched.pick(home, Ticks(0)).unit, Some(a));
     assert_eq!(sched.block(a, Ticks(5)), Some(home));
@@ -38,7 +38,7 @@ fn a_woken_unit_goes_to_its_last_cpu_then_to_an_idle_one() {
 #[test]
 fn registers_hold_a_unit_on_its_cpu_until_they_are_released() {
     let mut sched = Scheduler::new(set(0b11), HZ);
-    let unit = sched.add(pinned(0b01)).unwrap();
+    let unit = pinned(0b01).add_to(&mut sched).unwrap();
     assert_eq!(sched.wake(unit, Ticks(0)), Some(cpu(0)));
     assert_eq!(sched.pick(cpu(0), Ticks(0)).unit, Some(unit));
     assert_eq!(
@@ -56,14 +56,14 @@ fn registers_hold_a_unit_on_its_cpu_until_they_are_released() {
 #[test]
 fn yielding_lets_the_other_run_and_alone_is_no_work() {
     let mut sched = Scheduler::new(set(1), HZ);
-    let a = sched.add(UnitParams::default()).unwrap();
+    let a = PLAIN.add_to(&mut sched).unwrap();
     sched.wake(a, Ticks(0));
     assert_eq!(sched.pick(cpu(0), Ticks(0)).unit, Some(a));
     assert!(
         !sched.yield_now(a, Ticks(1)),
         "nobody else: not even a pick"
     );
-    let b = sched.add(UnitParams::default()).unwrap();
+    let b = PLAIN.add_to(&mut sched).unwrap();
     sched.wake(b, Ticks(2));
     let first = sched.pick(cpu(0), Ticks(2)).unit.unwrap();
     assert!(sched.yield_now(first, Ticks(3)));
@@ -76,7 +76,7 @@ fn yielding_lets_the_other_run_and_alone_is_no_work() {
 #[test]
 fn a_wake_up_between_block_and_pick_is_not_lost() {
     let mut sched = Scheduler::new(set(1), HZ);
-    let a = sched.add(UnitParams::default()).unwrap();
+    let a = PLAIN.add_to(&mut sched).unwrap();
     sched.wake(a, Ticks(0));
     sched.pick(cpu(0), Ticks(0));
     sched.block(a, Ticks(1));
@@ -87,7 +87,7 @@ fn a_wake_up_between_block_and_pick_is_not_lost() {
 #[test]
 fn a_unit_is_removed_only_after_its_registers_are_saved() {
     let mut sched = Scheduler::new(set(1), HZ);
-    let a = sched.add(UnitParams::default()).unwrap();
+    let a = PLAIN.add_to(&mut sched).unwrap();
     sched.wake(a, Ticks(0));
     sched.pick(cpu(0), Ticks(0));
     assert_eq!(sched.remove(a), Err(SchedError::Busy));
@@ -101,20 +101,19 @@ fn a_unit_is_removed_only_after_its_registers_are_saved() {
     assert_eq!(sched.remove(a), Ok(()));
     assert_eq!(sched.wake(a, Ticks(3)), None);
     assert_eq!(sched.remove(a), Err(SchedError::NoUnit));
-    assert_eq!(
-        sched.add(UnitParams::default()),
-        Ok(a),
-        "ids are used again"
-    );
+    assert_eq!(PLAIN.add_to(&mut sched), Ok(a), "ids are used again");
 }
 
 #[test]
 fn what_makes_no_sense_is_refused() {
     let mut sched = Scheduler::new(set(1), HZ);
-    assert_eq!(sched.add(weighing(0)), Err(SchedError::ZeroWeight));
-    assert_eq!(sched.add(pinned(0)), Err(SchedError::EmptyAffinity));
-    let a = sched.add(UnitParams::default()).unwrap();
-    assert_eq!(sched.set_weight(a, 0), Err(SchedError::ZeroWeight));
+    assert_eq!(weighing(0).add_to(&mut sched), Err(SchedError::ZeroWeight));
+    assert_eq!(pinned(0).add_to(&mut sched), Err(SchedError::EmptyAffinity));
+    let a = PLAIN.add_to(&mut sched).unwrap();
+    assert_eq!(
+        sched.set_weight(sched.group_of(a).unwrap(), 0),
+        Err(SchedError::ZeroWeight)
+    );
     assert_eq!(
         sched.set_affinity(a, set(1), CpuSet::EMPTY, Ticks(0)),
         Err(SchedError::EmptyAffinity)
@@ -124,11 +123,11 @@ fn what_makes_no_sense_is_refused() {
 #[test]
 fn units_of_a_cpu_that_goes_offline_run_elsewhere() {
     let mut machine = Machine::new(2);
-    let ids = [0; 4].map(|_| machine.add(UnitParams::default(), HOG));
+    let ids = [0; 4].map(|_| machine.add(PLAIN, HOG));
     let bound = machine.add(pinned(2), HOG);
     machine.run_for(100 * MS);
     let now = Ticks(machine.now);
-    let kick = machine.sched.set_online(set(1), now);
+    let kick = machine.sched.set_pool(PoolId::FIRST, set(1), now);
     machine.kick(kick);
     machine.run_for(10 * MS);
     assert_eq!(
@@ -145,7 +144,9 @@ fn units_of_a_cpu_that_goes_offline_run_elsewhere() {
         ids.iter()
             .all(|&id| machine.sched.cpu_of(id) == Some(cpu(0)))
     );
-    let kick = machine.sched.set_online(set(3), Ticks(machine.now));
+    let kick = machine
+        .sched
+        .set_pool(PoolId::FIRST, set(3), Ticks(machine.now));
     machine.kick(kick);
     machine.run_for(100 * MS);
     assert!(machine.cores[1].running.is_some());
@@ -154,7 +155,7 @@ fn units_of_a_cpu_that_goes_offline_run_elsewhere() {
 #[test]
 fn cpu_time_adds_up_also_in_mid_turn() {
     let mut machine = Machine::new(1);
-    let ids = [0; 3].map(|_| machine.add(UnitParams::default(), HOG));
+    let ids = [0; 3].map(|_| machine.add(PLAIN, HOG));
     machine.run_for(1234);
     let now = Ticks(machine.now);
     let total: u64 = ids.iter().map(|&id| machine.sched.runtime(id, now).0).sum();
@@ -170,14 +171,14 @@ fn virtual_time_compares_across_the_wrap() {
     assert_eq!(Weight::new(256, &rules).charge(1000), 64_000);
     assert_eq!(Weight::new(1, &rules).charge(1000), 64_000 * 256);
     assert!(Weight::new(65_535, &rules).charge(u64::MAX) > 0);
-    assert!(Budget::new(100, Ticks(0), &rules).is_none());
+    assert!(Budget::new(0, Ticks(0), &rules).is_none());
 }
 
 #[test]
 fn a_unit_can_run_for_months_with_the_lightest_weight() {
     let mut sched = Scheduler::new(set(1), 1_000_000_000);
-    let a = sched.add(weighing(1)).unwrap();
-    let b = sched.add(weighing(1)).unwrap();
+    let a = weighing(1).add_to(&mut sched).unwrap();
+    let b = weighing(1).add_to(&mut sched).unwrap();
     sched.wake(a, Ticks(0));
     sched.wake(b, Ticks(0));
     let mut now = 0;

@@ -2,8 +2,10 @@
 
 use armv7::cpu::CpuSet;
 
-use super::machine::{HOG, Load, MS, Machine, assert_share, pinned, set, weighing};
-use crate::sched::UnitParams;
+use super::machine::{
+    HOG, Load, MS, Machine, PLAIN, Single, assert_share, capped, pinned, set, weighing,
+};
+use crate::sched::{PoolId, SchedError};
 use crate::time::Ticks;
 
 #[test]
@@ -30,7 +32,7 @@ fn extreme_weights_still_get_their_share() {
 #[test]
 fn three_equal_units_share_two_cpus_evenly() {
     let mut machine = Machine::new(2);
-    let ids = [0; 3].map(|_| machine.add(UnitParams::default(), HOG));
+    let ids = [0; 3].map(|_| machine.add(PLAIN, HOG));
     machine.run_for(10_000 * MS);
     for id in ids {
         assert_share(&machine, id, 10_000 * MS, 2.0 / 3.0);
@@ -63,7 +65,10 @@ fn a_unit_too_heavy_for_its_share_gets_a_cpu_and_the_rest_is_shared() {
         assert_share(&machine, id, 10_000 * MS, 0.5);
     }
     // Its weight taken away, the past does not count for ever.
-    machine.sched.set_weight(heavy, 1).unwrap();
+    machine
+        .sched
+        .set_weight(machine.group_of(heavy), 1)
+        .unwrap();
     machine.run_for(1000 * MS);
     let before = light.map(|id| machine.ran(id));
     machine.run_for(9000 * MS);
@@ -111,20 +116,14 @@ fn pinning_and_unpinning_starves_nobody() {
 #[test]
 fn a_cap_holds_on_an_idle_machine_and_leaves_the_rest_to_others() {
     let mut machine = Machine::new(1);
-    let capped = machine.add(
-        UnitParams {
-            cap: 25,
-            ..UnitParams::default()
-        },
-        HOG,
-    );
+    let capped = machine.add(capped(25), HOG);
     machine.run_for(5000 * MS);
     assert_share(&machine, capped, 5000 * MS, 0.25);
-    let other = machine.add(UnitParams::default(), HOG);
+    let other = machine.add(PLAIN, HOG);
     machine.run_for(5000 * MS);
     assert_share(&machine, capped, 10_000 * MS, 0.25);
     assert_share(&machine, other, 5000 * MS, 0.75);
-    let kick = machine.sched.set_cap(capped, 0).unwrap();
+    let kick = machine.sched.set_cap(machine.group_of(capped), 0).unwrap();
     machine.kick(kick);
     let before = machine.ran(capped);
     machine.run_for(5000 * MS);
@@ -132,13 +131,88 @@ fn a_cap_holds_on_an_idle_machine_and_leaves_the_rest_to_others() {
 }
 
 #[test]
+fn a_group_shares_its_cap_and_one_unit_may_have_all_of_it() {
+    let mut machine = Machine::new(4);
+    let first = machine.add(capped(150), HOG);
+    let group = machine.group_of(first);
+    let ids: Vec<_> = (0..3)
+        .map(|_| machine.add_member(group, HOG))
+        .chain([first])
+        .collect();
+    machine.run_for(5000 * MS);
+    let ran = |machine: &Machine| ids.iter().map(|id| machine.ran(*id)).sum::<u64>();
+    let share = ran(&machine) as f64 / (5000 * MS) as f64;
+    assert!((1.45..=1.55).contains(&share), "four busy: {share}");
+    for id in &ids[1..] {
+        let kick = machine.sched.block(*id, Ticks(machine.now));
+        machine.kick(kick);
+    }
+    let kick = machine.sched.set_cap(group, 50).unwrap();
+    machine.kick(kick);
+    let before = ran(&machine);
+    machine.run_for(5000 * MS);
+    let share = (ran(&machine) - before) as f64 / (5000 * MS) as f64;
+    assert!((0.475..=0.525).contains(&share), "one busy: {share}");
+}
+
+#[test]
+fn a_cap_above_what_the_units_can_use_is_none() {
+    let mut machine = Machine::new(1);
+    let id = machine.add(capped(100), HOG);
+    machine.run_for(5000 * MS);
+    assert_share(&machine, id, 5000 * MS, 1.0);
+}
+
+#[test]
+fn pools_keep_to_themselves() {
+    let mut machine = Machine::new(4);
+    let second = PoolId::new(1).unwrap();
+    for (pool, cpus) in [(PoolId::FIRST, 0b0011), (second, 0b1100)] {
+        let kick = machine.sched.set_pool(pool, set(cpus), Ticks(0));
+        machine.kick(kick);
+    }
+    let crowd = [0; 6].map(|_| machine.add(PLAIN, HOG));
+    let alone = machine.add(
+        Single {
+            pool: second,
+            ..PLAIN
+        },
+        HOG,
+    );
+    machine.run_for(5000 * MS);
+    for id in crowd {
+        assert_share(&machine, id, 5000 * MS, 2.0 / 6.0);
+    }
+    assert_share(&machine, alone, 5000 * MS, 1.0);
+    // One goes over, where there is room.
+    let group = machine.group_of(crowd[0]);
+    let kick = machine
+        .sched
+        .move_group(group, second, Ticks(machine.now))
+        .unwrap();
+    machine.kick(kick);
+    assert_eq!(machine.sched.pool_of(group), Some(second));
+    let before = machine.ran(crowd[0]);
+    machine.run_for(1000 * MS);
+    assert!(machine.ran(crowd[0]) - before > 990 * MS);
+}
+
+#[test]
+fn a_group_goes_only_after_its_units() {
+    let mut machine = Machine::new(1);
+    let id = machine.add(PLAIN, HOG);
+    let group = machine.group_of(id);
+    assert_eq!(machine.sched.remove_group(group), Err(SchedError::Busy));
+    assert_eq!(machine.sched.remove(id), Ok(()));
+    assert_eq!(machine.sched.remove_group(group), Ok(()));
+    assert_eq!(machine.sched.remove_group(group), Err(SchedError::NoGroup));
+}
+
+#[test]
 fn sleeping_often_does_not_evade_a_cap() {
     let mut machine = Machine::new(2);
     let capped = machine.add(
-        UnitParams {
-            cap: 10,
-            ..UnitParams::default()
-        },
+        capped(10),
         Load {
             burst: MS / 5,
             sleep: 10,
@@ -152,8 +226,8 @@ fn sleeping_often_does_not_evade_a_cap() {
 #[test]
 fn a_unit_alone_on_its_cpu_needs_no_timer() {
     let mut machine = Machine::new(2);
-    machine.add(UnitParams::default(), HOG);
-    machine.add(UnitParams::default(), HOG);
+    machine.add(PLAIN, HOG);
+    machine.add(PLAIN, HOG);
     machine.run_for(10_000 * MS);
     assert!(
         machine
@@ -178,7 +252,7 @@ fn a_unit_alone_on_its_cpu_needs_no_timer_while_others_crowd_elsewhere() {
 fn hogs_are_switched_a_few_hundred_times_a_second_at_most() {
     let mut machine = Machine::new(2);
     for _ in 0..6 {
-        machine.add(UnitParams::default(), HOG);
+        machine.add(PLAIN, HOG);
     }
     machine.run_for(1000 * MS);
     assert!(machine.switches < 600, "{}", machine.switches);
@@ -187,10 +261,10 @@ fn hogs_are_switched_a_few_hundred_times_a_second_at_most() {
 #[test]
 fn an_io_unit_runs_at_once_between_hogs() {
     let mut machine = Machine::new(1);
-    machine.add(UnitParams::default(), HOG);
-    machine.add(UnitParams::default(), HOG);
+    machine.add(PLAIN, HOG);
+    machine.add(PLAIN, HOG);
     let io = machine.add(
-        UnitParams::default(),
+        PLAIN,
         Load {
             burst: MS / 10,
             sleep: 2 * MS,
@@ -209,7 +283,7 @@ fn an_io_unit_runs_at_once_between_hogs() {
 #[test]
 fn a_unit_that_sleeps_a_little_gets_no_more_than_its_share() {
     let mut machine = Machine::new(1);
-    let hog = machine.add(UnitParams::default(), HOG);
+    let hog = machine.add(PLAIN, HOG);
     let sleeper = machine.add(
         weighing(64),
         Load {

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::options::Options;
 use crate::session::{Echo, Session};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// The hypervisor is done with booting, and the console's input works.
 const BOOTED: &str = "Freed boot modules";
 

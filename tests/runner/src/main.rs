@@ -25,6 +25,7 @@ mod identity;
 mod image;
 mod machine;
 mod options;
+mod patience;
 mod project;
 mod session;
 mod suite;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::machine::Machine;
+use crate::patience::Patience;
 use crate::transcript::Transcript;
 
 pub const QEMU: &str = "qemu-system-arm";
@@ -83,20 +84,18 @@ impl Session {
         timeout: Duration,
         mut search: impl FnMut(&mut Transcript) -> Option<T>,
     ) -> Result<T> {
-        let deadline = Instant::now() + timeout;
+        let mut patience = Patience::new(timeout);
         loop {
             if let Some(found) = search(&mut self.transcript) {
                 return Ok(found);
             }
-            match self
-                .output
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match patience.receive(&self.output) {
                 Ok(bytes) => self.take(&bytes),
                 Err(RecvTimeoutError::Timeout) => {
-                    let seconds = timeout.as_secs();
                     return Err(format!(
-                        "no \"{wanted}\" within {seconds} s\n{}",
+                        "no \"{wanted}\" within {} s (and {} s in which the host stood still)\n{}",
+                        timeout.as_secs(),
+                        patience.held_up.as_secs(),
                         self.report()
                     ));
                 }
@@ -128,12 +127,9 @@ impl Session {
 
     /// Waits for QEMU to end by itself.
     pub fn expect_end(&mut self, timeout: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + timeout;
+        let mut patience = Patience::new(timeout);
         loop {
-            match self
-                .output
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match patience.receive(&self.output) {
                 Ok(bytes) => self.take(&bytes),
                 Err(RecvTimeoutError::Disconnected) => {
                     return self.qemu.wait().map_err(|error| format!("QEMU: {error}"));

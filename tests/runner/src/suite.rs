@@ -26,10 +26,11 @@ impl Test {
 
 /// The scripts of tests/dom0 and the machines they run on, quick ones first. PCI above 4 GiB is out of reach for
 /// Debian's Xen in QEMU, so Krypton alone is tested there.
-const DOM0: [(&str, u32, u32, bool); 12] = [
+const DOM0: [(&str, u32, u32, bool); 13] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("facts", 4, 2048, false),
+    ("facts", 8, 2048, false),
     ("facts", 2, 4096, true),
     ("shell", 2, 1024, false),
     ("poweroff", 2, 1024, false),
@@ -135,7 +136,17 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     }
     for test in tests {
         let start = Instant::now();
-        match (test.body)(options) {
+        let mut result = (test.body)(options);
+        if let Err(reason) = &result
+            && is_about_lost_time(reason)
+        {
+            println!(
+                "test {} ... once more: a kernel's watchdog missed time, which the host may have lost\n{reason}",
+                test.name
+            );
+            result = (test.body)(options);
+        }
+        match result {
             Ok(()) => {
                 sum.passed += 1;
                 println!(
@@ -160,6 +171,14 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether Linux complains that a CPU did not get to its timers: its watchdogs go by the clock on the wall, and a host
+/// that stands still for a while looks the same as a lost timer interrupt. A lost interrupt comes again.
+fn is_about_lost_time(reason: &str) -> bool {
+    ["soft lockup - CPU", "rcu: INFO: ", "blocked for more than"]
+        .iter()
+        .any(|complaint| reason.contains(complaint))
 }
 
 /// `cargo test` of the workspace, and what it counted.
@@ -203,7 +222,16 @@ fn counted(line: &str) -> Option<Sum> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sum, counted};
+    use super::{Sum, counted, is_about_lost_time};
+
+    #[test]
+    fn only_watchdogs_get_a_second_look() {
+        assert!(is_about_lost_time(
+            "[  307.594993] watchdog: BUG: soft lockup - CPU#1 stuck for 257s! [stress-ng-vm:135]"
+        ));
+        assert!(!is_about_lost_time("Unable to handle kernel NULL pointer"));
+        assert!(!is_about_lost_time("no \"TEST stress \" within 300 s"));
+    }
 
     #[test]
     fn the_sum_of_cargo_test_is_understood() {

@@ -5,7 +5,7 @@ use crate::abi::grant_table::{
     CACHE_CLEAN, CACHE_INVAL, CACHE_SOURCE_GREF, CacheFlush, MapGrantRef, OP_CACHE_FLUSH,
     OP_MAP_GRANT_REF,
 };
-use crate::hypercall::grant_table::release_all;
+use crate::domain::grants::release_all;
 
 fn flush(guest: &Guest, address: u64, offset: u16, length: u16, op: u32) -> Outcome {
     guest.place(&[CacheFlush {

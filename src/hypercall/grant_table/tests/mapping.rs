@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::abi::grant_table::{MapGrantRef, OP_MAP_GRANT_REF, OP_UNMAP_GRANT_REF, UnmapGrantRef};
-use crate::hypercall::grant_table::release_all;
+use crate::domain::grants::release_all;
 
 const INVALID: u32 = !0;
 

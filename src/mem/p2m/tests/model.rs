@@ -152,7 +152,7 @@ impl World<'_> {
             assert_eq!(&found, model);
             all.extend(found.values().map(|entry| entry.0));
         }
-        assert_eq!(self.memory.audit(all), Ok(()));
+        assert_eq!(self.memory.audit_list(all), Ok(()));
         CACHED.with_borrow(|cached| {
             for ((vttbr, at), mfn) in cached {
                 let map = self.maps.iter().find(|map| map.vttbr() == *vttbr).unwrap();
@@ -182,7 +182,7 @@ proptest! {
         }
         drop(world);
         prop_assert_eq!(memory.free_pages(), before);
-        prop_assert_eq!(memory.audit([]), Ok(()));
+        prop_assert_eq!(memory.audit_list([]), Ok(()));
         memory.close_account(A);
         memory.close_account(B);
         prop_assert_eq!([memory.take_emptied(), memory.take_emptied()], [Some(A), Some(B)]);

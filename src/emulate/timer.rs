@@ -1,15 +1,10 @@
-//! The emulated physical timer (CNTP) of a vCPU: PPI 30, by a software timer of ours.
+//! The emulated physical timer (CNTP) of a vCPU: its registers, and when its interrupt is due. A software timer of ours
+//! stands for the hardware (`trap`), and the interrupt is PPI 30.
 //!
 //! The virtual timer needs none of this: guests own it (armv7::timer). Guests see the physical counter as it is, so CNTP's
 //! compare value is in the machine's ticks (DDI 0406C.d B8.1.5).
 
-use crate::domain::run::{self, now};
-use crate::domain::vcpu::Vcpu;
-use crate::emulate::cp15::TimerAccess;
-use crate::time::Ticks;
-
-/// INTID of the physical timer's interrupt as guests see it.
-pub const PHYSICAL_TIMER_PPI: u32 = 30;
+use super::cp15::TimerAccess;
 
 const ENABLE: u32 = 1;
 const IMASK: u32 = 1 << 1;
@@ -24,7 +19,7 @@ pub struct PhysicalTimer {
 
 impl PhysicalTimer {
     /// What an access does to the timer and answers, at `now`.
-    fn access(&mut self, access: TimerAccess, value: u64, now: u64) -> u64 {
+    pub fn access(&mut self, access: TimerAccess, value: u64, now: u64) -> u64 {
         match access {
             TimerAccess::ReadControl => {
                 let status = if self.ctl & ENABLE != 0 && self.cval <= now {
@@ -47,25 +42,9 @@ impl PhysicalTimer {
     }
 
     /// When the timer's interrupt is due; `None` when it is off or masked.
-    fn deadline(&self) -> Option<u64> {
+    pub fn deadline(&self) -> Option<u64> {
         (self.ctl & (ENABLE | IMASK) == ENABLE).then_some(self.cval)
     }
-}
-
-/// Carries out a trapped access of the running vCPU.
-pub fn access(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
-    let mut timer = vcpu.physical_timer.lock();
-    let answer = timer.access(access, value, now().0);
-    if matches!(
-        access,
-        TimerAccess::WriteControl | TimerAccess::WriteValue | TimerAccess::WriteCompare
-    ) {
-        match timer.deadline() {
-            Some(deadline) => run::arm(vcpu.physical_alarm, Ticks(deadline)),
-            None => run::disarm(vcpu.physical_alarm),
-        }
-    }
-    answer
 }
 
 #[cfg(test)]

@@ -1,0 +1,40 @@
+//! The audit of the whole machine: everything that holds a reference on a frame is asked, and the counts must agree.
+
+use armv7::addr::Gfn;
+
+use super::{Domain, registry};
+use crate::mem::audit::{Discrepancy, Name};
+use crate::mem::memory;
+
+/// Compares the frame table with what all domains hold. Nobody else may be at work meanwhile (`run::hold_others`).
+pub fn audit() -> Result<(), Discrepancy> {
+    memory().audit(|name| {
+        for domain in registry::all() {
+            name_all(&domain, name);
+        }
+    })
+}
+
+/// Names every reference of a domain's: its map's, those of the pages that the hypervisor keeps for it, and those on what
+/// it has granted to somebody.
+fn name_all(domain: &Domain, name: Name<'_>) {
+    if let Some(start) = Gfn::new(0) {
+        domain.p2m.lock().visit(start, |run| {
+            if run.kind.is_ram() {
+                name(run.mfn, run.count);
+            }
+            true
+        });
+    }
+    let events = domain.events.lock();
+    events.pages().for_each(|page| name(page.mfn(), 1));
+    drop(events);
+    let grants = domain.grants.lock();
+    grants.pages().for_each(|page| name(page.mfn(), 1));
+    grants.pinned_frames().for_each(|mfn| name(mfn, 1));
+    drop(grants);
+    for vcpu in domain.vcpus() {
+        let runstate = vcpu.runstate.lock();
+        runstate.pages().for_each(|page| name(page.mfn(), 1));
+    }
+}

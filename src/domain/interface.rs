@@ -1,0 +1,63 @@
+//! The virtual interrupt interface of this CPU, and waiting for what it may deliver.
+//!
+//! A vCPU that is loaded has its best interrupts in the list registers; what its guest did with them is read back from
+//! there before anything is decided about it.
+
+use armv7::gic::{self, Gic};
+
+use super::vcpu::{Vcpu, work};
+use super::{Domain, run};
+use crate::vgic::{ListRegisters, Maintenance};
+
+/// This CPU's list registers, as the vgic room sees them.
+pub struct HardwareLrs<'a>(pub &'a Gic);
+
+impl ListRegisters for HardwareLrs<'_> {
+    #[inline]
+    fn count(&self) -> usize {
+        self.0.hyp.count()
+    }
+    #[inline]
+    fn read(&self, index: usize) -> u32 {
+        self.0.hyp.read(index)
+    }
+    #[inline]
+    fn write(&mut self, index: usize, value: u32) {
+        self.0.hyp.write(index, value);
+    }
+    #[inline]
+    fn empty(&self) -> u64 {
+        self.0.hyp.empty()
+    }
+    fn set_maintenance(&mut self, want: Maintenance) {
+        self.0.hyp.set_maintenance(want.hcr_bits());
+    }
+    fn take_eoi_count(&mut self) -> u32 {
+        self.0.hyp.take_eoi_count()
+    }
+    fn deactivate(&mut self, pirq: u16) {
+        self.0.cpu.deactivate_intid(pirq.into());
+    }
+}
+
+/// Whether an interrupt is pending for the calling vCPU that would wake it.
+fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
+    let Some(gic) = gic::get() else { return false };
+    let mut vgic = domain.vgic.lock();
+    let kick = vgic.fold(vcpu.id, &mut HardwareLrs(gic));
+    let deliverable = vgic.has_deliverable(vcpu.id);
+    if vgic.is_dirty(vcpu.id) {
+        vcpu.request(work::INTERRUPTS);
+    }
+    drop(vgic);
+    run::kick(domain, kick);
+    deliverable
+}
+
+/// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
+pub fn block(domain: &Domain, vcpu: &Vcpu) {
+    if has_deliverable(domain, vcpu) {
+        return;
+    }
+    run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
+}

@@ -1,0 +1,251 @@
+//! Groups of units: what the vCPUs of one domain have in common, a weight, a cap and a pool of CPUs.
+//!
+//! A cap is the group's: its units draw on one budget, so that one busy vCPU of eight may have all of it (credit2).
+
+use alloc::vec::Vec;
+
+use armv7::cpu::{CpuId, CpuSet};
+
+use crate::time::Ticks;
+
+use super::fair::{Budget, DEFAULT_WEIGHT, Rules, Weight};
+use super::unit::{State, UnitId};
+use super::{SchedError, Scheduler};
+
+/// A group; an index into the scheduler's table, used again after [`Scheduler::remove_group`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct GroupId(u16);
+
+/// Most pools of CPUs.
+pub const MAX_POOLS: usize = 32;
+
+/// A pool of CPUs; an index below [`MAX_POOLS`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct PoolId(u8);
+
+impl PoolId {
+    /// The pool that all CPUs are in at first.
+    pub const FIRST: Self = Self(0);
+
+    /// The pool with index `n`, or `None` beyond [`MAX_POOLS`].
+    pub const fn new(n: usize) -> Option<Self> {
+        if n < MAX_POOLS {
+            Some(Self(n as u8))
+        } else {
+            None
+        }
+    }
+
+    /// Index into a `[T; MAX_POOLS]`.
+    pub const fn index(self) -> usize {
+        self.0 as usize % MAX_POOLS
+    }
+}
+
+pub(super) struct Group {
+    pub pool: PoolId,
+    pub weight: u16,
+    pub cap: u16,
+    /// What is left of the cap in this period; `None` without a cap.
+    pub budget: Option<Budget>,
+    pub units: u16,
+}
+
+/// All groups by id.
+pub(super) struct Groups(Vec<Option<Group>>);
+
+impl Groups {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    #[inline]
+    pub fn get(&self, id: GroupId) -> Option<&Group> {
+        self.0.get(usize::from(id.0))?.as_ref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.0.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    fn add(&mut self, group: Group) -> Result<GroupId, SchedError> {
+        let index = self
+            .0
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.0.len());
+        let id = u16::try_from(index).map_err(|_| SchedError::NoId)?;
+        match self.0.get_mut(index) {
+            Some(slot) => *slot = Some(group),
+            None => {
+                self.0.try_reserve(1).map_err(|_| SchedError::NoMemory)?;
+                self.0.push(Some(group));
+            }
+        }
+        Ok(GroupId(id))
+    }
+
+    /// Takes `span` off what a group has left at `now`; whether that is anything.
+    pub fn charge(&mut self, id: GroupId, span: u64, now: Ticks, rules: &Rules) -> bool {
+        let budget = self.get_mut(id).and_then(|group| group.budget.as_mut());
+        budget.is_none_or(|budget| budget.charge(span, now, rules))
+    }
+
+    fn take(&mut self, id: GroupId) {
+        if let Some(slot) = self.0.get_mut(usize::from(id.0)) {
+            *slot = None;
+        }
+    }
+}
+
+impl Scheduler {
+    /// Makes a group without units, with the weight that domains have by default, no cap and the CPUs of `pool`.
+    pub fn add_group(&mut self, pool: PoolId) -> Result<GroupId, SchedError> {
+        self.groups.add(Group {
+            pool,
+            weight: DEFAULT_WEIGHT,
+            cap: 0,
+            budget: None,
+            units: 0,
+        })
+    }
+
+    /// Forgets a group without units.
+    pub fn remove_group(&mut self, id: GroupId) -> Result<(), SchedError> {
+        match self.groups.get(id) {
+            None => Err(SchedError::NoGroup),
+            Some(group) if group.units > 0 => Err(SchedError::Busy),
+            Some(_) => {
+                self.groups.take(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Number of groups.
+    pub fn groups(&self) -> usize {
+        self.groups.0.iter().flatten().count()
+    }
+
+    /// Weight of a group's units, and its cap in percent of one CPU, 0 for none.
+    pub fn share(&self, id: GroupId) -> Option<(u16, u16)> {
+        self.groups.get(id).map(|group| (group.weight, group.cap))
+    }
+
+    /// Changes the weight of a group's units, from their next charge on.
+    pub fn set_weight(&mut self, id: GroupId, weight: u16) -> Result<(), SchedError> {
+        if weight == 0 {
+            return Err(SchedError::ZeroWeight);
+        }
+        self.groups.get_mut(id).ok_or(SchedError::NoGroup)?.weight = weight;
+        let weight = Weight::new(weight, &self.rules);
+        for unit in self.units.iter_mut().filter(|unit| unit.group == id) {
+            unit.weight = weight;
+        }
+        Ok(())
+    }
+
+    /// Changes a group's cap. Returns the CPUs that must pick for it to take effect.
+    pub fn set_cap(&mut self, id: GroupId, cap: u16) -> Result<CpuSet, SchedError> {
+        let group = self.groups.get_mut(id).ok_or(SchedError::NoGroup)?;
+        if group.cap == cap {
+            return Ok(CpuSet::EMPTY);
+        }
+        group.cap = cap;
+        group.budget = Budget::new(cap, Ticks::ZERO, &self.rules);
+        let capped = group.budget.is_some();
+        let mut kick = CpuSet::EMPTY;
+        for unit in self.units.iter_mut().filter(|unit| unit.group == id) {
+            unit.capped = capped;
+            if matches!(unit.state, State::Running | State::Parked) {
+                kick.insert(unit.cpu);
+            }
+        }
+        Ok(kick)
+    }
+
+    /// The pool a group is in.
+    pub fn pool_of(&self, id: GroupId) -> Option<PoolId> {
+        self.groups.get(id).map(|group| group.pool)
+    }
+
+    /// CPUs of a pool.
+    pub fn pool(&self, pool: PoolId) -> CpuSet {
+        self.pools[pool.index()]
+    }
+
+    /// CPUs that a group's units may use at most.
+    pub fn cpus_of(&self, id: GroupId) -> CpuSet {
+        self.pool_of(id)
+            .map_or(CpuSet::EMPTY, |pool| self.pool(pool))
+    }
+
+    /// Moves a group to another pool. Its units may and should run on any CPU there. Returns the CPUs that must pick.
+    pub fn move_group(
+        &mut self,
+        id: GroupId,
+        pool: PoolId,
+        now: Ticks,
+    ) -> Result<CpuSet, SchedError> {
+        self.groups.get_mut(id).ok_or(SchedError::NoGroup)?.pool = pool;
+        let cpus = self.pool(pool);
+        for unit in self.units.iter_mut().filter(|unit| unit.group == id) {
+            unit.hard = CpuSet::ALL;
+            unit.soft = CpuSet::ALL;
+            unit.settle_affinity(cpus);
+        }
+        Ok(self.obey_affinities(now))
+    }
+
+    /// Changes which CPUs are in a pool; a CPU is in one at most. Returns the CPUs that must pick. One that was taken out
+    /// still has to pick and release until it has nothing loaded.
+    pub fn set_pool(&mut self, pool: PoolId, cpus: CpuSet, now: Ticks) -> CpuSet {
+        self.pools[pool.index()] = cpus;
+        self.online = self
+            .pools
+            .iter()
+            .fold(CpuSet::EMPTY, |all, cpus| all.or(*cpus));
+        for unit in self.units.iter_mut() {
+            if let Some(group) = self.groups.get(unit.group)
+                && group.pool == pool
+            {
+                unit.settle_affinity(cpus);
+            }
+        }
+        for cpu in CpuId::all() {
+            let here = &self.cpus[cpu.index()];
+            if !self.online.contains(cpu) {
+                self.idle.remove(cpu);
+            } else if here.current.is_none() && here.queue.is_empty() {
+                self.idle.insert(cpu);
+            }
+        }
+        // New CPUs look for work.
+        let idle = self.idle;
+        self.obey_affinities(now).or(idle)
+    }
+
+    /// Whether a capped group has anything left at `now`, with what is due then.
+    pub(super) fn refill(&mut self, id: GroupId, now: Ticks) -> bool {
+        let budget = self
+            .groups
+            .get_mut(id)
+            .and_then(|group| group.budget.as_mut());
+        budget.is_none_or(|budget| budget.refill(now, &self.rules))
+    }
+
+    /// When a unit of a capped group has to give way if all of it that run now go on.
+    pub(super) fn budget_ends(&self, id: GroupId, now: Ticks) -> Option<Ticks> {
+        let budget = self.groups.get(id)?.budget.as_ref()?;
+        let is_member = |unit: UnitId| self.units.get(unit).is_some_and(|unit| unit.group == id);
+        let running = self
+            .cpus
+            .iter()
+            .filter(|cpu| cpu.current.is_some_and(is_member))
+            .count();
+        Some(budget.ends(now, running as u32, &self.rules))
+    }
+}
