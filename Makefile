@@ -25,6 +25,9 @@ build: setup-build ## dist/krypton (flat, with zImage header), dist/krypton.elf,
 run: setup ## boot to dom0's shell in QEMU (options: make run ARGS="--smp 4 --mem 2048")
 	@$(XTASK) run $(ARGS)
 
+demo: setup ## play the story of a domU, each step explained; ends by itself
+	@$(XTASK) demo $(ARGS)
+
 qemu: setup ## boot until dom0 is up (also: ARGS="--test disks", ARGS=--xen for Debian's Xen)
 	@$(XTASK) boot $(ARGS)
 
@@ -61,4 +64,4 @@ prepush: fmt-check clippy doc setup ## the quick part of CI: format, lints, docs
 	@cargo test --quiet --workspace
 	@$(XTASK) boot
 
-.PHONY: help setup setup-build build run qemu test bench bench-check gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build run demo qemu test bench bench-check gdb clippy fmt fmt-check doc prepush

@@ -1,6 +1,7 @@
 //! A domain's end by its own will or mistake: the state that the toolstack sees, and the machine's end with dom0's.
 
 use alloc::sync::Arc;
+use core::fmt;
 
 use super::vcpu::halt;
 use super::{Domain, Halted, virq};
@@ -59,7 +60,7 @@ pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
 }
 
 /// Ends a domain because of something that it did; says what.
-pub fn crash(domain: &Arc<Domain>, why: &str) {
+pub fn crash(domain: &Arc<Domain>, why: fmt::Arguments<'_>) {
     log::warn!("{domain} crashed: {why}");
     shut_down(domain, Reason::Crash);
 }

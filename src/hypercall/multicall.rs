@@ -37,7 +37,10 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         }
         let entry: Entry = read(caller.domain, at)?;
         let Some(inner) = registers(&entry) else {
-            shutdown::crash(caller.domain, "multicall argument beyond 32 bits");
+            shutdown::crash(
+                caller.domain,
+                format_args!("multicall argument beyond 32 bits"),
+            );
             return Ok(Reply::OK);
         };
         let outcome = match u32::try_from(entry.op) {

@@ -16,9 +16,10 @@ use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
 use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width};
 
-use super::exits::{raise, skip};
+use super::exits::{is_endless, raise, skip};
 use super::inject::Exception;
 use crate::domain::interface::HardwareLrs;
+use crate::domain::shutdown;
 use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, GicMap, run};
 use crate::guest_warn;
@@ -117,13 +118,11 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
             fault.direction,
             context.pc
         );
-        raise(
-            context,
-            Exception::DataAbort {
-                address: va,
-                direction: fault.direction,
-            },
-        );
+        let exception = Exception::DataAbort {
+            address: va,
+            direction: fault.direction,
+        };
+        give(domain, vcpu, context, exception);
     }
 }
 
@@ -141,8 +140,23 @@ pub fn fetch(
             vcpu,
             "Prefetch of {address:#010x}: nothing to execute there"
         );
-        raise(context, Exception::PrefetchAbort { address });
+        give(domain, vcpu, context, Exception::PrefetchAbort { address });
     }
+}
+
+/// Makes the guest take an abort; ends it when it has no handler that could run, as nothing else would ever happen.
+fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception: Exception) {
+    if !is_endless(context, exception) {
+        return raise(context, exception);
+    }
+    log::warn!(
+        "{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}",
+        context.pc,
+        context.cpsr,
+        context.lr_usr
+    );
+    log::warn!("{vcpu}: r0-r12 {:08x?}", context.r);
+    shutdown::crash(domain, format_args!("its handler of aborts cannot be run"));
 }
 
 /// What the guest wanted of memory.

@@ -93,17 +93,27 @@ pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
     (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
 }
 
-/// Makes the loaded guest take an exception.
-pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
+/// Whether the loaded guest would take that exception for ever.
+#[cold]
+pub(super) fn is_endless(context: &GuestContext, exception: Exception) -> bool {
+    let interrupted = interrupted(context);
+    inject(&interrupted, exception).repeats(&interrupted)
+}
+
+fn interrupted(context: &GuestContext) -> Interrupted {
     let registers = guest::ExceptionState::read();
-    let interrupted = Interrupted {
+    Interrupted {
         pc: context.pc,
         cpsr: context.cpsr,
         sctlr: registers.sctlr,
         vbar: registers.vbar,
         ttbcr: registers.ttbcr,
-    };
-    let injection = inject(&interrupted, exception);
+    }
+}
+
+/// Makes the loaded guest take an exception.
+pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
+    let injection = inject(&interrupted(context), exception);
     let mode = match injection.mode {
         Mode::Undefined => MODE_UND,
         Mode::Abort => MODE_ABT,

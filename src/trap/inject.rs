@@ -91,6 +91,14 @@ pub struct Injection {
     pub fault: FaultRegisters,
 }
 
+impl Injection {
+    /// Whether it leaves the guest where it is: it could not run the first instruction of its handler, and would take the
+    /// same exception for ever.
+    pub const fn repeats(&self, guest: &Interrupted) -> bool {
+        self.pc == guest.pc && self.cpsr == guest.cpsr
+    }
+}
+
 /// SCTLR.V: vectors at 0xFFFF0000 (DDI 0406C.d B4.1.130).
 const SCTLR_V: u32 = 1 << 13;
 /// SCTLR.EE: exceptions start big-endian.
@@ -320,6 +328,26 @@ mod tests {
             ..guest
         };
         assert_eq!(inject(&both, READ).cpsr & it_block, psr::T | psr::E);
+    }
+
+    #[test]
+    fn a_handler_that_cannot_be_run_is_an_exception_for_ever() {
+        let elsewhere = inject(&USER, FETCH);
+        assert!(!elsewhere.repeats(&USER));
+        let at_handler = Interrupted {
+            pc: elsewhere.pc,
+            cpsr: elsewhere.cpsr,
+            ..USER
+        };
+        let fetch = |guest| inject(guest, Exception::PrefetchAbort { address: guest.pc });
+        assert!(fetch(&at_handler).repeats(&at_handler));
+        assert!(!inject(&at_handler, READ).repeats(&at_handler));
+        // Got there by a jump, it takes the exception once.
+        let jumped = Interrupted {
+            cpsr: psr::MODE_SVC | psr::A | psr::I,
+            ..at_handler
+        };
+        assert!(!fetch(&jumped).repeats(&jumped));
     }
 
     #[test]

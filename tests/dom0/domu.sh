@@ -41,6 +41,13 @@ answers() {
     says "$name" "$pattern" $((before + 1))
 }
 
+# with_tools COMMAND...: a program of the tools' disk, with the libraries there.
+with_tools() {
+    program=$1
+    shift
+    LD_LIBRARY_PATH=/tools/lib "/tools/bin/$program" "$@"
+}
+
 # is_paused NAME: by the column of `xl list`, beside what its vCPUs did before.
 is_paused() { xl list "$1" | awk 'END { print $5 }' | grep p; }
 

@@ -22,8 +22,9 @@ programs='
     usr/lib/xen-4.17/bin/xl usr/lib/xen-4.17/bin/libxl-save-helper usr/lib/xen-4.17/bin/xenconsole
     usr/lib/xen-4.17/bin/xenconsoled usr/lib/xen-4.17/bin/xenstored usr/lib/xen-4.17/bin/xen-init-dom0
     usr/lib/xen-4.17/bin/xentop usr/lib/xen-4.17/bin/xenstore-control usr/sbin/xenhypfs
+    usr/lib/xen-4.17/bin/xenwatchdogd usr/lib/xen-4.17/bin/test-resource usr/lib/xen-4.17/bin/test-xenstore
+    usr/lib/xen-4.17/bin/test-paging-mempool
 '
-library_folders='lib/arm-linux-gnueabihf usr/lib/arm-linux-gnueabihf usr/lib/xen-4.17/lib/arm-linux-gnueabihf'
 
 main() {
     is_stale "$output/initrd.gz" tests/dom0 tests/setup/dom0.sh tests/setup/initramfs.sh || return 0
@@ -45,28 +46,11 @@ main() {
 }
 
 add_folders() {
-    (cd "$tree" && mkdir -p bin sbin usr/bin usr/sbin dev proc sys tmp root mnt guests etc/xen/scripts etc/xen/auto \
+    (cd "$tree" && mkdir -p bin sbin usr/bin usr/sbin dev proc sys tmp root mnt guests tools etc/xen/scripts etc/xen/auto \
         lib/modules var/lib/xen var/log/xen/console run/xen run/lock/xen)
     # xenstored and libxl use the old names of /run.
     ln -s ../run "$tree/var/run"
     ln -s ../run/lock "$tree/var/lock"
-}
-
-# The libraries that the ELF file $1 needs, and theirs.
-add_libraries() {
-    for library in $(readelf -d "$1" 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
-        path=$(library_path "$library")
-        [ ! -e "$tree/$path" ] || continue
-        add_file "$path"
-        add_libraries "$root/$path"
-    done
-}
-
-library_path() {
-    for folder in lib $library_folders; do
-        [ ! -e "$root/$folder/$1" ] || { printf '%s/%s\n' "$folder" "$1" && return; }
-    done
-    fail "library $1 is in none of Debian's packages: add its package to tests/setup/debian.sh"
 }
 
 add_own_files() {

@@ -2,6 +2,7 @@
 # Makes what dom0 needs for a domU, from Debian's packages (tests/setup/debian.sh) and tests/domu, in target/guests:
 #   guests.img  a file system for dom0's /guests: Debian's kernel, an initramfs, a configuration for xl, a disk in a file
 #   data.img    an empty file system: the domU's disk on a device
+#   tools.img   a file system for dom0's /tools and for domUs: fio, iperf3 and stress-ng with their libraries
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -11,20 +12,39 @@ cd "$(dirname "$0")/../.."
 
 output=target/guests
 
+tools='usr/bin/fio usr/bin/iperf3 usr/bin/stress-ng'
+
 main() {
     is_stale "$output/guests.img" tests/domu tests/setup/guests.sh tests/setup/initramfs.sh || return 0
     open_tree
     step "making a domU for Linux $release"
-    mkdir -p "$output" "$tree.volume"
-    trap 'rm -rf "$tree" "$tree.volume"' EXIT
+    mkdir -p "$output" "$tree.volume" "$tree.tools"
+    trap 'rm -rf "$tree" "$tree.volume" "$tree.tools"' EXIT
     add_initramfs
     pack >"$tree.volume/initrd.gz"
     cp "$root/boot/vmlinuz-$release" "$tree.volume/vmlinuz"
     cp tests/domu/*.cfg "$tree.volume/"
     make_file_system "$tree.volume/file.img" 16 file
     make_file_system "$output/data.img" 16 data
+    (make_tools)
     make_file_system "$output/guests.img.new" 40 guests -d "$tree.volume"
     mv "$output/guests.img.new" "$output/guests.img"
+}
+
+# Each library directly below lib: one folder for LD_LIBRARY_PATH.
+make_tools() {
+    tree=$tree.tools
+    for program in $tools; do
+        add_file "$program"
+        add_libraries "$root/$program"
+    done
+    add_file lib/arm-linux-gnueabihf/libgcc_s.so.1 # opened by libc itself when a thread ends
+    mkdir "$tree/bin" "$tree/flat"
+    mv "$tree"/usr/bin/* "$tree/bin/"
+    find "$tree/lib" "$tree/usr" -type f -exec mv {} "$tree/flat/" \;
+    rm -r "$tree/lib" "$tree/usr"
+    mv "$tree/flat" "$tree/lib"
+    make_file_system "$output/tools.img" 96 tools -d "$tree"
 }
 
 add_initramfs() {
@@ -33,7 +53,9 @@ add_initramfs() {
     add_modules xen-blkfront xen-netfront ext4 crc32c_generic
     install -m 755 tests/domu/init "$tree/init"
     install -m 755 tests/domu/fill tests/domu/measure tests/domu/start "$tree/bin/"
-    cp tests/domu/inittab "$tree/etc/"
+    cp tests/domu/inittab tests/domu/profile "$tree/etc/"
+    # The tools' loader is on their disk, where a domU has it.
+    ln -s /mnt/xvdc/lib/ld-linux-armhf.so.3 "$tree/lib/"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
     echo 'root:x:0:' >"$tree/etc/group"
 }

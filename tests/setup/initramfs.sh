@@ -3,6 +3,8 @@
 # shellcheck disable=SC2154 # $cache comes from lib.sh
 
 root=$cache/debian/root
+library_folders='lib/arm-linux-gnueabihf usr/lib/arm-linux-gnueabihf usr/lib/xen-4.17/lib/arm-linux-gnueabihf
+    usr/lib/arm-linux-gnueabihf/ceph'
 
 # is_stale RESULT INPUT...: RESULT is missing, or something of the inputs is newer.
 is_stale() {
@@ -26,6 +28,23 @@ open_tree() {
 add_file() {
     mkdir -p "$tree/$(dirname "$1")"
     cp -L "$root/$1" "$tree/$1" || fail "Debian's packages have no $1: update the list in $0"
+}
+
+# The libraries that the ELF file $1 needs, and theirs.
+add_libraries() {
+    for library in $(readelf -d "$1" 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+        path=$(library_path "$library")
+        [ ! -e "$tree/$path" ] || continue
+        add_file "$path"
+        add_libraries "$root/$path"
+    done
+}
+
+library_path() {
+    for folder in lib $library_folders; do
+        [ ! -e "$root/$folder/$1" ] || { printf '%s/%s\n' "$folder" "$1" && return; }
+    done
+    fail "library $1 is in none of Debian's packages: add its package to tests/setup/debian.sh"
 }
 
 # add_modules MODULE...: and what they need.

@@ -44,6 +44,7 @@ cargo xtask COMMAND [OPTION...]
 
   image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
   run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
+  demo               play a domU's life, each step explained; ends by itself
   boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
   guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
   faults [NAME...]   boot with one thing wrong each time; the console must name it
@@ -59,9 +60,9 @@ cargo xtask COMMAND [OPTION...]
   --mem N            RAM in MiB (1024)
   --highmem on|off   PCI above 4 GiB (off: QEMU truncates fault addresses there)
   --test NAME        a script of tests/dom0
-  --seconds N        how long the test `stress` runs
-  --count N          how many domUs the test `cycles` makes
-  --timeout S        seconds until a run is given up (300)
+  --seconds N        how long the tests `stress` and `load` put load on CPUs
+  --count N          how many domUs the test `cycles` makes, and `load` kills
+  --timeout S        seconds without anything new until a run is given up (300)
   --append WORDS     more words for the hypervisor's command line
   --dom0-append WORDS  more words for dom0's command line
   --load ADDRESS     load address in the uImage (0x41000000)
@@ -84,6 +85,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
     match name.as_str() {
         "image" => build::image(&options)?,
         "run" => dom0::run(&options)?,
+        "demo" => dom0::demo(&options)?,
         "boot" => dom0::boot(&options)?,
         "elf" => dom0::run(&options.with_elf_operand()?)?,
         "guest" => return suite::run(suite::guests()?, &options),

@@ -38,6 +38,11 @@ pub fn data_disk() -> Result<PathBuf> {
     made_by_setup(root().join("target/guests/data.img"))
 }
 
+/// The disk with programs that put load on a domU.
+pub fn tools_disk() -> Result<PathBuf> {
+    made_by_setup(root().join("target/guests/tools.img"))
+}
+
 /// Debian's own hypervisor, to compare with.
 pub fn debian_xen() -> Result<PathBuf> {
     made_by_setup(cache()?.join("debian/root/boot/xen-4.17-armhf"))

@@ -111,18 +111,28 @@ impl Session {
 
     /// Waits for `pattern`, but gives up at once when the machine dies.
     pub fn expect(&mut self, pattern: &str, timeout: Duration) -> Result<String> {
-        let [first, second, third] = FATAL;
-        match self.wait_for(&[pattern, first, second, third], timeout)? {
-            (0, line) => Ok(line),
-            (_, line) => {
-                // What follows tells why.
-                self.collect(Duration::from_secs(2));
-                Err(format!(
-                    "waiting for \"{pattern}\", the machine died: {line}\n{}",
-                    self.last_lines()
-                ))
-            }
+        self.expect_any(&[pattern], timeout).map(|(_, line)| line)
+    }
+
+    /// Waits for a line that matches one of `patterns`, but gives up at once when the machine dies.
+    pub fn expect_any(&mut self, patterns: &[&str], timeout: Duration) -> Result<(usize, String)> {
+        let all = [patterns, &FATAL].concat();
+        let (index, line) = self.wait_for(&all, timeout)?;
+        if index < patterns.len() {
+            return Ok((index, line));
         }
+        // What follows tells why.
+        self.collect(Duration::from_secs(2));
+        Err(format!(
+            "waiting for \"{}\", the machine died: {line}\n{}",
+            patterns.join("\" or \""),
+            self.last_lines()
+        ))
+    }
+
+    /// Shows the console from here on, or hides it.
+    pub fn echo(&mut self, echo: Echo) {
+        self.echo = echo;
     }
 
     /// Waits for QEMU to end by itself.

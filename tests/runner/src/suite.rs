@@ -26,7 +26,7 @@ impl Test {
 
 /// The scripts of tests/dom0 and the machines they run on, quick ones first. PCI above 4 GiB is out of reach for
 /// Debian's Xen in QEMU, so Krypton alone is tested there.
-const DOM0: [(&str, u32, u32, bool); 13] = [
+const DOM0: [(&str, u32, u32, bool); 17] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("facts", 4, 2048, false),
@@ -37,7 +37,11 @@ const DOM0: [(&str, u32, u32, bool); 13] = [
     ("reboot", 2, 1024, false),
     ("net", 2, 1024, false),
     ("disks", 2, 1024, false),
+    ("toolstack", 2, 1024, false),
     ("domains", 2, 1024, false),
+    ("demo", 2, 1024, false),
+    ("load", 2, 1024, false),
+    ("many", 2, 2048, false),
     ("cycles", 2, 2048, false),
     ("stress", 2, 1024, false),
 ];
