@@ -16,7 +16,7 @@ use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
 use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width};
 
-use super::exits::{is_endless, raise, skip};
+use super::exits::{skip, try_raise};
 use super::inject::Exception;
 use crate::domain::interface::HardwareLrs;
 use crate::domain::shutdown;
@@ -146,8 +146,8 @@ pub fn fetch(
 
 /// Makes the guest take an abort; ends it when it has no handler that could run, as nothing else would ever happen.
 fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception: Exception) {
-    if !is_endless(context, exception) {
-        return raise(context, exception);
+    if try_raise(context, exception) {
+        return;
     }
     log::warn!(
         "{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}",

@@ -10,7 +10,7 @@ use armv7::syndrome::{
 };
 
 use super::abort;
-use super::inject::{Exception, FaultRegisters, Interrupted, Mode, inject};
+use super::inject::{Exception, FaultRegisters, Injection, Interrupted, Mode, inject};
 use crate::domain::Domain;
 use crate::domain::interface::block;
 use crate::domain::run;
@@ -93,11 +93,22 @@ pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
     (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
 }
 
-/// Whether the loaded guest would take that exception for ever.
+/// Makes the loaded guest take an exception.
+pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
+    let injection = inject(&interrupted(context), exception);
+    carry_out(context, &injection);
+}
+
+/// The same, unless the guest would take it for ever: says whether it was made to.
 #[cold]
-pub(super) fn is_endless(context: &GuestContext, exception: Exception) -> bool {
+pub(super) fn try_raise(context: &mut GuestContext, exception: Exception) -> bool {
     let interrupted = interrupted(context);
-    inject(&interrupted, exception).repeats(&interrupted)
+    let injection = inject(&interrupted, exception);
+    let ends = !injection.repeats(&interrupted);
+    if ends {
+        carry_out(context, &injection);
+    }
+    ends
 }
 
 fn interrupted(context: &GuestContext) -> Interrupted {
@@ -111,9 +122,7 @@ fn interrupted(context: &GuestContext) -> Interrupted {
     }
 }
 
-/// Makes the loaded guest take an exception.
-pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
-    let injection = inject(&interrupted(context), exception);
+fn carry_out(context: &mut GuestContext, injection: &Injection) {
     let mode = match injection.mode {
         Mode::Undefined => MODE_UND,
         Mode::Abort => MODE_ABT,
