@@ -34,6 +34,12 @@ qemu: setup ## boot until dom0 is up (also: ARGS="--test disks", ARGS=--xen for 
 test: setup ## all tests, on the host and in QEMU (some: make test ARGS="guest fault")
 	@$(XTASK) test $(ARGS)
 
+bench: setup ## Krypton and Debian's Xen side by side, into docs/performance.md (a part: make bench ARGS=micro)
+	@$(XTASK) bench $(ARGS)
+
+bench-check: setup ## fail where a service costs over 3 % more than stored (tests/bench/figures.toml)
+	@$(XTASK) bench-check $(ARGS)
+
 gdb: setup ## boot and wait for a debugger: gdb-multiarch dist/krypton.elf -ex 'target remote :1234'
 	@$(XTASK) image
 	@$(XTASK) run --gdb $(ARGS)
@@ -58,4 +64,4 @@ prepush: fmt-check clippy doc setup ## the quick part of CI: format, lints, docs
 	@cargo test --quiet --workspace
 	@$(XTASK) boot
 
-.PHONY: help setup setup-build build run demo qemu test gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build run demo qemu test bench bench-check gdb clippy fmt fmt-check doc prepush

@@ -18,7 +18,7 @@ mod sample;
 use core::{fmt, str};
 
 /// Bytes set aside in the image for the symbol table.
-pub const SYMBOL_SPACE: usize = 20 * 1024;
+pub const SYMBOL_SPACE: usize = 8 * 1024;
 
 /// The table; all zero, which is no entry, when the build filled nothing in.
 #[cfg(target_os = "none")]

@@ -172,11 +172,11 @@ pub mod registers {
                 cp15::Hdcr::write(2);
                 cp15::Sctlr::write(3);
                 cp15::Vttbr::write(4);
-                cp15::Httbr::write(5);
+                cp15::Cntvoff::write(5);
             }
             let narrow = [cp15::Hcr::read(), cp15::Hdcr::read(), cp15::Sctlr::read()];
             assert_eq!(narrow, [1, 2, 3]);
-            assert_eq!((cp15::Vttbr::read(), cp15::Httbr::read()), (4, 5));
+            assert_eq!((cp15::Vttbr::read(), cp15::Cntvoff::read()), (4, 5));
             let elsewhere = std::thread::spawn(cp15::Hcr::read);
             assert_eq!(elsewhere.join().ok(), Some(0));
         }

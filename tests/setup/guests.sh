@@ -52,7 +52,7 @@ add_initramfs() {
     add_file bin/busybox
     add_modules xen-blkfront xen-netfront ext4 crc32c_generic
     install -m 755 tests/domu/init "$tree/init"
-    install -m 755 tests/domu/fill tests/domu/start "$tree/bin/"
+    install -m 755 tests/domu/fill tests/domu/measure tests/domu/start "$tree/bin/"
     cp tests/domu/inittab tests/domu/profile "$tree/etc/"
     # The tools' loader is on their disk, where a domU has it.
     ln -s /mnt/xvdc/lib/ld-linux-armhf.so.3 "$tree/lib/"

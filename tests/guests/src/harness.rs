@@ -117,8 +117,10 @@ const SHUTDOWN_POWEROFF: u32 = 0;
 
 /// Ends the domain: the hypercall where there is one, PSCI otherwise.
 pub fn power_off() -> ! {
-    let mut reason = SHUTDOWN_POWEROFF;
-    hypercall::call_with(hypercall::SCHED_OP, SCHEDOP_SHUTDOWN, &mut reason);
+    if platform::known().is_none_or(|machine| machine.is_guest()) {
+        let mut reason = SHUTDOWN_POWEROFF;
+        hypercall::call_with(hypercall::SCHED_OP, SCHEDOP_SHUTDOWN, &mut reason);
+    }
     psci::call(psci::SYSTEM_OFF, 0, 0, 0);
     loop {
         crate::cp15::wfi();

@@ -13,6 +13,8 @@ pub const SCHED_OP: u32 = 29;
 pub const EVENT_CHANNEL_OP: u32 = 32;
 pub const PHYSDEV_OP: u32 = 33;
 pub const HVM_OP: u32 = 34;
+pub const SYSCTL: u32 = 35;
+pub const DOMCTL: u32 = 36;
 pub const PLATFORM_OP: u32 = 7;
 
 /// Makes a hypercall with up to five arguments.

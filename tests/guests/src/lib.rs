@@ -12,6 +12,7 @@ pub mod console;
 pub mod abi;
 pub mod clock;
 pub mod cp15;
+pub mod domain;
 pub mod event;
 pub mod exception;
 pub mod gic;

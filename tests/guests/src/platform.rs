@@ -11,8 +11,10 @@ pub struct Platform {
     pub ram_size: u32,
     pub distributor: u32,
     pub cpu_interface: u32,
-    /// INTID of the event-channel upcall, a PPI.
+    /// INTID of the event-channel upcall, a PPI; 0 without a hypervisor.
     pub event_interrupt: u32,
+    /// Registers of a PL011, for output where there is no hypervisor; 0 if there is none.
+    pub uart: u32,
     pub cpus: u32,
 }
 
@@ -24,13 +26,23 @@ unsafe impl Sync for Once {}
 
 static PLATFORM: Once = Once(UnsafeCell::new(None));
 
+/// The machine, or none before `discover`.
+pub fn known() -> Option<&'static Platform> {
+    // SAFETY: see `Once`.
+    unsafe { (*PLATFORM.0.get()).as_ref() }
+}
+
 /// The machine; panics before `discover`.
 pub fn get() -> &'static Platform {
-    // SAFETY: see `Once`.
-    unsafe { (*PLATFORM.0.get()).as_ref() }.expect("the device tree is read at boot")
+    known().expect("the device tree is read at boot")
 }
 
 impl Platform {
+    /// Whether there is a hypervisor below.
+    pub fn is_guest(&self) -> bool {
+        self.event_interrupt != 0
+    }
+
     /// The values of all `name=value` in the boot arguments.
     pub fn arguments(&self, name: &str) -> impl Iterator<Item = &'static str> {
         self.bootargs.split_ascii_whitespace().filter_map(move |word| word.strip_prefix(name)?.strip_prefix('='))
@@ -49,8 +61,8 @@ pub(crate) fn discover(address: u32) {
 fn read(tree: &Fdt<'static>) -> Platform {
     let memory = tree.all_nodes().find(|node| string(node, "device_type") == Some("memory")).expect("a memory node");
     let gic = tree.all_nodes().find(|node| node.property("interrupt-controller").is_some()).expect("a GIC node");
-    let hypervisor = named(tree, "hypervisor").expect("a hypervisor node");
-    let event = cells(&hypervisor, "interrupts");
+    let hypervisor = named(tree, "hypervisor");
+    let uart = tree.find_compatible(&["arm,pl011"]).and_then(|node| node.raw_reg()?.next());
     let cpus = named(tree, "cpus").expect("a cpus node");
     let mut memory_regions = memory.raw_reg().expect("memory's reg");
     let mut gic_regions = gic.raw_reg().expect("the GIC's reg");
@@ -63,7 +75,8 @@ fn read(tree: &Fdt<'static>) -> Platform {
         distributor: number(gic_regions.next().expect("a distributor").address),
         cpu_interface: number(gic_regions.next().expect("a CPU interface").address),
         // GIC binding: the second cell counts PPIs from INTID 16.
-        event_interrupt: event.get(1) + 16,
+        event_interrupt: hypervisor.map_or(0, |node| cells(&node, "interrupts").get(1) + 16),
+        uart: uart.map_or(0, |registers| number(registers.address)),
         cpus: cpus.children().filter(|node| string(node, "device_type") == Some("cpu")).count() as u32,
     }
 }

@@ -196,6 +196,15 @@ fn test_guests(folder: &Path) -> Result<Disk> {
     })
 }
 
+/// What dom0 makes domUs of, alone.
+pub fn guest_volume() -> Result<Vec<Disk>> {
+    Ok(vec![Disk {
+        file: project::guests_volume()?,
+        bus: Bus::Mmio,
+        writes: Writes::Lost,
+    }])
+}
+
 fn copy(file: &Path, folder: &Path) -> Result<PathBuf> {
     let target = folder.join("data.img");
     std::fs::copy(file, &target)

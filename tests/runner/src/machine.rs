@@ -18,6 +18,8 @@ const CONSOLE: &str = "console=dtuart dtuart=/pl011@9000000";
 pub enum Start {
     /// By QEMU's own boot loader for Linux images, which gives it QEMU's device tree.
     Kernel,
+    /// Not at all: dom0's kernel is started in its place.
+    Bare,
     /// By a loader of ours, for what QEMU's would not do: these are all the files in memory, and CPU 0 starts at `entry`.
     Raw {
         files: Vec<(PathBuf, u32)>,
@@ -68,6 +70,8 @@ pub struct Machine {
     pub dom0_append: String,
     pub disks: Vec<Disk>,
     pub network: bool,
+    /// A virtio balloon that is served within the write that notifies it (tests/guests/src/bench/device.rs).
+    pub balloon: bool,
     pub on_reboot: OnReboot,
     pub gdb: bool,
     /// Virtual time counts instructions (bench.rs).
@@ -90,6 +94,7 @@ impl Machine {
             dom0_append: join(&["console=hvc0 earlycon=xenboot", &options.dom0_append]),
             disks: Vec::new(),
             network: false,
+            balloon: false,
             on_reboot: OnReboot::Exit,
             gdb: options.gdb,
             counted: options.counted,
@@ -106,6 +111,7 @@ impl Machine {
         line.option("-display", "none".into());
         match &self.start {
             Start::Kernel => self.add_kernel(&mut line),
+            Start::Bare => self.add_bare_kernel(&mut line),
             Start::Raw { files, entry } => add_raw(&mut line, files, *entry),
         }
         self.add_devices(&mut line);
@@ -153,6 +159,15 @@ impl Machine {
         }
     }
 
+    fn add_bare_kernel(&self, line: &mut Line) {
+        for (option, file) in [("-kernel", &self.kernel), ("-initrd", &self.initrd)] {
+            if let Some(file) = file {
+                line.option(option, file.to_string_lossy().into());
+            }
+        }
+        line.option("-append", self.dom0_append.clone());
+    }
+
     fn add_devices(&self, line: &mut Line) {
         for (index, disk) in self.disks.iter().enumerate() {
             line.option(
@@ -168,6 +183,10 @@ impl Machine {
                 Bus::Pci => "virtio-blk-pci",
             };
             line.option("-device", format!("{device},drive=disk{index}"));
+        }
+        if self.balloon {
+            line.option("-global", "virtio-mmio.ioeventfd=off".into());
+            line.option("-device", "virtio-balloon-device".into());
         }
         if self.network {
             line.option("-netdev", "user,id=net0".into());
@@ -251,6 +270,7 @@ mod tests {
                 writes: Writes::Kept,
             }],
             network: false,
+            balloon: false,
             on_reboot: OnReboot::Exit,
             gdb: false,
             counted: false,

@@ -11,6 +11,7 @@
 //! | `session` | one running QEMU: its console, its monitor, its end |
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
+//! | `bench` | what services cost, beside Debian's Xen; its report |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `suite` | all tests in order, and the sum |
 
@@ -49,6 +50,9 @@ cargo xtask COMMAND [OPTION...]
   guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
   faults [NAME...]   boot with one thing wrong each time; the console must name it
   test [FILTER...]   everything: host tests, guests, dom0, faults, reproducible build
+  bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware,
+                     or those named; report: from what is stored)
+  bench-check        Krypton's services against the stored figures
   reproducible       build HEAD in two folders and compare the bytes
   elf FILE           boot this ELF file like `run` (cargo's runner for the target)
 
@@ -90,6 +94,8 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "guest" => return suite::run(suite::guests()?, &options),
         "faults" => return suite::run(suite::faults(), &options),
         "test" => return suite::everything(&options),
+        "bench" => bench::measure(&options)?,
+        "bench-check" => bench::check(&options, session::Echo::Hide)?,
         "reproducible" => build::reproducible()?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         other => return Err(format!("no command \"{other}\"; see `cargo xtask help`")),

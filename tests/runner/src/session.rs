@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// Asks QEMU's monitor.
-    fn monitor(&self, command: &str) -> Result<String> {
+    pub fn monitor(&self, command: &str) -> Result<String> {
         let failed = |error| format!("QEMU's monitor: {error}");
         let mut stream = UnixStream::connect(self.folder.path().join("monitor")).map_err(failed)?;
         stream

@@ -68,7 +68,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     tests.extend(guests()?);
     if with_krypton {
         tests.push(Test::new("bench", |options| {
-            bench::test(options, Echo::Hide)
+            bench::check(options, Echo::Hide)
         }));
     }
     tests.extend(

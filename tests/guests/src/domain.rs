@@ -1,0 +1,192 @@
+//! Making domains, as a toolstack does (abi.md 2.14): what dom0 needs for one that runs a page of code.
+
+use crate::abi::{self, AddToPhysmapBatch, RemoveFromPhysmap, Reservation};
+use crate::hypercall::{DOMCTL, MEMORY_OP, SYSCTL, address_of, call, call_with};
+use crate::memory::Frame;
+
+/// Of domctl and sysctl alike, in Xen 4.17.
+const INTERFACE_VERSION: u32 = 0x15;
+
+const CREATE: u32 = 1;
+const DESTROY: u32 = 2;
+const UNPAUSE: u32 = 4;
+const MAX_MEM: u32 = 11;
+const SET_CONTEXT: u32 = 12;
+const MAX_VCPUS: u32 = 15;
+const CACHE_FLUSH: u32 = 71;
+const SET_POOL: u32 = 86;
+
+const PHYSINFO: u32 = 3;
+const RESOURCE_GRANT_TABLE: u16 = 1;
+
+/// `struct xen_domctl`: the argument is a union, here as words.
+#[repr(C, align(8))]
+struct Domctl {
+    command: u32,
+    version: u32,
+    domain: u16,
+    pad: [u16; 3],
+    argument: [u32; 32],
+}
+
+/// `struct xen_mem_acquire_resource`.
+#[repr(C)]
+struct Resource {
+    domain: u16,
+    kind: u16,
+    id: u32,
+    frames: u32,
+    pad: u32,
+    frame: u64,
+    list: u64,
+}
+
+/// Where a domain's memory begins (abi.md 6.1).
+pub const MEMORY: u64 = 0x4000_0000 >> 12;
+
+/// A domain of this domain's making.
+#[derive(Clone, Copy, Debug)]
+pub struct Domain(pub u16);
+
+/// 0, or a negative error.
+pub type Status = Result<(), i32>;
+
+fn status(value: i32) -> Status {
+    if value == 0 { Ok(()) } else { Err(value) }
+}
+
+impl Domain {
+    /// Makes a paused domain of one vCPU that may have `pages` pages, with `pool` bytes for its tables.
+    pub fn create(pages: u32, pool: u32) -> Result<Self, i32> {
+        const FLAGS: u32 = 3; // hvm, hap
+        let mut argument = [0; 32];
+        // By offset / 4: flags, max_vcpus, max_evtchn_port, max_grant_frames, max_maptrack_frames, grant_opts.
+        (argument[5], argument[7], argument[8]) = (FLAGS, 1, 1023);
+        (argument[9], argument[10], argument[11]) = (64, 1024, 1);
+        let mut control = Domctl { command: CREATE, version: INTERFACE_VERSION, domain: 0xffff, pad: [0; 3], argument };
+        status(call(DOMCTL, [address_of(&mut control), 0, 0, 0, 0]))?;
+        let domain = Domain(control.domain);
+        let made = domain
+            .control(MAX_VCPUS, &[1])
+            .and_then(|()| domain.control(SET_POOL, &[pool, 0]))
+            .and_then(|()| domain.control(MAX_MEM, &[pages * 4, 0]));
+        if made.is_err() {
+            domain.destroy()?;
+        }
+        made.map(|()| domain)
+    }
+
+    fn control(self, command: u32, words: &[u32]) -> Status {
+        let mut argument = [0; 32];
+        argument[..words.len()].copy_from_slice(words);
+        let mut control = Domctl { command, version: INTERFACE_VERSION, domain: self.0, pad: [0; 3], argument };
+        status(call(DOMCTL, [address_of(&mut control), 0, 0, 0, 0]))
+    }
+
+    /// Populates or decreases, for one extent of 2^`order` pages; the number of extents done.
+    pub fn reservation(self, operation: u32, gfn: u64, order: u32) -> i32 {
+        let mut extent = gfn;
+        let mut argument = Reservation {
+            extents: u64::from(address_of(&mut extent)),
+            count: 1,
+            order,
+            domid: self.0,
+            ..Reservation::default()
+        };
+        call_with(MEMORY_OP, operation, &mut argument)
+    }
+
+    /// Gives it the memory at `gfn`.
+    pub fn populate(self, gfn: u64, order: u32) -> Status {
+        match self.reservation(abi::MEM_POPULATE_PHYSMAP, gfn, order) {
+            1 => Ok(()),
+            other => Err(other - 1),
+        }
+    }
+
+    /// Maps its page `gfn` where this domain has none.
+    #[inline(always)]
+    pub fn map(self, gfn: u64, at: Frame) -> i32 {
+        let (mut index, mut place, mut error) = (gfn, at.gfn(), 0_i32);
+        let mut argument = AddToPhysmapBatch {
+            domid: abi::DOMID_SELF,
+            space: abi::SPACE_FOREIGN as u16,
+            size: 1,
+            foreign: self.0,
+            indices: u64::from(address_of(&mut index)),
+            gfns: u64::from(address_of(&mut place)),
+            errors: u64::from(address_of(&mut error)),
+        };
+        match call_with(MEMORY_OP, abi::MEM_ADD_TO_PHYSMAP_BATCH, &mut argument) {
+            // Written behind the compiler's back.
+            // SAFETY: `error` is a live local.
+            0 => unsafe { (&raw const error).read_volatile() },
+            other => other,
+        }
+    }
+
+    /// Maps its first grant table frame where this domain has none.
+    pub fn map_grant_table(self, at: Frame) -> Status {
+        let mut place = at.gfn();
+        let mut argument = Resource {
+            domain: self.0,
+            kind: RESOURCE_GRANT_TABLE,
+            id: 0,
+            frames: 1,
+            pad: 0,
+            frame: 0,
+            list: u64::from(address_of(&mut place)),
+        };
+        status(call_with(MEMORY_OP, abi::MEM_ACQUIRE_RESOURCE, &mut argument))
+    }
+
+    /// Maps its shared_info into itself.
+    pub fn place_shared_info(self, gfn: u64) -> Status {
+        let mut argument =
+            abi::AddToPhysmap { domid: self.0, space: abi::SPACE_SHARED_INFO, gfn, ..abi::AddToPhysmap::default() };
+        status(call_with(MEMORY_OP, abi::MEM_ADD_TO_PHYSMAP, &mut argument))
+    }
+
+    /// Lets its vCPU begin at guest-physical `entry`, in SVC mode with the MMU off (abi.md 3.2).
+    pub fn start(self, entry: u32) -> Status {
+        // struct vcpu_guest_context in 64-bit slots: flags, pc32, cpsr, sctlr.
+        let mut context = [0_u64; 44];
+        (context[0], context[32], context[33], context[40]) = (1, entry.into(), 0x4000_01d3, 0x00c5_0078);
+        self.control(CACHE_FLUSH, &[MEMORY as u32, 0, 1, 0])?;
+        self.control(SET_CONTEXT, &[0, 0, address_of(&mut context), 0])?;
+        self.control(UNPAUSE, &[])
+    }
+
+    /// Ends it, however many calls that takes.
+    pub fn destroy(self) -> Status {
+        const TRIES: u32 = 1000;
+        let mut last = Ok(());
+        for _ in 0..TRIES {
+            last = self.control(DESTROY, &[]);
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// Takes a page of another domain out of this one's map.
+#[inline(always)]
+pub fn unmap(at: Frame) -> i32 {
+    let mut argument = RemoveFromPhysmap { domid: abi::DOMID_SELF, gfn: at.gfn(), ..RemoveFromPhysmap::default() };
+    call_with(MEMORY_OP, abi::MEM_REMOVE_FROM_PHYSMAP, &mut argument)
+}
+
+/// Free memory of the machine in pages.
+pub fn free_pages() -> Result<u64, i32> {
+    #[repr(C, align(8))]
+    struct Sysctl {
+        command: u32,
+        version: u32,
+        argument: [u64; 16],
+    }
+    let mut control = Sysctl { command: PHYSINFO, version: INTERFACE_VERSION, argument: [0; 16] };
+    status(call(SYSCTL, [address_of(&mut control), 0, 0, 0, 0]))?;
+    Ok(control.argument[6])
+}

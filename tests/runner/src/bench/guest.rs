@@ -1,0 +1,122 @@
+//! The benchmark guest (tests/guests/src/bench) in dom0's place, under each hypervisor and under none.
+
+use crate::machine::{Machine, Start};
+use crate::options::{Hypervisor, Options};
+use crate::project::root;
+use crate::session::{Echo, Session};
+use crate::{Result, build};
+
+use super::figures::Figures;
+
+/// Where a guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    Krypton,
+    Xen,
+    /// No hypervisor.
+    Bare,
+}
+
+impl Ground {
+    pub const ALL: [Self; 3] = [Self::Xen, Self::Krypton, Self::Bare];
+
+    /// Its section of the figures file.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Krypton => "krypton",
+            Self::Xen => "xen",
+            Self::Bare => "bare",
+        }
+    }
+
+    /// Debian's dom0, or the same kernel and programs without a hypervisor, on one CPU whose time counts instructions.
+    pub fn machine(self, options: &Options) -> Result<Machine> {
+        let mut machine = Machine::new(&Options {
+            hypervisor: match self {
+                Self::Xen => Hypervisor::DebianXen,
+                Self::Krypton | Self::Bare => Hypervisor::Krypton,
+            },
+            cpus: 1,
+            memory_mib: 2048,
+            highmem: false,
+            ..options.clone()
+        })?;
+        machine.counted = true;
+        if self == Self::Bare {
+            machine.start = Start::Bare;
+            machine.virtualization = false;
+        }
+        Ok(machine)
+    }
+}
+
+/// A part of the benchmark guest, and the machine it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    One,
+    Two,
+    Scale,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Two => "two",
+            Self::Scale => "scale",
+        }
+    }
+
+    /// The machine with the guest in it.
+    pub fn machine(self, ground: Ground, options: &Options) -> Result<Machine> {
+        let elf = build::guests()?.join("bench");
+        let kernel = build::flat_guest(&elf, &root().join("target/guests/bench"))?;
+        let mut machine = ground.machine(options)?;
+        machine.kernel = Some(kernel);
+        machine.initrd = None;
+        machine.balloon = true;
+        machine.dom0_append = format!("guest=bench part={}", self.name());
+        let vcpus = if self == Self::Two { 2 } else { 1 };
+        machine.append += &format!(" dom0_max_vcpus={vcpus} dom0_vcpus_pin");
+        if self == Self::Scale {
+            machine.memory_mib = 1024;
+            machine.append = machine.append.replace("dom0_mem=512M", "dom0_mem=256M");
+        }
+        Ok(machine)
+    }
+
+    /// Runs it and reads its figures.
+    pub fn measure(self, ground: Ground, options: &Options, echo: Echo) -> Result<Figures> {
+        let mut session = Session::start(&self.machine(ground, options)?, echo)?;
+        session.expect("done: all rows", options.timeout)?;
+        let mut figures = read(session.transcript());
+        if self != Self::One {
+            // Of another machine than the one that the goal is for.
+            figures.remove("reset_to_guest");
+            figures.remove("empty_loop");
+        }
+        Ok(figures)
+    }
+}
+
+/// Reads the lines `bench ROW FIGURE`.
+pub fn read(transcript: &str) -> Figures {
+    let figure = |line: &str| {
+        let mut words = line.strip_prefix("bench ")?.split_whitespace();
+        Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
+    };
+    transcript.lines().filter_map(figure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+
+    #[test]
+    fn a_figure_is_read_by_its_row() {
+        let figures = read("guest: bench\nbench psci_version 93.0\nbench empty_loop -0.5\nbench\n");
+        assert_eq!(figures.get("psci_version"), Some(&93.0));
+        assert_eq!(figures.get("empty_loop"), Some(&-0.5));
+        assert_eq!(figures.len(), 2);
+    }
+}
