@@ -28,7 +28,7 @@ pub fn image(options: &Options) -> Result {
     Ok(())
 }
 
-/// The flat binary stays below half of Debian's Xen 4.17 (442,372 bytes), with some room.
+/// The flat binary stays below half of Debian's Xen 4.17 (442,372 bytes),.
 pub fn is_small() -> Result {
     const LARGEST: u64 = 442_371;
     let flat = krypton()?;
