@@ -15,6 +15,10 @@ use crate::{build, guests, project};
 /// tests/dom0/init prints it once Xen's daemons run.
 const UP: &str = "dom0 is up: ";
 const PROMPT: &str = "# ";
+/// Linux's watchdogs go by the clock on the wall: an emulated CPU that waits for the host's other work must not look stuck.
+/// With eight CPUs on two cores, flushing the TLBs of a range page by page already takes longer than RCU allows.
+const PATIENT_WATCHDOGS: &str =
+    "rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.watchdog_thresh=60";
 const DISK_BYTES: u64 = 128 << 20;
 /// A test may take so many times the timeout in all, and one check of it so many: a check's own limit counts its looks, and
 /// on a busy host a look may take seconds.
@@ -61,7 +65,7 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     if name == "shell" {
         return shell(&machine, options.timeout, echo);
     }
-    machine.dom0_append += &format!(" krypton.test={name}");
+    machine.dom0_append += &format!(" krypton.test={name} {PATIENT_WATCHDOGS}");
     if let Some(seconds) = options.seconds {
         machine.dom0_append += &format!(" krypton.seconds={seconds}");
     }
