@@ -58,6 +58,10 @@ pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
     Some(arc)
 }
 
+/// How many keep a block. While none does, allocating needs not know which CPU this is, which it cannot know outside HYP:
+/// there a boot loader's mistake is still to be reported, in words that are allocated.
+static KEEPING: AtomicUsize = AtomicUsize::new(0);
+
 /// A block that a CPU (a thread, on a host) keeps for the allocation it makes next. Used by nobody else.
 pub(crate) struct Kept {
     block: AtomicPtr<u8>,
@@ -75,6 +79,7 @@ impl Kept {
     }
 
     fn put(&self, block: NonNull<u8>, layout: Layout) {
+        KEEPING.fetch_add(1, Ordering::Relaxed); // its own CPU sees it, and no other needs to
         self.block.store(block.as_ptr(), Ordering::Relaxed);
         self.size.store(layout.size(), Ordering::Relaxed);
         self.align.store(layout.align(), Ordering::Relaxed);
@@ -89,6 +94,7 @@ impl Kept {
             return None;
         }
         self.block.store(ptr::null_mut(), Ordering::Relaxed);
+        KEEPING.fetch_sub(1, Ordering::Relaxed);
         Some(block)
     }
 }
@@ -99,7 +105,7 @@ mod machine {
     use core::ptr::{self, NonNull};
     use core::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::Kept;
+    use super::{KEEPING, Kept};
     use crate::cpu::MAX_CPUS;
     use crate::smp;
     use buddy_system_allocator::Heap;
@@ -138,7 +144,10 @@ mod machine {
     // SAFETY: delegates to a heap behind a lock, which hands out disjoint blocks of memory that is nobody else's.
     unsafe impl GlobalAlloc for HypHeap {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            if let Some(block) = with_kept(|kept| kept.take(layout)) {
+            if let Some(block) = (KEEPING.load(Ordering::Relaxed) != 0)
+                .then(|| with_kept(|kept| kept.take(layout)))
+                .flatten()
+            {
                 return block.as_ptr();
             }
             let mut heap = HEAP.lock();
