@@ -6,6 +6,8 @@
 //! take the page away meanwhile. Nothing is ever a reference into guest memory; what was copied in is checked and used,
 //! not read again.
 
+use core::ops::Range;
+
 use armv7::addr::{GuestVa, PAGE_SIZE};
 use armv7::frame::{self, SharedPage};
 use armv7::guest::{Access, translate};
@@ -61,16 +63,23 @@ pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno
 #[cold]
 #[inline(never)]
 fn copy_in_pages(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
-    let (mut at, mut rest) = (va, out);
-    while !rest.is_empty() {
-        let count = rest.len().min(PAGE_SIZE - at.offset());
-        let (part, later) = rest.split_at_mut(count);
-        read_page(domain, at, part)?;
-        if later.is_empty() {
-            break;
-        }
-        at = at.checked_add(count as u32).ok_or(Errno::Fault)?;
-        rest = later;
+    by_page(va, out.len(), |at, part| {
+        read_page(domain, at, out.get_mut(part).ok_or(Errno::Fault)?)
+    })
+}
+
+/// Runs `copy` on each part of `length` bytes at `va` that lies in one page: its address, and its range of the bytes.
+fn by_page(
+    va: GuestVa,
+    length: usize,
+    mut copy: impl FnMut(GuestVa, Range<usize>) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < length {
+        let at = va.checked_add(done as u32).ok_or(Errno::Fault)?;
+        let count = (length - done).min(PAGE_SIZE - at.offset());
+        copy(at, done..done + count)?;
+        done += count;
     }
     Ok(())
 }
@@ -88,18 +97,9 @@ pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> 
 #[cold]
 #[inline(never)]
 fn copy_out_pages(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
-    let (mut at, mut rest) = (va, data);
-    while !rest.is_empty() {
-        let count = rest.len().min(PAGE_SIZE - at.offset());
-        let (part, later) = rest.split_at(count);
-        write_page(domain, at, part)?;
-        if later.is_empty() {
-            break;
-        }
-        at = at.checked_add(count as u32).ok_or(Errno::Fault)?;
-        rest = later;
-    }
-    Ok(())
+    by_page(va, data.len(), |at, part| {
+        write_page(domain, at, data.get(part).ok_or(Errno::Fault)?)
+    })
 }
 
 /// Reads a structure.

@@ -305,6 +305,12 @@ impl Machine {
         }
     }
 
+    /// Sets a group's cap, and picks where that asks for it.
+    pub fn set_cap(&mut self, group: GroupId, cap: u16) {
+        let kick = self.sched.set_cap(group, cap, Ticks(self.now)).unwrap();
+        self.kick(kick);
+    }
+
     pub fn group_of(&self, id: UnitId) -> GroupId {
         self.sched.group_of(id).unwrap()
     }

@@ -81,8 +81,7 @@ proptest! {
                     machine.sched.set_weight(machine.group_of(id), weight).unwrap();
                 },
                 Op::Cap(t, cap) => if let Some(id) = task(t) {
-                    let kick = machine.sched.set_cap(machine.group_of(id), cap, now).unwrap();
-                    machine.kick(kick);
+                    machine.set_cap(machine.group_of(id), cap);
                 },
                 Op::Pools(bits) => {
                     // Nobody is left in a pool without CPUs.

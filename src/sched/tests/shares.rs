@@ -123,11 +123,7 @@ fn a_cap_holds_on_an_idle_machine_and_leaves_the_rest_to_others() {
     machine.run_for(5000 * MS);
     assert_share(&machine, capped, 10_000 * MS, 0.25);
     assert_share(&machine, other, 5000 * MS, 0.75);
-    let kick = machine
-        .sched
-        .set_cap(machine.group_of(capped), 0, Ticks(machine.now))
-        .unwrap();
-    machine.kick(kick);
+    machine.set_cap(machine.group_of(capped), 0);
     let before = machine.ran(capped);
     machine.run_for(5000 * MS);
     assert!(machine.ran(capped) - before > 2300 * MS);
@@ -150,11 +146,7 @@ fn a_group_shares_its_cap_and_one_unit_may_have_all_of_it() {
         let kick = machine.sched.block(*id, Ticks(machine.now));
         machine.kick(kick);
     }
-    let kick = machine
-        .sched
-        .set_cap(group, 50, Ticks(machine.now))
-        .unwrap();
-    machine.kick(kick);
+    machine.set_cap(group, 50);
     let before = ran(&machine);
     machine.run_for(5000 * MS);
     let share = (ran(&machine) - before) as f64 / (5000 * MS) as f64;
@@ -166,11 +158,7 @@ fn what_ran_before_a_cap_was_set_does_not_count() {
     let mut machine = Machine::new(1);
     let alone = machine.add(PLAIN, HOG);
     machine.run_for(5000 * MS);
-    let kick = machine
-        .sched
-        .set_cap(machine.group_of(alone), 30, Ticks(machine.now))
-        .unwrap();
-    machine.kick(kick);
+    machine.set_cap(machine.group_of(alone), 30);
     let before = machine.ran(alone);
     machine.run_for(1000 * MS);
     let share = (machine.ran(alone) - before) as f64 / (1000 * MS) as f64;
