@@ -53,20 +53,23 @@ is_paused() { xl list "$1" | awk 'END { print $5 }' | grep p; }
 
 only_dom0_is_left() { [ "$(xl list | wc -l)" = 2 ]; }
 
+# told_by_key KEY: what the hypervisor's log has after that debug key, and from nothing else.
+told_by_key() {
+    xl dmesg -c >/dev/null
+    xl debug-keys "$1"
+    xl dmesg
+}
+
 # Free memory in KiB, and the tables of dom0's own map, where the hypervisor tells their number: mapping a domU's memory
 # breaks up blocks of that map, each of which needs a table, for good. `xl info` knows MiB only; debug keys tell all.
 # Prints nothing when the answer is not in the log, which holds 16 KiB: no number is equal to that.
 free_memory() {
-    xl dmesg -c >/dev/null
-    xl debug-keys m
-    heap=$(xl dmesg | sed -n 's/.*Dom heap: \([0-9]*\)kB free.*/\1/p')
+    heap=$(told_by_key m | sed -n 's/.*Dom heap: \([0-9]*\)kB free.*/\1/p')
     [ -z "$heap" ] || echo $((heap + 4 * $(tables_of_dom0)))
 }
 
 tables_of_dom0() {
-    xl dmesg -c >/dev/null
-    xl debug-keys q
-    tables=$(xl dmesg | sed -n '/information for domain 0:/,/p2m:/s/.* pool=\([0-9]*\).*/\1/p')
+    tables=$(told_by_key q | sed -n '/information for domain 0:/,/p2m:/s/.* pool=\([0-9]*\).*/\1/p')
     echo "${tables:-0}"
 }
 
@@ -81,10 +84,9 @@ free_memory_is() {
 # every_reference_is_found: the hypervisor's own audit of its frames. Xen has none.
 every_reference_is_found() {
     [ "$(xl info cc_compile_by)" = krypton ] || return 0
-    xl dmesg -c >/dev/null
-    xl debug-keys y
-    xl dmesg | grep "audit: "
-    xl dmesg | grep -q 'audit: every reference'
+    audit=$(told_by_key y | grep 'audit: ')
+    echo "$audit"
+    echo "$audit" | grep -q 'audit: every reference'
 }
 
 # memory_comes_back KIB: nothing was lost since that much was free, no domain is left, not even a dying one.

@@ -167,16 +167,12 @@ fn shell(machine: &Machine, timeout: Duration, echo: Echo) -> Result {
 
 /// What dom0 makes domUs of, and their disk.
 fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
-    let disk = |file, writes| Disk {
-        file,
-        bus: Bus::Mmio,
-        writes,
-    };
-    Ok(vec![
-        disk(project::guests_volume()?, Writes::Lost),
-        disk(data, Writes::Kept),
-        disk(project::tools_disk()?, Writes::Lost),
-    ])
+    let mut disks = guest_volume()?;
+    disks.extend([
+        mmio_disk(data, Writes::Kept),
+        mmio_disk(project::tools_disk()?, Writes::Lost),
+    ]);
+    Ok(disks)
 }
 
 /// A file system with the bare-metal test guests, for dom0 to start them as domUs.
@@ -193,20 +189,20 @@ fn test_guests(folder: &Path) -> Result<Disk> {
             .args([&kernels, &file])
             .arg("16M"),
     )?;
-    Ok(Disk {
-        file,
-        bus: Bus::Mmio,
-        writes: Writes::Lost,
-    })
+    Ok(mmio_disk(file, Writes::Lost))
 }
 
 /// What dom0 makes domUs of, alone.
 pub fn guest_volume() -> Result<Vec<Disk>> {
-    Ok(vec![Disk {
-        file: project::guests_volume()?,
+    Ok(vec![mmio_disk(project::guests_volume()?, Writes::Lost)])
+}
+
+fn mmio_disk(file: PathBuf, writes: Writes) -> Disk {
+    Disk {
+        file,
         bus: Bus::Mmio,
-        writes: Writes::Lost,
-    }])
+        writes,
+    }
 }
 
 fn copy(file: &Path, folder: &Path) -> Result<PathBuf> {

@@ -12,6 +12,18 @@ use crate::project::root;
 /// Figures by row.
 pub type Figures = BTreeMap<String, f64>;
 
+/// Reads the lines `WORD ROW FIGURE` of a console.
+pub fn read(transcript: &str, word: &str) -> Figures {
+    let figure = |line: &str| {
+        let mut words = line
+            .strip_prefix(word)?
+            .strip_prefix(' ')?
+            .split_whitespace();
+        Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
+    };
+    transcript.lines().filter_map(figure).collect()
+}
+
 /// All sections.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Store(BTreeMap<String, Figures>);
@@ -96,7 +108,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::{Figures, Store};
+    use super::{Figures, Store, read};
 
     #[test]
     fn what_is_written_is_read_again() {
@@ -126,5 +138,24 @@ mod tests {
     fn a_line_that_is_no_figure_is_named() {
         let error = Store::parse("[xen]\na = 1\nb = many\n").unwrap_err();
         assert!(error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_s_figure_is_read_by_its_row() {
+        let text = "guest: bench\nbench psci_version 93.0\nbench empty_loop -0.5\nbench\n";
+        let figures = read(text, "bench");
+        assert_eq!(figures.get("psci_version"), Some(&93.0));
+        assert_eq!(figures.get("empty_loop"), Some(&-0.5));
+        assert_eq!(figures.len(), 2);
+    }
+
+    #[test]
+    fn a_system_s_figure_is_read_by_its_row() {
+        let text = "dom0 is up\nmacro xl_create 150000\nmacro\nok macro 3\n";
+        let figures = read(text, "macro");
+        assert_eq!(
+            figures.into_iter().collect::<Vec<_>>(),
+            [("xl_create".to_owned(), 150_000.0)]
+        );
     }
 }

@@ -6,7 +6,7 @@ use crate::project::root;
 use crate::session::{Echo, Session};
 use crate::{Result, build};
 
-use super::figures::Figures;
+use super::figures::{self, Figures};
 
 /// Where a guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,34 +89,12 @@ impl Part {
     pub fn measure(self, ground: Ground, options: &Options, echo: Echo) -> Result<Figures> {
         let mut session = Session::start(&self.machine(ground, options)?, echo)?;
         session.expect("done: all rows", options.timeout)?;
-        let mut figures = read(session.transcript());
+        let mut figures = figures::read(session.transcript(), "bench");
         if self != Self::One {
             // Of another machine than the one that the goal is for.
             figures.remove("reset_to_guest");
             figures.remove("empty_loop");
         }
         Ok(figures)
-    }
-}
-
-/// Reads the lines `bench ROW FIGURE`.
-pub fn read(transcript: &str) -> Figures {
-    let figure = |line: &str| {
-        let mut words = line.strip_prefix("bench ")?.split_whitespace();
-        Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
-    };
-    transcript.lines().filter_map(figure).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::read;
-
-    #[test]
-    fn a_figure_is_read_by_its_row() {
-        let figures = read("guest: bench\nbench psci_version 93.0\nbench empty_loop -0.5\nbench\n");
-        assert_eq!(figures.get("psci_version"), Some(&93.0));
-        assert_eq!(figures.get("empty_loop"), Some(&-0.5));
-        assert_eq!(figures.len(), 2);
     }
 }

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::options::Options;
 use crate::session::{Echo, Session};
 
-use super::figures::{Figures, Store};
+use super::figures::{self, Figures, Store};
 use super::guest::Ground;
 
 /// Boots and reads the lines `macro ROW FIGURE`.
@@ -26,7 +26,7 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Figures>
     if !end.contains("PASS") {
         return Err(session.transcript().to_owned());
     }
-    let mut figures = read(session.transcript());
+    let mut figures = figures::read(session.transcript(), "macro");
     if ground == Ground::Bare {
         return Ok(figures);
     }
@@ -42,26 +42,4 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Figures>
         figures.insert("reset_to_init".into(), reset / 1000.0 + kernel);
     }
     Ok(figures)
-}
-
-fn read(transcript: &str) -> Figures {
-    let figure = |line: &str| {
-        let mut words = line.strip_prefix("macro ")?.split_whitespace();
-        Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
-    };
-    transcript.lines().filter_map(figure).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::read;
-
-    #[test]
-    fn a_figure_is_read_by_its_row() {
-        let figures = read("dom0 is up\nmacro xl_create 150000\nmacro\nok macro 3\n");
-        assert_eq!(
-            figures.into_iter().collect::<Vec<_>>(),
-            [("xl_create".to_owned(), 150_000.0)]
-        );
-    }
 }
