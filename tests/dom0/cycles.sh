@@ -39,7 +39,9 @@ while [ "$cycle" -le "$count" ]; do
     *) check "cycle $cycle of $count: a young domU is destroyed" young "$cycle" ;;
     esac
     check "all its memory is free again" memory_comes_back "$before"
-    [ "$cycle" -gt 1 ] || heap=$(heap)
+    now=$(heap)
+    echo "cycle $cycle: heap of $now bytes"
+    heap=${heap:-$now}
     cycle=$((cycle + 1))
 done
 [ -z "$heap" ] || check "the hypervisor's heap has not grown" heap_is_no_larger
