@@ -44,6 +44,7 @@ mod image {
         let options = boot::read_options(&host);
         let uart = boot::start_console(&tree, options);
         boot::check_cpu(cpsr);
+        boot::prepare_board(&host);
         boot::greet(&host);
         boot::set_up_cpu(CpuId::BOOT);
         boot::set_up_memory(&mut host, &tree);
@@ -70,6 +71,7 @@ mod image {
     #[unsafe(no_mangle)]
     extern "C" fn hyp_secondary(cpu: u32) -> ! {
         let cpu = CpuId::new(cpu).unwrap_or(CpuId::BOOT);
+        boot::check_kind(cpu);
         boot::set_up_cpu(cpu);
         trap::run(&boot::join(cpu))
     }

@@ -195,7 +195,43 @@ pub fn needs_predictor_flush(midr: u32) -> bool {
     matches!(midr & 0xFF0F_FFF0, 0x410F_C0F0 | 0x420F_00F0)
 }
 
-/// Starts the CPU with `affinity`, which will enter as `cpu`; answers PSCI's return value.
+/// Who may leave boot/secondary.S: affinity, and the logical number from bit 24 on. Read with caches off.
+#[cfg(target_arch = "arm")]
+#[unsafe(no_mangle)]
+static secondary_gate: AtomicU32 = AtomicU32::new(NOBODY);
+/// No affinity has all its bits set.
+#[cfg(target_arch = "arm")]
+const NOBODY: u32 = !0;
+
+/// Physical address at which a CPU enters that comes out of a boot loader's pen, to wait there for [`call`].
+#[cfg(target_arch = "arm")]
+pub fn pen_entry() -> u32 {
+    unsafe extern "C" {
+        static secondary_pen: u8;
+    }
+    crate::hypmap::image_address(&raw const secondary_pen as usize).raw() as u32
+}
+
+/// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`]. Nobody else may come any more.
+#[cfg(target_arch = "arm")]
+pub fn call(cpu: CpuId, affinity: u32) {
+    open_gate(cpu.raw() << 24 | affinity & 0x00FF_FFFF);
+}
+
+/// Lets nobody in any more.
+#[cfg(target_arch = "arm")]
+pub fn call_nobody() {
+    open_gate(NOBODY);
+}
+
+#[cfg(target_arch = "arm")]
+fn open_gate(value: u32) {
+    secondary_gate.store(value, Ordering::Relaxed); // one reader, which sees nothing before the clean
+    crate::cache::clean_word(&secondary_gate);
+    crate::barrier::sev();
+}
+
+/// Starts the CPU with `affinity` by PSCI, which will enter as `cpu`; answers PSCI's return value.
 #[cfg(target_arch = "arm")]
 pub fn start(cpu: CpuId, affinity: u32) -> i32 {
     unsafe extern "C" {

@@ -1,5 +1,6 @@
 //! The steps of the boot, in the order that `main.rs` takes them.
 
+mod board;
 mod cpus;
 mod memory;
 
@@ -24,7 +25,8 @@ use krypton::platform::{self, BootError};
 use krypton::{console, identity, machine, mem, options, panic, policy};
 use log::LevelFilter;
 
-pub use cpus::{join, release_secondaries, set_up_cpu, start_cpus};
+pub use board::prepare_board;
+pub use cpus::{check_kind, join, release_secondaries, set_up_cpu, start_cpus};
 pub use memory::{drop_boot, set_up_memory};
 
 /// The device tree, mapped.
