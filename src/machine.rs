@@ -72,8 +72,7 @@ pub fn off() -> ! {
         }
         ends.off.run(0);
     }
-    log::error!("the board does not switch off");
-    halt_after_words()
+    refused("does not switch off")
 }
 
 /// Restarts the machine.
@@ -85,8 +84,7 @@ pub fn reboot() -> ! {
         }
         ends.reset.run(0);
     }
-    log::error!("the board does not restart");
-    halt_after_words()
+    refused("does not restart")
 }
 
 /// Restarts the machine after a crash, unless it is to be left standing.
@@ -96,11 +94,22 @@ pub fn reboot_after_crash() -> ! {
         log::error!("'noreboot' set - not rebooting.");
         halt_after_words();
     }
-    let end = counter().saturating_add(u64::from(frequency()).saturating_mul(GRACE_SECONDS));
+    wait(GRACE_SECONDS);
+    reboot()
+}
+
+/// What ends the machine may take a moment to do it.
+fn refused(what: &str) -> ! {
+    wait(1);
+    log::error!("the machine {what}");
+    halt_after_words()
+}
+
+fn wait(seconds: u64) {
+    let end = counter().saturating_add(u64::from(frequency()).saturating_mul(seconds));
     while counter() < end {
         core::hint::spin_loop();
     }
-    reboot()
 }
 
 fn halt_after_words() -> ! {

@@ -102,7 +102,8 @@ mod controls {
     const BSU_INNER: u32 = 1 << 10;
     const TWI: u32 = 1 << 13;
     const TWE: u32 = 1 << 14;
-    const TSC: u32 = 1 << 19;
+    /// HCR: SMC traps.
+    pub const TSC: u32 = 1 << 19;
     const TIDCP: u32 = 1 << 20;
     const TAC: u32 = 1 << 21;
     const TSW: u32 = 1 << 22;
@@ -171,6 +172,10 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     }
     crate::timer::init_cpu();
     crate::barrier::isb();
+    let tsc_for_granted = match cp15::IdPfr1::read() >> 4 & 0xF {
+        0 => controls::TSC,
+        _ => 0,
+    };
     let check = |register, wrote: u32, reads: u32| {
         (wrote != reads).then_some(Mismatch {
             register,
@@ -180,8 +185,12 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     };
     [
         check("HVBAR", vectors, cp15::Hvbar::read()),
-        // Bits 31:28 are UNK/SBZP in ARMv7 (DDI 0406C.d B4.1.65).
-        check("HCR", hcr, cp15::Hcr::read() & 0x0FFF_FFFF),
+        // Bits 31:28 are UNK/SBZP in ARMv7 (DDI 0406C.d B4.1.65). Without Security Extensions, SMC is undefined anyhow.
+        check(
+            "HCR",
+            hcr,
+            (cp15::Hcr::read() & 0x0FFF_FFFF) | tsc_for_granted,
+        ),
         // Bits of coprocessors that do not exist read as ones; VFP must be open.
         check("HCPTR", HCPTR, cp15::Hcptr::read() & (HCPTR | 3 << 10)),
         check("HSTR", HSTR, cp15::Hstr::read()),
