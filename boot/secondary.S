@@ -10,6 +10,8 @@
 secondary_pen:
     mrs     r10, cpsr
     cpsid   aif
+    bl      enter_hyp
+    mrs     r10, cpsr
     bl      cpu_setup
     mrc     p15, 0, r1, c0, c0, 5       // MPIDR
     ldr     r2, =secondary_gate

@@ -1,5 +1,7 @@
 //! This CPU and the others: who is who, setting a CPU up for guests, starting secondaries, probing memory.
 
+#[cfg(target_arch = "arm")]
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cp15;
@@ -219,6 +221,26 @@ pub fn pen_entry() -> u32 {
         static secondary_pen: u8;
     }
     crate::hypmap::image_address(&raw const secondary_pen as usize).raw() as u32
+}
+
+/// Whether boot/secure.S has taken us to HYP, and keeps the monitor.
+#[cfg(target_arch = "arm")]
+static ENTERED_SECURE: AtomicBool = AtomicBool::new(false);
+
+/// Notes that boot/secure.S has taken us to HYP.
+#[cfg(target_arch = "arm")]
+pub fn set_entered_secure() {
+    ENTERED_SECURE.store(true, Ordering::Relaxed);
+}
+
+/// Wakes the CPU behind a GIC interface in whatever state it waits: by SGI 0, and by the secure one if we have a monitor.
+#[cfg(target_arch = "arm")]
+pub fn wake(dist: &crate::gic::Distributor, interface: u32) {
+    dist.send_sgi(0, 1 << interface);
+    if ENTERED_SECURE.load(Ordering::Relaxed) {
+        // SAFETY: boot/secure.S writes r0 to GICD_SGIR and returns.
+        unsafe { crate::smc::call(1 << 16 << interface, 0, 0, 0) };
+    }
 }
 
 /// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`]. Nobody else may come any more.

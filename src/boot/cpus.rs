@@ -127,7 +127,7 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
             };
             smp::call(cpu, info.mpidr);
             steps.run(smp::pen_entry());
-            gic.dist.send_sgi(0, 1 << interface);
+            smp::wake(&gic.dist, interface as u32);
             0
         }
     };

@@ -162,9 +162,13 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
 }
 
 /// Refuses to go on where guests cannot run.
-pub fn check_cpu(cpsr: u32) {
+pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
     let mode = cpsr & MODE_MASK;
     if mode == MODE_HYP {
+        if entry_cpsr & MODE_MASK != MODE_HYP {
+            smp::set_entered_secure();
+            log::info!("Entered in secure state, switched to HYP");
+        }
         return;
     }
     if !smp::has_virtualization() {

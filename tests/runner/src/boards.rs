@@ -28,10 +28,20 @@ pub struct Board {
     pub initrd: u32,
 }
 
-pub static BOARDS: [Board; 2] = [
+pub static BOARDS: [Board; 3] = [
     Board {
         name: "vexpress-a15",
         machine: "vexpress-a15,secure=off,virtualization=on",
+        more: &["-cpu", "cortex-a15", "-audio", "none"],
+        tree: "vexpress-v2p-ca15-tc1.dtb",
+        console: "serial0",
+        kernel: 0x9000_0000,
+        initrd: 0x9200_0000,
+    },
+    // Entered in secure state, as by a boot monitor.
+    Board {
+        name: "vexpress-secure",
+        machine: "vexpress-a15,secure=on,virtualization=on",
         more: &["-cpu", "cortex-a15", "-audio", "none"],
         tree: "vexpress-v2p-ca15-tc1.dtb",
         console: "serial0",
@@ -58,7 +68,7 @@ pub struct BoardTest {
     says: &'static [&'static str],
 }
 
-pub static TESTS: [BoardTest; 5] = [
+pub static TESTS: [BoardTest; 6] = [
     BoardTest {
         board: "vexpress-a15",
         script: "facts",
@@ -73,6 +83,15 @@ pub static TESTS: [BoardTest; 5] = [
         script: "facts",
         cpus: 1,
         says: &["SMP: CPU1 did not start", "Brought up 1 CPUs"],
+    },
+    BoardTest {
+        board: "vexpress-secure",
+        script: "facts",
+        cpus: 2,
+        says: &[
+            "Entered in secure state, switched to HYP",
+            "Brought up 2 CPUs",
+        ],
     },
     // Its kernel complains that the tree is of another board, so nothing but the boot and the end is tested.
     BoardTest {
