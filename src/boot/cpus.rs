@@ -139,6 +139,7 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
         }
         core::hint::spin_loop();
     }
+    smp::call_nobody();
     log::warn!("SMP: CPU{number} did not start (PSCI rc={result})");
     false
 }
