@@ -7,9 +7,10 @@
 // find a console in the device tree and say what is wrong.
 //
 // Register use until the jump to the virtual address:
+//   r7  CPSR at entry
 //   r8  physical address of the device tree (0: none given)
 //   r9  physical minus virtual address of the image
-//   r10 CPSR at entry
+//   r10 CPSR now: in HYP, if boot/secure.S could do that
 
     .syntax unified
     .arch armv7-a
@@ -48,7 +49,10 @@ _start:
 entry:
     mrs     r10, cpsr
     cpsid   aif
+    mov     r7, r10
     mov     r8, r2
+    bl      enter_hyp
+    mrs     r10, cpsr
     bl      cpu_setup
 
     // Zero BSS, up to the stacks; the tables are part of it.
@@ -127,6 +131,7 @@ entry:
     ldr     r1, =__image_start
     add     r1, r1, r9
     mov     r2, r10
+    mov     r3, r7
     mov     r11, #0                     // end of the frame chain
     ldr     lr, =halt
     ldr     pc, =hyp_main

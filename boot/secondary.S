@@ -1,16 +1,35 @@
-// A secondary CPU from PSCI CPU_ON to hyp_secondary (DEN 0022: entered in HYP, MMU and caches off, r0 = context id).
+// A secondary CPU from its start to hyp_secondary, entered in HYP with MMU and caches off.
 //
-// The context id is the logical number of the CPU. The boot tables are still in place: the identity map is dropped only
-// after the last CPU is up.
+// secondary_entry is for PSCI CPU_ON (DEN 0022): r0 = context id, the logical number of the CPU. secondary_pen is for CPUs
+// that leave a pen of the boot loader's, perhaps several at once: each waits until secondary_gate (arch/src/smp.rs) has its
+// affinity, and its number above that. The boot tables are still in place: the identity map is dropped only after the last
+// CPU is up.
 
     .section .boot.text, "ax"
-    .global secondary_entry
+    .global secondary_entry, secondary_pen
+secondary_pen:
+    mrs     r10, cpsr
+    cpsid   aif
+    bl      enter_hyp
+    mrs     r10, cpsr
+    bl      cpu_setup
+    mrc     p15, 0, r1, c0, c0, 5       // MPIDR
+    ldr     r2, =secondary_gate
+    add     r2, r2, r9
+1:  ldr     r0, [r2]
+    eor     r3, r0, r1
+    lsls    r3, r3, #8                  // 0 when the 24 bits of affinity agree
+    lsr     r8, r0, #24
+    beq     2f
+    wfe
+    b       1b
+
 secondary_entry:
     mrs     r10, cpsr
     cpsid   aif
     mov     r8, r0
     bl      cpu_setup
-    and     r0, r10, #0x1f
+2:  and     r0, r10, #0x1f
     cmp     r0, #MODE_HYP
     bne     halt                        // not in HYP: cpu_up times out and reports this CPU
     bl      enable_mmu

@@ -30,12 +30,14 @@ mod image {
     core::arch::global_asm!(
         include_str!("../boot/head.S"),
         include_str!("../boot/secondary.S"),
+        include_str!("../boot/secure.S"),
         options(raw)
     );
 
-    /// Entered by boot/head.S: where the boot loader put the device tree and the image, and the CPU's mode at entry.
+    /// Entered by boot/head.S: where the boot loader put the device tree and the image, the CPU's mode, and what that was
+    /// at entry.
     #[unsafe(no_mangle)]
-    extern "C" fn hyp_main(tree: u32, load: u32, cpsr: u32) -> ! {
+    extern "C" fn hyp_main(tree: u32, load: u32, cpsr: u32, entry_cpsr: u32) -> ! {
         armv7::heap::init_early();
         armv7::hypmap::init(PhysAddr::new(load.into()).unwrap_or_default());
         log::init();
@@ -43,7 +45,8 @@ mod image {
         let mut host = boot::read_machine(&tree);
         let options = boot::read_options(&host);
         let uart = boot::start_console(&tree, options);
-        boot::check_cpu(cpsr);
+        boot::check_cpu(cpsr, entry_cpsr);
+        boot::prepare_board(&host);
         boot::greet(&host);
         boot::set_up_cpu(CpuId::BOOT);
         boot::set_up_memory(&mut host, &tree);
@@ -70,6 +73,7 @@ mod image {
     #[unsafe(no_mangle)]
     extern "C" fn hyp_secondary(cpu: u32) -> ! {
         let cpu = CpuId::new(cpu).unwrap_or(CpuId::BOOT);
+        boot::check_kind(cpu);
         boot::set_up_cpu(cpu);
         trap::run(&boot::join(cpu))
     }

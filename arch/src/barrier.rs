@@ -36,6 +36,9 @@ barrier!(/// Makes earlier context changes visible to the instructions that foll
 #[cfg(target_arch = "arm")]
 barrier!(/// Waits for an interrupt, masked or not.
     wfi, "wfi");
+#[cfg(target_arch = "arm")]
+barrier!(/// Wakes CPUs that wait in WFE.
+    sev, "sev");
 /// Waits for an interrupt: on a host there is none to wait for.
 #[cfg(not(target_arch = "arm"))]
 pub fn wfi() {

@@ -56,6 +56,12 @@ pub fn page_range(page: &SharedPage, offset: usize, len: usize, op: Op) {
     );
 }
 
+/// Writes a word of ours back, for a CPU whose caches are off.
+#[cfg(target_arch = "arm")]
+pub(crate) fn clean_word(word: &core::sync::atomic::AtomicU32) {
+    maintain(core::ptr::from_ref(word) as usize, 4, Op::Clean);
+}
+
 /// Maintains a whole page.
 pub fn page(page: &SharedPage, op: Op) {
     page_range(page, 0, crate::addr::PAGE_SIZE, op);

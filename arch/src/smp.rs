@@ -1,5 +1,7 @@
 //! This CPU and the others: who is who, setting a CPU up for guests, starting secondaries, probing memory.
 
+#[cfg(target_arch = "arm")]
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cp15;
@@ -102,7 +104,8 @@ mod controls {
     const BSU_INNER: u32 = 1 << 10;
     const TWI: u32 = 1 << 13;
     const TWE: u32 = 1 << 14;
-    const TSC: u32 = 1 << 19;
+    /// HCR: SMC traps.
+    pub const TSC: u32 = 1 << 19;
     const TIDCP: u32 = 1 << 20;
     const TAC: u32 = 1 << 21;
     const TSW: u32 = 1 << 22;
@@ -171,6 +174,10 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     }
     crate::timer::init_cpu();
     crate::barrier::isb();
+    let tsc_for_granted = match cp15::IdPfr1::read() >> 4 & 0xF {
+        0 => controls::TSC,
+        _ => 0,
+    };
     let check = |register, wrote: u32, reads: u32| {
         (wrote != reads).then_some(Mismatch {
             register,
@@ -180,8 +187,12 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     };
     [
         check("HVBAR", vectors, cp15::Hvbar::read()),
-        // Bits 31:28 are UNK/SBZP in ARMv7 (DDI 0406C.d B4.1.65).
-        check("HCR", hcr, cp15::Hcr::read() & 0x0FFF_FFFF),
+        // Bits 31:28 are UNK/SBZP in ARMv7 (DDI 0406C.d B4.1.65). Without Security Extensions, SMC is undefined anyhow.
+        check(
+            "HCR",
+            hcr,
+            (cp15::Hcr::read() & 0x0FFF_FFFF) | tsc_for_granted,
+        ),
         // Bits of coprocessors that do not exist read as ones; VFP must be open.
         check("HCPTR", HCPTR, cp15::Hcptr::read() & (HCPTR | 3 << 10)),
         check("HSTR", HSTR, cp15::Hstr::read()),
@@ -195,7 +206,63 @@ pub fn needs_predictor_flush(midr: u32) -> bool {
     matches!(midr & 0xFF0F_FFF0, 0x410F_C0F0 | 0x420F_00F0)
 }
 
-/// Starts the CPU with `affinity`, which will enter as `cpu`; answers PSCI's return value.
+/// Who may leave boot/secondary.S: affinity, and the logical number from bit 24 on. Read with caches off.
+#[cfg(target_arch = "arm")]
+#[unsafe(no_mangle)]
+static secondary_gate: AtomicU32 = AtomicU32::new(NOBODY);
+/// No affinity has all its bits set.
+#[cfg(target_arch = "arm")]
+const NOBODY: u32 = !0;
+
+/// Physical address at which a CPU enters that comes out of a boot loader's pen, to wait there for [`call`].
+#[cfg(target_arch = "arm")]
+pub fn pen_entry() -> u32 {
+    unsafe extern "C" {
+        static secondary_pen: u8;
+    }
+    crate::hypmap::image_address(&raw const secondary_pen as usize).raw() as u32
+}
+
+/// Whether boot/secure.S has taken us to HYP, and keeps the monitor.
+#[cfg(target_arch = "arm")]
+static ENTERED_SECURE: AtomicBool = AtomicBool::new(false);
+
+/// Notes that boot/secure.S has taken us to HYP.
+#[cfg(target_arch = "arm")]
+pub fn set_entered_secure() {
+    ENTERED_SECURE.store(true, Ordering::Relaxed);
+}
+
+/// Wakes the CPU behind a GIC interface in whatever state it waits: by SGI 0, and by the secure one if we have a monitor.
+#[cfg(target_arch = "arm")]
+pub fn wake(dist: &crate::gic::Distributor, interface: u32) {
+    dist.send_sgi(0, 1 << interface);
+    if ENTERED_SECURE.load(Ordering::Relaxed) {
+        // SAFETY: boot/secure.S writes r0 to GICD_SGIR and returns.
+        unsafe { crate::smc::call(1 << 16 << interface, 0, 0, 0) };
+    }
+}
+
+/// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`]. Nobody else may come any more.
+#[cfg(target_arch = "arm")]
+pub fn call(cpu: CpuId, affinity: u32) {
+    open_gate(cpu.raw() << 24 | affinity & 0x00FF_FFFF);
+}
+
+/// Lets nobody in any more.
+#[cfg(target_arch = "arm")]
+pub fn call_nobody() {
+    open_gate(NOBODY);
+}
+
+#[cfg(target_arch = "arm")]
+fn open_gate(value: u32) {
+    secondary_gate.store(value, Ordering::Relaxed); // one reader, which sees nothing before the clean
+    crate::cache::clean_word(&secondary_gate);
+    crate::barrier::sev();
+}
+
+/// Starts the CPU with `affinity` by PSCI, which will enter as `cpu`; answers PSCI's return value.
 #[cfg(target_arch = "arm")]
 pub fn start(cpu: CpuId, affinity: u32) -> i32 {
     unsafe extern "C" {

@@ -36,6 +36,13 @@ pub fn set_deadline(deadline: Option<u64>) {
     }
 }
 
+/// Whether the loaded guest's virtual timer signals its interrupt: on, not masked, condition met.
+#[inline]
+pub fn guest_signals() -> bool {
+    const ISTATUS: u32 = 1 << 2;
+    cp15::CntvCtl::read() & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
+}
+
 /// A vCPU's virtual timer, while it is not in the hardware.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VirtualTimer {

@@ -10,13 +10,16 @@ use krypton::cmdline::{Options, Vwfi};
 use krypton::domain::run;
 use krypton::irq::{self, Handler};
 use krypton::options;
-use krypton::platform::host_dt::{Conduit, EnableMethod, HostInfo};
+use krypton::platform::board::Start;
+use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo};
 use krypton::trap;
 
 /// CPUs that have come up, a bit each.
 static UP: AtomicU32 = AtomicU32::new(0);
 /// Secondaries may enter the loop.
 static GO: AtomicBool = AtomicBool::new(false);
+/// MIDR of the boot CPU.
+static KIND: AtomicU32 = AtomicU32::new(0);
 /// Private interrupts of the hypervisor's, for CPUs that come up later.
 static PRIVATE: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 
@@ -72,38 +75,62 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     let mut online = CpuSet::of(CpuId::BOOT);
     run::cpu_online(CpuId::BOOT, gic.dist.target_mask());
     UP.store(online.bits(), Ordering::SeqCst);
+    KIND.store(smp::midr(), Ordering::SeqCst);
     let most = options
         .maxcpus
         .unwrap_or(u32::MAX)
         .clamp(1, MAX_CPUS as u32);
-    let others = host
-        .cpus
-        .iter()
-        .filter(|info| info.mpidr & 0x00FF_FFFF != own);
-    for (number, info) in (1..most).zip(others) {
+    let ours = host.cpus.iter().find(|info| info.mpidr == own);
+    // A GIC's CPU interfaces have the order of the tree's CPUs.
+    let others = host.cpus.iter().enumerate().filter(|(_, info)| {
+        let same = ours.is_none_or(|ours| ours.compatible == info.compatible);
+        if !same {
+            log::warn!(
+                "SMP: {} {:#x} is another kind than the boot CPU, left out",
+                info.compatible,
+                info.mpidr
+            );
+        }
+        same && info.mpidr != own
+    });
+    for (number, (interface, info)) in (1..most).zip(others) {
         let Some(cpu) = CpuId::new(number) else { break };
-        if start(host, cpu, info.mpidr & 0x00FF_FFFF, &info.enable_method) {
+        if start(host, gic, cpu, info, interface) {
             online.insert(cpu);
         }
     }
+    smp::call_nobody();
     log::info!("Brought up {} CPUs", online.len());
     online
 }
 
-fn start(host: &HostInfo, cpu: CpuId, affinity: u32, method: &EnableMethod) -> bool {
+fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usize) -> bool {
     let number = cpu.raw();
-    match (&host.psci, method) {
-        (_, EnableMethod::Other(method)) => {
-            log::warn!("SMP: CPU{number}: no way to start (enable-method {method})");
+    let result = match (&host.psci, &info.enable_method, &host.board.start) {
+        (Some(psci), EnableMethod::Psci | EnableMethod::Unsaid, _)
+            if psci.conduit == Conduit::Smc =>
+        {
+            smp::start(cpu, info.mpidr)
+        }
+        (_, EnableMethod::Psci, _) | (_, _, Start::None) => {
+            let method = match &info.enable_method {
+                EnableMethod::Other(method) => method,
+                _ => "no PSCI by SMC",
+            };
+            log::warn!("SMP: CPU{number}: no way to start ({method})");
             return false;
         }
-        (Some(psci), _) if psci.conduit == Conduit::Smc => {}
-        _ => {
-            log::warn!("SMP: CPU{number}: no way to start (no PSCI by SMC)");
-            return false;
+        (_, _, Start::Pen(steps)) => {
+            let Some(steps) = super::board::map(steps) else {
+                log::warn!("SMP: CPU{number}: the board's registers cannot be mapped");
+                return false;
+            };
+            smp::call(cpu, info.mpidr);
+            steps.run(smp::pen_entry());
+            smp::wake(&gic.dist, interface as u32);
+            0
         }
-    }
-    let result = smp::start(cpu, affinity);
+    };
     // A second of patience, by the counter; a CPU that never comes is left out.
     let end = timer::counter().saturating_add(timer::frequency().into());
     while result == 0 && timer::counter() < end {
@@ -112,8 +139,21 @@ fn start(host: &HostInfo, cpu: CpuId, affinity: u32, method: &EnableMethod) -> b
         }
         core::hint::spin_loop();
     }
+    smp::call_nobody();
     log::warn!("SMP: CPU{number} did not start (PSCI rc={result})");
     false
+}
+
+/// Stops a secondary for good whose processor is not of the boot CPU's kind and revision: guests move between CPUs.
+pub fn check_kind(cpu: CpuId) {
+    let (kind, ours) = (smp::midr(), KIND.load(Ordering::SeqCst));
+    if kind != ours {
+        log::warn!(
+            "SMP: CPU{}: MIDR {kind:#010x} is not {ours:#010x}",
+            cpu.raw()
+        );
+        krypton::machine::halt()
+    }
 }
 
 /// A secondary joins: its interrupt interfaces, and then waits for the others to be ready.

@@ -1,5 +1,6 @@
 //! The steps of the boot, in the order that `main.rs` takes them.
 
+mod board;
 mod cpus;
 mod memory;
 
@@ -24,7 +25,8 @@ use krypton::platform::{self, BootError};
 use krypton::{console, identity, machine, mem, options, panic, policy};
 use log::LevelFilter;
 
-pub use cpus::{join, release_secondaries, set_up_cpu, start_cpus};
+pub use board::prepare_board;
+pub use cpus::{check_kind, join, release_secondaries, set_up_cpu, start_cpus};
 pub use memory::{drop_boot, set_up_memory};
 
 /// The device tree, mapped.
@@ -160,9 +162,13 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
 }
 
 /// Refuses to go on where guests cannot run.
-pub fn check_cpu(cpsr: u32) {
+pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
     let mode = cpsr & MODE_MASK;
     if mode == MODE_HYP {
+        if entry_cpsr & MODE_MASK != MODE_HYP {
+            smp::set_entered_secure();
+            log::info!("Entered in secure state, switched to HYP");
+        }
         return;
     }
     if !smp::has_virtualization() {

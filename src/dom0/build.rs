@@ -84,7 +84,7 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     let banks = layout::choose_banks(host.free, want)?;
     let plan = devices::plan(host.blob, &host.machine)?;
     for note in &plan.notes {
-        log::warn!("DOM0: {note}");
+        log::warn!("{note}");
     }
     let vcpus = host.options.dom0_vcpus(host.cpus);
     let event_interrupt = host

@@ -14,8 +14,8 @@ pub use super::modules::{CommandLines, Module, ModuleKind};
 pub use super::timer::TimerInfo;
 
 use super::blob::Blob;
+use super::board::{self, Board};
 use super::interrupt;
-use super::quirks::{self, Board};
 use super::ranges::{self, PhysRange};
 use super::tree::{Node, Tree};
 use super::{BootError, console, cpus, gic, memory, modules, timer};
@@ -93,7 +93,7 @@ impl HostInfo {
                 .strings("compatible")
                 .map(ToString::to_string)
                 .collect(),
-            board: quirks::board(&root),
+            board: board::of(tree),
             command_lines: modules::command_lines(tree, &modules),
             ram,
             reserved: ranges::merge(reserved),

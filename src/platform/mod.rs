@@ -1,7 +1,7 @@
 //! The machine as its device tree describes it.
 //!
 //! A boot reads the tree once into [`host_dt::HostInfo`]; from then on nobody looks at raw cells, apart from the rooms that
-//! build dom0. Board code is data: [`quirks`] maps a root compatible to what the tree does not say.
+//! build dom0. What the tree does not say is data: of boards in [`board`], of devices in [`quirks`].
 //!
 //! The blob comes from a boot loader, which is trusted but not infallible: everything here answers a malformed tree with
 //! a [`BootError`] whose text is one line that names the culprit, and never with a panic.
@@ -10,6 +10,7 @@ use alloc::string::String;
 use core::fmt;
 
 pub mod blob;
+pub mod board;
 pub mod console;
 pub mod cpus;
 pub mod gic;

@@ -12,7 +12,8 @@ use crate::emulate::timer::PhysicalTimer;
 use crate::id::IntId;
 use crate::time::Ticks;
 
-const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
+/// The virtual timer's interrupt.
+pub const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
 
 /// Loads a vCPU.
 pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {

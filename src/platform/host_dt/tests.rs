@@ -1,7 +1,6 @@
 use super::{Conduit, EnableMethod, HostInfo, ModuleKind};
 use crate::platform::blob::Blob;
 use crate::platform::interrupt::Trigger;
-use crate::platform::quirks::SecondaryStart;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
 use crate::platform::uart::Model;
@@ -77,7 +76,6 @@ fn a_versatile_express_is_read_through_its_buses_and_its_interrupt_map() {
     assert_eq!(console.options, "38400n8");
     assert_eq!(host.psci, None);
     assert_eq!(host.cpus[0].enable_method, EnableMethod::Unsaid);
-    assert_eq!(host.board.secondaries, SecondaryStart::VexpressFlags);
     assert_eq!(
         host.command_lines.hypervisor,
         "console=dtuart dom0_mem=384M"

@@ -41,9 +41,10 @@ pub fn run(options: &Options) -> Result {
         "leave with `poweroff`, or QEMU's escape: Ctrl-A then X; Ctrl-A A three times goes to the hypervisor"
     );
     machine.on_reboot = OnReboot::Restart;
+    let folder = ScratchFolder::new("tree")?;
     build::run(
         Command::new(QEMU)
-            .args(machine.arguments())
+            .args(machine.with_tree(folder.path())?.arguments())
             .args(["-serial", "mon:stdio"]),
     )
 }
@@ -61,6 +62,11 @@ pub fn boot(options: &Options) -> Result {
 
 /// Runs one script of tests/dom0, or `shell`, which types on dom0's console.
 pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
+    test_after(&[], name, options, echo)
+}
+
+/// Runs one script of tests/dom0, if the boot before has said all of `says`: patterns on lines.
+pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> Result {
     let mut machine = Machine::new(options)?;
     if name == "shell" {
         return shell(&machine, options.timeout, echo);
@@ -84,7 +90,9 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
         _ => {}
     }
     let mut session = Session::start(&machine, echo)?;
-    session.expect(UP, options.timeout)?;
+    for line in says.iter().chain(&[UP]) {
+        session.expect(line, options.timeout)?;
+    }
     finish(name, &mut session, &machine, options.timeout)
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::Result;
+use crate::boards::Board;
 use crate::options::{Hypervisor, Options};
 use crate::{build, project};
 
@@ -18,6 +19,8 @@ const CONSOLE: &str = "console=dtuart dtuart=/pl011@9000000";
 pub enum Start {
     /// By QEMU's own boot loader for Linux images, which gives it QEMU's device tree.
     Kernel,
+    /// By the same, with this device tree, on another board than `virt`.
+    Tree(PathBuf),
     /// Not at all: dom0's kernel is started in its place.
     Bare,
     /// By a loader of ours, for what QEMU's would not do: these are all the files in memory, and CPU 0 starts at `entry`.
@@ -58,6 +61,8 @@ pub enum OnReboot {
 
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// None is `virt`.
+    pub board: Option<&'static Board>,
     pub cpus: u32,
     pub memory_mib: u32,
     pub highmem: bool,
@@ -81,14 +86,18 @@ pub struct Machine {
 impl Machine {
     /// The machine that the options describe, with Debian's dom0 in it. Builds the hypervisor.
     pub fn new(options: &Options) -> Result<Self> {
+        let console = options.board.map_or(CONSOLE.into(), |board| {
+            format!("console=dtuart dtuart={}", board.console)
+        });
         Ok(Self {
+            board: options.board,
             cpus: options.cpus,
             memory_mib: options.memory_mib,
             highmem: options.highmem,
             virtualization: true,
             start: Start::Kernel,
             hypervisor: hypervisor(&options.hypervisor)?,
-            append: join(&[CONSOLE, "dom0_mem=512M", &options.append]),
+            append: join(&[&console, "dom0_mem=512M", &options.append]),
             kernel: Some(project::dom0_kernel()?),
             initrd: Some(project::dom0_initrd()?),
             dom0_append: join(&["console=hvc0 earlycon=xenboot", &options.dom0_append]),
@@ -101,16 +110,29 @@ impl Machine {
         })
     }
 
+    /// The machine with its device tree in `folder`, if its board needs one.
+    pub fn with_tree(&self, folder: &Path) -> Result<Self> {
+        let mut machine = self.clone();
+        if let Some(board) = self.board {
+            machine.start = Start::Tree(board.write_tree(self, folder)?);
+        }
+        Ok(machine)
+    }
+
     /// QEMU's command line, without the console.
     pub fn arguments(&self) -> Vec<String> {
         let mut line = Line::default();
         line.option("-machine", self.machine_option());
-        line.option("-cpu", "cortex-a15".into());
+        match self.board {
+            Some(board) => line.0.extend(board.more.iter().map(|&word| word.into())),
+            None => line.option("-cpu", "cortex-a15".into()),
+        }
         line.option("-smp", self.cpus.to_string());
         line.option("-m", self.memory_mib.to_string());
         line.option("-display", "none".into());
         match &self.start {
             Start::Kernel => self.add_kernel(&mut line),
+            Start::Tree(tree) => self.add_tree(&mut line, tree),
             Start::Bare => self.add_bare_kernel(&mut line),
             Start::Raw { files, entry } => add_raw(&mut line, files, *entry),
         }
@@ -128,6 +150,9 @@ impl Machine {
     }
 
     pub fn machine_option(&self) -> String {
+        if let Some(board) = self.board {
+            return board.machine.into();
+        }
         format!(
             "virt,gic-version=2,virtualization={},highmem={}",
             on_off(self.virtualization),
@@ -156,6 +181,20 @@ impl Machine {
                     text(initrd)
                 ),
             );
+        }
+    }
+
+    fn add_tree(&self, line: &mut Line, tree: &Path) {
+        line.option("-kernel", text(&self.hypervisor));
+        line.option("-dtb", text(tree));
+        let files = self
+            .board
+            .into_iter()
+            .flat_map(|board| [(&self.kernel, board.kernel), (&self.initrd, board.initrd)]);
+        for (file, address) in files {
+            if let Some(file) = file {
+                add_file(line, file, address);
+            }
         }
     }
 
@@ -200,12 +239,16 @@ impl Machine {
 
 fn add_raw(line: &mut Line, files: &[(PathBuf, u32)], entry: u32) {
     for (file, address) in files {
-        line.option(
-            "-device",
-            format!("loader,force-raw=on,addr={address:#x},file={}", text(file)),
-        );
+        add_file(line, file, *address);
     }
     line.option("-device", format!("loader,cpu-num=0,addr={entry:#x}"));
+}
+
+fn add_file(line: &mut Line, file: &Path, address: u32) {
+    line.option(
+        "-device",
+        format!("loader,force-raw=on,addr={address:#x},file={}", text(file)),
+    );
 }
 
 fn hypervisor(which: &Hypervisor) -> Result<PathBuf> {
@@ -254,6 +297,7 @@ mod tests {
 
     fn machine() -> Machine {
         Machine {
+            board: None,
             cpus: 2,
             memory_mib: 1024,
             highmem: false,

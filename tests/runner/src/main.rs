@@ -8,6 +8,7 @@
 //! | `symbols` | function names for the hypervisor's backtrace, put into the image |
 //! | `identity` | what the image says of its build |
 //! | `machine` | what is put into QEMU, as data, and the QEMU command line made of it |
+//! | `boards` | QEMU's boards other than `virt`, and the tests on them |
 //! | `session` | one running QEMU: its console, its monitor, its end |
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
@@ -16,6 +17,7 @@
 //! | `suite` | all tests in order, and the sum |
 
 mod bench;
+mod boards;
 mod build;
 mod crash;
 mod dom0;
@@ -59,6 +61,7 @@ cargo xtask COMMAND [OPTION...]
   --xen              Debian's own Xen 4.17 instead of Krypton
   --smp N            CPUs (2)
   --mem N            RAM in MiB (1024)
+  --board NAME       another board than QEMU's virt (vexpress-a15, vexpress-tc2)
   --highmem on|off   PCI above 4 GiB (off: QEMU truncates fault addresses there)
   --test NAME        a script of tests/dom0
   --seconds N        how long the tests `stress` and `load` put load on CPUs

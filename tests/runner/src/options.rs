@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Result;
+use crate::boards::{self, Board};
 
 /// Which hypervisor a command boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Hypervisor {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub hypervisor: Hypervisor,
+    /// None is QEMU's virt.
+    pub board: Option<&'static Board>,
     pub cpus: u32,
     pub memory_mib: u32,
     pub highmem: bool,
@@ -42,6 +45,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             hypervisor: Hypervisor::Krypton,
+            board: None,
             cpus: 2,
             memory_mib: 1024,
             highmem: false,
@@ -72,6 +76,7 @@ impl Options {
                 "--xen" => options.hypervisor = Hypervisor::DebianXen,
                 "--latency" => options.hypervisor = Hypervisor::Measuring,
                 "--counted" => options.counted = true,
+                "--board" => options.board = Some(boards::find(&value()?)?),
                 "--gdb" => options.gdb = true,
                 "--smp" => options.cpus = number(&value()?)?,
                 "--mem" => options.memory_mib = number(&value()?)?,

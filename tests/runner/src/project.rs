@@ -48,6 +48,21 @@ pub fn debian_xen() -> Result<PathBuf> {
     made_by_setup(cache()?.join("debian/root/boot/xen-4.17-armhf"))
 }
 
+/// A device tree of Debian's kernel package.
+pub fn debian_tree(name: &str) -> Result<PathBuf> {
+    let packages = made_by_setup(cache()?.join("debian/root/usr/lib"))?;
+    let entries = std::fs::read_dir(&packages)
+        .map_err(|error| format!("cannot read {}: {error}", packages.display()))?;
+    let trees = entries.flatten().map(|entry| entry.path().join(name));
+    let missing = packages.join("linux-image-*").join(name);
+    made_by_setup(
+        trees
+            .into_iter()
+            .find(|tree| tree.exists())
+            .unwrap_or(missing),
+    )
+}
+
 /// The same folder as in tests/setup/lib.sh.
 fn cache() -> Result<PathBuf> {
     let variable = |name| {

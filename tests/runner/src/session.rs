@@ -47,7 +47,7 @@ impl Session {
         let folder = ScratchFolder::new("qemu")?;
         let monitor = folder.path().join("monitor");
         let mut qemu = Command::new(QEMU)
-            .args(machine.arguments())
+            .args(machine.with_tree(folder.path())?.arguments())
             .args(["-serial", "stdio", "-monitor"])
             .arg(format!("unix:{},server=on,wait=off", monitor.display()))
             .stdin(Stdio::piped())

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
+use crate::boards::{self, BoardTest};
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
@@ -77,6 +78,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             .map(dom0_test),
     );
     if with_krypton {
+        tests.extend(boards::TESTS.iter().map(board_test));
         tests.extend(faults());
         tests.push(Test::new("reproducible", |_| build::reproducible()));
     }
@@ -106,6 +108,18 @@ pub fn faults() -> Vec<Test> {
         })
     };
     faults::FAULTS.iter().map(test).collect()
+}
+
+fn board_test(test: &'static BoardTest) -> Test {
+    let BoardTest {
+        board,
+        script,
+        cpus,
+        ..
+    } = test;
+    Test::new(format!("board {board} {script} ({cpus} CPUs)"), |options| {
+        boards::test(test, options, Echo::Hide)
+    })
 }
 
 fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {

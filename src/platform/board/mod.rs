@@ -1,0 +1,94 @@
+//! What a board needs beyond its device tree: one file per family, found by the root's compatible.
+//!
+//! A board answers with data, made from the tree once: which nodes dom0 must not have, and which registers are written to
+//! begin, to start a CPU, to restart and to switch off. Boot maps the registers ahead (`boot::board`), so that the machine
+//! can be ended from anywhere. What firmware does by PSCI needs no board; where there are both, PSCI wins.
+//!
+//! To add a board: a file here with `COMPATIBLE` and `board`, and a row in [`BOARDS`].
+
+mod exynos;
+mod sunxi;
+mod vexpress;
+
+use alloc::vec::Vec;
+
+use super::tree::Tree;
+
+/// What is done to a register of 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// It is written.
+    Write(u32),
+    /// Bits are set in it.
+    Set(u32),
+    /// The physical address is written at which another CPU is to enter the hypervisor.
+    WriteEntry,
+}
+
+/// One access to a register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Physical address of the register.
+    pub at: u64,
+    /// What is done to it.
+    pub action: Action,
+}
+
+/// How CPUs start that firmware does not start by PSCI.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Start {
+    /// They do not.
+    #[default]
+    None,
+    /// They wait for an interrupt in a pen of the boot loader's and then go where a register says: first these steps, then
+    /// an SGI to the CPU. Whoever leaves the pen waits in boot/secondary.S until it is called by its MPIDR.
+    Pen(Vec<Step>),
+}
+
+/// A board.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Board {
+    /// Nodes that dom0 must not have, by compatible.
+    pub hidden: &'static [&'static str],
+    /// Before all else: the counter runs when these are through.
+    pub prepare: Vec<Step>,
+    /// How other CPUs start.
+    pub start: Start,
+    /// Restarts the machine.
+    pub reset: Vec<Step>,
+    /// Switches the machine off.
+    pub off: Vec<Step>,
+}
+
+struct Family {
+    /// Compatibles of the root.
+    compatible: &'static [&'static str],
+    board: fn(&Tree<'_>) -> Board,
+}
+
+const BOARDS: &[Family] = &[
+    Family {
+        compatible: vexpress::COMPATIBLE,
+        board: vexpress::board,
+    },
+    Family {
+        compatible: exynos::COMPATIBLE,
+        board: exynos::board,
+    },
+    Family {
+        compatible: sunxi::COMPATIBLE,
+        board: sunxi::board,
+    },
+];
+
+/// The board that a tree describes; one that needs nothing if no family knows it.
+pub fn of(tree: &Tree<'_>) -> Board {
+    let root = tree.root();
+    let family = BOARDS
+        .iter()
+        .find(|family| root.is_compatible(family.compatible));
+    family.map_or_else(Board::default, |family| (family.board)(tree))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! QEMU's boards other than `virt`: what differs, as data, and the tests on them.
+//!
+//! Their device trees are those of Debian's kernel package. QEMU adds what it knows (memory, virtio), and this file what a
+//! boot loader would: command lines and boot modules. The image is the same one for all; each test prints its SHA-256.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::machine::Machine;
+use crate::options::Options;
+use crate::session::Echo;
+use crate::{Result, build, dom0, project};
+
+/// A board.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Board {
+    pub name: &'static str,
+    /// QEMU's `-machine`.
+    pub machine: &'static str,
+    /// More words for QEMU.
+    pub more: &'static [&'static str],
+    /// File name of the device tree.
+    tree: &'static str,
+    /// The hypervisor's console, as `dtuart=` names it.
+    pub console: &'static str,
+    /// Physical addresses of dom0's kernel and initramfs: in RAM, clear of the hypervisor and of QEMU's device tree.
+    pub kernel: u32,
+    pub initrd: u32,
+}
+
+pub static BOARDS: [Board; 3] = [
+    Board {
+        name: "vexpress-a15",
+        machine: "vexpress-a15,secure=off,virtualization=on",
+        more: &["-cpu", "cortex-a15", "-audio", "none"],
+        tree: "vexpress-v2p-ca15-tc1.dtb",
+        console: "serial0",
+        kernel: 0x9000_0000,
+        initrd: 0x9200_0000,
+    },
+    // Entered in secure state, as by a boot monitor.
+    Board {
+        name: "vexpress-secure",
+        machine: "vexpress-a15,secure=on,virtualization=on",
+        more: &["-cpu", "cortex-a15", "-audio", "none"],
+        tree: "vexpress-v2p-ca15-tc1.dtb",
+        console: "serial0",
+        kernel: 0x9000_0000,
+        initrd: 0x9200_0000,
+    },
+    // The same machine with the tree of a big.LITTLE one, whose Cortex-A7 never come.
+    Board {
+        name: "vexpress-tc2",
+        machine: "vexpress-a15,secure=off,virtualization=on",
+        more: &["-cpu", "cortex-a15", "-audio", "none"],
+        tree: "vexpress-v2p-ca15_a7.dtb",
+        console: "serial0",
+        kernel: 0x9000_0000,
+        initrd: 0x9200_0000,
+    },
+];
+
+/// A script of tests/dom0 on a board, and what the console must have said until dom0 is up, in this order.
+pub struct BoardTest {
+    pub board: &'static str,
+    pub script: &'static str,
+    pub cpus: u32,
+    says: &'static [&'static str],
+}
+
+pub static TESTS: [BoardTest; 6] = [
+    BoardTest {
+        board: "vexpress-a15",
+        script: "facts",
+        cpus: 2,
+        says: &[
+            "Brought up 2 CPUs",
+            "/wdt@2b060000 left out: interrupt 130 is beyond the GIC's * lines",
+        ],
+    },
+    BoardTest {
+        board: "vexpress-a15",
+        script: "facts",
+        cpus: 1,
+        says: &["SMP: CPU1 did not start", "Brought up 1 CPUs"],
+    },
+    BoardTest {
+        board: "vexpress-secure",
+        script: "facts",
+        cpus: 2,
+        says: &[
+            "Entered in secure state, switched to HYP",
+            "Brought up 2 CPUs",
+        ],
+    },
+    // Its kernel complains that the tree is of another board, so nothing but the boot and the end is tested.
+    BoardTest {
+        board: "vexpress-tc2",
+        script: "poweroff",
+        cpus: 2,
+        says: &[
+            "arm,cortex-a7 0x100 is another kind than the boot CPU, left out",
+            "arm,cortex-a7 0x102 is another kind than the boot CPU, left out",
+            "Brought up 2 CPUs",
+        ],
+    },
+    BoardTest {
+        board: "vexpress-a15",
+        script: "reboot",
+        cpus: 2,
+        says: &[],
+    },
+    BoardTest {
+        board: "vexpress-a15",
+        script: "domains",
+        cpus: 2,
+        says: &["Brought up 2 CPUs"],
+    },
+];
+
+/// The board of that name.
+pub fn find(name: &str) -> Result<&'static Board> {
+    BOARDS
+        .iter()
+        .find(|board| board.name == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = BOARDS.iter().map(|board| board.name).collect();
+            format!("no board \"{name}\"; there are: {}", names.join(", "))
+        })
+}
+
+/// Boots to dom0 on the board and runs its script there.
+pub fn test(test: &BoardTest, options: &Options, echo: Echo) -> Result {
+    let options = Options {
+        board: Some(find(test.board)?),
+        cpus: test.cpus,
+        ..options.clone()
+    };
+    println!(
+        "image {}",
+        sum_of_image(&Machine::new(&options)?.hypervisor)?
+    );
+    dom0::test_after(test.says, test.script, &options, echo)
+}
+
+fn sum_of_image(file: &Path) -> Result<String> {
+    let output = Command::new("sha256sum")
+        .arg(file)
+        .output()
+        .map_err(|error| format!("cannot run sha256sum: {error}"))?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    let sum = output.split(' ').next().unwrap_or_default();
+    Ok(format!("sha256 {sum}"))
+}
+
+impl Board {
+    /// Writes the board's tree into `folder`, with the machine's modules and command lines in it.
+    pub fn write_tree(&self, machine: &Machine, folder: &Path) -> Result<PathBuf> {
+        let tree = folder.join("board.dtb");
+        build::write(&tree, &build::read(&project::debian_tree(self.tree)?)?)?;
+        for (node, property, value) in chosen(machine, self)? {
+            let mut put = Command::new("fdtput");
+            match &value {
+                Value::Cells(cells) => put
+                    .args(["-p", "-t", "u"])
+                    .arg(&tree)
+                    .args([node, property])
+                    .args(cells.iter().map(u32::to_string)),
+                Value::Strings(strings) => put
+                    .args(["-p", "-t", "s"])
+                    .arg(&tree)
+                    .args([node, property])
+                    .args(strings),
+            };
+            build::run(&mut put)?;
+        }
+        Ok(tree)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Value {
+    Cells(Vec<u32>),
+    Strings(Vec<String>),
+}
+
+/// What goes into `/chosen`: node, property, value.
+fn chosen(machine: &Machine, board: &Board) -> Result<Vec<(&'static str, &'static str, Value)>> {
+    const CHOSEN: &str = "/chosen";
+    const KERNEL: &str = "/chosen/module@1";
+    const INITRD: &str = "/chosen/module@2";
+    let text = |words: &[&str]| Value::Strings(words.iter().map(|&word| word.into()).collect());
+    let mut all = vec![
+        (CHOSEN, "#address-cells", Value::Cells(vec![2])),
+        (CHOSEN, "#size-cells", Value::Cells(vec![2])),
+        (CHOSEN, "xen,xen-bootargs", text(&[&machine.append])),
+        (CHOSEN, "xen,dom0-bootargs", text(&[&machine.dom0_append])),
+    ];
+    for (node, kind, file, address) in [
+        (KERNEL, "multiboot,kernel", &machine.kernel, board.kernel),
+        (INITRD, "multiboot,ramdisk", &machine.initrd, board.initrd),
+    ] {
+        let Some(file) = file else { continue };
+        let size = build::read(file)?.len() as u32;
+        all.push((node, "compatible", text(&[kind, "multiboot,module"])));
+        all.push((node, "reg", Value::Cells(vec![0, address, 0, size])));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BOARDS, TESTS, find};
+
+    #[test]
+    fn every_test_is_on_a_board_that_exists() {
+        for test in &TESTS {
+            assert!(find(test.board).is_ok(), "{}", test.board);
+        }
+        assert!(find("none").unwrap_err().contains(BOARDS[0].name));
+    }
+}
