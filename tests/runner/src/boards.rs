@@ -28,7 +28,27 @@ pub struct Board {
     pub initrd: u32,
 }
 
-pub static BOARDS: [Board; 3] = [
+pub static BOARDS: [Board; 5] = [
+    // Calxeda's ECX-2000: RAM at 0.
+    Board {
+        name: "midway",
+        machine: "midway",
+        more: &["-cpu", "cortex-a15"],
+        tree: "ecx-2000.dtb",
+        console: "/soc/serial@fff36000",
+        kernel: 0x1000_0000,
+        initrd: 0x1400_0000,
+    },
+    // Allwinner's H3: Cortex-A7, a 16550 as console.
+    Board {
+        name: "orangepi-pc",
+        machine: "orangepi-pc",
+        more: &["-audio", "none"],
+        tree: "sun8i-h3-orangepi-pc.dtb",
+        console: "serial0",
+        kernel: 0x5000_0000,
+        initrd: 0x5400_0000,
+    },
     Board {
         name: "vexpress-a15",
         machine: "vexpress-a15,secure=off,virtualization=on",
@@ -68,7 +88,19 @@ pub struct BoardTest {
     says: &'static [&'static str],
 }
 
-pub static TESTS: [BoardTest; 6] = [
+pub static TESTS: [BoardTest; 8] = [
+    BoardTest {
+        board: "midway",
+        script: "facts",
+        cpus: 2,
+        says: &["Brought up 2 CPUs"],
+    },
+    BoardTest {
+        board: "orangepi-pc",
+        script: "facts",
+        cpus: 4,
+        says: &["Brought up 4 CPUs"],
+    },
     BoardTest {
         board: "vexpress-a15",
         script: "facts",

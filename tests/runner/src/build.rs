@@ -48,6 +48,13 @@ pub fn krypton() -> Result<PathBuf> {
     flat_file(&krypton_elf(root())?, &root().join("dist/krypton"))
 }
 
+/// Builds the hypervisor and returns the ELF file that has everything in it.
+pub fn elf() -> Result<PathBuf> {
+    let file = root().join("dist/krypton.elf");
+    write(&file, &with_symbols(&krypton_elf(root())?)?)?;
+    Ok(file)
+}
+
 /// Builds the hypervisor so that it measures the times with interrupts masked, and returns its flat binary.
 pub fn measuring() -> Result<PathBuf> {
     let elf = krypton_elf_with(root(), &["--features", "latency"])?;

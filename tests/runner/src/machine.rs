@@ -53,6 +53,15 @@ pub struct Disk {
     pub writes: Writes,
 }
 
+/// Who puts dom0's initramfs into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitrdBy {
+    /// QEMU's guest-loader, as a boot module.
+    GuestLoader,
+    /// QEMU's `-initrd`, which `/chosen/linux,initrd-start` tells.
+    Option,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnReboot {
     Exit,
@@ -63,6 +72,8 @@ pub enum OnReboot {
 pub struct Machine {
     /// None is `virt`.
     pub board: Option<&'static Board>,
+    /// `-machine` as typed, instead of what `highmem` and `virtualization` say.
+    pub typed: Option<&'static str>,
     pub cpus: u32,
     pub memory_mib: u32,
     pub highmem: bool,
@@ -72,6 +83,7 @@ pub struct Machine {
     pub append: String,
     pub kernel: Option<PathBuf>,
     pub initrd: Option<PathBuf>,
+    pub initrd_by: InitrdBy,
     pub dom0_append: String,
     pub disks: Vec<Disk>,
     pub network: bool,
@@ -91,6 +103,7 @@ impl Machine {
         });
         Ok(Self {
             board: options.board,
+            typed: None,
             cpus: options.cpus,
             memory_mib: options.memory_mib,
             highmem: options.highmem,
@@ -100,6 +113,7 @@ impl Machine {
             append: join(&[&console, "dom0_mem=512M", &options.append]),
             kernel: Some(project::dom0_kernel()?),
             initrd: Some(project::dom0_initrd()?),
+            initrd_by: InitrdBy::GuestLoader,
             dom0_append: join(&["console=hvc0 earlycon=xenboot", &options.dom0_append]),
             disks: Vec::new(),
             network: false,
@@ -153,6 +167,9 @@ impl Machine {
         if let Some(board) = self.board {
             return board.machine.into();
         }
+        if let Some(typed) = self.typed {
+            return typed.into();
+        }
         format!(
             "virt,gic-version=2,virtualization={},highmem={}",
             on_off(self.virtualization),
@@ -173,14 +190,18 @@ impl Machine {
                 ),
             );
         }
-        if let Some(initrd) = &self.initrd {
-            line.option(
+        match (&self.initrd, self.initrd_by) {
+            (Some(initrd), InitrdBy::GuestLoader) => line.option(
                 "-device",
                 format!(
                     "guest-loader,addr={INITRD_ADDRESS:#x},initrd={}",
                     text(initrd)
                 ),
-            );
+            ),
+            (Some(initrd), InitrdBy::Option) => {
+                line.option("-initrd", initrd.to_string_lossy().into());
+            }
+            (None, _) => {}
         }
     }
 
@@ -293,11 +314,12 @@ fn join(words: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bus, Disk, Machine, OnReboot, Start, Writes};
+    use super::{Bus, Disk, InitrdBy, Machine, OnReboot, Start, Writes};
 
     fn machine() -> Machine {
         Machine {
             board: None,
+            typed: None,
             cpus: 2,
             memory_mib: 1024,
             highmem: false,
@@ -307,6 +329,7 @@ mod tests {
             append: "console=dtuart".into(),
             kernel: Some("vm,linuz".into()),
             initrd: None,
+            initrd_by: InitrdBy::GuestLoader,
             dom0_append: "console=hvc0 a=b,c".into(),
             disks: vec![Disk {
                 file: "d".into(),

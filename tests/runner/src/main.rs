@@ -9,6 +9,7 @@
 //! | `identity` | what the image says of its build |
 //! | `machine` | what is put into QEMU, as data, and the QEMU command line made of it |
 //! | `boards` | QEMU's boards other than `virt`, and the tests on them |
+//! | `typed` | QEMU's `virt` with the options people type |
 //! | `session` | one running QEMU: its console, its monitor, its end |
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
@@ -33,6 +34,7 @@ mod session;
 mod suite;
 mod symbols;
 mod transcript;
+mod typed;
 mod words;
 
 use std::process::ExitCode;
@@ -61,7 +63,7 @@ cargo xtask COMMAND [OPTION...]
   --xen              Debian's own Xen 4.17 instead of Krypton
   --smp N            CPUs (2)
   --mem N            RAM in MiB (1024)
-  --board NAME       another board than QEMU's virt (vexpress-a15, vexpress-tc2)
+  --board NAME       another board than QEMU's virt (midway, orangepi-pc, vexpress-a15, ...)
   --highmem on|off   PCI above 4 GiB (off: QEMU truncates fault addresses there)
   --test NAME        a script of tests/dom0
   --seconds N        how long the tests `stress` and `load` put load on CPUs

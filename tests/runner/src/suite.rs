@@ -8,6 +8,7 @@ use crate::boards::{self, BoardTest};
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
+use crate::typed::{self, TYPED};
 use crate::{Result, bench, build, crash, dom0, faults, guests, project, words};
 
 /// One test: its name, and what it does with the options of the run.
@@ -79,6 +80,11 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     );
     if with_krypton {
         tests.extend(boards::TESTS.iter().map(board_test));
+        tests.extend(TYPED.iter().map(|typed| {
+            Test::new(format!("qemu {}", typed.name), |options| {
+                typed::test(typed, options, Echo::Hide)
+            })
+        }));
         tests.extend(faults());
         tests.push(Test::new("reproducible", |_| build::reproducible()));
     }
