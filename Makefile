@@ -12,6 +12,7 @@ help: ## this list
 setup: setup-build ## install what is missing: tools, Rust target, Debian's dom0 (repeatable; no change if all is there)
 	@tests/setup/host.sh
 	@tests/setup/debian.sh
+	@tests/setup/uboot.sh
 	@tests/setup/dom0.sh
 	@tests/setup/guests.sh
 

@@ -21,6 +21,7 @@ mke2fs e2fsprogs
 readelf binutils
 dtc device-tree-compiler
 mkimage u-boot-tools
+mcopy mtools
 arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
 '
 

@@ -113,23 +113,28 @@ pub fn test(fault: &Fault, options: &Options, echo: Echo) -> Result {
 /// The device tree that QEMU would hand over, with the boot modules and command lines in it, as source.
 fn tree_source(machine: &Machine, folder: &Path) -> Result<String> {
     let blob = folder.join("qemu.dtb");
+    dump_tree(machine, &blob)?;
+    let source = folder.join("qemu.dts");
+    build::run(dtc("dtb", "dts").arg("-o").arg(&source).arg(&blob))?;
+    fs::read_to_string(&source)
+        .map_err(|error| format!("cannot read {}: {error}", source.display()))
+}
+
+/// Writes the device tree that QEMU would hand over to `blob`, the same each time.
+pub fn dump_tree(machine: &Machine, blob: &Path) -> Result {
     let mut arguments = machine.arguments();
     let option = arguments
         .iter_mut()
         .find(|word| **word == machine.machine_option())
         .ok_or("no machine option")?;
-    *option += &format!(",dumpdtb={}", blob.display());
+    *option += &format!(",dtb-randomness=off,dumpdtb={}", blob.display());
     build::run(
         Command::new(QEMU)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
-    )?;
-    let source = folder.join("qemu.dts");
-    build::run(dtc("dtb", "dts").arg("-o").arg(&source).arg(&blob))?;
-    fs::read_to_string(&source)
-        .map_err(|error| format!("cannot read {}: {error}", source.display()))
+    )
 }
 
 fn compile(source: &str, folder: &Path) -> Result<Vec<u8>> {
@@ -139,7 +144,8 @@ fn compile(source: &str, folder: &Path) -> Result<Vec<u8>> {
     build::read(&output)
 }
 
-fn dtc(from: &str, to: &str) -> Command {
+/// The compiler of device trees, from one of its formats to another.
+pub fn dtc(from: &str, to: &str) -> Command {
     let mut command = Command::new("dtc");
     // Its complaints about QEMU's own tree would only hide ours.
     command.args(["-q", "-q", "-I", from, "-O", to]);

@@ -25,6 +25,8 @@ pub enum Start {
         files: Vec<(PathBuf, u32)>,
         entry: u32,
     },
+    /// By a firmware in the flash that the board starts from; it finds everything else on the disks.
+    Firmware(PathBuf),
 }
 
 /// The bus a virtio disk is on.
@@ -113,6 +115,7 @@ impl Machine {
             Start::Kernel => self.add_kernel(&mut line),
             Start::Bare => self.add_bare_kernel(&mut line),
             Start::Raw { files, entry } => add_raw(&mut line, files, *entry),
+            Start::Firmware(firmware) => line.option("-bios", firmware.to_string_lossy().into()),
         }
         self.add_devices(&mut line);
         if self.on_reboot == OnReboot::Exit {

@@ -12,12 +12,15 @@
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
+//! | `disk` | a disk with a boot partition |
+//! | `uboot` | the way through U-Boot: what it reads, made and tried |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `suite` | all tests in order, and the sum |
 
 mod bench;
 mod build;
 mod crash;
+mod disk;
 mod dom0;
 mod faults;
 mod guests;
@@ -31,6 +34,7 @@ mod session;
 mod suite;
 mod symbols;
 mod transcript;
+mod uboot;
 mod words;
 
 use std::process::ExitCode;
@@ -44,6 +48,7 @@ const HELP: &str = "\
 cargo xtask COMMAND [OPTION...]
 
   image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
+  uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, vexpress)
   run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
   demo               play a domU's life, each step explained; ends by itself
   boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
@@ -87,6 +92,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
     let options = Options::parse(arguments)?;
     match name.as_str() {
         "image" => build::image(&options)?,
+        "uboot" => uboot::make(&options)?,
         "run" => dom0::run(&options)?,
         "demo" => dom0::demo(&options)?,
         "boot" => dom0::boot(&options)?,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::{Result, bench, build, crash, dom0, faults, guests, project, words};
+use crate::{Result, bench, build, crash, dom0, faults, guests, project, uboot, words};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -77,6 +77,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             .map(dom0_test),
     );
     if with_krypton {
+        tests.extend(uboot_ways());
         tests.extend(faults());
         tests.push(Test::new("reproducible", |_| build::reproducible()));
     }
@@ -106,6 +107,16 @@ pub fn faults() -> Vec<Test> {
         })
     };
     faults::FAULTS.iter().map(test).collect()
+}
+
+/// The ways through U-Boot.
+fn uboot_ways() -> Vec<Test> {
+    let test = |way: &'static uboot::Way| {
+        Test::new(format!("uboot {}", way.name), |options| {
+            uboot::test(way, options, Echo::Hide)
+        })
+    };
+    uboot::WAYS.iter().map(test).collect()
 }
 
 fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {
