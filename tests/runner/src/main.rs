@@ -12,6 +12,7 @@
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
+//! | `leftovers` | a boot loader that leaves everything on |
 //! | `disk` | a disk with a boot partition |
 //! | `uboot` | the way through U-Boot: what it reads, made and tried |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
@@ -26,6 +27,7 @@ mod faults;
 mod guests;
 mod identity;
 mod image;
+mod leftovers;
 mod machine;
 mod options;
 mod patience;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::{Result, bench, build, crash, dom0, faults, guests, project, uboot, words};
+use crate::{Result, bench, build, crash, dom0, faults, guests, leftovers, project, uboot, words};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -77,6 +77,9 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             .map(dom0_test),
     );
     if with_krypton {
+        tests.push(Test::new("boot loader's leftovers", |options| {
+            leftovers::test(options, Echo::Hide)
+        }));
         tests.extend(uboot_ways());
         tests.extend(faults());
         tests.push(Test::new("reproducible", |_| build::reproducible()));
