@@ -119,7 +119,14 @@ fn uboot_ways() -> Vec<Test> {
             uboot::test(way, options, Echo::Hide)
         })
     };
-    uboot::WAYS.iter().map(test).collect()
+    let mut tests: Vec<_> = uboot::WAYS.iter().map(test).collect();
+    tests.push(Test::new("uboot refuses damage", |options| {
+        uboot::refuses_damage(options, Echo::Hide)
+    }));
+    tests.push(Test::new("uboot wants a signature", |options| {
+        uboot::wants_signature(options, Echo::Hide)
+    }));
+    tests
 }
 
 fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {
