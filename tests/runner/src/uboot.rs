@@ -56,6 +56,9 @@ const DOM0: &str = "console=hvc0 earlycon=xenboot";
 /// Where `bootm` copies Krypton to, from the beginning of RAM (boot/uboot/krypton.its).
 const LOAD_OFFSET: u32 = 0x0100_0000;
 
+/// Where the script is loaded by hand: clear of all that it loads.
+const SCRIPT_OFFSET: u32 = 0x1000_0000;
+
 /// The files for U-Boot that are made of a build, in one folder.
 pub struct Files(PathBuf);
 
@@ -88,6 +91,21 @@ impl Board {
         self.make_image_tree(folder)?;
         make_script(&source(&format!("{}.cmd", self.name))?, folder)?;
         Ok(Files(folder.to_owned()))
+    }
+
+    /// What to do with a disk that has the board's files on it.
+    pub fn instructions(&self) -> String {
+        if matches!(self.tree, Tree::Qemu) {
+            return "It is a disk for QEMU's virt board with U-Boot, which starts it by itself."
+                .into();
+        }
+        let script = self.ram + SCRIPT_OFFSET;
+        format!(
+            "Put it into the board. U-Boot starts it by itself; if it does not, type at its prompt (mmc list tells the number):\n\
+            \x20   setenv devtype mmc; setenv devnum 0; setenv distro_bootpart 1\n\
+            \x20   load mmc 0:1 {script:#x} boot.scr\n\
+            \x20   source {script:#x}"
+        )
     }
 
     /// The board's device tree, and the same with the modules in it.
@@ -275,7 +293,12 @@ pub fn test(way: &Way, options: &Options, echo: Echo) -> Result {
     for line in way.said {
         session.wait_for(&[line], options.timeout)?;
     }
-    session.expect(UP, options.timeout).map(drop)
+    session.expect(UP, options.timeout)?;
+    let sum = build::sha256(&files.path("krypton"))?;
+    if way.files == ["krypton.itb"] && !session.transcript().contains(&sum) {
+        return Err(format!("U-Boot did not tell Krypton's SHA-256, {sum}"));
+    }
+    Ok(())
 }
 
 /// What U-Boot says when it goes on after the script.
