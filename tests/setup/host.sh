@@ -21,6 +21,8 @@ mke2fs e2fsprogs
 readelf binutils
 dtc device-tree-compiler
 mkimage u-boot-tools
+mcopy mtools
+openssl openssl
 arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
 '
 

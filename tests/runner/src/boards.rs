@@ -189,7 +189,7 @@ impl Board {
     /// Writes the board's tree into `folder`, with the machine's modules and command lines in it.
     pub fn write_tree(&self, machine: &Machine, folder: &Path) -> Result<PathBuf> {
         let tree = folder.join("board.dtb");
-        build::write(&tree, &build::read(&project::debian_tree(self.tree)?)?)?;
+        build::write(&tree, &build::read(&project::board_tree(self.tree)?)?)?;
         for (node, property, value) in chosen(machine, self)? {
             let mut put = Command::new("fdtput");
             match &value {

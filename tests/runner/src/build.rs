@@ -198,6 +198,18 @@ pub fn run(command: &mut Command) -> Result {
     }
 }
 
+/// The SHA-256 of a file, in hexadecimal digits.
+pub fn sha256(file: &Path) -> Result<String> {
+    let output = Command::new("sha256sum")
+        .arg(file)
+        .output()
+        .map_err(|error| format!("cannot run sha256sum: {error}"))?;
+    match String::from_utf8_lossy(&output.stdout).split_once(' ') {
+        Some((sum, _)) if output.status.success() => Ok(sum.to_owned()),
+        _ => Err(format!("sha256sum {}: {}", file.display(), output.status)),
+    }
+}
+
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

@@ -13,7 +13,7 @@ use crate::session::{Echo, QEMU, ScratchFolder, Session};
 use crate::{build, guests, project};
 
 /// tests/dom0/init prints it once Xen's daemons run.
-const UP: &str = "dom0 is up: ";
+pub const UP: &str = "dom0 is up: ";
 const PROMPT: &str = "# ";
 /// Linux's watchdogs go by the clock on the wall: an emulated CPU that waits for the host's other work must not look stuck.
 /// With eight CPUs on two cores, flushing the TLBs of a range page by page already takes longer than RCU allows.
@@ -212,6 +212,11 @@ pub fn guest_volume() -> Result<Vec<Disk>> {
     Ok(vec![mmio_disk(project::guests_volume()?, Writes::Lost)])
 }
 
+/// A disk that forgets what is written to it.
+pub fn scratch_disk(file: &Path) -> Disk {
+    mmio_disk(file.to_owned(), Writes::Lost)
+}
+
 fn mmio_disk(file: PathBuf, writes: Writes) -> Disk {
     Disk {
         file,
@@ -233,13 +238,8 @@ fn holds_what_was_told(disks: &[Disk], transcript: &str) -> Result {
         .iter()
         .find(|disk| disk.writes == Writes::Kept)
         .ok_or("the machine has no data disk")?;
-    let output = Command::new("sha256sum")
-        .arg(&disk.file)
-        .output()
-        .map_err(|error| format!("cannot run sha256sum: {error}"))?;
-    let output = String::from_utf8_lossy(&output.stdout);
-    let sum = output.split(' ').next().unwrap_or_default();
-    if !sum.is_empty() && transcript.contains(&format!("data disk: sha256 {sum}")) {
+    let sum = build::sha256(&disk.file)?;
+    if transcript.contains(&format!("data disk: sha256 {sum}")) {
         Ok(())
     } else {
         Err(format!(

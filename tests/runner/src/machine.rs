@@ -28,6 +28,8 @@ pub enum Start {
         files: Vec<(PathBuf, u32)>,
         entry: u32,
     },
+    /// By a firmware in the flash that the board starts from; it finds everything else on the disks.
+    Firmware(PathBuf),
 }
 
 /// The bus a virtio disk is on.
@@ -79,6 +81,8 @@ pub struct Machine {
     pub highmem: bool,
     pub virtualization: bool,
     pub start: Start,
+    /// A device tree in the place of QEMU's own.
+    pub tree: Option<PathBuf>,
     pub hypervisor: PathBuf,
     pub append: String,
     pub kernel: Option<PathBuf>,
@@ -109,6 +113,7 @@ impl Machine {
             highmem: options.highmem,
             virtualization: true,
             start: Start::Kernel,
+            tree: None,
             hypervisor: hypervisor(&options.hypervisor)?,
             append: join(&[&console, "dom0_mem=512M", &options.append]),
             kernel: Some(project::dom0_kernel()?),
@@ -149,6 +154,10 @@ impl Machine {
             Start::Tree(tree) => self.add_tree(&mut line, tree),
             Start::Bare => self.add_bare_kernel(&mut line),
             Start::Raw { files, entry } => add_raw(&mut line, files, *entry),
+            Start::Firmware(firmware) => line.option("-bios", firmware.to_string_lossy().into()),
+        }
+        if let Some(tree) = &self.tree {
+            line.option("-dtb", tree.to_string_lossy().into());
         }
         self.add_devices(&mut line);
         if self.on_reboot == OnReboot::Exit {
@@ -325,6 +334,7 @@ mod tests {
             highmem: false,
             virtualization: true,
             start: Start::Kernel,
+            tree: None,
             hypervisor: "krypton".into(),
             append: "console=dtuart".into(),
             kernel: Some("vm,linuz".into()),

@@ -48,19 +48,20 @@ pub fn debian_xen() -> Result<PathBuf> {
     made_by_setup(cache()?.join("debian/root/boot/xen-4.17-armhf"))
 }
 
-/// A device tree of Debian's kernel package.
-pub fn debian_tree(name: &str) -> Result<PathBuf> {
-    let packages = made_by_setup(cache()?.join("debian/root/usr/lib"))?;
-    let entries = std::fs::read_dir(&packages)
-        .map_err(|error| format!("cannot read {}: {error}", packages.display()))?;
-    let trees = entries.flatten().map(|entry| entry.path().join(name));
-    let missing = packages.join("linux-image-*").join(name);
-    made_by_setup(
-        trees
-            .into_iter()
-            .find(|tree| tree.exists())
-            .unwrap_or(missing),
-    )
+/// Debian's U-Boot for QEMU's `virt` board.
+pub fn uboot() -> Result<PathBuf> {
+    made_by_setup(cache()?.join("u-boot/virt.bin"))
+}
+
+/// A board's device tree out of Debian's kernel package.
+pub fn board_tree(name: &str) -> Result<PathBuf> {
+    let folder = cache()?.join("debian/root/usr/lib");
+    let trees = std::fs::read_dir(&folder)
+        .map_err(|error| format!("{}: {error}: run `make setup`", folder.display()))?;
+    trees
+        .filter_map(|entry| Some(entry.ok()?.path().join(name)))
+        .find(|path| path.exists())
+        .ok_or_else(|| format!("Debian's kernel package has no {name}"))
 }
 
 /// The same folder as in tests/setup/lib.sh.

@@ -9,7 +9,7 @@ use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
 use crate::typed::{self, TYPED};
-use crate::{Result, bench, build, crash, dom0, faults, guests, project, words};
+use crate::{Result, bench, build, crash, dom0, faults, guests, leftovers, project, uboot, words};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -85,6 +85,10 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
                 typed::test(typed, options, Echo::Hide)
             })
         }));
+        tests.push(Test::new("boot loader's leftovers", |options| {
+            leftovers::test(options, Echo::Hide)
+        }));
+        tests.extend(uboot_ways());
         tests.extend(faults());
         tests.push(Test::new("reproducible", |_| build::reproducible()));
     }
@@ -126,6 +130,23 @@ fn board_test(test: &'static BoardTest) -> Test {
     Test::new(format!("board {board} {script} ({cpus} CPUs)"), |options| {
         boards::test(test, options, Echo::Hide)
     })
+}
+
+/// The ways through U-Boot.
+fn uboot_ways() -> Vec<Test> {
+    let test = |way: &'static uboot::Way| {
+        Test::new(format!("uboot {}", way.name), |options| {
+            uboot::test(way, options, Echo::Hide)
+        })
+    };
+    let mut tests: Vec<_> = uboot::WAYS.iter().map(test).collect();
+    tests.push(Test::new("uboot refuses damage", |options| {
+        uboot::refuses_damage(options, Echo::Hide)
+    }));
+    tests.push(Test::new("uboot wants a signature", |options| {
+        uboot::wants_signature(options, Echo::Hide)
+    }));
+    tests
 }
 
 fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {
