@@ -13,6 +13,7 @@ setup: setup-build ## install what is missing: tools, Rust target, Debian's dom0
 	@tests/setup/host.sh
 	@tests/setup/debian.sh
 	@tests/setup/uboot.sh
+	@tests/setup/uefi.sh
 	@tests/setup/dom0.sh
 	@tests/setup/guests.sh
 

@@ -20,7 +20,9 @@ pub fn clean(start: usize, size: usize) {
     let end = start.saturating_add(size);
     for line in (start & !(LINE - 1)..end).step_by(LINE) {
         // SAFETY: changes no value in memory, as long as memory is accessed through the cache.
-        unsafe { asm!("mcr p15, 0, {}, c7, c14, 1", in(reg) line, options(nostack, preserves_flags)) };
+        unsafe {
+            asm!("mcr p15, 0, {}, c7, c14, 1", in(reg) line, options(nostack, preserves_flags))
+        };
     }
     // SAFETY: a barrier.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };

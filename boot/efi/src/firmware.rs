@@ -85,7 +85,9 @@ impl Firmware {
                 table.number_of_configuration_table_entries,
             )
         };
-        let found = tables.iter().find(|table| table.vendor_guid == DEVICE_TREE)?;
+        let found = tables
+            .iter()
+            .find(|table| table.vendor_guid == DEVICE_TREE)?;
         let start: *const u8 = found.vendor_table.cast();
         // SAFETY: the table of this GUID is a device tree; it is ours from here on, as the firmware changes it no more.
         let size = tree::size(unsafe { slice::from_raw_parts(start, TREE_START) }).ok()?;
@@ -114,8 +116,12 @@ impl Firmware {
     }
 
     /// Reads a file beside the image or else at the top of its volume; says where the folder is.
-    pub fn find(&self, file: &'static [u8]) -> Result<(Folder<'_>, &'static [u8]), Trouble<'static>> {
-        let image: *mut LoadedImageProtocol = self.protocol(self.handle, &LoadedImageProtocol::GUID, file)?;
+    pub fn find(
+        &self,
+        file: &'static [u8],
+    ) -> Result<(Folder<'_>, &'static [u8]), Trouble<'static>> {
+        let image: *mut LoadedImageProtocol =
+            self.protocol(self.handle, &LoadedImageProtocol::GUID, file)?;
         // SAFETY: the protocol's structure lives as long as the image.
         let (device, path) = unsafe { ((*image).device_handle, (*image).file_path) };
         let volume: *mut SimpleFileSystemProtocol =
@@ -148,9 +154,12 @@ impl Firmware {
     ) -> Result<*mut T, Trouble<'static>> {
         let mut found: *mut c_void = ptr::null_mut();
         // SAFETY: asks the firmware; everything lives through the call.
-        let status =
-            unsafe { ((*self.services).handle_protocol)(handle, guid, &raw mut found) };
-        check(status, wanted, b": the image does not come from a volume with files")?;
+        let status = unsafe { ((*self.services).handle_protocol)(handle, guid, &raw mut found) };
+        check(
+            status,
+            wanted,
+            b": the image does not come from a volume with files",
+        )?;
         Ok(found.cast())
     }
 
@@ -202,7 +211,8 @@ impl Firmware {
 
 /// A folder of the volume that the image comes from.
 pub struct Folder<'a> {
-    firmware: &'a Firmware,
+    /// Whose it is.
+    pub firmware: &'a Firmware,
     top: *mut FileProtocolV1,
     name: Name,
 }
@@ -244,7 +254,10 @@ impl Folder<'_> {
             result(((*file).set_position)(file, 0))?;
         }
         let size = usize::try_from(size).map_err(|_| Status::OUT_OF_RESOURCES)?;
-        let room = self.firmware.allocate(size).map_err(|trouble| trouble.status)?;
+        let room = self
+            .firmware
+            .allocate(size)
+            .map_err(|trouble| trouble.status)?;
         let mut read = 0;
         while let Some(rest) = room.get_mut(read..size)
             && !rest.is_empty()

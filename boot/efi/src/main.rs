@@ -109,13 +109,18 @@ mod image {
             ))?,
         };
         let mut modules = [None; MODULES];
-        modules[0] = Some(load(&folder, config.kernel, Kind::Kernel, config.kernel_arguments)?);
+        modules[0] = Some(load(
+            &folder,
+            config.kernel,
+            Kind::Kernel,
+            config.kernel_arguments,
+        )?);
         if let Some(name) = config.ramdisk {
             modules[1] = Some(load(&folder, name, Kind::Ramdisk, None)?);
         }
 
-        let texts = config.options.map_or(0, <[u8]>::len)
-            + config.kernel_arguments.map_or(0, <[u8]>::len);
+        let texts =
+            config.options.map_or(0, <[u8]>::len) + config.kernel_arguments.map_or(0, <[u8]>::len);
         let room = firmware.allocate(tree.len() + texts + tree::ADDED)?;
         let length = tree::with_modules(tree, config.options, &modules, room);
         let length = length.map_err(|_| Trouble::new(b"device tree", b": damaged"))?;
@@ -129,6 +134,7 @@ mod image {
         arguments: Option<&'static [u8]>,
     ) -> Result<Module<'static>, Trouble<'static>> {
         let file = folder.read(name)?;
+        folder.firmware.print(&[b"Krypton: ", name, b"\r\n"]);
         cpu::clean(file.as_ptr() as usize, file.len());
         Ok(Module {
             kind,

@@ -14,6 +14,7 @@
 //! | `bench` | what services cost, beside Debian's Xen; its report |
 //! | `disk` | a disk with a boot partition |
 //! | `uboot` | the way through U-Boot: what it reads, made and tried |
+//! | `uefi` | the way through UEFI firmware |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `suite` | all tests in order, and the sum |
 
@@ -35,6 +36,7 @@ mod suite;
 mod symbols;
 mod transcript;
 mod uboot;
+mod uefi;
 mod words;
 
 use std::process::ExitCode;

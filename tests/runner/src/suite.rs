@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::{Result, bench, build, crash, dom0, faults, guests, project, uboot, words};
+use crate::{Result, bench, build, crash, dom0, faults, guests, project, uboot, uefi, words};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -78,6 +78,11 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     );
     if with_krypton {
         tests.extend(uboot_ways());
+        tests.extend(uefi::WAYS.iter().map(|way| {
+            Test::new(format!("uefi {}", way.name), |options| {
+                uefi::test(way, options, Echo::Hide)
+            })
+        }));
         tests.extend(faults());
         tests.push(Test::new("reproducible", |_| build::reproducible()));
     }
