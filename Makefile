@@ -24,6 +24,12 @@ setup-build:
 build: setup-build ## dist/krypton (flat, with zImage header), dist/krypton.elf, dist/krypton.uImage
 	@$(XTASK) image
 
+uboot: setup ## dist/krypton.uImage, krypton.itb, boot.scr for a board: make uboot BOARD=arndale (virt, arndale, vexpress)
+	@$(XTASK) uboot $(BOARD)
+
+flash: setup ## an SD card or a file for a board with U-Boot: make flash BOARD=arndale DEST=card.img (or /dev/sdX)
+	@$(XTASK) flash $(BOARD) $(DEST)
+
 run: setup ## boot to dom0's shell in QEMU (options: make run ARGS="--smp 4 --mem 2048")
 	@$(XTASK) run $(ARGS)
 
@@ -66,4 +72,4 @@ prepush: fmt-check clippy doc setup ## the quick part of CI: format, lints, docs
 	@cargo test --quiet --workspace
 	@$(XTASK) boot
 
-.PHONY: help setup setup-build build run demo qemu test bench bench-check gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build uboot flash run demo qemu test bench bench-check gdb clippy fmt fmt-check doc prepush

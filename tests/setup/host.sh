@@ -22,6 +22,7 @@ readelf binutils
 dtc device-tree-compiler
 mkimage u-boot-tools
 mcopy mtools
+openssl openssl
 arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
 '
 

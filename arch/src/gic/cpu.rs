@@ -23,6 +23,9 @@ register_structs! {
         (0x000C => iar: ReadOnly<u32>),
         (0x0010 => eoir: WriteOnly<u32>),
         (0x0014 => _reserved0),
+        /// GICC_APR of group 0, then GICC_NSAPR of group 1, four registers each.
+        (0x00D0 => active_priorities: [ReadWrite<u32>; 8]),
+        (0x00F0 => _reserved1),
         (0x1000 => dir: WriteOnly<u32>),
         (0x1004 => @END),
     }
@@ -52,8 +55,12 @@ impl CpuInterface {
         interface
     }
 
-    /// Sets up this CPU's interface: all priorities, split end of interrupt.
+    /// Sets up this CPU's interface: all priorities, split end of interrupt. An interrupt that a boot loader took and never
+    /// ended would keep others out by its priority.
     pub fn init_cpu(&self) {
+        for priorities in &self.regs.active_priorities {
+            priorities.set(0);
+        }
         self.regs.pmr.set(0xFF);
         self.regs.bpr.set(0);
         self.regs.ctlr.write(CTLR::ENABLE::SET + CTLR::EOIMODE::SET);

@@ -16,6 +16,7 @@ const IPRIORITYR: usize = 0x400;
 const ITARGETSR: usize = 0x800;
 const ICFGR: usize = 0xC00;
 const SGIR: usize = 0xF00;
+const CPENDSGIR: usize = 0xF10;
 
 /// Priority of guests' interrupts; the hypervisor's own are more urgent.
 const PRIORITY_GUEST: u8 = 0xA0;
@@ -60,12 +61,14 @@ impl Distributor {
         dist
     }
 
-    /// Sets up this CPU's banked interrupts: SGIs on, PPIs off.
+    /// Sets up this CPU's banked interrupts: SGIs on, PPIs off. What a boot loader had pending, active or in group 1 is not.
     pub fn init_cpu(&self) {
-        self.regs.write32(ICENABLER, 0xFFFF_0000);
+        self.regs.write32(ICENABLER, !0);
         self.regs.write32(ICACTIVER, !0);
         self.regs.write32(ICPENDR, 0xFFFF_0000);
+        self.regs.write32(IGROUPR, 0);
         for n in 0..4 {
+            self.regs.write32(CPENDSGIR + n * 4, !0);
             self.regs
                 .write32(IPRIORITYR + n * 4, u32::from_ne_bytes([PRIORITY_HYP; 4]));
         }

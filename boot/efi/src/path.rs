@@ -11,10 +11,12 @@ const BACKSLASH: u16 = b'\\' as u16;
 pub fn join(folder: &Name, file: &[u8]) -> Option<Name> {
     let mut name = [0; LONGEST];
     let folder = folder.iter().copied().take_while(|letter| *letter != 0);
-    let letters = folder.chain([BACKSLASH]).chain(file.iter().map(|byte| match byte {
-        b'/' => BACKSLASH,
-        byte => u16::from(*byte),
-    }));
+    let letters = folder
+        .chain([BACKSLASH])
+        .chain(file.iter().map(|byte| match byte {
+            b'/' => BACKSLASH,
+            byte => u16::from(*byte),
+        }));
     let mut count = 0;
     for letter in letters {
         // The last place stays zero.
@@ -30,7 +32,11 @@ pub fn folder_of(parts: impl Iterator<Item = u16>) -> Name {
     let mut end = 0;
     let mut count = 0;
     for letter in parts {
-        let letter = if letter == u16::from(b'/') { BACKSLASH } else { letter };
+        let letter = if letter == u16::from(b'/') {
+            BACKSLASH
+        } else {
+            letter
+        };
         let Some(place) = name.get_mut(count) else {
             return [0; LONGEST];
         };

@@ -74,11 +74,19 @@ pub fn with_modules(
 ) -> Result<usize, Broken> {
     let blob = Blob::new(tree)?;
     let survey = Survey::of(&blob)?;
-    let mut to = Writer { out, length: 0, first_name: blob.strings.len() };
+    let mut to = Writer {
+        out,
+        length: 0,
+        first_name: blob.strings.len(),
+    };
     to.skip(HEADER_SIZE)?;
     to.put(blob.reservations)?;
     let structure = to.length;
-    let added = Added { options, modules, cells: survey.cells };
+    let added = Added {
+        options,
+        modules,
+        cells: survey.cells,
+    };
 
     let mut inside = Place::default();
     for item in blob.items() {
@@ -136,8 +144,7 @@ const REPLACED: [&[u8]; 5] = [
 ];
 
 /// What goes behind the tree's own names of properties.
-const NAMES: &[u8] =
-    b"xen,xen-bootargs\0#address-cells\0#size-cells\0compatible\0reg\0bootargs\0";
+const NAMES: &[u8] = b"xen,xen-bootargs\0#address-cells\0#size-cells\0compatible\0reg\0bootargs\0";
 
 /// What is added.
 struct Added<'a> {
@@ -161,7 +168,11 @@ impl Added<'_> {
             let mut name = *b"module@00000000";
             for (at, digit) in name.iter_mut().rev().take(8).enumerate() {
                 let value = (module.address >> (4 * at) & 0xf) as u8;
-                *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+                *digit = if value < 10 {
+                    b'0' + value
+                } else {
+                    b'a' + value - 10
+                };
             }
             to.begin(&name)?;
             to.property(b"compatible", &[module.kind.compatible()])?;
@@ -204,7 +215,10 @@ impl Survey {
         let mut found = Self {
             has_chosen: false,
             has_modules: false,
-            cells: Cells { address: 2, size: 2 },
+            cells: Cells {
+                address: 2,
+                size: 2,
+            },
         };
         let mut inside = Place::default();
         for item in blob.items() {
@@ -223,8 +237,8 @@ impl Survey {
                 b"#size-cells" if inside.is_chosen() => found.cells.size = cells(value)?,
                 b"compatible" if inside.below_chosen() => {
                     let mut names = value.split(|byte| *byte == 0);
-                    found.has_modules |=
-                        names.any(|name| matches!(name, b"multiboot,module" | b"xen,multiboot-module"));
+                    found.has_modules |= names
+                        .any(|name| matches!(name, b"multiboot,module" | b"xen,multiboot-module"));
                 }
                 _ => {}
             }
@@ -369,7 +383,10 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn skip(&mut self, size: usize) -> Result<&mut [u8], Broken> {
-        let place = self.out.get_mut(self.length..).and_then(|rest| rest.get_mut(..size));
+        let place = self
+            .out
+            .get_mut(self.length..)
+            .and_then(|rest| rest.get_mut(..size));
         let place = place.ok_or(Broken)?;
         self.length += size;
         Ok(place)

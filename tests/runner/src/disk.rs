@@ -3,6 +3,7 @@
 //! The partition starts far enough behind the partition table for boards whose own loaders lie between the two.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
@@ -74,11 +75,13 @@ fn mtool(name: &str, partition: &str) -> Command {
     command
 }
 
+/// Where the table is in the first sector, before the sector's mark.
+const TABLE: Range<usize> = 446..510;
+const MARK: [u8; 2] = [0x55, 0xaa];
+
 /// Writes a table with one bootable FAT partition of so many sectors into a disk's first sector, and leaves the code before
 /// the table alone.
 pub fn write_partition_table(sector: &mut [u8], sectors: u32) {
-    const TABLE: usize = 446;
-    const ENTRY: usize = 16;
     const BOOTABLE: u8 = 0x80;
     const FAT_BY_SECTOR_NUMBER: u8 = 0x0c;
     /// Beyond what cylinders, heads and sectors can say.
@@ -90,9 +93,14 @@ pub fn write_partition_table(sector: &mut [u8], sectors: u32) {
     entry.extend(NO_GEOMETRY);
     entry.extend(FIRST_SECTOR.to_le_bytes());
     entry.extend(sectors.to_le_bytes());
-    sector[TABLE..TABLE + 4 * ENTRY].fill(0);
-    sector[TABLE..TABLE + ENTRY].copy_from_slice(&entry);
-    sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+    entry.resize(TABLE.len(), 0);
+    sector[TABLE].copy_from_slice(&entry);
+    sector[TABLE.end..].copy_from_slice(&MARK);
+}
+
+/// Copies the table of one first sector into another, and leaves the code before it alone.
+pub fn copy_partition_table(from: &[u8], to: &mut [u8]) {
+    to[TABLE.start..].copy_from_slice(&from[TABLE.start..]);
 }
 
 fn size_of(file: &Path) -> Result<u64> {

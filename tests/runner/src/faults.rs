@@ -95,15 +95,15 @@ pub fn test(fault: &Fault, options: &Options, echo: Echo) -> Result {
         Wrong::Source(edit) => {
             let source = edit(&tree_source(&machine, folder.path())?)?;
             let blob = compile(&source, folder.path())?;
-            machine.start = raw_start(&machine, &blob, folder.path())?;
+            machine.start = doctored_start(&machine, &blob, folder.path())?;
         }
         Wrong::Blob(damage) => {
             let source = tree_source(&machine, folder.path())?;
             let mut blob = compile(&source, folder.path())?;
             damage(&mut blob);
-            machine.start = raw_start(&machine, &blob, folder.path())?;
+            machine.start = doctored_start(&machine, &blob, folder.path())?;
         }
-        Wrong::NoTree => machine.start = raw_start(&machine, &[], folder.path())?,
+        Wrong::NoTree => machine.start = doctored_start(&machine, &[], folder.path())?,
     }
     Session::start(&machine, echo)?
         .wait_for(&[fault.message], PATIENCE)
@@ -152,13 +152,19 @@ pub fn dtc(from: &str, to: &str) -> Command {
     command
 }
 
-const HYPERVISOR_ADDRESS: u32 = 0x4040_0000;
-const TREE_ADDRESS: u32 = 0x4800_0000;
-const LOADER_ADDRESS: u32 = 0x4020_0000;
+pub const HYPERVISOR_ADDRESS: u32 = 0x4040_0000;
+pub const TREE_ADDRESS: u32 = 0x4800_0000;
+pub const LOADER_ADDRESS: u32 = 0x4020_0000;
 
 /// QEMU's boot loader would refuse or repair a doctored tree, so put everything into memory without it.
 /// An empty `blob` stands for no tree: r2 is 0.
-fn raw_start(machine: &Machine, blob: &[u8], folder: &Path) -> Result<Start> {
+fn doctored_start(machine: &Machine, blob: &[u8], folder: &Path) -> Result<Start> {
+    let tree = if blob.is_empty() { 0 } else { TREE_ADDRESS };
+    raw_start(machine, blob, &loader(tree), folder)
+}
+
+/// Everything of the machine in memory, the tree at its address if there is one, and `loader` to start it.
+pub fn raw_start(machine: &Machine, blob: &[u8], loader: &[u8], folder: &Path) -> Result<Start> {
     let mut files = vec![(machine.hypervisor.clone(), HYPERVISOR_ADDRESS)];
     files.extend(
         machine
@@ -178,11 +184,10 @@ fn raw_start(machine: &Machine, blob: &[u8], folder: &Path) -> Result<Start> {
         files.push((path, address));
         Ok(())
     };
-    let tree = if blob.is_empty() { 0 } else { TREE_ADDRESS };
-    if tree != 0 {
-        add("tree", blob, tree)?;
+    if !blob.is_empty() {
+        add("tree", blob, TREE_ADDRESS)?;
     }
-    add("loader", &loader(tree), LOADER_ADDRESS)?;
+    add("loader", loader, LOADER_ADDRESS)?;
     Ok(Start::Raw {
         files,
         entry: LOADER_ADDRESS,

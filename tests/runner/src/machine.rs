@@ -65,6 +65,8 @@ pub struct Machine {
     pub highmem: bool,
     pub virtualization: bool,
     pub start: Start,
+    /// A device tree in the place of QEMU's own.
+    pub tree: Option<PathBuf>,
     pub hypervisor: PathBuf,
     pub append: String,
     pub kernel: Option<PathBuf>,
@@ -89,6 +91,7 @@ impl Machine {
             highmem: options.highmem,
             virtualization: true,
             start: Start::Kernel,
+            tree: None,
             hypervisor: hypervisor(&options.hypervisor)?,
             append: join(&[CONSOLE, "dom0_mem=512M", &options.append]),
             kernel: Some(project::dom0_kernel()?),
@@ -116,6 +119,9 @@ impl Machine {
             Start::Bare => self.add_bare_kernel(&mut line),
             Start::Raw { files, entry } => add_raw(&mut line, files, *entry),
             Start::Firmware(firmware) => line.option("-bios", firmware.to_string_lossy().into()),
+        }
+        if let Some(tree) = &self.tree {
+            line.option("-dtb", tree.to_string_lossy().into());
         }
         self.add_devices(&mut line);
         if self.on_reboot == OnReboot::Exit {
@@ -262,6 +268,7 @@ mod tests {
             highmem: false,
             virtualization: true,
             start: Start::Kernel,
+            tree: None,
             hypervisor: "krypton".into(),
             append: "console=dtuart".into(),
             kernel: Some("vm,linuz".into()),

@@ -12,9 +12,11 @@
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
+//! | `leftovers` | a boot loader that leaves everything on |
 //! | `disk` | a disk with a boot partition |
 //! | `uboot` | the way through U-Boot: what it reads, made and tried |
 //! | `uefi` | the way through UEFI firmware |
+//! | `flash` | an SD card for a board that has U-Boot |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `suite` | all tests in order, and the sum |
 
@@ -24,9 +26,11 @@ mod crash;
 mod disk;
 mod dom0;
 mod faults;
+mod flash;
 mod guests;
 mod identity;
 mod image;
+mod leftovers;
 mod machine;
 mod options;
 mod patience;
@@ -51,6 +55,7 @@ cargo xtask COMMAND [OPTION...]
 
   image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
   uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, vexpress)
+  flash BOARD DEST   make an SD card, or a file with what is on one, for a board that has U-Boot
   run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
   demo               play a domU's life, each step explained; ends by itself
   boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
@@ -95,6 +100,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
     match name.as_str() {
         "image" => build::image(&options)?,
         "uboot" => uboot::make(&options)?,
+        "flash" => flash::flash(&options)?,
         "run" => dom0::run(&options)?,
         "demo" => dom0::demo(&options)?,
         "boot" => dom0::boot(&options)?,

@@ -7,7 +7,9 @@ use std::time::Instant;
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::{Result, bench, build, crash, dom0, faults, guests, project, uboot, uefi, words};
+use crate::{
+    Result, bench, build, crash, dom0, faults, guests, leftovers, project, uboot, uefi, words,
+};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -77,6 +79,9 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             .map(dom0_test),
     );
     if with_krypton {
+        tests.push(Test::new("boot loader's leftovers", |options| {
+            leftovers::test(options, Echo::Hide)
+        }));
         tests.extend(uboot_ways());
         tests.extend(uefi::WAYS.iter().map(|way| {
             Test::new(format!("uefi {}", way.name), |options| {
@@ -121,7 +126,14 @@ fn uboot_ways() -> Vec<Test> {
             uboot::test(way, options, Echo::Hide)
         })
     };
-    uboot::WAYS.iter().map(test).collect()
+    let mut tests: Vec<_> = uboot::WAYS.iter().map(test).collect();
+    tests.push(Test::new("uboot refuses damage", |options| {
+        uboot::refuses_damage(options, Echo::Hide)
+    }));
+    tests.push(Test::new("uboot wants a signature", |options| {
+        uboot::wants_signature(options, Echo::Hide)
+    }));
+    tests
 }
 
 fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {

@@ -56,6 +56,9 @@ const DOM0: &str = "console=hvc0 earlycon=xenboot";
 /// Where `bootm` copies Krypton to, from the beginning of RAM (boot/uboot/krypton.its).
 const LOAD_OFFSET: u32 = 0x0100_0000;
 
+/// Where the script is loaded by hand: clear of all that it loads.
+const SCRIPT_OFFSET: u32 = 0x1000_0000;
+
 /// The files for U-Boot that are made of a build, in one folder.
 pub struct Files(PathBuf);
 
@@ -88,6 +91,21 @@ impl Board {
         self.make_image_tree(folder)?;
         make_script(&source(&format!("{}.cmd", self.name))?, folder)?;
         Ok(Files(folder.to_owned()))
+    }
+
+    /// What to do with a disk that has the board's files on it.
+    pub fn instructions(&self) -> String {
+        if matches!(self.tree, Tree::Qemu) {
+            return "It is a disk for QEMU's virt board with U-Boot, which starts it by itself."
+                .into();
+        }
+        let script = self.ram + SCRIPT_OFFSET;
+        format!(
+            "Put it into the board. U-Boot starts it by itself; if it does not, type at its prompt (mmc list tells the number):\n\
+            \x20   setenv devtype mmc; setenv devnum 0; setenv distro_bootpart 1\n\
+            \x20   load mmc 0:1 {script:#x} boot.scr\n\
+            \x20   source {script:#x}"
+        )
     }
 
     /// The board's device tree, and the same with the modules in it.
@@ -276,5 +294,161 @@ pub fn test(way: &Way, options: &Options, echo: Echo) -> Result {
     for line in way.said {
         session.wait_for(&[line], options.timeout)?;
     }
-    session.expect(UP, options.timeout).map(drop)
+    session.expect(UP, options.timeout)?;
+    let sum = build::sha256(&files.path("krypton"))?;
+    if way.files == ["krypton.itb"] && !session.transcript().contains(&sum) {
+        return Err(format!("U-Boot did not tell Krypton's SHA-256, {sum}"));
+    }
+    Ok(())
+}
+
+/// What U-Boot says when it goes on after the script.
+const NOT_STARTED: &str = "Krypton was not started";
+
+/// With one byte of any part of the image tree changed, U-Boot starts nothing.
+pub fn refuses_damage(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("uboot")?;
+    let files = Board::named("virt")?.make(options, folder.path())?;
+    let whole = build::read(&files.path("krypton.itb"))?;
+    for part in ["krypton", "modules.dtb", "vmlinuz", "initrd.gz"] {
+        let mut damaged = whole.clone();
+        damage(&mut damaged, &build::read(&files.path(part))?)?;
+        build::write(&files.path("krypton.itb"), &damaged)?;
+        refused(&files, None, "Bad hash value", options, echo)
+            .map_err(|reason| format!("{part}: {reason}"))?;
+    }
+    Ok(())
+}
+
+/// A U-Boot that has a key starts what is signed with it, and nothing else: not the same files unsigned, not with another
+/// command line and good hashes.
+pub fn wants_signature(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("uboot")?;
+    let files = Board::named("virt")?.make(options, folder.path())?;
+    make_key(folder.path())?;
+    let unsigned = build::read(&files.path("krypton.itb"))?;
+    // The key goes into the tree that U-Boot lives by; QEMU gives it that tree.
+    let keys = "keys.dtb";
+    build::write(&files.path(keys), &build::read(&files.path("board.dtb"))?)?;
+    quietly(mkimage(folder.path()).args(["-F", "-k", ".", "-K", keys, "-r", "krypton.itb"]))?;
+    let signed = build::read(&files.path("krypton.itb"))?;
+
+    let mut machine = machine(options, &[files.disk(&["krypton.itb", "boot.scr"])?])?;
+    machine.tree = Some(files.path(keys));
+    let mut session = Session::start(&machine, echo)?;
+    session.wait_for(&["sha256,rsa2048:krypton+ OK"], options.timeout)?;
+    session.expect(UP, options.timeout)?;
+    drop(session);
+
+    let mut other_words = signed;
+    replace_equally(&mut other_words, b"dom0_mem=512M", b"dom0_mem=511M")?;
+    for image_tree in [unsigned, other_words] {
+        build::write(&files.path("krypton.itb"), &image_tree)?;
+        quietly(mkimage(folder.path()).args(["-F", "krypton.itb"]))?;
+        let message = "Failed to verify required signature";
+        refused(&files, Some(keys), message, options, echo)?;
+    }
+    Ok(())
+}
+
+/// U-Boot says `message` about the image tree and starts nothing.
+fn refused(
+    files: &Files,
+    tree: Option<&str>,
+    message: &str,
+    options: &Options,
+    echo: Echo,
+) -> Result {
+    let mut machine = machine(options, &[files.disk(&["krypton.itb", "boot.scr"])?])?;
+    machine.tree = tree.map(|name| files.path(name));
+    let mut session = Session::start(&machine, echo)?;
+    session.wait_for(&[message], options.timeout)?;
+    session.wait_for(&[NOT_STARTED], options.timeout)?;
+    match session.transcript().contains("(XEN)") {
+        true => Err("it was started all the same".into()),
+        false => Ok(()),
+    }
+}
+
+/// A key pair under the name that the image tree hints at.
+fn make_key(folder: &Path) -> Result {
+    let openssl = || {
+        let mut command = Command::new("openssl");
+        command.current_dir(folder);
+        command
+    };
+    quietly(openssl().args(["genrsa", "-out", "krypton.key", "2048"]))?;
+    quietly(openssl().args([
+        "req",
+        "-batch",
+        "-new",
+        "-x509",
+        "-key",
+        "krypton.key",
+        "-out",
+        "krypton.crt",
+    ]))
+}
+
+/// Changes the byte in the middle of where `file` holds `part`.
+fn damage(file: &mut [u8], part: &[u8]) -> Result {
+    let start = position(file, part)?;
+    file[start + part.len() / 2] ^= 1;
+    Ok(())
+}
+
+fn replace_equally(file: &mut [u8], old: &[u8], new: &[u8]) -> Result {
+    let start = position(file, old)?;
+    file[start..start + old.len()].copy_from_slice(new);
+    Ok(())
+}
+
+fn position(file: &[u8], part: &[u8]) -> Result<usize> {
+    // Most places differ in the first bytes, so this is quick for megabytes too.
+    file.windows(part.len())
+        .position(|window| window == part)
+        .ok_or_else(|| "the image tree does not hold one of its parts".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BOARDS, Board, damage, source, with_ramdisk_of_uboot};
+
+    #[test]
+    fn a_board_is_found_by_its_name_and_the_others_are_told() {
+        assert_eq!(Board::named("arndale").unwrap().name, "arndale");
+        let error = Board::named("mustang").unwrap_err();
+        assert!(error.contains("virt, arndale, vexpress"), "{error}");
+    }
+
+    #[test]
+    fn the_places_in_each_script_are_those_of_the_image_tree() {
+        for board in &BOARDS {
+            let script = source(&format!("{}.cmd", board.name)).unwrap();
+            let image_tree = board.filled("krypton.its").unwrap();
+            assert!(!image_tree.replace("@RAM@ +", "").contains("@RAM@ "));
+            for offset in [0x0800_0000, 0x0c00_0000] {
+                assert!(image_tree.contains(&format!("({:#x} + {offset:#010x})", board.ram)));
+                assert!(script.contains(&format!("module@{:x}", board.ram + offset)));
+            }
+            assert!(script.contains(&format!("bootm {:#x}\n", board.ram + 0x2000_0000)));
+            assert!(script.contains(&format!("xen,xen-bootargs \"{}\"", board.xen)));
+            assert!(script.contains(super::DOM0) && script.contains(super::NOT_STARTED));
+        }
+    }
+
+    #[test]
+    fn without_its_node_the_ram_disk_is_an_argument() {
+        let script = with_ramdisk_of_uboot(&source("virt.cmd").unwrap());
+        assert!(!script.contains("module@4c000000"));
+        assert!(script.contains("bootm 0x44000000 0x4c000000:${isize} 0x43000000"));
+    }
+
+    #[test]
+    fn damage_is_one_bit_inside_the_part() {
+        let mut file = *b"abcdefgh";
+        damage(&mut file, b"cde").unwrap();
+        assert_eq!(&file, b"abceefgh");
+        assert!(damage(&mut file, b"xyz").is_err());
+    }
 }
