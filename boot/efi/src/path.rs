@@ -17,11 +17,9 @@ pub fn join(folder: &Name, file: &[u8]) -> Option<Name> {
             b'/' => BACKSLASH,
             byte => u16::from(*byte),
         }));
-    let mut count = 0;
-    for letter in letters {
+    for (count, letter) in letters.enumerate() {
         // The last place stays zero.
         *name.get_mut(..LONGEST - 1)?.get_mut(count)? = letter;
-        count += 1;
     }
     Some(name)
 }
@@ -30,8 +28,7 @@ pub fn join(folder: &Name, file: &[u8]) -> Option<Name> {
 pub fn folder_of(parts: impl Iterator<Item = u16>) -> Name {
     let mut name = [0; LONGEST];
     let mut end = 0;
-    let mut count = 0;
-    for letter in parts {
+    for (count, letter) in parts.enumerate() {
         let letter = if letter == u16::from(b'/') {
             BACKSLASH
         } else {
@@ -44,7 +41,6 @@ pub fn folder_of(parts: impl Iterator<Item = u16>) -> Name {
             end = count;
         }
         *place = letter;
-        count += 1;
     }
     for letter in name.iter_mut().skip(end) {
         *letter = 0;

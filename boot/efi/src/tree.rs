@@ -302,7 +302,7 @@ struct Blob<'a> {
 impl<'a> Blob<'a> {
     fn new(tree: &'a [u8]) -> Result<Self, Broken> {
         let tree = tree.get(..size(tree)?).ok_or(Broken)?;
-        let from = |at| Ok(tree.get(word(tree, at)? as usize..).ok_or(Broken)?);
+        let from = |at| tree.get(word(tree, at)? as usize..).ok_or(Broken);
         let part = |at, size| from(at)?.get(..word(tree, size)? as usize).ok_or(Broken);
         let reservations = from(16)?;
         // Pairs of 64-bit numbers; a pair of zeros is the last.
