@@ -155,9 +155,14 @@ impl Way {
                 }
                 Script(text) => script(text, folder)?,
                 BoardScript => {
+                    // U-Boot starts only what it loaded last.
                     let text = uboot::source("virt.cmd")?
                         .replace("0x44000000 krypton.uImage", "0x44000000 krypton.efi")
-                        .replace("bootm 0x44000000 - 0x", "bootefi 0x44000000 0x");
+                        .replace(
+                            "bootm 0x44000000 - 0x",
+                            "load ${devtype} ${devnum}:${distro_bootpart} 0x44000000 krypton.efi\n\
+                             bootefi 0x44000000 0x",
+                        );
                     script(&text, folder)?
                 }
             };
