@@ -13,6 +13,7 @@ setup: setup-build ## install what is missing: tools, Rust target, Debian's dom0
 	@tests/setup/host.sh
 	@tests/setup/debian.sh
 	@tests/setup/uboot.sh
+	@tests/setup/uefi.sh
 	@tests/setup/dom0.sh
 	@tests/setup/guests.sh
 
@@ -53,7 +54,7 @@ gdb: setup ## boot and wait for a debugger: gdb-multiarch dist/krypton.elf -ex '
 
 clippy: setup-build ## lints, host and target, all denied
 	@cargo clippy --workspace --all-targets -- -D warnings
-	@cargo clippy --release $(TARGET) -p krypton -p armv7 -- -D warnings
+	@cargo clippy --release $(TARGET) -p krypton -p armv7 -p krypton-efi -- -D warnings
 	@cd tests/guests && cargo clippy --release $(TARGET) -- -D warnings
 
 fmt: ## format all Rust code

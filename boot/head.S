@@ -36,7 +36,8 @@
     .section .boot.header, "ax"
     .global _start
 _start:
-    .rept 8
+    .word   0xe2255a4d                  // "MZ" for UEFI firmware; eor r5, r5, #0x4d000 for others
+    .rept 7
     mov     r0, r0
     .endr
     b       entry
@@ -44,8 +45,11 @@ _start:
     .word   0                           // load address: anywhere
     .word   __file_size
     .word   0x04030201                  // little endian
+    .word   0, 0
+    .word   pe_header - _start          // what follows is in efi.S
 
     .section .boot.text, "ax"
+    .global entry
 entry:
     mrs     r10, cpsr
     cpsid   aif

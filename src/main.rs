@@ -29,10 +29,21 @@ mod image {
 
     core::arch::global_asm!(
         include_str!("../boot/head.S"),
+        include_str!("../boot/efi.S"),
         include_str!("../boot/secondary.S"),
         include_str!("../boot/secure.S"),
         options(raw)
     );
+
+    /// Code on its own (build.rs), with the alignment of code.
+    #[repr(C, align(4))]
+    pub struct Code<const SIZE: usize>([u8; SIZE]);
+
+    /// Entered by boot/efi.S: what runs under UEFI firmware.
+    #[unsafe(no_mangle)]
+    #[unsafe(link_section = ".boot.efi")]
+    pub static EFI_STUB: Code<{ include_bytes!(concat!(env!("OUT_DIR"), "/efi.bin")).len() }> =
+        Code(*include_bytes!(concat!(env!("OUT_DIR"), "/efi.bin")));
 
     /// Entered by boot/head.S: where the boot loader put the device tree and the image, the CPU's mode, and what that was
     /// at entry.

@@ -1,4 +1,5 @@
-//! `unsafe` is in `arch/` only, but for the image's entry points, and each use says why it is sound.
+//! `unsafe` is in `arch/` only, but for the image's entry points and what calls UEFI firmware, and each use says why it is
+//! sound.
 
 #[path = "support/source.rs"]
 mod source;
@@ -18,14 +19,17 @@ const FORMS: [&str; 6] = [
 ];
 
 #[test]
-fn the_library_forbids_unsafe_code() {
-    let lib = source::files("src", &["src/lib.rs"]);
-    assert!(
-        lib[0]
-            .code()
-            .iter()
-            .any(|(_, line)| *line == "#![forbid(unsafe_code)]")
-    );
+fn the_libraries_forbid_unsafe_code() {
+    for folder in ["src", "boot/efi/src"] {
+        let lib = source::files(folder, &[&format!("{folder}/lib.rs")]);
+        assert!(
+            lib[0]
+                .code()
+                .iter()
+                .any(|(_, line)| *line == "#![forbid(unsafe_code)]"),
+            "{folder}"
+        );
+    }
 }
 
 #[test]
@@ -42,11 +46,10 @@ fn only_the_image_has_unsafe_code_beside_arch() {
 #[test]
 fn every_unsafe_block_says_why_it_is_sound() {
     let mut wrong = Vec::new();
-    for file in source::files("arch", &[".rs"])
-        .into_iter()
-        .chain(source::files("src", &[".rs"]))
-    {
-        wrong.extend(unexplained(&file));
+    for folder in ["arch", "boot", "src"] {
+        for file in source::files(folder, &[".rs"]) {
+            wrong.extend(unexplained(&file));
+        }
     }
     assert!(
         wrong.is_empty(),

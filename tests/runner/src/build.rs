@@ -16,13 +16,14 @@ pub fn image(options: &Options) -> Result {
     let flat = image::flatten(&elf)?;
     let dist = root().join("dist");
     write(&dist.join("krypton"), &flat)?;
+    write(&dist.join("krypton.efi"), &flat)?;
     write(&dist.join("krypton.elf"), &elf)?;
     write(
         &dist.join("krypton.uImage"),
         &image::uimage(&flat, options.load_address),
     )?;
     println!(
-        "dist/krypton: {} bytes (also krypton.elf, krypton.uImage)",
+        "dist/krypton: {} bytes (also krypton.efi, the same; krypton.elf, krypton.uImage)",
         flat.len()
     );
     Ok(())

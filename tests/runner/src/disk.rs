@@ -2,6 +2,7 @@
 //!
 //! The partition starts far enough behind the partition table for boards whose own loaders lie between the two.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +20,7 @@ const SMALLEST_MIB: u64 = 48;
 const SPARE_MIB: u64 = 16;
 const MIB: u64 = 1 << 20;
 
-/// Makes the disk image `disk` with `files` in the top folder of its partition, each under a name.
+/// Makes the disk image `disk` with `files` in its partition, each under a name, after the names of its folders.
 pub fn make(disk: &Path, files: &[(PathBuf, String)]) -> Result {
     let mut bytes = 0;
     for (file, _) in files {
@@ -44,6 +45,9 @@ pub fn make(disk: &Path, files: &[(PathBuf, String)]) -> Result {
             .args(["-T", &sectors.to_string()])
             .args(["-H", &FIRST_SECTOR.to_string(), "-v", "BOOT", "::"]),
     )?;
+    for folder in folders(files) {
+        build::run(mtool("mmd", &partition).arg(format!("::{folder}")))?;
+    }
     for (file, name) in files {
         build::run(
             mtool("mcopy", &partition)
@@ -52,6 +56,14 @@ pub fn make(disk: &Path, files: &[(PathBuf, String)]) -> Result {
         )?;
     }
     Ok(())
+}
+
+/// The folders that files of these names are in, outer ones first.
+fn folders(files: &[(PathBuf, String)]) -> BTreeSet<&str> {
+    files
+        .iter()
+        .flat_map(|(_, name)| name.match_indices('/').map(|(end, _)| &name[..end]))
+        .collect()
 }
 
 /// The options that mtools want for an image without a configuration file. Its partition is no floppy: no checks of geometry.

@@ -17,6 +17,7 @@
 //! | `leftovers` | a boot loader that leaves everything on |
 //! | `disk` | a disk with a boot partition |
 //! | `uboot` | the way through U-Boot: what it reads, made and tried |
+//! | `uefi` | the way through UEFI firmware |
 //! | `flash` | an SD card for a board that has U-Boot |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `suite` | all tests in order, and the sum |
@@ -43,6 +44,7 @@ mod symbols;
 mod transcript;
 mod typed;
 mod uboot;
+mod uefi;
 mod words;
 
 use std::process::ExitCode;

@@ -64,6 +64,11 @@ pub fn board_tree(name: &str) -> Result<PathBuf> {
         .ok_or_else(|| format!("Debian's kernel package has no {name}"))
 }
 
+/// Debian's 32-bit UEFI firmware for QEMU's `virt` board.
+pub fn uefi() -> Result<PathBuf> {
+    made_by_setup(cache()?.join("uefi/virt.fd"))
+}
+
 /// The same folder as in tests/setup/lib.sh.
 fn cache() -> Result<PathBuf> {
     let variable = |name| {

@@ -9,7 +9,9 @@ use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
 use crate::typed::{self, TYPED};
-use crate::{Result, bench, build, crash, dom0, faults, guests, leftovers, project, uboot, words};
+use crate::{
+    Result, bench, build, crash, dom0, faults, guests, leftovers, project, uboot, uefi, words,
+};
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
@@ -89,6 +91,11 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             leftovers::test(options, Echo::Hide)
         }));
         tests.extend(uboot_ways());
+        tests.extend(uefi::WAYS.iter().map(|way| {
+            Test::new(format!("uefi {}", way.name), |options| {
+                uefi::test(way, options, Echo::Hide)
+            })
+        }));
         tests.extend(faults());
         tests.push(Test::new("reproducible", |_| build::reproducible()));
     }

@@ -222,7 +222,8 @@ fn quietly(command: &mut Command) -> Result {
     ))
 }
 
-fn source(name: &str) -> Result<String> {
+/// A source of boot/uboot.
+pub fn source(name: &str) -> Result<String> {
     let path = root().join("boot/uboot").join(name);
     fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
