@@ -55,6 +55,57 @@ log_is_emptied() {
     xl debug-keys h && xl dmesg -c | grep "key 'h'" && ! xl dmesg | grep "key 'h'"
 }
 
+# The log goes from the hypervisor's ring to xenconsoled's file, which VIRQ con_ring tells of more.
+log_is_kept() { xl debug-keys h && eventually grep "key 'h'" /var/log/xen/console/hypervisor.log; }
+
+# rows_match PATTERN COMMAND...: every line but the first does.
+rows_match() {
+    pattern=$1
+    shift
+    "$@" >/tmp/rows && [ "$(wc -l </tmp/rows)" -gt 1 ] && ! tail -n +2 /tmp/rows | grep -Ev "$pattern"
+}
+
+# tells LINE COMMAND...: among what the command says, whether or not it fails.
+tells() {
+    line=$1
+    shift
+    "$@" </dev/null 2>&1 | sed 's/Domain [0-9]*:/Domain N:/; s/ *$//' >/tmp/told
+    grep -Fx -- "$line" /tmp/told || {
+        cat /tmp/told
+        return 1
+    }
+}
+
+# What verbs without much behind them say under Debian's Xen about the domU `tiny`, word for word: command, then a line.
+answers_as_xen_does() {
+    while IFS='|' read -r command line; do
+        # shellcheck disable=SC2086 # a list of words
+        check "$command" tells "$line" $command
+    done <<'END'
+xenhypfs tree|/
+xenhypfs ls /|could not read dir: Bad address
+xenhypfs cat /buildinfo/version/major|could not read: Bad address
+xenhypfs write /params/x 1|could not write: No such file or directory
+xl set-parameters foo=1|cannot set parameters: foo=1
+xl sched-credit -d tiny -w 100|libxl: error: libxl_sched.c:232:sched_credit_domain_set: Domain N:Getting domain sched credit: Invalid argument
+xl sched-credit2 -s -p Pool-0|Cpupool Pool-0: ratelimit=1000us
+xl sched-credit2 -s -p Pool-0 -r 10|libxl: error: libxl_sched.c:270:sched_ratelimit_check: Ratelimit out of range, valid range is from 100 to 500000
+xl trigger tiny nmi|libxl: error: libxl_domain.c:2207:libxl_send_trigger: Domain N:Send trigger 'nmi' failed: Function not implemented
+xl button-press tiny power|libxl: error: libxl_domain.c:2207:libxl_send_trigger: Domain N:Send trigger 'power' failed: Function not implemented
+xl getenforce|Flask XSM Disabled
+xl loadpolicy /dev/null|Flask XSM disabled
+xl channel-list tiny|Idx BE state evt-ch ring-ref connection
+xl vtpm-list tiny|Idx BE Uuid                                 handle state evt-ch ring-ref BE-path
+xl block-list tiny|Vdev  BE  handle state evt-ch ring-ref BE-path
+xl vcpu-pin tiny 0 7|libxl: error: libxl_sched.c:62:libxl__set_vcpuaffinity: Domain N:Setting vcpu affinity: Invalid argument
+xl vcpu-pin tiny 5 0|libxl: error: libxl_sched.c:62:libxl__set_vcpuaffinity: Domain N:Setting vcpu affinity: Invalid argument
+xl vcpu-set tiny 2|libxl: error: libxl_domain.c:1869:libxl_set_vcpuonline: Domain N:Requested 2 VCPUs, however maxcpus is 1!: Function not implemented
+xl create /tmp/tiny.cfg|libxl: error: libxl_domain.c:81:libxl__domain_rename: Domain N:Domain with name "tiny" already exists.
+xl pause nobody|nobody is an invalid domain identifier (rc=-6)
+xl destroy 0|Not destroying domain 0; use -f to force.
+END
+}
+
 before=$(free_memory)
 check "Debian's test-resource passes" test-resource
 check "Debian's test-paging-mempool passes" test-paging-mempool
@@ -67,9 +118,15 @@ check_output "xl claims shows dom0" '^Domain-0 +0 +[0-9]+ +[0-9]+ +r----- +[0-9.
 check_output "xl sched-credit2 shows dom0" '^Domain-0 +0 +256 +0$' xl sched-credit2
 check_output "xl uptime shows dom0" '^Domain-0 +0 +[0-9]+:[0-9]{2}:[0-9]{2}$' xl uptime
 check "xl dmesg -c empties the log" log_is_emptied
+check "xenconsoled keeps the hypervisor's log" log_is_kept
 check_output "xl info -n shows the topology" '^ +0: +0 +0 +0$' xl info -n
 
 check "a domU of four instructions starts" start_tiny tiny "$waits"
+check "each row of xl list has the form of Xen's" \
+    rows_match '^[^ ]+ +[0-9]+ +[0-9]+ +[0-9]+ +[r-][b-][p-][s-][c-][d-] +[0-9]+[.][0-9]$' xl list
+check "each row of xl vcpu-list has the form of Xen's" \
+    rows_match '^[^ ]+ +[0-9]+ +[0-9]+ +([0-9]+|-) +[r-][b-][p-] +[0-9]+[.][0-9] +all / all$' xl vcpu-list
+answers_as_xen_does
 check_output "it has a weight" "^tiny +$(domain_id tiny) +256 +0$" xl sched-credit2
 check "xl sched-credit2 changes weight and cap" xl sched-credit2 -d tiny -w 512 -c 50
 check_output "they are what was asked for" "^tiny +$(domain_id tiny) +512 +50$" xl sched-credit2

@@ -2,6 +2,7 @@
 //!
 //! Guest handles inside structures are 64 bits wide whose upper half is zero.
 
+pub const DOM0: u16 = 0;
 pub const DOMID_SELF: u16 = 0x7ff0;
 pub const DOMID_INVALID: u16 = 0x7ff4;
 /// A domain that nobody creates.

@@ -17,6 +17,7 @@ const CACHE_FLUSH: u32 = 71;
 const SET_POOL: u32 = 86;
 
 const PHYSINFO: u32 = 3;
+const DEBUG_KEYS: u32 = 7;
 const RESOURCE_GRANT_TABLE: u16 = 1;
 
 /// `struct xen_domctl`: the argument is a union, here as words.
@@ -178,15 +179,28 @@ pub fn unmap(at: Frame) -> i32 {
     call_with(MEMORY_OP, abi::MEM_REMOVE_FROM_PHYSMAP, &mut argument)
 }
 
+#[repr(C, align(8))]
+struct Sysctl {
+    command: u32,
+    version: u32,
+    argument: [u64; 16],
+}
+
+fn sysctl(command: u32, argument: [u64; 16]) -> Result<[u64; 16], i32> {
+    let mut control = Sysctl { command, version: INTERFACE_VERSION, argument };
+    status(call(SYSCTL, [address_of(&mut control), 0, 0, 0, 0]))?;
+    Ok(control.argument)
+}
+
 /// Free memory of the machine in pages.
 pub fn free_pages() -> Result<u64, i32> {
-    #[repr(C, align(8))]
-    struct Sysctl {
-        command: u32,
-        version: u32,
-        argument: [u64; 16],
-    }
-    let mut control = Sysctl { command: PHYSINFO, version: INTERFACE_VERSION, argument: [0; 16] };
-    status(call(SYSCTL, [address_of(&mut control), 0, 0, 0, 0]))?;
-    Ok(control.argument[6])
+    Ok(sysctl(PHYSINFO, [0; 16])?[6])
+}
+
+/// Presses a debug key: the hypervisor writes something to its console's ring.
+pub fn debug_key(key: u8) -> Status {
+    let mut keys = [key];
+    let mut argument = [0; 16];
+    (argument[0], argument[1]) = (address_of(&mut keys).into(), 1);
+    sysctl(DEBUG_KEYS, argument).map(|_| ())
 }

@@ -1,6 +1,9 @@
 //! Grant tables, version 1 (abi.md section 5).
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use crate::abi::{self, DOMID_SELF};
+use crate::event;
 use crate::hypercall::{GRANT_TABLE_OP, address_of, call};
 use crate::memory::Frame;
 
@@ -118,7 +121,20 @@ pub fn operate<T>(operation: u32, elements: &mut [T]) -> i32 {
 }
 
 /// This domain's own id. Grants to DOMID_SELF are not a thing: an entry names a real domain.
-pub const MYSELF: u16 = 0;
+///
+/// Asked of the hypervisor once, which puts the number into a port that is offered to DOMID_SELF.
+pub fn myself() -> u16 {
+    static KNOWN: AtomicU32 = AtomicU32::new(u32::MAX);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known != u32::MAX {
+        return known as u16;
+    }
+    let port = event::alloc_loopback().expect("a port");
+    let offered_to = event::status(DOMID_SELF, port).expect("the port's status").detail & 0xffff;
+    event::close(port);
+    KNOWN.store(offered_to, Ordering::Relaxed);
+    offered_to as u16
+}
 
 /// The first grant frame, mapped over a frame of this domain.
 #[derive(Clone, Copy)]
@@ -179,8 +195,8 @@ pub fn local(frame: Frame, offset: u16) -> CopySide {
 }
 
 /// A reference as one side of a copy.
-pub fn granted(reference: u32, offset: u16) -> CopySide {
-    CopySide { what: u64::from(reference), domain: MYSELF, offset, pad: 0 }
+pub fn granted(domain: u16, reference: u32, offset: u16) -> CopySide {
+    CopySide { what: u64::from(reference), domain, offset, pad: 0 }
 }
 
 /// Copies; returns the status.

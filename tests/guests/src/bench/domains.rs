@@ -173,7 +173,7 @@ fn grant_rows(other: Domain, hole: Frame) {
     const REFERENCE: u32 = 8;
     let table = self::hole();
     other.map_grant_table(table).expect("its grant table");
-    grant::Table(table).set(REFERENCE, grant::PERMIT_ACCESS, grant::MYSELF, MEMORY + 1);
+    grant::Table(table).set(REFERENCE, grant::PERMIT_ACCESS, abi::DOM0, MEMORY + 1);
     let mapping = grant::map(REFERENCE, other.0, grant::MAP_HOST, hole);
     assert_eq!(mapping.status, 0);
     assert_eq!(grant::unmap(mapping.handle, hole), 0);

@@ -186,20 +186,28 @@ pub fn grants() {
     const REFERENCE: u32 = 8;
     let table = Table::map().expect("the grant table");
     let (granted, target) = (Frame::take(), Frame::take());
-    table.set(REFERENCE, grant::PERMIT_ACCESS, grant::MYSELF, granted.gfn());
+    table.set(REFERENCE, grant::PERMIT_ACCESS, abi::DOM0, granted.gfn());
     // A refused call would be measured as a fast one: each is made once with a look at its result.
-    assert_eq!(grant::copy(grant::granted(REFERENCE, 0), grant::local(target, 0), 4096, grant::COPY_SOURCE_GREF), 0);
+    assert_eq!(
+        grant::copy(grant::granted(abi::DOM0, REFERENCE, 0), grant::local(target, 0), 4096, grant::COPY_SOURCE_GREF),
+        0
+    );
     for (name, length) in [("grant_copy_4096", 4096), ("grant_copy_64", 64)] {
         row(name, 1600, || {
-            grant::copy(grant::granted(REFERENCE, 0), grant::local(target, 0), length, grant::COPY_SOURCE_GREF);
+            grant::copy(
+                grant::granted(abi::DOM0, REFERENCE, 0),
+                grant::local(target, 0),
+                length,
+                grant::COPY_SOURCE_GREF,
+            );
         });
     }
     reservation(abi::MEM_DECREASE_RESERVATION, &mut [target.gfn()], 0);
-    let mapping = grant::map(REFERENCE, grant::MYSELF, grant::MAP_HOST, target);
+    let mapping = grant::map(REFERENCE, abi::DOM0, grant::MAP_HOST, target);
     assert_eq!(mapping.status, 0);
     assert_eq!(grant::unmap(mapping.handle, target), 0);
     row("grant_map_unmap", 1600, || {
-        let mapping = grant::map(REFERENCE, grant::MYSELF, grant::MAP_HOST, target);
+        let mapping = grant::map(REFERENCE, abi::DOM0, grant::MAP_HOST, target);
         grant::unmap(mapping.handle, target);
     });
     // The frame is mapped already, so that this is the way to the refusal, like the figure it is compared with.

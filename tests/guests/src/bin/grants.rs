@@ -6,11 +6,11 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use guests::abi::{self, DOMID_ABSENT, DOMID_SELF, reservation};
+use guests::abi::{self, DOM0, DOMID_ABSENT, DOMID_SELF, reservation};
 use guests::exception::{Kind, catch};
 use guests::grant::{
-    self, CacheFlush, CopySide, MAP_HOST, MAP_READ_ONLY, MYSELF, PERMIT_ACCESS, POISON_STATUS, QuerySize, READ_ONLY,
-    READING, SetupTable, Table, Unmap, WRITING, copy, granted, local, map, operate, unmap,
+    self, CacheFlush, CopySide, MAP_HOST, MAP_READ_ONLY, PERMIT_ACCESS, POISON_STATUS, QuerySize, READ_ONLY, READING,
+    SetupTable, Table, Unmap, WRITING, copy, local, map, myself, operate, unmap,
 };
 use guests::harness::{Failure, Verdict, expect};
 use guests::hypercall::{GRANT_TABLE_OP, address_of, call, call_with};
@@ -114,6 +114,11 @@ fn table() -> Result<Table, Failure> {
     Ok(table)
 }
 
+/// A reference of this domain as one side of a copy.
+fn granted(reference: u32, offset: u16) -> CopySide {
+    grant::granted(myself(), reference, offset)
+}
+
 /// A guest frame with nothing in it.
 fn hole() -> Result<Frame, Failure> {
     let frame = Frame::take();
@@ -124,7 +129,7 @@ fn hole() -> Result<Frame, Failure> {
 /// A table whose entry FIRST grants a fresh frame to this domain.
 fn grant(flags: u32) -> Result<(Table, Frame), Failure> {
     let (table, frame) = (table()?, Frame::take());
-    table.set(FIRST, PERMIT_ACCESS | flags, MYSELF, frame.gfn());
+    table.set(FIRST, PERMIT_ACCESS | flags, myself(), frame.gfn());
     Ok((table, frame))
 }
 
@@ -211,7 +216,7 @@ fn a_mapping_shows_the_granted_page() -> Verdict {
     let (_, granted) = grant(0)?;
     let at = hole()?;
     granted.write(0, 0x1234_5678);
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
     ensure_eq!(mapping.status, OKAY);
     ensure_eq!(at.read(0), 0x1234_5678);
     at.write(PAGE_SIZE - 4, 0x8765_4321);
@@ -221,19 +226,36 @@ fn a_mapping_shows_the_granted_page() -> Verdict {
 }
 
 fn a_mapping_tells_the_machine_address() -> Verdict {
-    let (_, granted) = grant(0)?;
+    let (table, granted) = grant(0)?;
     let at = hole()?;
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
-    // dom0 is mapped 1:1.
-    ensure_eq!(mapping.bus_address, granted.address());
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
+    // dom0 is mapped 1:1; elsewhere there is nothing to compare with but another mapping.
+    if myself() == DOM0 {
+        ensure_eq!(mapping.bus_address, granted.address());
+    } else {
+        ensure_eq!(mapping.bus_address % u64::from(PAGE_SIZE), 0);
+        ensure_eq!(mapping.bus_address, machine_address(table, granted)?);
+    }
     ensure_eq!(unmap(mapping.handle, at), OKAY);
     Ok(())
+}
+
+/// Where a frame is in the machine: what a mapping of it tells.
+fn machine_address(table: Table, frame: Frame) -> Result<u64, Failure> {
+    if myself() == DOM0 {
+        return Ok(frame.address().into());
+    }
+    let at = hole()?;
+    table.set(SECOND, PERMIT_ACCESS, myself(), frame.gfn());
+    let mapping = map(SECOND, myself(), MAP_HOST, at);
+    ensure_eq!(unmap(mapping.handle, at), OKAY);
+    Ok(mapping.bus_address)
 }
 
 fn a_writable_mapping_marks_the_entry_reading_and_writing() -> Verdict {
     let (table, _) = grant(0)?;
     let at = hole()?;
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
     ensure_eq!(table.flags(FIRST), PERMIT_ACCESS | READING | WRITING);
     ensure_eq!(unmap(mapping.handle, at), OKAY);
     Ok(())
@@ -242,7 +264,7 @@ fn a_writable_mapping_marks_the_entry_reading_and_writing() -> Verdict {
 fn a_read_only_mapping_marks_the_entry_reading() -> Verdict {
     let (table, _) = grant(0)?;
     let at = hole()?;
-    let mapping = map(FIRST, MYSELF, MAP_HOST | MAP_READ_ONLY, at);
+    let mapping = map(FIRST, myself(), MAP_HOST | MAP_READ_ONLY, at);
     ensure_eq!(mapping.status, OKAY);
     ensure_eq!(table.flags(FIRST), PERMIT_ACCESS | READING);
     ensure_eq!(unmap(mapping.handle, at), OKAY);
@@ -252,7 +274,7 @@ fn a_read_only_mapping_marks_the_entry_reading() -> Verdict {
 fn an_unmapped_page_is_gone_and_its_entry_unmarked() -> Verdict {
     let (table, _) = grant(0)?;
     let at = hole()?;
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
     ensure!(catch(load_word, at.address(), 0).is_ok());
     ensure_eq!(unmap(mapping.handle, at), OKAY);
     ensure!(catch(load_word, at.address(), 0).is_err());
@@ -264,7 +286,7 @@ fn a_read_only_mapping_faults_on_writes() -> Verdict {
     let (_, granted) = grant(READ_ONLY)?;
     let at = hole()?;
     granted.write(0, 7);
-    let mapping = map(FIRST, MYSELF, MAP_HOST | MAP_READ_ONLY, at);
+    let mapping = map(FIRST, myself(), MAP_HOST | MAP_READ_ONLY, at);
     ensure_eq!(mapping.status, OKAY);
     ensure_eq!(catch(load_word, at.address(), 0).unwrap_or(0), 7);
     ensure!(matches!(catch(store_word, at.address(), 8), Err(fault) if fault.kind == Kind::DataAbort));
@@ -279,7 +301,7 @@ fn a_mapping_is_not_executable() -> Verdict {
     const BX_LR: u32 = 0xe12f_ff1e;
     granted.write(0, BX_LR);
     ensure!(catch(jump_to, granted.address(), 0).is_ok());
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
     ensure!(matches!(catch(jump_to, at.address(), 0), Err(fault) if fault.kind == Kind::PrefetchAbort));
     ensure_eq!(unmap(mapping.handle, at), OKAY);
     Ok(())
@@ -288,7 +310,7 @@ fn a_mapping_is_not_executable() -> Verdict {
 fn marks_stay_until_the_last_mapping_goes() -> Verdict {
     let (table, _) = grant(0)?;
     let (first, second) = (hole()?, hole()?);
-    let mappings = (map(FIRST, MYSELF, MAP_HOST, first), map(FIRST, MYSELF, MAP_HOST, second));
+    let mappings = (map(FIRST, myself(), MAP_HOST, first), map(FIRST, myself(), MAP_HOST, second));
     ensure!(mappings.0.handle != mappings.1.handle);
     ensure_eq!(unmap(mappings.0.handle, first), OKAY);
     ensure_eq!(table.flags(FIRST), PERMIT_ACCESS | READING | WRITING);
@@ -300,8 +322,8 @@ fn marks_stay_until_the_last_mapping_goes() -> Verdict {
 fn a_writing_mark_goes_with_the_last_writable_mapping() -> Verdict {
     let (table, _) = grant(0)?;
     let (first, second) = (hole()?, hole()?);
-    let writable = map(FIRST, MYSELF, MAP_HOST, first);
-    let readable = map(FIRST, MYSELF, MAP_HOST | MAP_READ_ONLY, second);
+    let writable = map(FIRST, myself(), MAP_HOST, first);
+    let readable = map(FIRST, myself(), MAP_HOST | MAP_READ_ONLY, second);
     ensure_eq!(unmap(writable.handle, first), OKAY);
     ensure_eq!(table.flags(FIRST), PERMIT_ACCESS | READING);
     ensure_eq!(unmap(readable.handle, second), OKAY);
@@ -311,7 +333,7 @@ fn a_writing_mark_goes_with_the_last_writable_mapping() -> Verdict {
 
 fn a_read_only_grant_cannot_be_mapped_writable() -> Verdict {
     let (table, _) = grant(READ_ONLY)?;
-    ensure_eq!(map(FIRST, MYSELF, MAP_HOST, hole()?).status, GENERAL_ERROR);
+    ensure_eq!(map(FIRST, myself(), MAP_HOST, hole()?).status, GENERAL_ERROR);
     ensure_eq!(table.flags(FIRST), PERMIT_ACCESS | READ_ONLY);
     Ok(())
 }
@@ -319,8 +341,8 @@ fn a_read_only_grant_cannot_be_mapped_writable() -> Verdict {
 fn an_entry_that_permits_nothing_cannot_be_mapped() -> Verdict {
     let (table, frame) = grant(0)?;
     for flags in [0, grant::ACCEPT_TRANSFER, grant::TRANSITIVE] {
-        table.set(FIRST, flags, MYSELF, frame.gfn());
-        ensure_eq!(map(FIRST, MYSELF, MAP_HOST, hole()?).status, GENERAL_ERROR, flags);
+        table.set(FIRST, flags, myself(), frame.gfn());
+        ensure_eq!(map(FIRST, myself(), MAP_HOST, hole()?).status, GENERAL_ERROR, flags);
         ensure_eq!(table.flags(FIRST), flags);
     }
     Ok(())
@@ -328,9 +350,9 @@ fn an_entry_that_permits_nothing_cannot_be_mapped() -> Verdict {
 
 fn an_entry_for_another_domain_cannot_be_mapped() -> Verdict {
     let (table, frame) = grant(0)?;
-    for domain in [DOMID_ABSENT, 1, DOMID_SELF] {
+    for domain in [DOMID_ABSENT, myself() + 1, DOMID_SELF] {
         table.set(FIRST, PERMIT_ACCESS, domain, frame.gfn());
-        ensure_eq!(map(FIRST, MYSELF, MAP_HOST, hole()?).status, GENERAL_ERROR, domain);
+        ensure_eq!(map(FIRST, myself(), MAP_HOST, hole()?).status, GENERAL_ERROR, domain);
     }
     Ok(())
 }
@@ -339,7 +361,7 @@ fn a_reference_beyond_the_table_cannot_be_mapped() -> Verdict {
     table()?;
     let entries = size(DOMID_SELF).frames * grant::ENTRIES_PER_FRAME;
     for reference in [entries, entries + 1, 0x8000_0000, u32::MAX] {
-        ensure_eq!(map(reference, MYSELF, MAP_HOST, hole()?).status, BAD_GNTREF, reference);
+        ensure_eq!(map(reference, myself(), MAP_HOST, hole()?).status, BAD_GNTREF, reference);
     }
     Ok(())
 }
@@ -355,8 +377,8 @@ fn a_grant_of_an_absent_domain_cannot_be_mapped() -> Verdict {
 fn a_grant_of_what_is_not_ram_cannot_be_mapped() -> Verdict {
     let table = table()?;
     for gfn in [hole()?.gfn(), u64::from(gic::distributor(0) >> 12), 0xf_0000, 0xffff_ffff] {
-        table.set(FIRST, PERMIT_ACCESS, MYSELF, gfn);
-        ensure_eq!(map(FIRST, MYSELF, MAP_HOST, hole()?).status, BAD_PAGE, gfn);
+        table.set(FIRST, PERMIT_ACCESS, myself(), gfn);
+        ensure_eq!(map(FIRST, myself(), MAP_HOST, hole()?).status, BAD_PAGE, gfn);
         ensure_eq!(table.flags(FIRST), PERMIT_ACCESS, gfn);
     }
     Ok(())
@@ -365,16 +387,16 @@ fn a_grant_of_what_is_not_ram_cannot_be_mapped() -> Verdict {
 fn a_mapping_must_be_of_a_known_kind() -> Verdict {
     grant(0)?;
     for flags in [0, MAP_READ_ONLY, grant::MAP_APPLICATION] {
-        ensure!(map(FIRST, MYSELF, flags, hole()?).status < 0, flags);
+        ensure!(map(FIRST, myself(), flags, hole()?).status < 0, flags);
     }
     // Page table entries are for x86 guests.
-    ensure_eq!(map(FIRST, MYSELF, MAP_HOST | grant::MAP_CONTAINS_PTE, hole()?).status, GENERAL_ERROR);
+    ensure_eq!(map(FIRST, myself(), MAP_HOST | grant::MAP_CONTAINS_PTE, hole()?).status, GENERAL_ERROR);
     Ok(())
 }
 
 fn a_failed_mapping_leaves_the_entry_unmarked() -> Verdict {
     let (table, _) = grant(0)?;
-    ensure!(map(FIRST, MYSELF, MAP_HOST | grant::MAP_CONTAINS_PTE, hole()?).status < 0);
+    ensure!(map(FIRST, myself(), MAP_HOST | grant::MAP_CONTAINS_PTE, hole()?).status < 0);
     ensure_eq!(table.flags(FIRST), PERMIT_ACCESS);
     Ok(())
 }
@@ -382,7 +404,7 @@ fn a_failed_mapping_leaves_the_entry_unmarked() -> Verdict {
 fn a_handle_unmaps_once() -> Verdict {
     grant(0)?;
     let at = hole()?;
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
     ensure_eq!(unmap(mapping.handle, at), OKAY);
     ensure_eq!(unmap(mapping.handle, at), BAD_HANDLE);
     Ok(())
@@ -398,7 +420,7 @@ fn a_handle_that_was_never_given_does_not_unmap() -> Verdict {
 fn a_handle_does_not_unmap_another_address() -> Verdict {
     let (table, _) = grant(0)?;
     let at = hole()?;
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
     let bystander = Frame::take();
     bystander.write(0, 9);
     let status = unmap(mapping.handle, bystander);
@@ -414,7 +436,7 @@ fn handles_are_recycled() -> Verdict {
     let at = hole()?;
     // A pin count that is not given back overflows its eight bits within 256 rounds.
     for round in 0..600 {
-        let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+        let mapping = map(FIRST, myself(), MAP_HOST, at);
         ensure_eq!(mapping.status, OKAY, round);
         ensure!(mapping.handle < 512, mapping.handle);
         ensure_eq!(unmap(mapping.handle, at), OKAY, round);
@@ -429,7 +451,7 @@ fn a_batch_reports_each_element() -> Verdict {
         host_address: u64::from(at.address()),
         flags: MAP_HOST,
         reference: FIRST,
-        domain: MYSELF,
+        domain: myself(),
         status: POISON_STATUS,
         handle: grant::POISON,
         bus_address: 0,
@@ -478,7 +500,7 @@ fn pattern() -> (Frame, Frame) {
 fn a_copy_moves_a_whole_page() -> Verdict {
     let table = table()?;
     let (source, destination) = pattern();
-    table.set(FIRST, PERMIT_ACCESS | READ_ONLY, MYSELF, source.gfn());
+    table.set(FIRST, PERMIT_ACCESS | READ_ONLY, myself(), source.gfn());
     ensure_eq!(copy(granted(FIRST, 0), local(destination, 0), 4096, grant::COPY_SOURCE_GREF), OKAY);
     for offset in (0..PAGE_SIZE).step_by(4) {
         ensure_eq!(destination.read(offset), source.read(offset), offset);
@@ -489,7 +511,7 @@ fn a_copy_moves_a_whole_page() -> Verdict {
 fn a_copy_moves_just_its_bytes() -> Verdict {
     let table = table()?;
     let (source, destination) = pattern();
-    table.set(FIRST, PERMIT_ACCESS, MYSELF, source.gfn());
+    table.set(FIRST, PERMIT_ACCESS, myself(), source.gfn());
     ensure_eq!(copy(granted(FIRST, 101), local(destination, 7), 3, grant::COPY_SOURCE_GREF), OKAY);
     // Source bytes 101-103 to destination bytes 7-9.
     ensure_eq!(destination.read(4), (source.read(100) >> 8 & 0xff) << 24);
@@ -501,8 +523,8 @@ fn a_copy_moves_just_its_bytes() -> Verdict {
 fn a_copy_works_from_and_to_grants() -> Verdict {
     let table = table()?;
     let (source, destination) = pattern();
-    table.set(FIRST, PERMIT_ACCESS, MYSELF, source.gfn());
-    table.set(SECOND, PERMIT_ACCESS, MYSELF, destination.gfn());
+    table.set(FIRST, PERMIT_ACCESS, myself(), source.gfn());
+    table.set(SECOND, PERMIT_ACCESS, myself(), destination.gfn());
     let both = grant::COPY_SOURCE_GREF | grant::COPY_DESTINATION_GREF;
     ensure_eq!(copy(granted(FIRST, 64), granted(SECOND, 128), 4, both), OKAY);
     ensure_eq!(destination.read(128), source.read(64));
@@ -539,7 +561,7 @@ fn a_copy_of_nothing_succeeds() -> Verdict {
 fn a_copy_into_a_read_only_grant_is_refused() -> Verdict {
     let table = table()?;
     let (source, destination) = pattern();
-    table.set(FIRST, PERMIT_ACCESS | READ_ONLY, MYSELF, destination.gfn());
+    table.set(FIRST, PERMIT_ACCESS | READ_ONLY, myself(), destination.gfn());
     ensure_eq!(copy(local(source, 0), granted(FIRST, 0), 4, grant::COPY_DESTINATION_GREF), GENERAL_ERROR);
     ensure_eq!(destination.read(0), 0);
     Ok(())
@@ -547,7 +569,7 @@ fn a_copy_into_a_read_only_grant_is_refused() -> Verdict {
 
 fn a_copy_by_frame_of_another_domain_is_refused() -> Verdict {
     let (source, destination) = pattern();
-    let foreign = CopySide { domain: MYSELF, ..local(source, 0) };
+    let foreign = CopySide { domain: myself(), ..local(source, 0) };
     ensure_eq!(copy(foreign, local(destination, 0), 4, 0), PERMISSION_DENIED);
     Ok(())
 }
@@ -565,8 +587,8 @@ fn a_copy_with_a_bad_reference_or_domain_is_refused() -> Verdict {
 fn a_copy_leaves_the_entries_unmarked() -> Verdict {
     let table = table()?;
     let (source, destination) = pattern();
-    table.set(FIRST, PERMIT_ACCESS, MYSELF, source.gfn());
-    table.set(SECOND, PERMIT_ACCESS, MYSELF, destination.gfn());
+    table.set(FIRST, PERMIT_ACCESS, myself(), source.gfn());
+    table.set(SECOND, PERMIT_ACCESS, myself(), destination.gfn());
     let both = grant::COPY_SOURCE_GREF | grant::COPY_DESTINATION_GREF;
     ensure_eq!(copy(granted(FIRST, 0), granted(SECOND, 0), 4096, both), OKAY);
     ensure_eq!(table.flags(FIRST), PERMIT_ACCESS);
@@ -612,15 +634,21 @@ fn transfer_and_replace_are_not_for_translated_domains() -> Verdict {
         pad2: [u16; 3],
     }
     let frame = Frame::take();
-    let mut element =
-        [Transfer { mfn: frame.gfn(), domain: MYSELF, pad: 0, reference: FIRST, status: POISON_STATUS, pad2: [0; 3] }];
+    let mut element = [Transfer {
+        mfn: frame.gfn(),
+        domain: myself(),
+        pad: 0,
+        reference: FIRST,
+        status: POISON_STATUS,
+        pad2: [0; 3],
+    }];
     let result = operate(grant::TRANSFER, &mut element);
     ensure!(result < 0 || element[0].status < 0, result);
 
     // gnttab_unmap_and_replace: host_addr, new_addr, handle, status.
     grant(0)?;
     let at = hole()?;
-    let mapping = map(FIRST, MYSELF, MAP_HOST, at);
+    let mapping = map(FIRST, myself(), MAP_HOST, at);
     let mut element = [Unmap {
         host_address: u64::from(at.address()),
         bus_address: u64::from(frame.address()),
@@ -662,48 +690,50 @@ const FLUSH_CLEAN: u32 = 1;
 const FLUSH_INVALIDATE: u32 = 2;
 const FLUSH_SOURCE_GREF: u32 = 1 << 31;
 
-fn flush(address: u32, offset: u16, length: u16, operation: u32) -> i32 {
-    operate(grant::CACHE_FLUSH, &mut [CacheFlush { address: u64::from(address), offset, length, operation }])
+/// By machine address.
+fn flush(address: u64, offset: u16, length: u16, operation: u32) -> i32 {
+    operate(grant::CACHE_FLUSH, &mut [CacheFlush { address, offset, length, operation }])
 }
 
 fn cache_flush_with_nothing_to_do_succeeds() -> Verdict {
     // Linux probes with operation 0 at boot.
     ensure_eq!(flush(0, 0, 0, 0), 0);
-    ensure_eq!(flush(Frame::take().address(), 0, 0, FLUSH_CLEAN), 0);
+    ensure_eq!(flush(machine_address(table()?, Frame::take())?, 0, 0, FLUSH_CLEAN), 0);
     Ok(())
 }
 
 fn cache_flush_cleans_and_invalidates_own_pages() -> Verdict {
     let frame = Frame::take();
+    let address = machine_address(table()?, frame)?;
     for operation in [FLUSH_CLEAN, FLUSH_CLEAN | FLUSH_INVALIDATE] {
         frame.write(64, operation);
-        ensure_eq!(flush(frame.address(), 0, 4096, operation), 0, operation);
+        ensure_eq!(flush(address, 0, 4096, operation), 0, operation);
         ensure_eq!(frame.read(64), operation);
     }
     Ok(())
 }
 
 fn cache_flush_stays_within_a_page() -> Verdict {
-    let frame = Frame::take();
-    ensure_eq!(flush(frame.address(), 1, 4096, FLUSH_CLEAN), EINVAL);
-    ensure_eq!(flush(frame.address(), 0, 4097, FLUSH_CLEAN), EINVAL);
+    let address = machine_address(table()?, Frame::take())?;
+    ensure_eq!(flush(address, 1, 4096, FLUSH_CLEAN), EINVAL);
+    ensure_eq!(flush(address, 0, 4097, FLUSH_CLEAN), EINVAL);
     Ok(())
 }
 
 fn cache_flush_refuses_unknown_operations() -> Verdict {
-    let frame = Frame::take();
+    let address = machine_address(table()?, Frame::take())?;
     for operation in [4, FLUSH_CLEAN | 8, u32::MAX >> 1] {
-        ensure_eq!(flush(frame.address(), 0, 64, operation), EINVAL, operation);
+        ensure_eq!(flush(address, 0, 64, operation), EINVAL, operation);
     }
     // Defined, but by no hypervisor implemented.
-    let by_reference = flush(frame.address(), 0, 64, FLUSH_CLEAN | FLUSH_SOURCE_GREF);
+    let by_reference = flush(address, 0, 64, FLUSH_CLEAN | FLUSH_SOURCE_GREF);
     ensure!(by_reference == EINVAL || by_reference == EOPNOTSUPP, by_reference);
     Ok(())
 }
 
 fn cache_flush_refuses_what_is_not_own_ram() -> Verdict {
     for address in [gic::distributor(0), memory::UNMAPPED, 0xf000_0000] {
-        let refused = flush(address, 0, 64, FLUSH_CLEAN);
+        let refused = flush(address.into(), 0, 64, FLUSH_CLEAN);
         ensure!(refused == EINVAL || refused == EPERM, address);
     }
     ensure_eq!(call(GRANT_TABLE_OP, [grant::CACHE_FLUSH, memory::UNMAPPED, 1, 0, 0]), EFAULT);

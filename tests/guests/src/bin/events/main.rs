@@ -15,8 +15,8 @@ use guests::event::{
 use guests::harness::{Failure, Verdict, expect};
 use guests::hypercall::{EVENT_CHANNEL_OP, call, call_with};
 use guests::memory::{self, Frame};
-use guests::status::{EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC, ENOSYS, ESRCH};
-use guests::{clock, cp15, ensure, ensure_eq, gic, interrupt, platform, smp, suite};
+use guests::status::{EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC, ENOSYS, EPERM, ESRCH};
+use guests::{clock, cp15, domain, ensure, ensure_eq, gic, interrupt, platform, smp, suite};
 
 suite! { "events":
     ports_are_allocated_lowest_first_from_one,
@@ -33,6 +33,7 @@ suite! { "events":
     bind_virq_refuses_absent_virqs_and_vcpus,
     a_global_virq_binds_to_vcpu_0_only,
     bind_pirq_is_refused,
+    output_of_the_hypervisor_raises_its_virq_in_dom0,
     bind_ipi_refuses_absent_vcpus,
     bind_vcpu_moves_interdomain_ports_only,
     send_on_a_port_that_cannot_send_returns_einval,
@@ -83,6 +84,7 @@ suite! { "events":
 const VIRQ_TIMER: u32 = 0;
 const VIRQ_DEBUG: u32 = 1;
 const VIRQ_DOM_EXC: u32 = 3;
+const VIRQ_CON_RING: u32 = 8;
 const NR_VIRQS: u32 = 24;
 
 /// The shared pages; hypervisor pages can be mapped once, so they live as long as the guest.
@@ -258,6 +260,24 @@ fn bind_pirq_is_refused() -> Verdict {
     fresh()?;
     for pirq in [0, 33, u32::MAX] {
         ensure!(call_with(EVENT_CHANNEL_OP, event::BIND_PIRQ, &mut [pirq, 0, 0]) < 0, pirq);
+    }
+    Ok(())
+}
+
+fn output_of_the_hypervisor_raises_its_virq_in_dom0() -> Verdict {
+    let world = fresh()?;
+    let port = expect(bind_virq(VIRQ_CON_RING, 0))?;
+    match domain::debug_key(b'h') {
+        // Only the control domain may press keys, and only the handler of a global VIRQ has it: dom0.
+        Err(error) => {
+            ensure_eq!(error, EPERM);
+            interrupt::settle();
+            ensure!(!world.shared.pending(port));
+        }
+        Ok(()) => {
+            ensure!(clock::poll(|| world.shared.pending(port)));
+            ensure!(world.vcpu.upcall_pending());
+        }
     }
     Ok(())
 }

@@ -7,14 +7,16 @@ mod memory_op;
 mod version;
 
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use guests::abi::{self, DOMID_ABSENT, DOMID_SELF, HvmParameter, Poll, add_to_physmap, remove_from_physmap};
 use guests::exception::{Kind, catch};
+use guests::gic::VIRTUAL_TIMER;
 use guests::harness::Verdict;
 use guests::hypercall::{self, VCPU_OP, address_of, call, call_with};
 use guests::memory::{self, Frame, PAGE_SIZE, Slot};
 use guests::status::{E2BIG, EACCES, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, EPERM, ESRCH};
-use guests::{clock, console, ensure, ensure_eq, event, gic, platform, suite};
+use guests::{clock, console, cp15, ensure, ensure_eq, event, gic, interrupt, platform, suite};
 
 use version::{XENVER_GET_FEATURES, features, is_dom0};
 
@@ -78,6 +80,7 @@ suite! { "hypercalls":
     multicall_of_nothing_succeeds,
     multicall_refuses_to_nest,
     multicall_with_an_unreadable_list_returns_efault,
+    a_long_multicall_lets_interrupts_in,
 
     vm_assist_knows_the_runstate_flag_only,
     physdev_operations_return_enosys,
@@ -303,8 +306,11 @@ struct Multicall {
     arguments: [u64; 6],
 }
 
+/// What is in an entry's result before the call.
+const NO_RESULT: i64 = 0x5a5a_5a5a;
+
 fn entry(number: u32, first: u32) -> Multicall {
-    Multicall { number: u64::from(number), result: 0x5a5a_5a5a, arguments: [u64::from(first), 0, 0, 0, 0, 0] }
+    Multicall { number: u64::from(number), result: NO_RESULT, arguments: [u64::from(first), 0, 0, 0, 0, 0] }
 }
 
 fn multicall(entries: &mut [Multicall]) -> i32 {
@@ -351,6 +357,55 @@ fn multicall_with_an_unreadable_list_returns_efault() -> Verdict {
     let page = memory::map_fixed(Slot::Test, Frame::take().address());
     ensure_eq!(call(hypercall::MULTICALL, [page + PAGE_SIZE - 32, 1, 0, 0, 0]), EFAULT);
     memory::unmap_fixed(Slot::Test);
+    Ok(())
+}
+
+/// A list of 1024 entries in frames of its own, whose result words an interrupt's hook can look at.
+static LONG_LIST: AtomicU32 = AtomicU32::new(0);
+/// How many of them were done when the interrupt was taken.
+static DONE_BEFORE: AtomicU32 = AtomicU32::new(0);
+const LONG: u32 = 1024;
+
+/// The result word of an entry: before its call, what `entry` puts there.
+fn long_result(index: u32) -> u32 {
+    let at = index * size_of::<Multicall>() as u32 + 8;
+    Frame::at(LONG_LIST.load(Ordering::SeqCst)).nth(at / PAGE_SIZE).read(at % PAGE_SIZE)
+}
+
+fn a_long_multicall_lets_interrupts_in() -> Verdict {
+    let frames = Frame::take_aligned(LONG * size_of::<Multicall>() as u32 / PAGE_SIZE);
+    LONG_LIST.store(frames.address(), Ordering::SeqCst);
+    // SAFETY: frames of this test alone, zeroed, of that many entries.
+    let list = unsafe { core::slice::from_raw_parts_mut(frames.pointer::<Multicall>(), LONG as usize) };
+    gic::enable(VIRTUAL_TIMER);
+    // The first round takes the time of a whole list; then the timer fires in the middle, or a little off it.
+    let mut time = 0;
+    for round in 0..20 {
+        list.fill(entry(hypercall::XEN_VERSION, 0));
+        DONE_BEFORE.store(0, Ordering::SeqCst);
+        interrupt::reset();
+        interrupt::set_hook(|_| {
+            let done = (0..LONG).take_while(|&index| long_result(index) != NO_RESULT as u32).count();
+            DONE_BEFORE.store(done as u32, Ordering::SeqCst);
+        });
+        let start = clock::now();
+        if round > 0 {
+            cp15::write_cntv_cval(start + time / 2);
+            cp15::write_cntv_ctl(interrupt::TIMER_ENABLED);
+        }
+        cp15::enable_interrupts();
+        let result = multicall(list);
+        cp15::disable_interrupts();
+        cp15::write_cntv_ctl(0);
+        time = clock::now() - start;
+        ensure_eq!(result, 0, round);
+        ensure!((0..LONG).all(|index| long_result(index) == 0x4_0011), round);
+        if (1..LONG).contains(&DONE_BEFORE.load(Ordering::SeqCst)) {
+            break;
+        }
+    }
+    let done = DONE_BEFORE.load(Ordering::SeqCst);
+    ensure!((1..LONG).contains(&done), done);
     Ok(())
 }
 
@@ -615,10 +670,10 @@ fn vcpu_info_can_be_registered_once_and_raises_an_upcall() -> Verdict {
     let frame = Frame::take();
     let interrupt = platform::get().event_interrupt;
     gic::enable(interrupt);
-    guests::interrupt::reset();
+    interrupt::reset();
     ensure_eq!(event::register_vcpu_info(0, frame.gfn(), PAGE_SIZE - 48), 0);
     ensure!(event::VcpuInfo(frame.address() + PAGE_SIZE - 48).upcall_pending());
-    ensure!(guests::interrupt::comes(interrupt, 1));
+    ensure!(interrupt::comes(interrupt, 1));
     ensure_eq!(event::register_vcpu_info(0, frame.gfn(), 0), EINVAL);
     Ok(())
 }
