@@ -56,7 +56,7 @@ impl<K: Key> PriorityQueue<K> {
     }
 
     /// Queues `id` under `key`, or moves it there. Says whether the id is known.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, id: u16, key: K) -> bool {
         let entry = Entry { key, id };
         match self.place.get(usize::from(id)) {

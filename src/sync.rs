@@ -70,10 +70,18 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T> {
         let held = held::Rank::wait(RANK);
+        let inner = self.inner.try_lock_weak();
         Guard {
-            inner: self.inner.lock(),
+            inner: inner.unwrap_or_else(|| self.wait()),
             _held: held,
         }
+    }
+
+    /// Out of line, as there are hundreds of places that lock.
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) -> SpinMutexGuard<'_, T> {
+        self.inner.lock()
     }
 
     /// Takes the lock if it is free.

@@ -86,7 +86,7 @@ impl Ratio {
     }
 
     /// `value` times the ratio, rounded down, at most `u64::MAX`. Two 32-bit multiplications.
-    #[inline]
+    #[inline(always)]
     const fn of(self, value: u64) -> u64 {
         let low = (value & 0xFFFF_FFFF) * self.mult as u64;
         // At most (2^32-1)^2 + 2^32-1, so nothing wraps.
@@ -128,7 +128,7 @@ impl Clock {
     }
 
     /// `ticks` in nanoseconds, rounded down.
-    #[inline]
+    #[inline(always)]
     pub const fn ns(&self, ticks: Ticks) -> Nanos {
         Nanos(self.to_ns.of(ticks.0))
     }

@@ -142,9 +142,16 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
 /// When it is not in the direct map, which all tables are in.
 #[inline]
 pub(crate) fn table(mfn: Mfn) -> &'static SharedPage {
-    let va = map::direct(mfn).expect("a table lies in the direct map");
+    let va = map::direct(mfn).unwrap_or_else(|| not_direct());
     // SAFETY: as in `page`.
     unsafe { &*(va as *const SharedPage) }
+}
+
+// Out of line: every access to a table would have its own.
+#[cold]
+#[inline(never)]
+fn not_direct() -> ! {
+    panic!("a table lies in the direct map")
 }
 
 /// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.

@@ -145,7 +145,7 @@ pub enum Access {
 ///
 /// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4): stage 1 only, so that the stage-2 answer comes from our own tables. The
 /// guest's PAR is put back.
-#[inline]
+#[inline(always)]
 pub fn translate(va: u32, access: Access) -> Option<Gfn> {
     let saved = cp15::Par::read();
     // SAFETY: an address translation operation changes only PAR.
@@ -518,7 +518,7 @@ pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
 ///
 /// r0 to r7 are in the context; r8 to r12 too, except in FIQ mode; r13 and r14 are banked by mode and still in the
 /// hardware (DDI 0406C.d B1.3.2). Register 15 reads as 0.
-#[inline]
+#[inline(always)]
 pub fn register(context: &GuestContext, number: u8) -> u32 {
     let mode = context.cpsr & MODE_MASK;
     match number {
@@ -531,7 +531,7 @@ pub fn register(context: &GuestContext, number: u8) -> u32 {
 }
 
 /// Sets a general register as an instruction of the guest names it; a write to register 15 is dropped.
-#[inline]
+#[inline(always)]
 pub fn set_register(context: &mut GuestContext, number: u8, value: u32) {
     let mode = context.cpsr & MODE_MASK;
     match number {

@@ -40,12 +40,12 @@ pub trait TableFrames {
     fn flush(&mut self, first: u32, frames: u32);
 
     /// Reads an entry.
-    #[inline]
+    #[inline(always)]
     fn read(&self, table: Mfn, index: usize) -> u64 {
         double::load(word(table, index))
     }
     /// Writes an entry, as one 64-bit single-copy atomic store (DDI 0406C.d A3.5.3).
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
         double::store(word(table, index), descriptor);
     }
@@ -83,10 +83,17 @@ pub trait TableFrames {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn word(table: Mfn, index: usize) -> &'static AtomicU64 {
     let word = frame::table(table).u64_at(index * 8);
-    word.expect("a table has 512 entries")
+    word.unwrap_or_else(|| no_such_entry())
+}
+
+// Out of line: many places reach an entry.
+#[cold]
+#[inline(never)]
+fn no_such_entry() -> ! {
+    panic!("a table has 512 entries")
 }
 
 /// Why nothing was changed.

@@ -35,7 +35,7 @@ impl GranterMemory for Granted<'_> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn unpin(&mut self, mfn: Mfn) {
         memory().put(mfn);
     }
@@ -55,7 +55,7 @@ impl<'a> Peers<'a> {
     }
 
     /// The domain `id`.
-    #[inline]
+    #[inline(always)]
     pub fn find(&mut self, id: DomId) -> Option<&Domain> {
         if id == self.own.id {
             return Some(self.own);

@@ -70,7 +70,7 @@ pub fn block(domain: &Domain, vcpu: &Vcpu) {
 }
 
 /// Makes the vCPUs in `named`, an answer of `vgic`, see what changed for them.
-#[inline]
+#[inline(always)]
 pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
     let mut kick = named;
     for id in named.iter() {

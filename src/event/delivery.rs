@@ -87,7 +87,7 @@ impl<P: PageRef> Upcalls<P> {
     /// Tells `vcpu` that events are waiting; whether it did not know yet.
     ///
     /// A vCPU without `vcpu_info` learns it when it registers one.
-    #[inline]
+    #[inline(always)]
     fn mark(&self, shared: &SharedPage, vcpu: VcpuId) -> bool {
         let Some(byte) = self
             .info(shared, vcpu)
@@ -204,7 +204,7 @@ impl<P: PageRef> Delivery<P> {
     }
 
     /// Tells `vcpu` to look for events.
-    #[inline]
+    #[inline(always)]
     pub fn upcall(&self, vcpu: VcpuId) -> Notify {
         if self.upcalls.mark(self.shared.page(), vcpu) {
             Notify::upcall(vcpu)

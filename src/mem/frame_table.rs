@@ -213,7 +213,7 @@ impl FrameTable {
     }
 
     /// Takes a reference on a live frame for which `accept(kind, owner)` holds.
-    #[inline]
+    #[inline(always)]
     fn take(&self, mfn: Mfn, accept: impl Fn(Kind, DomId) -> bool) -> Option<(Kind, DomId)> {
         let entry = self.entry(mfn)?;
         // Another CPU's reference makes the replacement fail; no guest can write this word, so the bound is never met.
@@ -235,20 +235,20 @@ impl FrameTable {
     }
 
     /// Takes a reference on a live frame of `owner`.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, mfn: Mfn, owner: DomId) -> Option<Kind> {
         self.take(mfn, |_, actual| actual == owner)
             .map(|(kind, _)| kind)
     }
 
     /// Takes a reference on a live frame, whoever owns it.
-    #[inline]
+    #[inline(always)]
     pub fn get_any(&self, mfn: Mfn) -> Option<(Kind, DomId)> {
         self.take(mfn, |_, _| true)
     }
 
     /// Drops a reference. With the last one the frame becomes the caller's, dirty, to give back to the allocator.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put(&self, mfn: Mfn) -> Option<Last> {
         let entry = self.entry(mfn)?;
         loop {

@@ -301,14 +301,14 @@ impl Memory {
     }
 
     /// Takes a reference on a live frame of `owner`.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, mfn: Mfn, owner: DomId) -> Option<FrameRef<'_>> {
         let kind = self.frames.get(mfn, owner)?;
         Some(FrameRef::new(self, mfn, owner, kind))
     }
 
     /// Takes a reference on a live frame, whoever owns it: for callers that may see any domain's memory.
-    #[inline]
+    #[inline(always)]
     pub fn get_any(&self, mfn: Mfn) -> Option<FrameRef<'_>> {
         let (kind, owner) = self.frames.get_any(mfn)?;
         Some(FrameRef::new(self, mfn, owner, kind))

@@ -187,7 +187,7 @@ impl<'m> P2m<'m> {
 
     /// Maps up to `count` frames at `gfn` to those at `mfn`, where nothing is mapped, in at most `budget` pages or blocks;
     /// answers how many frames. For RAM, a reference on each of these frames becomes the map's.
-    #[inline]
+    #[inline(always)]
     pub fn map(
         &mut self,
         gfn: Gfn,

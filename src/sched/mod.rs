@@ -498,7 +498,7 @@ impl Scheduler {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn enqueue(&mut self, id: UnitId, cpu: CpuId) {
         if let Some(unit) = self.units.get_mut(id) {
             unit.state = State::Queued;
@@ -509,7 +509,7 @@ impl Scheduler {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn dequeue(&mut self, id: UnitId, cpu: CpuId) {
         let queue = &mut self.cpus[cpu.index()].queue;
         queue.remove(id.0);

@@ -23,7 +23,7 @@ enum Slot {
 
 impl VcpuState {
     /// The slot for interrupt `virq`, bit `mask` of its bank, if it takes no more than a look at one.
-    #[inline]
+    #[inline(always)]
     fn find_slot(
         &self,
         virq: u32,

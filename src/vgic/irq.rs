@@ -248,7 +248,7 @@ impl Vgic {
     }
 
     /// Latches SGI `irq` from `source` at `vcpu`: one latch per source (IHI 0048B 3.2.4, 4.3.16).
-    #[inline]
+    #[inline(always)]
     pub(super) fn raise_sgi(&mut self, vcpu: VcpuId, irq: IntId, source: VcpuId) -> VcpuSet {
         let forwarding = self.forwarding;
         let state = self.vcpu_mut(vcpu);

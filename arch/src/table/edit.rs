@@ -15,11 +15,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    #[inline]
+    #[inline(always)]
     pub(super) fn read<F: TableFrames>(self, frames: &F) -> Entry {
         Descriptor(frames.read(self.table, self.index)).decode(self.level)
     }
-    #[inline]
+    #[inline(always)]
     pub(super) fn write<F: TableFrames>(self, frames: &mut F, descriptor: Descriptor) {
         frames.write(self.table, self.index, descriptor.0);
     }

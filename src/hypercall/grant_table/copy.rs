@@ -60,7 +60,7 @@ enum Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    #[inline]
+    #[inline(always)]
     fn take(peers: &'a mut Peers<'_>, side: &Side) -> Result<Self, GrantError> {
         let own = peers.own;
         let access = side.access;

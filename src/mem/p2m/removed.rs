@@ -67,7 +67,7 @@ impl Removed {
         &self.runs
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, run: Run) -> bool {
         let frames = self.frames.saturating_add(run.count);
         if frames > Self::MAX_FRAMES && self.frames > 0 {
