@@ -15,6 +15,7 @@ pub mod cache;
 mod cp15;
 pub mod cpu;
 pub mod double;
+pub mod errata;
 #[cfg(target_arch = "arm")]
 pub mod fault;
 pub mod frame;

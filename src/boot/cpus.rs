@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 use armv7::gic::{self, Gic};
 use armv7::smp::GuestWait;
-use armv7::{hypmap, smp, timer};
+use armv7::{errata, guest, hypmap, smp, timer};
 use krypton::cmdline::{Options, Vwfi};
 use krypton::domain::run;
 use krypton::irq::{self, Handler};
@@ -42,6 +42,9 @@ pub fn set_up_cpu(cpu: CpuId) {
             mismatch.reads,
             mismatch.wrote
         );
+    }
+    for number in errata::left_by_firmware(smp::midr(), guest::actlr()) {
+        log::warn!("CPU{}: firmware leaves erratum {number}", cpu.raw());
     }
 }
 
@@ -100,6 +103,9 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
         }
     }
     smp::call_nobody();
+    if online.len() > 1 && errata::invalidates_late(smp::midr()) {
+        log::warn!("SMP: erratum 798181 is not worked around; maxcpus=1 avoids it");
+    }
     log::info!("Brought up {} CPUs", online.len());
     online
 }

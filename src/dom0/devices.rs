@@ -47,6 +47,9 @@ pub fn plan(blob: &Blob<'_>, machine: &Machine<'_>) -> Result<DevicePlan, BootEr
         }
     }
     collected.take_message_frames(machine);
+    let unnamed = machine.host.board.unnamed.iter();
+    let unnamed = unnamed.filter_map(|(base, size)| PhysRange::new(*base, *size));
+    collected.mmio.extend(unnamed);
     Ok(collected.finish(machine))
 }
 

@@ -10,15 +10,17 @@
 
 use alloc::sync::Arc;
 
-use armv7::addr::{Gfn, PAGE_SHIFT};
+use armv7::addr::{Gfn, GuestVa, PAGE_SHIFT};
+use armv7::errata;
 use armv7::gic::{self, Gic, Trigger};
 use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
-use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width};
+use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width, psr};
 
 use super::exits::{raise_unless_endless, skip};
 use super::inject::Exception;
 use super::serror;
+use crate::call::guest_ptr::copy_in;
 use crate::domain::interface::{HardwareLrs, deliver};
 use crate::domain::shutdown;
 use crate::domain::vcpu::Vcpu;
@@ -45,8 +47,12 @@ pub fn emulate(
         return false;
     }
     let va = guest::fault_va();
-    if va >> PAGE_SHIFT != vcpu.distributor_page() && !verify(domain, vcpu, va, direction) {
-        return false;
+    let mut access = access;
+    if va >> PAGE_SHIFT != vcpu.distributor_page() {
+        let Some(verified) = verify(domain, vcpu, context, va, access, direction) else {
+            return false;
+        };
+        access = verified;
     }
     let Some(gic) = gic::get() else { return false };
     let offset = page << PAGE_SHIFT | va & 0xFFF;
@@ -78,22 +84,52 @@ pub fn emulate(
     done
 }
 
-/// Whether `va` leads to the distributor and not to something above 4 GiB that looks like it; remembers that it does.
+/// The access, if `va` leads to the distributor and not to something above 4 GiB that looks like it; remembers that it does.
+///
+/// Where the syndrome is not to be believed nothing is remembered, so that every access is worked out here.
 #[cold]
-fn verify(domain: &Domain, vcpu: &Vcpu, va: u32, direction: MemoryDirection) -> bool {
-    let access = match direction {
+fn verify(
+    domain: &Domain,
+    vcpu: &Vcpu,
+    context: &GuestContext,
+    va: u32,
+    access: DataAccess,
+    direction: MemoryDirection,
+) -> Option<DataAccess> {
+    let wanted = match direction {
         MemoryDirection::Read => Access::Read,
         MemoryDirection::Write => Access::Write,
     };
-    match guest::translate(va, access) {
-        Some(gfn) if is_distributor(domain.gic, gfn) => {
-            vcpu.remember_distributor_page(va >> PAGE_SHIFT);
-            true
-        }
-        Some(_) => false,
-        // The guest has changed its tables since: what the syndrome says was true then.
-        None => true,
+    // When nothing is there, the guest has changed its tables since: what the syndrome says was true then.
+    let gfn = guest::translate(va, wanted);
+    if gfn.is_some_and(|gfn| !is_distributor(domain.gic, gfn)) {
+        return None;
     }
+    if errata::misreports_thumb_stores(smp::midr()) {
+        return match direction {
+            MemoryDirection::Write if context.cpsr & psr::T != 0 => store_at(domain, context.pc),
+            _ => Some(access),
+        };
+    }
+    if gfn.is_some() {
+        vcpu.remember_distributor_page(va >> PAGE_SHIFT);
+    }
+    Some(access)
+}
+
+/// The Thumb store at `pc`, from the guest's memory: it may have changed it since, and then misleads itself.
+fn store_at(domain: &Domain, pc: u32) -> Option<DataAccess> {
+    let half = |at: u32| {
+        let mut bytes = [0; 2];
+        copy_in(domain, GuestVa(at), &mut bytes).ok()?;
+        Some(u16::from_le_bytes(bytes))
+    };
+    let first = half(pc)?;
+    let second = match errata::is_wide(first) {
+        true => half(pc.wrapping_add(2))?,
+        false => 0,
+    };
+    errata::thumb_store(first, second)
 }
 
 /// Whether a guest frame is one of the emulated distributor's.

@@ -1,20 +1,95 @@
-//! Samsung's Exynos 5.
+//! Samsung's Exynos 5 (Exynos 5250 user's manual).
+//!
+//! The generic timer counts only while the multi-core timer's free-running counter does, so that is started first and stays
+//! with the hypervisor. A secondary CPU of the 5250 waits in the boot loader's pen for an interrupt and goes where a word in
+//! SYSRAM says. On the 5410 and 542x it must be powered up first, and comes out of ROM: not built, they run on one CPU.
 
-use super::Board;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{Action, Board, Start, Step};
+use crate::platform::ranges::PhysRange;
+use crate::platform::translate;
 use crate::platform::tree::Tree;
 
 pub(super) const COMPATIBLE: &[&str] = &[
-    "samsung,exynos5250",
+    PEN_BOARD,
     "samsung,exynos5410",
+    "samsung,exynos5420",
+    "samsung,exynos5800",
     "samsung,exynos5",
 ];
 
-/// The multi-core timer stays with the hypervisor, which keeps the counter running.
-const HIDDEN: &[&str] = &["samsung,exynos4210-mct", "samsung,secure-firmware"];
+/// The one whose secondary waits in a pen.
+const PEN_BOARD: &str = "samsung,exynos5250";
 
-pub(super) fn board(_: &Tree<'_>) -> Board {
+const MCT: &[&str] = &["samsung,exynos4210-mct"];
+const PMU: &[&str] = &[
+    "samsung,exynos5250-pmu",
+    "samsung,exynos5410-pmu",
+    "samsung,exynos5420-pmu",
+];
+const SYSRAM: &[&str] = &["samsung,exynos4210-sysram"];
+const SYSRAM_NS: &[&str] = &["samsung,exynos4210-sysram-ns"];
+const SECURE_FIRMWARE: &[&str] = &["samsung,secure-firmware"];
+
+/// The multi-core timer, firmware's calls and what ends the machine stay with the hypervisor.
+const HIDDEN: &[&str] = &[
+    "samsung,exynos4210-mct",
+    "samsung,secure-firmware",
+    "syscon-poweroff",
+    "syscon-reboot",
+];
+
+/// Chip id and PWM timer, which old trees do not name although Linux uses them: base and size.
+const UNNAMED: &[(u64, u64)] = &[(0x1000_0000, 0x1000), (0x12DD_0000, 0x2000)];
+
+/// `G_TCON` of the multi-core timer.
+const MCT_G_TCON: u64 = 0x240;
+/// `G_TCON`: the free-running counter counts.
+const G_TCON_START: u32 = 1 << 8;
+/// `SWRESET` of the power controller.
+const PMU_SWRESET: u64 = 0x400;
+/// `PS_HOLD_CONTROL` of the power controller.
+const PMU_PS_HOLD: u64 = 0x330C;
+/// `PS_HOLD_CONTROL`: the pin is an output and low, so the regulators go off.
+const PS_HOLD_LOW: u32 = 0x5200;
+/// Word of the non-secure SYSRAM by which secure firmware lets CPUs out.
+const NS_BOOT_WORD: u64 = 0x1C;
+
+pub(super) fn board(tree: &Tree<'_>) -> Board {
+    let mct = register(tree, MCT, MCT_G_TCON);
     Board {
         hidden: HIDDEN,
-        ..Board::default()
+        unnamed: UNNAMED,
+        prepare: steps(mct, Action::Set(G_TCON_START)),
+        start: start(tree),
+        reset: steps(register(tree, PMU, PMU_SWRESET), Action::Write(1)),
+        off: steps(register(tree, PMU, PMU_PS_HOLD), Action::Write(PS_HOLD_LOW)),
     }
+}
+
+fn start(tree: &Tree<'_>) -> Start {
+    if !tree.root().is_compatible(&[PEN_BOARD]) {
+        return Start::None;
+    }
+    let word = match tree.compatible(SECURE_FIRMWARE).next() {
+        Some(_) => register(tree, SYSRAM_NS, NS_BOOT_WORD),
+        None => register(tree, SYSRAM, 0),
+    };
+    match word {
+        Some(_) => Start::Pen(steps(word, Action::WriteEntry)),
+        None => Start::None,
+    }
+}
+
+/// The word at `offset` of the first node with one of these compatibles; `None` when it has no such word.
+fn register(tree: &Tree<'_>, compatible: &[&str], offset: u64) -> Option<u64> {
+    let node = tree.compatible(compatible).next()?;
+    let registers: PhysRange = translate::reg_ranges(&node).next()??;
+    (registers.size() >= offset + 4).then(|| registers.base() + offset)
+}
+
+fn steps(at: Option<u64>, action: Action) -> Vec<Step> {
+    at.map_or_else(Vec::new, |at| vec![Step { at, action }])
 }

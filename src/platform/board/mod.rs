@@ -50,6 +50,8 @@ pub enum Start {
 pub struct Board {
     /// Nodes that dom0 must not have, by compatible.
     pub hidden: &'static [&'static str],
+    /// Device regions that dom0 gets although trees may not name them: base and size in bytes, whole pages.
+    pub unnamed: &'static [(u64, u64)],
     /// Before all else: the counter runs when these are through.
     pub prepare: Vec<Step>,
     /// How other CPUs start.

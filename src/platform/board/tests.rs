@@ -1,6 +1,6 @@
 use super::{Action, Board, Start, Step};
 use crate::platform::host_dt::HostInfo;
-use crate::platform::testing::{VEXPRESS, VIRT, compile, compile_with};
+use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
 use alloc::vec;
 
 fn write(at: u64, value: u32) -> Step {
@@ -49,5 +49,64 @@ fn a_versatile_express_without_system_registers_has_one_cpu_and_no_end() {
         assert_eq!(board.start, Start::None, "{change:?}");
         assert_eq!((board.reset, board.off), (vec![], vec![]));
         assert!(board.hidden.contains(&"arm,hdlcd"));
+    }
+}
+
+fn entry(at: u64) -> Start {
+    Start::Pen(vec![Step {
+        at,
+        action: Action::WriteEntry,
+    }])
+}
+
+#[test]
+fn an_arndale_starts_its_counter_first_and_ends_by_its_power_controller() {
+    let board = HostInfo::parse(&compile(ARNDALE)).unwrap().board;
+    let start = Step {
+        at: 0x101C_0240,
+        action: Action::Set(1 << 8),
+    };
+    assert_eq!(board.prepare, [start]);
+    assert_eq!(board.reset, [write(0x1004_0400, 1)]);
+    assert_eq!(board.off, [write(0x1004_330C, 0x5200)]);
+    assert_eq!(board.start, entry(0x0202_0000));
+    assert!(board.hidden.contains(&"samsung,exynos4210-mct"));
+}
+
+#[test]
+fn secure_firmware_of_an_exynos_looks_into_the_other_sysram() {
+    let firmware = "soc { firmware { compatible = \"samsung,secure-firmware\"; };";
+    let tree = compile_with(ARNDALE, &[("soc {", firmware)]);
+    let board = HostInfo::parse(&tree).unwrap().board;
+    assert_eq!(board.start, entry(0x0204_F01C));
+}
+
+#[test]
+fn an_exynos_without_the_registers_does_without() {
+    for (change, prepared, started, ends) in [
+        (("samsung,exynos4210-mct", "other"), false, true, true),
+        (
+            ("samsung,exynos4210-sysram\"", "other\""),
+            true,
+            false,
+            true,
+        ),
+        (("0x02020000 0x30000>;", "0x02020000 0>;"), true, true, true),
+        (("samsung,exynos5250-pmu", "other"), true, true, false),
+        (("0x10040000 0x5000", "0x10040000 0x400"), true, true, false),
+        (
+            ("samsung,exynos5250\"", "samsung,exynos5420\""),
+            true,
+            false,
+            true,
+        ),
+    ] {
+        let board = HostInfo::parse(&compile_with(ARNDALE, &[change]))
+            .unwrap()
+            .board;
+        assert_eq!(!board.prepare.is_empty(), prepared, "{change:?}");
+        assert_eq!(board.start != Start::None, started, "{change:?}");
+        let end = (!board.off.is_empty(), !board.reset.is_empty());
+        assert_eq!(end, (ends, ends), "{change:?}");
     }
 }

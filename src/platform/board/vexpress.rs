@@ -52,6 +52,7 @@ pub(super) fn board(tree: &Tree<'_>) -> Board {
     let base = registers.base();
     Board {
         hidden: HIDDEN,
+        unnamed: &[],
         prepare: Vec::new(),
         start: Start::Pen(vec![
             step(base + SYS_FLAGSCLR, Action::Write(!0)),

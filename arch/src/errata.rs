@@ -1,0 +1,196 @@
+//! Which errata this processor has: pure functions of MIDR (Cortex-A15 MPCore Software Developers Errata Notice).
+//!
+//! What is worked around elsewhere asks here; what only firmware can set is reported at boot.
+
+use crate::syndrome::{DataAccess, Extend, Width};
+
+/// ACTLR bits that only secure firmware can set and that a processor needs: number of the erratum, and the bits.
+const BY_FIRMWARE: [(u32, u32); 2] = [
+    // The loop buffer is off.
+    (773_022, 1 << 1),
+    (774_769, 1 << 25),
+];
+
+/// Variant and revision of a Cortex-A15, as 0xVR.
+const fn cortex_a15(midr: u32) -> Option<u32> {
+    match midr & 0xFF0F_FFF0 {
+        0x410F_C0F0 => Some(midr >> 16 & 0xF0 | midr & 0xF),
+        _ => None,
+    }
+}
+
+/// 766422: the register and size that HSR gives for a Thumb store are wrong. Cortex-A15 r0p4.
+pub const fn misreports_thumb_stores(midr: u32) -> bool {
+    matches!(cortex_a15(midr), Some(0x04))
+}
+
+/// 798181: a TLB invalidate that is complete by its DSB may not be so on other CPUs. Cortex-A15 up to r3p2.
+pub const fn invalidates_late(midr: u32) -> bool {
+    matches!(cortex_a15(midr), Some(..=0x32))
+}
+
+/// Numbers of errata whose workaround firmware should have switched on in `actlr` and has not. Cortex-A15 up to r0p4.
+pub fn left_by_firmware(midr: u32, actlr: u32) -> impl Iterator<Item = u32> {
+    let affected = matches!(cortex_a15(midr), Some(..=0x04));
+    BY_FIRMWARE
+        .into_iter()
+        .filter(move |(_, bits)| affected && actlr & bits != *bits)
+        .map(|(number, _)| number)
+}
+
+/// Whether the first halfword of a Thumb instruction begins one of 32 bits (DDI 0406C.d A6.1).
+pub const fn is_wide(first: u16) -> bool {
+    first >= 0xE800
+}
+
+/// The store of one register without write-back that a Thumb instruction is; `None` for all others
+/// (DDI 0406C.d A6.2.4 and A6.3.10).
+pub const fn thumb_store(first: u16, second: u16) -> Option<DataAccess> {
+    if is_wide(first) {
+        return wide_store(first, second);
+    }
+    let (width, rt) = match first >> 9 {
+        0b010_1000 => (Width::Word, first & 7),
+        0b010_1001 => (Width::Half, first & 7),
+        0b010_1010 => (Width::Byte, first & 7),
+        _ => match first >> 11 {
+            0b0_1100 => (Width::Word, first & 7),
+            0b0_1110 => (Width::Byte, first & 7),
+            0b1_0000 => (Width::Half, first & 7),
+            0b1_0010 => (Width::Word, first >> 8 & 7),
+            _ => return None,
+        },
+    };
+    Some(access(width, rt))
+}
+
+const fn wide_store(first: u16, second: u16) -> Option<DataAccess> {
+    let (rn, rt) = (first & 0xF, second >> 12);
+    if first & 0xFF10 != 0xF800 || rn == 15 || rt == 15 {
+        return None;
+    }
+    let width = match first >> 5 & 3 {
+        0 => Width::Byte,
+        1 => Width::Half,
+        2 => Width::Word,
+        _ => return None,
+    };
+    let offset_of_12_bits = first & 0x80 != 0;
+    // By register; by 8 bits downwards; unprivileged. With write-back HSR describes nothing.
+    let without_write_back =
+        matches!(second >> 6 & 0x3F, 0) || matches!(second >> 8 & 0xF, 0xC | 0xE);
+    if offset_of_12_bits || without_write_back {
+        Some(access(width, rt))
+    } else {
+        None
+    }
+}
+
+const fn access(width: Width, rt: u16) -> DataAccess {
+    DataAccess {
+        width,
+        extend: Extend::Zero,
+        rt: (rt & 0xF) as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{invalidates_late, left_by_firmware, misreports_thumb_stores, thumb_store};
+    use crate::syndrome::Width::{self, Byte, Half, Word};
+
+    const EXYNOS5250: u32 = 0x410F_C0F4;
+    const TC2: u32 = 0x412F_C0F1;
+    const R3P2: u32 = 0x413F_C0F2;
+    const R3P3: u32 = 0x413F_C0F3;
+    const QEMU: u32 = 0x414F_C0F0;
+    const CORTEX_A7: u32 = 0x410F_C075;
+
+    #[test]
+    fn errata_are_those_of_the_revision() {
+        let of = |midr| (misreports_thumb_stores(midr), invalidates_late(midr));
+        assert_eq!(of(EXYNOS5250), (true, true));
+        assert_eq!(of(TC2), (false, true));
+        assert_eq!(of(R3P2), (false, true));
+        for midr in [R3P3, QEMU, CORTEX_A7] {
+            assert_eq!(of(midr), (false, false), "{midr:#x}");
+        }
+    }
+
+    #[test]
+    fn what_firmware_has_not_switched_on_is_named() {
+        let left = |midr, actlr| left_by_firmware(midr, actlr).collect::<Vec<_>>();
+        assert_eq!(left(EXYNOS5250, 0), [773_022, 774_769]);
+        assert_eq!(left(EXYNOS5250, 1 << 1), [774_769]);
+        assert_eq!(left(EXYNOS5250, 1 << 25 | 1 << 1), []);
+        assert_eq!(left(QEMU, 0), []);
+        assert_eq!(left(CORTEX_A7, 0), []);
+    }
+
+    fn is(code: u32, width: Width, rt: u8) {
+        let (first, second) = match code >> 16 {
+            0 => (code as u16, 0),
+            first => (first as u16, code as u16),
+        };
+        let access = thumb_store(first, second).unwrap_or_else(|| panic!("{code:#x}"));
+        assert_eq!((access.width, access.rt), (width, rt), "{code:#x}");
+    }
+
+    #[test]
+    fn every_form_of_store_is_read() {
+        is(0x5088, Word, 0); // str r0, [r1, r2]
+        is(0x528B, Half, 3); // strh r3, [r1, r2]
+        is(0x548F, Byte, 7); // strb r7, [r1, r2]
+        is(0x604A, Word, 2); // str r2, [r1, #4]
+        is(0x704D, Byte, 5); // strb r5, [r1, #1]
+        is(0x804E, Half, 6); // strh r6, [r1, #2]
+        is(0x9401, Word, 4); // str r4, [sp, #4]
+        is(0xF8C1_C004, Word, 12); // str.w r12, [r1, #4]
+        is(0xF8A1_B004, Half, 11); // strh.w r11, [r1, #4]
+        is(0xF881_A004, Byte, 10); // strb.w r10, [r1, #4]
+        is(0xF8C1_D004, Word, 13); // str.w sp, [r1, #4]
+        is(0xF841_9C04, Word, 9); // str r9, [r1, #-4]
+        is(0xF821_8C04, Half, 8); // strh r8, [r1, #-4]
+        is(0xF801_EC04, Byte, 14); // strb lr, [r1, #-4]
+        is(0xF841_9022, Word, 9); // str.w r9, [r1, r2, lsl #2]
+        is(0xF821_9002, Half, 9); // strh.w r9, [r1, r2]
+        is(0xF801_9002, Byte, 9); // strb.w r9, [r1, r2]
+        is(0xF841_0E04, Word, 0); // strt r0, [r1, #4]
+        is(0xF821_1E04, Half, 1); // strht r1, [r1, #4]
+        is(0xF801_2E04, Byte, 2); // strbt r2, [r1, #4]
+    }
+
+    #[test]
+    fn what_is_no_store_of_one_register_or_writes_back_is_nothing() {
+        for (first, second) in [
+            (0x6848, 0),      // ldr r0, [r1, #4]
+            (0x5888, 0),      // ldr r0, [r1, r2]
+            (0x5688, 0),      // ldrsb r0, [r1, r2]
+            (0xC103, 0),      // stm r1!, {r0, r1}
+            (0xB403, 0),      // push {r0, r1}
+            (0xF841, 0x0B04), // str r0, [r1], #4
+            (0xF841, 0x0D04), // str r0, [r1, #-4]!
+            (0xF841, 0x0F04), // str r0, [r1, #4]!
+            (0xF841, 0x0904), // undefined
+            (0xF8CF, 0x0004), // from PC: undefined
+            (0xF8C1, 0xF004), // str pc
+            (0xF8E1, 0x0004), // undefined
+            (0xF8D1, 0x0004), // ldr.w
+            (0xE841, 0x0200), // strex
+            (0xE9C1, 0x0100), // strd
+        ] {
+            assert_eq!(thumb_store(first, second), None, "{first:#x} {second:#x}");
+        }
+    }
+
+    #[test]
+    fn any_two_halfwords_are_answered() {
+        for first in 0..=u16::MAX {
+            for second in [0, 0x0C00, 0x0E00, 0xFFFF] {
+                if let Some(access) = thumb_store(first, second) {
+                    assert!(access.rt < 15);
+                }
+            }
+        }
+    }
+}
