@@ -75,8 +75,8 @@ fn an_arndale_starts_its_counter_first_and_ends_by_its_power_controller() {
 
 #[test]
 fn secure_firmware_of_an_exynos_looks_into_the_other_sysram() {
-    let firmware = "soc { firmware { compatible = \"samsung,secure-firmware\"; };";
-    let tree = compile_with(ARNDALE, &[("soc {", firmware)]);
+    let firmware = "firmware { compatible = \"samsung,secure-firmware\"; }; sram@2020000 {";
+    let tree = compile_with(ARNDALE, &[("sram@2020000 {", firmware)]);
     let board = HostInfo::parse(&tree).unwrap().board;
     assert_eq!(board.start, entry(0x0204_F01C));
 }
@@ -91,7 +91,12 @@ fn an_exynos_without_the_registers_does_without() {
             false,
             true,
         ),
-        (("0x02020000 0x30000>;", "0x02020000 0>;"), true, true, true),
+        (
+            ("0x02020000 0x30000>;", "0x02020000 0>;"),
+            true,
+            false,
+            true,
+        ),
         (("samsung,exynos5250-pmu", "other"), true, true, false),
         (("0x10040000 0x5000", "0x10040000 0x400"), true, true, false),
         (
