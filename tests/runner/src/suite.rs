@@ -1,7 +1,10 @@
 //! All tests in order, and the sum.
 
 use std::io::{BufRead, BufReader};
+use std::panic::resume_unwind;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use crate::boards::{self, BoardTest};
@@ -16,14 +19,38 @@ use crate::{
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
     name: String,
-    body: Box<dyn Fn(&Options) -> Result>,
+    body: Box<dyn Fn(&Options) -> Result + Send + Sync>,
+    company: Company,
 }
 
+/// Whether a test bears another one beside it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Company {
+    /// It emulates CPUs that wait for each other, or makes what others need.
+    Alone,
+    /// It boots at most to dom0's user space, or only builds: one core is enough.
+    Beside,
+}
+
+/// Tests that run side by side.
+const LANES: usize = 2;
+
 impl Test {
-    fn new(name: impl Into<String>, body: impl Fn(&Options) -> Result + 'static) -> Self {
+    fn new(
+        name: impl Into<String>,
+        body: impl Fn(&Options) -> Result + Send + Sync + 'static,
+    ) -> Self {
         Self {
             name: name.into(),
             body: Box::new(body),
+            company: Company::Alone,
+        }
+    }
+
+    fn beside_others(self) -> Self {
+        Self {
+            company: Company::Beside,
+            ..self
         }
     }
 }
@@ -82,22 +109,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     );
     if with_krypton {
         tests.extend(boards::TESTS.iter().map(board_test));
-        tests.extend(TYPED.iter().map(|typed| {
-            Test::new(format!("qemu {}", typed.name), |options| {
-                typed::test(typed, options, Echo::Hide)
-            })
-        }));
-        tests.push(Test::new("boot loader's leftovers", |options| {
-            leftovers::test(options, Echo::Hide)
-        }));
-        tests.extend(uboot_ways());
-        tests.extend(uefi::WAYS.iter().map(|way| {
-            Test::new(format!("uefi {}", way.name), |options| {
-                uefi::test(way, options, Echo::Hide)
-            })
-        }));
-        tests.extend(faults());
-        tests.push(Test::new("reproducible", |_| build::reproducible()));
+        tests.extend(starts().into_iter().map(Test::beside_others));
     }
     let host = if with_krypton && options.operands.is_empty() {
         host_tests()?
@@ -105,6 +117,27 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         Sum::default()
     };
     run_after(host, tests, options)
+}
+
+/// What is about the start alone, and about builds.
+fn starts() -> Vec<Test> {
+    let mut tests = vec![Test::new("reproducible", |_| build::reproducible())];
+    tests.extend(TYPED.iter().map(|typed| {
+        Test::new(format!("qemu {}", typed.name), |options| {
+            typed::test(typed, options, Echo::Hide)
+        })
+    }));
+    tests.push(Test::new("boot loader's leftovers", |options| {
+        leftovers::test(options, Echo::Hide)
+    }));
+    tests.extend(uboot_ways());
+    tests.extend(uefi::WAYS.iter().map(|way| {
+        Test::new(format!("uefi {}", way.name), |options| {
+            uefi::test(way, options, Echo::Hide)
+        })
+    }));
+    tests.extend(faults());
+    tests
 }
 
 /// The bare-metal guests.
@@ -178,6 +211,15 @@ struct Sum {
     failed: u32,
 }
 
+impl Sum {
+    fn count(&mut self, passed: bool) {
+        match passed {
+            true => self.passed += 1,
+            false => self.failed += 1,
+        }
+    }
+}
+
 /// Runs the tests that the operands select.
 pub fn run(tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
     run_after(Sum::default(), tests, options)
@@ -191,35 +233,19 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     if tests.is_empty() {
         return Err("no test has such a name".into());
     }
-    for test in tests {
-        let start = Instant::now();
-        let mut result = (test.body)(options);
-        if let Err(reason) = &result
-            && is_about_lost_time(reason)
-        {
-            println!(
-                "test {} ... once more: a kernel's watchdog missed time, which the host may have lost\n{reason}",
-                test.name
-            );
-            result = (test.body)(options);
-        }
-        match result {
-            Ok(()) => {
-                sum.passed += 1;
-                println!(
-                    "test {} ... ok ({} s)",
-                    test.name,
-                    start.elapsed().as_secs()
-                );
-            }
-            Err(reason) => {
-                sum.failed += 1;
-                println!(
-                    "test {} ... FAILED ({} s)\n{reason}",
-                    test.name,
-                    start.elapsed().as_secs()
-                );
-            }
+    let mut rest = tests.as_slice();
+    while let Some(first) = rest.first() {
+        let together = rest
+            .iter()
+            .take_while(|test| test.company == Company::Beside)
+            .count();
+        if together == 0 {
+            sum.count(perform(first, options));
+            rest = &rest[1..];
+        } else {
+            let (batch, others) = rest.split_at(together);
+            side_by_side(batch, options, &mut sum);
+            rest = others;
         }
     }
     println!("{} passed, {} failed", sum.passed, sum.failed);
@@ -228,6 +254,48 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs tests in [`LANES`] threads, each taking the next one when it is done with one.
+fn side_by_side(tests: &[Test], options: &Options, sum: &mut Sum) {
+    let waiting = Mutex::new(tests.iter());
+    let next = || waiting.lock().ok()?.next();
+    let lane = || {
+        let mut sum = Sum::default();
+        while let Some(test) = next() {
+            sum.count(perform(test, options));
+        }
+        sum
+    };
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        for lane in lanes {
+            let counted = lane.join().unwrap_or_else(|panic| resume_unwind(panic));
+            sum.passed += counted.passed;
+            sum.failed += counted.failed;
+        }
+    });
+}
+
+/// Runs one test and tells how it went; whether it passed.
+fn perform(test: &Test, options: &Options) -> bool {
+    let start = Instant::now();
+    let mut result = (test.body)(options);
+    if let Err(reason) = &result
+        && is_about_lost_time(reason)
+    {
+        println!(
+            "test {} ... once more: a kernel's watchdog missed time, which the host may have lost\n{reason}",
+            test.name
+        );
+        result = (test.body)(options);
+    }
+    let seconds = start.elapsed().as_secs();
+    match &result {
+        Ok(()) => println!("test {} ... ok ({seconds} s)", test.name),
+        Err(reason) => println!("test {} ... FAILED ({seconds} s)\n{reason}", test.name),
+    }
+    result.is_ok()
 }
 
 /// Whether Linux complains that a CPU did not get to its timers: its watchdogs go by the clock on the wall, and a host
@@ -279,7 +347,30 @@ fn counted(line: &str) -> Option<Sum> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sum, counted, is_about_lost_time};
+    use super::{Sum, Test, counted, is_about_lost_time, side_by_side};
+    use crate::options::Options;
+
+    #[test]
+    fn every_test_is_counted_in_whatever_lane_it_runs() {
+        let passing = |name: &str| Test::new(name, |_| Ok(()));
+        let failing = |name: &str| Test::new(name, |_| Err("it does".into()));
+        let tests = [
+            passing("a").beside_others(),
+            failing("b").beside_others(),
+            failing("c").beside_others(),
+            passing("d").beside_others(),
+            passing("e").beside_others(),
+        ];
+        let mut sum = Sum::default();
+        side_by_side(&tests, &Options::default(), &mut sum);
+        assert_eq!(
+            sum,
+            Sum {
+                passed: 3,
+                failed: 2
+            }
+        );
+    }
 
     #[test]
     fn only_watchdogs_get_a_second_look() {
