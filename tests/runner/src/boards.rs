@@ -168,21 +168,8 @@ pub fn test(test: &BoardTest, options: &Options, echo: Echo) -> Result {
         cpus: test.cpus,
         ..options.clone()
     };
-    println!(
-        "image {}",
-        sum_of_image(&Machine::new(&options)?.hypervisor)?
-    );
+    build::tell_image(&Machine::new(&options)?.hypervisor)?;
     dom0::test_after(test.says, test.script, &options, echo)
-}
-
-fn sum_of_image(file: &Path) -> Result<String> {
-    let output = Command::new("sha256sum")
-        .arg(file)
-        .output()
-        .map_err(|error| format!("cannot run sha256sum: {error}"))?;
-    let output = String::from_utf8_lossy(&output.stdout);
-    let sum = output.split(' ').next().unwrap_or_default();
-    Ok(format!("sha256 {sum}"))
 }
 
 impl Board {

@@ -5,7 +5,7 @@ use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use crate::options::Options;
@@ -217,6 +217,20 @@ pub fn sha256(file: &Path) -> Result<String> {
     match String::from_utf8_lossy(&output.stdout).split_once(' ') {
         Some((sum, _)) if output.status.success() => Ok(sum.to_owned()),
         _ => Err(format!("sha256sum {}: {}", file.display(), output.status)),
+    }
+}
+
+/// Tells the SHA-256 of the flat binary that a test starts, which must be the same one in every test.
+pub fn tell_image(file: &Path) -> Result {
+    static FIRST: OnceLock<String> = OnceLock::new();
+    let sum = sha256(file)?;
+    println!("image sha256 {sum}");
+    match FIRST.get_or_init(|| sum.clone()) {
+        first if *first == sum => Ok(()),
+        first => Err(format!(
+            "{} has the SHA-256 {sum}, the image of other tests {first}",
+            file.display()
+        )),
     }
 }
 

@@ -55,19 +55,19 @@ impl Test {
     }
 }
 
-/// The scripts of tests/dom0 and the machines they run on, quick ones first. PCI above 4 GiB is out of reach for
-/// Debian's Xen in QEMU, so Krypton alone is tested there.
+/// The scripts of tests/dom0 and the machines they run on, quick ones first. PCI above 4 GiB, QEMU's default, is out of
+/// reach for Debian's Xen in QEMU, so Krypton alone is tested there.
 const DOM0: [(&str, u32, u32, bool); 19] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("facts", 4, 2048, false),
     ("facts", 8, 2048, false),
-    ("facts", 2, 4096, true),
     ("shell", 2, 1024, false),
     ("poweroff", 2, 1024, false),
     ("reboot", 2, 1024, false),
     ("net", 2, 1024, false),
     ("disks", 2, 1024, false),
+    ("disks", 4, 4096, true),
     ("toolstack", 2, 1024, false),
     ("domains", 2, 1024, false),
     ("pools", 2, 1024, false),

@@ -92,8 +92,9 @@ pub fn test(typed: &Typed, options: &Options, echo: Echo) -> Result {
     machine.initrd_by = typed.initrd;
     machine.append = machine.append.replace("dom0_mem=512M", "dom0_mem=256M");
     dom0::give_watchdogs_patience(&mut machine);
-    if let File::Elf = typed.file {
-        machine.hypervisor = build::elf()?;
+    match typed.file {
+        File::Flat => build::tell_image(&machine.hypervisor)?,
+        File::Elf => machine.hypervisor = build::elf()?,
     }
     let mut session = Session::start(&machine, echo)?;
     for line in typed.says {

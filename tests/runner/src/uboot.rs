@@ -288,6 +288,7 @@ pub fn test(way: &Way, options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("uboot")?;
     let board = Board::named("virt")?;
     let files = board.make(options, folder.path())?;
+    build::tell_image(&files.path("krypton"))?;
     make_script(&(way.script)(&source("virt.cmd")?), folder.path())?;
     let disk = files.disk(&[way.files, &["boot.scr"]].concat())?;
     let mut session = Session::start(&machine(options, &[disk])?, echo)?;

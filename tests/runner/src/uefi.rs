@@ -125,6 +125,7 @@ pub static WAYS: [Way; 4] = [
 /// Starts one way, and waits for what the console has to say.
 pub fn test(way: &Way, options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("uefi")?;
+    build::tell_image(&build::krypton()?)?;
     let disk = way.disk(folder.path())?;
     let mut machine = uboot::machine(options, &[disk])?;
     if way.firmware == Firmware::EdkWithoutHyp {
