@@ -81,7 +81,16 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     #[cold]
     #[inline(never)]
     fn wait(&self) -> SpinMutexGuard<'_, T> {
-        self.inner.lock()
+        loop {
+            while self.inner.is_locked() {
+                // The holder may be waiting for that.
+                armv7::fence::answer();
+                core::hint::spin_loop();
+            }
+            if let Some(inner) = self.inner.try_lock_weak() {
+                return inner;
+            }
+        }
     }
 
     /// Takes the lock if it is free.

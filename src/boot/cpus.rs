@@ -103,9 +103,6 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
         }
     }
     smp::call_nobody();
-    if online.len() > 1 && errata::invalidates_late(smp::midr()) {
-        log::warn!("SMP: erratum 798181 is not worked around; maxcpus=1 avoids it");
-    }
     log::info!("Brought up {} CPUs", online.len());
     online
 }
@@ -174,6 +171,7 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
     run::cpu_online(cpu, gic.dist.target_mask());
     UP.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
     while !GO.load(Ordering::SeqCst) {
+        armv7::fence::answer();
         core::hint::spin_loop();
     }
     let Some(ready) = run::ready() else {

@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use armv7::cpu::CpuSet;
 use armv7::guest::Identity;
 use armv7::heap;
-use armv7::pmu;
+use armv7::{pmu, smp};
 
+use super::flush;
 use super::memory::shared_page;
 use super::run::{self, Timer};
 use super::vcpu::{Timers, Vcpu};
@@ -52,13 +53,15 @@ pub struct Spec {
 }
 
 /// What the machine does after a stage-2 change.
-const TLB: Tlb = Tlb {
-    flush: armv7::tlb::flush_vmid,
-    publish: || {
-        armv7::barrier::dsb_ishst();
-        armv7::barrier::isb();
-    },
-};
+fn tlb() -> Tlb {
+    Tlb {
+        flush: flush::of(smp::midr()),
+        publish: || {
+            armv7::barrier::dsb_ishst();
+            armv7::barrier::isb();
+        },
+    }
+}
 
 /// Makes a domain without vCPUs and enters it into the registry.
 pub fn domain(spec: &Spec) -> Result<Arc<Domain>, Errno> {
@@ -80,7 +83,7 @@ pub fn domain(spec: &Spec) -> Result<Arc<Domain>, Errno> {
 
 fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     let group = run::Group::new(spec.pool).map_err(|_| Errno::NoMem)?;
-    let p2m = P2m::new(memory(), TLB, spec.tables)?;
+    let p2m = P2m::new(memory(), tlb(), spec.tables)?;
     let shared = shared_page(spec.id)?;
     let shared_info = shared.mfn();
     let events = EventTable::new(spec.id, spec.max_port, spec.max_vcpus, shared)?;

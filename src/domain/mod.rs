@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod create;
+mod flush;
 pub mod grants;
 pub mod guest_map;
 pub mod interface;

@@ -127,8 +127,16 @@ pub fn poke(cpu: CpuId) {
     look(cpu);
 }
 
+/// All CPUs in use but this one.
+pub(super) fn other_cpus() -> CpuSet {
+    let this = smp::this_cpu();
+    CpuId::all()
+        .filter(|cpu| *cpu != this && TARGETS.get(*cpu) != 0)
+        .collect()
+}
+
 /// Makes `cpu` leave its guest and look at what it is asked to do.
-fn look(cpu: CpuId) {
+pub(super) fn look(cpu: CpuId) {
     if cpu != smp::this_cpu()
         && let Some(gic) = gic::get()
     {
@@ -145,6 +153,7 @@ pub fn do_chores(work: u32) {
     if work & HOLD != 0 {
         HELD.fetch_add(1, Ordering::SeqCst);
         while HOLDING.load(Ordering::SeqCst) {
+            armv7::fence::answer();
             core::hint::spin_loop();
         }
         HELD.fetch_sub(1, Ordering::SeqCst);
@@ -172,15 +181,13 @@ pub fn hold_others() -> Option<Held> {
     if HOLDING.swap(true, Ordering::SeqCst) {
         return None;
     }
-    let this = smp::this_cpu();
-    let others: CpuSet = CpuId::all()
-        .filter(|cpu| *cpu != this && TARGETS.get(*cpu) != 0)
-        .collect();
+    let others = other_cpus();
     for cpu in others {
         cpu_work(cpu).fetch_or(HOLD, Ordering::SeqCst);
         look(cpu);
     }
     while HELD.load(Ordering::SeqCst) < others.len() {
+        armv7::fence::answer();
         core::hint::spin_loop();
     }
     Some(Held(()))
@@ -191,6 +198,7 @@ impl Drop for Held {
         HOLDING.store(false, Ordering::SeqCst);
         // All have gone on before the next one may hold them.
         while HELD.load(Ordering::SeqCst) > 0 {
+            armv7::fence::answer();
             core::hint::spin_loop();
         }
     }

@@ -53,8 +53,9 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
         }
         Owner::None => {
             match intid {
-                // The sender set a bit in this CPU's or its vCPU's word; leaving the guest was the point.
-                SGI_LOOK => {}
+                // The sender set a bit in this CPU's or its vCPU's word, and leaving the guest was the point; or it wants
+                // a barrier.
+                SGI_LOOK => armv7::fence::answer(),
                 SGI_STOP => {
                     cpu.gic.cpu.deactivate(ack);
                     crate::panic::stop_this_cpu();

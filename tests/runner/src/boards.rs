@@ -28,6 +28,9 @@ pub struct Board {
     pub initrd: u32,
 }
 
+/// The processor of a real V2P-CA15_A7, which has errata that QEMU's own revision has not.
+const CORTEX_A15_R2P1: &str = "cortex-a15,midr=0x412fc0f1";
+
 pub static BOARDS: [Board; 5] = [
     // Calxeda's ECX-2000: RAM at 0.
     Board {
@@ -52,7 +55,7 @@ pub static BOARDS: [Board; 5] = [
     Board {
         name: "vexpress-a15",
         machine: "vexpress-a15,secure=off,virtualization=on",
-        more: &["-cpu", "cortex-a15", "-audio", "none"],
+        more: &["-cpu", CORTEX_A15_R2P1, "-audio", "none"],
         tree: "vexpress-v2p-ca15-tc1.dtb",
         console: "serial0",
         kernel: 0x9000_0000,
@@ -62,7 +65,7 @@ pub static BOARDS: [Board; 5] = [
     Board {
         name: "vexpress-secure",
         machine: "vexpress-a15,secure=on,virtualization=on",
-        more: &["-cpu", "cortex-a15", "-audio", "none"],
+        more: &["-cpu", CORTEX_A15_R2P1, "-audio", "none"],
         tree: "vexpress-v2p-ca15-tc1.dtb",
         console: "serial0",
         kernel: 0x9000_0000,
@@ -72,7 +75,7 @@ pub static BOARDS: [Board; 5] = [
     Board {
         name: "vexpress-tc2",
         machine: "vexpress-a15,secure=off,virtualization=on",
-        more: &["-cpu", "cortex-a15", "-audio", "none"],
+        more: &["-cpu", CORTEX_A15_R2P1, "-audio", "none"],
         tree: "vexpress-v2p-ca15_a7.dtb",
         console: "serial0",
         kernel: 0x9000_0000,
