@@ -522,8 +522,10 @@ pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
 pub fn register(context: &GuestContext, number: u8) -> u32 {
     let mode = context.cpsr & MODE_MASK;
     match number {
-        8..=12 if mode == MODE_FIQ => banked_register(mode, number),
-        0..=12 => context.r.get(usize::from(number)).copied().unwrap_or(0),
+        0..=12 if number < 8 || mode != MODE_FIQ => {
+            context.r.get(usize::from(number)).copied().unwrap_or(0)
+        }
+        8..=12 => banked_register(mode, number),
         14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr,
         13 | 14 => banked_register(mode, number),
         _ => 0,
@@ -535,12 +537,12 @@ pub fn register(context: &GuestContext, number: u8) -> u32 {
 pub fn set_register(context: &mut GuestContext, number: u8, value: u32) {
     let mode = context.cpsr & MODE_MASK;
     match number {
-        8..=12 if mode == MODE_FIQ => set_banked_register(mode, number, value),
-        0..=12 => {
+        0..=12 if number < 8 || mode != MODE_FIQ => {
             if let Some(register) = context.r.get_mut(usize::from(number)) {
                 *register = value;
             }
         }
+        8..=12 => set_banked_register(mode, number, value),
         14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr = value,
         13 | 14 => set_banked_register(mode, number, value),
         _ => {}

@@ -47,7 +47,7 @@ use self::irq::{Bank, SpiBank, bank_of, bit_of};
 use self::lr::{Lr, MAX_LRS};
 use crate::id::{IntId, MAX_VCPUS, VcpuId, VcpuSet};
 
-pub use self::dist::{Effects, HostOp, HostWork, Refused, Width};
+pub use self::dist::{Effects, HostOp, HostWork, Refused};
 pub use self::flow::Unloaded;
 pub use self::lr::{ListRegisters, Maintenance};
 pub use self::route::{NotRouted, RouteError, Unrouted};
