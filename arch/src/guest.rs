@@ -183,26 +183,36 @@ fn decode_par(par: u64, va: u32) -> Option<Gfn> {
     Gfn::new(u64::from(frame))
 }
 
+// The registers come in groups of as many as fit into free registers of ours: a group is one LDM or STM.
 macro_rules! machine {
-    ($($field:ident = $register:ident,)* ; $($wide:ident = $register64:ident,)*) => {
+    ($([$($field:ident = $register:ident,)*])* ; $($wide:ident = $register64:ident,)*) => {
         /// cp15 state of a guest, register by register.
         #[derive(Clone, Debug, Default)]
+        #[repr(C)]
         #[allow(missing_docs)] // the architecture names them
         pub struct SystemRegisters {
-            $(pub $field: u32,)*
+            $($(pub $field: u32,)*)*
             $(pub $wide: u64,)*
         }
 
         impl SystemRegisters {
+            #[inline(always)]
             fn save(&mut self) {
-                $(self.$field = cp15::$register::read();)*
+                $(
+                    $(let $field = cp15::$register::read();)*
+                    $(self.$field = $field;)*
+                )*
                 $(self.$wide = cp15::$register64::read();)*
             }
 
+            #[inline(always)]
             fn load(&self) {
                 // SAFETY: PL1 state has no effect on the hypervisor, which runs at PL2 with tables of its own.
                 unsafe {
-                    $(cp15::$register::write(self.$field);)*
+                    $(
+                        $(let $field = self.$field;)*
+                        $(cp15::$register::write($field);)*
+                    )*
                     $(cp15::$register64::write(self.$wide);)*
                 }
             }
@@ -211,27 +221,33 @@ macro_rules! machine {
 }
 
 machine! {
-    csselr = Csselr,
-    sctlr = Sctlr,
-    cpacr = Cpacr,
-    ttbcr = Ttbcr,
-    dacr = Dacr,
-    dfsr = Dfsr,
-    ifsr = Ifsr,
-    adfsr = Adfsr,
-    aifsr = Aifsr,
-    dfar = Dfar,
-    ifar = Ifar,
-    mair0 = Mair0,
-    mair1 = Mair1,
-    amair0 = Amair0,
-    amair1 = Amair1,
-    vbar = Vbar,
-    contextidr = Contextidr,
-    tpidrurw = Tpidrurw,
-    tpidruro = Tpidruro,
-    tpidrprw = Tpidrprw,
-    cntkctl = Cntkctl,
+    [
+        csselr = Csselr,
+        sctlr = Sctlr,
+        cpacr = Cpacr,
+        ttbcr = Ttbcr,
+        dacr = Dacr,
+        dfsr = Dfsr,
+        ifsr = Ifsr,
+    ]
+    [
+        adfsr = Adfsr,
+        aifsr = Aifsr,
+        dfar = Dfar,
+        ifar = Ifar,
+        mair0 = Mair0,
+        mair1 = Mair1,
+        amair0 = Amair0,
+    ]
+    [
+        amair1 = Amair1,
+        vbar = Vbar,
+        contextidr = Contextidr,
+        tpidrurw = Tpidrurw,
+        tpidruro = Tpidruro,
+        tpidrprw = Tpidrprw,
+        cntkctl = Cntkctl,
+    ]
     ;
     ttbr0 = Ttbr0,
     ttbr1 = Ttbr1,
@@ -266,29 +282,82 @@ pub struct BankedRegisters {
     pub spsr_fiq: u32,
 }
 
+// Seven at a time through r0 to r5 and r12, in the order in which the structure has them.
 macro_rules! banked {
-    ($($name:ident)*) => {
+    ($([$a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident])*) => {
         #[cfg(target_arch = "arm")]
         impl BankedRegisters {
+            #[inline(always)]
             fn save(&mut self) {
-                $({
-                    // SAFETY: reads a banked register of a mode the hypervisor never runs in (DDI 0406C.d B9.2.3).
-                    unsafe { asm!(concat!("mrs {}, ", stringify!($name)), out(reg) self.$name, options(nomem, nostack, preserves_flags)) };
-                })*
+                let mut place = core::ptr::from_mut(self).cast::<u32>();
+                $(
+                    // SAFETY: 1. reads banked registers of modes the hypervisor never runs in (DDI 0406C.d B9.2.3);
+                    // 2. writes seven words of `self` after those of the groups before, 21 in all.
+                    unsafe {
+                        asm!(
+                            concat!("mrs r0, ", stringify!($a)),
+                            concat!("mrs r1, ", stringify!($b)),
+                            concat!("mrs r2, ", stringify!($c)),
+                            concat!("mrs r3, ", stringify!($d)),
+                            concat!("mrs r4, ", stringify!($e)),
+                            concat!("mrs r5, ", stringify!($f)),
+                            concat!("mrs r12, ", stringify!($g)),
+                            "stmia {place}!, {{r0-r5, r12}}",
+                            place = inout(reg) place,
+                            out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r12") _,
+                            options(nostack, preserves_flags),
+                        );
+                    }
+                )*
+                let _ = place;
             }
 
+            #[inline(always)]
             fn load(&self) {
-                $({
+                let mut place = core::ptr::from_ref(self).cast::<u32>();
+                $(
                     // SAFETY: as for the save.
-                    unsafe { asm!(concat!("msr ", stringify!($name), ", {}"), in(reg) self.$name, options(nomem, nostack, preserves_flags)) };
-                })*
+                    unsafe {
+                        asm!(
+                            "ldmia {place}!, {{r0-r5, r12}}",
+                            concat!("msr ", stringify!($a), ", r0"),
+                            concat!("msr ", stringify!($b), ", r1"),
+                            concat!("msr ", stringify!($c), ", r2"),
+                            concat!("msr ", stringify!($d), ", r3"),
+                            concat!("msr ", stringify!($e), ", r4"),
+                            concat!("msr ", stringify!($f), ", r5"),
+                            concat!("msr ", stringify!($g), ", r12"),
+                            place = inout(reg) place,
+                            out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r12") _,
+                            options(nostack, preserves_flags, readonly),
+                        );
+                    }
+                )*
+                let _ = place;
             }
         }
+
+        // The groups name the structure's fields in its order.
+        const _: () = {
+            use core::mem::offset_of;
+            let places = [
+                $(offset_of!(BankedRegisters, $a), offset_of!(BankedRegisters, $b), offset_of!(BankedRegisters, $c),
+                  offset_of!(BankedRegisters, $d), offset_of!(BankedRegisters, $e), offset_of!(BankedRegisters, $f),
+                  offset_of!(BankedRegisters, $g),)*
+            ];
+            assert!(size_of_val(&places) == size_of::<BankedRegisters>() / 4 * size_of::<usize>());
+            let mut n = 0;
+            while n < places.len() {
+                assert!(places[n] == 4 * n);
+                n += 1;
+            }
+        };
     };
 }
 banked! {
-    sp_usr sp_svc lr_svc spsr_svc sp_abt lr_abt spsr_abt sp_und lr_und spsr_und sp_irq lr_irq spsr_irq
-    r8_fiq r9_fiq r10_fiq r11_fiq r12_fiq sp_fiq lr_fiq spsr_fiq
+    [sp_usr sp_svc lr_svc spsr_svc sp_abt lr_abt spsr_abt]
+    [sp_und lr_und spsr_und sp_irq lr_irq spsr_irq r8_fiq]
+    [r9_fiq r10_fiq r11_fiq r12_fiq sp_fiq lr_fiq spsr_fiq]
 }
 
 #[cfg(not(target_arch = "arm"))]
@@ -522,8 +591,10 @@ pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
 pub fn register(context: &GuestContext, number: u8) -> u32 {
     let mode = context.cpsr & MODE_MASK;
     match number {
-        8..=12 if mode == MODE_FIQ => banked_register(mode, number),
-        0..=12 => context.r.get(usize::from(number)).copied().unwrap_or(0),
+        0..=12 if number < 8 || mode != MODE_FIQ => {
+            context.r.get(usize::from(number)).copied().unwrap_or(0)
+        }
+        8..=12 => banked_register(mode, number),
         14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr,
         13 | 14 => banked_register(mode, number),
         _ => 0,
@@ -535,12 +606,12 @@ pub fn register(context: &GuestContext, number: u8) -> u32 {
 pub fn set_register(context: &mut GuestContext, number: u8, value: u32) {
     let mode = context.cpsr & MODE_MASK;
     match number {
-        8..=12 if mode == MODE_FIQ => set_banked_register(mode, number, value),
-        0..=12 => {
+        0..=12 if number < 8 || mode != MODE_FIQ => {
             if let Some(register) = context.r.get_mut(usize::from(number)) {
                 *register = value;
             }
         }
+        8..=12 => set_banked_register(mode, number, value),
         14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr = value,
         13 | 14 => set_banked_register(mode, number, value),
         _ => {}

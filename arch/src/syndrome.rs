@@ -189,6 +189,18 @@ pub enum Extend {
 }
 
 impl DataAccess {
+    /// `hsr` with this access in it.
+    pub const fn described_in(self, hsr: u32) -> u32 {
+        const ACCESS: u32 = 3 << 22 | 1 << 21 | 0xF << 16;
+        let width = match self.width {
+            Width::Byte => 0,
+            Width::Half => 1,
+            Width::Word => 2,
+        };
+        let extend = matches!(self.extend, Extend::Sign) as u32;
+        hsr & !ACCESS | 1 << 24 | width << 22 | extend << 21 | (self.rt as u32 & 0xF) << 16
+    }
+
     /// The register value a load of `raw` leaves behind.
     pub const fn extend(self, raw: u32) -> u32 {
         match (self.width, self.extend) {
@@ -356,11 +368,11 @@ pub const fn decode(hsr: u32) -> Trap {
         0x09 => Trap::Jazelle,
         0x0C => Trap::Cp14Wide(cp_wide_access(hsr)),
         0x11 => Trap::Svc(hsr as u16),
-        0x12 => Trap::Hvc(hsr as u16),
+        HVC => Trap::Hvc(hsr as u16),
         0x13 => Trap::Smc,
         0x20 => Trap::InstrAbort(instr_abort(hsr)),
         0x21 => Trap::HypInstrAbort(instr_abort(hsr)),
-        0x24 => Trap::DataAbort(data_abort(hsr)),
+        DATA_ABORT => Trap::DataAbort(data_abort(hsr)),
         0x25 => Trap::HypDataAbort(data_abort(hsr)),
         class => Trap::Reserved(class as u8),
     }
@@ -491,33 +503,54 @@ const fn instr_abort(hsr: u32) -> InstrAbort {
     }
 }
 
-/// Whether `hsr` is a data abort of a guest whose access it describes: the access, its direction, and whether it was made
-/// for a translation table walk. For the way to emulated registers, which needs no more.
+/// HSR.EC of a data abort of a guest (DDI 0406C.d B3.13.6).
+const DATA_ABORT: u32 = 0x24;
+
+/// HSR.EC of an HVC.
+const HVC: u32 = 0x12;
+
+/// The immediate of the HVC that `hsr` is, if it is one.
+#[inline(always)]
+pub const fn hvc(hsr: u32) -> Option<u16> {
+    if hsr >> 26 == HVC {
+        Some(hsr as u16)
+    } else {
+        None
+    }
+}
+
+/// Whether `hsr` is a data abort of a guest.
+#[inline(always)]
+pub const fn is_data_abort(hsr: u32) -> bool {
+    hsr >> 26 == DATA_ABORT
+}
+
+/// The access and its direction, if `hsr` is a data abort of a guest that describes it and that was not made for a
+/// translation table walk. For the way to emulated registers, which needs no more.
 #[inline(always)]
 pub const fn emulated_access(hsr: u32) -> Option<(DataAccess, MemoryDirection)> {
     const STAGE1_WALK: u32 = 1 << 7;
-    if hsr >> 26 != 0x24 || hsr & STAGE1_WALK != 0 {
+    if !is_data_abort(hsr) || hsr & STAGE1_WALK != 0 {
         return None;
     }
-    let direction = if hsr & 1 << 6 != 0 {
+    match data_access(hsr) {
+        Some(access) => Some((access, memory_direction(hsr))),
+        None => None,
+    }
+}
+
+const fn memory_direction(hsr: u32) -> MemoryDirection {
+    if hsr & 1 << 6 != 0 {
         MemoryDirection::Write
     } else {
         MemoryDirection::Read
-    };
-    match data_access(hsr) {
-        Some(access) => Some((access, direction)),
-        None => None,
     }
 }
 
 const fn data_abort(hsr: u32) -> DataAbort {
     DataAbort {
         access: data_access(hsr),
-        direction: if hsr & 1 << 6 != 0 {
-            MemoryDirection::Write
-        } else {
-            MemoryDirection::Read
-        },
+        direction: memory_direction(hsr),
         fault: FaultKind::from_status(hsr & 0x3F),
         s1ptw: hsr & 1 << 7 != 0,
         cache_maintenance: hsr & 1 << 8 != 0,

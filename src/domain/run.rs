@@ -299,12 +299,17 @@ pub fn turn_is_over(cpu: CpuId, now: Ticks) -> bool {
     TURN_ENDS[cpu.index() % MAX_CPUS].load(Ordering::Relaxed) <= now.0
 }
 
-/// Chooses what `cpu` runs next, and makes other CPUs choose where that is needed.
-pub fn pick(cpu: CpuId) -> Choice {
-    let choice = scheduler().pick(cpu, now());
+/// Chooses what `cpu` runs next, and makes other CPUs choose where that is needed; the choice, and when it was made.
+pub fn pick(cpu: CpuId) -> (Choice, Ticks) {
+    let mut scheduler = scheduler();
+    let now = now();
+    let choice = scheduler.pick(cpu, now);
+    drop(scheduler);
     program(cpu, Some(choice.until));
-    poke_all(choice.kick);
-    choice
+    if !choice.kick.is_empty() {
+        poke_all(choice.kick);
+    }
+    (choice, now)
 }
 
 /// Says that a vCPU's registers are saved and may be loaded elsewhere.
@@ -360,18 +365,26 @@ pub fn unhalt(vcpu: &Vcpu, reason: u32) {
     }
     let kick = scheduler.wake(vcpu.unit, now);
     vcpu.runstate.lock().change(State::Runnable, ns);
+    let Some(cpu) = kick else { return };
+    let turn_ends = if cpu == smp::this_cpu() {
+        scheduler.goes_on(cpu, now)
+    } else {
+        None
+    };
     drop(scheduler);
-    if let Some(cpu) = kick {
+    if turn_ends.is_some() {
+        program(cpu, Some(turn_ends));
+    } else {
         poke(cpu);
     }
 }
 
-/// Counts a vCPU's time as running or runnable from here on, as its CPU sees it. One that was halted meanwhile keeps the
+/// Counts a vCPU's time as running or runnable from `now` on, as its CPU sees it. One that was halted meanwhile keeps the
 /// state it was given then: who halts stores the reason first and changes the accounts after it.
-pub fn account(vcpu: &Vcpu, state: State) {
+pub fn account(vcpu: &Vcpu, state: State, now: Ticks) {
     let mut runstate = vcpu.runstate.lock();
     if vcpu.halted() == 0 && runstate.state() != state {
-        runstate.change(state, now_ns().0);
+        runstate.change(state, clock().ns(now).0);
     }
 }
 

@@ -84,15 +84,18 @@ impl RunState {
             .flat_map(|copy| copy.pages.iter().flatten())
     }
 
-    /// The vCPU does something else from `now` on.
+    /// The vCPU does something else from `now` on, or from the last change if that was later.
     pub fn change(&mut self, state: State, now: u64) {
-        let span = now.saturating_sub(self.since);
+        let now = now.max(self.since);
+        let span = now - self.since;
         if let Some(spent) = self.spent.get_mut(self.state as usize) {
             *spent = spent.saturating_add(span);
         }
         self.state = state;
         self.since = now;
-        self.publish();
+        if self.copy.is_some() {
+            self.publish();
+        }
     }
 
     /// What it does.

@@ -115,6 +115,8 @@ pub struct Vcpu {
     halt: AtomicU32,
     work: AtomicU32,
     on: AtomicU8,
+    /// `timer` may be armed. Changes with the registers locked.
+    alarm: AtomicBool,
     /// Virtual page through which it was last seen to reach its distributor.
     distributor_page: AtomicU32,
     /// It was given registers, by the toolstack or CPU_ON.
@@ -144,6 +146,7 @@ impl Vcpu {
             halt: AtomicU32::new(halt::OFFLINE),
             work: AtomicU32::new(work::INTERRUPTS),
             on: AtomicU8::new(NOWHERE),
+            alarm: AtomicBool::new(false),
             distributor_page: AtomicU32::new(NO_PAGE),
             initialised: AtomicBool::new(false),
         }
@@ -189,6 +192,14 @@ impl Vcpu {
         self.work.load(Ordering::SeqCst)
     }
 
+    /// Takes back a request that is about to be answered.
+    #[inline]
+    pub fn answer(&self, what: u32) {
+        if self.requested() & what != 0 {
+            self.work.fetch_and(!what, Ordering::SeqCst);
+        }
+    }
+
     /// Takes all requests.
     #[inline]
     pub fn take_requests(&self) -> u32 {
@@ -219,6 +230,16 @@ impl Vcpu {
     /// Remembers that it reaches its distributor through a virtual page.
     pub fn remember_distributor_page(&self, page: u32) {
         self.distributor_page.store(page, Ordering::Relaxed);
+    }
+
+    /// Notes whether [`Vcpu::timer`] may be armed from here on; whether it might be until now. For whoever has its registers.
+    #[inline]
+    pub fn set_alarm(&self, armed: bool) -> bool {
+        let before = self.alarm.load(Ordering::Relaxed);
+        if before != armed {
+            self.alarm.store(armed, Ordering::Relaxed);
+        }
+        before
     }
 
     /// Records where its registers are.

@@ -272,10 +272,7 @@ impl Scheduler {
     fn current_virtual(&self, cpu: CpuId, now: Ticks) -> Option<Virtual> {
         let here = &self.cpus[cpu.index()];
         let unit = self.units.get(here.current?)?;
-        Some(
-            unit.virtual_time
-                .plus(unit.weight.charge(now.since(here.charged).0)),
-        )
+        Some(unit.virtual_now(here.charged, now))
     }
 
     /// Brings the clock of `cpu` up to date, and returns where its unit with most claim stands.

@@ -260,6 +260,36 @@ impl Scheduler {
         self.place_woken(id, now)
     }
 
+    /// After a wake-up named `cpu`: until when it may go on with what it runs although a unit waits now, so that a timer will
+    /// do; `None` when it must pick.
+    ///
+    /// It is what a pick would come to that lets the running unit go on. Nothing is charged for that: the next pick does.
+    #[inline]
+    pub fn goes_on(&mut self, cpu: CpuId, now: Ticks) -> Option<Ticks> {
+        let here = &self.cpus[cpu.index()];
+        if here.ticking || here.yielded || !here.parked.is_empty() {
+            return None;
+        }
+        let unit = self.units.get(here.current?)?;
+        if unit.state != State::Running || unit.capped || !unit.allowed.contains(cpu) {
+            return None;
+        }
+        let (first, waiting) = here.queue.first()?;
+        let contender = Contender {
+            virtual_time: unit.virtual_now(here.charged, now),
+            ran: now.since(here.turn_began).0,
+            slice: unit.weight.slice,
+        };
+        let waking = self.units.get(UnitId(first))?.waking;
+        let span = match self.rules.contest(&contender, waiting, waking) {
+            Verdict::GoOn { for_ticks } => for_ticks,
+            Verdict::NewTurn => contender.slice.checked_sub(contender.ran)?,
+            Verdict::GiveWay => return None,
+        };
+        self.cpus[cpu.index()].ticking = true;
+        Some(now.plus(Ticks(span)))
+    }
+
     /// Makes a unit not runnable: it waits, or is paused, or goes offline. When it is on a CPU, that CPU must pick for it
     /// to stop and is returned; the caller's own picks anyway.
     #[inline]

@@ -7,6 +7,7 @@ use armv7::cpu::{CpuId, CpuSet};
 use super::SchedError;
 use super::fair::{Virtual, Waking, Weight};
 use super::group::GroupId;
+use crate::time::Ticks;
 
 /// A schedulable vCPU; an index into the scheduler's table, used again after [`super::Scheduler::remove`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -62,6 +63,13 @@ pub(super) struct Unit {
 }
 
 impl Unit {
+    /// Its virtual time when it runs and has been charged until `charged`.
+    #[inline]
+    pub fn virtual_now(&self, charged: Ticks, now: Ticks) -> Virtual {
+        self.virtual_time
+            .plus(self.weight.charge(now.since(charged).0))
+    }
+
     /// Works out [`Unit::allowed`] and [`Unit::preferred`].
     pub fn settle_affinity(&mut self, pool: CpuSet) {
         let or_all = |set: CpuSet, all| if set.is_empty() { all } else { set };

@@ -12,10 +12,12 @@ use alloc::sync::Arc;
 
 use armv7::addr::{Gfn, GuestVa, PAGE_SHIFT};
 use armv7::errata;
-use armv7::gic::{self, Gic, Trigger};
+use armv7::gic::{self, Trigger};
 use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
-use armv7::syndrome::{DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width, psr};
+use armv7::syndrome::{
+    self, DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width, psr,
+};
 
 use super::exits::{raise_unless_endless, skip};
 use super::inject::Exception;
@@ -27,7 +29,7 @@ use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, GicMap, run};
 use crate::guest_warn;
 use crate::mem::p2m;
-use crate::vgic::{Effects, HostOp, HostWork, Vgic, Width as GicWidth};
+use crate::vgic::{HostOp, HostWork, Vgic};
 
 /// One past the last distributor register (IHI 0048B 4.1.2); the rest of its region reads as zero.
 const REGISTERS_END: u32 = 0x1000;
@@ -38,45 +40,35 @@ pub fn emulate(
     domain: &Arc<Domain>,
     vcpu: &Vcpu,
     context: &mut GuestContext,
-    access: DataAccess,
-    direction: MemoryDirection,
-    hsr: u32,
+    mut hsr: u32,
 ) -> bool {
     let page = guest::fault_page().wrapping_sub(domain.gic.first_page);
     if page >= domain.gic.pages {
         return false;
     }
     let va = guest::fault_va();
-    let mut access = access;
     if va >> PAGE_SHIFT != vcpu.distributor_page() {
-        let Some(verified) = verify(domain, vcpu, context, va, access, direction) else {
-            return false;
-        };
-        access = verified;
+        match verify(domain, vcpu, context, va, hsr) {
+            Some(verified) => hsr = verified,
+            None => return false,
+        }
     }
-    let Some(gic) = gic::get() else { return false };
-    let offset = page << PAGE_SHIFT | va & 0xFFF;
-    let width = match access.width {
-        Width::Byte => GicWidth::Byte,
-        Width::Half => GicWidth::Half,
-        Width::Word => GicWidth::Word,
+    let Some((access, direction)) = syndrome::emulated_access(hsr) else {
+        return false;
     };
+    let offset = page << PAGE_SHIFT | va & 0xFFF;
     let done = match direction {
-        MemoryDirection::Read => match read(gic, domain, vcpu, offset, width) {
+        MemoryDirection::Read => match read(domain, vcpu, offset, access.width) {
             Some(value) => {
                 guest::set_register(context, access.rt, access.extend(value));
                 true
             }
             None => false,
         },
-        MemoryDirection::Write => write(
-            gic,
-            domain,
-            vcpu,
-            offset,
-            width,
-            guest::register(context, access.rt),
-        ),
+        MemoryDirection::Write => {
+            let value = guest::register(context, access.rt);
+            write(domain, vcpu, offset, access.width, value)
+        }
     };
     if done {
         skip(context, hsr);
@@ -84,18 +76,14 @@ pub fn emulate(
     done
 }
 
-/// The access, if `va` leads to the distributor and not to something above 4 GiB that looks like it; remembers that it does.
+/// The syndrome of the access, if `va` leads to the distributor and not to something above 4 GiB that looks like it;
+/// remembers that it does.
 ///
 /// Where the syndrome is not to be believed nothing is remembered, so that every access is worked out here.
 #[cold]
-fn verify(
-    domain: &Domain,
-    vcpu: &Vcpu,
-    context: &GuestContext,
-    va: u32,
-    access: DataAccess,
-    direction: MemoryDirection,
-) -> Option<DataAccess> {
+#[inline(never)]
+fn verify(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, va: u32, hsr: u32) -> Option<u32> {
+    let (_, direction) = syndrome::emulated_access(hsr)?;
     let wanted = match direction {
         MemoryDirection::Read => Access::Read,
         MemoryDirection::Write => Access::Write,
@@ -107,14 +95,16 @@ fn verify(
     }
     if errata::misreports_thumb_stores(smp::midr()) {
         return match direction {
-            MemoryDirection::Write if context.cpsr & psr::T != 0 => store_at(domain, context.pc),
-            _ => Some(access),
+            MemoryDirection::Write if context.cpsr & psr::T != 0 => {
+                store_at(domain, context.pc).map(|store| store.described_in(hsr))
+            }
+            _ => Some(hsr),
         };
     }
     if gfn.is_some() {
         vcpu.remember_distributor_page(va >> PAGE_SHIFT);
     }
-    Some(access)
+    Some(hsr)
 }
 
 /// The Thumb store at `pc`, from the guest's memory: it may have changed it since, and then misleads itself.
@@ -255,62 +245,52 @@ fn may_try_again(
     })
 }
 
-#[inline]
-fn read(gic: &Gic, domain: &Domain, vcpu: &Vcpu, offset: u32, width: GicWidth) -> Option<u32> {
+#[inline(always)]
+fn read(domain: &Domain, vcpu: &Vcpu, offset: u32, width: Width) -> Option<u32> {
     if offset >= REGISTERS_END {
         return Some(0);
     }
     if Vgic::is_stale(offset) {
-        return read_fresh(gic, domain, vcpu, offset, width);
+        freshen(domain, vcpu, offset);
     }
     domain.vgic.lock().read(vcpu.id, offset, width).ok()
 }
 
-/// Reads a register that tells of list registers.
-#[cold]
-#[inline(never)]
-fn read_fresh(
-    gic: &Gic,
-    domain: &Domain,
-    vcpu: &Vcpu,
-    offset: u32,
-    width: GicWidth,
-) -> Option<u32> {
-    let mut vgic = domain.vgic.lock();
-    let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
-    let value = vgic.read(vcpu.id, offset, width);
-    drop(vgic);
-    run::kick(domain, kick);
-    value.ok()
-}
-
-#[inline]
-fn write(
-    gic: &Gic,
-    domain: &Domain,
-    vcpu: &Vcpu,
-    offset: u32,
-    width: GicWidth,
-    value: u32,
-) -> bool {
+#[inline(always)]
+fn write(domain: &Domain, vcpu: &Vcpu, offset: u32, width: Width, value: u32) -> bool {
     if offset >= REGISTERS_END {
         return true;
     }
-    let mut vgic = domain.vgic.lock();
-    let mut named = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
-    let effects = vgic.write(vcpu.id, offset, width, value);
-    if let Ok(Effects { kick, host }) = effects {
-        named |= kick;
-        if let Some(work) = host {
-            at_host(gic, domain, &vgic, &work);
-        }
+    if Vgic::is_stale(offset) {
+        freshen(domain, vcpu, offset);
     }
-    deliver(domain, vgic, named);
-    effects.is_ok()
+    let mut vgic = domain.vgic.lock();
+    let effects = vgic.write(vcpu.id, offset, width, value);
+    let Ok(effects) = effects else {
+        return false;
+    };
+    if let Some(work) = effects.host() {
+        at_host(domain, &vgic, &work);
+    }
+    deliver(domain, vgic, effects.kick);
+    true
+}
+
+/// Learns what is in list registers before an access to a register that tells of them.
+#[cold]
+#[inline(never)]
+fn freshen(domain: &Domain, vcpu: &Vcpu, offset: u32) {
+    if let Some(gic) = gic::get() {
+        let mut vgic = domain.vgic.lock();
+        let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
+        drop(vgic);
+        run::kick(domain, kick);
+    }
 }
 
 /// Carries out at the physical distributor what a guest asked of its own interrupts.
-fn at_host(gic: &Gic, domain: &Domain, vgic: &Vgic, work: &HostWork) {
+fn at_host(domain: &Domain, vgic: &Vgic, work: &HostWork) {
+    let Some(gic) = gic::get() else { return };
     for (virq, pirq) in vgic.routes(work.first, work.mask) {
         let intid = u32::from(pirq.raw());
         let target = || {

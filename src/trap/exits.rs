@@ -39,24 +39,30 @@ pub fn cause(context: &GuestContext) -> Cause {
 #[inline]
 pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let hsr = guest::syndrome();
-    if let Some((access, direction)) = syndrome::emulated_access(hsr)
-        && abort::emulate(domain, vcpu, context, access, direction, hsr)
-    {
+    if syndrome::is_data_abort(hsr) && abort::emulate(domain, vcpu, context, hsr) {
         return;
     }
+    if let Some(immediate) = syndrome::hvc(hsr) {
+        return match immediate {
+            HVC_IMMEDIATE => hypercall::dispatch(domain, vcpu, context),
+            0 => call_firmware(domain, vcpu, context),
+            _ => not_ours(domain, vcpu, context, immediate),
+        };
+    }
     match decode(hsr) {
-        Trap::Hvc(HVC_IMMEDIATE) => hypercall::dispatch(domain, vcpu, context),
         Trap::DataAbort(fault) => abort::data(domain, vcpu, context, &fault),
-        Trap::Hvc(0) => call_firmware(domain, vcpu, context),
-        Trap::Hvc(immediate) => {
-            guest_warn!(domain, vcpu, "Invalid HVC imm {immediate:#x}");
-            // HVC's return address is the next instruction; an undefined exception is taken from the instruction itself.
-            context.pc = context.pc.wrapping_sub(4);
-            raise(context, Exception::Undefined);
-        }
         Trap::InstrAbort(fault) => abort::fetch(domain, vcpu, context, &fault),
         trap => conditional(domain, vcpu, context, hsr, trap),
     }
+}
+
+/// An HVC with an immediate that means nothing.
+#[cold]
+fn not_ours(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, immediate: u16) {
+    guest_warn!(domain, vcpu, "Invalid HVC imm {immediate:#x}");
+    // HVC's return address is the next instruction; an undefined exception is taken from the instruction itself.
+    context.pc = context.pc.wrapping_sub(4);
+    raise(context, Exception::Undefined);
 }
 
 /// Traps of instructions that may be conditional: one whose condition fails does nothing.

@@ -25,45 +25,50 @@ pub fn handle(cpu: &Cpu, loaded: Loaded<'_>) {
     }
 }
 
+#[inline(always)]
 fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
     let intid = ack.intid();
-    match irq::owner(intid) {
+    let taken = match irq::owner(intid) {
         Owner::Guest(dom) => {
-            if !irq::deliver(dom, intid) {
+            let taken = irq::deliver(dom, intid);
+            if !taken {
                 cpu.gic.dist.disable(intid);
+            }
+            taken
+        }
+        Owner::Hypervisor(Handler::VirtualTimer) => virtual_timer(loaded),
+        owner => {
+            ours(cpu, loaded, owner, ack);
+            false
+        }
+    };
+    // What a guest has taken it ends itself.
+    if !taken {
+        cpu.gic.cpu.deactivate(ack);
+    }
+}
+
+/// Handles an interrupt that is for no guest. Out of line, so that those for guests do not pay for its registers.
+#[inline(never)]
+fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
+    match owner {
+        Owner::Hypervisor(Handler::Timer) => timers(cpu),
+        Owner::Hypervisor(Handler::Console) => typed(),
+        Owner::Hypervisor(Handler::Maintenance) => {
+            if let Some((domain, vcpu)) = loaded {
+                load::maintain(cpu, domain, vcpu);
+            }
+        }
+        _ => match ack.intid() {
+            // The sender set a bit in this CPU's or its vCPU's word, and leaving the guest was the point; or it wants a
+            // barrier.
+            SGI_LOOK => armv7::fence::answer(),
+            SGI_STOP => {
                 cpu.gic.cpu.deactivate(ack);
+                crate::panic::stop_this_cpu();
             }
-        }
-        Owner::Hypervisor(Handler::VirtualTimer) => {
-            if !virtual_timer(loaded) {
-                cpu.gic.cpu.deactivate(ack);
-            }
-        }
-        Owner::Hypervisor(handler) => {
-            match handler {
-                Handler::Timer => timers(cpu),
-                Handler::Console => typed(),
-                Handler::Maintenance | Handler::VirtualTimer => {
-                    if let Some((domain, vcpu)) = loaded {
-                        load::maintain(cpu, domain, vcpu);
-                    }
-                }
-            }
-            cpu.gic.cpu.deactivate(ack);
-        }
-        Owner::None => {
-            match intid {
-                // The sender set a bit in this CPU's or its vCPU's word, and leaving the guest was the point; or it wants
-                // a barrier.
-                SGI_LOOK => armv7::fence::answer(),
-                SGI_STOP => {
-                    cpu.gic.cpu.deactivate(ack);
-                    crate::panic::stop_this_cpu();
-                }
-                _ => irq::count_stray(),
-            }
-            cpu.gic.cpu.deactivate(ack);
-        }
+            _ => irq::count_stray(),
+        },
     }
 }
 

@@ -15,18 +15,30 @@ use crate::time::Ticks;
 /// The virtual timer's interrupt.
 pub const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
 
-/// Loads a vCPU.
-pub fn load(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
+/// Loads a vCPU, which runs from `now` on.
+pub fn load(
+    cpu: &Cpu,
+    domain: &Arc<Domain>,
+    vcpu: &Arc<Vcpu>,
+    registers: &mut Registers,
+    now: Ticks,
+) {
     vcpu.set_loaded_on(Some(cpu.id));
-    run::disarm(vcpu.timer);
+    if vcpu.set_alarm(false) {
+        run::disarm(vcpu.timer);
+    }
     registers.machine.load(&vcpu.identity);
     cpu.gic.hyp.load(&registers.interface);
-    let active = domain.vgic.lock().active_ppis(vcpu.id);
-    if active & 1 << VIRTUAL_TIMER != 0 {
+    run::account(vcpu, State::Running, now);
+    // Whoever makes more pending after this finds the vCPU loaded here, and says so.
+    vcpu.answer(work::INTERRUPTS);
+    let mut vgic = domain.vgic.lock();
+    if vgic.active_ppis(vcpu.id) & 1 << VIRTUAL_TIMER != 0 {
         cpu.gic.dist.set_active(VIRTUAL_TIMER);
     }
-    run::account(vcpu, State::Running);
-    vcpu.request(work::INTERRUPTS);
+    let kick = vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
+    drop(vgic);
+    run::kick(domain, kick);
 }
 
 /// Takes a vCPU out. Its virtual timer goes on as a software timer of this CPU.
@@ -42,6 +54,7 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
     registers.interface = cpu.gic.hyp.save();
     registers.machine.save();
     if let Some(deadline) = registers.machine.timer.deadline() {
+        vcpu.set_alarm(true);
         run::arm(vcpu.timer, Ticks(deadline.saturating_add(domain.cntvoff)));
     }
     run::kick(domain, unloaded.kick);
@@ -77,12 +90,11 @@ pub fn restart(
     context: u32,
 ) {
     unload(cpu, domain, vcpu, registers);
-    run::disarm(vcpu.timer);
     run::disarm(vcpu.physical_alarm);
     *vcpu.physical_timer.lock() = PhysicalTimer::default();
     *vcpu.set_way.lock() = SetWay::default();
     let kick = domain.vgic.lock().reset_vcpu(vcpu.id);
     run::kick(domain, kick);
     *registers = Registers::start(entry, context);
-    load(cpu, domain, vcpu, registers);
+    load(cpu, domain, vcpu, registers, run::now());
 }

@@ -24,6 +24,7 @@ use crate::domain::runstate::State;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::latency::{self, Cause};
 use crate::sched::UnitId;
+use crate::time::Ticks;
 
 /// A physical CPU in the loop.
 pub struct Cpu {
@@ -37,21 +38,24 @@ pub struct Cpu {
 
 /// Runs vCPUs on this CPU for ever.
 pub fn run(cpu: &Cpu) -> ! {
-    let mut next = None;
+    let mut next = (None, run::now());
     loop {
-        next = match next.and_then(run::owner) {
-            Some((domain, vcpu)) => occupy(cpu, &domain, &vcpu),
+        next = match next.0.and_then(run::owner) {
+            Some((domain, vcpu)) => occupy(cpu, &domain, &vcpu, next.1),
             None => idle(cpu),
         };
     }
 }
 
+/// What a CPU runs next, if anything, and when that was chosen.
+type Picked = (Option<UnitId>, Ticks);
+
 /// Waits with nothing loaded until there is a unit to run.
-fn idle(cpu: &Cpu) -> Option<UnitId> {
+fn idle(cpu: &Cpu) -> Picked {
     loop {
-        let choice = run::pick(cpu.id);
+        let (choice, now) = run::pick(cpu.id);
         if choice.unit.is_some() {
-            return choice.unit;
+            return (choice.unit, now);
         }
         wait(cpu, None);
     }
@@ -96,10 +100,10 @@ fn is_to_pick(cpu: &Cpu) -> bool {
     }
 }
 
-/// Loads a vCPU and runs it until its registers are to be saved; answers the unit to run next.
-fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) -> Option<UnitId> {
+/// Loads a vCPU that was chosen at `since`, and runs it until its registers are to be saved; answers what to run next.
+fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, since: Ticks) -> Picked {
     let mut registers = vcpu.registers.lock();
-    load::load(cpu, domain, vcpu, &mut registers);
+    load::load(cpu, domain, vcpu, &mut registers, since);
     loop {
         if (run::cpu_work(cpu.id).load(Ordering::Relaxed) | vcpu.requested()) != 0
             && let Next::Leave(next) = serve(cpu, domain, vcpu, &mut registers)
@@ -125,25 +129,25 @@ enum Next {
     /// Enter the guest.
     Enter,
     /// The registers are saved: run this unit instead, or wait.
-    Leave(Option<UnitId>),
+    Leave(Picked),
 }
 
 /// Does what this CPU and the loaded vCPU are asked to do.
 fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) -> Next {
     while is_to_pick(cpu) {
-        let choice = run::pick(cpu.id);
+        let (choice, now) = run::pick(cpu.id);
         if choice.save.is_some() {
-            leave(cpu, domain, vcpu, registers);
-            return Next::Leave(choice.unit);
+            leave(cpu, domain, vcpu, registers, now);
+            return Next::Leave((choice.unit, now));
         }
         if choice.unit.is_none() {
             // Idle with the vCPU still loaded: it will most likely be the next to run. One that is not halted waits for its
             // cap.
-            run::account(vcpu, State::Runnable);
+            run::account(vcpu, State::Runnable, now);
             wait(cpu, Some((domain, vcpu)));
             run::cpu_work(cpu.id).fetch_or(PICK, Ordering::Relaxed);
         } else {
-            run::account(vcpu, State::Running);
+            run::account(vcpu, State::Running, now);
         }
     }
     let requests = vcpu.take_requests();
@@ -159,10 +163,10 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
     Next::Enter
 }
 
-/// Saves the loaded vCPU and lets other CPUs have it.
-fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
+/// Saves the loaded vCPU, which does not run from `now` on, and lets other CPUs have it.
+fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers, now: Ticks) {
     load::unload(cpu, domain, vcpu, registers);
-    run::account(vcpu, State::Runnable);
+    run::account(vcpu, State::Runnable, now);
     vcpu.set_loaded_on(None);
     run::release(vcpu.unit);
 }

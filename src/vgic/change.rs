@@ -6,7 +6,7 @@
 //!
 //! Manual: IHI 0048B 4.3.
 
-use super::dist::{CPENDSGIR, EDGE, Effects, HostOp, HostWork, SPENDSGIR, SPENDSGIR_END, eighth};
+use super::dist::{CPENDSGIR, EDGE, Effects, HostOp, SPENDSGIR, SPENDSGIR_END, eighth};
 use super::irq::PRIORITY_MASK;
 use super::lr::Lr;
 use super::{SGIS, Vgic, bits};
@@ -69,10 +69,7 @@ impl Vgic {
         } else {
             VcpuSet::EMPTY
         };
-        Effects {
-            kick,
-            host: host_work(HostOp::Enable, number, routed),
-        }
+        Effects::kick(kick).and_host(HostOp::Enable, number, routed)
     }
 
     pub(super) fn clear_enable(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
@@ -96,10 +93,7 @@ impl Vgic {
         } else {
             VcpuSet::EMPTY
         };
-        Effects {
-            kick,
-            host: host_work(HostOp::Disable, number, routed),
-        }
+        Effects::kick(kick).and_host(HostOp::Disable, number, routed)
     }
 
     pub(super) fn set_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
@@ -132,10 +126,7 @@ impl Vgic {
         } else {
             VcpuSet::EMPTY
         };
-        Effects {
-            kick,
-            host: host_work(HostOp::ClearPending, number, routed),
-        }
+        Effects::kick(kick).and_host(HostOp::ClearPending, number, routed)
     }
 
     /// `GICD_ISACTIVER`: an interrupt made active so is kept from delivery until `GICD_ICACTIVER`. As it is in no list
@@ -230,10 +221,7 @@ impl Vgic {
         if waiting != 0 {
             kick |= self.requeue(vcpu, number, waiting);
         }
-        Effects {
-            kick,
-            host: host_work(HostOp::Retarget, number, routed),
-        }
+        Effects::kick(kick).and_host(HostOp::Retarget, number, routed)
     }
 
     pub(super) fn write_config(&mut self, index: u32, value: u32) {
@@ -284,18 +272,6 @@ impl Vgic {
             _ => VcpuSet::EMPTY,
         }
     }
-}
-
-/// Physical work for routed SPIs; the physical state of PPIs is not the guest's to change.
-fn host_work(op: HostOp, number: u32, mask: u32) -> Option<HostWork> {
-    if mask == 0 || number == 0 {
-        return None;
-    }
-    Some(HostWork {
-        op,
-        first: IntId::new(number * 32)?,
-        mask,
-    })
 }
 
 /// Bit n for byte n that differs.

@@ -24,20 +24,12 @@
 //!
 //! Manual: IHI 0048B 4.1.2 (map), 4.3 (registers).
 
+use armv7::syndrome::Width;
+
+use super::irq::BANK;
 use super::lr::{ListRegisters, Lr};
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
-
-/// Size of a guest's access.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Width {
-    /// 8 bits.
-    Byte,
-    /// 16 bits.
-    Half,
-    /// 32 bits.
-    Word,
-}
 
 /// The architecture does not allow the access: the guest gets a data abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,9 +42,13 @@ pub struct Effects {
     /// vCPUs that must pass through a refill, the writer included: kick those that run, wake those that wait if
     /// [`Vgic::has_deliverable`].
     pub kick: VcpuSet,
-    /// Work at the physical distributor.
-    pub host: Option<HostWork>,
+    // The host's work, in parts: all of it is two words, which are answered in registers.
+    op: Option<HostOp>,
+    bank: u8,
+    mask: u32,
 }
+
+const _: () = assert!(size_of::<Result<Effects, Refused>>() == 8);
 
 /// Work for the physical interrupts behind some virtual SPIs: [`Vgic::routes`] of `first` and `mask` lists them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +78,36 @@ impl Effects {
     pub(super) const NONE: Self = Self::kick(VcpuSet::EMPTY);
 
     pub(super) const fn kick(kick: VcpuSet) -> Self {
-        Self { kick, host: None }
+        Self {
+            kick,
+            op: None,
+            bank: 0,
+            mask: 0,
+        }
+    }
+
+    /// Besides, `op` for the routed interrupts `mask` of bank `number`. The physical state of PPIs is not the guest's to
+    /// change.
+    pub(super) const fn and_host(self, op: HostOp, number: u32, mask: u32) -> Self {
+        if mask == 0 || number == 0 {
+            return self;
+        }
+        Self {
+            op: Some(op),
+            bank: number as u8,
+            mask,
+            ..self
+        }
+    }
+
+    /// Work at the physical distributor.
+    #[inline]
+    pub fn host(self) -> Option<HostWork> {
+        Some(HostWork {
+            op: self.op?,
+            first: IntId::new(u32::from(self.bank) * BANK)?,
+            mask: self.mask,
+        })
     }
 }
 
@@ -123,8 +148,17 @@ impl Vgic {
     #[inline]
     pub fn read(&self, vcpu: VcpuId, offset: u32, width: Width) -> Result<u32, Refused> {
         check(offset, width)?;
-        let (mask, shift) = lanes(offset, width);
-        let value = match offset >> BLOCK_SHIFT {
+        let value = self.read_word(vcpu, offset & !3);
+        Ok(match width {
+            Width::Byte => value >> (offset % 4 * 8) & 0xFF,
+            _ => value,
+        })
+    }
+
+    /// The register at `offset`, a multiple of 4.
+    #[inline(always)]
+    fn read_word(&self, vcpu: VcpuId, offset: u32) -> u32 {
+        match offset >> BLOCK_SHIFT {
             0 => self.read_identity(offset),
             2 | 3 => self
                 .bank(vcpu, word(offset, 0x100) % 32)
@@ -139,10 +173,9 @@ impl Vgic {
             16..=23 => self.read_target(vcpu, word(offset, 0x800)),
             24 | 25 => self.read_config(word(offset, 0xC00)),
             30 => self.read_sgi_pending(vcpu, offset),
-            _ if offset & !3 == 0xFE8 => ICPIDR2,
+            _ if offset == 0xFE8 => ICPIDR2,
             _ => 0,
-        };
-        Ok((value & mask) >> shift)
+        }
     }
 
     /// Does what `vcpu` writes at `offset`, below 0x1000. The vCPU's refill must follow before it runs on.
@@ -320,10 +353,9 @@ impl Vgic {
 /// Refuses what the architecture refuses (IHI 0048B 4.1.4): only some registers have bytes, none halfwords.
 #[inline]
 const fn check(offset: u32, width: Width) -> Result<(), Refused> {
-    let bytes = matches!(offset, 0x400..0xC00 | CPENDSGIR..SPENDSGIR_END);
     match width {
         Width::Word if offset.is_multiple_of(4) && offset < 0x1000 => Ok(()),
-        Width::Byte if bytes => Ok(()),
+        Width::Byte if matches!(offset, 0x400..0xC00 | CPENDSGIR..SPENDSGIR_END) => Ok(()),
         _ => Err(Refused),
     }
 }

@@ -49,19 +49,18 @@ impl Vgic {
     fn refill_all(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
         let mut kick = VcpuSet::EMPTY;
         let state = self.vcpu_mut(vcpu);
-        let maintenance_before = if state.resident {
-            Some(state.maintenance)
-        } else {
+        let loading = !state.resident;
+        if loading {
             state.resident = true;
             state.stale = state.in_use;
-            None
-        };
+        }
+        let maintenance_before = state.maintenance;
         if state.resettle {
             kick |= self.fold(vcpu, lrs);
             kick |= self.settle(vcpu);
         }
         let mut want = Maintenance::NONE;
-        if self.forwarding {
+        if self.forwarding && self.vcpu(vcpu).waits() {
             kick |= self.merge_all(vcpu, lrs);
             let (moved, maintenance) = self.place_all(vcpu, lrs);
             kick |= moved;
@@ -71,15 +70,14 @@ impl Vgic {
             want = want.and(Maintenance::NOT_PRESENT);
         }
         self.pay(vcpu, lrs);
-        let counted_before =
-            maintenance_before.is_some_and(|before| before.contains(Maintenance::NOT_PRESENT));
+        let counted_before = maintenance_before.contains(Maintenance::NOT_PRESENT);
         if want.contains(Maintenance::NOT_PRESENT) && !counted_before {
             // What was counted until now were not the ends of spilled interrupts.
             let _ = lrs.take_eoi_count();
         }
         let forwarding = self.forwarding;
         let state = self.vcpu_mut(vcpu);
-        if maintenance_before.is_some() && !state.stale.is_power_of_two() {
+        if !loading && !state.stale.is_power_of_two() {
             // An interrupt may have moved from slot to slot: no VirtualID may be in two, not even between two writes.
             for index in bits(state.stale.into()) {
                 lrs.write(index as usize, Lr::FREE.raw());
@@ -92,7 +90,7 @@ impl Vgic {
         state.dirty = false;
         state.calm = forwarding && !state.spilled && want == Maintenance::NONE;
         state.maintenance = want;
-        if maintenance_before != Some(want) {
+        if maintenance_before != want {
             lrs.set_maintenance(want);
         }
         kick.minus(VcpuSet::only(vcpu))
@@ -149,6 +147,7 @@ impl Vgic {
                 lrs.write(index as usize, 0);
             }
             if state.maintenance != Maintenance::NONE {
+                state.maintenance = Maintenance::NONE;
                 lrs.set_maintenance(Maintenance::NONE);
             }
             state.resident = false;
@@ -179,15 +178,20 @@ impl Vgic {
 
     /// Deactivates physical interrupts that the guest's register writes or a reset have ended. Part of every refill
     /// and unload of this vCPU.
+    #[inline(always)]
     pub fn pay(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) {
-        let mut banks = self.owed_banks;
+        if self.owed_banks | self.vcpu(vcpu).private.owed != 0 {
+            self.pay_owed(vcpu, lrs);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pay_owed(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) {
+        let mut banks = core::mem::take(&mut self.owed_banks);
         if self.vcpu(vcpu).private.owed != 0 {
             banks |= 1;
         }
-        if banks == 0 {
-            return;
-        }
-        self.owed_banks = 0;
         for number in bits(banks) {
             let Some(bank) = self.bank_mut(vcpu, number) else {
                 continue;

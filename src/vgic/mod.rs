@@ -47,7 +47,7 @@ use self::irq::{Bank, SpiBank, bank_of, bit_of};
 use self::lr::{Lr, MAX_LRS};
 use crate::id::{IntId, MAX_VCPUS, VcpuId, VcpuSet};
 
-pub use self::dist::{Effects, HostOp, HostWork, Refused, Width};
+pub use self::dist::{Effects, HostOp, HostWork, Refused};
 pub use self::flow::Unloaded;
 pub use self::lr::{ListRegisters, Maintenance};
 pub use self::route::{NotRouted, RouteError, Unrouted};
@@ -103,7 +103,7 @@ struct VcpuState {
     in_use: u16,
     /// Slots that the hardware has yet to be told of.
     stale: u16,
-    /// What the maintenance interrupt is asked to report.
+    /// What the maintenance interrupt is asked to report: nothing while the vCPU is not resident.
     maintenance: Maintenance,
     /// The list registers of a physical CPU hold this vCPU's interrupts.
     resident: bool,
@@ -151,6 +151,12 @@ impl VcpuState {
         if *ready == 0 {
             self.ready_banks &= !(1 << (number & 31));
         }
+    }
+
+    /// Whether an interrupt is pending and enabled and in no list register yet, or fired again.
+    #[inline]
+    fn waits(&self) -> bool {
+        self.private.pending & self.private.enabled != 0 || self.ready_banks != 0
     }
 
     #[inline]

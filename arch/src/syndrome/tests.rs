@@ -2,8 +2,8 @@ use proptest::prelude::{any, proptest};
 
 use super::{
     Condition, CpAccess, CpWideAccess, DataAccess, Direction, Extend, FaultKind, HcptrAccess,
-    Length, MemoryDirection, Trap, Wait, Width, condition, condition_passed, decode, it_state,
-    length, next_instruction, psr,
+    Length, MemoryDirection, Trap, Wait, Width, condition, condition_passed, decode,
+    emulated_access, it_state, length, next_instruction, psr,
 };
 
 const fn with_class(class: u32, iss: u32) -> u32 {
@@ -12,6 +12,19 @@ const fn with_class(class: u32, iss: u32) -> u32 {
 
 const fn with_it(it: u32) -> u32 {
     psr::T | psr::MODE_SVC | (it & 0xFC) << 8 | (it & 3) << 25
+}
+
+#[test]
+fn an_access_is_found_again_in_the_syndrome_that_it_was_put_into() {
+    let store = with_class(0x24, 1 << 24 | 2 << 22 | 0xE << 16 | 1 << 6);
+    for width in [Width::Byte, Width::Half, Width::Word] {
+        for (extend, rt) in [(Extend::Zero, 0), (Extend::Sign, 14)] {
+            let access = DataAccess { width, extend, rt };
+            let hsr = access.described_in(store);
+            let (found, direction) = emulated_access(hsr).unwrap();
+            assert_eq!((found, direction), (access, MemoryDirection::Write));
+        }
+    }
 }
 
 #[test]

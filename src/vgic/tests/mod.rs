@@ -8,8 +8,9 @@ mod registers;
 use std::cell::Cell;
 
 use super::lr::{ListRegisters, Lr, Maintenance};
-use super::{HostWork, Vgic, Width};
+use super::{HostWork, Vgic};
 use crate::id::{IntId, VcpuId, VcpuSet};
+use armv7::syndrome::Width;
 
 pub(super) const CTLR: u32 = 0x000;
 pub(super) const ISENABLER: u32 = 0x100;
@@ -207,7 +208,7 @@ impl Machine {
         self.attend(effects.kick);
         Done {
             kick: effects.kick,
-            host: effects.host,
+            host: effects.host(),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::super::{HostOp, NewError, Refused, Vgic, Width};
+use super::super::{HostOp, NewError, Refused, Vgic};
 use super::{
     CTLR, ICENABLER, ICPENDR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR, ITARGETSR, Machine, SGIR,
     cpu, irq, set,
 };
 use crate::id::VcpuSet;
+use armv7::syndrome::Width;
 
 #[test]
 fn only_one_to_eight_vcpus_and_up_to_960_spis_make_a_distributor() {
