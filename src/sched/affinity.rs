@@ -50,8 +50,9 @@ impl Scheduler {
         kick
     }
 
-    /// Gets a unit off a CPU it may not use. Returns the CPU that must pick.
-    fn obey_affinity(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+    /// Gets a unit off a CPU it may not use, whether it runs or not. Returns the CPU that must pick.
+    #[cold]
+    pub(super) fn obey_affinity(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
         let cpu = unit.cpu;
         if unit.allowed.contains(cpu) {
@@ -62,10 +63,18 @@ impl Scheduler {
                 self.withdraw(id);
                 self.place_woken(id, now)
             }
-            // A parked unit moves when its period begins, a blocked one when it wakes up; but registers on a CPU that
-            // goes away must be saved now.
-            State::Blocked if !unit.loaded => None,
-            State::Parked if !unit.loaded => None,
+            // Registers on a CPU that goes away must be saved now; the unit moves when they are.
+            State::Blocked if !unit.loaded => {
+                let home = self.best_cpu(id, now)?;
+                self.relocate(id, home, now);
+                None
+            }
+            State::Parked if !unit.loaded => {
+                self.withdraw(id);
+                let home = self.best_cpu(id, now)?;
+                self.relocate(id, home, now);
+                self.park(id)
+            }
             _ => Some(cpu),
         }
     }
@@ -84,15 +93,21 @@ impl Scheduler {
             unit.unload = true;
             return Some(home);
         }
-        let idle_choice = [better, idle.and(allowed)]
+        let target = self.best_cpu(id, now)?;
+        self.join(id, target, now)
+    }
+
+    /// The CPU for a unit that may go anywhere: an idle one, its last one first, or else where it has most claim.
+    fn best_cpu(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
+        let unit = self.units.get(id)?;
+        let idle = [self.idle.and(unit.preferred), self.idle.and(unit.allowed)]
             .into_iter()
             .find(|set| !set.is_empty());
-        let target = match idle_choice {
-            Some(set) if set.contains(home) => home,
-            Some(set) => set.first()?,
-            None => self.least_claim(id, now)?,
-        };
-        self.join(id, target, now)
+        match idle {
+            Some(set) if set.contains(unit.cpu) => Some(unit.cpu),
+            Some(set) => set.first(),
+            None => self.least_claim(id, now),
+        }
     }
 
     /// The preferred CPU whose units have had most of their share, the last one unless another is well ahead.

@@ -378,6 +378,9 @@ impl Scheduler {
                 self.place_woken(id, now)
             }
             State::Queued if self.online.len() > 1 => self.push(from, now).without(from).first(),
+            State::Blocked | State::Parked if !unit.allowed.contains(from) => {
+                self.obey_affinity(id, now)
+            }
             _ => None,
         }
     }

@@ -19,7 +19,7 @@ busy() {
 
 # What the hypervisor has in use for its own structures, in bytes. Xen does not tell.
 heap() {
-    told_by_key H | sed -n 's/.*heap: \([0-9]*\) of .*/\1/p'
+    told_by_keys H | sed -n 's/.*heap: \([0-9]*\) of .*/\1/p' | tail -n 1
 }
 # The first domU, which uses all there is, makes lists longer than they were, for good. Later ones may add a few pages;
 # a leak of one structure for each domU shows over 50 of them.

@@ -53,38 +53,39 @@ is_paused() { xl list "$1" | awk 'END { print $5 }' | grep p; }
 
 only_dom0_is_left() { [ "$(xl list | wc -l)" = 2 ]; }
 
-# told_by_key KEY: what the hypervisor's log has after that debug key, and from nothing else.
-told_by_key() {
-    xl dmesg -c >/dev/null
+# told_by_keys KEYS: the hypervisor's log up to now, what these debug keys tell last, and then forgets it. Each `xl` takes
+# a while where it is emulated: as few as can be.
+told_by_keys() {
     xl debug-keys "$1"
-    xl dmesg
+    xl dmesg -c
 }
 
 # Free memory in KiB, and the tables of dom0's own map, where the hypervisor tells their number: mapping a domU's memory
 # breaks up blocks of that map, each of which needs a table, for good. `xl info` knows MiB only; debug keys tell all.
 # Prints nothing when the answer is not in the log, which holds 16 KiB: no number is equal to that.
 free_memory() {
-    heap=$(told_by_key m | sed -n 's/.*Dom heap: \([0-9]*\)kB free.*/\1/p')
-    [ -z "$heap" ] || echo $((heap + 4 * $(tables_of_dom0)))
+    told_by_keys mq | awk '
+        /Dom heap: [0-9]+kB free/ { sub(/.*Dom heap: /, ""); heap = $0 + 0; tables = 0 }
+        /information for domain / { in_dom0 = / domain 0:/ }
+        in_dom0 && / pool=/ { sub(/.* pool=/, ""); tables = $0 + 0; in_dom0 = 0 }
+        END { if (heap != "") print heap + 4 * tables }'
 }
 
-tables_of_dom0() {
-    tables=$(told_by_key q | sed -n '/information for domain 0:/,/p2m:/s/.* pool=\([0-9]*\).*/\1/p')
-    echo "${tables:-0}"
-}
+# Who wrote the hypervisor: of Debian's Xen less is asked here and there.
+is_krypton() { [ "$(cat /sys/hypervisor/compilation/compiled_by)" = krypton ]; }
 
 # free_memory_is KIB: Xen does not tell of dom0's tables: one for each of its 256 blocks of 2 MiB may be missing there.
 free_memory_is() {
     now=$(free_memory)
     if [ -z "$1" ] || [ -z "$now" ]; then return 1; fi
     missing=$(($1 - now))
-    [ "$missing" = 0 ] || { [ "$(tables_of_dom0)" = 0 ] && [ "$missing" -gt 0 ] && [ "$missing" -le 1024 ]; }
+    [ "$missing" = 0 ] || { ! is_krypton && [ "$missing" -gt 0 ] && [ "$missing" -le 1024 ]; }
 }
 
 # every_reference_is_found: the hypervisor's own audit of its frames. Xen has none.
 every_reference_is_found() {
-    [ "$(xl info cc_compile_by)" = krypton ] || return 0
-    audit=$(told_by_key y | grep 'audit: ')
+    is_krypton || return 0
+    audit=$(told_by_keys y | grep 'audit: ' | tail -n 1)
     echo "$audit"
     echo "$audit" | grep -q 'audit: every reference'
 }

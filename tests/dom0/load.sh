@@ -45,6 +45,19 @@ dom0_uses_its_disk() {
     echo "$rounds rounds"
 }
 
+# The time since its start that a domU's clock shows lies between two looks at dom0's: FROM DOMU TO.
+look_at_clock() {
+    from=$(cut -d' ' -f1 /proc/uptime)
+    # shellcheck disable=SC2016 # the domU's shell is to expand it
+    answers right '^clock [0-9]' 'echo clock $(cut -d" " -f1 /proc/uptime)' >/dev/null || return
+    echo "$from $(sed -n 's/^clock \([0-9.]*\).*/\1/p' /var/log/xen/console/guest-right.log | tail -n 1) $(cut -d' ' -f1 /proc/uptime)"
+}
+# clock_ran_right FIRST LAST: as much time has passed in the domU as in dom0, as far as the looks can tell.
+clock_ran_right() {
+    echo "$1 $2"
+    echo "$1 $2" | awk '{ passed = $5 - $2; exit !(NF == 6 && passed >= $4 - $3 - 0.1 && passed <= $6 - $1 + 0.1) }'
+}
+
 # Its first bytes are on the way when it is killed.
 victim_is_killed() {
     rm -f /var/log/xen/console/guest-victim.log
@@ -67,11 +80,13 @@ with_tools iperf3 --server --daemon
 check "iperf3 from a domU to dom0" carries left 192.168.7.1
 check "fio finds each block on the disk as it was written" answers left '^fio 0' "$fio; echo fio \$?"
 
+clock=$(look_at_clock)
 type_on left "stress-ng --cpu 2 --vm 1 --vm-bytes 16M --verify --timer 1 --fork 2 --timeout ${seconds}s --temp-path /tmp; \
 echo stress-ng \$?"
 patience=$((patience + 3 * seconds))
 check "dom0 reads what it wrote while a domU is under stress" dom0_uses_its_disk
 check "the domU survives $seconds s of stress" said left '^stress-ng 0'
+check "another domU's clock went right meanwhile" clock_ran_right "$clock" "$(look_at_clock)"
 
 type_on left "(while [ ! -e /tmp/end ]; do $fio || exit; done; echo; echo rounds of fio \$((40 + 2))) &"
 cycle=1

@@ -39,6 +39,12 @@ has_share() {
     echo "$1 has $found % of a CPU"
     [ "$found" -ge "$2" ] && [ "$found" -le "$3" ]
 }
+# stays_on CPU: five looks, during which dom0 runs here and there.
+stays_on() {
+    for _ in 1 2 3 4 5; do
+        [ "$(xl vcpu-list hog | awk 'END { print $4 }')" = "$1" ] || return
+    done
+}
 # The first has about three times what the second has.
 has_three_times() {
     first=$(ran "$1") second=$(ran "$2")
@@ -92,6 +98,10 @@ check "the CPU comes back" xl cpupool-cpu-add Pool-0 1
 check "no CPU is free" [ "$(xl info free_cpus)" = 0 ]
 check "the pools are made after the machine's nodes, of which there is one" xl cpupool-numa-split
 check "the pool has its name" pool_is Pool-node0 2 2
+for cpu in 0 1; do
+    check "it is bound to CPU $cpu" xl vcpu-pin hog 0 $cpu
+    check "and stays there" stays_on $cpu
+done
 check "the domain ends" xl destroy hog
 
 check_output "credit2 is the scheduler of the pool" '^Cpupool Pool-node0: .*ratelimit=1000us' xl sched-credit2 -s -p Pool-node0

@@ -6,8 +6,6 @@
 . /tests/domu.sh
 . /tests/zimage.sh
 
-is_krypton() { [ "$(xl info cc_compile_by)" = krypton ]; }
-
 # shows NAME LETTER: the state that `xl list` shows, at last.
 shows() { xl list "$1" | awk 'NR == 2 { print $5 }' | grep "$2"; }
 is_gone() { ! xl domid "$1"; }
@@ -21,6 +19,11 @@ dump_is_usable() {
     rm -f /tmp/core
     return "$usable"
 }
+
+# While xenconsoled stands still it keeps its mapping of the domU's console ring.
+console_is_mapped() { xenstore-exists "/local/domain/$(domain_id tiny)/console/tty"; }
+stops_xenconsoled() { eventually console_is_mapped && kill -STOP "$(pidof xenconsoled)"; }
+is_zombie() { xl list | grep -E "^\(null\) +$1 +0 +1 +[r-][b-]p--d +"; }
 
 # crashes NAME INSTRUCTIONS WHAT: in its first instructions, which leaves it there to be looked at.
 crashes() {
@@ -131,7 +134,18 @@ check_output "it has a weight" "^tiny +$(domain_id tiny) +256 +0$" xl sched-cred
 check "xl sched-credit2 changes weight and cap" xl sched-credit2 -d tiny -w 512 -c 50
 check_output "they are what was asked for" "^tiny +$(domain_id tiny) +512 +50$" xl sched-credit2
 check "xl dump-core writes its memory" dump_is_usable tiny 32
+check "xl mem-max below what it has is refused as Xen does" \
+    tells 'libxl: error: libxl_mem.c:59:libxl_domain_setmaxmem: Domain N:memory_static_max must be greater than or or equal to memory_dynamic_max: Success' xl mem-max tiny 16
+dying=$(domain_id tiny)
+check "xenconsoled keeps a page of it" stops_xenconsoled
 check "it is destroyed" xl destroy tiny
+check "it stays, dying, as long as somebody has a page of it" is_zombie "$dying"
+kill -CONT "$(pidof xenconsoled)"
+check "then it goes, with all its memory" memory_comes_back "$before"
+
+check "a domU with nearly all memory there is starts" start_tiny large "$waits" memory=$(($(xl info free_memory) - 16))
+check "hardly any is left" [ "$(xl info free_memory)" -le 16 ]
+check "it is destroyed too" xl destroy large
 
 check "on_poweroff=preserve leaves it as it ended" stays_as off "$turns_off" on_poweroff s
 check "on_poweroff=destroy takes it away" goes_away off "$turns_off" on_poweroff

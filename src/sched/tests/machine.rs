@@ -227,16 +227,17 @@ impl Machine {
         }
     }
 
-    /// What must hold once every CPU that was kicked has picked.
+    /// What must hold once every CPU that was kicked has picked: units are where they may be, asleep or not.
+    /// In a pool without CPUs none runs.
     pub fn check_affinity(&self) {
-        for (core, here) in self.cores.iter().zip(CpuId::all()) {
-            if let Some(id) = core.running {
-                let (hard, _) = self.sched.affinity(id).unwrap();
-                let pool = self.sched.cpus_of(self.sched.group_of(id).unwrap());
-                let allowed = hard.and(pool);
-                let fallback = allowed.is_empty() && pool.contains(here);
-                assert!(fallback || allowed.contains(here), "{id:?} on {here}");
-            }
+        for task in &self.tasks {
+            let (hard, _) = self.sched.affinity(task.id).unwrap();
+            let pool = self.sched.cpus_of(self.group_of(task.id));
+            let allowed = hard.and(pool);
+            let allowed = if allowed.is_empty() { pool } else { allowed };
+            let here = self.sched.cpu_of(task.id).unwrap();
+            let stuck = pool.is_empty() && self.sched.state(task.id) != Some(RunState::Running);
+            assert!(stuck || allowed.contains(here), "{:?} on {here}", task.id);
         }
     }
 

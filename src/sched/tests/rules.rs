@@ -2,9 +2,9 @@
 
 use armv7::cpu::CpuSet;
 
-use super::machine::{HOG, HZ, MS, Machine, PLAIN, cpu, pinned, set, weighing};
+use super::machine::{HOG, HZ, MS, Machine, PLAIN, Single, cpu, pinned, set, weighing};
 use crate::sched::fair::{Budget, Rules, Virtual, Weight};
-use crate::sched::{Choice, PoolId, SchedError, Scheduler};
+use crate::sched::{Choice, PoolId, RunState, SchedError, Scheduler};
 use crate::time::Ticks;
 
 #[test]
@@ -51,6 +51,55 @@ fn registers_hold_a_unit_on_its_cpu_until_they_are_released() {
     assert_eq!(sched.pick(cpu(1), Ticks(2)).unit, None, "not released yet");
     assert_eq!(sched.release(unit, Ticks(3)), Some(cpu(1)));
     assert_eq!(sched.pick(cpu(1), Ticks(3)).unit, Some(unit));
+}
+
+#[test]
+fn a_sleeping_unit_leaves_a_cpu_it_may_not_use_at_once() {
+    let mut sched = Scheduler::new(set(0b11), HZ);
+    let unit = pinned(0b10).add_to(&mut sched).unwrap();
+    let pin = |sched: &mut Scheduler, cpus, at| {
+        sched
+            .set_affinity(unit, set(cpus), CpuSet::ALL, Ticks(at))
+            .unwrap()
+    };
+    assert_eq!(pin(&mut sched, 0b01, 0), None, "nobody has to pick for it");
+    assert_eq!(sched.cpu_of(unit), Some(cpu(0)));
+    // Its registers stay behind until the CPU that has them saves them.
+    sched.wake(unit, Ticks(1));
+    sched.pick(cpu(0), Ticks(1));
+    sched.block(unit, Ticks(2));
+    sched.pick(cpu(0), Ticks(2));
+    assert_eq!(pin(&mut sched, 0b10, 3), Some(cpu(0)));
+    assert_eq!(sched.pick(cpu(0), Ticks(4)).save, Some(unit));
+    assert_eq!(sched.release(unit, Ticks(4)), None, "it sleeps on");
+    assert_eq!(sched.cpu_of(unit), Some(cpu(1)));
+    assert_eq!(sched.wake(unit, Ticks(5)), Some(cpu(1)));
+    assert_eq!(sched.pick(cpu(1), Ticks(5)).unit, Some(unit));
+}
+
+#[test]
+fn a_unit_over_its_cap_leaves_a_cpu_it_may_not_use_and_runs_again_in_its_period() {
+    let mut machine = Machine::new(2);
+    let unit = machine.add(
+        Single {
+            cap: 10,
+            ..pinned(0b01)
+        },
+        HOG,
+    );
+    machine.run_for(55 * MS);
+    assert_eq!(machine.sched.state(unit), Some(RunState::Runnable), "over");
+    let now = Ticks(machine.now);
+    let kick = machine
+        .sched
+        .set_affinity(unit, set(0b10), CpuSet::ALL, now)
+        .unwrap();
+    machine.kick(kick);
+    assert_eq!(machine.sched.cpu_of(unit), Some(cpu(1)));
+    let before = machine.ran(unit);
+    machine.run_for(1000 * MS);
+    let share = (machine.ran(unit) - before) as f64 / (1000 * MS) as f64;
+    assert!((0.09..=0.11).contains(&share), "{share}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::abi::{self, AddToPhysmapBatch, RemoveFromPhysmap, Reservation};
 use crate::hypercall::{DOMCTL, MEMORY_OP, SYSCTL, address_of, call, call_with};
 use crate::memory::Frame;
+use crate::status::ESRCH;
 
 /// Of domctl and sysctl alike, in Xen 4.17.
 const INTERFACE_VERSION: u32 = 0x15;
@@ -10,6 +11,7 @@ const INTERFACE_VERSION: u32 = 0x15;
 const CREATE: u32 = 1;
 const DESTROY: u32 = 2;
 const UNPAUSE: u32 = 4;
+const INFO: u32 = 5;
 const MAX_MEM: u32 = 11;
 const SET_CONTEXT: u32 = 12;
 const MAX_VCPUS: u32 = 15;
@@ -40,6 +42,17 @@ struct Resource {
     pad: u32,
     frame: u64,
     list: u64,
+}
+
+/// `XEN_DOMINF_dying`.
+const FLAG_DYING: u32 = 1;
+
+/// Some of `struct xen_domctl_getdomaininfo`.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    pub is_dying: bool,
+    /// Pages that are in its account.
+    pub pages: u32,
 }
 
 /// Where a domain's memory begins (abi.md 6.1).
@@ -78,10 +91,27 @@ impl Domain {
     }
 
     fn control(self, command: u32, words: &[u32]) -> Status {
+        self.control_and_read(command, words).map(|_| ())
+    }
+
+    fn control_and_read(self, command: u32, words: &[u32]) -> Result<Domctl, i32> {
         let mut argument = [0; 32];
         argument[..words.len()].copy_from_slice(words);
         let mut control = Domctl { command, version: INTERFACE_VERSION, domain: self.0, pad: [0; 3], argument };
-        status(call(DOMCTL, [address_of(&mut control), 0, 0, 0, 0]))
+        status(call(DOMCTL, [address_of(&mut control), 0, 0, 0, 0]))?;
+        Ok(control)
+    }
+
+    /// What the hypervisor tells of it; none when it is gone.
+    pub fn info(self) -> Result<Option<Info>, i32> {
+        let control = match self.control_and_read(INFO, &[]) {
+            Ok(control) => control,
+            Err(ESRCH) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // getdomaininfo answers for the next domain there is.
+        let [id, flags, pages, ..] = control.argument;
+        Ok((id as u16 == self.0).then_some(Info { is_dying: flags & FLAG_DYING != 0, pages }))
     }
 
     /// Populates or decreases, for one extent of 2^`order` pages; the number of extents done.

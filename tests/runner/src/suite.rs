@@ -140,14 +140,23 @@ fn starts() -> Vec<Test> {
     tests
 }
 
-/// The bare-metal guests.
+/// The bare-metal guests, and what one says where domains are not kept apart.
 pub fn guests() -> Result<Vec<Test>> {
     let test = |name: String| {
         Test::new(format!("guest {name}"), move |options| {
             guests::test(&name, options, Echo::Hide)
         })
     };
-    Ok(guests::names()?.into_iter().map(test).collect())
+    let mut tests: Vec<_> = guests::names()?.into_iter().map(test).collect();
+    tests.push(Test::new("guest domains (xsm=dummy)", |options| {
+        let options = Options {
+            append: format!("{} xsm=dummy", options.append),
+            dom0_append: format!("{} rule=dummy", options.dom0_append),
+            ..options.clone()
+        };
+        guests::test("domains", &options, Echo::Hide)
+    }));
+    Ok(tests)
 }
 
 /// The boot faults.

@@ -1,5 +1,5 @@
 //! Grant tables: every sub-operation, with this domain as granter and grantee (abi.md section 5). Between two domains the
-//! rules are the same; what another domain may not do is for the multi-domain tests.
+//! rules are the same; what another domain may not do: `domains`.
 #![no_std]
 #![no_main]
 

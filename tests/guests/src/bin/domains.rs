@@ -1,0 +1,377 @@
+//! Two domains of dom0's making: what they may do to each other, and what is left of one that is gone (abi.md 2.0, 2.14).
+//! They are puppets: their code makes the hypercalls that dom0 writes into a page of theirs.
+//!
+//! With `rule=dummy` in the boot arguments the hypervisor is expected to keep nobody apart (`xsm=dummy`).
+#![no_std]
+#![no_main]
+
+use core::arch::global_asm;
+
+use guests::abi::{self, DOM0, DOMID_SELF};
+use guests::domain::{self, Domain, MEMORY};
+use guests::event;
+use guests::grant::{self, MAP_HOST, PERMIT_ACCESS, POISON, POISON_STATUS, Table};
+use guests::harness::{Failure, Verdict, expect};
+use guests::hypercall::{DOMCTL, EVENT_CHANNEL_OP, GRANT_TABLE_OP};
+use guests::memory::{Frame, PAGE_SIZE};
+use guests::status::grant::{OKAY, PERMISSION_DENIED};
+use guests::status::{EINVAL, EPERM};
+use guests::{clock, ensure, ensure_eq, platform, suite};
+
+suite! { "domains":
+    a_domain_offers_ports_to_dom0,
+    a_domain_offers_ports_to_others_as_the_rule_says,
+    a_port_that_dom0_offers_to_another_domain_is_bound_as_the_rule_says,
+    an_event_between_two_domains_arrives_where_the_rule_lets_it,
+    a_grant_of_another_domain_is_mapped_as_the_rule_says,
+    a_grant_of_another_domain_is_copied_as_the_rule_says,
+    a_domain_has_no_control_over_another,
+    a_page_that_dom0_maps_keeps_its_dead_owner_until_it_is_unmapped,
+    a_grant_that_dom0_maps_keeps_its_dead_owner_until_it_is_unmapped,
+    memory_of_a_dead_domain_is_zero_for_the_next,
+}
+
+global_asm!(
+    // Position-independent, MMU off. The mailbox at 0x40001000: state, number, r0-r4, result; 1 is a call, 2 an answer.
+    ".balign 8",
+    "puppet:",
+    "mov r6, #0x40000000",
+    "add r6, r6, #0x1000",
+    "1: wfe", // traps: lets others run
+    "ldr r5, [r6]",
+    "cmp r5, #1",
+    "bne 1b",
+    "ldr r12, [r6, #4]",
+    "add r7, r6, #8",
+    "ldm r7, {{r0-r4}}",
+    ".inst 0xe140ea71", // hvc #0xea1
+    "str r0, [r6, #28]",
+    "dsb",
+    "mov r5, #2",
+    "str r5, [r6]",
+    "b 1b",
+    "puppet_end:",
+);
+
+unsafe extern "C" {
+    static puppet: [u32; 0];
+    static puppet_end: [u32; 0];
+}
+
+const MAILBOX: u64 = MEMORY + 1;
+const SHARED: u64 = MEMORY + 2;
+/// A place in the mailbox for what a pointer points to.
+const ARGUMENT: u32 = 0x100;
+const CALL: u32 = 1;
+const ANSWER: u32 = 2;
+/// Where the puppets have no memory.
+const PLACE: u32 = 0x4800_0000;
+const REFERENCE: u32 = 8;
+const PATTERN: u32 = 0x5a17_c0de;
+/// The emulator may have much else to do.
+const PATIENCE_US: u64 = 30_000_000;
+
+const PAGES: u32 = 16;
+/// Bytes for the tables of a domain.
+const POOL: u32 = 1 << 20;
+
+/// A hole in this domain's map.
+fn hole() -> Result<Frame, Failure> {
+    let frame = Frame::take();
+    ensure_eq!(abi::reservation(abi::MEM_DECREASE_RESERVATION, &mut [frame.gfn()], 0), 1);
+    Ok(frame)
+}
+
+fn create() -> Result<Domain, Failure> {
+    let domain = expect(Domain::create(PAGES, POOL))?;
+    for page in 0..u64::from(PAGES) {
+        expect(domain.populate(MEMORY + page, 0))?;
+    }
+    Ok(domain)
+}
+
+/// A page of a domain, mapped here.
+fn page_of(domain: Domain, gfn: u64) -> Result<Frame, Failure> {
+    let frame = hole()?;
+    ensure_eq!(domain.map(gfn, frame), 0);
+    Ok(frame)
+}
+
+struct Puppet {
+    domain: Domain,
+    mailbox: Frame,
+    shared: Frame,
+    table: Table,
+}
+
+impl Puppet {
+    fn new() -> Result<Self, Failure> {
+        let domain = create()?;
+        let code = page_of(domain, MEMORY)?;
+        let (from, end) = ((&raw const puppet).cast::<u32>(), (&raw const puppet_end).cast::<u32>());
+        for word in 0..(end as u32 - from as u32) / 4 {
+            // SAFETY: between the two labels.
+            code.write(word * 4, unsafe { from.add(word as usize).read() });
+        }
+        ensure_eq!(domain::unmap(code), 0);
+        let table = hole()?;
+        expect(domain.map_grant_table(table))?;
+        let made = Puppet {
+            domain,
+            mailbox: page_of(domain, MAILBOX)?,
+            shared: page_of(domain, SHARED)?,
+            table: Table(table),
+        };
+        expect(domain.start((MEMORY << 12) as u32))?;
+        Ok(made)
+    }
+
+    /// Has it make a hypercall; a null argument is where `words` are then.
+    fn call(&self, number: u32, operation: Option<u32>, words: &[u32], more: u32) -> Result<i32, Failure> {
+        for (index, word) in words.iter().enumerate() {
+            self.mailbox.write(ARGUMENT + index as u32 * 4, *word);
+        }
+        let pointer = (MAILBOX << 12) as u32 + ARGUMENT;
+        let arguments = match operation {
+            Some(operation) => [operation, pointer, more],
+            None => [pointer, 0, 0],
+        };
+        self.mailbox.write(4, number);
+        for (index, argument) in arguments.into_iter().enumerate() {
+            self.mailbox.write(8 + index as u32 * 4, argument);
+        }
+        self.mailbox.write(0, CALL);
+        ensure!(clock::poll_for(PATIENCE_US, || self.mailbox.read(0) == ANSWER));
+        Ok(self.mailbox.read(28) as i32)
+    }
+
+    /// A word of what its pointer pointed to.
+    fn argument(&self, index: u32) -> u32 {
+        self.mailbox.read(ARGUMENT + index * 4)
+    }
+
+    fn event(&self, operation: u32, words: &[u32]) -> Result<i32, Failure> {
+        self.call(EVENT_CHANNEL_OP, Some(operation), words, 0)
+    }
+
+    fn alloc_unbound(&self, remote: u16) -> Result<i32, Failure> {
+        self.event(event::ALLOC_UNBOUND, &[u32::from(remote) << 16 | u32::from(DOMID_SELF), POISON])
+    }
+
+    fn bind_interdomain(&self, remote: &Puppet, port: u32) -> Result<i32, Failure> {
+        self.event(event::BIND_INTERDOMAIN, &[remote.domain.0.into(), port, POISON])
+    }
+
+    fn map(&self, of: &Puppet) -> Result<i16, Failure> {
+        let domain = u32::from(of.domain.0) | (POISON_STATUS as u32) << 16;
+        let words = [PLACE, 0, MAP_HOST, REFERENCE, domain, POISON, 0, 0];
+        ensure_eq!(self.call(GRANT_TABLE_OP, Some(grant::MAP_GRANT_REF), &words, 1)?, 0);
+        Ok((self.argument(4) >> 16) as i16)
+    }
+
+    /// Copies a page into its own shared one.
+    fn copy(&self, of: &Puppet) -> Result<i16, Failure> {
+        let source = [REFERENCE, 0, of.domain.0.into(), 0];
+        let target = [SHARED as u32, 0, DOMID_SELF.into(), 0];
+        let rest = [PAGE_SIZE | u32::from(grant::COPY_SOURCE_GREF) << 16, POISON_STATUS as u32];
+        let mut words = [0; 10];
+        words[..4].copy_from_slice(&source);
+        words[4..8].copy_from_slice(&target);
+        words[8..].copy_from_slice(&rest);
+        ensure_eq!(self.call(GRANT_TABLE_OP, Some(grant::COPY), &words, 1)?, 0);
+        Ok(self.argument(9) as i16)
+    }
+
+    fn end(&self) -> Verdict {
+        for frame in [self.mailbox, self.shared, self.table.0] {
+            ensure_eq!(domain::unmap(frame), 0);
+        }
+        expect(self.domain.destroy())
+    }
+}
+
+/// A domain of which nobody holds anything goes with all it had.
+fn ends(domain: Domain) -> Verdict {
+    expect(domain.destroy())?;
+    is_gone(domain)
+}
+
+/// It may take until its vCPU has left the CPU.
+fn is_gone(domain: Domain) -> Verdict {
+    ensure!(clock::poll_for(PATIENCE_US, || matches!(domain.info(), Ok(None))));
+    Ok(())
+}
+
+/// Two of them for a check, which then end however that went.
+fn with_two(check: impl FnOnce(&Puppet, &Puppet) -> Verdict) -> Verdict {
+    let (first, second) = (Puppet::new()?, Puppet::new()?);
+    let verdict = check(&first, &second);
+    first.end()?;
+    second.end()?;
+    // One may have had a page of the other's until then.
+    is_gone(first.domain)?;
+    is_gone(second.domain)?;
+    verdict
+}
+
+fn is_dummy() -> bool {
+    platform::get().arguments("rule").any(|rule| rule == "dummy")
+}
+
+/// 0, or what the rule of keeping domains apart brings.
+fn by_rule(refused: i32) -> i32 {
+    if is_dummy() { 0 } else { refused }
+}
+
+fn a_domain_offers_ports_to_dom0() -> Verdict {
+    with_two(|first, _| {
+        ensure_eq!(first.alloc_unbound(DOM0)?, 0);
+        let port = first.argument(1);
+        ensure!(event::bind_interdomain(first.domain.0, port).map(event::close) == Ok(0));
+        Ok(())
+    })
+}
+
+fn a_domain_offers_ports_to_others_as_the_rule_says() -> Verdict {
+    with_two(|first, second| {
+        ensure_eq!(first.alloc_unbound(second.domain.0)?, by_rule(EPERM));
+        // Itself it may.
+        ensure_eq!(first.alloc_unbound(first.domain.0)?, 0);
+        Ok(())
+    })
+}
+
+fn a_port_that_dom0_offers_to_another_domain_is_bound_as_the_rule_says() -> Verdict {
+    with_two(|first, second| {
+        let port = expect(event::alloc_unbound(first.domain.0, second.domain.0))?;
+        ensure_eq!(second.bind_interdomain(first, port)?, by_rule(EPERM));
+        Ok(())
+    })
+}
+
+fn an_event_between_two_domains_arrives_where_the_rule_lets_it() -> Verdict {
+    with_two(|first, second| {
+        let port = expect(event::alloc_unbound(first.domain.0, second.domain.0))?;
+        let is_bound = second.bind_interdomain(first, port)? == 0;
+        let local = if is_bound { second.argument(2) } else { port };
+        let answer = second.event(event::SEND, &[local])?;
+        ensure_eq!(answer, by_rule(EINVAL));
+        let status = expect(event::status(first.domain.0, port))?;
+        let wanted = if is_dummy() { event::STATUS_INTERDOMAIN } else { event::STATUS_UNBOUND };
+        ensure_eq!(status.status, wanted);
+        Ok(())
+    })
+}
+
+fn granted_page(first: &Puppet, second: &Puppet) {
+    first.shared.write(0, PATTERN);
+    first.table.set(REFERENCE, PERMIT_ACCESS, second.domain.0, SHARED);
+}
+
+fn grant_status() -> i16 {
+    if is_dummy() { OKAY } else { PERMISSION_DENIED }
+}
+
+fn a_grant_of_another_domain_is_mapped_as_the_rule_says() -> Verdict {
+    with_two(|first, second| {
+        granted_page(first, second);
+        ensure_eq!(second.map(first)?, grant_status());
+        let is_marked = first.table.flags(REFERENCE) & (grant::READING | grant::WRITING) != 0;
+        ensure_eq!(is_marked, is_dummy());
+        Ok(())
+    })
+}
+
+fn a_grant_of_another_domain_is_copied_as_the_rule_says() -> Verdict {
+    with_two(|first, second| {
+        granted_page(first, second);
+        ensure_eq!(second.copy(first)?, grant_status());
+        ensure_eq!(second.shared.read(0), if is_dummy() { PATTERN } else { 0 });
+        Ok(())
+    })
+}
+
+fn a_domain_has_no_control_over_another() -> Verdict {
+    const VERSION: u32 = 0x15;
+    with_two(|first, second| {
+        // Destroy, pause, getdomaininfo, max_mem; of the other, of dom0, of itself.
+        for command in [2, 3, 5, 11] {
+            for target in [second.domain.0, DOM0, first.domain.0] {
+                let words = [command, VERSION, target.into(), 0];
+                ensure_eq!(first.call(DOMCTL, None, &words, 0)?, EPERM, command);
+            }
+        }
+        ensure!(matches!(second.domain.info(), Ok(Some(info)) if !info.is_dying));
+        Ok(())
+    })
+}
+
+/// A dead domain is there with the one page that somebody has, and with nothing else.
+fn is_zombie(domain: Domain) -> Verdict {
+    ensure!(clock::poll_for(PATIENCE_US, || matches!(
+        domain.info(),
+        Ok(Some(info)) if info.is_dying && info.pages == 1
+    )));
+    Ok(())
+}
+
+fn a_page_that_dom0_maps_keeps_its_dead_owner_until_it_is_unmapped() -> Verdict {
+    // The hole first: it may cost a table of dom0's map.
+    let page = hole()?;
+    let before = expect(domain::free_pages())?;
+    let domain = create()?;
+    ensure_eq!(domain.map(SHARED, page), 0);
+    page.write(8, PATTERN);
+    expect(domain.destroy())?;
+    is_zombie(domain)?;
+    ensure_eq!(page.read(8), PATTERN);
+    // Nobody else gets the page, and the number is taken.
+    let next = create()?;
+    ensure!(next.0 != domain.0);
+    ends(next)?;
+    ensure_eq!(page.read(8), PATTERN);
+    ensure!(expect(domain::free_pages())? < before);
+    ensure_eq!(domain::unmap(page), 0);
+    is_gone(domain)?;
+    ensure_eq!(expect(domain::free_pages())?, before);
+    Ok(())
+}
+
+fn a_grant_that_dom0_maps_keeps_its_dead_owner_until_it_is_unmapped() -> Verdict {
+    let (table, page) = (hole()?, hole()?);
+    let before = expect(domain::free_pages())?;
+    let domain = create()?;
+    expect(domain.map_grant_table(table))?;
+    Table(table).set(REFERENCE, PERMIT_ACCESS, DOM0, SHARED);
+    let mapping = grant::map(REFERENCE, domain.0, MAP_HOST, page);
+    ensure_eq!(mapping.status, OKAY);
+    page.write(8, PATTERN);
+    ensure_eq!(domain::unmap(table), 0);
+    expect(domain.destroy())?;
+    is_zombie(domain)?;
+    ensure_eq!(page.read(8), PATTERN);
+    ensure_eq!(grant::unmap(mapping.handle, page), OKAY);
+    is_gone(domain)?;
+    ensure_eq!(expect(domain::free_pages())?, before);
+    Ok(())
+}
+
+fn memory_of_a_dead_domain_is_zero_for_the_next() -> Verdict {
+    let page = hole()?;
+    for fill in [true, false] {
+        let domain = create()?;
+        for gfn in MEMORY..MEMORY + u64::from(PAGES) {
+            ensure_eq!(domain.map(gfn, page), 0);
+            for offset in (0..PAGE_SIZE).step_by(4) {
+                if fill {
+                    page.write(offset, PATTERN);
+                } else {
+                    ensure_eq!(page.read(offset), 0, gfn);
+                }
+            }
+            ensure_eq!(domain::unmap(page), 0);
+        }
+        ends(domain)?;
+    }
+    Ok(())
+}
