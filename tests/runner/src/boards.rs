@@ -180,24 +180,30 @@ impl Board {
     pub fn write_tree(&self, machine: &Machine, folder: &Path) -> Result<PathBuf> {
         let tree = folder.join("board.dtb");
         build::write(&tree, &build::read(&project::board_tree(self.tree)?)?)?;
-        for (node, property, value) in chosen(machine, self)? {
-            let mut put = Command::new("fdtput");
-            match &value {
-                Value::Cells(cells) => put
-                    .args(["-p", "-t", "u"])
-                    .arg(&tree)
-                    .args([node, property])
-                    .args(cells.iter().map(u32::to_string)),
-                Value::Strings(strings) => put
-                    .args(["-p", "-t", "s"])
-                    .arg(&tree)
-                    .args([node, property])
-                    .args(strings),
-            };
-            build::run(&mut put)?;
-        }
+        fill_chosen(&tree, machine, self.kernel, self.initrd)?;
         Ok(tree)
     }
+}
+
+/// Writes the machine's command lines and modules, at these addresses, into a device tree.
+pub fn fill_chosen(tree: &Path, machine: &Machine, kernel: u32, initrd: u32) -> Result {
+    for (node, property, value) in chosen(machine, kernel, initrd)? {
+        let mut put = Command::new("fdtput");
+        match &value {
+            Value::Cells(cells) => put
+                .args(["-p", "-t", "u"])
+                .arg(tree)
+                .args([node, property])
+                .args(cells.iter().map(u32::to_string)),
+            Value::Strings(strings) => put
+                .args(["-p", "-t", "s"])
+                .arg(tree)
+                .args([node, property])
+                .args(strings),
+        };
+        build::run(&mut put)?;
+    }
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -207,7 +213,11 @@ enum Value {
 }
 
 /// What goes into `/chosen`: node, property, value.
-fn chosen(machine: &Machine, board: &Board) -> Result<Vec<(&'static str, &'static str, Value)>> {
+fn chosen(
+    machine: &Machine,
+    kernel: u32,
+    initrd: u32,
+) -> Result<Vec<(&'static str, &'static str, Value)>> {
     const CHOSEN: &str = "/chosen";
     const KERNEL: &str = "/chosen/module@1";
     const INITRD: &str = "/chosen/module@2";
@@ -219,8 +229,8 @@ fn chosen(machine: &Machine, board: &Board) -> Result<Vec<(&'static str, &'stati
         (CHOSEN, "xen,dom0-bootargs", text(&[&machine.dom0_append])),
     ];
     for (node, kind, file, address) in [
-        (KERNEL, "multiboot,kernel", &machine.kernel, board.kernel),
-        (INITRD, "multiboot,ramdisk", &machine.initrd, board.initrd),
+        (KERNEL, "multiboot,kernel", &machine.kernel, kernel),
+        (INITRD, "multiboot,ramdisk", &machine.initrd, initrd),
     ] {
         let Some(file) = file else { continue };
         let size = build::read(file)?.len() as u32;

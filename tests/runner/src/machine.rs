@@ -7,7 +7,7 @@ use crate::boards::Board;
 use crate::options::{Hypervisor, Options};
 use crate::{build, project};
 
-/// Where guest-loader puts dom0's kernel and initramfs: clear of the hypervisor and of QEMU's device tree from 512 MiB of
+/// Where dom0's kernel and initramfs are put on `virt`: clear of the hypervisor and of QEMU's device tree from 512 MiB of
 /// RAM on, with room for a kernel of 64 MiB.
 pub const KERNEL_ADDRESS: u32 = 0x5000_0000;
 pub const INITRD_ADDRESS: u32 = 0x5400_0000;
@@ -19,7 +19,7 @@ const CONSOLE: &str = "console=dtuart dtuart=/pl011@9000000";
 pub enum Start {
     /// By QEMU's own boot loader for Linux images, which gives it QEMU's device tree.
     Kernel,
-    /// By the same, with this device tree, on another board than `virt`.
+    /// By the same, with this device tree, and the modules where that says they are.
     Tree(PathBuf),
     /// Not at all: dom0's kernel is started in its place.
     Bare,
@@ -217,11 +217,11 @@ impl Machine {
     fn add_tree(&self, line: &mut Line, tree: &Path) {
         line.option("-kernel", text(&self.hypervisor));
         line.option("-dtb", text(tree));
-        let files = self
-            .board
-            .into_iter()
-            .flat_map(|board| [(&self.kernel, board.kernel), (&self.initrd, board.initrd)]);
-        for (file, address) in files {
+        let (kernel, initrd) = match self.board {
+            Some(board) => (board.kernel, board.initrd),
+            None => (KERNEL_ADDRESS, INITRD_ADDRESS),
+        };
+        for (file, address) in [(&self.kernel, kernel), (&self.initrd, initrd)] {
             if let Some(file) = file {
                 add_file(line, file, address);
             }

@@ -1,12 +1,13 @@
 //! The way through UEFI firmware (docs/uefi.md): U-Boot's, which enters images in HYP, and Debian's EDK II, which does not.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::dom0::UP;
 use crate::machine::Start;
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build, disk, project, uboot};
+use crate::{Result, build, disk, faults, project, uboot};
 
 /// A way to start Krypton as a UEFI image.
 pub struct Way {
@@ -28,17 +29,22 @@ enum Firmware {
 enum File {
     Krypton(&'static str),
     Text(&'static str, &'static str),
+    /// QEMU's device tree, with another model in it.
+    Tree(&'static str),
     /// A script that U-Boot runs by itself.
     Script(&'static str),
     /// The script for the board of boot/uboot, with `bootefi` at its end.
     BoardScript,
 }
 
-use File::{BoardScript, Krypton, Script, Text};
+use File::{BoardScript, Krypton, Script, Text, Tree};
 
 const CONFIG: &str = "# a comment\r\n[global]\r\ndefault=debian\r\n\r\n[other]\r\nkernel=none\r\n\r\n[debian]\r\n\
     options=console=dtuart dtuart=/pl011@9000000 dom0_mem=512M loglvl=all\r\n\
     kernel=vmlinuz console=hvc0 earlycon=xenboot\r\nramdisk=initrd.gz\r\n";
+
+const CONFIG_WITH_TREE: &str = "options=console=dtuart dtuart=/pl011@9000000 dom0_mem=512M\n\
+    kernel=vmlinuz console=hvc0 earlycon=xenboot\nramdisk=initrd.gz\ndtb=virt.dtb\n";
 
 /// U-Boot remembers where it loaded an image from, and looks for the image's files there.
 const EACH_FOLDER: &str = "\
@@ -48,7 +54,7 @@ const EACH_FOLDER: &str = "\
         echo returned from ${folder}\n\
     done\n";
 
-pub static WAYS: [Way; 4] = [
+pub static WAYS: [Way; 5] = [
     Way {
         name: "by itself",
         firmware: Firmware::UBoot,
@@ -61,6 +67,16 @@ pub static WAYS: [Way; 4] = [
             "(XEN) Brought up 2 CPUs",
             UP,
         ],
+    },
+    Way {
+        name: "tree beside it",
+        firmware: Firmware::UBoot,
+        files: &[
+            Krypton("EFI/BOOT/BOOTARM.EFI"),
+            Text("krypton.cfg", CONFIG_WITH_TREE),
+            Tree("virt.dtb"),
+        ],
+        said: &["(XEN) Platform: beside it", "(XEN) Brought up 2 CPUs", UP],
     },
     Way {
         name: "modules of the tree",
@@ -126,7 +142,7 @@ pub static WAYS: [Way; 4] = [
 pub fn test(way: &Way, options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("uefi")?;
     build::tell_image(&build::krypton()?)?;
-    let disk = way.disk(folder.path())?;
+    let disk = way.disk(options, folder.path())?;
     let mut machine = uboot::machine(options, &[disk])?;
     if way.firmware == Firmware::EdkWithoutHyp {
         machine.start = Start::Firmware(project::uefi()?);
@@ -141,7 +157,7 @@ pub fn test(way: &Way, options: &Options, echo: Echo) -> Result {
 
 impl Way {
     /// Makes the disk. Builds the hypervisor.
-    fn disk(&self, folder: &Path) -> Result<PathBuf> {
+    fn disk(&self, options: &Options, folder: &Path) -> Result<PathBuf> {
         let mut files = vec![
             (project::dom0_kernel()?, "vmlinuz".to_owned()),
             (project::dom0_initrd()?, "initrd.gz".to_owned()),
@@ -152,6 +168,16 @@ impl Way {
                 Text(name, text) => {
                     let path = folder.join(name);
                     build::write(&path, text.as_bytes())?;
+                    (path, (*name).to_owned())
+                }
+                Tree(name) => {
+                    let path = folder.join(name);
+                    faults::dump_tree(&uboot::machine(options, &[])?, &path)?;
+                    build::run(Command::new("fdtput").args(["-t", "s"]).arg(&path).args([
+                        "/",
+                        "model",
+                        "beside it",
+                    ]))?;
                     (path, (*name).to_owned())
                 }
                 Script(text) => script(text, folder)?,
