@@ -155,7 +155,7 @@ impl Machine {
         let now = Ticks(self.now);
         let cpu = self.sched.wake(id, now)?;
         self.wakes += 1;
-        if self.wakes % 2 == 0
+        if self.wakes.is_multiple_of(2)
             && let Some(until) = self.sched.goes_on(cpu, now)
         {
             assert!(until > now, "a turn that is over is no turn");
