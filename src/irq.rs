@@ -5,10 +5,9 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use alloc::sync::Arc;
 use armv7::gic::{Gic, Trigger};
 
-use crate::domain::{Domain, registry};
+use crate::domain::Domain;
 use crate::id::{DomId, IntId, VcpuId};
 
 /// What an interrupt of the hypervisor's is for.
@@ -101,11 +100,9 @@ pub fn count_stray() {
     STRAY.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Delivers an active physical SPI to the guest that owns it; false when that guest is gone or does not want it.
-pub fn deliver(dom: DomId, intid: u32) -> bool {
-    let Some(domain): Option<Arc<Domain>> = registry::get(dom) else {
-        return false;
-    };
+/// Delivers an active physical SPI to `domain`, which owns it; false when it does not want it.
+#[inline(always)]
+pub fn deliver(domain: &Domain, intid: u32) -> bool {
     let Some(id) = IntId::new(intid) else {
         return false;
     };
@@ -113,6 +110,6 @@ pub fn deliver(dom: DomId, intid: u32) -> bool {
     let Ok(named) = vgic.inject_hw(VcpuId::ZERO, id) else {
         return false;
     };
-    crate::domain::interface::deliver(&domain, vgic, named);
+    crate::domain::interface::deliver(domain, vgic, named);
     true
 }

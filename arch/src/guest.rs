@@ -183,7 +183,54 @@ fn decode_par(par: u64, va: u32) -> Option<Gfn> {
     Gfn::new(u64::from(frame))
 }
 
-// The registers come in groups of as many as fit into free registers of ours: a group is one LDM or STM.
+/// Reads seven words, by one LDM.
+///
+/// # Safety
+/// They must be there.
+#[inline(always)]
+unsafe fn load_seven(from: *const u32) -> [u32; 7] {
+    let words: [u32; 7];
+    #[cfg(target_arch = "arm")]
+    {
+        let (a, b, c, d, e, f, g);
+        // SAFETY: passed on to the caller.
+        unsafe {
+            asm!("ldmia {from}, {{r0-r5, r12}}", from = in(reg) from, out("r0") a, out("r1") b, out("r2") c,
+                 out("r3") d, out("r4") e, out("r5") f, out("r12") g, options(nostack, preserves_flags, readonly));
+        }
+        words = [a, b, c, d, e, f, g];
+    }
+    #[cfg(not(target_arch = "arm"))]
+    {
+        // SAFETY: passed on to the caller.
+        words = unsafe { from.cast::<[u32; 7]>().read() };
+    }
+    words
+}
+
+/// Writes seven words, by one STM.
+///
+/// # Safety
+/// They must be there, and be the caller's.
+#[inline(always)]
+unsafe fn store_seven(to: *mut u32, words: [u32; 7]) {
+    #[cfg(target_arch = "arm")]
+    {
+        let [a, b, c, d, e, f, g] = words;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            asm!("stmia {to}, {{r0-r5, r12}}", to = in(reg) to, in("r0") a, in("r1") b, in("r2") c, in("r3") d,
+                 in("r4") e, in("r5") f, in("r12") g, options(nostack, preserves_flags));
+        }
+    }
+    #[cfg(not(target_arch = "arm"))]
+    // SAFETY: passed on to the caller.
+    unsafe {
+        to.cast::<[u32; 7]>().write(words);
+    }
+}
+
+// Registers of 32 bits come in groups of seven, each one LDM or STM.
 macro_rules! machine {
     ($([$($field:ident = $register:ident,)*])* ; $($wide:ident = $register64:ident,)*) => {
         /// cp15 state of a guest, register by register.
@@ -198,23 +245,32 @@ macro_rules! machine {
         impl SystemRegisters {
             #[inline(always)]
             fn save(&mut self) {
-                $(
-                    $(let $field = cp15::$register::read();)*
-                    $(self.$field = $field;)*
-                )*
+                let mut place = core::ptr::from_mut(self).cast::<u32>();
+                // SAFETY: the groups are the structure's first fields, in order.
+                unsafe {
+                    $(
+                        store_seven(place, [$(cp15::$register::read(),)*]);
+                        place = place.add(7);
+                    )*
+                }
+                let _ = place;
                 $(self.$wide = cp15::$register64::read();)*
             }
 
             #[inline(always)]
             fn load(&self) {
-                // SAFETY: PL1 state has no effect on the hypervisor, which runs at PL2 with tables of its own.
+                let mut place = core::ptr::from_ref(self).cast::<u32>();
+                // SAFETY: 1. the groups are the structure's first fields, in order; 2. PL1 state has no effect on the
+                // hypervisor, which runs at PL2 with tables of its own.
                 unsafe {
                     $(
-                        $(let $field = self.$field;)*
+                        let [$($field,)*] = load_seven(place);
                         $(cp15::$register::write($field);)*
+                        place = place.add(7);
                     )*
                     $(cp15::$register64::write(self.$wide);)*
                 }
+                let _ = place;
             }
         }
     };
@@ -282,73 +338,48 @@ pub struct BankedRegisters {
     pub spsr_fiq: u32,
 }
 
-// Seven at a time through r0 to r5 and r12, in the order in which the structure has them.
+// As the cp15 registers: in groups of seven, in the order in which the structure has them.
 macro_rules! banked {
-    ($([$a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident])*) => {
+    ($([$($name:ident)*])*) => {
         #[cfg(target_arch = "arm")]
         impl BankedRegisters {
             #[inline(always)]
             fn save(&mut self) {
                 let mut place = core::ptr::from_mut(self).cast::<u32>();
-                $(
-                    // SAFETY: 1. reads banked registers of modes the hypervisor never runs in (DDI 0406C.d B9.2.3);
-                    // 2. writes seven words of `self` after those of the groups before, 21 in all.
+                $({
+                    $(let $name: u32;)*
+                    // SAFETY: 1. reads banked registers of modes the hypervisor never runs in (DDI 0406C.d B9.2.3); 2. the
+                    // groups are the structure.
                     unsafe {
-                        asm!(
-                            concat!("mrs r0, ", stringify!($a)),
-                            concat!("mrs r1, ", stringify!($b)),
-                            concat!("mrs r2, ", stringify!($c)),
-                            concat!("mrs r3, ", stringify!($d)),
-                            concat!("mrs r4, ", stringify!($e)),
-                            concat!("mrs r5, ", stringify!($f)),
-                            concat!("mrs r12, ", stringify!($g)),
-                            "stmia {place}!, {{r0-r5, r12}}",
-                            place = inout(reg) place,
-                            out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r12") _,
-                            options(nostack, preserves_flags),
-                        );
+                        $(asm!(concat!("mrs {}, ", stringify!($name)), out(reg) $name, options(nomem, nostack, preserves_flags));)*
+                        store_seven(place, [$($name,)*]);
+                        place = place.add(7);
                     }
-                )*
+                })*
                 let _ = place;
             }
 
             #[inline(always)]
             fn load(&self) {
                 let mut place = core::ptr::from_ref(self).cast::<u32>();
-                $(
+                $({
                     // SAFETY: as for the save.
                     unsafe {
-                        asm!(
-                            "ldmia {place}!, {{r0-r5, r12}}",
-                            concat!("msr ", stringify!($a), ", r0"),
-                            concat!("msr ", stringify!($b), ", r1"),
-                            concat!("msr ", stringify!($c), ", r2"),
-                            concat!("msr ", stringify!($d), ", r3"),
-                            concat!("msr ", stringify!($e), ", r4"),
-                            concat!("msr ", stringify!($f), ", r5"),
-                            concat!("msr ", stringify!($g), ", r12"),
-                            place = inout(reg) place,
-                            out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r12") _,
-                            options(nostack, preserves_flags, readonly),
-                        );
+                        let [$($name,)*] = load_seven(place);
+                        $(asm!(concat!("msr ", stringify!($name), ", {}"), in(reg) $name, options(nomem, nostack, preserves_flags));)*
+                        place = place.add(7);
                     }
-                )*
+                })*
                 let _ = place;
             }
         }
 
-        // The groups name the structure's fields in its order.
         const _: () = {
-            use core::mem::offset_of;
-            let places = [
-                $(offset_of!(BankedRegisters, $a), offset_of!(BankedRegisters, $b), offset_of!(BankedRegisters, $c),
-                  offset_of!(BankedRegisters, $d), offset_of!(BankedRegisters, $e), offset_of!(BankedRegisters, $f),
-                  offset_of!(BankedRegisters, $g),)*
-            ];
-            assert!(size_of_val(&places) == size_of::<BankedRegisters>() / 4 * size_of::<usize>());
+            let places = [$($(core::mem::offset_of!(BankedRegisters, $name),)*)*];
+            assert!(4 * places.len() == size_of::<BankedRegisters>());
             let mut n = 0;
             while n < places.len() {
-                assert!(places[n] == 4 * n);
+                assert!(places[n] == 4 * n, "the groups are in the structure's order");
                 n += 1;
             }
         };

@@ -151,5 +151,8 @@ mod tests {
         run.change(State::Blocked, 115);
         assert_eq!(run.spent(120), [100, 5, 5, 10]);
         assert_eq!(run.spent(120).iter().sum::<u64>(), 120);
+        // As another CPU's change may be, whose time was read earlier.
+        run.change(State::Runnable, 110);
+        assert_eq!(run.spent(120), [100, 10, 0, 10], "no time counts twice");
     }
 }

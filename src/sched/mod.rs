@@ -284,8 +284,11 @@ impl Scheduler {
         let span = match self.rules.contest(&contender, waiting, waking) {
             Verdict::GoOn { for_ticks } => for_ticks,
             Verdict::NewTurn => contender.slice.checked_sub(contender.ran)?,
-            Verdict::GiveWay => return None,
+            Verdict::GiveWay => 0,
         };
+        if span == 0 {
+            return None;
+        }
         self.cpus[cpu.index()].ticking = true;
         Some(now.plus(Ticks(span)))
     }

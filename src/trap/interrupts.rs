@@ -30,7 +30,11 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
     let intid = ack.intid();
     let taken = match irq::owner(intid) {
         Owner::Guest(dom) => {
-            let taken = irq::deliver(dom, intid);
+            let taken = match loaded {
+                // A domain with a vCPU on a CPU is in the registry: it is the one of that name.
+                Some((domain, _)) if domain.id == dom => irq::deliver(domain, intid),
+                _ => deliver_elsewhere(dom, intid),
+            };
             if !taken {
                 cpu.gic.dist.disable(intid);
             }
@@ -46,6 +50,12 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
     if !taken {
         cpu.gic.cpu.deactivate(ack);
     }
+}
+
+/// Delivers an interrupt to a guest that is not on this CPU; false when it is gone or does not want it.
+#[inline(never)]
+fn deliver_elsewhere(dom: DomId, intid: u32) -> bool {
+    registry::get(dom).is_some_and(|domain| irq::deliver(&domain, intid))
 }
 
 /// Handles an interrupt that is for no guest. Out of line, so that those for guests do not pay for its registers.

@@ -1,4 +1,4 @@
-use super::{account, halt, kick_vcpu, now_ns, start, unhalt};
+use super::{account, halt, kick_vcpu, now, now_ns, start, unhalt};
 use crate::domain::Rights;
 use crate::domain::runstate::State;
 use crate::domain::testing::{NO_TLB, guest};
@@ -60,7 +60,7 @@ fn accounts_agree_with_the_reasons_whoever_comes_first() {
         std::thread::scope(|scope| {
             scope.spawn(|| super::block(&vcpu, || false));
             scope.spawn(|| kick_vcpu(&vcpu));
-            scope.spawn(|| account(&vcpu, State::Running));
+            scope.spawn(|| account(&vcpu, State::Running, now()));
         });
         let expected = vcpu.halted() != 0;
         assert_eq!(state(&vcpu) == State::Blocked, expected);
@@ -81,7 +81,7 @@ fn a_blocked_vcpu_that_is_paused_and_woken_is_offline() {
     assert_eq!(state(&vcpu), State::Blocked, "as Xen has it");
     unhalt(&vcpu, reason::BLOCKED);
     assert_eq!(state(&vcpu), State::Offline);
-    account(&vcpu, State::Running);
+    account(&vcpu, State::Running, now());
     assert_eq!(state(&vcpu), State::Offline, "its CPU comes too late");
     unhalt(&vcpu, reason::PAUSED);
     assert_eq!(state(&vcpu), State::Runnable);

@@ -99,6 +99,7 @@ pub struct Machine {
     pub tasks: Vec<Task>,
     pub cores: Vec<Core>,
     pub switches: u64,
+    wakes: u64,
 }
 
 impl Machine {
@@ -110,6 +111,7 @@ impl Machine {
             tasks: Vec::new(),
             cores: vec![Core::default(); cpus as usize],
             switches: 0,
+            wakes: 0,
         }
     }
 
@@ -146,6 +148,22 @@ impl Machine {
 
     pub fn task(&mut self, id: UnitId) -> &mut Task {
         self.tasks.iter_mut().find(|task| task.id == id).unwrap()
+    }
+
+    /// Wakes a unit. Half of the time on the CPU that would have to pick, which then may only set its timer.
+    pub fn wake(&mut self, id: UnitId) -> Option<CpuId> {
+        let now = Ticks(self.now);
+        let cpu = self.sched.wake(id, now)?;
+        self.wakes += 1;
+        if self.wakes.is_multiple_of(2)
+            && let Some(until) = self.sched.goes_on(cpu, now)
+        {
+            assert!(until > now, "a turn that is over is no turn");
+            self.cores[cpu.index()].until = Some(until.0);
+            self.check();
+            return None;
+        }
+        Some(cpu)
     }
 
     pub fn kick(&mut self, cpus: impl IntoIterator<Item = CpuId>) {
@@ -257,7 +275,7 @@ impl Machine {
                 task.wakes_at = None;
                 task.left = task.load.burst;
                 task.waits_since = Some(now);
-                let kick = self.sched.wake(id, Ticks(now));
+                let kick = self.wake(id);
                 self.kick(kick);
             }
             // Timers that are due fire.

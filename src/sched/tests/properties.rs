@@ -117,7 +117,7 @@ proptest! {
                     assert_eq!(machine.sched.state(id), Some(RunState::Blocked));
                 },
                 Op::Unpause(t) => if let Some(id) = task(t) && machine.task(id).wakes_at.is_none() {
-                    let kick = machine.sched.wake(id, now);
+                    let kick = machine.wake(id);
                     machine.kick(kick);
                 },
                 Op::Yield(n) => if let Some(id) = machine.cores[n as usize].running && machine.sched.yield_now(id, now) {
