@@ -13,7 +13,8 @@ use crate::abi::sysctl::{self as abi, CpupoolOp};
 use crate::call::{Caller, target};
 use crate::domain::{Domain, registry, run};
 use crate::error::Errno;
-use crate::sched::{MAX_POOLS, PoolId};
+use crate::options;
+use crate::sched::{DEFAULT_RATELIMIT_US, MAX_POOLS, PoolId};
 
 /// The toolstack's number of each pool, by the scheduler's; [`NONE`] for a pool that there is not. Changed only with the
 /// exclusive right.
@@ -132,10 +133,15 @@ fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
     if scheduler != SCHEDULER_CREDIT2 {
         return Err(Errno::NoEnt);
     }
-    let slot = NUMBERS
+    let (index, slot) = NUMBERS
         .iter()
-        .find(|slot| slot.load(Ordering::Relaxed) == NONE)
+        .enumerate()
+        .find(|(_, slot)| slot.load(Ordering::Relaxed) == NONE)
         .ok_or(Errno::NoMem)?;
+    let pool = PoolId::new(index).ok_or(Errno::NoMem)?;
+    let ratelimit =
+        options::get().map_or(DEFAULT_RATELIMIT_US, |options| options.sched_ratelimit_us);
+    run::scheduler().set_ratelimit(pool, ratelimit);
     slot.store(number, Ordering::Relaxed);
     Ok(number)
 }

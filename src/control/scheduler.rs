@@ -2,8 +2,6 @@
 //!
 //! Weight and cap are a domain's: each of its vCPUs has the weight, and all of them together the cap.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use armv7::cpu::CpuSet;
 
 use super::{bitmap, cpupool};
@@ -14,8 +12,7 @@ use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, run};
 use crate::error::Errno;
 use crate::id::VcpuId;
-use crate::options;
-use crate::sched::{DEFAULT_RATELIMIT_US, SchedError};
+use crate::sched::SchedError;
 
 impl From<SchedError> for Errno {
     fn from(error: SchedError) -> Self {
@@ -28,22 +25,12 @@ impl From<SchedError> for Errno {
     }
 }
 
-/// The rate limit that was set, one higher; 0 when none was.
-static RATELIMIT: AtomicU32 = AtomicU32::new(0);
-
-fn ratelimit() -> u32 {
-    match RATELIMIT.load(Ordering::Relaxed).checked_sub(1) {
-        Some(us) => us,
-        None => options::get().map_or(DEFAULT_RATELIMIT_US, |options| options.sched_ratelimit_us),
-    }
-}
-
-/// Parameters of the whole scheduler.
-pub fn global(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
+/// Parameters of the scheduler of one pool.
+pub fn of_pool(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
     if !matches!(op.cmd, sysctl::SCHEDOP_PUTINFO | sysctl::SCHEDOP_GETINFO) {
         return Err(Errno::Inval);
     }
-    cpupool::for_domain(op.cpupool_id).map_err(|_| Errno::Srch)?;
+    let pool = cpupool::for_domain(op.cpupool_id).map_err(|_| Errno::Srch)?;
     if op.sched_id != SCHEDULER_CREDIT2 {
         return Err(Errno::Inval);
     }
@@ -51,10 +38,9 @@ pub fn global(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
         if !is_ratelimit(op.ratelimit_us) {
             return Err(Errno::Inval);
         }
-        run::scheduler().set_ratelimit(op.ratelimit_us);
-        RATELIMIT.store(op.ratelimit_us + 1, Ordering::Relaxed);
+        run::scheduler().set_ratelimit(pool, op.ratelimit_us);
     }
-    op.ratelimit_us = ratelimit();
+    op.ratelimit_us = run::scheduler().ratelimit(pool);
     Ok(())
 }
 

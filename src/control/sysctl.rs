@@ -65,7 +65,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             };
             update(caller, at, &op, |op| cpupool::operation(caller, op))?;
         }
-        abi::OP_SCHEDULER_OP => update(caller, at, &op, scheduler::global)?,
+        abi::OP_SCHEDULER_OP => update(caller, at, &op, scheduler::of_pool)?,
         abi::OP_COVERAGE_OP => return Err(Errno::OpNotSupp),
         _ => return Err(Errno::NoSys),
     }

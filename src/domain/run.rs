@@ -71,7 +71,7 @@ pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> Option<Ready> {
     CLOCK.call_once(|| {
         let mut scheduler = SCHEDULER.lock();
         *scheduler = Scheduler::new(online, hz);
-        scheduler.set_ratelimit(ratelimit_us);
+        scheduler.set_ratelimit(PoolId::FIRST, ratelimit_us);
         clock
     });
     ready()

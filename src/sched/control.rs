@@ -5,7 +5,7 @@ use armv7::cpu::{CpuId, CpuSet};
 use crate::time::Ticks;
 
 use super::unit::{State, Unit, UnitId};
-use super::{GroupId, RunState, Scheduler};
+use super::{GroupId, PoolId, RunState, Scheduler};
 
 /// A unit for debug output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,9 +25,18 @@ pub struct UnitInfo {
 }
 
 impl Scheduler {
-    /// Sets for how long a running unit is safe from units of equal standing (`sched_ratelimit_us`); 0 turns it off.
-    pub fn set_ratelimit(&mut self, microseconds: u32) {
-        self.rules.set_ratelimit(microseconds);
+    /// Sets for how long a unit that runs in a pool is safe from units of equal standing (`sched_ratelimit_us`); 0 turns it
+    /// off.
+    pub fn set_ratelimit(&mut self, pool: PoolId, microseconds: u32) {
+        self.ratelimits[pool.index()] = microseconds;
+        for cpu in self.pool(pool) {
+            self.cpus[cpu.index()].ratelimit = self.rules.ratelimit(microseconds);
+        }
+    }
+
+    /// The rate limit of a pool, in microseconds.
+    pub fn ratelimit(&self, pool: PoolId) -> u32 {
+        self.ratelimits[pool.index()]
     }
 
     /// The group a unit is in.

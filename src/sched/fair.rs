@@ -111,7 +111,6 @@ pub(super) struct Rules {
     ticks_per_us_16: u64,
     slice: u64,
     min_slice: u64,
-    ratelimit: u64,
     /// Lead over a waiting unit at which the running one gives way in mid-turn.
     pub margin: i64,
     /// Credit that a sleeper keeps at most.
@@ -136,7 +135,6 @@ impl Rules {
             ticks_per_us_16: per_us,
             slice: ticks(SLICE_US, per_us),
             min_slice: ticks(MIN_SLICE_US, per_us),
-            ratelimit: ticks(DEFAULT_RATELIMIT_US, per_us),
             margin: (ticks(MIN_SLICE_US, per_us) << VIRTUAL_SHIFT) as i64,
             sleeper_credit: ticks(SLICE_US, per_us) << VIRTUAL_SHIFT,
             cap_period: ticks(CAP_PERIOD_US, per_us),
@@ -144,8 +142,9 @@ impl Rules {
         }
     }
 
-    pub fn set_ratelimit(&mut self, us: u32) {
-        self.ratelimit = (u64::from(us) * self.ticks_per_us_16) >> 16;
+    /// Ticks of a rate limit; 0 is none.
+    pub const fn ratelimit(&self, us: u32) -> u64 {
+        (us as u64 * self.ticks_per_us_16) >> 16
     }
 
     /// Whether the running unit goes on although one waits, and when to ask again.
@@ -158,9 +157,9 @@ impl Rules {
         if waking == Waking::WithCredit {
             return Verdict::GiveWay;
         }
-        if running.ran < self.ratelimit {
+        if running.ran < running.ratelimit {
             return Verdict::GoOn {
-                for_ticks: self.ratelimit - running.ran,
+                for_ticks: running.ratelimit - running.ran,
             };
         }
         if running.ran >= running.slice || lead > self.margin {
@@ -177,6 +176,8 @@ pub(super) struct Contender {
     pub virtual_time: Virtual,
     /// Ticks since its turn began.
     pub ran: u64,
+    /// That of its CPU's pool.
+    pub ratelimit: u64,
     pub slice: u64,
 }
 

@@ -204,6 +204,7 @@ impl Scheduler {
     /// still has to pick and release until it has nothing loaded.
     pub fn set_pool(&mut self, pool: PoolId, cpus: CpuSet, now: Ticks) -> CpuSet {
         self.pools[pool.index()] = cpus;
+        self.set_ratelimit(pool, self.ratelimit(pool));
         self.online = self
             .pools
             .iter()

@@ -109,6 +109,8 @@ struct Cpu {
     /// The last pick asked for a timer.
     ticking: bool,
     yielded: bool,
+    /// That of its pool, in ticks.
+    ratelimit: u64,
     /// Lowest virtual time that still competes here; never goes back.
     clock: Virtual,
     /// Added to a virtual time here, it compares with those of other CPUs.
@@ -127,6 +129,7 @@ impl Cpu {
             busy: 0,
             ticking: false,
             yielded: false,
+            ratelimit: 0,
             clock: Virtual(0),
             offset: 0,
         }
@@ -139,6 +142,8 @@ pub struct Scheduler {
     groups: Groups,
     cpus: [Cpu; MAX_CPUS],
     pools: [CpuSet; MAX_POOLS],
+    /// In microseconds.
+    ratelimits: [u32; MAX_POOLS],
     /// All CPUs of all pools.
     online: CpuSet,
     /// CPUs that run nothing and have nothing queued.
@@ -154,15 +159,23 @@ impl Scheduler {
     pub const fn new(online: CpuSet, ticks_per_second: u32) -> Self {
         let mut pools = [CpuSet::EMPTY; MAX_POOLS];
         pools[PoolId::FIRST.index()] = online;
+        let rules = Rules::new(ticks_per_second);
+        let mut cpus = [const { Cpu::new() }; MAX_CPUS];
+        let mut n = 0;
+        while n < MAX_CPUS {
+            cpus[n].ratelimit = rules.ratelimit(DEFAULT_RATELIMIT_US);
+            n += 1;
+        }
         Self {
             units: Units::new(),
             groups: Groups::new(),
             pools,
-            cpus: [const { Cpu::new() }; MAX_CPUS],
+            ratelimits: [DEFAULT_RATELIMIT_US; MAX_POOLS],
+            cpus,
             online,
             idle: online,
             waiting: CpuSet::EMPTY,
-            rules: Rules::new(ticks_per_second),
+            rules,
         }
     }
 
@@ -452,6 +465,7 @@ impl Scheduler {
             let contender = Contender {
                 virtual_time: unit.virtual_time,
                 ran: now.since(here.turn_began).0,
+                ratelimit: here.ratelimit,
                 slice: unit.weight.slice,
             };
             let waking = self

@@ -61,6 +61,8 @@ check "the last CPU stays" is_busy xl cpupool-cpu-remove Pool-0 0
 check "a pool is made with the free CPU" xl cpupool-create 'name="second"' 'cpus=["1"]'
 check "it is listed" pool_is second 1 0
 check "with its CPU" cpus_of_pool second 1
+check "it is given a rate limit of its own" xl sched-credit2 -s -p second -r 5000
+check_output "and has it" '^Cpupool second: .*ratelimit=5000us' xl sched-credit2 -s -p second
 check "a second one of that name is refused" refuses xl cpupool-create 'name="second"' 'cpus=["1"]'
 check "dom0's pool is not destroyed" refuses xl cpupool-destroy Pool-0
 

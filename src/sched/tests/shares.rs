@@ -5,7 +5,7 @@ use armv7::cpu::CpuSet;
 use super::machine::{
     HOG, Load, MS, Machine, PLAIN, Single, assert_share, capped, pinned, set, weighing,
 };
-use crate::sched::{PoolId, SchedError};
+use crate::sched::{DEFAULT_RATELIMIT_US, PoolId, SchedError};
 use crate::time::Ticks;
 
 #[test]
@@ -205,6 +205,29 @@ fn pools_keep_to_themselves() {
     let before = machine.ran(crowd[0]);
     machine.run_for(1000 * MS);
     assert!(machine.ran(crowd[0]) - before > 990 * MS);
+}
+
+#[test]
+fn each_pool_has_its_rate_limit_and_cpus_that_join_it_obey() {
+    let mut machine = Machine::new(2);
+    let second = PoolId::new(1).unwrap();
+    machine.sched.set_ratelimit(second, 50_000);
+    let mut units = Vec::new();
+    for (pool, cpus) in [(PoolId::FIRST, 0b01), (second, 0b10)] {
+        let kick = machine.sched.set_pool(pool, set(cpus), Ticks(0));
+        machine.kick(kick);
+        units.extend([0; 2].map(|_| machine.add(Single { pool, ..PLAIN }, HOG)));
+    }
+    assert_eq!(machine.sched.ratelimit(second), 50_000);
+    assert_eq!(machine.sched.ratelimit(PoolId::FIRST), DEFAULT_RATELIMIT_US);
+    machine.run_for(1000 * MS);
+    let waits: Vec<_> = units
+        .into_iter()
+        .map(|id| machine.task(id).longest_wait / MS)
+        .collect();
+    let (first, second) = waits.split_at(2);
+    assert!(first.iter().all(|ms| *ms < 25), "{first:?}");
+    assert!(second.iter().all(|ms| *ms >= 50), "{second:?}");
 }
 
 #[test]
