@@ -21,10 +21,10 @@ setup-build:
 	@tests/setup/host.sh build
 	@tests/setup/rust-target.sh
 
-build: setup-build ## dist/krypton (flat, with zImage header), dist/krypton.elf, dist/krypton.uImage
+build: setup-build ## dist/krypton (flat, with zImage header), krypton.efi (the same), krypton.elf, krypton.uImage
 	@$(XTASK) image
 
-uboot: setup ## dist/krypton.uImage, krypton.itb, boot.scr for a board: make uboot BOARD=arndale (virt, arndale, vexpress)
+uboot: setup ## dist/krypton.uImage, krypton.itb, boot.scr for a board: make uboot BOARD=arndale (virt, arndale, orangepi-pc, vexpress)
 	@$(XTASK) uboot $(BOARD)
 
 flash: setup ## an SD card or a file for a board with U-Boot: make flash BOARD=arndale DEST=card.img (or /dev/sdX)

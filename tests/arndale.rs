@@ -67,8 +67,9 @@ fn the_real_tree_of_an_arndale_is_read_in_full() {
     assert_eq!(host.board.prepare, step(0x101C_0240, Action::Set(1 << 8)));
     assert_eq!(host.board.reset, step(0x1004_0400, Action::Write(1)));
     assert_eq!(host.board.off, step(0x1004_330C, Action::Write(0x5200)));
+    let power = step(0x1004_2080, Action::Set(3));
     let pen = step(0x0202_0000, Action::WriteEntry);
-    assert_eq!(host.board.start, Start::Pen(pen));
+    assert_eq!(host.board.start, Start::Pen([power, pen].concat()));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Samsung's Exynos 5 (Exynos 5250 user's manual).
 //!
 //! The generic timer counts only while the multi-core timer's free-running counter does, so that is started first and stays
-//! with the hypervisor. A secondary CPU of the 5250 waits in the boot loader's pen for an interrupt and goes where a word in
-//! SYSRAM says. On the 5410 and 542x it must be powered up first, and comes out of ROM: not built, they run on one CPU.
+//! with the hypervisor. The 5250's second CPU waits in the boot loader's pen for an interrupt and goes where a word in SYSRAM
+//! says; it is given power first, should the boot loader have left it off. On the 5410 and 542x it must be powered up first, and comes out of ROM: not built, they run on one CPU.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -54,6 +54,10 @@ const PMU_SWRESET: u64 = 0x400;
 const PMU_PS_HOLD: u64 = 0x330C;
 /// `PS_HOLD_CONTROL`: the pin is an output and low, so the regulators go off.
 const PS_HOLD_LOW: u32 = 0x5200;
+/// `ARM_CORE1_CONFIGURATION` of the power controller.
+const PMU_CORE1: u64 = 0x2080;
+/// `ARM_CORE1_CONFIGURATION`: the CPU has power.
+const CORE_POWER: u32 = 3;
 /// Word of the non-secure SYSRAM by which secure firmware lets CPUs out.
 const NS_BOOT_WORD: u64 = 0x1C;
 
@@ -78,7 +82,11 @@ fn start(tree: &Tree<'_>) -> Start {
         None => register(tree, SYSRAM, 0),
     };
     match word {
-        Some(_) => Start::Pen(steps(word, Action::WriteEntry)),
+        Some(_) => {
+            let mut all = steps(register(tree, PMU, PMU_CORE1), Action::Set(CORE_POWER));
+            all.extend(steps(word, Action::WriteEntry));
+            Start::Pen(all)
+        }
         None => Start::None,
     }
 }

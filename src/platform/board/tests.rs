@@ -52,11 +52,19 @@ fn a_versatile_express_without_system_registers_has_one_cpu_and_no_end() {
     }
 }
 
+/// Power for CPU 1, and then where it goes.
 fn entry(at: u64) -> Start {
-    Start::Pen(vec![Step {
-        at,
-        action: Action::WriteEntry,
-    }])
+    let power = Step {
+        at: 0x1004_2080,
+        action: Action::Set(3),
+    };
+    Start::Pen(vec![
+        power,
+        Step {
+            at,
+            action: Action::WriteEntry,
+        },
+    ])
 }
 
 #[test]

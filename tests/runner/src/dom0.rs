@@ -23,7 +23,7 @@ const DISK_BYTES: u64 = 128 << 20;
 /// A test may take so many times the timeout in all, and one check of it so many: a check's own limit counts its looks, and
 /// on a busy host a look may take seconds.
 const LONGEST: u32 = 12;
-const LONGEST_CHECK: u32 = 2;
+pub const LONGEST_CHECK: u32 = 2;
 
 /// Boots to dom0's shell: on a terminal the person gets it, otherwise the run ends when the shell is there.
 pub fn run(options: &Options) -> Result {

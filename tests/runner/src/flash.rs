@@ -16,7 +16,7 @@ use crate::uboot::Board;
 use crate::{Result, build};
 
 /// What goes on the card. The script prefers the image tree; the parts are for whoever deletes that.
-const FILES: [&str; 6] = [
+pub const FILES: [&str; 6] = [
     "boot.scr",
     "krypton.itb",
     "krypton.uImage",

@@ -30,6 +30,8 @@ pub enum Start {
     },
     /// By a firmware in the flash that the board starts from; it finds everything else on the disks.
     Firmware(PathBuf),
+    /// By the loaders on the SD card in the board's slot, where everything else is too.
+    Card(PathBuf),
 }
 
 /// The bus a virtio disk is on.
@@ -132,7 +134,7 @@ impl Machine {
     /// The machine with its device tree in `folder`, if its board needs one.
     pub fn with_tree(&self, folder: &Path) -> Result<Self> {
         let mut machine = self.clone();
-        if let Some(board) = self.board {
+        if let (Some(board), Start::Kernel) = (self.board, &self.start) {
             machine.start = Start::Tree(board.write_tree(self, folder)?);
         }
         Ok(machine)
@@ -154,6 +156,10 @@ impl Machine {
             Start::Tree(tree) => self.add_tree(&mut line, tree),
             Start::Bare => self.add_bare_kernel(&mut line),
             Start::Raw { files, entry } => add_raw(&mut line, files, *entry),
+            Start::Card(card) => line.option(
+                "-drive",
+                format!("if=sd,format=raw,snapshot=on,file={}", text(card)),
+            ),
             Start::Firmware(firmware) => line.option("-bios", firmware.to_string_lossy().into()),
         }
         if let Some(tree) = &self.tree {

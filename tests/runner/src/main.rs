@@ -19,12 +19,14 @@
 //! | `uboot` | the way through U-Boot: what it reads, made and tried |
 //! | `uefi` | the way through UEFI firmware |
 //! | `flash` | an SD card for a board that has U-Boot |
+//! | `card` | that card in QEMU's board of its kind |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `suite` | all tests in order, and the sum |
 
 mod bench;
 mod boards;
 mod build;
+mod card;
 mod crash;
 mod disk;
 mod dom0;
@@ -58,7 +60,7 @@ const HELP: &str = "\
 cargo xtask COMMAND [OPTION...]
 
   image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
-  uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, vexpress)
+  uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, orangepi-pc, vexpress)
   flash BOARD DEST   make an SD card, or a file with what is on one, for a board that has U-Boot
   run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
   demo               play a domU's life, each step explained; ends by itself

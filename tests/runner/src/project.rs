@@ -53,6 +53,11 @@ pub fn uboot() -> Result<PathBuf> {
     made_by_setup(cache()?.join("u-boot/virt.bin"))
 }
 
+/// Debian's U-Boot for an Orange Pi with the same processor as the Orange Pi PC.
+pub fn uboot_of_orangepi() -> Result<PathBuf> {
+    made_by_setup(cache()?.join("u-boot/orangepi.bin"))
+}
+
 /// A board's device tree out of Debian's kernel package.
 pub fn board_tree(name: &str) -> Result<PathBuf> {
     let folder = cache()?.join("debian/root/usr/lib");

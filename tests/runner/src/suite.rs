@@ -13,7 +13,7 @@ use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, crash, dom0, faults, guests, leftovers, project, uboot, uefi, words,
+    Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, uboot, uefi, words,
 };
 
 /// One test: its name, and what it does with the options of the run.
@@ -191,6 +191,9 @@ fn uboot_ways() -> Vec<Test> {
     let mut tests: Vec<_> = uboot::WAYS.iter().map(test).collect();
     tests.push(Test::new("uboot refuses damage", |options| {
         uboot::refuses_damage(options, Echo::Hide)
+    }));
+    tests.push(Test::new("uboot from the card of flash", |options| {
+        card::test(options, Echo::Hide)
     }));
     tests.push(Test::new("uboot wants a signature", |options| {
         uboot::wants_signature(options, Echo::Hide)

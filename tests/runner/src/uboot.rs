@@ -31,7 +31,7 @@ enum Tree {
     Debian(&'static str),
 }
 
-pub static BOARDS: [Board; 3] = [
+pub static BOARDS: [Board; 4] = [
     Board {
         name: "virt",
         ram: 0x4000_0000,
@@ -43,6 +43,12 @@ pub static BOARDS: [Board; 3] = [
         ram: 0x4000_0000,
         tree: Tree::Debian("exynos5250-arndale.dtb"),
         xen: "console=dtuart dtuart=serial2 dom0_mem=512M",
+    },
+    Board {
+        name: "orangepi-pc",
+        ram: 0x4000_0000,
+        tree: Tree::Debian("sun8i-h3-orangepi-pc.dtb"),
+        xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
     },
     Board {
         name: "vexpress",
@@ -419,7 +425,10 @@ mod tests {
     fn a_board_is_found_by_its_name_and_the_others_are_told() {
         assert_eq!(Board::named("arndale").unwrap().name, "arndale");
         let error = Board::named("mustang").unwrap_err();
-        assert!(error.contains("virt, arndale, vexpress"), "{error}");
+        assert!(
+            error.contains("virt, arndale, orangepi-pc, vexpress"),
+            "{error}"
+        );
     }
 
     #[test]
