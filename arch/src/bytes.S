@@ -117,3 +117,29 @@ __aeabi_memset8:
     subs    r1, r1, #4
     bhs     6b
     b       4b
+
+// r0 = a page, which becomes all zeroes: 256 bytes a turn.
+    .global clear_page
+clear_page:
+    push    {r4-r9}
+    mov     r1, #0
+    mov     r2, #0
+    mov     r3, #0
+    mov     r4, #0
+    mov     r5, #0
+    mov     r6, #0
+    mov     r7, #0
+    mov     r8, #0
+    mov     r9, #16
+1:  stmia   r0!, {r1-r8}
+    stmia   r0!, {r1-r8}
+    stmia   r0!, {r1-r8}
+    stmia   r0!, {r1-r8}
+    stmia   r0!, {r1-r8}
+    stmia   r0!, {r1-r8}
+    stmia   r0!, {r1-r8}
+    stmia   r0!, {r1-r8}
+    subs    r9, r9, #1
+    bne     1b
+    pop     {r4-r9}
+    bx      lr

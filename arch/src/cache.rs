@@ -30,18 +30,34 @@ fn lines(start: usize, len: usize, line: usize) -> (usize, usize) {
     (start / line, last / line - start / line + 1)
 }
 
+/// Lines maintained in a turn of the loop.
+const TURN: usize = 8;
+
+#[inline(always)]
+fn one(va: u32, op: Op) {
+    // SAFETY: cleaning a line changes no memory contents as seen by coherent observers.
+    unsafe {
+        match op {
+            Op::Clean => Dccmvac::write(va),
+            Op::CleanInvalidate => Dccimvac::write(va),
+        }
+    }
+}
+
 fn maintain(start: usize, len: usize, op: Op) {
     let line = line_size();
     let (first, count) = lines(start, len, line);
-    for n in first..first.saturating_add(count) {
-        let va = (n * line) as u32;
-        // SAFETY: cleaning a line changes no memory contents as seen by coherent observers.
-        unsafe {
-            match op {
-                Op::Clean => Dccmvac::write(va),
-                Op::CleanInvalidate => Dccimvac::write(va),
-            }
+    let mut va = (first * line) as u32;
+    // Of a page eight lines a turn: the loop is half of what a line costs otherwise.
+    for _ in 0..count / TURN {
+        for _ in 0..TURN {
+            one(va, op);
+            va = va.wrapping_add(line as u32);
         }
+    }
+    for _ in 0..count % TURN {
+        one(va, op);
+        va = va.wrapping_add(line as u32);
     }
     dsb_sy();
 }

@@ -249,6 +249,7 @@ mod raw {
 
     unsafe extern "C" {
         fn copy_shared(to: *mut u8, from: *const u8, len: usize);
+        fn clear_page(page: *mut u8);
     }
 
     /// Copies bytes between ranges that others may change meanwhile, upwards.
@@ -265,27 +266,14 @@ mod raw {
         unsafe { copy_shared(to, from, len) }
     }
 
-    /// Zeroes a page, 64 bytes a turn.
+    /// Zeroes a page.
     ///
     /// # Safety
     /// `page` must be a mapped page.
+    #[inline]
     pub unsafe fn zero_page(page: *mut u8) {
-        // SAFETY: 64 turns of 64 bytes stay inside the 4096 bytes of the page.
-        unsafe {
-            asm!(
-                "mov r2, #0", "mov r3, #0", "mov r4, #0", "mov r5, #0",
-                "2:",
-                "stmia {p}!, {{r2, r3, r4, r5}}",
-                "stmia {p}!, {{r2, r3, r4, r5}}",
-                "stmia {p}!, {{r2, r3, r4, r5}}",
-                "stmia {p}!, {{r2, r3, r4, r5}}",
-                "subs {n}, {n}, #1",
-                "bne 2b",
-                p = inout(reg) page => _, n = inout(reg) 64 => _,
-                out("r2") _, out("r3") _, out("r4") _, out("r5") _,
-                options(nostack)
-            );
-        }
+        // SAFETY: the caller promises the page.
+        unsafe { clear_page(page) }
     }
 }
 

@@ -45,6 +45,9 @@ pub use pinned::{FrameRef, PinnedPage};
 /// Cleans a page of the hypervisor's address space to the point of coherency.
 pub type CleanPage = fn(&SharedPage);
 
+/// Most frames that [`Memory::alloc_hyp_frames`] gives.
+const MAX_FRAMES_AT_ONCE: u32 = 64;
+
 /// Why a domain got no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AllocError {
@@ -187,6 +190,34 @@ impl Memory {
             "a hypervisor page is freed once"
         );
         self.release(first, 1 << order);
+    }
+
+    /// Adjacent frames in the direct map, at most `most`, each to be freed alone or with others. They hold anything.
+    pub fn alloc_hyp_frames(&self, most: u32) -> Option<(Mfn, u32)> {
+        let mut pages = self.pages.lock();
+        let order = most.clamp(1, MAX_FRAMES_AT_ONCE).ilog2();
+        let block = pages
+            .take(order, Purpose::Hypervisor)
+            .or_else(|| pages.take(0, Purpose::Hypervisor))?;
+        drop(pages);
+        let count = 1 << block.order;
+        for n in 0..count {
+            if let Some(mfn) = block.first.checked_add(n) {
+                self.frames.make_used(mfn, Use::Hypervisor);
+            }
+        }
+        Some((block.first, count))
+    }
+
+    /// Frees frames that [`Memory::alloc_hyp_frames`] gave, or of a block of one page.
+    pub fn free_hyp_frames(&self, first: Mfn, count: u32) {
+        for n in 0..count {
+            let own = first
+                .checked_add(n)
+                .is_some_and(|mfn| self.frames.state(mfn) == State::Used(Use::Hypervisor));
+            assert!(own, "a hypervisor page is freed once");
+        }
+        self.release(first, count);
     }
 
     /// A zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller owns the

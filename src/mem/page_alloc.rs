@@ -4,14 +4,19 @@
 //! direct map or not, known to be clean or perhaps dirty. A list of orders that have blocks makes `take` O(order); only
 //! a block's first entry is touched, whatever its size.
 //!
+//! Joining a page with its buddies, to take the block apart for the next page, would be most of what a page costs. So a
+//! few single pages stay loose, and the next one that is wanted is the last one that was freed. They join their buddies
+//! once an idle CPU has scrubbed them, or when a block is wanted that there is not without them.
+//!
 //! Invariants:
-//! 1. A frame is in at most one block, and in one only if nobody uses it (`Free` head or `Inner`).
+//! 1. A frame is loose or in at most one block, and that only if nobody uses it (`Free` head or `Inner`).
 //! 2. A block of a clean list has no dirty frame. A frame of a dirty list may be clean: its own bit tells.
 //! 3. Buddies in the same list are merged. Beyond 2 MiB, clean and dirty ones are not, so that one dirty page does not
 //!    make a gigabyte look dirty; scrubbing repairs that.
 //! 4. A block lies on one side of the direct map's end.
 
 use armv7::addr::{Mfn, ORDER_2M};
+use arrayvec::ArrayVec;
 
 use super::account::Accounts;
 use super::frame_table::{FrameTable, Head, NIL, State};
@@ -19,6 +24,8 @@ use super::frame_table::{FrameTable, Head, NIL, State};
 /// Largest block: 1 GiB.
 pub const MAX_ORDER: u32 = 18;
 const ORDERS: usize = MAX_ORDER as usize + 1;
+/// Most loose pages on one side of the direct map's end.
+const MAX_LOOSE: usize = 16;
 
 /// What a block is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +68,8 @@ pub struct PageAllocator {
     /// First frame that the direct map does not reach.
     direct_end: Mfn,
     lists: [Lists; 4],
+    /// Single pages that are free and perhaps dirty, and in no list: those in the direct map, and those beyond.
+    loose: [ArrayVec<Mfn, MAX_LOOSE>; 2],
     free: u32,
     /// Frames that a CPU has out to scrub. They count as free: nobody uses them, and they come back in a moment.
     scrubbing: u32,
@@ -82,6 +91,7 @@ impl PageAllocator {
             frames,
             direct_end,
             lists: [none; 4],
+            loose: [ArrayVec::new_const(), ArrayVec::new_const()],
             free: 0,
             scrubbing: 0,
             total: 0,
@@ -117,7 +127,40 @@ impl PageAllocator {
 
     /// Whether some free frame may be dirty.
     pub fn has_dirty(&self) -> bool {
-        self.lists[NEAR_DIRTY].orders | self.lists[FAR_DIRTY].orders != 0
+        self.lists[NEAR_DIRTY].orders | self.lists[FAR_DIRTY].orders != 0 || self.has_loose()
+    }
+
+    fn has_loose(&self) -> bool {
+        self.loose.iter().any(|side| !side.is_empty())
+    }
+
+    /// Joins the loose pages with their buddies.
+    #[inline(never)]
+    fn join_loose(&mut self) {
+        for side in 0..self.loose.len() {
+            while let Some(first) = self.loose[side].pop() {
+                self.join(Block {
+                    first,
+                    order: 0,
+                    dirty: true,
+                });
+            }
+        }
+    }
+
+    /// Takes the page of a side that was freed last, if one is loose.
+    fn take_loose(&mut self, purpose: Purpose) -> Option<Block> {
+        let [near, far] = &mut self.loose;
+        let first = match purpose {
+            Purpose::Hypervisor => near.pop(),
+            Purpose::Guest => far.pop().or_else(|| near.pop()),
+        }?;
+        self.free -= 1;
+        Some(Block {
+            first,
+            order: 0,
+            dirty: true,
+        })
     }
 
     /// Adds RAM at boot, unused and dirty; nothing of it may have been added before. False when the frame table does
@@ -136,6 +179,21 @@ impl PageAllocator {
         if order > MAX_ORDER {
             return None;
         }
+        if order == 0
+            && let Some(page) = self.take_loose(purpose)
+        {
+            return Some(page);
+        }
+        let block = self.take_joined(order, purpose);
+        if block.is_none() && self.has_loose() {
+            self.join_loose();
+            return self.take_joined(order, purpose);
+        }
+        block
+    }
+
+    /// Takes a block from the lists.
+    fn take_joined(&mut self, order: u32, purpose: Purpose) -> Option<Block> {
         let lists: &[usize] = match purpose {
             Purpose::Hypervisor => &[NEAR_CLEAN, NEAR_DIRTY],
             Purpose::Guest => &[FAR_CLEAN, FAR_DIRTY, NEAR_CLEAN, NEAR_DIRTY],
@@ -153,6 +211,7 @@ impl PageAllocator {
         if order > MAX_ORDER {
             return None;
         }
+        self.join_loose();
         let mut best: Option<(Mfn, u32, usize)> = None;
         for list in 0..self.lists.len() {
             for found in order..=MAX_ORDER {
@@ -177,6 +236,7 @@ impl PageAllocator {
         if count == 0 || !self.frames.covers(first, count) {
             return None;
         }
+        self.join_loose();
         let mut done = 0;
         while done < count {
             let at = first.checked_add(done)?;
@@ -197,6 +257,10 @@ impl PageAllocator {
 
     /// Takes a block of at most 2 MiB that may hold dirty frames, to be given back with [`Self::give_scrubbed`].
     pub fn take_dirty(&mut self) -> Option<Block> {
+        if let Some(page) = self.take_loose(Purpose::Guest) {
+            self.scrubbing += 1;
+            return Some(page);
+        }
         let list = [FAR_DIRTY, NEAR_DIRTY]
             .into_iter()
             .find(|list| self.lists[*list].orders != 0)?;
@@ -215,6 +279,11 @@ impl PageAllocator {
 
     /// Gives frames back: all `Inner`, in the caller's hands. `dirty` when some may be.
     pub fn give(&mut self, first: Mfn, count: u32, dirty: bool) {
+        let side = usize::from(first >= self.direct_end);
+        if count == 1 && dirty && self.loose[side].try_push(first).is_ok() {
+            self.free += 1;
+            return;
+        }
         let mut done = 0;
         while done < count {
             let Some(at) = first.checked_add(done) else {
@@ -236,6 +305,11 @@ impl PageAllocator {
     /// Gives one block back and merges it with its buddies.
     pub fn give_block(&mut self, block: Block) {
         self.free += 1 << block.order;
+        self.join(block);
+    }
+
+    /// Enters a block that counts as free, with its buddies, into the lists.
+    fn join(&mut self, block: Block) {
         let Block {
             mut first,
             mut order,
@@ -386,6 +460,15 @@ impl PageAllocator {
                 }
             }
         }
+        for (side, loose) in self.loose.iter().enumerate() {
+            for mfn in loose {
+                let inner = matches!(self.frames.state(*mfn), State::Inner { .. });
+                if !inner || usize::from(*mfn >= self.direct_end) != side {
+                    return Err(BadList::Loose(*mfn));
+                }
+            }
+            free += loose.len() as u64;
+        }
         if free == u64::from(self.free) {
             Ok(())
         } else {
@@ -403,6 +486,8 @@ pub enum BadList {
     Link(Mfn),
     /// A frame inside a free block is not free, or is dirty in a clean block.
     Block(Mfn),
+    /// A loose page is in use, or on the other side of the direct map's end.
+    Loose(Mfn),
     /// The blocks do not add up to the number of free frames.
     Count,
 }

@@ -1,7 +1,8 @@
 //! A domain's pool of table frames, and how its tables are reached and flushed.
 //!
-//! Spare frames are chained through their first word. A frame is zeroed when it leaves the pool for a table; the frames
-//! are the hypervisor's (`Used(Hypervisor)`), so memory scrubs them once they leave the pool for good.
+//! Spare frames are chained through their first word. A frame is zeroed when it leaves the pool for a table, and not before;
+//! the frames are the hypervisor's (`Used(Hypervisor)`), so memory scrubs them once they leave the pool for good. They come
+//! and go by runs: a domain's pool is hundreds of frames, of which it uses few.
 
 use armv7::addr::Mfn;
 use armv7::frame;
@@ -63,26 +64,50 @@ impl<'m> Space<'m> {
 
     /// See [`super::P2m::resize_pool`].
     pub fn resize(&mut self, pages: u32, budget: u32) -> Result<bool, P2mError> {
-        for _ in 0..budget {
-            if self.total() == pages {
-                return Ok(true);
-            }
-            if self.total() < pages {
-                let frame = self.memory.alloc_hyp(0).ok_or(P2mError::NoMemory)?;
-                self.push(frame);
-            } else {
-                let frame = self.pop().ok_or(P2mError::NoMemory)?;
-                self.memory.free_hyp(frame, 0);
-            }
+        let mut left = budget;
+        while left > 0 && self.total() != pages {
+            left -= match pages.checked_sub(self.total()) {
+                Some(missing) => self.grow(missing.min(left))?,
+                None => {
+                    let most = (self.total() - pages).min(left);
+                    self.shrink(most).ok_or(P2mError::NoMemory)?
+                }
+            };
         }
         Ok(self.total() == pages)
     }
 
     /// Gives all spare frames back.
     pub fn drain(&mut self) {
-        while let Some(frame) = self.pop() {
-            self.memory.free_hyp(frame, 0);
+        while self.shrink(u32::MAX).is_some() {}
+    }
+
+    /// Adds frames, at most `most`; answers how many.
+    fn grow(&mut self, most: u32) -> Result<u32, P2mError> {
+        let (first, count) = self
+            .memory
+            .alloc_hyp_frames(most)
+            .ok_or(P2mError::NoMemory)?;
+        for frame in (0..count).filter_map(|n| first.checked_add(n)) {
+            self.push(frame);
         }
+        Ok(count)
+    }
+
+    /// Gives spare frames back, at most `most` and those that are adjacent, as they mostly came; answers how many.
+    fn shrink(&mut self, most: u32) -> Option<u32> {
+        let mut first = self.pop()?;
+        let mut count = 1;
+        while count < most
+            && let Some(below) = self.spares
+            && below.checked_add(1) == Some(first)
+        {
+            self.pop()?;
+            first = below;
+            count += 1;
+        }
+        self.memory.free_hyp_frames(first, count);
+        Some(count)
     }
 
     fn push(&mut self, frame: Mfn) {
