@@ -30,6 +30,10 @@ mod measure {
     #[inline(always)]
     pub fn detail(_operation: u32) {}
 
+    /// Interrupts are still masked, but one that waited would be let through now.
+    #[inline(always)]
+    pub fn look() {}
+
     /// Interrupts are let through.
     #[inline(always)]
     pub fn end() {}
@@ -49,6 +53,8 @@ mod measure {
 
     /// Paths that are told apart.
     const PATHS: usize = 128;
+    /// Beyond all numbers of operations.
+    const OPERATIONS: u32 = 1 << 16;
     /// No operation was named.
     const NONE: u32 = u32::MAX;
 
@@ -85,10 +91,25 @@ mod measure {
         });
     }
 
-    /// Names the operation of the stretch that is under way.
+    /// Names the operation of the stretch that is under way, if it is a number and no pointer.
     pub fn detail(operation: u32) {
-        if let Some(stretch) = &mut MEASURES.lock().now[smp::this_cpu().index()] {
+        if operation < OPERATIONS
+            && let Some(stretch) = &mut MEASURES.lock().now[smp::this_cpu().index()]
+        {
             stretch.operation = operation;
+        }
+    }
+
+    /// Interrupts are still masked, but one that waited would be let through now.
+    pub fn look() {
+        let now = timer::counter();
+        let measures = &mut *MEASURES.lock();
+        if let Some(stretch) = measures.now[smp::this_cpu().index()] {
+            measures.keep(&stretch, now);
+            measures.now[smp::this_cpu().index()] = Some(Stretch {
+                since: now,
+                ..stretch
+            });
         }
     }
 
@@ -96,46 +117,51 @@ mod measure {
     pub fn end() {
         let now = timer::counter();
         let measures = &mut *MEASURES.lock();
-        let Some(stretch) = measures.now[smp::this_cpu().index()].take() else {
-            return;
-        };
-        let ticks = now.saturating_sub(stretch.since);
-        let same = |longest: &&mut Longest| {
-            longest.cause == stretch.cause && longest.operation == stretch.operation
-        };
-        match measures.longest.iter_mut().find(same) {
-            Some(longest) => longest.ticks = longest.ticks.max(ticks),
-            None => {
-                let _ = measures.longest.try_push(Longest {
-                    ticks,
-                    cause: stretch.cause,
-                    operation: stretch.operation,
-                });
+        if let Some(stretch) = measures.now[smp::this_cpu().index()].take() {
+            measures.keep(&stretch, now);
+        }
+    }
+
+    impl Measures {
+        /// Remembers a stretch that ended at `now`, if it is its path's longest.
+        fn keep(&mut self, stretch: &Stretch, now: u64) {
+            let ticks = now.saturating_sub(stretch.since);
+            let same = |longest: &&mut Longest| {
+                longest.cause == stretch.cause && longest.operation == stretch.operation
+            };
+            match self.longest.iter_mut().find(same) {
+                Some(longest) => longest.ticks = longest.ticks.max(ticks),
+                None => {
+                    let _ = self.longest.try_push(Longest {
+                        ticks,
+                        cause: stretch.cause,
+                        operation: stretch.operation,
+                    });
+                }
             }
         }
     }
 
     /// Shows the longest stretches, longest first: ticks, and what it was.
     pub fn report(mut show: impl FnMut(u64, Cause, u32)) {
-        const SHOWN: usize = 20;
-        let mut shown = u64::MAX;
-        for _ in 0..SHOWN {
+        const SHOWN: usize = 40;
+        let by_length = |longest: &Longest| u64::MAX - longest.ticks;
+        MEASURES.lock().longest.sort_unstable_by_key(by_length);
+        for index in 0..SHOWN {
             // One at a time: nothing is printed under the lock.
             let measures = MEASURES.lock();
-            let next = measures
-                .longest
-                .iter()
-                .filter(|longest| longest.ticks < shown)
-                .max_by_key(|longest| longest.ticks)
-                .map(|longest| (longest.ticks, longest.cause, longest.operation));
-            drop(measures);
-            let Some((ticks, cause, operation)) = next else {
+            let Some(&Longest {
+                ticks,
+                cause,
+                operation,
+            }) = measures.longest.get(index)
+            else {
                 return;
             };
+            drop(measures);
             show(ticks, cause, operation);
-            shown = ticks;
         }
     }
 }
 
-pub use measure::{begin, detail, end, report};
+pub use measure::{begin, detail, end, look, report};

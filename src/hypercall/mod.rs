@@ -27,6 +27,7 @@ use crate::control;
 use crate::domain::Domain;
 use crate::domain::vcpu::Vcpu;
 use crate::error::Errno;
+use crate::latency;
 
 /// Immediate of the HVC that makes a hypercall.
 pub const HVC_IMMEDIATE: u16 = 0xEA1;
@@ -54,6 +55,7 @@ mod number {
 
 /// Carries out one hypercall.
 pub fn call(caller: &Caller<'_>, number: u32, args: &Args) -> Outcome {
+    latency::detail(args.0[0]);
     match number {
         number::XEN_VERSION => version::call(caller, args),
         number::EVENT_CHANNEL_OP => event_channel::call(caller, args),

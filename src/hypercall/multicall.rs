@@ -12,6 +12,7 @@ use super::guest_ptr::{element, read, write};
 use super::{Args, Budget, Caller, Outcome, Reply, number};
 use crate::domain::shutdown;
 use crate::error::Errno;
+use crate::latency;
 
 /// `multicall_entry` (xen/include/public/xen.h), with 64-bit fields as on every Arm guest.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -38,6 +39,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         if !budget.spend(1) || index > 0 && smp::interrupt_waits() {
             return Ok(rest(args, at, count - index));
         }
+        latency::look();
         let entry: Entry = read(caller.domain, at)?;
         let Some(inner) = registers(&entry) else {
             shutdown::crash(

@@ -82,6 +82,7 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
             latency::begin(|| Cause::Idle);
             serror::look_while_idle(loaded);
         }
+        latency::look();
         interrupts::handle(cpu, loaded);
     }
 }

@@ -91,9 +91,9 @@ check "it answers ping again" answers_ping
 check "xl vcpu-pin is heard" xl vcpu-pin demo 1 0
 check_output "xl vcpu-list shows the pinned vCPU" "^demo +$first +1 +0 +[r-][b-][p-] +[0-9]+\.[0-9] +0 / all$" xl vcpu-list
 check "xl vcpu-pin lets it free" xl vcpu-pin demo 1 all
-check "xl vcpu-set takes a CPU away" xl vcpu-set demo 1
+check "xl vcpu-set takes a CPU away" xl vcpu-set -i demo 1
 check "its kernel switches that CPU off" eventually vcpu_is 1 p
-check "xl vcpu-set gives it back" xl vcpu-set demo 2
+check "xl vcpu-set gives it back" xl vcpu-set -i demo 2
 # Linux leaves that to udev, which this domU does not have.
 type_on demo 'echo 1 >/sys/devices/system/cpu/cpu1/online'
 check "its kernel switches that CPU on" eventually vcpu_is_on

@@ -19,7 +19,7 @@ packages='
     libapparmor1 libbsd0 libmd0 libegl1 libglvnd0 libgbm1 libgles2
     libdrm2 libexpat1 libwayland-server0 libffi8 libjpeg62-turbo libjudydebian1 libkmod2 libssl3 libsctp1 libxxhash0
     xen-hypervisor-4.17-armhf libxen-dev
-    iperf3 libiperf0 fio libaio1 libgfapi0 libgfrpc0 libgfxdr0 libglusterfs0 libibverbs1 libnbd0 libnuma1 librados2
+    iperf3 libiperf0 rt-tests fio libaio1 libgfapi0 libgfrpc0 libgfxdr0 libglusterfs0 libibverbs1 libnbd0 libnuma1 librados2
     librbd1 librdmacm1 libboost-iostreams1.74.0 libboost-thread1.74.0 libfmt9 libstdc++6 libcryptsetup12 libargon2-1
     libblkid1 libdevmapper1.02.1 libjson-c5 libselinux1 libpcre2-8-0 libudev1 libgnutls30 libp11-kit0 libidn2-0
     libunistring2 libtasn1-6 libnettle8 libhogweed6 libgmp10 libxml2 libicu72 libtirpc3 libgssapi-krb5-2 libkrb5-3

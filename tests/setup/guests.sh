@@ -2,7 +2,7 @@
 # Makes what dom0 needs for a domU, from Debian's packages (tests/setup/debian.sh) and tests/domu, in target/guests:
 #   guests.img  a file system for dom0's /guests: Debian's kernel, an initramfs, a configuration for xl, a disk in a file
 #   data.img    an empty file system: the domU's disk on a device
-#   tools.img   a file system for dom0's /tools and for domUs: fio, iperf3 and stress-ng with their libraries
+#   tools.img   a file system for dom0's /tools and for domUs: fio, hackbench, iperf3, stress-ng, their libraries, and `measure`
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 
 output=target/guests
 
-tools='usr/bin/fio usr/bin/iperf3 usr/bin/stress-ng'
+tools='usr/bin/fio usr/bin/hackbench usr/bin/iperf3 usr/bin/stress-ng'
 
 main() {
     is_stale "$output/guests.img" tests/domu tests/setup/guests.sh tests/setup/initramfs.sh || return 0
@@ -41,6 +41,7 @@ make_tools() {
     add_file lib/arm-linux-gnueabihf/libgcc_s.so.1 # opened by libc itself when a thread ends
     mkdir "$tree/bin" "$tree/flat"
     mv "$tree"/usr/bin/* "$tree/bin/"
+    install -m 755 tests/domu/measure "$tree/bin/"
     find "$tree/lib" "$tree/usr" -type f -exec mv {} "$tree/flat/" \;
     rm -r "$tree/lib" "$tree/usr"
     mv "$tree/flat" "$tree/lib"
@@ -52,7 +53,7 @@ add_initramfs() {
     add_file bin/busybox
     add_modules xen-blkfront xen-netfront ext4 crc32c_generic
     install -m 755 tests/domu/init "$tree/init"
-    install -m 755 tests/domu/fill tests/domu/measure tests/domu/start "$tree/bin/"
+    install -m 755 tests/domu/fill tests/domu/start "$tree/bin/"
     cp tests/domu/inittab tests/domu/profile "$tree/etc/"
     # The tools' loader is on their disk, where a domU has it.
     ln -s /mnt/xvdc/lib/ld-linux-armhf.so.3 "$tree/lib/"

@@ -67,10 +67,31 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
 
 /// Runs one script of tests/dom0, if the boot before has said all of `says`: patterns on lines.
 pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> Result {
-    let mut machine = Machine::new(options)?;
     if name == "shell" {
-        return shell(&machine, options.timeout, echo);
+        return shell(&Machine::new(options)?, options.timeout, echo);
     }
+    let folder = ScratchFolder::new("disks")?;
+    let machine = machine_for(name, options, &folder)?;
+    let mut session = Session::start(&machine, echo)?;
+    for line in says.iter().chain(&[UP]) {
+        session.expect(line, options.timeout)?;
+    }
+    finish(name, &mut session, &machine, options.timeout)
+}
+
+/// Runs one script of tests/dom0 until the machine has ended; answers all that its console said.
+pub fn told(name: &str, options: &Options, echo: Echo) -> Result<String> {
+    let folder = ScratchFolder::new("disks")?;
+    let mut session = Session::start(&machine_for(name, options, &folder)?, echo)?;
+    session.expect(UP, options.timeout)?;
+    passes(&mut session, name, options.timeout)?;
+    ends_well(&mut session, options.timeout)?;
+    Ok(session.transcript().to_owned())
+}
+
+/// The machine for a script, with its disks in a folder.
+fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<Machine> {
+    let mut machine = Machine::new(options)?;
     machine.dom0_append += &format!(" krypton.test={name}");
     give_watchdogs_patience(&mut machine);
     if let Some(seconds) = options.seconds {
@@ -79,22 +100,18 @@ pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> R
     if let Some(count) = options.count {
         machine.dom0_append += &format!(" krypton.count={count}");
     }
-    let folder = ScratchFolder::new("disks")?;
     match name {
         "disks" => machine.disks = blank_disks(folder.path())?,
-        "domains" | "cycles" | "load" | "many" | "demo" => {
+        "domains" | "cycles" | "load" | "many" | "demo" | "masked" => {
             machine.disks = guest_disks(copy(&project::data_disk()?, folder.path())?)?;
         }
+        "macro" => machine.disks = measuring_disks()?,
         "guests" => machine.disks = vec![test_guests(folder.path())?],
         "net" => machine.network = true,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
     }
-    let mut session = Session::start(&machine, echo)?;
-    for line in says.iter().chain(&[UP]) {
-        session.expect(line, options.timeout)?;
-    }
-    finish(name, &mut session, &machine, options.timeout)
+    Ok(machine)
 }
 
 /// Keeps Linux's watchdogs from complaining about a busy host.
@@ -210,6 +227,13 @@ fn test_guests(folder: &Path) -> Result<Disk> {
 /// What dom0 makes domUs of, alone.
 pub fn guest_volume() -> Result<Vec<Disk>> {
     Ok(vec![mmio_disk(project::guests_volume()?, Writes::Lost)])
+}
+
+/// What dom0 makes domUs of, and the tools.
+pub fn measuring_disks() -> Result<Vec<Disk>> {
+    let mut disks = guest_volume()?;
+    disks.push(mmio_disk(project::tools_disk()?, Writes::Lost));
+    Ok(disks)
 }
 
 /// A disk that forgets what is written to it.

@@ -2,8 +2,6 @@
 //!
 //! A guest prints `ok <sentence>` or `FAIL <sentence>: why` for each check, then `done: N ok, M failed`.
 
-use std::path::Path;
-
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::project::root;
@@ -24,16 +22,17 @@ pub fn names() -> Result<Vec<String>> {
 
 /// Builds the guests, boots one and judges its transcript.
 pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
-    let elf = build::guests()?.join(name);
-    let kernel = build::flat_guest(&elf, &root().join("target/guests").join(name))?;
-    let mut session = Session::start(&machine(&kernel, options)?, echo)?;
+    let mut session = Session::start(&machine(name, options)?, echo)?;
     let sum = session.expect("done: * ok, * failed", options.timeout)?;
     judge(session.transcript(), &sum)
 }
 
-fn machine(kernel: &Path, options: &Options) -> Result<Machine> {
+/// The machine with the guest in dom0's place.
+pub fn machine(name: &str, options: &Options) -> Result<Machine> {
+    let elf = build::guests()?.join(name);
+    let kernel = build::flat_guest(&elf, &root().join("target/guests").join(name))?;
     let mut machine = Machine::new(options)?;
-    machine.kernel = Some(kernel.to_owned());
+    machine.kernel = Some(kernel);
     machine.initrd = None;
     machine.dom0_append.clone_from(&options.dom0_append);
     Ok(machine)

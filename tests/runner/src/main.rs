@@ -68,8 +68,8 @@ cargo xtask COMMAND [OPTION...]
   guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
   faults [NAME...]   boot with one thing wrong each time; the console must name it
   test [FILTER...]   everything: host tests, guests, dom0, faults, reproducible build
-  bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware,
-                     or those named; report: from what is stored)
+  bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware
+                     latency, or those named; report: from what is stored)
   bench-check        Krypton's services against the stored figures
   reproducible       build HEAD in two folders and compare the bytes
   elf FILE           boot this ELF file like `run` (cargo's runner for the target)

@@ -8,8 +8,8 @@ use guests::grant;
 use guests::memory::Frame;
 use guests::{abi, cp15, println};
 
-use crate::measure::{print, row, taken, until_taken};
-use crate::one::Events;
+use crate::measure::{lateness, print, row, taken, until_taken};
+use crate::one::{self, Events};
 
 /// What xl reserves for the tables of a domain with one vCPU and a few MiB (libxl_get_required_paging_memory): 1 MiB
 /// for the vCPU and 8 KiB for each MiB.
@@ -226,7 +226,7 @@ pub fn scale() {
         alive += 1;
         if LEVELS.contains(&alive) {
             let free = domain::free_pages().expect("physinfo");
-            let names = NAMES[LEVELS.iter().position(|&level| level == alive).expect("a level")];
+            let names = &NAMES[LEVELS.iter().position(|&level| level == alive).expect("a level")];
             measure(names, &events, hole, domains[alive - 1].as_ref().expect("the last one"));
             println!("scale {alive} domains: {} KiB each", (before - free) * 4 / alive as u64);
         }
@@ -239,42 +239,49 @@ pub fn scale() {
     events.end();
 }
 
-/// By level: event to self, ping-pong with the last domain, foreign mapping, creating and destroying one more.
-type Names = [&'static str; 4];
-const NAMES: [Names; 3] = [
-    [
-        "evtchn_send_self_taken_with_1",
-        "evtchn_pingpong_domains_with_1",
-        "foreign_map_unmap_with_1",
-        "domain_create_destroy_with_1",
-    ],
-    [
-        "evtchn_send_self_taken_with_10",
-        "evtchn_pingpong_domains_with_10",
-        "foreign_map_unmap_with_10",
-        "domain_create_destroy_with_10",
-    ],
-    [
-        "evtchn_send_self_taken_with_100",
-        "evtchn_pingpong_domains_with_100",
-        "foreign_map_unmap_with_100",
-        "domain_create_destroy_with_100",
-    ],
-];
+/// Names of rows by level.
+struct Names {
+    to_self: &'static str,
+    yielding: &'static str,
+    timer: &'static str,
+    ping_pong: &'static str,
+    grant: &'static str,
+    foreign: &'static str,
+    create: &'static str,
+}
 
-fn measure([to_self, ping_pong, foreign, create]: Names, events: &Events, hole: Frame, other: &Answerer) {
-    row(to_self, 8000, || {
+macro_rules! names {
+    ($alive:literal) => {
+        Names {
+            to_self: concat!("evtchn_send_self_taken_with_", $alive),
+            yielding: concat!("hypercall_sched_yield_with_", $alive),
+            timer: concat!("vtimer_latency_wfi_1ms_with_", $alive),
+            ping_pong: concat!("evtchn_pingpong_domains_with_", $alive),
+            grant: concat!("grant_map_unmap_with_", $alive),
+            foreign: concat!("foreign_map_unmap_with_", $alive),
+            create: concat!("domain_create_destroy_with_", $alive),
+        }
+    };
+}
+
+const NAMES: [Names; 3] = [names!("1"), names!("10"), names!("100")];
+
+fn measure(names: &Names, events: &Events, hole: Frame, other: &Answerer) {
+    row(names.to_self, 8000, || {
         until_taken(|| {
             event::send(events.port);
         });
         events.take();
     });
-    row(ping_pong, 1000, || other.round(events));
-    row(foreign, 1600, || {
+    row(names.yielding, 4000, one::yield_alone);
+    lateness(names.timer, 1600, 1000, cp15::wfi);
+    row(names.ping_pong, 1000, || other.round(events));
+    one::map_own_grant(names.grant, hole);
+    row(names.foreign, 1600, || {
         other.domain.map(MEMORY, hole);
         domain::unmap(hole);
     });
-    row(create, 16, || {
+    row(names.create, 16, || {
         let domain = Domain::create(MAX_PAGES, POOL).expect("a domain");
         domain.populate(MEMORY, ORDER_2M).expect("its memory");
         domain.destroy().expect("its end");

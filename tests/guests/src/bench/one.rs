@@ -70,9 +70,7 @@ pub fn hypercalls() {
     row("hypercall_get_features", 8000, || {
         call(hypercall::XEN_VERSION, [XENVER_GET_FEATURES, features.address(), 0, 0, 0]);
     });
-    row("hypercall_sched_yield", 4000, || {
-        call(hypercall::SCHED_OP, [abi::SCHEDOP_YIELD, 0, 0, 0, 0]);
-    });
+    row("hypercall_sched_yield", 4000, yield_alone);
     let mut text = *b"................................................  64 characters\n";
     let text = address_of(&mut text);
     whole("console_write_64", 16, |rounds| {
@@ -80,6 +78,11 @@ pub fn hypercalls() {
             call(hypercall::CONSOLE_IO, [0, 64, text, 0, 0]);
         }
     });
+}
+
+#[inline(always)]
+pub fn yield_alone() {
+    call(hypercall::SCHED_OP, [abi::SCHEDOP_YIELD, 0, 0, 0, 0]);
 }
 
 /// The conduit is HVC without a hypervisor too: the emulator answers then.
@@ -182,8 +185,9 @@ pub fn events() {
     events.end();
 }
 
+const REFERENCE: u32 = 8;
+
 pub fn grants() {
-    const REFERENCE: u32 = 8;
     let table = Table::map().expect("the grant table");
     let (granted, target) = (Frame::take(), Frame::take());
     table.set(REFERENCE, grant::PERMIT_ACCESS, abi::DOM0, granted.gfn());
@@ -203,13 +207,7 @@ pub fn grants() {
         });
     }
     reservation(abi::MEM_DECREASE_RESERVATION, &mut [target.gfn()], 0);
-    let mapping = grant::map(REFERENCE, abi::DOM0, grant::MAP_HOST, target);
-    assert_eq!(mapping.status, 0);
-    assert_eq!(grant::unmap(mapping.handle, target), 0);
-    row("grant_map_unmap", 1600, || {
-        let mapping = grant::map(REFERENCE, abi::DOM0, grant::MAP_HOST, target);
-        grant::unmap(mapping.handle, target);
-    });
+    map_and_unmap("grant_map_unmap", target);
     // The frame is mapped already, so that this is the way to the refusal, like the figure it is compared with.
     assert_eq!(abi::add_to_physmap(abi::SPACE_GRANT_TABLE, 0, table.0.gfn()), EBUSY);
     row("add_to_physmap_gnttab", 1600, || {
@@ -221,6 +219,26 @@ pub fn grants() {
         abi::remove_from_physmap(table.0.gfn());
         abi::add_to_physmap(abi::SPACE_GRANT_TABLE, 0, table.0.gfn());
     });
+}
+
+/// The row's rounds map the granted page into the hole and unmap it.
+fn map_and_unmap(name: &'static str, hole: Frame) {
+    let mapping = grant::map(REFERENCE, abi::DOM0, grant::MAP_HOST, hole);
+    assert_eq!(mapping.status, 0);
+    assert_eq!(grant::unmap(mapping.handle, hole), 0);
+    row(name, 1600, || {
+        let mapping = grant::map(REFERENCE, abi::DOM0, grant::MAP_HOST, hole);
+        grant::unmap(mapping.handle, hole);
+    });
+}
+
+/// [`map_and_unmap`] with a grant table for that time.
+pub fn map_own_grant(name: &'static str, hole: Frame) {
+    let table = Table::map().expect("the grant table");
+    table.set(REFERENCE, grant::PERMIT_ACCESS, abi::DOM0, Frame::take().gfn());
+    map_and_unmap(name, hole);
+    table.clear(REFERENCE);
+    assert_eq!(abi::remove_from_physmap(table.0.gfn()), 0);
 }
 
 pub fn memory() {

@@ -6,6 +6,7 @@ use crate::session::Echo;
 
 use super::figures::{Figures, Store};
 use super::guest::{Ground, Part};
+use super::whole;
 
 /// Most instructions that a row may cost; Xen 4.17.5 as Debian builds it needs the number behind it.
 const LIMITS: &[(&str, f64)] = &[
@@ -24,10 +25,11 @@ const SLACK: f64 = 1.03;
 /// Figures are rounded to 0.1, and a tick of the counter is 16 instructions of a whole row.
 const ROUNDING: f64 = 0.3;
 
-/// Measures Krypton's rows of one and two vCPUs, and judges them.
+/// Measures Krypton's rows of one and two vCPUs and its image's size, and judges them.
 pub fn check(options: &Options, echo: Echo) -> Result {
     let mut figures = Part::Two.measure(Ground::Krypton, options, echo)?;
     figures.extend(Part::One.measure(Ground::Krypton, options, echo)?);
+    figures.extend(whole::image_size(Ground::Krypton, options)?);
     let stored = Store::load()?.section(Ground::Krypton.section());
     for line in improvements(&figures, &stored) {
         println!("{line}");

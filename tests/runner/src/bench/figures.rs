@@ -30,7 +30,7 @@ pub struct Store(BTreeMap<String, Figures>);
 
 const HEADER: &str = "\
 # Written by `make bench`, which also makes docs/performance.md of it. `make bench-check` measures Krypton's rows of one
-# and two vCPUs again and fails where one is more than 3 % worse than here.
+# and two vCPUs and its image's size again, and fails where one is more than 3 % worse than here.
 ";
 
 fn path() -> PathBuf {
@@ -58,6 +58,22 @@ impl Store {
     /// A section's figures.
     pub fn section(&self, name: &str) -> Figures {
         self.0.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The sections whose names begin so.
+    pub fn sections(&self, prefix: &str) -> impl Iterator<Item = (&str, &Figures)> {
+        self.0
+            .iter()
+            .filter(move |(name, _)| name.starts_with(prefix))
+            .map(|(name, figures)| (name.as_str(), figures))
+    }
+
+    /// Forgets the figures that `keep` does not want, by section and row.
+    pub fn retain(&mut self, keep: impl Fn(&str, &str) -> bool) {
+        for (section, figures) in &mut self.0 {
+            figures.retain(|row, _| keep(section, row));
+        }
+        self.0.retain(|_, figures| !figures.is_empty());
     }
 
     /// Takes new figures of a section; others of it stay.

@@ -194,6 +194,28 @@ impl Counts {
     }
 }
 
+/// Fails where Krypton's path has more accesses than Xen's.
+pub fn judge(store: &Store) -> Result {
+    let mut complaints = Vec::new();
+    for (kind, title) in KINDS {
+        let [xen, krypton] =
+            ["xen", "krypton"].map(|hypervisor| store.section(&format!("{hypervisor}.{kind}")));
+        for (row, count) in &krypton {
+            let limit = xen.get(row).copied().unwrap_or_default();
+            if *count > limit {
+                complaints.push(format!(
+                    "{row} needs {count} in hardware terms ({title}), Xen {limit}"
+                ));
+            }
+        }
+    }
+    if complaints.is_empty() {
+        Ok(())
+    } else {
+        Err(complaints.join("\n"))
+    }
+}
+
 /// The table: Xen's count, then Krypton's.
 pub fn markdown(store: &Store) -> String {
     let mut text = "| row |".to_owned();
@@ -220,7 +242,24 @@ pub fn markdown(store: &Store) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, executed};
+    use super::{Counts, Figures, Store, executed, judge};
+
+    #[test]
+    fn what_is_stored_is_nowhere_above_xen() {
+        let store = Store::load().unwrap();
+        assert!(!store.section("krypton.gic").is_empty());
+        assert_eq!(judge(&store), Ok(()));
+    }
+
+    #[test]
+    fn an_access_more_than_xen_fails() {
+        let mut store = Store::default();
+        for (section, count) in [("xen.tlb", 1.0), ("krypton.tlb", 2.0)] {
+            store.update(section, &Figures::from([("psci_version".into(), count)]));
+        }
+        let error = judge(&store).unwrap_err();
+        assert!(error.contains("psci_version needs 2"), "{error}");
+    }
 
     fn counted(words: &[u32]) -> [u32; 5] {
         let mut counts = Counts::default();

@@ -8,6 +8,7 @@
 //! | `guest` | services, by the benchmark guest in dom0's place |
 //! | `whole` | whole systems, by a script in Debian's dom0 |
 //! | `hardware` | accesses to registers and the GIC, by QEMU's trace |
+//! | `latency` | how long interrupts stay masked, by a build that measures it |
 //! | `rows`, `figures` | the rows and their goals; the file of what was measured last |
 //! | `check` | Krypton against that file |
 //! | `report`, `plot` | docs/performance.md and .svg |
@@ -16,6 +17,7 @@ mod check;
 mod figures;
 mod guest;
 mod hardware;
+mod latency;
 mod plot;
 mod report;
 mod rows;
@@ -34,7 +36,7 @@ use guest::{Ground, Part};
 pub use check::check;
 
 /// The parts that can be measured alone.
-const PARTS: [&str; 4] = ["micro", "scale", "macro", "hardware"];
+const PARTS: [&str; 5] = ["micro", "scale", "macro", "hardware", "latency"];
 
 /// Measures the parts that the operands name, or all; stores the figures; makes the report of all stored ones.
 /// `report` as the only operand measures nothing.
@@ -66,6 +68,7 @@ pub fn measure(options: &Options) -> Result {
         if ground == Ground::Bare {
             continue;
         }
+        store.update(section, &whole::image_size(ground, options)?);
         if wanted("micro") {
             store.update(section, &Part::Two.measure(ground, options, Echo::Hide)?);
         }
@@ -81,10 +84,22 @@ pub fn measure(options: &Options) -> Result {
         }
         store.save()?;
     }
+    if wanted("latency") {
+        let measured = latency::measure(options, Echo::Hide)?;
+        // A path that is no longer taken is no longer shown.
+        store.retain(|section, _| !section.starts_with(latency::SECTION));
+        for (section, figures) in measured {
+            store.update(&section, &figures);
+        }
+    }
+    store.retain(|section, row| section.starts_with(latency::SECTION) || rows::is_known(row));
     store.save()?;
     print!("{}", report::table(&store));
+    println!("{}", latency::summary(&store));
     plot::write(&store)?;
-    report::write(&store, &conditions(options)?)
+    report::write(&store, &conditions(options)?)?;
+    latency::judge(&store)?;
+    hardware::judge(&store)
 }
 
 /// What the figures depend on: QEMU, the compiler, the machine.

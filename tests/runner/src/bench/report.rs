@@ -7,6 +7,7 @@ use crate::project::root;
 
 use super::figures::{Figures, Store};
 use super::hardware;
+use super::latency;
 use super::rows::{Group, ROWS, Row, Unit};
 
 /// The figures of one row.
@@ -43,7 +44,8 @@ pub fn lines(store: &Store, groups: &[Group]) -> Vec<Line> {
             row,
             xen: of(&xen, row),
             krypton: of(&krypton, row),
-            bare: of(&bare, row),
+            // What a domU is measured by, bare metal is too.
+            bare: of(&bare, row).or_else(|| bare.get(row.name.strip_prefix("domu_")?).copied()),
         })
         .filter(|line| line.xen.or(line.krypton).is_some())
         .collect()
@@ -178,6 +180,7 @@ pub fn write(store: &Store, conditions: &str) -> Result {
         ("scale", markdown(store, Group::Scale)),
         ("macro", markdown(store, Group::Macro)),
         ("hardware", hardware::markdown(store)),
+        ("latency", latency::markdown(store)),
     ];
     for (name, content) in parts {
         text = replace(&text, name, &content)?;
@@ -209,7 +212,7 @@ fn replace(text: &str, name: &str, content: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Figures, Store, bar, grouped, mean, replace, summary};
+    use super::{Figures, Store, bar, grouped, mean, replace, root, summary};
 
     fn store(rows: &[(&str, f64, f64)]) -> Store {
         let mut store = Store::default();
@@ -249,6 +252,31 @@ mod tests {
         let expected = "a\n<!-- x: by make bench -->\nnew\n<!-- end -->\nb\n";
         assert_eq!(replace(text, "x", "new\n").as_deref(), Ok(expected));
         assert!(replace(text, "y", "new\n").is_err());
+    }
+
+    /// A name of the prose: a file, alone or with what is in it (`src/file.rs`: `function`).
+    #[test]
+    fn what_the_document_points_at_exists() {
+        let read = |path: &str| std::fs::read_to_string(root().join(path));
+        let text = read("docs/performance.md").unwrap();
+        let words: Vec<&str> = text.split('`').collect();
+        let mut files = 0;
+        // Every other one is between backquotes.
+        for (index, word) in words.iter().enumerate().skip(1).step_by(2) {
+            let is_path = ["src/", "arch/", "tests/", "docs/"]
+                .iter()
+                .any(|folder| word.starts_with(folder));
+            if !is_path {
+                continue;
+            }
+            assert!(root().join(word).exists(), "there is no {word}");
+            files += 1;
+            if words[index + 1] == ": " {
+                let name = words[index + 2];
+                assert!(read(word).unwrap().contains(name), "{word} has no {name}");
+            }
+        }
+        assert!(files > 20, "{files}");
     }
 
     #[test]

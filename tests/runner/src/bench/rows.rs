@@ -265,6 +265,22 @@ pub const ROWS: &[Row] = &[
     row(Scale, "evtchn_send_self_taken_with_1", 0.0, "with 1 domU"),
     row(Scale, "evtchn_send_self_taken_with_10", 0.0, "with 10"),
     row(Scale, "evtchn_send_self_taken_with_100", 0.0, "with 100"),
+    row(
+        Scale,
+        "hypercall_sched_yield_with_1",
+        0.0,
+        "nobody else to run, with 1 domU",
+    ),
+    row(Scale, "hypercall_sched_yield_with_10", 0.0, "with 10"),
+    row(Scale, "hypercall_sched_yield_with_100", 0.0, "with 100"),
+    row(
+        Scale,
+        "vtimer_latency_wfi_1ms_with_1",
+        0.0,
+        "deadline to handler, with 1 domU",
+    ),
+    row(Scale, "vtimer_latency_wfi_1ms_with_10", 0.0, "with 10"),
+    row(Scale, "vtimer_latency_wfi_1ms_with_100", 0.0, "with 100"),
     row(Scale, "evtchn_pingpong_domains_with_1", 0.0, "with 1 domU"),
     row(
         Scale,
@@ -278,6 +294,14 @@ pub const ROWS: &[Row] = &[
         0.0,
         "with the last of 100",
     ),
+    row(
+        Scale,
+        "grant_map_unmap_with_1",
+        0.0,
+        "own grant, with 1 domU",
+    ),
+    row(Scale, "grant_map_unmap_with_10", 0.0, "with 10"),
+    row(Scale, "grant_map_unmap_with_100", 0.0, "with 100"),
     row(Scale, "foreign_map_unmap_with_1", 0.0, "with 1 domU"),
     row(Scale, "foreign_map_unmap_with_10", 0.0, "with 10"),
     row(Scale, "foreign_map_unmap_with_100", 0.0, "with 100"),
@@ -340,6 +364,42 @@ pub const ROWS: &[Row] = &[
         "dom0: 100,000 times 512 bytes from zero to null",
     ),
     figure(
+        "unpack_and_build",
+        Microseconds,
+        1.0,
+        "dom0: half a MiB unpacked, a process for each of its 32 files",
+    ),
+    figure(
+        "hackbench",
+        Microseconds,
+        1.0,
+        "dom0: hackbench: 40 processes, 40,000 messages",
+    ),
+    figure(
+        "fio_read_1m",
+        Microseconds,
+        1.0,
+        "dom0: fio: 16 MiB read from a disk in memory, 1 MiB each",
+    ),
+    figure(
+        "fio_read_4k",
+        Microseconds,
+        1.0,
+        "dom0: fio: the same, 4 KiB each in random order",
+    ),
+    figure(
+        "fio_write_1m",
+        Microseconds,
+        1.0,
+        "dom0: fio: 16 MiB written, 1 MiB each",
+    ),
+    figure(
+        "fio_write_4k",
+        Microseconds,
+        1.0,
+        "dom0: fio: the same, 4 KiB each in random order",
+    ),
+    figure(
         "xl_create",
         Microseconds,
         0.0,
@@ -359,18 +419,65 @@ pub const ROWS: &[Row] = &[
         "domU: 200 times fork and exec of busybox",
     ),
     figure(
+        "domu_dd_100k",
+        Microseconds,
+        1.0,
+        "domU: 100,000 times 512 bytes from zero to null",
+    ),
+    figure(
+        "domu_unpack_and_build",
+        Microseconds,
+        1.0,
+        "domU: half a MiB unpacked, a process for each of its 32 files",
+    ),
+    figure(
+        "domu_hackbench",
+        Microseconds,
+        1.0,
+        "domU: hackbench: 40 processes, 40,000 messages",
+    ),
+    figure(
+        "domu_fio_read_1m",
+        Microseconds,
+        0.0,
+        "domU: fio: 16 MiB read from the PV disk, 1 MiB each",
+    ),
+    figure(
+        "domu_fio_read_4k",
+        Microseconds,
+        0.0,
+        "domU: fio: the same, 4 KiB each in random order",
+    ),
+    figure(
+        "domu_fio_write_1m",
+        Microseconds,
+        0.0,
+        "domU: fio: 16 MiB written, 1 MiB each",
+    ),
+    figure(
+        "domu_fio_write_4k",
+        Microseconds,
+        0.0,
+        "domU: fio: the same, 4 KiB each in random order",
+    ),
+    figure(
         "domu_ping",
         Microseconds,
         0.0,
         "PV network: ping of the domU by dom0, average of 50",
     ),
     figure(
-        "domu_read_seq",
+        "domu_iperf3_send",
         Microseconds,
         0.0,
-        "PV disk in dom0's memory: 16 MiB read, 1 MiB each",
+        "PV network: 32 MiB to dom0 by TCP (iperf3)",
     ),
-    figure("domu_read_4k", Microseconds, 0.0, "the same, 4 KiB each"),
+    figure(
+        "domu_iperf3_receive",
+        Microseconds,
+        0.0,
+        "the same, from dom0",
+    ),
     figure(
         "memory_kept",
         Kib,
@@ -385,6 +492,11 @@ pub const ROWS: &[Row] = &[
     ),
     figure("image_size", Bytes, 0.0, "the flat image"),
 ];
+
+/// Whether a row is still measured.
+pub fn is_known(name: &str) -> bool {
+    ROWS.iter().any(|row| row.name == name)
+}
 
 #[cfg(test)]
 mod tests {

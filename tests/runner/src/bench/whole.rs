@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::Result;
 use crate::options::Options;
 use crate::session::{Echo, Session};
+use crate::{Result, dom0};
 
 use super::figures::{self, Figures, Store};
 use super::guest::Ground;
@@ -12,7 +12,7 @@ use super::guest::Ground;
 /// Boots and reads the lines `macro ROW FIGURE`.
 pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Figures> {
     let mut machine = ground.machine(options)?;
-    machine.disks = crate::dom0::guest_volume()?;
+    machine.disks = dom0::measuring_disks()?;
     machine.dom0_append += " krypton.test=macro";
     if ground == Ground::Bare {
         machine.dom0_append = machine
@@ -30,9 +30,6 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Figures>
     if ground == Ground::Bare {
         return Ok(figures);
     }
-    let image = fs::metadata(&machine.hypervisor)
-        .map_err(|error| format!("{}: {error}", machine.hypervisor.display()))?;
-    figures.insert("image_size".into(), image.len() as f64);
     let reset = Store::load()?
         .section(ground.section())
         .get("reset_to_guest")
@@ -42,4 +39,13 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Figures>
         figures.insert("reset_to_init".into(), reset / 1000.0 + kernel);
     }
     Ok(figures)
+}
+
+/// The size of the hypervisor's image, as of now.
+pub fn image_size(ground: Ground, options: &Options) -> Result<Figures> {
+    let image = ground.machine(options)?.hypervisor;
+    let size = fs::metadata(&image)
+        .map_err(|error| format!("{}: {error}", image.display()))?
+        .len();
+    Ok(Figures::from([("image_size".into(), size as f64)]))
 }
