@@ -27,11 +27,25 @@ __aeabi_memcpy8:
 1:  subs    r2, r2, #32
     blo     3f
     push    {r4-r10}
-2:  ldmia   r1!, {r3-r10}
+    subs    r2, r2, #96
+    blo     2f
+10: ldmia   r1!, {r3-r10}               // 128 bytes
+    stmia   r12!, {r3-r10}
+    ldmia   r1!, {r3-r10}
+    stmia   r12!, {r3-r10}
+    ldmia   r1!, {r3-r10}
+    stmia   r12!, {r3-r10}
+    ldmia   r1!, {r3-r10}
+    stmia   r12!, {r3-r10}
+    subs    r2, r2, #128
+    bhs     10b
+2:  adds    r2, r2, #96                 // what is left, without the next 32 bytes: none when it does not carry
+    bcc     11f
+12: ldmia   r1!, {r3-r10}
     stmia   r12!, {r3-r10}
     subs    r2, r2, #32
-    bhs     2b
-    pop     {r4-r10}
+    bhs     12b
+11: pop     {r4-r10}
 3:  lsls    r3, r2, #28                 // C: 16 bytes, N: 8 bytes
     bpl     7f
     ldr     r3, [r1], #4

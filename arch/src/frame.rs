@@ -243,7 +243,7 @@ mod raw {
 
 #[cfg(target_arch = "arm")]
 mod raw {
-    use core::arch::{asm, global_asm};
+    use core::arch::global_asm;
 
     global_asm!(include_str!("bytes.S"), options(raw));
 
@@ -255,7 +255,7 @@ mod raw {
     /// Copies bytes between ranges that others may change meanwhile, upwards.
     ///
     /// Assembly, because a concurrent writer would make a Rust copy undefined. Word by word where both ends allow it,
-    /// eight words at a time for long runs.
+    /// eight words at a time for runs, and four times that for long ones.
     ///
     /// # Safety
     /// Both ranges must be mapped for `len` bytes. Ranges that overlap with `to` above `from` are copied like `memcpy`

@@ -105,6 +105,75 @@ fn scrubbing_everything_leaves_large_clean_blocks() {
     );
 }
 
+/// An allocator with one clean block of 2 MiB, in the direct map.
+fn clean_block() -> PageAllocator {
+    let mut pages = allocator(8192, 8192);
+    assert!(pages.add_ram(mfn(0x4_0000), 512));
+    let block = pages.take_dirty().unwrap();
+    scrub(&pages, block);
+    pages.give_scrubbed(Block {
+        dirty: false,
+        ..block
+    });
+    pages
+}
+
+/// Takes a page and gives it back, dirty.
+fn use_page(pages: &mut PageAllocator, purpose: Purpose) -> Mfn {
+    let page = pages.take(0, purpose).unwrap();
+    pages.frames.make_inner(page.first, true);
+    pages.give(page.first, 1, true);
+    page.first
+}
+
+#[test]
+fn the_page_that_was_freed_last_is_given_next_and_no_other_becomes_dirty() {
+    let mut pages = clean_block();
+    let first = use_page(&mut pages, Purpose::Guest);
+    for purpose in [Purpose::Guest, Purpose::Hypervisor, Purpose::Guest] {
+        assert_eq!(use_page(&mut pages, purpose), first);
+        assert_eq!(pages.check(), Ok(()));
+    }
+    assert_eq!(
+        (pages.free_pages(), pages.guest_pages_at_hand()),
+        (512, 512)
+    );
+    let rest = pages.take(8, Purpose::Guest).unwrap();
+    assert!(!rest.dirty);
+    let page = pages.take_dirty().unwrap();
+    assert_eq!((page.first, page.order), (first, 0));
+    assert!(pages.take_dirty().is_none());
+}
+
+#[test]
+fn a_loose_page_is_joined_by_who_scrubs_it_or_wants_the_block() {
+    for scrubs in [true, false] {
+        let mut pages = clean_block();
+        use_page(&mut pages, Purpose::Guest);
+        assert!(pages.has_dirty());
+        if scrubs {
+            let page = pages.take_dirty().unwrap();
+            scrub(&pages, page);
+            pages.give_scrubbed(Block {
+                dirty: false,
+                ..page
+            });
+        }
+        let whole = pages.take(9, Purpose::Hypervisor).unwrap();
+        assert_eq!(whole.dirty, !scrubs);
+    }
+}
+
+#[test]
+fn loose_pages_beyond_the_direct_map_are_none_of_the_hypervisor_s() {
+    let mut pages = allocator(64, 32);
+    assert!(pages.add_ram(mfn(FIRST), 64));
+    let far = use_page(&mut pages, Purpose::Guest);
+    assert!(far >= mfn(FIRST + 32));
+    assert!(pages.take(0, Purpose::Hypervisor).unwrap().first < mfn(FIRST + 32));
+    assert_eq!(pages.take(0, Purpose::Guest).unwrap().first, far);
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Take(u32, bool),
