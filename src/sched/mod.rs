@@ -292,6 +292,7 @@ impl Scheduler {
             virtual_time: unit.virtual_now(here.charged, now),
             ran: now.since(here.turn_began).0,
             slice: unit.weight.slice,
+            ratelimit: here.ratelimit,
         };
         let waking = self.units.get(UnitId(first))?.waking;
         let span = match self.rules.contest(&contender, waiting, waking) {
