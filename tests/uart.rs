@@ -82,7 +82,9 @@ impl Machine {
                 byte => answer.push(byte.into()),
             }
         }
-        (next(), next());
+        // The sum.
+        next();
+        next();
         debugger.write_all(b"+").unwrap();
         answer
     }
