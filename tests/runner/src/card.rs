@@ -26,6 +26,7 @@ pub fn test(options: &Options, echo: Echo) -> Result {
         ..options.clone()
     };
     let files = uboot::Board::named(BOARD)?.make(&options, folder.path())?;
+    build::tell_image(&files.path("krypton"))?;
     let card = files.disk(&flash::FILES)?;
     add_loader(&card, &build::read(&project::uboot_of_orangepi()?)?)?;
     let mut machine = Machine::new(&options)?;

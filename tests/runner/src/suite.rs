@@ -11,7 +11,7 @@ use crate::boards::{self, BoardTest};
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::typed::{self, TYPED};
+use crate::typed::{self, TYPED, Typed};
 use crate::{
     Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, uboot, uefi, words,
 };
@@ -109,7 +109,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     );
     if with_krypton {
         tests.extend(boards::TESTS.iter().map(board_test));
-        tests.extend(starts().into_iter().map(Test::beside_others));
+        tests.extend(starts());
     }
     let host = if with_krypton && options.operands.is_empty() {
         host_tests()?
@@ -119,24 +119,31 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     run_after(host, tests, options)
 }
 
-/// What is about the start alone, and about builds.
+/// What is about the start alone, and about builds: first what needs more than two CPUs.
 fn starts() -> Vec<Test> {
-    let mut tests = vec![Test::new("reproducible", |_| build::reproducible())];
-    tests.extend(TYPED.iter().map(|typed| {
+    let (few, many): (Vec<_>, Vec<_>) = TYPED.iter().partition(|typed| typed.cpus <= 2);
+    let typed_test = |typed: &'static Typed| {
         Test::new(format!("qemu {}", typed.name), |options| {
             typed::test(typed, options, Echo::Hide)
         })
+    };
+    let mut tests: Vec<_> = many.into_iter().map(typed_test).collect();
+    tests.push(Test::new("uboot from the card of flash", |options| {
+        card::test(options, Echo::Hide)
     }));
-    tests.push(Test::new("boot loader's leftovers", |options| {
+    let mut small = vec![Test::new("reproducible", |_| build::reproducible())];
+    small.extend(few.into_iter().map(typed_test));
+    small.push(Test::new("boot loader's leftovers", |options| {
         leftovers::test(options, Echo::Hide)
     }));
-    tests.extend(uboot_ways());
-    tests.extend(uefi::WAYS.iter().map(|way| {
+    small.extend(uboot_ways());
+    small.extend(uefi::WAYS.iter().map(|way| {
         Test::new(format!("uefi {}", way.name), |options| {
             uefi::test(way, options, Echo::Hide)
         })
     }));
-    tests.extend(faults());
+    small.extend(faults());
+    tests.extend(small.into_iter().map(Test::beside_others));
     tests
 }
 
@@ -191,9 +198,6 @@ fn uboot_ways() -> Vec<Test> {
     let mut tests: Vec<_> = uboot::WAYS.iter().map(test).collect();
     tests.push(Test::new("uboot refuses damage", |options| {
         uboot::refuses_damage(options, Echo::Hide)
-    }));
-    tests.push(Test::new("uboot from the card of flash", |options| {
-        card::test(options, Echo::Hide)
     }));
     tests.push(Test::new("uboot wants a signature", |options| {
         uboot::wants_signature(options, Echo::Hide)

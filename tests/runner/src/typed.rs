@@ -14,7 +14,7 @@ pub struct Typed {
     /// `-machine`.
     machine: &'static str,
     file: File,
-    cpus: u32,
+    pub cpus: u32,
     memory_mib: u32,
     initrd: InitrdBy,
     tree: Tree,
