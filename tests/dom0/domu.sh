@@ -2,7 +2,7 @@
 # For the tests that run domUs: what a domU said on its console, typing on it, and what memory is left.
 
 # Everything here waits for its end, however slow the emulation; a hang is what this many seconds are for.
-patience=${KRYPTON_PATIENCE:-120}
+patience=${KRYPTON_PATIENCE:-300}
 
 # eventually COMMAND...: it succeeds at last.
 eventually() {
