@@ -140,9 +140,17 @@ impl Scheduler {
     /// Queues a unit that slept on `cpu`. Returns the CPU when it must pick now rather than at the end of the turn.
     fn join(&mut self, id: UnitId, cpu: CpuId, now: Ticks) -> Option<CpuId> {
         self.relocate(id, cpu, now);
+        let current = self.current_virtual(cpu, now);
+        let here = &mut self.cpus[cpu.index()];
+        if let Some(current) = current
+            && here.queue.is_empty()
+        {
+            // It may have run alone for long, without a pick: credit is counted from where it is by now.
+            here.clock = here.clock.max(current);
+        }
         self.enqueue_woken(id, cpu);
         let unit = self.units.get(id)?;
-        let ahead = match self.current_virtual(cpu, now) {
+        let ahead = match current {
             Some(current) => current.lead(unit.virtual_time) > 0,
             None => true,
         };
