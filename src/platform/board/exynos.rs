@@ -2,7 +2,8 @@
 //!
 //! The generic timer counts only while the multi-core timer's free-running counter does, so that is started first and stays
 //! with the hypervisor. The 5250's second CPU waits in the boot loader's pen for an interrupt and goes where a word in SYSRAM
-//! says; it is given power first, should the boot loader have left it off. On the 5410 and 542x it must be powered up first, and comes out of ROM: not built, they run on one CPU.
+//! says; it is given power first, should the boot loader have left it off. On the 5410 and 542x it must be powered up first,
+//! and comes out of ROM: not built, they run on one CPU.
 
 use alloc::vec;
 use alloc::vec::Vec;
