@@ -228,11 +228,9 @@ struct Sum {
 }
 
 impl Sum {
-    fn count(&mut self, passed: bool) {
-        match passed {
-            true => self.passed += 1,
-            false => self.failed += 1,
-        }
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
     }
 }
 
@@ -249,20 +247,9 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     if tests.is_empty() {
         return Err("no test has such a name".into());
     }
-    let mut rest = tests.as_slice();
-    while let Some(first) = rest.first() {
-        let together = rest
-            .iter()
-            .take_while(|test| test.company == Company::Beside)
-            .count();
-        if together == 0 {
-            sum.count(perform(first, options));
-            rest = &rest[1..];
-        } else {
-            let (batch, others) = rest.split_at(together);
-            side_by_side(batch, options, &mut sum);
-            rest = others;
-        }
+    let is_beside = |test: &Test| test.company == Company::Beside;
+    for batch in tests.chunk_by(|one, next| is_beside(one) && is_beside(next)) {
+        sum.add(side_by_side(batch, options));
     }
     println!("{} passed, {} failed", sum.passed, sum.failed);
     Ok(if sum.failed == 0 {
@@ -273,28 +260,28 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
 }
 
 /// Runs tests in [`LANES`] threads, each taking the next one when it is done with one.
-fn side_by_side(tests: &[Test], options: &Options, sum: &mut Sum) {
+fn side_by_side(tests: &[Test], options: &Options) -> Sum {
     let waiting = Mutex::new(tests.iter());
     let next = || waiting.lock().ok()?.next();
     let lane = || {
         let mut sum = Sum::default();
         while let Some(test) = next() {
-            sum.count(perform(test, options));
+            sum.add(perform(test, options));
         }
         sum
     };
     thread::scope(|scope| {
         let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        let mut sum = Sum::default();
         for lane in lanes {
-            let counted = lane.join().unwrap_or_else(|panic| resume_unwind(panic));
-            sum.passed += counted.passed;
-            sum.failed += counted.failed;
+            sum.add(lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
-    });
+        sum
+    })
 }
 
-/// Runs one test and tells how it went; whether it passed.
-fn perform(test: &Test, options: &Options) -> bool {
+/// Runs one test and tells how it went.
+fn perform(test: &Test, options: &Options) -> Sum {
     let start = Instant::now();
     let mut result = (test.body)(options);
     if let Err(reason) = &result
@@ -311,7 +298,10 @@ fn perform(test: &Test, options: &Options) -> bool {
         Ok(()) => println!("test {} ... ok ({seconds} s)", test.name),
         Err(reason) => println!("test {} ... FAILED ({seconds} s)\n{reason}", test.name),
     }
-    result.is_ok()
+    Sum {
+        passed: result.is_ok().into(),
+        failed: result.is_err().into(),
+    }
 }
 
 /// Whether Linux complains that a CPU did not get to its timers, or a line did not come in time: both go by the clock on the
@@ -341,8 +331,7 @@ fn host_tests() -> Result<Sum> {
     {
         println!("{line}");
         if let Some(counted) = counted(&line) {
-            sum.passed += counted.passed;
-            sum.failed += counted.failed;
+            sum.add(counted);
         }
     }
     let status = cargo.wait().map_err(|error| format!("cargo: {error}"))?;
@@ -381,10 +370,8 @@ mod tests {
             passing("d").beside_others(),
             passing("e").beside_others(),
         ];
-        let mut sum = Sum::default();
-        side_by_side(&tests, &Options::default(), &mut sum);
         assert_eq!(
-            sum,
+            side_by_side(&tests, &Options::default()),
             Sum {
                 passed: 3,
                 failed: 2
