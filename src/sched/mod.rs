@@ -134,6 +134,17 @@ impl Cpu {
             offset: 0,
         }
     }
+
+    /// Its current unit, in a contest with one that waits.
+    #[inline(always)]
+    fn contender(&self, unit: &Unit, virtual_time: Virtual, now: Ticks) -> Contender {
+        Contender {
+            virtual_time,
+            ran: now.since(self.turn_began).0,
+            ratelimit: self.ratelimit,
+            slice: unit.weight.slice,
+        }
+    }
 }
 
 /// The run queues of the machine.
@@ -288,12 +299,7 @@ impl Scheduler {
             return None;
         }
         let (first, waiting) = here.queue.first()?;
-        let contender = Contender {
-            virtual_time: unit.virtual_now(here.charged, now),
-            ran: now.since(here.turn_began).0,
-            slice: unit.weight.slice,
-            ratelimit: here.ratelimit,
-        };
+        let contender = here.contender(unit, unit.virtual_now(here.charged, now), now);
         let waking = self.units.get(UnitId(first))?.waking;
         let span = match self.rules.contest(&contender, waiting, waking) {
             Verdict::GoOn { for_ticks } => for_ticks,
@@ -463,12 +469,7 @@ impl Scheduler {
         if let Some(id) = running
             && let Some(unit) = self.units.get(id)
         {
-            let contender = Contender {
-                virtual_time: unit.virtual_time,
-                ran: now.since(here.turn_began).0,
-                ratelimit: here.ratelimit,
-                slice: unit.weight.slice,
-            };
+            let contender = here.contender(unit, unit.virtual_time, now);
             let waking = self
                 .units
                 .get(first)
