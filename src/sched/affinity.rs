@@ -140,17 +140,11 @@ impl Scheduler {
     /// Queues a unit that slept on `cpu`. Returns the CPU when it must pick now rather than at the end of the turn.
     fn join(&mut self, id: UnitId, cpu: CpuId, now: Ticks) -> Option<CpuId> {
         self.relocate(id, cpu, now);
-        let current = self.current_virtual(cpu, now);
-        let here = &mut self.cpus[cpu.index()];
-        if let Some(current) = current
-            && here.queue.is_empty()
-        {
-            // It may have run alone for long, without a pick: credit is counted from where it is by now.
-            here.clock = here.clock.max(current);
-        }
+        // A CPU that runs one unit does not pick, so its clock may stand where it was long ago.
+        self.standing(cpu, now);
         self.enqueue_woken(id, cpu);
         let unit = self.units.get(id)?;
-        let ahead = match current {
+        let ahead = match self.current_virtual(cpu, now) {
             Some(current) => current.lead(unit.virtual_time) > 0,
             None => true,
         };

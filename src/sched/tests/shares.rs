@@ -30,6 +30,24 @@ fn extreme_weights_still_get_their_share() {
 }
 
 #[test]
+fn who_comes_to_a_unit_that_ran_alone_gets_its_share_and_no_more() {
+    for longest in [1, 10_000] {
+        let mut machine = Machine::new(1);
+        let alone = machine.add(weighing(768), HOG);
+        machine.run_for(longest * MS);
+        let before = machine.ran(alone);
+        let other = machine.add(weighing(256), HOG);
+        machine.run_for(2000 * MS);
+        let share = (machine.ran(alone) - before) as f64 / (2000 * MS) as f64;
+        assert!(
+            (share - 0.75).abs() < 0.02,
+            "{share} after {longest} ms alone"
+        );
+        assert_share(&machine, other, 2000 * MS, 0.25);
+    }
+}
+
+#[test]
 fn three_equal_units_share_two_cpus_evenly() {
     let mut machine = Machine::new(2);
     let ids = [0; 3].map(|_| machine.add(PLAIN, HOG));
