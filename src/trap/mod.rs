@@ -69,14 +69,14 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
     while !is_to_pick(cpu) {
         crate::control::reap();
         crate::mem::heap::replenish();
+        // QEMU's GIC does not look again when a guest's end of interrupt leaves a line high, until something else is
+        // written: with one vCPU that may be never.
+        if loaded.is_some() && armv7::timer::guest_signals() {
+            cpu.gic.dist.enable(load::VIRTUAL_TIMER);
+        }
         // Reaping, as everything, may have asked this very CPU for something: it gets no interrupt for that.
         let asked = run::cpu_work(cpu.id).load(Ordering::Relaxed) != 0;
         if !asked && !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
-            // QEMU's GIC does not look again when a guest's end of interrupt leaves a line high, until something else is
-            // written: with one vCPU that may be never.
-            if loaded.is_some() && armv7::timer::guest_signals() {
-                cpu.gic.dist.enable(load::VIRTUAL_TIMER);
-            }
             latency::end();
             armv7::barrier::wfi();
             latency::begin(|| Cause::Idle);
