@@ -3,8 +3,9 @@
 // enter_hyp is called by each CPU first thing, MMU off. It returns in HYP, non-secure, or as it came if the CPU is not in
 // secure SVC, lacks the extensions, or is none whose GIC is known from CBAR: Cortex-A7 and A15 (DDI 0438 4.3.50).
 //
-// What it leaves behind: all interrupts in group 1; coprocessors and ACTLR.SMP open to non-secure code (NSACR); a monitor
-// whose one call writes r0 to GICD_SGIR from the secure side, since CPUs that wait in a secure pen hear no other.
+// What it leaves behind: all interrupts in group 1; coprocessors and ACTLR.SMP open to non-secure code (NSACR); the bits of
+// ACTLR that a Cortex-A15 needs and only secure code may set (arch/src/errata.rs, DDI 0438 4.3.27); a monitor whose one call
+// writes r0 to GICD_SGIR from the secure side, since CPUs that wait in a secure pen hear no other.
 //
 // Needs r10 (CPSR). Clobbers r0-r5, r11, lr.
 
@@ -62,6 +63,16 @@ enter_hyp:
     bic     r0, r0, #0x0000c000
     mcr     p15, 0, r0, c1, c1, 2
 
+    mrc     p15, 0, r1, c0, c0, 0       // MIDR
+    tst     r1, #0x80                   // Cortex-A7 needs none of these bits
+    beq     2f
+    mrc     p15, 0, r0, c1, c0, 1       // ACTLR
+    orr     r0, r0, #(1 << 0)           // ICIALLU empties the branch predictor
+    tst     r1, #0x00f00000             // up to r0p4: errata 773022, 774769
+    orreq   r0, r0, #(1 << 1)
+    orreq   r0, r0, #(1 << 25)
+    mcr     p15, 0, r0, c1, c0, 1
+2:
     add     r4, r3, #0x1000             // distributor
     ldr     r0, [r4, #GICD_TYPER]
     and     r0, r0, #0x1f
