@@ -37,6 +37,7 @@ pub fn test(options: &Options, echo: Echo) -> Result {
             .args([&elf, &binary]),
     )?;
     let mut machine = Machine::new(options)?;
+    build::tell_image(&machine.hypervisor)?;
     let tree = folder.path().join("machine.dtb");
     faults::dump_tree(&machine, &tree)?;
     machine.start = faults::raw_start(
