@@ -27,8 +27,8 @@ build: setup-build ## dist/krypton (flat, with zImage header), krypton.efi (the 
 uboot: setup ## dist/krypton.uImage, krypton.itb, boot.scr for a board: make uboot BOARD=arndale (virt, arndale, orangepi-pc, vexpress)
 	@$(XTASK) uboot $(BOARD)
 
-flash: setup ## an SD card or a file for a board with U-Boot: make flash BOARD=arndale DEST=card.img (or /dev/sdX)
-	@$(XTASK) flash $(BOARD) $(DEST)
+flash: setup ## an SD card or a file for a board with U-Boot: make flash BOARD=arndale DEST=card.img (or /dev/sdX; vexpress: ARGS=--nor)
+	@$(XTASK) flash $(BOARD) $(DEST) $(ARGS)
 
 run: setup ## boot to dom0's shell in QEMU (options: make run ARGS="--smp 4 --mem 2048")
 	@$(XTASK) run $(ARGS)

@@ -1,4 +1,5 @@
-//! Puts Krypton and dom0 on an SD card for a board that has U-Boot on it, or into a file to be copied there.
+//! Puts Krypton and dom0 on an SD card for a board that has U-Boot on it, into its NOR flash, or into a file to be copied
+//! there.
 //!
 //! A card has the board's own loaders between the partition table and the first partition. They are not ours: on a device
 //! only the table's entries and the partition's sectors are written. Nothing is written to a device that is in use, nor
@@ -24,6 +25,15 @@ pub const FILES: [&str; 6] = [
     "initrd.gz",
     "board.dtb",
 ];
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// A partition behind the board's own loaders.
+    Card,
+    /// An image tree from the first block on.
+    Nor,
+}
+
 const PARTITION_START: u64 = FIRST_SECTOR as u64 * SECTOR;
 
 /// `flash BOARD DESTINATION`.
@@ -32,9 +42,13 @@ pub fn flash(options: &Options) -> Result {
         return Err("flash wants a board and a file or device: flash arndale card.img".into());
     };
     let board = Board::named(board)?;
+    let (layout, instructions) = match options.nor {
+        true => (Layout::Nor, board.nor_instructions()?),
+        false => (Layout::Card, board.instructions()),
+    };
     let target = Target::of(Path::new(destination), Path::new("/sys/class/block"))?;
     target.check_unused()?;
-    if let Some(question) = target.question() {
+    if let Some(question) = target.question(layout) {
         println!("{question} Type yes to go on:");
         if !is_yes(&mut std::io::stdin().lock()) {
             return Err("nothing was written".into());
@@ -42,8 +56,11 @@ pub fn flash(options: &Options) -> Result {
     }
     let scratch = ScratchFolder::new("flash")?;
     let files = board.make(options, scratch.path())?;
-    let image = files.disk(&FILES)?;
-    target.write(&image)?;
+    let image = match layout {
+        Layout::Card => files.disk(&FILES)?,
+        Layout::Nor => files.nor()?,
+    };
+    target.write(&image, layout)?;
     println!(
         "{} is written, for {}.",
         target.path().display(),
@@ -53,7 +70,7 @@ pub fn flash(options: &Options) -> Result {
         "SHA-256 of dist/krypton: {}",
         build::sha256(&files.path("krypton"))?
     );
-    println!("{}", board.instructions());
+    println!("{instructions}");
     Ok(())
 }
 
@@ -85,9 +102,7 @@ impl Target {
     fn of(path: &Path, sysfs: &Path) -> Result<Self> {
         let path = match path.canonicalize() {
             Ok(path) => path,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Self::NewFile(path.to_owned()));
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Self::new_file(path),
             Err(error) => return Err(format!("{}: {error}", path.display())),
         };
         let kind = fs::metadata(&path)
@@ -105,6 +120,18 @@ impl Target {
             .unwrap_or_default();
         let (bytes, parts) = whole_disk(&name, sysfs)?;
         Ok(Self::Device { path, bytes, parts })
+    }
+
+    /// A file that is to be made; among devices that can only be a name that is wrong.
+    fn new_file(path: &Path) -> Result<Self> {
+        let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+        let is_device = |folder: PathBuf| {
+            folder.starts_with("/dev") && !folder.starts_with("/dev/shm") // the latter is a place for files
+        };
+        match folder.is_some_and(is_device) {
+            true => Err(format!("there is no device {}", path.display())),
+            false => Ok(Self::NewFile(path.to_owned())),
+        }
     }
 
     fn path(&self) -> &Path {
@@ -127,10 +154,14 @@ impl Target {
     }
 
     /// What to ask before writing; `None` where nothing can be lost.
-    fn question(&self) -> Option<String> {
+    fn question(&self, layout: Layout) -> Option<String> {
         match self {
             Self::NewFile(_) => None,
             Self::OldFile(path) => Some(format!("{} will be overwritten.", path.display())),
+            Self::Device { path, .. } if layout == Layout::Nor => Some(format!(
+                "{} will be overwritten from its start.",
+                path.display()
+            )),
             Self::Device { path, bytes, parts } => Some(format!(
                 "{} ({} MiB, {} partitions) loses its partitions; its first {} MiB stay, but for the partition table.",
                 path.display(),
@@ -141,7 +172,7 @@ impl Target {
         }
     }
 
-    fn write(&self, image: &Path) -> Result {
+    fn write(&self, image: &Path, layout: Layout) -> Result {
         let failed = |error| format!("cannot write {}: {error}", self.path().display());
         match self {
             Self::NewFile(path) | Self::OldFile(path) => {
@@ -166,7 +197,10 @@ impl Target {
                     .custom_flags(O_EXCL)
                     .open(path)
                     .and_then(|mut card| {
-                        write_around_loaders(&mut image, &mut card)?;
+                        match layout {
+                            Layout::Card => write_around_loaders(&mut image, &mut card)?,
+                            Layout::Nor => drop(std::io::copy(&mut image, &mut card)?),
+                        }
                         card.sync_all()
                     })
                     .map_err(failed)

@@ -5,7 +5,9 @@ use std::io::Cursor;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use super::{PARTITION_START, Part, Target, in_use, is_yes, whole_disk, write_around_loaders};
+use super::{
+    Layout, PARTITION_START, Part, Target, in_use, is_yes, whole_disk, write_around_loaders,
+};
 use crate::disk;
 use crate::session::ScratchFolder;
 
@@ -88,9 +90,9 @@ fn only_files_and_disks_are_written_to() {
     let folder = ScratchFolder::new("flash-test").unwrap();
     let of = |path: &Path| Target::of(path, Path::new("/nowhere"));
     let file = folder.path().join("card.img");
-    assert!(of(&file).unwrap().question().is_none());
+    assert!(of(&file).unwrap().question(Layout::Card).is_none());
     fs::write(&file, "old").unwrap();
-    let question = of(&file).unwrap().question().unwrap();
+    let question = of(&file).unwrap().question(Layout::Card).unwrap();
     assert!(question.contains("card.img will be overwritten"));
 
     let socket = folder.path().join("socket");
@@ -99,6 +101,12 @@ fn only_files_and_disks_are_written_to() {
         let error = of(other).unwrap_err();
         assert!(error.contains("neither a file nor a disk"), "{error}");
     }
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_no_new_file() {
+    let error = Target::of(Path::new("/dev/sd-none"), Path::new("/nowhere")).unwrap_err();
+    assert!(error.contains("no device /dev/sd-none"), "{error}");
 }
 
 #[test]
@@ -112,7 +120,12 @@ fn a_disk_that_is_too_small_stays_as_it_is() {
         bytes: 1024,
         parts: Vec::new(),
     };
-    assert!(target.write(&image).unwrap_err().contains("are needed"));
+    assert!(
+        target
+            .write(&image, Layout::Card)
+            .unwrap_err()
+            .contains("are needed")
+    );
     assert_eq!(fs::read(&card).unwrap(), [2; 1024]);
 }
 
@@ -149,7 +162,7 @@ fn a_file_gets_a_partition_with_the_files_in_it() {
     disk::make(&image, &[(content, "boot.scr".into())]).unwrap();
     let target = Target::of(&card, Path::new("/nowhere")).unwrap();
     target.check_unused().unwrap();
-    target.write(&image).unwrap();
+    target.write(&image, Layout::Card).unwrap();
 
     let bytes = fs::read(&card).unwrap();
     let start = PARTITION_START as usize;

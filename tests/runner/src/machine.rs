@@ -85,6 +85,8 @@ pub struct Machine {
     pub start: Start,
     /// A device tree in the place of QEMU's own.
     pub tree: Option<PathBuf>,
+    /// What is in `virt`'s second flash.
+    pub flash: Option<PathBuf>,
     pub hypervisor: PathBuf,
     pub append: String,
     pub kernel: Option<PathBuf>,
@@ -116,6 +118,7 @@ impl Machine {
             virtualization: true,
             start: Start::Kernel,
             tree: None,
+            flash: None,
             hypervisor: hypervisor(&options.hypervisor)?,
             append: join(&[&console, "dom0_mem=512M", &options.append]),
             kernel: Some(project::dom0_kernel()?),
@@ -165,6 +168,15 @@ impl Machine {
         if let Some(tree) = &self.tree {
             line.option("-dtb", tree.to_string_lossy().into());
         }
+        if let Some(flash) = &self.flash {
+            line.option(
+                "-drive",
+                format!(
+                    "if=pflash,index=1,format=raw,snapshot=on,file={}",
+                    text(flash)
+                ),
+            );
+        }
         self.add_devices(&mut line);
         if self.on_reboot == OnReboot::Exit {
             line.0.push("-no-reboot".into());
@@ -185,11 +197,14 @@ impl Machine {
         if let Some(typed) = self.typed {
             return typed.into();
         }
-        format!(
-            "virt,gic-version=2,virtualization={},highmem={}",
-            on_off(self.virtualization),
-            on_off(self.highmem)
-        )
+        let virtualization = on_off(self.virtualization);
+        match self.highmem {
+            // QEMU's defaults, as most people type it.
+            true => format!("virt,virtualization={virtualization}"),
+            false => {
+                format!("virt,gic-version=2,virtualization={virtualization},highmem=off")
+            }
+        }
     }
 
     fn add_kernel(&self, line: &mut Line) {
@@ -341,6 +356,7 @@ mod tests {
             virtualization: true,
             start: Start::Kernel,
             tree: None,
+            flash: None,
             hypervisor: "krypton".into(),
             append: "console=dtuart".into(),
             kernel: Some("vm,linuz".into()),

@@ -46,6 +46,7 @@ mod symbols;
 mod transcript;
 mod typed;
 mod uboot;
+mod uboot_ways;
 mod uefi;
 mod words;
 
@@ -61,7 +62,7 @@ cargo xtask COMMAND [OPTION...]
 
   image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
   uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, orangepi-pc, vexpress)
-  flash BOARD DEST   make an SD card, or a file with what is on one, for a board that has U-Boot
+  flash BOARD DEST   make an SD card, or a file with what is on one, for a board that has U-Boot; --nor: what is in its NOR flash
   run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
   demo               play a domU's life, each step explained; ends by itself
   boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
@@ -88,6 +89,7 @@ cargo xtask COMMAND [OPTION...]
   --load ADDRESS     load address in the uImage (0x41000000)
   --latency          a build that measures the times with interrupts masked, and tells the longest when dom0 powers off
   --counted          virtual time counts instructions: a tick is 16 of them
+  --nor              `flash` makes what is in NOR flash (vexpress)
   --gdb              wait for a debugger on port 1234
 ";
 

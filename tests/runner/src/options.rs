@@ -35,6 +35,8 @@ pub struct Options {
     pub dom0_append: String,
     pub load_address: u32,
     pub gdb: bool,
+    /// `flash` is to make what is in NOR flash.
+    pub nor: bool,
     /// Virtual time counts instructions.
     pub counted: bool,
     /// Words that are no options: names of tests.
@@ -57,6 +59,7 @@ impl Default for Options {
             dom0_append: String::new(),
             load_address: 0x4100_0000,
             gdb: false,
+            nor: false,
             counted: false,
             operands: Vec::new(),
         }
@@ -77,6 +80,7 @@ impl Options {
                 "--latency" => options.hypervisor = Hypervisor::Measuring,
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
+                "--nor" => options.nor = true,
                 "--gdb" => options.gdb = true,
                 "--smp" => options.cpus = number(&value()?)?,
                 "--mem" => options.memory_mib = number(&value()?)?,

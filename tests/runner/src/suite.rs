@@ -13,7 +13,8 @@ use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
 use crate::typed::{self, TYPED, Typed};
 use crate::{
-    Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, uboot, uefi, words,
+    Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, uboot_ways, uefi,
+    words,
 };
 
 /// One test: its name, and what it does with the options of the run.
@@ -190,17 +191,25 @@ fn board_test(test: &'static BoardTest) -> Test {
 
 /// The ways through U-Boot.
 fn uboot_ways() -> Vec<Test> {
-    let test = |way: &'static uboot::Way| {
+    let test = |way: &'static uboot_ways::Way| {
         Test::new(format!("uboot {}", way.name), |options| {
-            uboot::test(way, options, Echo::Hide)
+            uboot_ways::test(way, options, Echo::Hide)
         })
     };
-    let mut tests: Vec<_> = uboot::WAYS.iter().map(test).collect();
+    let mut tests: Vec<_> = uboot_ways::WAYS.iter().map(test).collect();
     tests.push(Test::new("uboot refuses damage", |options| {
-        uboot::refuses_damage(options, Echo::Hide)
+        uboot_ways::refuses_damage(options, Echo::Hide)
     }));
     tests.push(Test::new("uboot wants a signature", |options| {
-        uboot::wants_signature(options, Echo::Hide)
+        uboot_ways::wants_signature(options, Echo::Hide)
+    }));
+    tests.extend(uboot_ways::STOOD_IN_FOR.iter().map(|board| {
+        Test::new(format!("uboot script of {board}"), |options| {
+            uboot_ways::runs_script_of(board, options, Echo::Hide)
+        })
+    }));
+    tests.push(Test::new("uboot from NOR flash", |options| {
+        uboot_ways::starts_from_nor(options, Echo::Hide)
     }));
     tests
 }

@@ -1,19 +1,18 @@
-//! The way through U-Boot: what it reads, made from boot/uboot for each board, and tried on QEMU's `virt` board with Debian's
-//! U-Boot (docs/uboot.md).
+//! What U-Boot reads, made from boot/uboot for each board (docs/uboot.md). uboot_ways.rs tries it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::dom0::{self, UP};
+use crate::dom0;
 use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::project::{self, root};
-use crate::session::{Echo, ScratchFolder, Session};
+use crate::session::ScratchFolder;
 use crate::{Result, build, disk, faults, image};
 
 /// A board that U-Boot starts Krypton on.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Board {
     pub name: &'static str,
     /// Where RAM begins.
@@ -21,11 +20,14 @@ pub struct Board {
     tree: Tree,
     /// Krypton's command line in an image tree.
     xen: &'static str,
+    /// Where the board has NOR flash for an image tree.
+    nor: Option<u32>,
 }
 
 /// Where a board's device tree comes from.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Tree {
+    /// QEMU's for `virt`.
     Qemu,
     /// Debian's kernel package has it under this name.
     Debian(&'static str),
@@ -37,24 +39,29 @@ pub static BOARDS: [Board; 4] = [
         ram: 0x4000_0000,
         tree: Tree::Qemu,
         xen: "console=dtuart dtuart=/pl011@9000000 dom0_mem=512M",
+        nor: None,
     },
     Board {
         name: "arndale",
         ram: 0x4000_0000,
         tree: Tree::Debian("exynos5250-arndale.dtb"),
         xen: "console=dtuart dtuart=serial2 dom0_mem=512M",
+        nor: None,
     },
     Board {
         name: "orangepi-pc",
         ram: 0x4000_0000,
         tree: Tree::Debian("sun8i-h3-orangepi-pc.dtb"),
         xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        nor: None,
     },
     Board {
         name: "vexpress",
         ram: 0x8000_0000,
         tree: Tree::Debian("vexpress-v2p-ca15_a7.dtb"),
         xen: "console=dtuart dtuart=serial0 dom0_mem=384M",
+        // NOR1 by the memory map of ARM DUI 0447; U-Boot itself is in NOR0.
+        nor: Some(0x0c00_0000),
     },
 ];
 
@@ -64,6 +71,10 @@ const LOAD_OFFSET: u32 = 0x0100_0000;
 
 /// Where the script is loaded by hand: clear of all that it loads.
 const SCRIPT_OFFSET: u32 = 0x1000_0000;
+
+/// Bytes that this NOR flash erases at once, and how many such blocks it has before the small ones at its end.
+const NOR_BLOCK: usize = 256 << 10;
+const NOR_BLOCKS: usize = 255;
 
 /// The files for U-Boot that are made of a build, in one folder.
 pub struct Files(PathBuf);
@@ -77,6 +88,14 @@ impl Board {
                 let names = BOARDS.each_ref().map(|board| board.name).join(", ");
                 format!("no board \"{name}\"; there are {names}")
             })
+    }
+
+    /// The board, with QEMU's `virt` in its place: its files then start there.
+    pub fn on_virt(&self) -> Self {
+        Self {
+            tree: Tree::Qemu,
+            ..*self
+        }
     }
 
     /// Makes all that U-Boot can read for this board in `folder`. Builds the hypervisor.
@@ -114,11 +133,36 @@ impl Board {
         )
     }
 
+    /// What to do with an image of the board's NOR flash.
+    pub fn nor_instructions(&self) -> Result<String> {
+        let address = self.nor_address()?;
+        Ok(format!(
+            "Copy it to the board's configuration card as SOFTWARE/KRYPTON.BIN, and have the board program it: in \
+             SITE1/HBI0249A/images.txt add one to TOTALIMAGES, and with the next free number in the place of 9\n\
+             \x20   NOR9UPDATE: AUTO\n\
+             \x20   NOR9ADDRESS: {address:#010x}\n\
+             \x20   NOR9FILE: \\SOFTWARE\\KRYPTON.BIN\n\
+             Then, at U-Boot's prompt:\n\
+             \x20   {}\n\
+             To have that done at each start: setenv bootcmd with these commands in quotes, and saveenv.",
+            nor_commands(address)
+        ))
+    }
+
+    /// Where the board's NOR flash is.
+    pub fn nor_address(&self) -> Result<u32> {
+        self.nor
+            .ok_or_else(|| format!("{} has no NOR flash that an image tree is for", self.name))
+    }
+
     /// The board's device tree, and the same with the modules in it.
     fn make_tree(&self, options: &Options, folder: &Path) -> Result {
         let tree = folder.join("board.dtb");
         match self.tree {
-            Tree::Qemu => faults::dump_tree(&machine(options, &[])?, &tree)?,
+            Tree::Qemu => {
+                faults::dump_tree(&machine(options, &[])?, &tree)?;
+                self.name_console(&tree)?;
+            }
             Tree::Debian(name) => build::write(&tree, &build::read(&project::board_tree(name)?)?)?,
         }
         let kernel_size = build::read(&folder.join("vmlinuz"))?.len();
@@ -137,6 +181,21 @@ impl Board {
                 .arg("-o")
                 .args([&folder.join("modules.dtb"), &binary]),
         )
+    }
+
+    /// Gives QEMU's UART the name by which the board's command line knows its console, if that is an alias.
+    fn name_console(&self, tree: &Path) -> Result {
+        let words = self.xen.split(' ');
+        let mut consoles = words.filter_map(|word| word.strip_prefix("dtuart="));
+        match consoles.find(|console| !console.starts_with('/')) {
+            Some(alias) => build::run(
+                Command::new("fdtput")
+                    .args(["-p", "-t", "s"])
+                    .arg(tree)
+                    .args(["/aliases", alias, "/pl011@9000000"]),
+            ),
+            None => Ok(()),
+        }
     }
 
     fn make_image_tree(&self, folder: &Path) -> Result {
@@ -168,6 +227,16 @@ impl Files {
         disk::make(&disk, &files)?;
         Ok(disk)
     }
+
+    /// Makes what is in NOR flash, the image tree in whole blocks, and says where it is.
+    pub fn nor(&self) -> Result<PathBuf> {
+        let nor = self.path("nor.img");
+        build::write(
+            &nor,
+            &in_nor_blocks(build::read(&self.path("krypton.itb"))?)?,
+        )?;
+        Ok(nor)
+    }
 }
 
 /// Makes the files for the board that the operand names (or `virt`), and leaves what starts Krypton in `dist/`.
@@ -187,6 +256,24 @@ pub fn make(options: &Options) -> Result {
     Ok(())
 }
 
+/// Fills the last block with what erased flash holds.
+fn in_nor_blocks(mut image: Vec<u8>) -> Result<Vec<u8>> {
+    const ERASED: u8 = 0xff;
+    let blocks = image.len().div_ceil(NOR_BLOCK);
+    if blocks > NOR_BLOCKS {
+        return Err(format!(
+            "the image tree needs {blocks} blocks of NOR flash, and there are {NOR_BLOCKS}"
+        ));
+    }
+    image.resize(blocks * NOR_BLOCK, ERASED);
+    Ok(image)
+}
+
+/// What to type to start an image tree in NOR flash.
+pub fn nor_commands(address: u32) -> String {
+    format!("setenv fdt_high 0xffffffff; setenv initrd_high 0xffffffff; bootm {address:#x}")
+}
+
 /// Makes a script that U-Boot runs by itself, `boot.scr`, out of its text.
 pub fn make_script(text: &str, folder: &Path) -> Result {
     build::write(&folder.join("boot.cmd"), text.as_bytes())?;
@@ -204,7 +291,7 @@ pub fn machine(options: &Options, disks: &[PathBuf]) -> Result<Machine> {
     Ok(machine)
 }
 
-fn mkimage(folder: &Path) -> Command {
+pub fn mkimage(folder: &Path) -> Command {
     let mut command = Command::new("mkimage");
     // Equal input gives equal output.
     command.current_dir(folder).env("SOURCE_DATE_EPOCH", "0");
@@ -212,7 +299,7 @@ fn mkimage(folder: &Path) -> Command {
 }
 
 /// Runs a program that says much when all is well, and shows what it said when not.
-fn quietly(command: &mut Command) -> Result {
+pub fn quietly(command: &mut Command) -> Result {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
         .output()
@@ -234,192 +321,10 @@ pub fn source(name: &str) -> Result<String> {
     fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// A way to start Krypton by U-Boot.
-pub struct Way {
-    pub name: &'static str,
-    files: &'static [&'static str],
-    /// Changes the script of the board.
-    script: fn(&str) -> String,
-    /// What U-Boot says on the way.
-    said: &'static [&'static str],
-}
-
-pub static WAYS: [Way; 4] = [
-    Way {
-        name: "bootm",
-        files: &["krypton.uImage", "vmlinuz", "initrd.gz"],
-        script: str::to_owned,
-        said: &["Verifying Checksum ... OK"],
-    },
-    Way {
-        name: "image tree",
-        files: &["krypton.itb"],
-        script: str::to_owned,
-        said: &[
-            "Verifying Hash Integrity ... sha256+ OK",
-            "Verifying Hash Integrity ... sha256+ OK",
-            "Verifying Hash Integrity ... sha256+ OK",
-            "Verifying Hash Integrity ... sha256+ OK",
-        ],
-    },
-    Way {
-        name: "bootz in place",
-        files: &["krypton", "vmlinuz", "initrd.gz"],
-        script: |script| {
-            script
-                .replace("0x44000000 krypton.uImage", "0x44000000 krypton")
-                .replace("bootm 0x44000000", "bootz 0x44000000")
-        },
-        said: &["Kernel image @ 0x44000000"],
-    },
-    Way {
-        name: "bootm with a RAM disk",
-        files: &["krypton.uImage", "vmlinuz", "initrd.gz"],
-        script: with_ramdisk_of_uboot,
-        said: &["Using Device Tree in place at"],
-    },
-];
-
-/// Has U-Boot itself tell where the RAM disk is, so that no module node does.
-fn with_ramdisk_of_uboot(script: &str) -> String {
-    let lines = script
-        .lines()
-        .filter(|line| !line.contains("module@4c000000"));
-    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
-    text.replace("bootm 0x44000000 -", "bootm 0x44000000 0x4c000000:${isize}")
-}
-
-/// Starts one way, to dom0's user space.
-pub fn test(way: &Way, options: &Options, echo: Echo) -> Result {
-    let folder = ScratchFolder::new("uboot")?;
-    let board = Board::named("virt")?;
-    let files = board.make(options, folder.path())?;
-    build::tell_image(&files.path("krypton"))?;
-    make_script(&(way.script)(&source("virt.cmd")?), folder.path())?;
-    let disk = files.disk(&[way.files, &["boot.scr"]].concat())?;
-    let mut session = Session::start(&machine(options, &[disk])?, echo)?;
-    for line in way.said {
-        session.wait_for(&[line], options.timeout)?;
-    }
-    session.expect(UP, options.timeout)?;
-    let sum = build::sha256(&files.path("krypton"))?;
-    if way.files == ["krypton.itb"] && !session.transcript().contains(&sum) {
-        return Err(format!("U-Boot did not tell Krypton's SHA-256, {sum}"));
-    }
-    Ok(())
-}
-
-/// What U-Boot says when it goes on after the script.
-const NOT_STARTED: &str = "Krypton was not started";
-
-/// With one byte of any part of the image tree changed, U-Boot starts nothing.
-pub fn refuses_damage(options: &Options, echo: Echo) -> Result {
-    let folder = ScratchFolder::new("uboot")?;
-    let files = Board::named("virt")?.make(options, folder.path())?;
-    let whole = build::read(&files.path("krypton.itb"))?;
-    for part in ["krypton", "modules.dtb", "vmlinuz", "initrd.gz"] {
-        let mut damaged = whole.clone();
-        damage(&mut damaged, &build::read(&files.path(part))?)?;
-        build::write(&files.path("krypton.itb"), &damaged)?;
-        refused(&files, None, "Bad hash value", options, echo)
-            .map_err(|reason| format!("{part}: {reason}"))?;
-    }
-    Ok(())
-}
-
-/// A U-Boot that has a key starts what is signed with it, and nothing else: not the same files unsigned, not with another
-/// command line and good hashes.
-pub fn wants_signature(options: &Options, echo: Echo) -> Result {
-    let folder = ScratchFolder::new("uboot")?;
-    let files = Board::named("virt")?.make(options, folder.path())?;
-    make_key(folder.path())?;
-    let unsigned = build::read(&files.path("krypton.itb"))?;
-    // The key goes into the tree that U-Boot lives by; QEMU gives it that tree.
-    let keys = "keys.dtb";
-    build::write(&files.path(keys), &build::read(&files.path("board.dtb"))?)?;
-    quietly(mkimage(folder.path()).args(["-F", "-k", ".", "-K", keys, "-r", "krypton.itb"]))?;
-    let signed = build::read(&files.path("krypton.itb"))?;
-
-    let mut machine = machine(options, &[files.disk(&["krypton.itb", "boot.scr"])?])?;
-    machine.tree = Some(files.path(keys));
-    let mut session = Session::start(&machine, echo)?;
-    session.wait_for(&["sha256,rsa2048:krypton+ OK"], options.timeout)?;
-    session.expect(UP, options.timeout)?;
-    drop(session);
-
-    let mut other_words = signed;
-    replace_equally(&mut other_words, b"dom0_mem=512M", b"dom0_mem=511M")?;
-    for image_tree in [unsigned, other_words] {
-        build::write(&files.path("krypton.itb"), &image_tree)?;
-        quietly(mkimage(folder.path()).args(["-F", "krypton.itb"]))?;
-        let message = "Failed to verify required signature";
-        refused(&files, Some(keys), message, options, echo)?;
-    }
-    Ok(())
-}
-
-/// U-Boot says `message` about the image tree and starts nothing.
-fn refused(
-    files: &Files,
-    tree: Option<&str>,
-    message: &str,
-    options: &Options,
-    echo: Echo,
-) -> Result {
-    let mut machine = machine(options, &[files.disk(&["krypton.itb", "boot.scr"])?])?;
-    machine.tree = tree.map(|name| files.path(name));
-    let mut session = Session::start(&machine, echo)?;
-    session.wait_for(&[message], options.timeout)?;
-    session.wait_for(&[NOT_STARTED], options.timeout)?;
-    match session.transcript().contains("(XEN)") {
-        true => Err("it was started all the same".into()),
-        false => Ok(()),
-    }
-}
-
-/// A key pair under the name that the image tree hints at.
-fn make_key(folder: &Path) -> Result {
-    let openssl = || {
-        let mut command = Command::new("openssl");
-        command.current_dir(folder);
-        command
-    };
-    quietly(openssl().args(["genrsa", "-out", "krypton.key", "2048"]))?;
-    quietly(openssl().args([
-        "req",
-        "-batch",
-        "-new",
-        "-x509",
-        "-key",
-        "krypton.key",
-        "-out",
-        "krypton.crt",
-    ]))
-}
-
-/// Changes the byte in the middle of where `file` holds `part`.
-fn damage(file: &mut [u8], part: &[u8]) -> Result {
-    let start = position(file, part)?;
-    file[start + part.len() / 2] ^= 1;
-    Ok(())
-}
-
-fn replace_equally(file: &mut [u8], old: &[u8], new: &[u8]) -> Result {
-    let start = position(file, old)?;
-    file[start..start + old.len()].copy_from_slice(new);
-    Ok(())
-}
-
-fn position(file: &[u8], part: &[u8]) -> Result<usize> {
-    // Most places differ in the first bytes, so this is quick for megabytes too.
-    file.windows(part.len())
-        .position(|window| window == part)
-        .ok_or_else(|| "the image tree does not hold one of its parts".into())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{BOARDS, Board, damage, source, with_ramdisk_of_uboot};
+    use super::{BOARDS, Board, NOR_BLOCK, NOR_BLOCKS, in_nor_blocks, source};
+    use crate::uboot_ways::NOT_STARTED;
 
     #[test]
     fn a_board_is_found_by_its_name_and_the_others_are_told() {
@@ -443,22 +348,28 @@ mod tests {
             }
             assert!(script.contains(&format!("bootm {:#x}\n", board.ram + 0x2000_0000)));
             assert!(script.contains(&format!("xen,xen-bootargs \"{}\"", board.xen)));
-            assert!(script.contains(super::DOM0) && script.contains(super::NOT_STARTED));
+            assert!(script.contains(super::DOM0) && script.contains(NOT_STARTED));
         }
     }
-
     #[test]
-    fn without_its_node_the_ram_disk_is_an_argument() {
-        let script = with_ramdisk_of_uboot(&source("virt.cmd").unwrap());
-        assert!(!script.contains("module@4c000000"));
-        assert!(script.contains("bootm 0x44000000 0x4c000000:${isize} 0x43000000"));
+    fn an_image_of_nor_flash_is_whole_blocks_and_fits() {
+        let image = in_nor_blocks(vec![1; NOR_BLOCK + 1]).unwrap();
+        assert_eq!(image.len(), 2 * NOR_BLOCK);
+        assert_eq!((image[NOR_BLOCK], image[NOR_BLOCK + 1]), (1, 0xff));
+        assert!(in_nor_blocks(vec![0; NOR_BLOCK * NOR_BLOCKS]).is_ok());
+        let error = in_nor_blocks(vec![0; NOR_BLOCK * NOR_BLOCKS + 1]).unwrap_err();
+        assert!(error.contains("256 blocks"), "{error}");
     }
 
     #[test]
-    fn damage_is_one_bit_inside_the_part() {
-        let mut file = *b"abcdefgh";
-        damage(&mut file, b"cde").unwrap();
-        assert_eq!(&file, b"abceefgh");
-        assert!(damage(&mut file, b"xyz").is_err());
+    fn only_a_board_with_nor_flash_has_instructions_for_it() {
+        let vexpress = Board::named("vexpress").unwrap();
+        let text = vexpress.nor_instructions().unwrap();
+        assert!(text.contains("NOR9ADDRESS: 0x0c000000") && text.contains("bootm 0xc000000"));
+        let error = Board::named("arndale")
+            .unwrap()
+            .nor_instructions()
+            .unwrap_err();
+        assert!(error.contains("arndale"), "{error}");
     }
 }
