@@ -101,12 +101,6 @@ pub static TESTS: [BoardTest; 8] = [
         says: &["Brought up 2 CPUs"],
     },
     BoardTest {
-        board: "orangepi-pc",
-        script: "facts",
-        cpus: 4,
-        says: &["Brought up 4 CPUs"],
-    },
-    BoardTest {
         board: "vexpress-a15",
         script: "facts",
         cpus: 2,
@@ -148,6 +142,12 @@ pub static TESTS: [BoardTest; 8] = [
         script: "reboot",
         cpus: 2,
         says: &[],
+    },
+    BoardTest {
+        board: "orangepi-pc",
+        script: "facts",
+        cpus: 4,
+        says: &["Brought up 4 CPUs"],
     },
     BoardTest {
         board: "vexpress-a15",
