@@ -67,7 +67,20 @@ impl VcpuState {
 }
 
 impl Vgic {
-    /// Does the whole of a refill in the common case: a single interrupt is waiting, and it is in a slot already, or one
+    /// Makes a vCPU resident that was taken off its CPU with empty list registers and nothing special left behind: what
+    /// waits for it is then placed as at any other time. Does nothing for others.
+    pub(super) fn settle_in(&mut self, vcpu: VcpuId) {
+        let forwarding = self.forwarding;
+        let state = self.vcpu_mut(vcpu);
+        let special = state.resettle || state.spilled || state.private.owed != 0;
+        if forwarding && !special && state.in_use == 0 {
+            state.resident = true;
+            state.stale = 0;
+            state.calm = true;
+        }
+    }
+
+    /// Does the whole of a refill in the common case: at most one interrupt is waiting, and it is in a slot already, or one
     /// is free. Whether that was the case; if not, nothing has changed.
     #[inline]
     pub(super) fn refill_one(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> bool {
@@ -86,6 +99,10 @@ impl Vgic {
                 && state.maintenance == Maintenance::NONE
         );
         let ready = state.private.pending & state.private.enabled;
+        if ready == 0 && state.ready_banks == 0 {
+            self.vcpu_mut(vcpu).dirty = false;
+            return true;
+        }
         if state.ready_banks == 0 {
             ready.is_power_of_two() && self.refill_private(vcpu, ready, lrs)
         } else {

@@ -265,6 +265,7 @@ impl Vgic {
     /// neither at CPSR.I nor at the priority mask, as WFI does not (DDI 0406C.d B1.8.14).
     ///
     /// Of a vCPU whose list registers are loaded it knows what it last saw: [`Self::fold`] first for the truth.
+    #[inline]
     pub fn has_deliverable(&self, vcpu: VcpuId) -> bool {
         if !self.forwarding {
             return false;
