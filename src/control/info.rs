@@ -68,13 +68,13 @@ pub fn vcpu(vcpu: &Vcpu) -> VcpuView {
         .cpu_of(vcpu.unit)
         .map_or(0, armv7::cpu::CpuId::raw);
     drop(scheduler);
-    let [cpu_ns, ..] = vcpu.runstate.lock().spent(run::now_ns().0);
+    let [ran, ..] = vcpu.runstate.lock().spent(run::now());
     const _: () = assert!(runstate::State::Running as usize == 0);
     VcpuView {
         online: vcpu.is_online(),
         blocked: vcpu.halted() & halt::BLOCKED != 0,
         running,
-        cpu_ns,
+        cpu_ns: run::clock().ns(ran).0,
         cpu,
     }
 }

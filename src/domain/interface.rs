@@ -66,7 +66,8 @@ pub fn block(domain: &Domain, vcpu: &Vcpu) {
     if has_deliverable(domain, vcpu) {
         return;
     }
-    run::block(vcpu, || domain.vgic.lock().has_deliverable(vcpu.id));
+    // What came since then was told to it by a request.
+    run::block(vcpu);
 }
 
 /// Makes the vCPUs in `named`, an answer of `vgic`, see what changed for them.

@@ -337,7 +337,7 @@ pub fn halt(vcpu: &Vcpu, reason: u32) {
     } else {
         State::Offline
     };
-    vcpu.runstate.lock().change(state, clock().ns(now).0);
+    vcpu.runstate.lock().change(state, now);
     drop(scheduler);
     if let Some(cpu) = kick {
         poke(cpu);
@@ -354,17 +354,16 @@ pub fn unhalt(vcpu: &Vcpu, reason: u32) {
     }
     vcpu.set_halted(after);
     let now = now();
-    let ns = clock().ns(now).0;
     if after != 0 {
         // It waits for nothing any more, and is stopped all the same.
         let mut runstate = vcpu.runstate.lock();
         if after & halt::BLOCKED == 0 && runstate.state() == State::Blocked {
-            runstate.change(State::Offline, ns);
+            runstate.change(State::Offline, now);
         }
         return;
     }
     let kick = scheduler.wake(vcpu.unit, now);
-    vcpu.runstate.lock().change(State::Runnable, ns);
+    vcpu.runstate.lock().change(State::Runnable, now);
     let Some(cpu) = kick else { return };
     let turn_ends = if cpu == smp::this_cpu() {
         scheduler.goes_on(cpu, now)
@@ -384,7 +383,7 @@ pub fn unhalt(vcpu: &Vcpu, reason: u32) {
 pub fn account(vcpu: &Vcpu, state: State, now: Ticks) {
     let mut runstate = vcpu.runstate.lock();
     if vcpu.halted() == 0 && runstate.state() != state {
-        runstate.change(state, clock().ns(now).0);
+        runstate.change(state, now);
     }
 }
 
@@ -405,13 +404,13 @@ pub fn start(vcpu: &Vcpu, entry: u32, context: u32) -> bool {
     true
 }
 
-/// Blocks the calling vCPU until it is kicked, unless there already is a reason for it not to.
+/// Blocks the calling vCPU until it is kicked, unless it was already.
 ///
-/// The reason is stored first and `is_wanted` asked after it; whoever makes the vCPU wanted does it the other way round,
-/// so one of the two sees the other.
-pub fn block(vcpu: &Vcpu, is_wanted: impl FnOnce() -> bool) {
+/// The reason is stored first and the requests looked at after it; whoever kicks the vCPU does it the other way round, so one
+/// of the two sees the other.
+pub fn block(vcpu: &Vcpu) {
     halt(vcpu, halt::BLOCKED);
-    if vcpu.requested() != 0 || is_wanted() {
+    if vcpu.requested() != 0 {
         unhalt(vcpu, halt::BLOCKED);
     }
 }

@@ -4,7 +4,9 @@
 use armv7::frame::PageRef;
 use zerocopy::IntoBytes;
 
+use super::run;
 use crate::mem::PinnedPage;
+use crate::time::Ticks;
 
 /// What a vCPU does, numbered as the guest sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,11 +57,11 @@ impl Default for RunState {
     }
 }
 
-/// Accounting of one vCPU, in nanoseconds.
+/// Accounting of one vCPU, in ticks: only what a guest or domain control reads is made into nanoseconds.
 pub struct RunState {
     state: State,
-    since: u64,
-    spent: [u64; 4],
+    since: Ticks,
+    spent: [Ticks; 4],
     copy: Option<GuestCopy>,
     /// The guest wants UPDATE set while its copy changes (vm_assist).
     flagged: bool,
@@ -70,8 +72,8 @@ impl RunState {
     pub const fn new() -> Self {
         Self {
             state: State::Offline,
-            since: 0,
-            spent: [0; 4],
+            since: Ticks::ZERO,
+            spent: [Ticks::ZERO; 4],
             copy: None,
             flagged: false,
         }
@@ -85,14 +87,15 @@ impl RunState {
     }
 
     /// The vCPU does something else from `now` on, or from the last change if that was later.
-    pub fn change(&mut self, state: State, now: u64) {
-        let now = now.max(self.since);
-        let span = now - self.since;
-        if let Some(spent) = self.spent.get_mut(self.state as usize) {
-            *spent = spent.saturating_add(span);
+    #[inline(always)] // several times a switch
+    pub fn change(&mut self, state: State, now: Ticks) {
+        if let Some(span) = now.0.checked_sub(self.since.0) {
+            let spent = &mut self.spent[self.state as usize % 4];
+            // A sum of spans that follow each other: it wraps where the counter does, after centuries.
+            spent.0 = spent.0.wrapping_add(span);
+            self.since = now;
         }
         self.state = state;
-        self.since = now;
         if self.copy.is_some() {
             self.publish();
         }
@@ -104,10 +107,10 @@ impl RunState {
     }
 
     /// Time spent in each state, the current one up to `now`.
-    pub fn spent(&self, now: u64) -> [u64; 4] {
+    pub fn spent(&self, now: Ticks) -> [Ticks; 4] {
         let mut spent = self.spent;
         if let Some(current) = spent.get_mut(self.state as usize) {
-            *current = current.saturating_add(now.saturating_sub(self.since));
+            *current = current.plus(now.since(self.since));
         }
         spent
     }
@@ -125,34 +128,38 @@ impl RunState {
 
     fn publish(&self) {
         let Some(copy) = &self.copy else { return };
+        let ns = |ticks| run::clock().ns(ticks).0;
+        let (since, spent) = (ns(self.since), self.spent.map(ns));
         if self.flagged {
-            copy.write(ENTRY_TIME_OFFSET, (self.since | UPDATE).as_bytes());
+            copy.write(ENTRY_TIME_OFFSET, (since | UPDATE).as_bytes());
             // The guest must see the flag before any other change, and the changes before the flag goes.
             armv7::barrier::dmb_ish();
         }
         copy.write(0, (self.state as u32).as_bytes());
-        copy.write(16, self.spent.as_bytes());
+        copy.write(16, spent.as_bytes());
         if self.flagged {
             armv7::barrier::dmb_ish();
         }
-        copy.write(ENTRY_TIME_OFFSET, self.since.as_bytes());
+        copy.write(ENTRY_TIME_OFFSET, since.as_bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{RunState, State};
+    use crate::time::Ticks;
 
     #[test]
     fn time_is_counted_where_it_was_spent() {
         let mut run = RunState::new();
-        run.change(State::Runnable, 10);
-        run.change(State::Running, 15);
-        run.change(State::Blocked, 115);
-        assert_eq!(run.spent(120), [100, 5, 5, 10]);
-        assert_eq!(run.spent(120).iter().sum::<u64>(), 120);
+        run.change(State::Runnable, Ticks(10));
+        run.change(State::Running, Ticks(15));
+        run.change(State::Blocked, Ticks(115));
+        let spent = |run: &RunState| run.spent(Ticks(120)).map(|ticks| ticks.0);
+        assert_eq!(spent(&run), [100, 5, 5, 10]);
+        assert_eq!(spent(&run).iter().sum::<u64>(), 120);
         // As another CPU's change may be, whose time was read earlier.
-        run.change(State::Runnable, 110);
-        assert_eq!(run.spent(120), [100, 10, 0, 10], "no time counts twice");
+        run.change(State::Runnable, Ticks(110));
+        assert_eq!(spent(&run), [100, 10, 0, 10], "no time counts twice");
     }
 }
