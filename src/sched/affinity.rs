@@ -93,7 +93,11 @@ impl Scheduler {
             unit.unload = true;
             return Some(home);
         }
-        let target = self.best_cpu(id, now)?;
+        let target = if allowed == CpuSet::of(home) {
+            home
+        } else {
+            self.best_cpu(id, now)?
+        };
         self.join(id, target, now)
     }
 
@@ -139,15 +143,15 @@ impl Scheduler {
 
     /// Queues a unit that slept on `cpu`. Returns the CPU when it must pick now rather than at the end of the turn.
     fn join(&mut self, id: UnitId, cpu: CpuId, now: Ticks) -> Option<CpuId> {
-        self.relocate(id, cpu, now);
+        if self.cpu_of(id) != Some(cpu) {
+            self.relocate(id, cpu, now);
+        }
         // A CPU that runs one unit does not pick, so its clock may stand where it was long ago.
-        self.standing(cpu, now);
+        let current = self.current_virtual(cpu, now);
+        self.standing(cpu, current);
         self.enqueue_woken(id, cpu);
         let unit = self.units.get(id)?;
-        let ahead = match self.current_virtual(cpu, now) {
-            Some(current) => current.lead(unit.virtual_time) > 0,
-            None => true,
-        };
+        let ahead = current.is_none_or(|current| current.lead(unit.virtual_time) > 0);
         (ahead || !self.cpus[cpu.index()].ticking).then_some(cpu)
     }
 
@@ -286,15 +290,17 @@ impl Scheduler {
     }
 
     /// Virtual time of the current unit of `cpu`, what it has run since it was charged included.
+    #[inline(always)]
     fn current_virtual(&self, cpu: CpuId, now: Ticks) -> Option<Virtual> {
         let here = &self.cpus[cpu.index()];
         let unit = self.units.get(here.current?)?;
         Some(unit.virtual_now(here.charged, now))
     }
 
-    /// Brings the clock of `cpu` up to date, and returns where its unit with most claim stands.
-    fn standing(&mut self, cpu: CpuId, now: Ticks) -> Virtual {
-        let current = self.current_virtual(cpu, now);
+    /// Brings the clock of `cpu` up to date, whose current unit's virtual time is `current`; returns where its unit with most
+    /// claim stands.
+    #[inline(always)]
+    fn standing(&mut self, cpu: CpuId, current: Option<Virtual>) -> Virtual {
         let here = &mut self.cpus[cpu.index()];
         let first = here.queue.first().map(|(_, virtual_time)| virtual_time);
         let lowest = match (current, first) {
@@ -305,6 +311,10 @@ impl Scheduler {
         };
         here.clock = here.clock.max(lowest);
         lowest
+    }
+
+    fn standing_at(&mut self, cpu: CpuId, now: Ticks) -> Virtual {
+        self.standing(cpu, self.current_virtual(cpu, now))
     }
 
     /// How far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag of one CPU's
@@ -323,8 +333,10 @@ impl Scheduler {
             .current
             .and_then(|id| self.units.get(id));
         let limit = current.map_or(limit, |unit| limit.max(unit.weight.lag_limit));
-        let ahead = self.standing(cpu, now).plus(self.cpus[cpu.index()].offset);
-        let there = self.standing(other, now);
+        let ahead = self
+            .standing_at(cpu, now)
+            .plus(self.cpus[cpu.index()].offset);
+        let there = self.standing_at(other, now);
         let lead = ahead.lead(there.plus(self.cpus[other.index()].offset));
         let excess = lead.unsigned_abs().saturating_sub(limit.unsigned_abs());
         let lifted = if lead > 0 { other } else { cpu };
@@ -340,8 +352,8 @@ impl Scheduler {
         let Some(from) = self.cpu_of(id).filter(|&from| from != to) else {
             return;
         };
-        self.standing(from, now);
-        self.standing(to, now);
+        self.standing_at(from, now);
+        self.standing_at(to, now);
         let source = &self.cpus[from.index()];
         let (from_clock, from_global) = (source.clock, source.clock.plus(source.offset));
         let target = &mut self.cpus[to.index()];

@@ -426,9 +426,10 @@ impl Scheduler {
         let id = here.current.take()?;
         let span = now.since(here.charged).0;
         here.charged = now;
-        here.busy = here.busy.saturating_add(span);
+        // These wrap where the counter does, after centuries.
+        here.busy = here.busy.wrapping_add(span);
         let unit = self.units.get_mut(id)?;
-        unit.runtime = unit.runtime.saturating_add(span);
+        unit.runtime = unit.runtime.wrapping_add(span);
         unit.virtual_time = unit.virtual_time.plus(unit.weight.charge(span));
         let lowest = match here.queue.first() {
             Some((_, first)) if first.lead(unit.virtual_time) < 0 => first,
@@ -461,25 +462,20 @@ impl Scheduler {
         now: Ticks,
     ) -> (Option<UnitId>, Option<Ticks>) {
         let here = &mut self.cpus[cpu.index()];
-        let yielded = here.yielded;
         let Some((first, waiting)) = here.queue.first() else {
             return (running, None);
         };
         let first = UnitId(first);
-        if let Some(id) = running
+        let (waking, slice) = self
+            .units
+            .get(first)
+            .map_or((Waking::No, 0), |unit| (unit.waking, unit.weight.slice));
+        if !here.yielded
+            && let Some(id) = running
             && let Some(unit) = self.units.get(id)
         {
             let contender = here.contender(unit, unit.virtual_time, now);
-            let waking = self
-                .units
-                .get(first)
-                .map_or(Waking::No, |first| first.waking);
-            let verdict = if yielded {
-                Verdict::GiveWay
-            } else {
-                self.rules.contest(&contender, waiting, waking)
-            };
-            match verdict {
+            match self.rules.contest(&contender, waiting, waking) {
                 Verdict::GoOn { for_ticks } => return (running, Some(now.plus(Ticks(for_ticks)))),
                 Verdict::NewTurn => {
                     if contender.ran >= contender.slice {
@@ -498,7 +494,6 @@ impl Scheduler {
         if let Some(id) = running {
             self.enqueue(id, cpu);
         }
-        let slice = self.units.get(first).map_or(0, |unit| unit.weight.slice);
         (Some(first), Some(now.plus(Ticks(slice))))
     }
 
