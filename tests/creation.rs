@@ -3,6 +3,7 @@
 //!
 //! One test, as it looks at the memory of the whole machine.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use armv7::addr::{Gfn, Mfn};
@@ -11,6 +12,7 @@ use armv7::frame::page;
 use armv7::heap;
 use armv7::host::frame::FIRST;
 use armv7::host::heap::{fail_after, fail_no_more};
+use armv7::host::registers::set_interrupt;
 use armv7::pmu::Access;
 use krypton::abi::domctl::{
     self, CreateDomain, Domctl, PagingMempool, VcpuContextOp, VcpuGuestContext,
@@ -48,6 +50,8 @@ const POINTED: u32 = 2048;
 /// dom0, with one page of RAM at 0: on the host every guest pointer leads there, at its offset in a page.
 struct Toolstack {
     domain: Arc<Domain>,
+    /// How often it continues calls before it gives a domain up.
+    patience: Cell<u32>,
 }
 
 type Done = Result<u32, Errno>;
@@ -81,7 +85,7 @@ impl Toolstack {
             monitors: Access::Traps,
         })
         .unwrap();
-        create::vcpus(&domain, |_| CpuSet::ALL).unwrap();
+        assert_eq!(create::next_vcpu(&domain, |_| CpuSet::ALL), Ok(true));
         let page = memory.alloc_domain_pages(DomId::DOM0, 0).unwrap();
         let gfn = Gfn::new(0).unwrap();
         domain
@@ -89,7 +93,8 @@ impl Toolstack {
             .lock()
             .map(gfn, page, 1, P2mType::RamRw, 1)
             .unwrap();
-        Self { domain }
+        let patience = Cell::new(u32::MAX);
+        Self { domain, patience }
     }
 
     fn page(&self) -> &'static armv7::frame::SharedPage {
@@ -120,6 +125,8 @@ impl Toolstack {
                 Reply::Unmask => return Ok(0),
                 Reply::Again(next) => args = next,
             }
+            let left = self.patience.get().checked_sub(1);
+            self.patience.set(left.ok_or(Errno::Intr)?);
         }
     }
 
@@ -232,6 +239,7 @@ impl Toolstack {
             return false;
         };
         let done = self.furnish(id).is_ok();
+        self.patience.set(u32::MAX);
         self.destroy(id);
         done
     }
@@ -336,6 +344,25 @@ fn a_domain_that_cannot_be_made_leaves_no_trace() {
         }
     }
     assert!(done);
+
+    // Patience, when an interrupt waits after each piece of each call.
+    set_interrupt(true);
+    let mut done = false;
+    for patience in 0..100 {
+        toolstack.patience.set(patience);
+        done = toolstack.live();
+        assert_eq!(
+            toolstack.state(),
+            before,
+            "given up after {patience} pieces"
+        );
+        if done {
+            assert!(patience > 10, "only {patience} pieces");
+            break;
+        }
+    }
+    assert!(done);
+    set_interrupt(false);
 
     // VMIDs.
     let vmids: Vec<u8> = core::iter::from_fn(|| memory().vmids.take()).collect();

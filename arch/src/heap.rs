@@ -203,10 +203,14 @@ mod machine {
         /// Nobody else may use the frames, ever.
         pub unsafe fn new(first: Mfn, blocks: usize) -> Option<Self> {
             // SAFETY: passed on.
-            let start = unsafe { hypmap::map_private(first, blocks)? } as usize;
+            let start = unsafe { hypmap::map_private(first, blocks)? };
+            let bytes = (blocks * PAGE_SIZE) << ORDER_2M;
+            // SAFETY: just mapped, and nobody else's.
+            unsafe { ptr::write_bytes(start, 0, bytes) };
+            let next = start as usize;
             Some(Self {
-                next: start,
-                end: start + ((blocks * PAGE_SIZE) << ORDER_2M),
+                next,
+                end: next + bytes,
             })
         }
 

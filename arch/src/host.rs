@@ -150,6 +150,12 @@ pub mod registers {
         unsafe { cp15::Isr::write(u32::from(pending) << 8) }
     }
 
+    /// Lets an interrupt wait for this CPU, or none.
+    pub fn set_interrupt(waits: bool) {
+        // SAFETY: a cell of a host thread.
+        unsafe { cp15::Isr::write(u32::from(waits) << 7) }
+    }
+
     /// The guest's fault registers: DFSR, DFAR, IFSR, IFAR.
     pub fn faults() -> [u32; 4] {
         [

@@ -431,7 +431,7 @@ pub fn unmap_slot(slot: Slot) {
 
 static PRIVATE_NEXT: AtomicU32 = AtomicU32::new(layout::PRIVATE as u32);
 
-/// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, zeroed, and answers their address.
+/// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, as it is, and answers their address.
 ///
 /// # Safety
 /// Nobody else may use the frames, ever: not the page allocator, and nobody through the direct map.
@@ -450,7 +450,5 @@ pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
         );
     }
     publish();
-    // SAFETY: just mapped, and nobody else's.
-    unsafe { core::ptr::write_bytes(start as *mut u8, 0, blocks * BLOCK_2M) };
     Some(start as *mut u8)
 }

@@ -322,6 +322,19 @@ impl Descriptor {
         Self(self.0.wrapping_sub(1 << USED_SHIFT))
     }
 
+    /// This table descriptor, its table having become full once more; the count goes round, after 128 times.
+    #[inline]
+    pub const fn filled_again(self) -> Self {
+        let filled = self.0.wrapping_add(1 << FILLED_SHIFT) & FILLED_MASK;
+        Self(self.0 & !FILLED_MASK | filled)
+    }
+
+    /// How often that was.
+    #[inline]
+    pub const fn filled(self) -> u8 {
+        ((self.0 & FILLED_MASK) >> FILLED_SHIFT) as u8
+    }
+
     /// Reads the entry as one of `level`. A reserved form (a block at level 3) maps nothing, as in hardware.
     pub const fn decode(self, level: Level) -> Entry {
         if self.0 & VALID == 0 {

@@ -22,17 +22,10 @@ pub fn this_cpu() -> CpuId {
 }
 
 /// Whether a physical interrupt waits for this CPU to let it in (ISR, DDI 0406C.d B4.1.84).
-#[cfg(target_arch = "arm")]
 #[inline]
 pub fn interrupt_waits() -> bool {
     const I: u32 = 1 << 7;
     cp15::Isr::read() & I != 0
-}
-
-/// Whether an interrupt waits: a host has none.
-#[cfg(not(target_arch = "arm"))]
-pub fn interrupt_waits() -> bool {
-    false
 }
 
 /// MPIDR affinity of this CPU: what firmware calls it.

@@ -28,6 +28,8 @@ mod tests;
 
 /// How often a table becomes full before it is compared with a block.
 pub const MERGE_AFTER: u8 = 128;
+// The count in a descriptor goes round by itself.
+const _: () = assert!(Descriptor(!0).filled() == MERGE_AFTER - 1);
 
 /// Where tables come from and how they are reached.
 pub trait TableFrames {
@@ -278,18 +280,22 @@ impl Table {
         }
         let leaf = Descriptor::leaf(Level::Three, output, attributes);
         frames.write(page.table, Level::Three.index(input), leaf.0);
-        let counted = page.counted.one_more();
+        let mut counted = page.counted.one_more();
+        let full = counted.used() == ENTRIES;
+        if full {
+            counted = counted.filled_again();
+        }
         frames.write(page.parent, Level::Two.index(input), counted.0);
-        if counted.used() == ENTRIES {
-            self.note_full_page(frames, input);
+        if full && counted.filled().is_multiple_of(MERGE_AFTER) {
+            self.look_at_full_page(frames, input);
         }
         true
     }
 
     #[cold]
-    fn note_full_page<F: TableFrames>(&mut self, frames: &mut F, input: u32) {
+    fn look_at_full_page<F: TableFrames>(&mut self, frames: &mut F, input: u32) {
         let (path, _) = self.walk(frames, input, Level::Three);
-        self.note_full(frames, input, path);
+        self.look_at_full(frames, input, path);
     }
 
     /// Unmaps the page `input`, if it is one and `accept` accepts it. `None` when it may be part of a block, or no table

@@ -9,10 +9,12 @@ pub mod target;
 use alloc::sync::Arc;
 
 use armv7::addr::GuestVa;
+use armv7::smp;
 
 use crate::domain::Domain;
 use crate::domain::vcpu::Vcpu;
 use crate::error::Errno;
+use crate::latency;
 
 /// Who makes a hypercall.
 pub struct Caller<'a> {
@@ -74,4 +76,14 @@ impl Budget {
             None => false,
         }
     }
+}
+
+/// Whether to continue a call later, asked after each piece of work that bounds how long interrupts stay masked: one waits.
+#[inline]
+pub fn must_pause() -> bool {
+    let waits = smp::interrupt_waits();
+    if !waits {
+        latency::look();
+    }
+    waits
 }

@@ -10,7 +10,7 @@ use super::domctl::Request;
 use super::{again, cpupool, destroy, exclusive};
 use crate::abi::domctl as abi;
 use crate::abi::domctl::CreateDomain;
-use crate::call::{Outcome, Reply};
+use crate::call::{Outcome, Reply, must_pause};
 use crate::domain::create::{self, Spec};
 use crate::domain::vcpu::{Vcpu, halt};
 use crate::domain::{Domain, Life, Rights, guest_map, registry, run};
@@ -150,7 +150,9 @@ pub fn create(request: &Request<'_>) -> Outcome {
         pool: cpupool::for_domain(config.cpupool_id)?,
     });
     // What there was of a domain that cannot be made goes at once, its account included.
-    let domain = made.inspect_err(|_| destroy::reap())?;
+    let domain = made.inspect_err(|_| {
+        destroy::reap();
+    })?;
     if id.0 != wanted {
         ROVER.store(id.0, Ordering::Relaxed);
     }
@@ -196,7 +198,11 @@ pub fn max_vcpus(request: &Request<'_>) -> Outcome {
         if !armv7::heap::has_room(HEAP_OF_DOMAIN) {
             return Err(Errno::NoMem);
         }
-        create::vcpus(&domain, |_| CpuSet::ALL)?;
+        while !create::next_vcpu(&domain, |_| CpuSet::ALL)? {
+            if must_pause() {
+                return again(request.args);
+            }
+        }
         let state = domain.state.lock();
         let paused = state.pause_count > 0;
         let down = state.shutdown.is_some();

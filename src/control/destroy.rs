@@ -29,7 +29,7 @@ const HANDLES_AT_ONCE: u32 = 256;
 /// Entries of the memory map removed before others may run.
 const ENTRIES_AT_ONCE: u32 = 512;
 /// Table frames given back before others may run.
-const TABLES_AT_ONCE: u32 = 256;
+const TABLES_AT_ONCE: u32 = 48;
 
 /// Dead domains that are still findable.
 static ZOMBIES: AtomicU32 = AtomicU32::new(0);
@@ -76,13 +76,16 @@ fn step(domain: &Arc<Domain>) -> Step {
     domain.state.lock().life = Life::Dead;
     ZOMBIES.fetch_add(1, Ordering::Relaxed);
     shutdown::announce();
-    reap();
     Step::Done
 }
 
 /// Nothing new begins in the domain, and no vCPU of it runs again.
 fn begin(domain: &Domain) {
-    domain.state.lock().life = Life::Dying;
+    let mut state = domain.state.lock();
+    state.life = Life::Dying;
+    let unfinished = core::mem::take(&mut state.unfinished);
+    drop(state);
+    create::remove_vcpus(&unfinished);
     // From here on it gets no page, whoever asks. Its id stays taken until the last one is gone.
     memory().close_account(domain.id);
     domain.set_halted_all(halt::GONE, Halted::Yes);
@@ -138,18 +141,16 @@ fn close_ports(domain: &Domain) -> bool {
     }
 }
 
-/// Lets go of the grant table's frames and of the runstate copies.
+/// Lets go of the runstate copies and of the grant table's frames; true when there was no frame left.
 fn give_frames_back(domain: &Domain) -> bool {
-    loop {
-        let frame = domain.grants.lock().take_frame();
-        if frame.is_none() {
-            break;
-        }
-    }
     for vcpu in domain.vcpus() {
         vcpu.runstate.lock().register(None);
     }
-    true
+    let mut done = true;
+    while domain.grants.lock().take_frame().is_some() {
+        done = false;
+    }
+    done
 }
 
 fn empty_pool(domain: &Domain) -> bool {
@@ -166,21 +167,22 @@ pub fn has_zombies() -> bool {
     ZOMBIES.load(Ordering::Relaxed) > 0
 }
 
-/// Forgets the dead domains whose pages nobody uses any more. The caller has the exclusive right to change domains' lives.
-pub fn reap() {
+/// Forgets the dead domains whose pages nobody uses any more; whether there was one. The caller has the exclusive right to
+/// change domains' lives.
+pub fn reap() -> bool {
+    let mut forgot = false;
     if has_zombies() {
-        for domain in registry::all() {
-            let life = domain.state.lock().life;
-            if life == Life::Dead {
-                // A call that began before the domain's end may have mapped a page since.
-                let empty = domain.p2m.lock().relinquish(ENTRIES_AT_ONCE);
-                if empty && is_abandoned(&domain) {
-                    forget(&domain);
-                }
+        for domain in registry::all_that(|domain| domain.state.lock().life == Life::Dead) {
+            // A call that began before the domain's end may have mapped a page since.
+            let empty = domain.p2m.lock().relinquish(ENTRIES_AT_ONCE);
+            if empty && is_abandoned(&domain) {
+                forget(&domain);
+                forgot = true;
             }
         }
     }
     while memory().take_emptied().is_some() {}
+    forgot
 }
 
 /// Whether nobody uses a page of the domain or a grant. Its shared_info goes with the domain itself.
@@ -194,9 +196,7 @@ fn is_abandoned(domain: &Domain) -> bool {
 }
 
 fn forget(domain: &Domain) {
-    for vcpu in domain.vcpus() {
-        create::remove_vcpu(vcpu);
-    }
+    create::remove_vcpus(domain.vcpus());
     registry::remove(domain.id);
     ZOMBIES.fetch_sub(1, Ordering::Relaxed);
     shutdown::announce();

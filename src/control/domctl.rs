@@ -15,7 +15,7 @@ use super::{
 use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
 use crate::call::guest_ptr::{read, write};
-use crate::call::{Args, Caller, Outcome, Reply};
+use crate::call::{Args, Caller, Outcome, Reply, must_pause};
 use crate::domain::{Domain, registry, virq};
 use crate::error::Errno;
 use crate::event::EventVirq;
@@ -88,7 +88,9 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Err(Errno::Acces);
     }
     crate::latency::detail(op.cmd);
-    reap();
+    if reap() && must_pause() {
+        return again(args);
+    }
     let request = Request { caller, args, op };
     match op.cmd {
         abi::OP_GETDOMAININFO => describe(&request),

@@ -167,6 +167,7 @@ mod tests {
             runstate_flag: false,
             time_offset: 0,
             debugged: false,
+            unfinished: Vec::new(),
         }
     }
 

@@ -39,13 +39,15 @@ fn exclusive() -> Option<Guard<'static, ()>> {
 }
 
 /// Forgets dead domains whose last page is gone, if nobody is changing domains' lives right now. Cheap when there are none.
+/// Whether there was one.
 #[inline]
-pub fn reap() {
+pub fn reap() -> bool {
     if destroy::has_zombies()
         && let Some(_exclusive) = exclusive()
     {
-        destroy::reap();
+        return destroy::reap();
     }
+    false
 }
 
 /// Only the control domain may go on.

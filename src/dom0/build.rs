@@ -214,8 +214,9 @@ fn create(
         Some(cpu) if pin => CpuSet::of(cpu),
         _ => CpuSet::ALL,
     };
-    create::vcpus(&domain, affinity)
-        .map_err(|error| dom0(&alloc::format!("no vCPUs: {error:?}")))?;
+    while !create::next_vcpu(&domain, affinity)
+        .map_err(|error| dom0(&alloc::format!("no vCPUs: {error:?}")))?
+    {}
     Ok(domain)
 }
 

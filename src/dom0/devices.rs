@@ -3,7 +3,6 @@
 //! A region is whole pages. The GIC's pages, the console's page and RAM are never among them, whatever a node claims: the
 //! subtraction comes last. An interrupt is dom0's when a node that dom0 sees names it, through whatever maps lie between.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -37,7 +36,7 @@ pub fn plan(blob: &Blob<'_>, machine: &Machine<'_>) -> Result<DevicePlan, BootEr
     let gic = tree.find(&machine.host.gic.path);
     let mut collected = Collected {
         mmio: Vec::new(),
-        lines: BTreeMap::new(),
+        interrupts: Vec::new(),
         notes: selection.notes.clone(),
     };
     for node in tree.all().filter(|n| selection.fate(n) == Fate::Keep) {
@@ -55,7 +54,8 @@ pub fn plan(blob: &Blob<'_>, machine: &Machine<'_>) -> Result<DevicePlan, BootEr
 
 struct Collected {
     mmio: Vec<PhysRange>,
-    lines: BTreeMap<u32, Trigger>,
+    /// Sorted by id.
+    interrupts: Vec<Interrupt>,
     notes: Vec<String>,
 }
 
@@ -86,8 +86,7 @@ impl Collected {
             }
         }
         for line in lines(node, gic) {
-            let trigger = *self.lines.entry(line.intid).or_insert(line.trigger);
-            if trigger != line.trigger {
+            if self.take_line(line).trigger != line.trigger {
                 let path = node.path();
                 self.notes.push(format!(
                     "DOM0: {path} shares interrupt {line} with another trigger, ignored"
@@ -105,9 +104,29 @@ impl Collected {
             };
             let end = first.saturating_add(count).min(machine.gic_lines);
             for intid in first.max(FIRST_SPI)..end {
-                self.lines.entry(intid).or_insert(Trigger::Edge);
+                self.take_line(Interrupt {
+                    intid,
+                    trigger: Trigger::Edge,
+                });
             }
         }
+    }
+
+    /// Takes an interrupt unless it was taken before; answers how it was taken first.
+    fn take_line(&mut self, line: Interrupt) -> Interrupt {
+        match self.place_of(line.intid) {
+            Ok(place) => self.interrupts.get(place).copied().unwrap_or(line),
+            Err(place) => {
+                self.interrupts.insert(place, line);
+                line
+            }
+        }
+    }
+
+    /// Where an interrupt is, or would be.
+    fn place_of(&self, intid: u32) -> Result<usize, usize> {
+        self.interrupts
+            .binary_search_by_key(&intid, |line| line.intid)
     }
 
     fn finish(mut self, machine: &Machine<'_>) -> DevicePlan {
@@ -115,8 +134,9 @@ impl Collected {
         let console = machine.console;
         let own = console.and_then(|uart| uart.interrupt);
         if let Some(line) = own
-            && self.lines.remove(&line.intid).is_some()
+            && let Ok(place) = self.place_of(line.intid)
         {
+            self.interrupts.remove(place);
             self.notes.push(format!(
                 "DOM0: interrupt {line} is shared with the console, not routed"
             ));
@@ -136,11 +156,7 @@ impl Collected {
         DevicePlan {
             mmio: ranges::subtract(&self.mmio, &hidden),
             reserved_ram: ranges::subtract(&host.firmware_reserved, &outside_ram),
-            interrupts: self
-                .lines
-                .into_iter()
-                .map(|(intid, trigger)| Interrupt { intid, trigger })
-                .collect(),
+            interrupts: self.interrupts,
             notes: self.notes,
         }
     }

@@ -1,7 +1,6 @@
 //! Making a domain: its parts, then its vCPUs. Whatever fails on the way, what was made before is undone by dropping it.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use armv7::cpu::CpuSet;
 use armv7::guest::Identity;
@@ -105,32 +104,36 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
         shared_info,
     );
     domain.monitors = spec.monitors;
-    domain.grow_grants(crate::grant::INITIAL_FRAMES.into())?;
+    while !domain.grow_grants(crate::grant::INITIAL_FRAMES.into())? {}
     heap::try_arc(domain).ok_or(Errno::NoMem)
 }
 
-/// Gives a domain all its vCPUs, not yet up. `affinity` says where each may run.
-pub fn vcpus(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Result<(), Errno> {
-    if !domain.vcpus().is_empty() {
-        return Err(Errno::Exist);
-    }
-    let mut made = Vec::new();
-    made.try_reserve_exact(domain.max_vcpus.into())
-        .map_err(|_| Errno::NoMem)?;
-    for n in 0..domain.max_vcpus {
-        let id = VcpuId::new(n.into()).ok_or(Errno::Inval)?;
-        match vcpu(domain, id, affinity(id)) {
-            Ok(vcpu) => made.push(vcpu),
-            Err(error) => {
-                for vcpu in made {
-                    remove_vcpu(&vcpu);
-                }
-                return Err(error);
-            }
+/// Makes a domain's next vCPU, not yet up; true when it is the last one, and the domain has them all. `affinity` says where
+/// each may run. Of a domain that cannot have all, none is left. One caller at a time.
+pub fn next_vcpu(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Result<bool, Errno> {
+    let mut made = core::mem::take(&mut domain.state.lock().unfinished);
+    let all = usize::from(domain.max_vcpus);
+    let next = made
+        .try_reserve_exact(all.saturating_sub(made.len()))
+        .map_err(|_| Errno::NoMem)
+        .and_then(|()| {
+            let id = VcpuId::new(made.len() as u32).ok_or(Errno::Inval)?;
+            vcpu(domain, id, affinity(id))
+        });
+    match next {
+        Ok(vcpu) => made.push(vcpu),
+        Err(error) => {
+            remove_vcpus(&made);
+            return Err(error);
         }
     }
-    domain.set_vcpus(made);
-    Ok(())
+    let done = made.len() == all;
+    if done {
+        domain.set_vcpus(made);
+    } else {
+        domain.state.lock().unfinished = made;
+    }
+    Ok(done)
 }
 
 fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Errno> {
@@ -188,14 +191,16 @@ fn timers(unit: UnitId) -> Result<Timers, Errno> {
     }
 }
 
-/// Takes a vCPU that is halted and saved out of the scheduler, the timers and the registry.
-pub fn remove_vcpu(vcpu: &Vcpu) {
-    for timer in [vcpu.timer, vcpu.poll_alarm, vcpu.physical_alarm] {
-        run::remove_timer(timer);
+/// Takes vCPUs that are halted and saved out of the scheduler, the timers and the registry.
+pub fn remove_vcpus(vcpus: &[Arc<Vcpu>]) {
+    for vcpu in vcpus {
+        for timer in [vcpu.timer, vcpu.poll_alarm, vcpu.physical_alarm] {
+            run::remove_timer(timer);
+        }
+        if run::remove_unit(vcpu.unit).is_err() {
+            log::error!("{vcpu} is still scheduled");
+            continue;
+        }
+        registry::remove_unit(vcpu.unit);
     }
-    if run::remove_unit(vcpu.unit).is_err() {
-        log::error!("{vcpu} is still scheduled");
-        return;
-    }
-    registry::remove_unit(vcpu.unit);
 }

@@ -16,6 +16,7 @@ impl From<AllocError> for Errno {
             AllocError::NoMemory | AllocError::OverLimit => Self::NoMem,
             AllocError::NoAccount => Self::Srch,
             AllocError::NotFree => Self::Busy,
+            AllocError::Zeroing => Self::Again,
         }
     }
 }
@@ -56,28 +57,29 @@ impl Domain {
         reference.map().ok_or(Errno::NoMem)
     }
 
-    /// Makes the grant table at least `frames` long.
-    pub fn grow_grants(&self, frames: u64) -> Result<(), Errno> {
-        loop {
-            let missing = self
-                .grants
-                .lock()
-                .missing_frames(frames)
-                .map_err(|_| Errno::Inval)?;
-            if missing == 0 {
-                return Ok(());
-            }
-            let page = shared_page(self.id)?;
-            debug_assert!(
-                page.page().is_zero(),
-                "a shared page is zero before its domain has it"
-            );
-            let grown = self.grants.lock().grow(page);
-            match grown {
-                Ok(()) => {}
-                Err((GrowError::Limit, _)) => return Err(Errno::Inval),
-                Err((GrowError::NoMemory, _)) => return Err(Errno::NoMem),
-            }
+    /// Adds a frame to the grant table unless it is `frames` long; true when it was.
+    #[inline(always)]
+    pub fn grow_grants(&self, frames: u64) -> Result<bool, Errno> {
+        let missing = self.grants.lock().missing_frames(frames);
+        if missing.map_err(|_| Errno::Inval)? == 0 {
+            return Ok(true);
+        }
+        self.add_grant_frame()?;
+        Ok(false)
+    }
+
+    #[cold]
+    fn add_grant_frame(&self) -> Result<(), Errno> {
+        let page = shared_page(self.id)?;
+        debug_assert!(
+            page.page().is_zero(),
+            "a shared page is zero before its domain has it"
+        );
+        let grown = self.grants.lock().grow(page);
+        match grown {
+            Ok(()) => Ok(()),
+            Err((GrowError::Limit, _)) => Err(Errno::Inval),
+            Err((GrowError::NoMemory, _)) => Err(Errno::NoMem),
         }
     }
 }

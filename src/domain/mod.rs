@@ -120,6 +120,8 @@ pub struct State {
     pub time_offset: i64,
     /// Whether it is being debugged.
     pub debugged: bool,
+    /// vCPUs that were made while the domain has not got all of them.
+    pub unfinished: Vec<Arc<Vcpu>>,
 }
 
 /// Where the emulated distributor is in guest physical space, in pages.
@@ -211,6 +213,7 @@ impl Domain {
                 runstate_flag: false,
                 time_offset: 0,
                 debugged: false,
+                unfinished: Vec::new(),
             }),
             event_irq,
             gic,

@@ -67,16 +67,27 @@ pub fn get(id: DomId) -> Option<Arc<Domain>> {
 
 /// The first domain whose id is at least `id`.
 pub fn at_or_after(id: DomId) -> Option<Arc<Domain>> {
+    first_that(id, |_| true)
+}
+
+/// The first domain whose id is at least `id` and for which `is_wanted` holds.
+fn first_that(id: DomId, is_wanted: impl Fn(&Domain) -> bool) -> Option<Arc<Domain>> {
     let domains = &REGISTRY.lock().domains;
     let place = domains.partition_point(|other| other.id < id);
-    domains.get(place).cloned()
+    let mut rest = domains.iter().skip(place);
+    rest.find(|domain| is_wanted(domain)).cloned()
 }
 
 /// All domains, lowest id first, one at a time and without holding the lock meanwhile.
 pub fn all() -> impl Iterator<Item = Arc<Domain>> {
+    all_that(|_| true)
+}
+
+/// The domains for which `is_wanted` holds, which is asked under the lock.
+pub fn all_that(is_wanted: impl Fn(&Domain) -> bool) -> impl Iterator<Item = Arc<Domain>> {
     let mut next = Some(DomId(0));
     core::iter::from_fn(move || {
-        let domain = at_or_after(next?)?;
+        let domain = first_that(next?, &is_wanted)?;
         next = domain.id.0.checked_add(1).map(DomId);
         Some(domain)
     })

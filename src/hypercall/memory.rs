@@ -3,26 +3,33 @@
 //! The number's low six bits are the operation; what is above them is the progress of a call that is being continued.
 //! Operations on lists answer how many entries were done, and never an error for what comes after the first.
 
-use armv7::addr::{Gfn, GuestVa, Mfn};
+use armv7::addr::{Gfn, GuestVa, Mfn, ORDER_2M};
 
 use super::guest_ptr::{element, read, write};
 use super::target::{self, Target};
-use super::{Args, Budget, Caller, Outcome, Reply};
+use super::{Args, Caller, Outcome, Reply, grow_grants, must_pause};
 use crate::abi::memory as abi;
 use crate::domain::{Domain, Life};
 use crate::error::Errno;
 use crate::grant::FrameError;
 use crate::mem::frame_table::{Kind, State};
 use crate::mem::p2m::{Access, P2mType, Removed, Run};
-use crate::mem::{FrameRef, memory};
+use crate::mem::{AllocError, FrameRef, memory};
 use crate::options;
 
-/// Pages handled before others may run.
-const PAGES_AT_ONCE: u32 = 2048;
-/// Entries of a list handled before others may run.
-const ENTRIES_AT_ONCE: u32 = 64;
+/// Pages zeroed before others may run.
+const ZEROED_AT_ONCE: u32 = 64;
+/// Entries of a map looked at before others may run.
+const ENTRIES_AT_ONCE: u32 = 512;
+/// The largest extent that is populated, a block of the map; larger ones are answered as if there were no such piece of
+/// memory, and callers ask for smaller ones then.
+const LARGEST_EXTENT: u32 = ORDER_2M;
+/// Most frames of one acquire_resource.
+const MAX_RESOURCE_FRAMES: u32 = 64;
 /// Bits of the operation in the call's number.
 const OP_BITS: u32 = 6;
+/// The most that the rest of the number holds.
+const MAX_PROGRESS: u32 = u32::MAX >> OP_BITS;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op = args.0[0] & abi::OP_MASK;
@@ -53,7 +60,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             write(caller.domain, args.ptr(1), &op)?;
             Ok(Reply::OK)
         }
-        abi::OP_ACQUIRE_RESOURCE => acquire_resource(caller, args),
+        abi::OP_ACQUIRE_RESOURCE => acquire_resource(caller, args, start),
         _ => Err(Errno::NoSys),
     }
 }
@@ -76,55 +83,72 @@ fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
     }))
 }
 
-/// Increase, decrease and populate: `nr_extents` extents of `1 << extent_order` pages each.
+/// Increase, decrease and populate: `nr_extents` extents of `1 << extent_order` pages each. The progress is in pages.
 fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome {
-    let done_before = Ok(Reply::Value(start));
     let Ok(arg) = read::<abi::MemoryReservation>(caller.domain, args.ptr(1)) else {
-        return done_before;
+        return Ok(Reply::Value(start));
     };
+    let order = arg.extent_order;
+    if order > options::memop_max_order(caller.domain) {
+        return Ok(Reply::Value(start));
+    }
+    let done_before = Ok(Reply::Value(start >> order));
     let Some(list) = arg.extent_start.to_va() else {
         return done_before;
     };
-    let Ok(count) = u32::try_from(arg.nr_extents) else {
+    let pages = u32::try_from(arg.nr_extents)
+        .ok()
+        .and_then(|count| count.checked_mul(1 << order))
+        .filter(|pages| (start..=MAX_PROGRESS).contains(pages));
+    let Some(pages) = pages else {
         return done_before;
     };
-    if count > u32::MAX >> OP_BITS || start > count {
-        return done_before;
-    }
-    if arg.extent_order > options::memop_max_order(caller.domain) {
-        return done_before;
-    }
     let Ok(target) = target::control(caller, arg.domid) else {
         return done_before;
     };
     let domain = target.domain();
-    let mut budget = Budget::new(PAGES_AT_ONCE);
     let mut removed = Removed::new();
-    let mut n = start;
-    while n < count {
-        // The first extent is always done, so that every continuation makes progress.
-        if n > start && !budget.spend(1 << arg.extent_order) {
-            let_go(domain, removed);
-            return Ok(again(args, op, n));
-        }
-        let ok = match op {
-            abi::OP_INCREASE_RESERVATION => false,
-            _ if arg.mem_flags & abi::MEMF_POPULATE_ON_DEMAND != 0 => false,
-            _ => match extent(caller, list, n) {
-                Some(gfn) if op == abi::OP_POPULATE_PHYSMAP => {
-                    populate(domain, gfn, arg.extent_order).is_ok()
-                }
-                Some(gfn) => decrease(domain, gfn, 1 << arg.extent_order, &mut removed).is_ok(),
-                None => false,
+    let mut done = start;
+    while done < pages {
+        let within = done & ((1 << order) - 1);
+        let step = match op {
+            abi::OP_INCREASE_RESERVATION => Step::Refused,
+            _ if arg.mem_flags & abi::MEMF_POPULATE_ON_DEMAND != 0 => Step::Refused,
+            _ => match extent(caller, list, done >> order) {
+                Some(gfn) if op == abi::OP_POPULATE_PHYSMAP => populate(domain, gfn, order),
+                Some(gfn) => decrease(domain, gfn, within, (1 << order) - within, &mut removed),
+                None => Step::Refused,
             },
         };
-        if !ok {
-            break;
+        match step {
+            Step::Done(pages) => done += pages,
+            Step::Zeroing => {}
+            Step::Refused => break,
         }
-        n += 1;
+        if done < pages && must_pause() {
+            let_go(domain, removed);
+            return Ok(again(args, op, done));
+        }
     }
     let_go(domain, removed);
-    Ok(Reply::Value(n))
+    Ok(Reply::Value(done >> order))
+}
+
+/// What became of a piece of an extent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// So many pages are done.
+    Done(u32),
+    /// Some of the memory for it was zeroed, and some is still to be.
+    Zeroing,
+    /// It cannot be done; an extent that was begun stays so.
+    Refused,
+}
+
+impl<E> From<Result<u32, E>> for Step {
+    fn from(result: Result<u32, E>) -> Self {
+        result.map_or(Self::Refused, Self::Done)
+    }
 }
 
 fn again(args: &Args, op: u32, done: u32) -> Reply {
@@ -139,33 +163,34 @@ fn extent(caller: &Caller<'_>, list: GuestVa, n: u32) -> Option<Gfn> {
 }
 
 /// Gives `domain` pages at `gfn`: its own frames back when it is mapped 1:1, else new ones.
-fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), Errno> {
+fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Step {
+    if order > LARGEST_EXTENT {
+        return Step::Refused;
+    }
     let memory = memory();
     let count = 1 << order;
     let mfn = if domain.rights.hardware {
-        let mfn = Mfn::new(gfn.raw().into()).ok_or(Errno::Inval)?;
-        if !memory.get_direct(domain.id, mfn, count) {
-            return Err(Errno::Inval);
+        match Mfn::new(gfn.raw().into()) {
+            Some(mfn) if memory.get_direct(domain.id, mfn, count) => mfn,
+            _ => return Step::Refused,
         }
-        mfn
     } else {
-        memory.alloc_domain_pages(domain.id, order)?
+        match memory.alloc_domain_pages_by(domain.id, order, ZEROED_AT_ONCE) {
+            Ok(mfn) => mfn,
+            Err(AllocError::Zeroing) => return Step::Zeroing,
+            Err(_) => return Step::Refused,
+        }
     };
     let mapped = map_alive(domain, gfn, mfn, count);
-    match mapped {
-        Ok(done) if done == count => Ok(()),
-        Ok(done) => {
-            // Only what was mapped keeps its reference; the budget is unlimited, so this does not happen.
-            if let Some(rest) = mfn.checked_add(done) {
-                memory.put_run(rest, count - done);
-            }
-            Err(Errno::NoMem)
-        }
-        Err(error) => {
-            memory.put_run(mfn, count);
-            Err(error)
-        }
+    // Only what was mapped keeps its reference. The budget is unlimited, so this is all or nothing.
+    let done = mapped.unwrap_or(0);
+    if done == count {
+        return Step::Done(count);
     }
+    if let Some(rest) = mfn.checked_add(done) {
+        memory.put_run(rest, count - done);
+    }
+    Step::Refused
 }
 
 /// Maps new pages of a domain unless it is being taken apart: that empties its map, and must not be run after.
@@ -181,30 +206,24 @@ fn map_alive(domain: &Domain, gfn: Gfn, mfn: Mfn, count: u32) -> Result<u32, Err
     Ok(done)
 }
 
-/// Takes `count` pages at `gfn` away from `domain`; they go when `removed` is released.
-fn decrease(domain: &Domain, gfn: Gfn, count: u32, removed: &mut Removed) -> Result<(), Errno> {
+/// Takes up to `count` pages of the extent `gfn` away from `domain`, from its page `within` on; they go when `removed` is
+/// released.
+fn decrease(domain: &Domain, gfn: Gfn, within: u32, count: u32, removed: &mut Removed) -> Step {
+    let Some(at) = gfn.checked_add(within) else {
+        return Step::Refused;
+    };
     let mut p2m = domain.p2m.lock();
-    let mut done = 0;
-    while done < count {
-        if removed.is_full() {
-            let full = core::mem::replace(removed, Removed::new());
-            drop(p2m);
-            let_go(domain, full);
-            p2m = domain.p2m.lock();
-        }
-        let at = gfn.checked_add(done).ok_or(Errno::Inval)?;
-        if done == 0 && p2m.lookup(at).is_none() {
-            return Err(Errno::Inval);
-        }
-        done += p2m.unmap(
-            at,
-            count - done,
-            u32::MAX,
-            |kind| kind == P2mType::RamRw,
-            removed,
-        )?;
+    if within == 0 && p2m.lookup(at).is_none() {
+        return Step::Refused;
     }
-    Ok(())
+    let own = |kind| kind == P2mType::RamRw;
+    let done = p2m.unmap(at, count, ENTRIES_AT_ONCE, own, removed);
+    drop(p2m);
+    // Where nothing could be done, there was no room for what comes next beside the rest.
+    if removed.is_full() || done == Ok(0) {
+        let_go(domain, core::mem::take(removed));
+    }
+    done.into()
 }
 
 /// Gives back what was unmapped. Of the hypervisor's pages among it, the domain may ask for another place.
@@ -229,12 +248,22 @@ fn add_to_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
     if op.space == abi::SPACE_GMFN_FOREIGN {
         return Err(Errno::NoSys);
     }
-    add_one(target.domain(), op.space, op.idx, op.gpfn)?;
-    Ok(Reply::OK)
+    match add_one(target.domain(), op.space, op.idx, op.gpfn)? {
+        Added::Yes => Ok(Reply::OK),
+        Added::NotYet => Ok(Reply::Again(*args)),
+    }
+}
+
+/// What became of a page that was to be mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Added {
+    Yes,
+    /// The grant table grows, and others may run.
+    NotYet,
 }
 
 /// Maps one page of the hypervisor's, or a device page, at `gpfn`.
-fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno> {
+fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Errno> {
     let gfn = Gfn::new(gpfn).ok_or(Errno::Inval)?;
     match space {
         abi::SPACE_SHARED_INFO => {
@@ -250,34 +279,32 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<(), Errno
             if displaced == Displaced::Shared {
                 domain.grants.lock().displace_frame(gfn);
             }
-            Ok(())
         }
         abi::SPACE_GRANT_TABLE => {
             let index = u32::try_from(idx).map_err(|_| Errno::Inval)?;
             if index & abi::IDX_GRANT_TABLE_STATUS != 0 {
                 return Err(Errno::Inval);
             }
-            domain.grow_grants(u64::from(index) + 1)?;
+            if !grow_grants(domain, u64::from(index) + 1)? {
+                return Ok(Added::NotYet);
+            }
             let displaced = place_grant_frame(domain, index, gfn)?;
             if displaced == Displaced::Shared {
                 forget_shared_info(domain, gfn);
             }
-            Ok(())
         }
         // Everything that a domain may drive is mapped from its start.
         abi::SPACE_DEV_MMIO => {
             let entry = domain.p2m.lock().lookup(gfn);
             match entry {
                 Some(entry)
-                    if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx =>
-                {
-                    Ok(())
-                }
-                _ => Err(Errno::Perm),
+                    if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx => {}
+                _ => return Err(Errno::Perm),
             }
         }
-        _ => Err(Errno::NoSys),
+        _ => return Err(Errno::NoSys),
     }
+    Ok(Added::Yes)
 }
 
 /// Maps frame `index` of the grant table at `gfn`, in place of another one if that is what is there.
@@ -408,16 +435,20 @@ fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
     let gpfns = op.gpfns.to_va().ok_or(Errno::Fault)?;
     let errs = op.errs.to_va().ok_or(Errno::Fault)?;
     let count = u32::from(op.size);
-    let mut budget = Budget::new(ENTRIES_AT_ONCE);
     for n in start..count {
-        if !budget.spend(1) {
+        if n > start && must_pause() {
             return Ok(again(args, abi::OP_ADD_TO_PHYSMAP_BATCH, n));
         }
         let idx: u64 = read(caller.domain, element::<u64>(idxs, n)?)?;
         let gpfn: u64 = read(caller.domain, element::<u64>(gpfns, n)?)?;
         let result = match &source {
             Some(source) => map_foreign(target.domain(), source.domain(), idx, gpfn),
-            None => add_one(target.domain(), space, idx, gpfn),
+            None => match add_one(target.domain(), space, idx, gpfn) {
+                Ok(Added::NotYet) => {
+                    return Ok(again(args, abi::OP_ADD_TO_PHYSMAP_BATCH, n));
+                }
+                added => added.map(|_| ()),
+            },
         };
         let status: i32 = result.err().map_or(0, |error| -(error as i32));
         write(caller.domain, element::<i32>(errs, n)?, &status)?;
@@ -479,7 +510,7 @@ fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
 }
 
 /// Maps frames of another domain's grant table, for the toolstack that fills in its first entries.
-fn acquire_resource(caller: &Caller<'_>, args: &Args) -> Outcome {
+fn acquire_resource(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
     let mut op: abi::MemAcquireResource = read(caller.domain, args.ptr(1))?;
     if op.pad != 0 {
         return Err(Errno::Inval);
@@ -496,16 +527,18 @@ fn acquire_resource(caller: &Caller<'_>, args: &Args) -> Outcome {
         write(caller.domain, args.ptr(1), &op)?;
         return Ok(Reply::OK);
     }
-    if op.nr_frames > ENTRIES_AT_ONCE {
+    if op.nr_frames > MAX_RESOURCE_FRAMES {
         return Err(Errno::TooBig);
     }
     let list = op.frame_list.to_va().ok_or(Errno::Fault)?;
-    source.grow_grants(
-        op.frame
-            .checked_add(op.nr_frames.into())
-            .ok_or(Errno::Inval)?,
-    )?;
-    for n in 0..op.nr_frames {
+    let end = op.frame.checked_add(op.nr_frames.into());
+    if !grow_grants(&source, end.ok_or(Errno::Inval)?)? {
+        return Ok(again(args, abi::OP_ACQUIRE_RESOURCE, start));
+    }
+    for n in start..op.nr_frames {
+        if n > start && must_pause() {
+            return Ok(again(args, abi::OP_ACQUIRE_RESOURCE, n));
+        }
         let at: u64 = read(caller.domain, element::<u64>(list, n)?)?;
         let at = Gfn::new(at).ok_or(Errno::Inval)?;
         let index = u32::try_from(op.frame)

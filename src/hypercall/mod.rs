@@ -22,7 +22,7 @@ use alloc::sync::Arc;
 use armv7::guest::GuestContext;
 use armv7::syndrome::psr;
 
-use crate::call::{Args, Budget, Caller, Outcome, Reply, guest_ptr, target};
+use crate::call::{Args, Budget, Caller, Outcome, Reply, guest_ptr, must_pause, target};
 use crate::control;
 use crate::domain::Domain;
 use crate::domain::vcpu::Vcpu;
@@ -76,6 +76,18 @@ pub fn call(caller: &Caller<'_>, number: u32, args: &Args) -> Outcome {
         number::EVENT_CHANNEL_OP_COMPAT => event_channel::compat(caller, args),
         _ => Err(Errno::NoSys),
     }
+}
+
+/// Makes the grant table of `domain` at least `frames` long. False when the call is to be continued: the table itself is the
+/// progress.
+#[inline(always)]
+fn grow_grants(domain: &Domain, frames: u64) -> Result<bool, Errno> {
+    while !domain.grow_grants(frames)? {
+        if must_pause() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Bytes of an HVC instruction, in ARM and Thumb state alike.

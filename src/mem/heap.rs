@@ -39,7 +39,7 @@ fn grow() {
     }
     // Another CPU may have seen to it meanwhile.
     if heap::is_low()
-        && let Some(block) = memory().alloc_hyp(ORDER_2M)
+        && let Some(block) = memory().alloc_hyp_unscrubbed(ORDER_2M)
         && !source(block)
     {
         memory().free_hyp(block, ORDER_2M);

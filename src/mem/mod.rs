@@ -59,6 +59,8 @@ pub enum AllocError {
     NoAccount,
     /// Some of the wanted frames are not free.
     NotFree,
+    /// As many pages were zeroed as were to be at once: ask again.
+    Zeroing,
 }
 
 /// All RAM of the machine (in tests: some of the arena's).
@@ -179,6 +181,13 @@ impl Memory {
     pub fn alloc_hyp(&self, order: u32) -> Option<Mfn> {
         let block = self.pages.lock().take(order, Purpose::Hypervisor)?;
         self.scrub(block);
+        self.frames.make_used(block.first, Use::Hypervisor);
+        Some(block.first)
+    }
+
+    /// [`Memory::alloc_hyp`] of frames that hold anything.
+    pub fn alloc_hyp_unscrubbed(&self, order: u32) -> Option<Mfn> {
+        let block = self.pages.lock().take(order, Purpose::Hypervisor)?;
         self.frames.make_used(block.first, Use::Hypervisor);
         Some(block.first)
     }
@@ -311,11 +320,28 @@ impl Memory {
 
     /// `1 << order` adjacent, aligned, zeroed frames for `owner`, each with one reference: that of the p2m entry to come.
     pub fn alloc_domain_pages(&self, owner: DomId, order: u32) -> Result<Mfn, AllocError> {
+        self.alloc_domain_pages_by(owner, order, u32::MAX)
+    }
+
+    /// [`Memory::alloc_domain_pages`] that zeroes at most `zeroes` pages. A block that has more stays free meanwhile.
+    pub fn alloc_domain_pages_by(
+        &self,
+        owner: DomId,
+        order: u32,
+        zeroes: u32,
+    ) -> Result<Mfn, AllocError> {
         let mut pages = self.pages.lock();
         let count = Self::check_account(&pages, owner, order)?;
         let block = pages
             .take(order, Purpose::Guest)
             .ok_or(AllocError::NoMemory)?;
+        if count > zeroes && self.has_dirty(block, zeroes) {
+            pages.lend(block);
+            drop(pages);
+            self.scrub_frames(block.first, count, zeroes);
+            self.pages.lock().give_scrubbed(block);
+            return Err(AllocError::Zeroing);
+        }
         pages.accounts.add_ram(owner, count);
         drop(pages);
         self.scrub(block);
@@ -414,6 +440,16 @@ impl Memory {
         }
     }
 
+    /// Whether a block that is in our hands has more than `some` dirty frames.
+    fn has_dirty(&self, block: Block, some: u32) -> bool {
+        let is_dirty = |n: &u32| {
+            let mfn = block.first.checked_add(*n);
+            mfn.is_some_and(|mfn| self.frames.is_dirty(mfn))
+        };
+        let mut dirty = (0..1 << block.order).filter(is_dirty);
+        block.dirty && dirty.nth(some as usize).is_some()
+    }
+
     /// Zeroes up to `budget` dirty frames; answers how many it zeroed.
     fn scrub_frames(&self, first: Mfn, count: u32, budget: u32) -> u32 {
         let mut done = 0;
@@ -444,12 +480,7 @@ impl Memory {
         };
         let count = 1 << block.order;
         let _ = self.scrub_frames(block.first, count, budget.max(1));
-        let dirty = (0..count).any(|n| {
-            block
-                .first
-                .checked_add(n)
-                .is_some_and(|mfn| self.frames.is_dirty(mfn))
-        });
+        let dirty = self.has_dirty(block, 0);
         let mut pages = self.pages.lock();
         pages.give_scrubbed(Block { dirty, ..block });
         pages.has_dirty()

@@ -362,24 +362,27 @@ impl<'m> P2m<'m> {
         self.table.merge(&mut self.space, gfn.raw());
     }
 
-    /// Unmaps everything, about `budget` entries and [`Removed::MAX_FRAMES`] frames a call; true when nothing is left.
+    /// Unmaps everything, about `budget` entries and [`Removed::MAX_FRAMES`] frames a call; true when nothing was left.
     pub fn relinquish(&mut self, budget: u32) -> bool {
         let mut removed = Removed::new();
-        let Some(gfn) = Gfn::new(u64::from(self.relinquished)) else {
+        let end = self.high.map_or(0, |last| last.raw() + 1);
+        let left = end.saturating_sub(self.relinquished);
+        let Some(gfn) = Gfn::new(u64::from(self.relinquished)).filter(|_| left > 0) else {
+            self.relinquished = 0;
             return true;
         };
-        let left = MAX_FRAMES - self.relinquished;
-        // Cannot fail: the range is the rest of the space, so no block is broken up.
+        // Cannot fail: the range is the rest of what was ever mapped, so no block is broken up.
         let frames = self
             .unmap(gfn, left, budget, |_| true, &mut removed)
             .unwrap_or(0);
+        let none = removed.is_empty();
         self.release(removed);
         self.relinquished += frames;
-        if self.relinquished >= MAX_FRAMES {
+        let last = self.relinquished >= end;
+        if last {
             self.relinquished = 0;
-            return true;
         }
-        false
+        last && none
     }
 
     /// Shows every page and block from `from` on, until `visit` answers false.

@@ -258,7 +258,7 @@ impl PageAllocator {
     /// Takes a block of at most 2 MiB that may hold dirty frames, to be given back with [`Self::give_scrubbed`].
     pub fn take_dirty(&mut self) -> Option<Block> {
         if let Some(page) = self.take_loose(Purpose::Guest) {
-            self.scrubbing += 1;
+            self.lend(page);
             return Some(page);
         }
         let list = [FAR_DIRTY, NEAR_DIRTY]
@@ -267,8 +267,13 @@ impl PageAllocator {
         let found = self.lists[list].orders.trailing_zeros();
         let first = self.frames.at(self.lists[list].heads[found as usize])?;
         let block = self.take_from(first, found, first, found.min(ORDER_2M), list);
-        self.scrubbing += 1 << block.order;
+        self.lend(block);
         Some(block)
+    }
+
+    /// Counts a block that was taken as free, for as long as it is out to be scrubbed: [`Self::give_scrubbed`].
+    pub fn lend(&mut self, block: Block) {
+        self.scrubbing += 1 << block.order;
     }
 
     /// Gives a block of [`Self::take_dirty`] back.

@@ -229,3 +229,29 @@ fn a_pinned_page_outlives_its_domain_s_own_reference() {
     assert!(memory.get(mfn, A).is_none());
     assert_eq!(memory.free_pages(), PART);
 }
+
+#[test]
+fn a_block_that_is_zeroed_in_steps_is_free_until_it_is_zero() {
+    const STEP: u32 = 100;
+    for order in [7, 9, 10] {
+        let memory = memory();
+        assert!(memory.open_account(A, PART));
+        let mut steps = 0;
+        let first = loop {
+            match memory.alloc_domain_pages_by(A, order, STEP) {
+                Ok(first) => break first,
+                Err(error) => assert_eq!(error, AllocError::Zeroing),
+            }
+            steps += 1;
+            assert_eq!(memory.free_pages(), PART);
+            assert_eq!(memory.account(A).unwrap().total, 0);
+            assert_eq!(memory.audit_list([]), Ok(()));
+        };
+        assert_eq!(steps, (1 << order) / STEP);
+        let pages: Vec<_> = (0..1 << order)
+            .filter_map(|n| first.checked_add(n))
+            .collect();
+        assert!(pages.iter().all(|mfn| frame::page(*mfn).unwrap().is_zero()));
+        assert_eq!(memory.audit_list(pages), Ok(()));
+    }
+}

@@ -3,7 +3,6 @@
 //! Cells are read from raw bytes: `fdt`'s own typed accessors truncate to `usize`, 32 bits on the target. A property of
 //! the wrong shape reads as absent, and the caller decides whether it can do without.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,7 +24,8 @@ const TOO_MANY_CELLS: u32 = 255;
 pub struct Tree<'a> {
     nodes: Vec<FdtNode<'a, 'a>>,
     links: &'a [Link],
-    phandles: BTreeMap<u32, usize>,
+    /// Each phandle with the index of its first node, sorted.
+    phandles: Vec<(u32, usize)>,
     budget: Cell<u32>,
 }
 
@@ -55,14 +55,16 @@ impl<'a> Tree<'a> {
             let what = format!("{read} nodes read, {checked} checked");
             return Err(BootError::Corrupt(what));
         }
-        let mut phandles = BTreeMap::new();
+        let mut phandles = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
             let phandle = ["phandle", "linux,phandle"]
                 .into_iter()
                 .find_map(|name| node.property(name))
                 .and_then(|p| cells(p.value).next());
-            if let Some(phandle) = phandle {
-                phandles.entry(phandle).or_insert(index);
+            if let Some(phandle) = phandle
+                && let Err(place) = place_of(&phandles, phandle)
+            {
+                phandles.insert(place, (phandle, index));
             }
         }
         Ok(Self {
@@ -109,7 +111,9 @@ impl<'a> Tree<'a> {
 
     /// The node that carries `phandle`.
     pub fn by_phandle(&'a self, phandle: u32) -> Option<Node<'a>> {
-        self.phandles.get(&phandle).map(|index| self.node(*index))
+        let place = place_of(&self.phandles, phandle).ok()?;
+        let (_, index) = self.phandles.get(place)?;
+        Some(self.node(*index))
     }
 
     /// Nodes that are compatible with one of `names`.
@@ -318,6 +322,11 @@ pub(super) fn be(bytes: &[u8]) -> Option<u64> {
         8 => Some(u64::from_be_bytes(bytes.try_into().ok()?)),
         _ => None,
     }
+}
+
+/// Where a phandle is in a sorted list, or would be.
+fn place_of(phandles: &[(u32, usize)], phandle: u32) -> Result<usize, usize> {
+    phandles.binary_search_by_key(&phandle, |(known, _)| *known)
 }
 
 /// The cells of a value.

@@ -173,7 +173,14 @@ impl Table {
             frames,
             Descriptor::table(table, TableNote { filled, ..note }),
         );
-        if filled == 0
+        if filled == 0 {
+            self.look_at_full(frames, input, path);
+        }
+    }
+
+    /// Turns the full table of `path` into a block if it may be one; then the table above may have become full.
+    pub(super) fn look_at_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
+        if let Some(parent) = path.parent()
             && merge(frames, parent, input)
             && let Some(up) = path.up()
         {

@@ -14,12 +14,9 @@ use crate::abi::grant_table::{
 use crate::domain::Domain;
 use crate::error::Errno;
 use crate::grant::{GrantRef, VERSION, set_version as version_rule};
-use crate::hypercall::Reply;
 use crate::hypercall::guest_ptr::{copy_out, read, write};
 use crate::hypercall::target::{self, Target};
-
-/// Frames that a table grows by before others may run.
-const GROW_AT_ONCE: u32 = 64;
+use crate::hypercall::{Reply, grow_grants};
 
 /// Reads the argument of an operation that takes exactly one.
 fn only<T: FromBytes + IntoBytes>(caller: &Caller<'_>, args: &Args) -> Result<(GuestVa, T), Errno> {
@@ -40,7 +37,8 @@ fn target<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, GrantError> {
 pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
     let (at, mut op) = only::<SetupTable>(caller, args)?;
     let grown = target(caller, op.dom).and_then(|target| {
-        let done = grow(target.domain(), op.nr_frames)?;
+        let done = grow_grants(target.domain(), op.nr_frames.into());
+        let done = done.map_err(|_| GrantError::General)?;
         if done {
             list(caller.domain, target.domain(), &op)?;
         }
@@ -58,16 +56,6 @@ pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
         status_at(offset_of!(SetupTable, status)),
     )?;
     Ok(Reply::OK)
-}
-
-/// Makes the table of `domain` at least `frames` long, or a good deal longer than it was; whether it is long enough.
-fn grow(domain: &Domain, frames: u32) -> Result<bool, GrantError> {
-    let missing = domain.grants.lock().missing_frames(frames.into())?;
-    let now = frames.saturating_sub(missing.saturating_sub(GROW_AT_ONCE));
-    domain
-        .grow_grants(now.into())
-        .map_err(|_| GrantError::General)?;
-    Ok(now == frames)
 }
 
 /// Tells where in its memory `domain` has the first frames of its table.

@@ -35,7 +35,7 @@ impl Removed {
     /// Most runs of one value.
     pub const MAX_RUNS: usize = 8;
     /// Most frames of one value, if it is more than one page or block: bounds the work of dropping their references.
-    pub const MAX_FRAMES: u32 = 2048;
+    pub const MAX_FRAMES: u32 = 256;
 
     /// Nothing yet.
     #[inline]
