@@ -1,6 +1,6 @@
 //! The refill in the common case: one interrupt waits, and nothing else is to be done.
 //!
-//! [`Vgic::refill_one`] answers whether that was so. If not it has changed nothing, and the full refill of `flow.rs`
+//! [`Vgic::refill_one`] answers whether that was so. If not it has moved nothing, and the full refill of `flow.rs`
 //! and [`super::place`] does the work; it would have come to the same result in the common case too, only slower. The
 //! flag `calm` stands for the conditions that only the full refill can establish.
 //!
@@ -68,27 +68,28 @@ impl VcpuState {
 
 impl Vgic {
     /// Makes a vCPU resident that was taken off its CPU with empty list registers and nothing special left behind: what
-    /// waits for it is then placed as at any other time. Does nothing for others.
-    pub(super) fn settle_in(&mut self, vcpu: VcpuId) {
+    /// waits for it is then placed as at any other time. Whether it was such a one.
+    fn settle_in(&mut self, vcpu: VcpuId) -> bool {
         let forwarding = self.forwarding;
         let state = self.vcpu_mut(vcpu);
         let special = state.resettle || state.spilled || state.private.owed != 0;
-        if forwarding && !special && state.in_use == 0 {
+        let settles = forwarding && !state.resident && !special && state.in_use == 0;
+        if settles {
             state.resident = true;
             state.stale = 0;
             state.calm = true;
         }
+        settles
     }
 
     /// Does the whole of a refill in the common case: at most one interrupt is waiting, and it is in a slot already, or one
-    /// is free. Whether that was the case; if not, nothing has changed.
+    /// is free. Whether that was the case; if not, nothing has changed but that the vCPU may have settled in.
     #[inline]
     pub(super) fn refill_one(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> bool {
-        let owed = self.owed_banks;
-        let state = self.vcpu(vcpu);
-        if !state.calm || owed != 0 {
+        if self.owed_banks != 0 || !self.vcpu(vcpu).calm && !self.settle_in(vcpu) {
             return false;
         }
+        let state = self.vcpu(vcpu);
         debug_assert!(
             state.resident
                 && self.forwarding
@@ -99,11 +100,11 @@ impl Vgic {
                 && state.maintenance == Maintenance::NONE
         );
         let ready = state.private.pending & state.private.enabled;
-        if ready == 0 && state.ready_banks == 0 {
-            self.vcpu_mut(vcpu).dirty = false;
-            return true;
-        }
         if state.ready_banks == 0 {
+            if ready == 0 {
+                self.vcpu_mut(vcpu).dirty = false;
+                return true;
+            }
             ready.is_power_of_two() && self.refill_private(vcpu, ready, lrs)
         } else {
             ready == 0 && state.ready_banks.is_power_of_two() && self.refill_shared(vcpu, lrs)

@@ -38,9 +38,6 @@ impl Vgic {
     }
 
     fn refill_dirty(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
-        if !self.vcpu(vcpu).resident {
-            self.settle_in(vcpu);
-        }
         if self.refill_one(vcpu, lrs) {
             VcpuSet::EMPTY
         } else {
