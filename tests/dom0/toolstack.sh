@@ -49,7 +49,8 @@ dumps_core() {
     case $1 in
     coredump-destroy) eventually is_gone panic ;;
     coredump-restart)
-        rm /var/lib/xen/dump/panic && eventually is_core_of /var/lib/xen/dump/panic 32 && is_ended panic
+        rm /var/lib/xen/dump/panic && eventually is_core_of /var/lib/xen/dump/panic 32 &&
+            eventually all_are_ended
         ;;
     esac
 }
@@ -59,18 +60,19 @@ is_kept_by_name() {
         eventually is_listed 'panic-[0-9]{8}T[0-9]{4}Z' && eventually is_listed panic
 }
 is_listed() { xl list | grep -E "^$1 "; }
+# First who would start one again: it may be between two lives.
 all_are_ended() {
+    # shellcheck disable=SC2046 # there may be none, or more than one
+    kill $(pidof xl)
     xl list | awk 'NR > 2 { print $2 }' | while read -r id; do xl destroy "$id"; done
     only_dom0_is_left
 }
 goes_away() { start_tiny "$1" "$2" "$3=\"destroy\"" && eventually is_gone "$1"; }
 comes_again() {
     start_tiny "$1" "$2" "$3=\"restart\"" && first=$(domain_id "$1") || return
-    eventually has_another_id "$1" "$first" && is_ended "$1"
+    eventually has_another_id "$1" "$first" && eventually all_are_ended
 }
 has_another_id() { id=$(domain_id "$1") && [ "$id" != "$2" ]; }
-# It may be between two lives.
-is_ended() { eventually xl destroy "$1" && eventually is_gone "$1"; }
 
 watchdog_is_kicked() { xenwatchdogd 30 5 && eventually pidof xenwatchdogd; }
 watchdog_is_disarmed() { kill -USR1 "$(pidof xenwatchdogd)" && eventually has_ended xenwatchdogd; }
