@@ -59,7 +59,7 @@ has_all_but() {
     echo "$found kB of $2 MiB"
     [ "$found" -ge $((($2 - $1) * 1024)) ]
 }
-is_crashed() { xl list small | awk 'NR == 2 { print $5 }' | grep c; }
+is_shut_down() { xl list small | awk 'NR == 2 { print $5 }' | grep s; }
 # xl says so, and ends well all the same.
 is_refused() { xl trigger demo nmi 2>&1 | grep 'Function not implemented'; }
 has_no() { ! xl "$1" demo | grep "$2"; }
@@ -145,11 +145,14 @@ check "all its memory is free again" memory_comes_back "$before"
 
 # What it takes beside its memory is in these 16 MiB.
 most=$(($(xl info free_memory) - 16))
-check "a domU with nearly all memory there is starts" xl create /guests/small.cfg memory=$most 'on_crash="preserve"'
+check "a domU with nearly all memory there is starts" \
+    xl create /guests/small.cfg memory=$most 'extra="console=hvc0 panic=1"' 'on_reboot="preserve"'
 check "its kernel comes up" says small '^domU is up: 1 CPU'
 check "it has that memory" has_all_but 32 "$most"
+# Linux on Arm tells nobody that it panicked: it stands still for ever, or asks for a restart.
 type_on small 'echo c >/proc/sysrq-trigger'
-check "xl list shows that its kernel panicked" eventually is_crashed
+check "its kernel panics" says small 'Kernel panic - not syncing: sysrq'
+check "it asks for a restart, as panic=1 wants" eventually is_shut_down
 check "xl destroy takes it away" xl destroy small
 check "all its memory is free again" memory_comes_back "$before"
 
