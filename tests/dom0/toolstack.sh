@@ -130,6 +130,8 @@ xl block-list tiny|Vdev  BE  handle state evt-ch ring-ref BE-path
 xl vcpu-pin tiny 0 7|libxl: error: libxl_sched.c:62:libxl__set_vcpuaffinity: Domain N:Setting vcpu affinity: Invalid argument
 xl vcpu-pin tiny 5 0|libxl: error: libxl_sched.c:62:libxl__set_vcpuaffinity: Domain N:Setting vcpu affinity: Invalid argument
 xl vcpu-set -i tiny 2|libxl: error: libxl_domain.c:1869:libxl_set_vcpuonline: Domain N:Requested 2 VCPUs, however maxcpus is 1!: Function not implemented
+xl mem-set tiny 24|xl: libxl.c:337: libxl_defbool_val: Assertion `!libxl_defbool_is_default(db)' failed.
+xl mem-max tiny 64|xl: libxl.c:337: libxl_defbool_val: Assertion `!libxl_defbool_is_default(db)' failed.
 xl create /tmp/tiny.cfg|libxl: error: libxl_domain.c:81:libxl__domain_rename: Domain N:Domain with name "tiny" already exists.
 xl pause nobody|nobody is an invalid domain identifier (rc=-6)
 xl destroy 0|Not destroying domain 0; use -f to force.
