@@ -42,17 +42,11 @@ crashes() {
 stays_as() { start_tiny "$1" "$2" "$3=\"preserve\"" && eventually shows "$1" "$4" && xl destroy "$1"; }
 has_state() { [ "$(xl list "$1" | awk 'NR == 2 { print $5 }')" = "$2" ]; }
 
-# dumps_core ACTION: and what comes of the domU then.
+# dumps_core: and then the domU goes.
 dumps_core() {
-    rm -rf /var/lib/xen/dump && mkdir -p /var/lib/xen/dump && start_tiny panic "$crashes_itself" "on_crash=\"$1\"" &&
-        eventually is_core_of /var/lib/xen/dump/panic 32 || return
-    case $1 in
-    coredump-destroy) eventually is_gone panic ;;
-    coredump-restart)
-        rm /var/lib/xen/dump/panic && eventually is_core_of /var/lib/xen/dump/panic 32 &&
-            eventually all_are_ended
-        ;;
-    esac
+    rm -rf /var/lib/xen/dump && mkdir -p /var/lib/xen/dump &&
+        start_tiny panic "$crashes_itself" 'on_crash="coredump-destroy"' &&
+        eventually is_core_of /var/lib/xen/dump/panic 32 && eventually is_gone panic
 }
 # What crashed has the time behind its name. Of what comes then, the last in the same minute keeps the name.
 is_kept_by_name() {
@@ -187,8 +181,7 @@ check "on_poweroff=restart starts it again" comes_again off "$turns_off" on_powe
 check "on_crash=preserve leaves it as it crashed" stays_as panic "$crashes_itself" on_crash c
 check "on_crash=destroy takes it away" goes_away panic "$crashes_itself" on_crash
 check "on_crash=restart starts it again" comes_again panic "$crashes_itself" on_crash
-check "on_crash=coredump-destroy dumps its memory and takes it away" dumps_core coredump-destroy
-check "on_crash=coredump-restart dumps its memory and starts it again" dumps_core coredump-restart
+check "on_crash=coredump-destroy dumps its memory and takes it away" dumps_core
 check "on_crash=rename-restart starts another and keeps it by another name" is_kept_by_name
 check "all of them go" eventually all_are_ended
 rm -rf /var/lib/xen/dump
