@@ -53,6 +53,13 @@ has_memory() { [ "$(xl list demo | awk 'NR == 2 { print $3 }')" = "$1" ]; }
 vcpu_is() { xl vcpu-list demo | awk -v vcpu="$1" '$3 == vcpu { print $5 }' | grep "$2"; }
 vcpu_is_on() { [ "$(xl vcpu-list demo | awk '$3 == 1 { print $5 }')" != --p ]; }
 is_renamed() { xl rename demo other && xl domid other && ! xl domid demo && xl rename other demo; }
+# has_all_but MEBIBYTES OF: it said so when it was up.
+has_all_but() {
+    found=$(sed -n 's/^domU is up: .*, \([0-9]*\) kB.*/\1/p' /var/log/xen/console/guest-small.log)
+    echo "$found kB of $2 MiB"
+    [ "$found" -ge $((($2 - $1) * 1024)) ]
+}
+is_shut_down() { xl list small | awk 'NR == 2 { print $5 }' | grep s; }
 # xl says so, and ends well all the same.
 is_refused() { xl trigger demo nmi 2>&1 | grep 'Function not implemented'; }
 has_no() { ! xl "$1" demo | grep "$2"; }
@@ -127,12 +134,26 @@ check "it starts again as a new domain" eventually new_id "$first"
 check "its console shows the second start" says demo '^domU is up: 2 CPUs' 2
 check "it has its network again" answers_ping
 
-check "xl shutdown is heard" xl shutdown demo
-check "it is gone after its kernel has powered it off" eventually is_gone
+check_output "xl shutdown -w waits until its kernel has powered it off" 'Domain [0-9]+ has been shut down, reason code 0' \
+    xl shutdown -w demo
+check "it is gone" eventually is_gone
 check "dom0 reads from the device what the domU wrote" file_is_the_same /dev/data phy
 losetup /dev/loop7 /guests/file.img
 check "dom0 reads from the file what the domU wrote" file_is_the_same /dev/loop7 file
 losetup -d /dev/loop7
+check "all its memory is free again" memory_comes_back "$before"
+
+# What it takes beside its memory is in these 16 MiB.
+most=$(($(xl info free_memory) - 16))
+check "a domU with nearly all memory there is starts" \
+    xl create /guests/small.cfg memory=$most 'extra="console=hvc0 panic=1"' 'on_reboot="preserve"'
+check "its kernel comes up" says small '^domU is up: 1 CPU'
+check "it has that memory" has_all_but 32 "$most"
+# Linux on Arm tells nobody that it panicked: it stands still for ever, or asks for a restart.
+type_on small 'echo c >/proc/sysrq-trigger'
+check "its kernel panics" says small 'Kernel panic - not syncing: sysrq'
+check "it asks for a restart, as panic=1 wants" eventually is_shut_down
+check "xl destroy takes it away" xl destroy small
 check "all its memory is free again" memory_comes_back "$before"
 
 # With its console: xl stays until that is gone.

@@ -11,10 +11,12 @@ shows() { xl list "$1" | awk 'NR == 2 { print $5 }' | grep "$2"; }
 is_gone() { ! xl domid "$1"; }
 domain_id() { xl domid "$1"; }
 
-# dump_is_usable NAME MEBIBYTES: an ELF file with all its memory.
+# is_core_of FILE MEBIBYTES: an ELF file with all memory.
+is_core_of() { [ "$(head -c 4 "$1" | tail -c 3)" = ELF ] && [ "$(wc -c <"$1")" -ge $(($2 << 20)) ]; }
+# dump_is_usable NAME MEBIBYTES
 dump_is_usable() {
     xl dump-core "$1" /tmp/core || return
-    [ "$(head -c 4 /tmp/core | tail -c 3)" = ELF ] && [ "$(wc -c </tmp/core)" -ge $(($2 << 20)) ]
+    is_core_of /tmp/core "$2"
     usable=$?
     rm -f /tmp/core
     return "$usable"
@@ -38,14 +40,33 @@ crashes() {
 
 # stays_as NAME INSTRUCTIONS EVENT LETTER; the others: NAME INSTRUCTIONS EVENT.
 stays_as() { start_tiny "$1" "$2" "$3=\"preserve\"" && eventually shows "$1" "$4" && xl destroy "$1"; }
+has_state() { [ "$(xl list "$1" | awk 'NR == 2 { print $5 }')" = "$2" ]; }
+
+# dumps_core: and then the domU goes.
+dumps_core() {
+    rm -rf /var/lib/xen/dump && mkdir -p /var/lib/xen/dump &&
+        start_tiny panic "$crashes_itself" 'on_crash="coredump-destroy"' &&
+        eventually is_core_of /var/lib/xen/dump/panic 32 && eventually is_gone panic
+}
+# What crashed has the time behind its name. Of what comes then, the last in the same minute keeps the name.
+is_kept_by_name() {
+    start_tiny panic "$crashes_itself" 'on_crash="rename-restart"' &&
+        eventually is_listed 'panic-[0-9]{8}T[0-9]{4}Z' && eventually is_listed panic
+}
+is_listed() { xl list | grep -E "^$1 "; }
+# First who would start one again: it may be between two lives.
+all_are_ended() {
+    # shellcheck disable=SC2046 # there may be none, or more than one
+    kill $(pidof xl)
+    xl list | awk 'NR > 2 { print $2 }' | while read -r id; do xl destroy "$id"; done
+    only_dom0_is_left
+}
 goes_away() { start_tiny "$1" "$2" "$3=\"destroy\"" && eventually is_gone "$1"; }
 comes_again() {
     start_tiny "$1" "$2" "$3=\"restart\"" && first=$(domain_id "$1") || return
-    eventually has_another_id "$1" "$first" && is_ended "$1"
+    eventually has_another_id "$1" "$first" && eventually all_are_ended
 }
 has_another_id() { id=$(domain_id "$1") && [ "$id" != "$2" ]; }
-# It may be between two lives.
-is_ended() { eventually xl destroy "$1" && eventually is_gone "$1"; }
 
 watchdog_is_kicked() { xenwatchdogd 30 5 && eventually pidof xenwatchdogd; }
 watchdog_is_disarmed() { kill -USR1 "$(pidof xenwatchdogd)" && eventually has_ended xenwatchdogd; }
@@ -103,6 +124,8 @@ xl block-list tiny|Vdev  BE  handle state evt-ch ring-ref BE-path
 xl vcpu-pin tiny 0 7|libxl: error: libxl_sched.c:62:libxl__set_vcpuaffinity: Domain N:Setting vcpu affinity: Invalid argument
 xl vcpu-pin tiny 5 0|libxl: error: libxl_sched.c:62:libxl__set_vcpuaffinity: Domain N:Setting vcpu affinity: Invalid argument
 xl vcpu-set -i tiny 2|libxl: error: libxl_domain.c:1869:libxl_set_vcpuonline: Domain N:Requested 2 VCPUs, however maxcpus is 1!: Function not implemented
+xl mem-set tiny 24|xl: libxl.c:337: libxl_defbool_val: Assertion `!libxl_defbool_is_default(db)' failed.
+xl mem-max tiny 64|xl: libxl.c:337: libxl_defbool_val: Assertion `!libxl_defbool_is_default(db)' failed.
 xl create /tmp/tiny.cfg|libxl: error: libxl_domain.c:81:libxl__domain_rename: Domain N:Domain with name "tiny" already exists.
 xl pause nobody|nobody is an invalid domain identifier (rc=-6)
 xl destroy 0|Not destroying domain 0; use -f to force.
@@ -124,7 +147,10 @@ check "xl dmesg -c empties the log" log_is_emptied
 check "xenconsoled keeps the hypervisor's log" log_is_kept
 check_output "xl info -n shows the topology" '^ +0: +0 +0 +0$' xl info -n
 
-check "a domU of four instructions starts" start_tiny tiny "$waits"
+check "xl create -p makes a domU of four instructions" start_tiny tiny "$waits" -p
+check "it is paused, and has not run" has_state tiny --p---
+check "xl unpause lets it run" xl unpause tiny
+check "it does, and waits" eventually has_state tiny -b----
 check "each row of xl list has the form of Xen's" \
     rows_match '^[^ ]+ +[0-9]+ +[0-9]+ +[0-9]+ +[r-][b-][p-][s-][c-][d-] +[0-9]+[.][0-9]$' xl list
 check "each row of xl vcpu-list has the form of Xen's" \
@@ -151,12 +177,19 @@ check "on_poweroff=preserve leaves it as it ended" stays_as off "$turns_off" on_
 check "on_poweroff=destroy takes it away" goes_away off "$turns_off" on_poweroff
 check "on_reboot=destroy takes it away" goes_away reset "$restarts" on_reboot
 check "on_reboot=restart starts it again" comes_again reset "$restarts" on_reboot
+check "on_poweroff=restart starts it again" comes_again off "$turns_off" on_poweroff
+check "on_crash=preserve leaves it as it crashed" stays_as panic "$crashes_itself" on_crash c
+check "on_crash=destroy takes it away" goes_away panic "$crashes_itself" on_crash
+check "on_crash=restart starts it again" comes_again panic "$crashes_itself" on_crash
+check "on_crash=coredump-destroy dumps its memory and takes it away" dumps_core
+check "on_crash=rename-restart starts another and keeps it by another name" is_kept_by_name
+check "all of them go" eventually all_are_ended
+rm -rf /var/lib/xen/dump
 if is_krypton; then
     # Xen gives such a guest exceptions for ever.
     crashes abort "$reads_nothing" 'reads where nothing is'
     crashes nowhere "$jumps_nowhere" 'jumps to where nothing is'
     crashes undefined "$is_undefined" 'runs an undefined instruction'
-    check "on_crash=destroy takes it away" goes_away abort "$reads_nothing" on_crash
 fi
 check "all their memory is free again" memory_comes_back "$before"
 check "the watchdog is disarmed" watchdog_is_disarmed

@@ -29,6 +29,9 @@ psci() { echo "0xE3A00484 0xE380000$1 0xE1400070 0xE320F003 0xEAFFFFFD"; } # mov
 waits='0xE320F003 0xEAFFFFFD'
 turns_off=$(psci 8) # SYSTEM_OFF
 restarts=$(psci 9)  # SYSTEM_RESET
+# SCHEDOP_shutdown (crash), as the kernel of a domU that panics: mov r0, #2; add r1, pc, #8; mov r12, #29; hvc #0xea1; b to
+# itself; the reason.
+crashes_itself='0xE3A00002 0xE28F1008 0xE3A0C01D 0xE140EA71 0xEAFFFFFE 3'
 # Three that come to nothing, as there is no memory where a handler would have to be.
 reads_nothing='0xE3A00000 0xE5900000' # mov r0, #0; ldr r0, [r0]
 jumps_nowhere='0xE3A0F000'            # mov pc, #0
