@@ -4,8 +4,9 @@
 // secure SVC, lacks the extensions, or is none whose GIC is known from CBAR: Cortex-A7 and A15 (DDI 0438 4.3.50).
 //
 // What it leaves behind: all interrupts in group 1; coprocessors and ACTLR.SMP open to non-secure code (NSACR); the bits of
-// ACTLR that a Cortex-A15 needs and only secure code may set (arch/src/errata.rs, DDI 0438 4.3.27); a monitor whose one call
-// writes r0 to GICD_SGIR from the secure side, since CPUs that wait in a secure pen hear no other.
+// ACTLR that a Cortex-A15 needs and only secure code may set (arch/src/errata.rs, DDI 0438 4.3.27); a monitor
+// that writes r0 to GICD_SGIR from the secure side, since CPUs that wait in a secure pen hear no other, or with r1 not 0 to
+// CNTFRQ.
 //
 // Needs r10 (CPSR). Clobbers r0-r5, r11, lr.
 
@@ -122,7 +123,9 @@ secure_undefined:
     movs    pc, lr
 
 monitor_call:
-    str     r0, [sp, #GICD_SGIR]
+    cmp     r1, #0
+    streq   r0, [sp, #GICD_SGIR]
+    mcrne   p15, 0, r0, c14, c0, 0      // CNTFRQ
     dsb     sy
     movs    pc, lr
 

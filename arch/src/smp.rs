@@ -236,6 +236,18 @@ pub fn wake(dist: &crate::gic::Distributor, interface: u32) {
     }
 }
 
+/// Writes this CPU's CNTFRQ, which guests read, where firmware left it 0 and we have a monitor: only secure code may. Whether
+/// it was written.
+#[cfg(target_arch = "arm")]
+pub fn tell_frequency(hz: u32) -> bool {
+    if crate::timer::frequency() != 0 || !ENTERED_SECURE.load(Ordering::Relaxed) {
+        return false;
+    }
+    // SAFETY: boot/secure.S writes r0 to CNTFRQ and returns.
+    unsafe { crate::smc::call(hz, 1, 0, 0) };
+    crate::timer::frequency() == hz
+}
+
 /// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`]. Nobody else may come any more.
 #[cfg(target_arch = "arm")]
 pub fn call(cpu: CpuId, affinity: u32) {

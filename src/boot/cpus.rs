@@ -48,6 +48,13 @@ pub fn set_up_cpu(cpu: CpuId) {
     }
 }
 
+/// Has CNTFRQ of this CPU say `hz` where nobody has set it.
+pub fn tell_frequency(cpu: CpuId, hz: u32) {
+    if smp::tell_frequency(hz) {
+        log::info!("CPU{}: CNTFRQ was 0, now {hz}", cpu.raw());
+    }
+}
+
 /// Claims the hypervisor's private interrupts.
 pub fn set_private_interrupts(maintenance: u32, timer: u32, virtual_timer: u32) {
     let all = [
@@ -135,7 +142,7 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
         }
     };
     // A second of patience, by the counter; a CPU that never comes is left out.
-    let end = timer::counter().saturating_add(timer::frequency().into());
+    let end = timer::counter().saturating_add(super::counter_frequency(host).into());
     while result == 0 && timer::counter() < end {
         if UP.load(Ordering::SeqCst) & 1 << number != 0 {
             return true;
@@ -177,6 +184,7 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
     let Some(ready) = run::ready() else {
         krypton::machine::halt()
     };
+    tell_frequency(cpu, run::clock().hz());
     trap::Cpu {
         id: cpu,
         gic,

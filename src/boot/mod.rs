@@ -7,7 +7,7 @@ mod memory;
 use alloc::string::ToString;
 
 use armv7::addr::{PAGE_SHIFT, PhysAddr};
-use armv7::cpu::CpuSet;
+use armv7::cpu::{CpuId, CpuSet};
 use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
 use armv7::{gic, hypmap, smp, timer};
@@ -294,6 +294,7 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> run::Rea
             "frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string(),
         ))
     });
+    cpus::tell_frequency(CpuId::BOOT, hz);
     log::info!(
         "Generic Timer IRQ: phys={} hyp={} virt={} Freq: {} KHz",
         host.timer.physical,

@@ -4,38 +4,22 @@
 //! values, instruction cache on, all timers firing, every interrupt in the wrong group, enabled and pending, SGIs too,
 //! and one of them taken and never ended.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::dom0::UP;
 use crate::faults::{self, HYPERVISOR_ADDRESS, LOADER_ADDRESS, TREE_ADDRESS};
-use crate::machine::Machine;
+use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::project::root;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build};
+use crate::{Result, boards, build, dom0};
 
 /// Boots through that loader to dom0's user space.
 pub fn test(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("leftovers")?;
-    let (elf, binary) = (
-        folder.path().join("loader.elf"),
-        folder.path().join("loader.bin"),
-    );
-    build::run(
-        Command::new("arm-linux-gnueabihf-gcc")
-            .args(["-nostdlib", "-static", "-Wl,--build-id=none"])
-            .arg(format!("-Wl,-Ttext={LOADER_ADDRESS:#x}"))
-            .arg(format!("-DTREE={TREE_ADDRESS:#x}"))
-            .arg(format!("-DHYPERVISOR={HYPERVISOR_ADDRESS:#x}"))
-            .arg("-o")
-            .arg(&elf)
-            .arg(root().join("tests/runner/src/leftovers.S")),
-    )?;
-    build::run(
-        Command::new("arm-linux-gnueabihf-objcopy")
-            .args(["-O", "binary"])
-            .args([&elf, &binary]),
-    )?;
+    let places = [("TREE", TREE_ADDRESS), ("HYPERVISOR", HYPERVISOR_ADDRESS)];
+    let binary = loader("leftovers.S", LOADER_ADDRESS, places, folder.path())?;
     let mut machine = Machine::new(options)?;
     build::tell_image(&machine.hypervisor)?;
     let tree = folder.path().join("machine.dtb");
@@ -49,4 +33,71 @@ pub fn test(options: &Options, echo: Echo) -> Result {
     Session::start(&machine, echo)?
         .expect(UP, options.timeout)
         .map(drop)
+}
+
+/// Where things are on Versatile Express, clear of what its tests put there.
+const VEXPRESS_LOADER: u32 = 0x8010_0000;
+const VEXPRESS_HYPERVISOR: u32 = 0x8020_0000;
+const VEXPRESS_TREE: u32 = 0x8800_0000;
+
+/// Boots on a Versatile Express in secure state whose firmware never set CNTFRQ: the tree tells the frequency, and CNTFRQ says
+/// it afterwards.
+pub fn without_frequency(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("frequency")?;
+    let board = boards::find("vexpress-secure")?;
+    let options = Options {
+        board: Some(board),
+        cpus: 1,
+        ..options.clone()
+    };
+    let mut machine = Machine::new(&options)?;
+    build::tell_image(&machine.hypervisor)?;
+    let tree = board.write_tree(&machine, folder.path())?;
+    build::run(Command::new("fdtput").args(["-t", "u"]).arg(&tree).args([
+        "/timer",
+        "clock-frequency",
+        "62500000",
+    ]))?;
+    let places = [("TREE", VEXPRESS_TREE), ("HYPERVISOR", VEXPRESS_HYPERVISOR)];
+    let binary = loader("no-frequency.S", VEXPRESS_LOADER, places, folder.path())?;
+    let mut files = vec![
+        (machine.hypervisor.clone(), VEXPRESS_HYPERVISOR),
+        (tree, VEXPRESS_TREE),
+        (binary, VEXPRESS_LOADER),
+    ];
+    files.extend(machine.kernel.clone().map(|file| (file, board.kernel)));
+    files.extend(machine.initrd.clone().map(|file| (file, board.initrd)));
+    machine.start = Start::Raw {
+        files,
+        entry: VEXPRESS_LOADER,
+    };
+    let mut session = Session::start(&machine, echo)?;
+    for line in [
+        "Entered in secure state, switched to HYP",
+        "CPU0: CNTFRQ was 0, now 62500000",
+        UP,
+    ] {
+        session.expect(line, options.timeout * dom0::LONGEST_CHECK)?;
+    }
+    Ok(())
+}
+
+/// Makes a loader of a source beside this file, to be put at `address`.
+fn loader(source: &str, address: u32, places: [(&str, u32); 2], folder: &Path) -> Result<PathBuf> {
+    let (elf, binary) = (folder.join("loader.elf"), folder.join("loader.bin"));
+    build::run(
+        Command::new("arm-linux-gnueabihf-gcc")
+            .args(["-nostdlib", "-static", "-Wl,--build-id=none"])
+            .arg(format!("-Wl,-Ttext={address:#x}"))
+            .args(places.map(|(name, place)| format!("-D{name}={place:#x}")))
+            .arg("-o")
+            .arg(&elf)
+            .arg(root().join("tests/runner/src").join(source)),
+    )?;
+    build::run(
+        Command::new("arm-linux-gnueabihf-objcopy")
+            .args(["-O", "binary"])
+            .args([&elf, &binary]),
+    )?;
+    Ok(binary)
 }

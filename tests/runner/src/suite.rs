@@ -140,6 +140,9 @@ fn starts() -> Vec<Test> {
     small.push(Test::new("boot loader's leftovers", |options| {
         leftovers::test(options, Echo::Hide)
     }));
+    small.push(Test::new("secure state without CNTFRQ", |options| {
+        leftovers::without_frequency(options, Echo::Hide)
+    }));
     small.extend(uboot_ways());
     small.extend(uefi::WAYS.iter().map(|way| {
         Test::new(format!("uefi {}", way.name), |options| {
