@@ -4,7 +4,7 @@
 //! begin, to start a CPU, to restart and to switch off. Boot maps the registers ahead (`boot::board`), so that the machine
 //! can be ended from anywhere. What firmware does by PSCI needs no board; where there are both, PSCI wins.
 //!
-//! To add a board: a file here with `COMPATIBLE` and `board`, and a row in [`BOARDS`].
+//! To add a board: a file here with `COMPATIBLE` and `board`, and a row in `BOARDS`.
 
 mod exynos;
 mod sunxi;
