@@ -187,7 +187,8 @@ fn shell(machine: &Machine, timeout: Duration, echo: Echo) -> Result {
     session.expect("the answer is 42", timeout)?;
     // Ctrl-C ends what runs in the foreground, once that runs, and nothing else.
     session.wait_for_prompt(PROMPT, timeout)?;
-    session.type_text("echo begin $((6 * 9)); sleep 1000\n")?;
+    // The program that is to be ended says so itself: before, Ctrl-C would find the shell alone.
+    session.type_text("sh -c 'echo begin $((6 * 9)); exec sleep 1000'\n")?;
     session.expect("begin 54", timeout)?;
     session.type_text("\u{3}")?;
     session.wait_for_prompt(PROMPT, timeout)?;
