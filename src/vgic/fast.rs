@@ -1,8 +1,8 @@
-//! The refill in the common case: one interrupt waits, and nothing else is to be done.
+//! The refill in the common case: one interrupt waits or none, and nothing else is to be done.
 //!
 //! [`Vgic::refill_one`] answers whether that was so. If not it has moved nothing, and the full refill of `flow.rs`
 //! and [`super::place`] does the work; it would have come to the same result in the common case too, only slower. The
-//! flag `calm` stands for the conditions that only the full refill can establish.
+//! flag `calm` stands for the conditions that the full refill establishes, or a vCPU brings that comes with nothing.
 //!
 //! Manual: IHI 0048B 5.2.2.
 
