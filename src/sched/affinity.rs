@@ -143,9 +143,7 @@ impl Scheduler {
 
     /// Queues a unit that slept on `cpu`. Returns the CPU when it must pick now rather than at the end of the turn.
     fn join(&mut self, id: UnitId, cpu: CpuId, now: Ticks) -> Option<CpuId> {
-        if self.cpu_of(id) != Some(cpu) {
-            self.relocate(id, cpu, now);
-        }
+        self.relocate(id, cpu, now);
         // A CPU that runs one unit does not pick, so its clock may stand where it was long ago.
         let current = self.current_virtual(cpu, now);
         self.standing(cpu, current);
@@ -313,6 +311,7 @@ impl Scheduler {
         lowest
     }
 
+    /// [`Scheduler::standing`] at `now`.
     fn standing_at(&mut self, cpu: CpuId, now: Ticks) -> Virtual {
         self.standing(cpu, self.current_virtual(cpu, now))
     }
@@ -348,10 +347,14 @@ impl Scheduler {
 
     /// Translates the virtual time of a unit that is in no queue to the frame of `to`: it keeps its distance from the
     /// clock. An idle `to` takes over the clock it comes from, for its own stood still.
+    #[inline(always)]
     fn relocate(&mut self, id: UnitId, to: CpuId, now: Ticks) {
-        let Some(from) = self.cpu_of(id).filter(|&from| from != to) else {
-            return;
-        };
+        if let Some(from) = self.cpu_of(id).filter(|&from| from != to) {
+            self.translate(id, from, to, now);
+        }
+    }
+
+    fn translate(&mut self, id: UnitId, from: CpuId, to: CpuId, now: Ticks) {
         self.standing_at(from, now);
         self.standing_at(to, now);
         let source = &self.cpus[from.index()];
