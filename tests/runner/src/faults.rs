@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::machine::{INITRD_ADDRESS, KERNEL_ADDRESS, Machine, Start};
+use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::project::root;
 use crate::session::{Echo, QEMU, ScratchFolder, Session};
@@ -152,32 +152,37 @@ pub fn dtc(from: &str, to: &str) -> Command {
     command
 }
 
-pub const HYPERVISOR_ADDRESS: u32 = 0x4040_0000;
-pub const TREE_ADDRESS: u32 = 0x4800_0000;
-pub const LOADER_ADDRESS: u32 = 0x4020_0000;
+/// Where a loader of ours finds what it starts, and is itself.
+pub struct Places {
+    pub loader: u32,
+    pub hypervisor: u32,
+    pub tree: u32,
+}
+
+/// On `virt`, clear of the machine's modules.
+pub const ON_VIRT: Places = Places {
+    loader: 0x4020_0000,
+    hypervisor: 0x4040_0000,
+    tree: 0x4800_0000,
+};
 
 /// QEMU's boot loader would refuse or repair a doctored tree, so put everything into memory without it.
 /// An empty `blob` stands for no tree: r2 is 0.
 fn doctored_start(machine: &Machine, blob: &[u8], folder: &Path) -> Result<Start> {
-    let tree = if blob.is_empty() { 0 } else { TREE_ADDRESS };
-    raw_start(machine, blob, &loader(tree), folder)
+    let tree = if blob.is_empty() { 0 } else { ON_VIRT.tree };
+    raw_start(machine, &ON_VIRT, blob, &loader(tree), folder)
 }
 
 /// Everything of the machine in memory, the tree at its address if there is one, and `loader` to start it.
-pub fn raw_start(machine: &Machine, blob: &[u8], loader: &[u8], folder: &Path) -> Result<Start> {
-    let mut files = vec![(machine.hypervisor.clone(), HYPERVISOR_ADDRESS)];
-    files.extend(
-        machine
-            .kernel
-            .clone()
-            .map(|kernel| (kernel, KERNEL_ADDRESS)),
-    );
-    files.extend(
-        machine
-            .initrd
-            .clone()
-            .map(|initrd| (initrd, INITRD_ADDRESS)),
-    );
+pub fn raw_start(
+    machine: &Machine,
+    places: &Places,
+    blob: &[u8],
+    loader: &[u8],
+    folder: &Path,
+) -> Result<Start> {
+    let mut files = vec![(machine.hypervisor.clone(), places.hypervisor)];
+    files.extend(machine.modules());
     let mut add = |name: &str, bytes: &[u8], address| -> Result {
         let path: PathBuf = folder.join(name);
         build::write(&path, bytes)?;
@@ -185,12 +190,12 @@ pub fn raw_start(machine: &Machine, blob: &[u8], loader: &[u8], folder: &Path) -
         Ok(())
     };
     if !blob.is_empty() {
-        add("tree", blob, TREE_ADDRESS)?;
+        add("tree", blob, places.tree)?;
     }
-    add("loader", loader, LOADER_ADDRESS)?;
+    add("loader", loader, places.loader)?;
     Ok(Start::Raw {
         files,
-        entry: LOADER_ADDRESS,
+        entry: places.loader,
     })
 }
 
@@ -205,7 +210,7 @@ fn loader(tree: u32) -> Vec<u8> {
         0xe59f_2000, // ldr r2, [pc, #0]
         0xe59f_f000, // ldr pc, [pc, #0]
         tree,
-        HYPERVISOR_ADDRESS,
+        ON_VIRT.hypervisor,
     ];
     code.iter().flat_map(|word| word.to_le_bytes()).collect()
 }

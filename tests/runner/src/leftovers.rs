@@ -4,12 +4,12 @@
 //! values, instruction cache on, all timers firing, every interrupt in the wrong group, enabled and pending, SGIs too,
 //! and one of them taken and never ended.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::dom0::UP;
-use crate::faults::{self, HYPERVISOR_ADDRESS, LOADER_ADDRESS, TREE_ADDRESS};
-use crate::machine::{Machine, Start};
+use crate::faults::{self, ON_VIRT, Places};
+use crate::machine::Machine;
 use crate::options::Options;
 use crate::project::root;
 use crate::session::{Echo, ScratchFolder, Session};
@@ -18,16 +18,16 @@ use crate::{Result, boards, build, dom0};
 /// Boots through that loader to dom0's user space.
 pub fn test(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("leftovers")?;
-    let places = [("TREE", TREE_ADDRESS), ("HYPERVISOR", HYPERVISOR_ADDRESS)];
-    let binary = loader("leftovers.S", LOADER_ADDRESS, places, folder.path())?;
+    let binary = loader("leftovers.S", &ON_VIRT, folder.path())?;
     let mut machine = Machine::new(options)?;
     build::tell_image(&machine.hypervisor)?;
     let tree = folder.path().join("machine.dtb");
     faults::dump_tree(&machine, &tree)?;
     machine.start = faults::raw_start(
         &machine,
+        &ON_VIRT,
         &build::read(&tree)?,
-        &build::read(&binary)?,
+        &binary,
         folder.path(),
     )?;
     Session::start(&machine, echo)?
@@ -36,9 +36,11 @@ pub fn test(options: &Options, echo: Echo) -> Result {
 }
 
 /// Where things are on Versatile Express, clear of what its tests put there.
-const VEXPRESS_LOADER: u32 = 0x8010_0000;
-const VEXPRESS_HYPERVISOR: u32 = 0x8020_0000;
-const VEXPRESS_TREE: u32 = 0x8800_0000;
+const ON_VEXPRESS: Places = Places {
+    loader: 0x8010_0000,
+    hypervisor: 0x8020_0000,
+    tree: 0x8800_0000,
+};
 
 /// Boots on a Versatile Express in secure state whose firmware never set CNTFRQ: the tree tells the frequency, and CNTFRQ says
 /// it afterwards.
@@ -58,19 +60,13 @@ pub fn without_frequency(options: &Options, echo: Echo) -> Result {
         "clock-frequency",
         "62500000",
     ]))?;
-    let places = [("TREE", VEXPRESS_TREE), ("HYPERVISOR", VEXPRESS_HYPERVISOR)];
-    let binary = loader("no-frequency.S", VEXPRESS_LOADER, places, folder.path())?;
-    let mut files = vec![
-        (machine.hypervisor.clone(), VEXPRESS_HYPERVISOR),
-        (tree, VEXPRESS_TREE),
-        (binary, VEXPRESS_LOADER),
-    ];
-    files.extend(machine.kernel.clone().map(|file| (file, board.kernel)));
-    files.extend(machine.initrd.clone().map(|file| (file, board.initrd)));
-    machine.start = Start::Raw {
-        files,
-        entry: VEXPRESS_LOADER,
-    };
+    machine.start = faults::raw_start(
+        &machine,
+        &ON_VEXPRESS,
+        &build::read(&tree)?,
+        &loader("no-frequency.S", &ON_VEXPRESS, folder.path())?,
+        folder.path(),
+    )?;
     let mut session = Session::start(&machine, echo)?;
     for line in [
         "Entered in secure state, switched to HYP",
@@ -82,14 +78,15 @@ pub fn without_frequency(options: &Options, echo: Echo) -> Result {
     Ok(())
 }
 
-/// Makes a loader of a source beside this file, to be put at `address`.
-fn loader(source: &str, address: u32, places: [(&str, u32); 2], folder: &Path) -> Result<PathBuf> {
+/// Makes a loader of a source beside this file.
+fn loader(source: &str, places: &Places, folder: &Path) -> Result<Vec<u8>> {
     let (elf, binary) = (folder.join("loader.elf"), folder.join("loader.bin"));
     build::run(
         Command::new("arm-linux-gnueabihf-gcc")
             .args(["-nostdlib", "-static", "-Wl,--build-id=none"])
-            .arg(format!("-Wl,-Ttext={address:#x}"))
-            .args(places.map(|(name, place)| format!("-D{name}={place:#x}")))
+            .arg(format!("-Wl,-Ttext={:#x}", places.loader))
+            .arg(format!("-DTREE={:#x}", places.tree))
+            .arg(format!("-DHYPERVISOR={:#x}", places.hypervisor))
             .arg("-o")
             .arg(&elf)
             .arg(root().join("tests/runner/src").join(source)),
@@ -99,5 +96,5 @@ fn loader(source: &str, address: u32, places: [(&str, u32); 2], folder: &Path) -
             .args(["-O", "binary"])
             .args([&elf, &binary]),
     )?;
-    Ok(binary)
+    build::read(&binary)
 }

@@ -238,15 +238,20 @@ impl Machine {
     fn add_tree(&self, line: &mut Line, tree: &Path) {
         line.option("-kernel", text(&self.hypervisor));
         line.option("-dtb", text(tree));
+        for (file, address) in self.modules() {
+            add_file(line, &file, address);
+        }
+    }
+
+    /// dom0's kernel and initramfs, as far as there are any, each with its address.
+    pub fn modules(&self) -> impl Iterator<Item = (PathBuf, u32)> {
         let (kernel, initrd) = match self.board {
             Some(board) => (board.kernel, board.initrd),
             None => (KERNEL_ADDRESS, INITRD_ADDRESS),
         };
-        for (file, address) in [(&self.kernel, kernel), (&self.initrd, initrd)] {
-            if let Some(file) = file {
-                add_file(line, file, address);
-            }
-        }
+        [(&self.kernel, kernel), (&self.initrd, initrd)]
+            .into_iter()
+            .filter_map(|(file, address)| Some((file.clone()?, address)))
     }
 
     fn add_bare_kernel(&self, line: &mut Line) {
