@@ -37,6 +37,7 @@ pub enum Errno {
     Overflow = 75,
     OpNotSupp = 95,
     AddrInUse = 98,
+    AddrNotAvail = 99,
     NoBufs = 105,
     NotConn = 107,
     TimedOut = 110,

@@ -1,6 +1,6 @@
 //! CPU pools: sets of CPUs that keep to themselves, each with its domains. CPUs may also be in none, and do nothing then.
 //!
-//! Pool 0 exists from the start, has all CPUs and dom0, and stays. What a pool may do to another (a CPU belongs to one at
+//! Pool 0 exists from the start, has all CPUs and dom0, and stays; CPU 0 stays in it, as Xen's does. What a pool may do to another (a CPU belongs to one at
 //! most, no domain is in a pool without CPUs) is kept by the exclusive right to change domains' lives.
 
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -98,7 +98,10 @@ pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
         abi::CPUPOOL_RMCPU => {
             let pool = find(op.cpupool_id)?;
             let members = run::scheduler().pool(pool);
-            let left = without(members, op.cpu)?;
+            let left = without(members, op.cpu, info::nr_cpus())?;
+            if pool == PoolId::FIRST && !left.contains(CpuId::BOOT) {
+                return Err(Errno::Inval);
+            }
             if left.is_empty() && domains(pool).next().is_some() {
                 return Err(Errno::Busy);
             }
@@ -197,13 +200,18 @@ fn choose_free(cpu: u32, count: u32, free: CpuSet) -> Result<CpuId, Errno> {
     }
 }
 
-/// `members` without the CPU that `cpu` names.
-fn without(members: CpuSet, cpu: u32) -> Result<CpuSet, Errno> {
+/// `members` without the CPU that `cpu` names, of `count` CPUs.
+fn without(members: CpuSet, cpu: u32, count: u32) -> Result<CpuSet, Errno> {
     let cpu = match cpu {
         abi::CPUPOOL_ANY => members.iter().last(),
-        number => CpuId::new(number).filter(|cpu| members.contains(*cpu)),
-    };
-    Ok(members.without(cpu.ok_or(Errno::Inval)?))
+        number => CpuId::new(number).filter(|cpu| cpu.raw() < count),
+    }
+    .ok_or(Errno::Inval)?;
+    if members.contains(cpu) {
+        Ok(members.without(cpu))
+    } else {
+        Err(Errno::AddrNotAvail)
+    }
 }
 
 /// Changes who is in a pool: CPUs that come are free ones, those that go become free.
@@ -233,12 +241,13 @@ mod tests {
 
     #[test]
     fn a_cpu_is_taken_from_its_own_pool_only() {
-        let two = CpuSet::from_bits(3);
-        assert_eq!(without(two, CPUPOOL_ANY), Ok(CpuSet::from_bits(1)));
-        assert_eq!(without(two, 0), Ok(CpuSet::from_bits(2)));
-        assert_eq!(without(two, 2), Err(Errno::Inval));
-        assert_eq!(without(CpuSet::from_bits(1), 0), Ok(CpuSet::EMPTY));
-        assert_eq!(without(CpuSet::EMPTY, CPUPOOL_ANY), Err(Errno::Inval));
+        let without = |members, cpu| without(CpuSet::from_bits(members), cpu, 3).map(CpuSet::bits);
+        assert_eq!(without(3, CPUPOOL_ANY), Ok(1));
+        assert_eq!(without(3, 0), Ok(2));
+        assert_eq!(without(3, 2), Err(Errno::AddrNotAvail));
+        assert_eq!(without(3, 3), Err(Errno::Inval));
+        assert_eq!(without(1, 0), Ok(0));
+        assert_eq!(without(0, CPUPOOL_ANY), Err(Errno::Inval));
     }
 
     #[test]

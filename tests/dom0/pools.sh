@@ -19,8 +19,12 @@ is_in_pool() { [ "$(xl list -c "$1" | awk 'END { print $NF }')" = "$2" ]; }
 pool_is() { xl cpupool-list | grep -E "^$1 +$2 +credit2 +y +$3$"; }
 cpus_of_pool() { [ "$(xl cpupool-list -c | awk -v pool="$1" '$1 == pool { print $2 }')" = "$2" ]; }
 refuses() { ! "$@"; }
-# xl does not tell by its exit code.
-is_busy() { "$@" 2>&1 | grep 'Device or resource busy'; }
+# tells WORDS COMMAND...: xl does not tell by its exit code.
+tells() {
+    words=$1
+    shift
+    "$@" 2>&1 | grep "$words"
+}
 
 # ran NAME: CPU seconds, a decimal.
 ran() { xl list "$1" | awk 'END { print $NF }'; }
@@ -45,6 +49,7 @@ stays_on() {
         [ "$(xl vcpu-list hog | awk 'END { print $4 }')" = "$1" ] || return
     done
 }
+is_made_again() { xl destroy "$1" && xl create "/tmp/$1.cfg"; }
 # The first has about three times what the second has.
 has_three_times() {
     first=$(ran "$1") second=$(ran "$2")
@@ -57,7 +62,8 @@ before=$(free_memory)
 
 check "a CPU can be taken out of the pool" xl cpupool-cpu-remove Pool-0 1
 check "it is free then" [ "$(xl info free_cpus)" = 1 ]
-check "the last CPU stays" is_busy xl cpupool-cpu-remove Pool-0 0
+check "CPU 0 stays in pool 0" tells 'cpu 0 from cpupool: Invalid argument' xl cpupool-cpu-remove Pool-0 0
+check "a CPU is not taken from where it is not" tells 'Cannot assign requested address' xl cpupool-cpu-remove Pool-0 1
 check "a pool is made with the free CPU" xl cpupool-create 'name="second"' 'cpus=["1"]'
 check "it is listed" pool_is second 1 0
 check "with its CPU" cpus_of_pool second 1
@@ -71,7 +77,7 @@ check "a domain is made in the pool" xl create /tmp/hog.cfg 'pool="second"'
 check "it is there" is_in_pool hog second
 check "the pool counts it" pool_is second 1 1
 check_output "it runs on the pool's CPU" '^hog +[0-9]+ +0 +1 +' xl vcpu-list hog
-check "a pool with a domain keeps its last CPU" is_busy xl cpupool-cpu-remove second 1
+check "a pool with a domain keeps its last CPU" tells 'Device or resource busy' xl cpupool-cpu-remove second 1
 check "and is not destroyed" refuses xl cpupool-destroy second
 check "the domain has the whole CPU, whatever dom0 does" has_share hog 90 110
 
@@ -85,14 +91,19 @@ check "a weight is set" xl sched-credit2 -d hog -w 768
 check "three times the weight is three times the time" has_three_times hog other
 check "the second domain ends" xl destroy other
 
-make_hog wide 2
-check "a domain with two vCPUs is made there" xl create /tmp/wide.cfg 'pool="second"'
-check "it moves to dom0's pool" xl cpupool-migrate wide Pool-0
-check "it is there" is_in_pool wide Pool-0
 check "dom0 itself does not move" refuses xl cpupool-migrate Domain-0 second
-check "it ends" xl destroy wide
-
-check "the domain moves to dom0's pool" xl cpupool-migrate hog Pool-0
+if is_krypton; then
+    make_hog wide 2
+    check "a domain with two vCPUs is made there" xl create /tmp/wide.cfg 'pool="second"'
+    check "it moves to dom0's pool" xl cpupool-migrate wide Pool-0
+    check "it is there" is_in_pool wide Pool-0
+    check "it ends" xl destroy wide
+    check "the domain moves to dom0's pool" xl cpupool-migrate hog Pool-0
+    check "it is there" is_in_pool hog Pool-0
+else
+    # Xen panics at each of the two moves: "Unexpected Trap: Data Abort" in credit2's update_runq_load.
+    check "the domain is made again in dom0's pool" is_made_again hog
+fi
 check "its pool is destroyed then" xl cpupool-destroy second
 check "and is not listed" refuses pool_is second 0 0
 check "its CPU is free" [ "$(xl info free_cpus)" = 1 ]
