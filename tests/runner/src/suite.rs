@@ -11,7 +11,7 @@ use crate::boards::{self, BoardTest};
 use crate::faults::Fault;
 use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
-use crate::typed::{self, TYPED, Typed};
+use crate::typed::{self, TYPED};
 use crate::{
     Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, uboot_ways, uefi,
     words,
@@ -27,9 +27,9 @@ pub struct Test {
 /// Whether a test bears another one beside it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Company {
-    /// It emulates CPUs that wait for each other, or makes what others need.
+    /// It keeps two cores busy, or makes what others need.
     Alone,
-    /// It goes little further than dom0's user space, or only builds: one core is enough.
+    /// It waits much, for itself or for one CPU after the other, or only builds: one core is enough.
     Beside,
 }
 
@@ -56,8 +56,7 @@ impl Test {
     }
 }
 
-/// The scripts of tests/dom0 and the machines they run on: first those of [`DOM0_ALONE`], then those with more CPUs or
-/// domUs. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen in QEMU, so Krypton alone is tested there.
+/// The scripts of tests/dom0 and the machines they run on. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen in QEMU, so Krypton alone is tested there.
 const DOM0: [(&str, u32, u32, bool); 19] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
@@ -80,8 +79,8 @@ const DOM0: [(&str, u32, u32, bool); 19] = [
     ("stress", 2, 1024, false),
 ];
 
-/// Scripts that keep dom0 as it comes up, without domUs: with two CPUs there is seldom work for both.
-const DOM0_ALONE: [&str; 6] = ["facts", "shell", "poweroff", "reboot", "net", "disks"];
+/// Scripts that keep all CPUs busy. With two CPUs, others seldom have work for both.
+const BUSY: [&str; 3] = ["load", "many", "stress"];
 
 /// Runs everything whose name contains one of the operands, or all of it; the host tests only with all of it.
 pub fn everything(options: &Options) -> Result<ExitCode> {
@@ -123,34 +122,34 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     run_after(host, tests, options)
 }
 
-/// What is about the start alone, and about builds: first what needs more than two CPUs.
+/// What is about the start alone, and about builds.
 fn starts() -> Vec<Test> {
-    let (few, many): (Vec<_>, Vec<_>) = TYPED.iter().partition(|typed| typed.cpus <= 2);
-    let typed_test = |typed: &'static Typed| {
-        Test::new(format!("qemu {}", typed.name), |options| {
-            typed::test(typed, options, Echo::Hide)
-        })
-    };
-    let mut tests: Vec<_> = many.into_iter().map(typed_test).collect();
-    tests.push(Test::new("uboot from the card of flash", |options| {
-        card::test(options, Echo::Hide)
-    }));
-    let mut small = vec![Test::new("reproducible", |_| build::reproducible())];
-    small.extend(few.into_iter().map(typed_test));
-    small.push(Test::new("boot loader's leftovers", |options| {
-        leftovers::test(options, Echo::Hide)
-    }));
-    small.push(Test::new("secure state without CNTFRQ", |options| {
-        leftovers::without_frequency(options, Echo::Hide)
-    }));
-    small.extend(uboot_ways());
-    small.extend(uefi::WAYS.iter().map(|way| {
+    let mut tests = vec![
+        Test::new("reproducible", |_| build::reproducible()),
+        Test::new("boot loader's leftovers", |options| {
+            leftovers::test(options, Echo::Hide)
+        }),
+        Test::new("secure state without CNTFRQ", |options| {
+            leftovers::without_frequency(options, Echo::Hide)
+        }),
+    ];
+    tests.extend(uboot_ways());
+    tests.extend(uefi::WAYS.iter().map(|way| {
         Test::new(format!("uefi {}", way.name), |options| {
             uefi::test(way, options, Echo::Hide)
         })
     }));
-    small.extend(faults());
-    tests.extend(small.into_iter().map(Test::beside_others));
+    tests.extend(faults());
+    let mut tests: Vec<_> = tests.into_iter().map(Test::beside_others).collect();
+    tests.push(Test::new("uboot from the card of flash", |options| {
+        card::test(options, Echo::Hide)
+    }));
+    tests.extend(TYPED.iter().map(|typed| {
+        let test = Test::new(format!("qemu {}", typed.name), |options| {
+            typed::test(typed, options, Echo::Hide)
+        });
+        beside_others_if_light(test, "", typed.cpus)
+    }));
     tests
 }
 
@@ -196,10 +195,11 @@ fn board_test(test: &'static BoardTest) -> Test {
     beside_others_if_light(made, script, *cpus)
 }
 
+/// `script`: what runs in dom0, if anything does.
 fn beside_others_if_light(test: Test, script: &str, cpus: u32) -> Test {
-    match DOM0_ALONE.contains(&script) && cpus <= 2 {
-        true => test.beside_others(),
-        false => test,
+    match BUSY.contains(&script) || cpus > 2 {
+        true => test,
+        false => test.beside_others(),
     }
 }
 
@@ -271,10 +271,13 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     if tests.is_empty() {
         return Err("no test has such a name".into());
     }
-    let is_beside = |test: &Test| test.company == Company::Beside;
-    for batch in tests.chunk_by(|one, next| is_beside(one) && is_beside(next)) {
-        sum.add(side_by_side(batch, options));
+    let (alone, beside): (Vec<_>, Vec<_>) = tests
+        .into_iter()
+        .partition(|test| test.company == Company::Alone);
+    for test in &alone {
+        sum.add(perform(test, options));
     }
+    sum.add(side_by_side(&beside, options));
     println!("{} passed, {} failed", sum.passed, sum.failed);
     Ok(if sum.failed == 0 {
         ExitCode::SUCCESS
