@@ -209,8 +209,7 @@ impl Scheduler {
                     .wrapping_sub(self.cpus[cpu.index()].offset);
                 if let Some(unit) = self.units.get_mut(id) {
                     unit.virtual_time = virtual_time.plus(shift);
-                    // Otherwise two CPUs that honour their rate limits would push it to and fro.
-                    unit.waking = Waking::WithCredit;
+                    unit.waking = Waking::AtOnce;
                 }
                 self.enqueue(id, cpu);
                 return CpuSet::of(cpu);

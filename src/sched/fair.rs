@@ -15,6 +15,10 @@ pub const DEFAULT_WEIGHT: u16 = 256;
 /// Microseconds a unit runs before one of equal standing may pre-empt it (`sched_ratelimit_us`).
 pub const DEFAULT_RATELIMIT_US: u32 = 1000;
 
+/// A unit that wakes with credit waits for this part of the rate limit only. Without any wait, a unit that sends a stream
+/// to it would be interrupted at each piece.
+const PART_WITH_CREDIT: u64 = 8;
+
 /// Virtual time of one tick at weight 256 is `1 << VIRTUAL_SHIFT`.
 const VIRTUAL_SHIFT: u32 = 6;
 /// An inverse weight is `2^28 / weight`; 2^28 / 256 >> 14 = 2^6.
@@ -154,15 +158,17 @@ impl Rules {
         if lead <= 0 {
             return Verdict::NewTurn;
         }
-        if waking == Waking::WithCredit {
-            return Verdict::GiveWay;
-        }
-        if running.ran < running.ratelimit {
+        let safe = match waking {
+            Waking::No => running.ratelimit,
+            Waking::WithCredit => running.ratelimit / PART_WITH_CREDIT,
+            Waking::AtOnce => 0,
+        };
+        if running.ran < safe {
             return Verdict::GoOn {
-                for_ticks: running.ratelimit - running.ran,
+                for_ticks: safe - running.ran,
             };
         }
-        if running.ran >= running.slice || lead > self.margin {
+        if waking != Waking::No || running.ran >= running.slice || lead > self.margin {
             return Verdict::GiveWay;
         }
         Verdict::GoOn {
@@ -186,9 +192,12 @@ pub(super) struct Contender {
 pub(super) enum Waking {
     /// It waited its turn, or used up its share before it slept.
     No,
-    /// It woke up with credit, as a unit does that mostly waits for I/O, or came from a CPU where it fell behind: it need
-    /// not wait for the rate limit.
+    /// It woke up with credit, as a unit does that mostly waits for I/O: it need not wait for the whole rate limit.
     WithCredit,
+    /// As it came from a CPU where it fell behind, it need not wait at all: two CPUs that honour their rate limits would
+    /// push it to and fro. Nor need one with credit whose domain has the CPU: who sends an interrupt to another vCPU may
+    /// spin until it is answered.
+    AtOnce,
 }
 
 /// Outcome of [`Rules::contest`].

@@ -300,7 +300,7 @@ impl Scheduler {
         }
         let (first, waiting) = here.queue.first()?;
         let contender = here.contender(unit, unit.virtual_now(here.charged, now), now);
-        let waking = self.units.get(UnitId(first))?.waking;
+        let waking = self.units.get(UnitId(first))?.waking_against(unit);
         let span = match self.rules.contest(&contender, waiting, waking) {
             Verdict::GoOn { for_ticks } => for_ticks,
             Verdict::NewTurn => contender.slice.checked_sub(contender.ran)?,
@@ -466,15 +466,14 @@ impl Scheduler {
             return (running, None);
         };
         let first = UnitId(first);
-        let (waking, slice) = self
-            .units
-            .get(first)
-            .map_or((Waking::No, 0), |unit| (unit.waking, unit.weight.slice));
+        let next = self.units.get(first);
+        let slice = next.map_or(0, |next| next.weight.slice);
         if !here.yielded
             && let Some(id) = running
             && let Some(unit) = self.units.get(id)
         {
             let contender = here.contender(unit, unit.virtual_time, now);
+            let waking = next.map_or(Waking::No, |next| next.waking_against(unit));
             match self.rules.contest(&contender, waiting, waking) {
                 Verdict::GoOn { for_ticks } => return (running, Some(now.plus(Ticks(for_ticks)))),
                 Verdict::NewTurn => {

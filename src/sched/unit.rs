@@ -70,6 +70,15 @@ impl Unit {
             .plus(self.weight.charge(now.since(charged).0))
     }
 
+    /// What its waking up means for `running`.
+    #[inline]
+    pub fn waking_against(&self, running: &Self) -> Waking {
+        match self.waking {
+            Waking::WithCredit if self.group == running.group => Waking::AtOnce,
+            waking => waking,
+        }
+    }
+
     /// Works out [`Unit::allowed`] and [`Unit::preferred`].
     pub fn settle_affinity(&mut self, pool: CpuSet) {
         let or_all = |set: CpuSet, all| if set.is_empty() { all } else { set };

@@ -4,7 +4,9 @@ use armv7::cpu::CpuSet;
 
 use super::machine::{HOG, HZ, MS, Machine, PLAIN, Single, cpu, pinned, set, weighing};
 use crate::sched::fair::{Budget, Rules, Virtual, Weight};
-use crate::sched::{Choice, PoolId, RunState, SchedError, Scheduler};
+use crate::sched::{
+    Choice, DEFAULT_RATELIMIT_US, PoolId, RunState, SchedError, Scheduler, UnitParams,
+};
 use crate::time::Ticks;
 
 #[test]
@@ -120,6 +122,46 @@ fn yielding_lets_the_other_run_and_alone_is_no_work() {
     assert_eq!(choice.save, Some(first));
     assert_ne!(choice.unit, Some(first));
     assert!(choice.until.is_some());
+}
+
+#[test]
+fn a_unit_that_wakes_with_credit_waits_an_eighth_of_the_rate_limit() {
+    let mut sched = Scheduler::new(set(1), HZ);
+    let [busy, io] = [0; 2].map(|_| PLAIN.add_to(&mut sched).unwrap());
+    sched.wake(busy, Ticks(0));
+    assert_eq!(sched.pick(cpu(0), Ticks(0)).unit, Some(busy));
+    assert_eq!(sched.wake(io, Ticks(10_000)), Some(cpu(0)));
+    assert_eq!(sched.pick(cpu(0), Ticks(10_000)).unit, Some(io), "at once");
+    sched.block(io, Ticks(10_020));
+    assert_eq!(sched.pick(cpu(0), Ticks(10_020)).unit, Some(busy));
+    sched.wake(io, Ticks(10_050));
+    let until = Some(Ticks(10_020 + u64::from(DEFAULT_RATELIMIT_US) / 8));
+    let choice = sched.pick(cpu(0), Ticks(10_050));
+    assert_eq!((choice.unit, choice.until), (Some(busy), until));
+    assert_eq!(sched.pick(cpu(0), until.unwrap()).unit, Some(io));
+}
+
+#[test]
+fn a_unit_that_wakes_with_credit_does_not_wait_for_another_of_its_group() {
+    let mut sched = Scheduler::new(set(1), HZ);
+    let group = sched.add_group(PoolId::FIRST).unwrap();
+    let [busy, other] = [0; 2].map(|_| {
+        let all = CpuSet::ALL;
+        let params = UnitParams {
+            group,
+            hard: all,
+            soft: all,
+        };
+        sched.add(params).unwrap()
+    });
+    sched.wake(busy, Ticks(0));
+    sched.pick(cpu(0), Ticks(0));
+    sched.wake(other, Ticks(10_000));
+    sched.pick(cpu(0), Ticks(10_000));
+    sched.block(other, Ticks(10_020));
+    assert_eq!(sched.pick(cpu(0), Ticks(10_020)).unit, Some(busy));
+    assert_eq!(sched.wake(other, Ticks(10_050)), Some(cpu(0)));
+    assert_eq!(sched.pick(cpu(0), Ticks(10_050)).unit, Some(other));
 }
 
 #[test]
