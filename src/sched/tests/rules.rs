@@ -135,10 +135,10 @@ fn a_unit_that_wakes_with_credit_waits_an_eighth_of_the_rate_limit() {
     sched.block(io, Ticks(10_020));
     assert_eq!(sched.pick(cpu(0), Ticks(10_020)).unit, Some(busy));
     sched.wake(io, Ticks(10_050));
-    let until = Some(Ticks(10_020 + u64::from(DEFAULT_RATELIMIT_US) / 8));
+    let until = Ticks(10_020 + u64::from(DEFAULT_RATELIMIT_US) / 8);
     let choice = sched.pick(cpu(0), Ticks(10_050));
-    assert_eq!((choice.unit, choice.until), (Some(busy), until));
-    assert_eq!(sched.pick(cpu(0), until.unwrap()).unit, Some(io));
+    assert_eq!((choice.unit, choice.until), (Some(busy), Some(until)));
+    assert_eq!(sched.pick(cpu(0), until).unit, Some(io));
 }
 
 #[test]
