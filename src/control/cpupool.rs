@@ -1,7 +1,8 @@
 //! CPU pools: sets of CPUs that keep to themselves, each with its domains. CPUs may also be in none, and do nothing then.
 //!
-//! Pool 0 exists from the start, has all CPUs and dom0, and stays; CPU 0 stays in it, as Xen's does. What a pool may do to another (a CPU belongs to one at
-//! most, no domain is in a pool without CPUs) is kept by the exclusive right to change domains' lives.
+//! Pool 0 exists from the start, has all CPUs and dom0, and stays; CPU 0 stays in it, as Xen's does. What a pool may do to
+//! another (a CPU belongs to one at most, no domain is in a pool without CPUs) is kept by the exclusive right to change
+//! domains' lives.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -185,14 +186,19 @@ pub fn move_domain(domain: &Domain, pool: PoolId) {
     }
 }
 
+/// The CPU of that number, of `count` CPUs.
+fn numbered(cpu: u32, count: u32) -> Result<CpuId, Errno> {
+    CpuId::new(cpu)
+        .filter(|cpu| cpu.raw() < count)
+        .ok_or(Errno::Inval)
+}
+
 /// The free CPU that `cpu` names, of `count` CPUs.
 fn choose_free(cpu: u32, count: u32, free: CpuSet) -> Result<CpuId, Errno> {
     if cpu == abi::CPUPOOL_ANY {
         return free.first().ok_or(Errno::NoDev);
     }
-    let cpu = CpuId::new(cpu)
-        .filter(|cpu| cpu.raw() < count)
-        .ok_or(Errno::Inval)?;
+    let cpu = numbered(cpu, count)?;
     if free.contains(cpu) {
         Ok(cpu)
     } else {
@@ -203,10 +209,9 @@ fn choose_free(cpu: u32, count: u32, free: CpuSet) -> Result<CpuId, Errno> {
 /// `members` without the CPU that `cpu` names, of `count` CPUs.
 fn without(members: CpuSet, cpu: u32, count: u32) -> Result<CpuSet, Errno> {
     let cpu = match cpu {
-        abi::CPUPOOL_ANY => members.iter().last(),
-        number => CpuId::new(number).filter(|cpu| cpu.raw() < count),
-    }
-    .ok_or(Errno::Inval)?;
+        abi::CPUPOOL_ANY => members.iter().last().ok_or(Errno::Inval)?,
+        number => numbered(number, count)?,
+    };
     if members.contains(cpu) {
         Ok(members.without(cpu))
     } else {

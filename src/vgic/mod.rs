@@ -111,8 +111,8 @@ struct VcpuState {
     dirty: bool,
     /// The refill must look at every slot first: an interrupt in one was disabled, cleared, moved.
     resettle: bool,
-    /// The last refill, or unload, left nothing special behind and nothing special came since: the vCPU is resident, forwarded
-    /// to, with no `stale`, `resettle`, `spilled`, maintenance or private `owed`. May be false at any time.
+    /// The last refill, or unload, left nothing special behind and nothing special came since: the vCPU is resident,
+    /// forwarded to, with no `stale`, `resettle`, `spilled`, maintenance or private `owed`. May be false at any time.
     calm: bool,
     /// Interrupts that the guest took may be active here without a list register.
     spilled: bool,

@@ -35,6 +35,8 @@ enum Company {
 
 /// Tests that run side by side.
 const LANES: usize = 2;
+/// CPUs that one lane can emulate, if they are not all busy.
+const LIGHT_CPUS: u32 = 2;
 
 impl Test {
     fn new(
@@ -49,14 +51,19 @@ impl Test {
     }
 
     fn beside_others(self) -> Self {
-        Self {
-            company: Company::Beside,
-            ..self
+        self.beside_others_if(true)
+    }
+
+    fn beside_others_if(mut self, light: bool) -> Self {
+        if light {
+            self.company = Company::Beside;
         }
+        self
     }
 }
 
-/// The scripts of tests/dom0 and the machines they run on. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen in QEMU, so Krypton alone is tested there.
+/// The scripts of tests/dom0 and the machines they run on. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen
+/// in QEMU, so Krypton alone is tested there.
 const DOM0: [(&str, u32, u32, bool); 19] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
@@ -145,10 +152,10 @@ fn starts() -> Vec<Test> {
         card::test(options, Echo::Hide)
     }));
     tests.extend(TYPED.iter().map(|typed| {
-        let test = Test::new(format!("qemu {}", typed.name), |options| {
+        Test::new(format!("qemu {}", typed.name), |options| {
             typed::test(typed, options, Echo::Hide)
-        });
-        beside_others_if_light(test, "", typed.cpus)
+        })
+        .beside_others_if(typed.cpus <= LIGHT_CPUS)
     }));
     tests
 }
@@ -189,18 +196,15 @@ fn board_test(test: &'static BoardTest) -> Test {
         cpus,
         ..
     } = test;
-    let made = Test::new(format!("board {board} {script} ({cpus} CPUs)"), |options| {
+    Test::new(format!("board {board} {script} ({cpus} CPUs)"), |options| {
         boards::test(test, options, Echo::Hide)
-    });
-    beside_others_if_light(made, script, *cpus)
+    })
+    .beside_others_if(is_light(script, *cpus))
 }
 
-/// `script`: what runs in dom0, if anything does.
-fn beside_others_if_light(test: Test, script: &str, cpus: u32) -> Test {
-    match BUSY.contains(&script) || cpus > 2 {
-        true => test,
-        false => test.beside_others(),
-    }
+/// Whether a script of tests/dom0 on that many CPUs bears another test beside it.
+fn is_light(script: &str, cpus: u32) -> bool {
+    cpus <= LIGHT_CPUS && !BUSY.contains(&script)
 }
 
 /// The ways through U-Boot.
@@ -230,7 +234,7 @@ fn uboot_ways() -> Vec<Test> {
 
 fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {
     let above = if *highmem { ", PCI above 4 GiB" } else { "" };
-    let test = Test::new(
+    Test::new(
         format!("dom0 {script} ({cpus} CPUs, {memory_mib} MiB{above})"),
         |options| {
             let options = Options {
@@ -241,8 +245,8 @@ fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool
             };
             dom0::test(script, &options, Echo::Hide)
         },
-    );
-    beside_others_if_light(test, script, *cpus)
+    )
+    .beside_others_if(is_light(script, *cpus))
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
