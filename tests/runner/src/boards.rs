@@ -19,6 +19,8 @@ pub struct Board {
     pub machine: &'static str,
     /// More words for QEMU.
     pub more: &'static [&'static str],
+    /// It has virtio over MMIO: for disks and the network.
+    pub virtio: bool,
     /// File name of the device tree.
     tree: &'static str,
     /// The hypervisor's console, as `dtuart=` names it.
@@ -39,6 +41,7 @@ pub static BOARDS: [Board; 5] = [
         name: "midway",
         machine: "midway",
         more: &["-cpu", "cortex-a15"],
+        virtio: false,
         tree: "ecx-2000.dtb",
         console: "/soc/serial@fff36000",
         kernel: 0x1000_0000,
@@ -49,6 +52,7 @@ pub static BOARDS: [Board; 5] = [
         name: "orangepi-pc",
         machine: "orangepi-pc",
         more: &["-audio", "none"],
+        virtio: false,
         tree: "sun8i-h3-orangepi-pc.dtb",
         console: "serial0",
         kernel: 0x5000_0000,
@@ -58,6 +62,7 @@ pub static BOARDS: [Board; 5] = [
         name: "vexpress-a15",
         machine: "vexpress-a15,secure=off,virtualization=on",
         more: &["-cpu", CORTEX_A15_R2P1, "-audio", "none"],
+        virtio: true,
         tree: "vexpress-v2p-ca15-tc1.dtb",
         console: "serial0",
         kernel: 0x9000_0000,
@@ -68,6 +73,7 @@ pub static BOARDS: [Board; 5] = [
         name: "vexpress-secure",
         machine: "vexpress-a15,secure=on,virtualization=on",
         more: &["-cpu", CORTEX_A15_R0P4, "-audio", "none"],
+        virtio: true,
         tree: "vexpress-v2p-ca15-tc1.dtb",
         console: "serial0",
         kernel: 0x9000_0000,
@@ -78,6 +84,7 @@ pub static BOARDS: [Board; 5] = [
         name: "vexpress-tc2",
         machine: "vexpress-a15,secure=off,virtualization=on",
         more: &["-cpu", CORTEX_A15_R2P1, "-audio", "none"],
+        virtio: true,
         tree: "vexpress-v2p-ca15_a7.dtb",
         console: "serial0",
         kernel: 0x9000_0000,

@@ -11,6 +11,7 @@
 //! | `boards` | QEMU's boards other than `virt`, and the tests on them |
 //! | `typed` | QEMU's `virt` with the options people type |
 //! | `session` | one running QEMU: its console, its monitor, its end |
+//! | `snapshot` | a booted dom0, saved for the runs that follow |
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
@@ -41,6 +42,7 @@ mod options;
 mod patience;
 mod project;
 mod session;
+mod snapshot;
 mod suite;
 mod symbols;
 mod transcript;
@@ -90,6 +92,7 @@ cargo xtask COMMAND [OPTION...]
   --latency          a build that measures the times with interrupts masked, and tells the longest when dom0 powers off
   --counted          virtual time counts instructions: a tick is 16 of them
   --nor              `flash` makes what is in NOR flash (vexpress)
+  --fresh            boot dom0, instead of going on from its snapshot
   --gdb              wait for a debugger on port 1234
 ";
 

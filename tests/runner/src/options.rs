@@ -35,6 +35,8 @@ pub struct Options {
     pub dom0_append: String,
     pub load_address: u32,
     pub gdb: bool,
+    /// dom0 boots, whatever is saved.
+    pub fresh: bool,
     /// `flash` is to make what is in NOR flash.
     pub nor: bool,
     /// Virtual time counts instructions.
@@ -59,6 +61,7 @@ impl Default for Options {
             dom0_append: String::new(),
             load_address: 0x4100_0000,
             gdb: false,
+            fresh: false,
             nor: false,
             counted: false,
             operands: Vec::new(),
@@ -81,6 +84,7 @@ impl Options {
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
                 "--nor" => options.nor = true,
+                "--fresh" => options.fresh = true,
                 "--gdb" => options.gdb = true,
                 "--smp" => options.cpus = number(&value()?)?,
                 "--mem" => options.memory_mib = number(&value()?)?,
@@ -99,6 +103,14 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// The same, with dom0 booting if `fresh`.
+    pub fn fresh_if(&self, fresh: bool) -> Self {
+        Self {
+            fresh: self.fresh || fresh,
+            ..self.clone()
+        }
     }
 
     /// The options of `elf FILE`.
