@@ -47,9 +47,21 @@ pub fn is_small() -> Result {
     Ok(())
 }
 
-/// Builds the hypervisor and returns its flat binary.
+/// Builds the hypervisor, once in a run, and returns its flat binary.
 pub fn krypton() -> Result<PathBuf> {
-    flat_file(&krypton_elf(root())?, &root().join("dist/krypton"))
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&BUILT, || {
+        flat_file(&krypton_elf(root())?, &root().join("dist/krypton"))
+    })
+}
+
+/// Makes something for the first who asks, while others wait.
+fn once(made: &Mutex<Option<PathBuf>>, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    let mut made = made.lock().map_err(|_| "a build has failed")?;
+    match &*made {
+        Some(path) => Ok(path.clone()),
+        None => Ok(made.insert(make()?).clone()),
+    }
 }
 
 /// Builds the hypervisor and returns the ELF file that has everything in it.
@@ -65,15 +77,18 @@ pub fn measuring() -> Result<PathBuf> {
     flat_file(&elf, &root().join("target/measuring.flat"))
 }
 
-/// Builds the test guests and returns the folder with their ELF files.
+/// Builds the test guests, once in a run, and returns the folder with their ELF files.
 pub fn guests() -> Result<PathBuf> {
-    let folder = root().join("tests/guests");
-    // From inside the folder: it is a workspace of its own with its own linker script.
-    cargo(
-        &folder,
-        ["build", "--release", "--locked", "--target", TARGET],
-    )?;
-    Ok(folder.join("target").join(TARGET).join("release"))
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&BUILT, || {
+        let folder = root().join("tests/guests");
+        // From inside the folder: it is a workspace of its own with its own linker script.
+        cargo(
+            &folder,
+            ["build", "--release", "--locked", "--target", TARGET],
+        )?;
+        Ok(folder.join("target").join(TARGET).join("release"))
+    })
 }
 
 /// An ELF file, with the table of function names in it if it has a place for one.

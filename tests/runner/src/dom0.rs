@@ -24,8 +24,8 @@ const SPARE_BYTES: u64 = 128 << 20;
 const SPARE_MMIO: &str = "spare-mmio.img";
 /// Scripts about the machine's start and end: they boot.
 const BOOTS: [&str; 2] = ["poweroff", "reboot"];
-/// A test may take so many times the timeout in all, and one check of it so many: a check's own limit counts its looks, and
-/// on a busy host a look may take seconds.
+/// A test may take so many times the timeout in all, beside what it is told to take, and one check of it so many: a check's
+/// own limit counts its looks, and on a busy host a look may take seconds.
 const LONGEST: u32 = 12;
 pub const LONGEST_CHECK: u32 = 2;
 
@@ -87,7 +87,7 @@ pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> R
         return shell(session, options.timeout);
     }
     session.type_text(&run_test(name, options))?;
-    finish(name, &mut session, &machine, options.timeout)
+    finish(name, &mut session, &machine, options)
 }
 
 /// The command that runs a script in the place of dom0's shell, with an end of line.
@@ -129,7 +129,7 @@ pub fn told(name: &str, options: &Options, echo: Echo) -> Result<String> {
     machine.dom0_append += &format!(" krypton.test={name}");
     let mut session = Session::start(&machine, echo)?;
     session.expect(UP, options.timeout)?;
-    passes(&mut session, name, options.timeout)?;
+    passes(&mut session, name, options)?;
     ends_well(&mut session, options.timeout)?;
     Ok(session.transcript().to_owned())
 }
@@ -179,35 +179,37 @@ pub fn demo(options: &Options) -> Result {
     session.type_text(&command)?;
     session.expect(command.trim(), options.timeout)?;
     session.echo(Echo::ShowGuest);
-    finish("demo", &mut session, &machine, options.timeout)?;
+    finish("demo", &mut session, &machine, options)?;
     println!("\nthe end; the data disk, read by the host, holds what dom0 saw on it");
     Ok(())
 }
 
 /// Waits for what the script does, and judges it.
-fn finish(name: &str, session: &mut Session, machine: &Machine, timeout: Duration) -> Result {
+fn finish(name: &str, session: &mut Session, machine: &Machine, options: &Options) -> Result {
     match name {
-        "poweroff" => ends_well(session, timeout),
-        "reboot" => session.expect(UP, timeout).map(drop),
+        "poweroff" => ends_well(session, options.timeout),
+        "reboot" => session.expect(UP, options.timeout).map(drop),
         "domains" | "demo" => {
-            passes(session, name, timeout)?;
+            passes(session, name, options)?;
             let told = session.transcript().to_owned();
-            ends_well(session, timeout)?;
+            ends_well(session, options.timeout)?;
             holds_what_was_told(&machine.disks, &told)
         }
-        _ => passes(session, name, timeout),
+        _ => passes(session, name, options),
     }
 }
 
 /// Waits for the test's end as long as its checks go on.
-fn passes(session: &mut Session, name: &str, timeout: Duration) -> Result {
+fn passes(session: &mut Session, name: &str, options: &Options) -> Result {
     let end = format!("TEST {name} ");
-    let deadline = Instant::now() + timeout * LONGEST;
+    let timeout = options.timeout;
+    let asked_for = Duration::from_secs(options.seconds.unwrap_or(0).into());
+    let longest = timeout * (LONGEST + options.count.unwrap_or(0)) + asked_for * LONGEST;
+    let deadline = Instant::now() + longest;
     let line = loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if let (0, line) =
-            session.expect_any(&[&end, "ok ", "FAIL "], (timeout * LONGEST_CHECK).min(left))?
-        {
+        let check = (timeout * LONGEST_CHECK).max(asked_for * LONGEST);
+        if let (0, line) = session.expect_any(&[&end, "ok ", "FAIL "], check.min(left))? {
             break line;
         }
     };

@@ -71,6 +71,7 @@ cargo xtask COMMAND [OPTION...]
   guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
   faults [NAME...]   boot with one thing wrong each time; the console must name it
   test [FILTER...]   everything: host tests, guests, dom0, faults, reproducible build
+  soak [FILTER...]   what takes hours: domUs without end, load on them, load on dom0
   bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware
                      latency, or those named; report: from what is stored)
   bench-check        Krypton's services against the stored figures
@@ -92,6 +93,8 @@ cargo xtask COMMAND [OPTION...]
   --latency          a build that measures the times with interrupts masked, and tells the longest when dom0 powers off
   --counted          virtual time counts instructions: a tick is 16 of them
   --nor              `flash` makes what is in NOR flash (vexpress)
+  --jobs N           cores that tests keep busy at once (all)
+  --order reverse|N  another order of the tests: the last first, or any, the same for the same N
   --fresh            boot dom0, instead of going on from its snapshot
   --gdb              wait for a debugger on port 1234
 ";
@@ -120,6 +123,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "guest" => return suite::run(suite::guests()?, &options),
         "faults" => return suite::run(suite::faults(), &options),
         "test" => return suite::everything(&options),
+        "soak" => return suite::soak(&options),
         "bench" => bench::measure(&options)?,
         "bench-check" => bench::check(&options, session::Echo::Hide)?,
         "reproducible" => build::reproducible()?,

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,36 @@ pub enum Hypervisor {
     Measuring,
     /// An ELF file that cargo built.
     Elf(PathBuf),
+}
+
+/// The order that tests start in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Listed,
+    Reverse,
+    /// Any order, the same for the same number.
+    Shuffled(u32),
+}
+
+impl Order {
+    fn parse(text: &str) -> Result<Self> {
+        match text {
+            "reverse" => Ok(Self::Reverse),
+            _ => number(text).map(Self::Shuffled),
+        }
+    }
+
+    pub fn apply<T>(self, list: &mut [T], name: impl Fn(&T) -> &str) {
+        match self {
+            Self::Listed => {}
+            Self::Reverse => list.reverse(),
+            Self::Shuffled(seed) => list.sort_by_cached_key(|item| {
+                let mut hasher = DefaultHasher::new();
+                (seed, name(item)).hash(&mut hasher);
+                hasher.finish()
+            }),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +72,9 @@ pub struct Options {
     pub nor: bool,
     /// Virtual time counts instructions.
     pub counted: bool,
+    /// How many cores tests keep busy at once; None is all that there are.
+    pub jobs: Option<u32>,
+    pub order: Order,
     /// Words that are no options: names of tests.
     pub operands: Vec<String>,
 }
@@ -64,6 +98,8 @@ impl Default for Options {
             fresh: false,
             nor: false,
             counted: false,
+            jobs: None,
+            order: Order::Listed,
             operands: Vec::new(),
         }
     }
@@ -84,6 +120,8 @@ impl Options {
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
                 "--nor" => options.nor = true,
+                "--jobs" => options.jobs = Some(number(&value()?)?.max(1)),
+                "--order" => options.order = Order::parse(&value()?)?,
                 "--fresh" => options.fresh = true,
                 "--gdb" => options.gdb = true,
                 "--smp" => options.cpus = number(&value()?)?,
@@ -139,7 +177,7 @@ fn on_or_off(text: &str) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hypervisor, Options};
+    use super::{Hypervisor, Options, Order};
 
     fn parse(line: &str) -> crate::Result<Options> {
         Options::parse(line.split_whitespace().map(String::from))
@@ -158,5 +196,23 @@ mod tests {
         for line in ["--smp", "--smp many", "--highmem perhaps", "--unknown"] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_order_keeps_all_and_its_number_gives_it_again() {
+        let ordered = |order: Order| {
+            let mut list: Vec<_> = ('a'..='z').map(String::from).collect();
+            order.apply(&mut list, |name| name);
+            list
+        };
+        let listed = ordered(Order::Listed);
+        let shuffled = ordered(Order::parse("7").unwrap());
+        assert_eq!(shuffled, ordered(Order::Shuffled(7)));
+        assert_ne!(shuffled, ordered(Order::Shuffled(8)));
+        assert_ne!(shuffled, listed);
+        let mut sorted = shuffled;
+        sorted.sort_unstable();
+        assert_eq!(sorted, listed);
+        assert_eq!(ordered(Order::parse("reverse").unwrap())[0], "z");
     }
 }

@@ -1,5 +1,6 @@
 //! One running QEMU: its console, its monitor, its end.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -194,6 +195,7 @@ impl Session {
             match patience.receive(&self.output) {
                 Ok(bytes) => self.take(&bytes),
                 Err(RecvTimeoutError::Disconnected) => {
+                    count_cpu_time_of(self.qemu.id());
                     return self.qemu.wait().map_err(|error| format!("QEMU: {error}"));
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -332,8 +334,33 @@ fn without_noise(answer: &str) -> String {
         .join("\n")
 }
 
+thread_local! {
+    /// CPU time of the machines that this thread has ended.
+    static CPU_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Returns the CPU time of the machines that this thread has ended, and begins again at 0.
+pub fn take_cpu_time() -> Duration {
+    CPU_TIME.take()
+}
+
+/// Adds the CPU time of a process, as proc(5) has it while nobody has waited for its end.
+fn count_cpu_time_of(process: u32) {
+    /// The unit of /proc/PID/stat on Linux.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which may have spaces: the state, 10 other fields, user time and system time.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u32>().ok());
+    CPU_TIME.set(CPU_TIME.get() + TICK * ticks.sum::<u32>());
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
+        count_cpu_time_of(self.qemu.id());
         // Both fail only when QEMU is gone already.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
