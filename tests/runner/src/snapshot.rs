@@ -331,21 +331,90 @@ fn seed() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Key;
+    use std::fs;
+
+    use super::{CONSOLE, KEY, Key, STATE, Snapshot};
+    use crate::build;
+    use crate::session::ScratchFolder;
+
+    const WANTED: &str = "QEMU: 10.0.2\nimage: abc\n";
+
+    /// A snapshot as it is made, in a folder that goes with it.
+    fn made() -> (ScratchFolder, Snapshot) {
+        let folder = ScratchFolder::new("snapshot").unwrap();
+        let mut key = Key::parse(WANTED);
+        for name in files() {
+            let file = folder.path().join(&name);
+            fs::write(&file, format!("contents of {name}")).unwrap();
+            key.0.push((name, build::sha256(&file).unwrap()));
+        }
+        fs::write(folder.path().join(KEY), key.text()).unwrap();
+        let snapshot = Snapshot {
+            folder: folder.path().to_owned(),
+        };
+        (folder, snapshot)
+    }
+
+    fn files() -> Vec<String> {
+        [STATE, CONSOLE, "disk0"].map(String::from).into()
+    }
+
+    /// What is wrong with the snapshot for a machine with this key.
+    fn wrong(snapshot: &Snapshot, wanted: &str) -> Option<String> {
+        snapshot.check(&Key::parse(wanted), &files()).err()?
+    }
 
     #[test]
-    fn what_differs_is_named() {
-        let wanted = Key::parse("QEMU: 10.0.2\nimage: abc\n");
-        assert_eq!(wanted.text(), "QEMU: 10.0.2\nimage: abc\n");
-        let stored = Key::parse("QEMU: 10.0.2\nimage: abc\nstate: 123\n");
-        assert_eq!(wanted.differs_from(&stored), None);
-        let stored = Key::parse("QEMU: 10.0.2\nimage: abd\nstate: 123\n");
-        assert_eq!(wanted.differs_from(&stored), Some("image"));
-        let stored = Key::parse("QEMU: 10.0.3\n");
-        assert_eq!(wanted.differs_from(&stored), Some("QEMU"));
-        assert_eq!(
-            wanted.differs_from(&Key::parse("QEMU: 10.0.2")),
-            Some("image")
-        );
+    fn a_snapshot_of_the_same_machine_is_used() {
+        let (_folder, snapshot) = made();
+        assert_eq!(snapshot.check(&Key::parse(WANTED), &files()), Ok(()));
+        // A second time it is not read again.
+        assert_eq!(snapshot.check(&Key::parse(WANTED), &files()), Ok(()));
+    }
+
+    #[test]
+    fn where_there_is_none_nothing_is_named() {
+        let folder = ScratchFolder::new("snapshot").unwrap();
+        let snapshot = Snapshot {
+            folder: folder.path().join("none"),
+        };
+        assert_eq!(snapshot.check(&Key::parse(WANTED), &files()), Err(None));
+    }
+
+    #[test]
+    fn one_of_another_machine_is_named() {
+        let (_folder, snapshot) = made();
+        for (wanted, name) in [
+            ("QEMU: 10.0.3\nimage: abc\n", "QEMU"),
+            ("QEMU: 10.0.2\nimage: abd\n", "image"),
+            ("QEMU: 10.0.2\nimage: abc\ndevice tree: 1\n", "device tree"),
+        ] {
+            let expected = format!("it is of another {name}");
+            assert_eq!(wrong(&snapshot, wanted), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        for name in files() {
+            let (folder, snapshot) = made();
+            let file = folder.path().join(&name);
+            fs::write(&file, "something else").unwrap();
+            let expected = Some(format!("its file {name} is damaged"));
+            assert_eq!(wrong(&snapshot, WANTED), expected);
+            fs::remove_file(&file).unwrap();
+            assert_eq!(wrong(&snapshot, WANTED), expected);
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_cut_short_is_damage() {
+        let (folder, snapshot) = made();
+        fs::write(folder.path().join(KEY), WANTED).unwrap();
+        let expected = Some("its file key is damaged".into());
+        assert_eq!(wrong(&snapshot, WANTED), expected);
+        fs::write(folder.path().join(KEY), "QEMU: 10.0.2").unwrap();
+        let expected = Some("it is of another image".into());
+        assert_eq!(wrong(&snapshot, WANTED), expected);
     }
 }
