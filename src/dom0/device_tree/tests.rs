@@ -101,6 +101,21 @@ fn a_missing_chosen_node_is_made() {
 }
 
 #[test]
+fn a_gic_that_does_not_inherit_its_parent_keeps_it() {
+    // i.MX7: the root's is a wake-up controller, whose own is the GIC. Without its own Linux finds a circle and sets up none.
+    let changes = [(
+        "interrupt-controller;",
+        "interrupt-controller; interrupt-parent = <&gic>;",
+    )];
+    let lines = lines(&virt(&compile_with(VIRT, &changes)).blob);
+    let parents: Vec<&String> = lines
+        .iter()
+        .filter(|l| l.starts_with("/interrupt-controller interrupt-parent"))
+        .collect();
+    assert_eq!(parents.len(), 1, "{lines:?}");
+}
+
+#[test]
 fn refused_names_are_noted_and_skipped() {
     // The samples are written by the same writer, so the names it refuses are put in afterwards.
     let changes = "anode { x = <1>; y { }; }; gpio-keys { some-name = <1>;";
