@@ -28,8 +28,7 @@ pub struct UartInfo {
 
 /// Finds the console: `dtuart` if given, else what the tree says.
 pub fn find(blob: &Blob<'_>, dtuart: Option<&str>) -> Result<UartInfo, BootError> {
-    let fdt = blob.reader()?;
-    let tree = Tree::new(blob, &fdt)?;
+    let tree = Tree::new(blob)?;
     let gic = super::gic::node(&tree);
     of_tree(&tree, gic.as_ref(), dtuart)
 }

@@ -65,8 +65,7 @@ impl HostInfo {
     /// Reads the machine from `bytes`, which may be longer than the tree.
     pub fn parse(bytes: &[u8]) -> Result<Self, BootError> {
         let blob = Blob::check(bytes)?;
-        let fdt = blob.reader()?;
-        let tree = Tree::new(&blob, &fdt)?;
+        let tree = Tree::new(&blob)?;
         Self::read(&blob, &tree)
     }
 

@@ -47,8 +47,7 @@ fn virt(bytes: &[u8]) -> Dom0Tree {
 /// One line per node and property; the order of a node's properties means nothing.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let blob = Blob::check(bytes).unwrap();
-    let fdt = blob.reader().unwrap();
-    let tree = Tree::new(&blob, &fdt).unwrap();
+    let tree = Tree::new(&blob).unwrap();
     let mut lines = Vec::new();
     for node in tree.all() {
         let path = node.path();

@@ -3,6 +3,7 @@ use crate::platform::blob::Blob;
 use crate::platform::interrupt::Trigger;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
+use crate::platform::tree::Tree;
 use crate::platform::uart::Model;
 use crate::platform::{BootError, console};
 use alloc::string::{String, ToString};
@@ -301,6 +302,36 @@ fn nodes_that_a_loader_has_nopped_away_hide_nothing_else() {
         let nopped = HostInfo::parse(&with_nops(&blob)).unwrap();
         plain.tree_size = nopped.tree_size;
         assert_eq!(plain, nopped);
+    }
+}
+
+#[test]
+fn another_reader_finds_the_same_nodes_and_properties() {
+    for source in [VIRT, VEXPRESS, ARNDALE] {
+        let bytes = compile(source);
+        let other = fdt::Fdt::new(&bytes).unwrap();
+        let blob = Blob::check(&bytes).unwrap();
+        let tree = Tree::new(&blob).unwrap();
+        assert_eq!(tree.len(), other.all_nodes().count());
+        for (node, other) in tree.all().zip(other.all_nodes()).skip(1) {
+            assert_eq!(node.name(), other.name);
+            let theirs: Vec<_> = other.properties().map(|p| (p.name, p.value)).collect();
+            assert_eq!(
+                node.properties().collect::<Vec<_>>(),
+                theirs,
+                "{}",
+                node.path()
+            );
+            for (name, value) in theirs {
+                assert_eq!(
+                    node.property(name),
+                    Some(value),
+                    "{name} of {}",
+                    node.path()
+                );
+                assert_eq!(node.property(&name[1..]), None, "the end of {name}");
+            }
+        }
     }
 }
 

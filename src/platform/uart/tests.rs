@@ -165,8 +165,7 @@ fn the_driver_is_chosen_by_compatible() {
     let model = |compatible: &str| {
         let bytes = compile_with(VIRT, &[("\"arm,pl011\", \"arm,primecell\"", compatible)]);
         let blob = Blob::check(&bytes).unwrap();
-        let fdt = blob.reader().unwrap();
-        let tree = Tree::new(&blob, &fdt).unwrap();
+        let tree = Tree::new(&blob).unwrap();
         Model::of(&tree.find("/pl011@9000000").unwrap())
     };
     let synopsys = "\"snps,dw-apb-uart\"; reg-shift = <2>; reg-io-width = <4>";
