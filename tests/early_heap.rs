@@ -15,9 +15,10 @@ fn boot_from(tree: &[u8]) -> HostInfo {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
     let read = || {
+        let lines = HostInfo::read_command_lines(tree);
         let console = Blob::check(tree).and_then(|blob| console::find(&blob, None));
         let host = HostInfo::parse(tree);
-        assert!(console.is_ok());
+        assert!(lines.is_ok() && console.is_ok());
         host.unwrap()
     };
     on_the_early_heap(|| {

@@ -189,7 +189,7 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
 pub fn unmap_device_tree() {
     low().set(l2_index(layout::FDT), Descriptor::INVALID);
     low().set(l2_index(layout::FDT) + 1, Descriptor::INVALID);
-    tlb::flush_hyp();
+    tlb::flush_boot();
 }
 
 static DEVICE_NEXT: AtomicU32 = AtomicU32::new(0);

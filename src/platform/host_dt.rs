@@ -69,6 +69,15 @@ impl HostInfo {
         Self::read(&blob, &tree)
     }
 
+    /// Reads the command lines alone, for a console that can tell what is wrong with the rest.
+    pub fn read_command_lines(bytes: &[u8]) -> Result<CommandLines, BootError> {
+        let blob = Blob::check(bytes)?;
+        let tree = Tree::new(&blob)?;
+        // A module that cannot be used is named when the machine is read.
+        let modules = modules::find(&tree, &mut Vec::new()).unwrap_or_default();
+        Ok(modules::command_lines(&tree, &modules))
+    }
+
     fn read<'a>(blob: &'a Blob<'a>, tree: &'a Tree<'a>) -> Result<Self, BootError> {
         let mut notes = Vec::new();
         let root = tree.root();

@@ -247,26 +247,51 @@ fn modules_of_unknown_kind_are_taken_by_order() {
 fn the_option_dtuart_wins_over_stdout_path() {
     let bytes = compile(VEXPRESS);
     let blob = Blob::check(&bytes).unwrap();
-    let found = |spec| console::find(&blob, Some(spec));
-    assert_eq!(found("serial0:115200n8").unwrap().options, "115200n8");
+    let found = |spec| console::find(&blob, Some(spec)).unwrap();
+    let aliased = found("serial0:115200n8");
     assert_eq!(
-        found("/bus/motherboard-bus/iofpga-bus/serial")
-            .unwrap()
-            .reg
-            .base(),
-        0x1c09_0000
+        (aliased.uart.options.as_str(), aliased.instead),
+        ("115200n8", None)
     );
-    let unknown = found("/bus/motherboard-bus/iofpga-bus/rtc").unwrap_err();
-    assert!(
-        unknown.to_string().contains("Unknown UART \"arm,pl031\""),
-        "{unknown}"
+    let by_path = found("/bus/motherboard-bus/iofpga-bus/serial");
+    assert_eq!(by_path.uart.reg.base(), 0x1c09_0000);
+    assert_eq!(by_path.instead, None);
+}
+
+#[test]
+fn a_wrong_dtuart_is_named_and_stdout_path_serves_instead() {
+    let bytes = compile(VEXPRESS);
+    let blob = Blob::check(&bytes).unwrap();
+    for (spec, named) in [
+        (
+            "/bus/motherboard-bus/iofpga-bus/rtc",
+            "Unknown UART \"arm,pl031\"",
+        ),
+        ("serial9", "\"serial9\""),
+    ] {
+        let found = console::find(&blob, Some(spec)).unwrap();
+        assert_eq!(found.uart.reg.base(), 0x1c09_0000);
+        let line = found.instead.unwrap().to_string();
+        assert!(line.contains(named), "{line}");
+    }
+    let silent = compile_with(VEXPRESS, &[("stdout-path", "other-path")]);
+    let error = console::find(&Blob::check(&silent).unwrap(), Some("serial9")).unwrap_err();
+    assert!(error.to_string().contains("\"serial9\""), "{error}");
+}
+
+#[test]
+fn a_uart_found_by_its_address_is_known_by_its_node() {
+    let bytes = compile(VIRT);
+    let blob = Blob::check(&bytes).unwrap();
+    let uart = console::at(&blob, Model::Pl011, 0x0900_0000).unwrap();
+    assert_eq!(uart.path, "/pl011@9000000");
+    assert_eq!(uart.interrupt.unwrap().intid, 33);
+    assert_eq!(
+        console::at(&blob, Model::Pl011, 0x0901_0000),
+        None,
+        "a clock"
     );
-    assert!(
-        found("serial9")
-            .unwrap_err()
-            .to_string()
-            .contains("\"serial9\"")
-    );
+    assert_eq!(console::at(&blob, Model::Pl011, 0x1c09_0000), None);
 }
 
 /// The blob with a NOP token before every other one, and the sizes in the header to match.
