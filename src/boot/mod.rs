@@ -126,7 +126,7 @@ pub fn read_options(tree: &Tree) -> &'static Options {
 
 /// The machine, from its tree.
 pub fn read_machine(tree: &Tree, options: &Options) -> HostInfo {
-    let host = HostInfo::parse(tree.bytes).unwrap_or_else(|error| fail(&error));
+    let host = HostInfo::parse_with(tree.bytes, &hypmap::peek).unwrap_or_else(|error| fail(&error));
     krypton::log::set_timestamps(options.console_timestamps, counter_frequency(&host));
     host
 }

@@ -8,6 +8,7 @@ use crate::platform::uart::Model;
 use crate::platform::{BootError, console};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use armv7::addr::PhysAddr;
 use proptest::prelude::{any, prop, prop_assert, proptest};
 use std::time::{Duration, Instant};
 
@@ -154,9 +155,19 @@ fn each_missing_part_is_named_in_one_line() {
         ("arm,armv7-timer", "other,timer", "TIMER: no node"),
         ("device_type = \"cpu\"", "reg = <0x1000000>", ""),
         (
+            "reg = <0 0x50000000 0 0x5a7000>",
+            "reg = <0 0x50000000 0 0>",
+            "kernel module /chosen/module@0x50000000 at 0x50000000 cannot have size 0x0",
+        ),
+        (
             "reg = <0 0x54000000 0 0xe00123>",
-            "reg = <0 0x54000000 0 0>",
+            "reg = <0>",
             "module /chosen/module@0x54000000 has no usable reg",
+        ),
+        (
+            "0x54000000 0 0xe00123",
+            "0xbf800000 0 0xe00123",
+            "ramdisk module /chosen/module@0x54000000 at 0xbf800000-0xc0600123 is not in RAM",
         ),
         (
             "0x54000000 0 0xe00123",
@@ -233,6 +244,12 @@ fn the_command_lines_follow_the_table_of_xen() {
     );
     assert_eq!(lines("bootargs = \"b\";", ""), both("", "b"));
     assert_eq!(lines("", ""), both("", ""));
+    assert_eq!(
+        lines("bootargs = \"b\";", "bootargs = \"\";"),
+        both("", "b")
+    );
+    assert_eq!(lines(dom0, "bootargs = \"\";"), both("b", "d"));
+    assert_eq!(lines(all, "bootargs = \"\";"), both("x", "d"));
 }
 
 #[test]
@@ -241,6 +258,92 @@ fn modules_of_unknown_kind_are_taken_by_order() {
     let host = changed(VIRT, &changes).unwrap();
     assert_eq!(host.modules[0].kind, ModuleKind::Kernel);
     assert_eq!(host.modules[1].kind, ModuleKind::Ramdisk);
+}
+
+#[test]
+fn a_policy_among_modules_of_unknown_kind_is_told_by_its_beginning() {
+    let changes = [
+        ("multiboot,kernel", "a,b"),
+        ("multiboot,ramdisk", "c,d"),
+        (
+            "module@0x54000000 {",
+            "module@52000000 { compatible = \"multiboot,module\"; reg = <0 0x52000000 0 0x1000>; };
+             module@0x54000000 {",
+        ),
+    ];
+    let bytes = compile_with(VIRT, &changes);
+    let kinds = |host: HostInfo| host.modules.iter().map(|m| m.kind).collect::<Vec<_>>();
+    let policy = |at: PhysAddr| (at.raw() == 0x5200_0000).then_some(0xf97c_ff8c);
+    let told = [
+        ModuleKind::Kernel,
+        ModuleKind::XsmPolicy,
+        ModuleKind::Ramdisk,
+    ];
+    assert_eq!(kinds(HostInfo::parse_with(&bytes, &policy).unwrap()), told);
+    let untold = [ModuleKind::Kernel, ModuleKind::Ramdisk, ModuleKind::Other];
+    assert_eq!(
+        kinds(HostInfo::parse_with(&bytes, &|_| Some(0)).unwrap()),
+        untold
+    );
+    assert_eq!(kinds(HostInfo::parse(&bytes).unwrap()), untold);
+    // One that says what it is, or is not in RAM, is not looked at.
+    let never = |_: PhysAddr| -> Option<u32> { unreachable!() };
+    assert!(HostInfo::parse_with(&compile(VIRT), &never).is_ok());
+    let outside = compile_with(
+        VIRT,
+        &[
+            changes[0],
+            changes[1],
+            ("0x54000000 0 0xe00123", "0x14000000 0 0xe00123"),
+        ],
+    );
+    assert!(HostInfo::parse_with(&outside, &never).is_err());
+}
+
+#[test]
+fn an_empty_ramdisk_is_none() {
+    let host = changed(VIRT, &[("0x54000000 0 0xe00123", "0x54000000 0 0")]).unwrap();
+    assert_eq!(host.module(ModuleKind::Ramdisk), None);
+    assert_eq!(
+        host.notes,
+        ["BOOT: ramdisk module /chosen/module@0x54000000 is empty, ignored"]
+    );
+}
+
+#[test]
+fn a_second_kernel_or_ramdisk_is_named() {
+    let second = |kind: &str| {
+        let module = alloc::format!(
+            "module@52000000 {{ compatible = \"multiboot,{kind}\", \"multiboot,module\"; reg = <0 0x52000000 0 0x1000>; }};
+             module@0x54000000 {{"
+        );
+        changed(VIRT, &[("module@0x54000000 {", &module)]).unwrap()
+    };
+    let host = second("kernel");
+    assert_eq!(
+        host.notes,
+        ["BOOT: kernel module /chosen/module@52000000 is not used, /chosen/module@0x50000000 is"]
+    );
+    assert_eq!(host.kernel().unwrap().range.base(), 0x5000_0000);
+    let host = second("ramdisk");
+    assert_eq!(
+        host.notes,
+        ["BOOT: ramdisk module /chosen/module@0x54000000 is not used, /chosen/module@52000000 is"]
+    );
+    assert_eq!(
+        host.module(ModuleKind::Ramdisk).unwrap().range.base(),
+        0x5200_0000
+    );
+}
+
+#[test]
+fn a_module_may_end_where_ram_does() {
+    let host = changed(VIRT, &[("0x54000000 0 0xe00123", "0xbfe00000 0 0x200000")]).unwrap();
+    assert_eq!(
+        host.module(ModuleKind::Ramdisk).unwrap().range.end(),
+        0xc000_0000
+    );
+    assert_eq!(host.free_ram().last().unwrap().end(), 0xbfe0_0000);
 }
 
 #[test]
