@@ -29,7 +29,8 @@
     .equ MAIR0_VALUE,    0x00ff4404     // arch/src/lpae.rs: 0 device, 1 normal non-cacheable, 2 normal write-back
     .equ TCR_VALUE,      0x80803500     // 32-bit input, inner shareable write-back walks
     .equ HSCTLR_VALUE,   0x30cd187d     // RES1, I, C, M, WXN
-    .equ SCTLR_MMU,      0x00001005     // I, C, M
+    .equ SCTLR_SET,      0x00001005     // I, C, M
+    .equ SCTLR_CLEAR,    0x42002000     // TE, EE, V: exceptions in ARM state, little-endian, at VBAR
     .equ MODE_HYP,       0x1a
     .equ IMAGE_L2_SLOT,  (0x3e000000 >> 21) * 8
 
@@ -209,6 +210,8 @@ enable_mmu:
     ldr     r3, =1f
     bx      r3
 1:  mcrr    p15, 4, r0, r1, c2          // HTTBR, from the virtual address
+    ldr     r0, =hyp_vectors            // before anything may fault; init_cpu (arch/src/smp.rs) chooses for good
+    mcr     p15, 4, r0, c12, c0, 0      // HVBAR
     isb
     mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
     dsb     sy
@@ -222,12 +225,50 @@ enable_mmu:
     mcr     p15, 0, r1, c8, c7, 0       // TLBIALL
     dsb     sy
     isb
+    ldr     r2, =pl1_vectors
+    mcr     p15, 0, r2, c12, c0, 0      // VBAR
     mrc     p15, 0, r0, c1, c0, 0       // SCTLR
-    ldr     r2, =SCTLR_MMU
+    ldr     r2, =SCTLR_SET
     orr     r0, r0, r2
+    ldr     r2, =SCTLR_CLEAR
+    bic     r0, r0, r2
     mcr     p15, 0, r0, c1, c0, 0
     isb
     bx      lr
+
+// Vectors of a CPU that is not in HYP, which lives only to say so. A probe that found nothing goes on at probe_failed
+// (arch/src/vectors.S); everything else is reported.
+    .align  5
+pl1_vectors:
+    b       .
+    b       pl1_undefined
+    b       pl1_call
+    b       pl1_prefetch_abort
+    b       pl1_data_abort
+    b       .
+    b       .
+    b       .
+
+pl1_undefined:
+    mov     r0, #1
+    b       pl1_report
+pl1_call:
+    mov     r0, #2
+    b       pl1_report
+pl1_prefetch_abort:
+    mov     r0, #3
+    b       pl1_report
+pl1_data_abort:
+    sub     lr, lr, #8
+    ldr     r12, =probe_instruction
+    cmp     lr, r12
+    ldreq   lr, =probe_failed
+    movseq  pc, lr
+    mov     r0, #4
+pl1_report:
+    ldr     sp, =__fault_stack_start + 0x1000 + 0x8000
+    mov     r1, lr
+    bl      pl1_fault_report
 
     .ltorg
 

@@ -53,14 +53,15 @@ mod image {
         armv7::hypmap::init(PhysAddr::new(load.into()).unwrap_or_default());
         log::init();
         let tree = boot::find_tree(tree, load);
-        let mut host = boot::read_machine(&tree);
-        let options = boot::read_options(&host);
+        let options = boot::read_options(&tree);
         let uart = boot::start_console(&tree, options);
         boot::check_cpu(cpsr, entry_cpsr);
+        let mut host = boot::read_machine(&tree, options);
         boot::prepare_board(&host);
         boot::greet(&host);
         boot::set_up_cpu(CpuId::BOOT);
         boot::set_up_memory(&mut host, &tree);
+        boot::keep_output(options);
         let gic = boot::set_up_interrupts(&mut host, uart.as_ref());
         let cpus = boot::start_cpus(&host, options, gic);
         let ready = boot::set_up_time(&host, options, cpus);
@@ -91,6 +92,7 @@ mod image {
 
     #[panic_handler]
     fn panic(info: &PanicInfo<'_>) -> ! {
+        boot::speak_up();
         krypton::panic::report(info)
     }
 }

@@ -189,7 +189,20 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
 pub fn unmap_device_tree() {
     low().set(l2_index(layout::FDT), Descriptor::INVALID);
     low().set(l2_index(layout::FDT) + 1, Descriptor::INVALID);
-    tlb::flush_hyp();
+    tlb::flush_boot();
+}
+
+/// Reads the word at a machine address, which must be memory; `None` when there is none. For boot, on the boot CPU.
+pub fn peek(at: PhysAddr) -> Option<u32> {
+    let index = l2_index(layout::PEEK);
+    let block = at.frame().align_down(ORDER_2M);
+    low().set(index, Descriptor::leaf(Level::Two, block, READ_ONLY));
+    publish();
+    let va = layout::PEEK + (at.raw() as usize & (BLOCK_2M - 1));
+    let word = va.is_multiple_of(4).then(|| smp::probe_read(va)).flatten();
+    low().set(index, Descriptor::INVALID);
+    tlb::flush_boot();
+    word
 }
 
 static DEVICE_NEXT: AtomicU32 = AtomicU32::new(0);

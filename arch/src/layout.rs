@@ -5,6 +5,7 @@
 //! | 0 | nothing, so that a null pointer faults |
 //! | [`PRIVATE`] | memory that Rust lives in: frame table and heap |
 //! | [`FDT`] | the boot loader's device tree, until dom0 is built |
+//! | [`PEEK`] | one block of RAM at a time that boot looks into |
 //! | [`DEVICE`] | device registers |
 //! | [`SLOTS`] | mappings of single frames that the direct map does not reach |
 //! | [`IMAGE`] | this program |
@@ -20,6 +21,8 @@ pub const PRIVATE: usize = 0x0100_0000;
 pub const PRIVATE_END: usize = 0x3000_0000;
 /// The boot loader's device tree: two 2 MiB blocks.
 pub const FDT: usize = 0x3C00_0000;
+/// What boot looks into: a 2 MiB block.
+pub const PEEK: usize = 0x3C40_0000;
 /// Device registers: one table of pages.
 pub const DEVICE: usize = 0x3D00_0000;
 /// Single-frame mappings: [`SLOT_TABLES`] tables of pages.

@@ -34,7 +34,7 @@ pub fn affinity() -> u32 {
 }
 
 /// Which logical CPU has which affinity, for a CPU that has lost its number: what firmware calls it never changes.
-pub struct Numbers([AtomicU32; MAX_CPUS]);
+struct Numbers([AtomicU32; MAX_CPUS]);
 
 /// Set in the entry of a CPU that is known; affinities have 24 bits.
 const KNOWN: u32 = 1 << 31;
@@ -45,14 +45,15 @@ impl Numbers {
     }
 
     /// Records a CPU that is being set up.
-    pub fn record(&self, cpu: CpuId, affinity: u32) {
+    #[cfg(any(test, target_arch = "arm"))]
+    fn record(&self, cpu: CpuId, affinity: u32) {
         if let Some(entry) = self.0.get(cpu.index()) {
             entry.store(KNOWN | affinity, Ordering::Relaxed);
         }
     }
 
     /// The CPU with this affinity.
-    pub fn find(&self, affinity: u32) -> Option<CpuId> {
+    fn find(&self, affinity: u32) -> Option<CpuId> {
         CpuId::all().find(|cpu| {
             let entry = self.0.get(cpu.index());
             entry.is_some_and(|entry| entry.load(Ordering::Relaxed) == KNOWN | affinity)
@@ -62,9 +63,10 @@ impl Numbers {
 
 static NUMBERS: Numbers = Numbers::new();
 
-/// The CPUs that have been set up.
-pub fn numbers() -> &'static Numbers {
-    &NUMBERS
+/// The CPU this runs on, for one that may have lost its number, or cannot read it outside HYP: what firmware calls it tells.
+/// One that is not set up yet has no number but the boot CPU's.
+pub fn this_cpu_by_affinity() -> CpuId {
+    NUMBERS.find(affinity()).unwrap_or(CpuId::BOOT)
 }
 
 /// Processor type and revision (MIDR).

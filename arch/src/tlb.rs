@@ -49,3 +49,22 @@ pub(crate) fn flush_hyp() {
     dsb_ish();
     isb();
 }
+
+#[cfg(target_arch = "arm")]
+/// The same for boot, which may run outside HYP until it has said so: there our translations are those of PL1.
+pub(crate) fn flush_boot() {
+    use crate::guest::{MODE_HYP, MODE_MASK};
+    let cpsr: u32;
+    // SAFETY: reads a register.
+    unsafe {
+        core::arch::asm!("mrs {}, cpsr", out(reg) cpsr, options(nomem, nostack, preserves_flags));
+    }
+    if cpsr & MODE_MASK == MODE_HYP {
+        return flush_hyp();
+    }
+    dsb_ishst();
+    // SAFETY: as above.
+    unsafe { Tlbiallis::write(0) };
+    dsb_ish();
+    isb();
+}

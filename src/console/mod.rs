@@ -180,7 +180,7 @@ pub fn attach(model: Model, window: Window) {
     console.uart = Some(uart);
 }
 
-/// Bytes of output that are kept before the command line is known.
+/// Bytes of output that are kept before there is more memory.
 const FIRST_RING: u32 = 4 << 10;
 
 /// Starts to remember what is written, so that it can be shown once there is a UART.
@@ -191,8 +191,6 @@ pub fn remember() {
 /// What the command line says about the console.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Bytes of past output that are kept.
-    pub ring_size: u32,
     /// What is typed three times to move the input; 0 for nothing.
     pub switch_char: u8,
     /// Whether the output of domains is kept too.
@@ -202,9 +200,13 @@ pub struct Settings {
 /// Sets the console up, once the command line is known.
 pub fn configure(settings: &Settings) {
     let mut console = CONSOLE.lock();
-    console.ring.resize(settings.ring_size);
     console.switch_char = settings.switch_char;
     console.keep_domains = settings.keep_domains;
+}
+
+/// Keeps so many bytes of past output from here on, once there is memory for them; false when there is not.
+pub fn keep(bytes: u32) -> bool {
+    CONSOLE.lock().ring.resize(bytes)
 }
 
 /// Lets typing raise the UART's interrupt.

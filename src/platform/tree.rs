@@ -1,18 +1,13 @@
-//! Nodes with parents, paths and typed properties, over the `fdt` reader.
+//! Nodes with parents, paths and typed properties of a checked [`Blob`].
 //!
-//! Cells are read from raw bytes: `fdt`'s own typed accessors truncate to `usize`, 32 bits on the target. A property of
-//! the wrong shape reads as absent, and the caller decides whether it can do without.
+//! A property of the wrong shape reads as absent, and the caller decides whether it can do without.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-use fdt::Fdt;
-use fdt::node::FdtNode;
-
 use super::BootError;
-use super::blob::{Blob, Link};
+use super::blob::{Blob, Entry};
 
 /// Steps of table search that reading one tree may take in all; a real board needs some thousands.
 const SEARCH_BUDGET: u32 = 20_000_000;
@@ -22,10 +17,9 @@ const TOO_MANY_CELLS: u32 = 255;
 
 /// All nodes of a checked tree.
 pub struct Tree<'a> {
-    nodes: Vec<FdtNode<'a, 'a>>,
-    links: &'a [Link],
+    blob: &'a Blob<'a>,
     /// Each phandle with the index of its first node, sorted.
-    phandles: Vec<(u32, usize)>,
+    phandles: Vec<(u32, u16)>,
     budget: Cell<u32>,
 }
 
@@ -46,30 +40,27 @@ pub struct Reg {
 }
 
 impl<'a> Tree<'a> {
-    /// Indexes the nodes of `blob`, read through `fdt`, its reader.
-    pub fn new(blob: &'a Blob<'a>, fdt: &'a Fdt<'a>) -> Result<Self, BootError> {
-        let links = blob.links();
-        let nodes: Vec<_> = fdt.all_nodes().collect();
-        if nodes.len() != links.len() || nodes.is_empty() {
-            let (read, checked) = (nodes.len(), links.len());
-            let what = format!("{read} nodes read, {checked} checked");
-            return Err(BootError::Corrupt(what));
-        }
+    /// Indexes the nodes of `blob`.
+    pub fn new(blob: &'a Blob<'a>) -> Result<Self, BootError> {
+        let found = || {
+            (0u16..).zip(blob.nodes()).filter_map(|(index, node)| {
+                let phandle = ["phandle", "linux,phandle"]
+                    .into_iter()
+                    .find_map(|name| blob.property(*node, name))?;
+                Some((cells(phandle).next()?, index))
+            })
+        };
         let mut phandles = Vec::new();
-        for (index, node) in nodes.iter().enumerate() {
-            let phandle = ["phandle", "linux,phandle"]
-                .into_iter()
-                .find_map(|name| node.property(name))
-                .and_then(|p| cells(p.value).next());
-            if let Some(phandle) = phandle
-                && let Err(place) = place_of(&phandles, phandle)
-            {
+        phandles
+            .try_reserve_exact(found().count())
+            .map_err(|_| BootError::Corrupt(String::from("no memory for its phandles")))?;
+        for (phandle, index) in found() {
+            if let Err(place) = place_of(&phandles, phandle) {
                 phandles.insert(place, (phandle, index));
             }
         }
         Ok(Self {
-            nodes,
-            links,
+            blob,
             phandles,
             budget: Cell::new(SEARCH_BUDGET),
         })
@@ -82,17 +73,17 @@ impl<'a> Tree<'a> {
 
     /// Number of nodes; indices run from 0 up to it.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.blob.nodes().len()
     }
 
     /// Whether there is no node, which cannot be.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.blob.nodes().is_empty()
     }
 
     /// All nodes, a parent before its children.
     pub fn all(&'a self) -> impl Iterator<Item = Node<'a>> {
-        (0..self.nodes.len()).map(|index| self.node(index))
+        (0..self.blob.nodes().len()).map(|index| self.node(index))
     }
 
     /// The node at an absolute path; a component without unit address matches the first node of that name.
@@ -113,7 +104,7 @@ impl<'a> Tree<'a> {
     pub fn by_phandle(&'a self, phandle: u32) -> Option<Node<'a>> {
         let place = place_of(&self.phandles, phandle).ok()?;
         let (_, index) = self.phandles.get(place)?;
-        Some(self.node(*index))
+        Some(self.node(usize::from(*index)))
     }
 
     /// Nodes that are compatible with one of `names`.
@@ -146,10 +137,7 @@ impl<'a> Node<'a> {
 
     /// Name with unit address; the root's is empty.
     pub fn name(&self) -> &'a str {
-        match self.reader() {
-            Some(node) if self.index > 0 => node.name,
-            _ => "",
-        }
+        self.entry().map_or("", |node| self.tree.blob.name(node))
     }
 
     /// Name without unit address.
@@ -159,7 +147,7 @@ impl<'a> Node<'a> {
 
     /// The parent; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
-        let parent = self.tree.links.get(self.index)?.parent;
+        let parent = self.entry()?.parent();
         (self.index > 0).then(|| self.tree.node(parent))
     }
 
@@ -183,10 +171,7 @@ impl<'a> Node<'a> {
     /// One past the index of the last node below.
     pub fn subtree_end(&self) -> usize {
         let next = self.index + 1;
-        self.tree
-            .links
-            .get(self.index)
-            .map_or(next, |link| link.end.max(next))
+        self.entry().map_or(next, |node| node.end().max(next))
     }
 
     /// Absolute path.
@@ -205,14 +190,15 @@ impl<'a> Node<'a> {
 
     /// All properties: name and value.
     pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        self.reader()
+        let blob = self.tree.blob;
+        self.entry()
             .into_iter()
-            .flat_map(|node| node.properties().map(|p| (p.name, p.value)))
+            .flat_map(|node| blob.properties(node))
     }
 
     /// The value of a property.
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
-        self.reader()?.property(name).map(|p| p.value)
+        self.tree.blob.property(self.entry()?, name)
     }
 
     /// Whether a property is there.
@@ -304,8 +290,8 @@ impl<'a> Node<'a> {
             })
     }
 
-    fn reader(&self) -> Option<FdtNode<'a, 'a>> {
-        self.tree.nodes.get(self.index).copied()
+    fn entry(&self) -> Option<Entry> {
+        self.tree.blob.nodes().get(self.index).copied()
     }
 }
 
@@ -325,7 +311,7 @@ pub(super) fn be(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Where a phandle is in a sorted list, or would be.
-fn place_of(phandles: &[(u32, usize)], phandle: u32) -> Result<usize, usize> {
+fn place_of(phandles: &[(u32, u16)], phandle: u32) -> Result<usize, usize> {
     phandles.binary_search_by_key(&phandle, |(known, _)| *known)
 }
 

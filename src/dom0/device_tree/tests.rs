@@ -47,8 +47,7 @@ fn virt(bytes: &[u8]) -> Dom0Tree {
 /// One line per node and property; the order of a node's properties means nothing.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let blob = Blob::check(bytes).unwrap();
-    let fdt = blob.reader().unwrap();
-    let tree = Tree::new(&blob, &fdt).unwrap();
+    let tree = Tree::new(&blob).unwrap();
     let mut lines = Vec::new();
     for node in tree.all() {
         let path = node.path();
@@ -98,6 +97,21 @@ fn a_missing_chosen_node_is_made() {
     );
     assert!(lines.contains(&String::from("/timer clock-frequency = 016e3600")));
     assert!(lines.contains(&String::from("/cpus/cpu@1 clock-frequency = 6553f100")));
+}
+
+#[test]
+fn a_gic_that_does_not_inherit_its_parent_keeps_it() {
+    // i.MX7: the root's is a wake-up controller, whose own is the GIC. Without its own Linux finds a circle and sets up none.
+    let changes = [(
+        "interrupt-controller;",
+        "interrupt-controller; interrupt-parent = <&gic>;",
+    )];
+    let lines = lines(&virt(&compile_with(VIRT, &changes)).blob);
+    let parents: Vec<&String> = lines
+        .iter()
+        .filter(|l| l.starts_with("/interrupt-controller interrupt-parent"))
+        .collect();
+    assert_eq!(parents.len(), 1, "{lines:?}");
 }
 
 #[test]

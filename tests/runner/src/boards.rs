@@ -35,7 +35,7 @@ const CORTEX_A15_R2P1: &str = "cortex-a15,midr=0x412fc0f1";
 /// The processor of an Exynos 5250, with all that is known to be wrong with a Cortex-A15.
 const CORTEX_A15_R0P4: &str = "cortex-a15,midr=0x410fc0f4";
 
-pub static BOARDS: [Board; 5] = [
+pub static BOARDS: [Board; 6] = [
     // Calxeda's ECX-2000: RAM at 0.
     Board {
         name: "midway",
@@ -46,6 +46,16 @@ pub static BOARDS: [Board; 5] = [
         console: "/soc/serial@fff36000",
         kernel: 0x1000_0000,
         initrd: 0x1400_0000,
+    },
+    // NXP's i.MX 7: Cortex-A7, RAM where a Versatile Express has it.
+    Board {
+        name: "imx7",
+        machine: "mcimx7d-sabre",
+        more: &["-audio", "none"],
+        tree: "imx7d-sdb.dtb",
+        console: "serial0",
+        kernel: 0x9000_0000,
+        initrd: 0x9400_0000,
     },
     // Allwinner's H3: Cortex-A7, a 16550 as console.
     Board {
