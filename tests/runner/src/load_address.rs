@@ -3,7 +3,7 @@
 //! Each board has addresses that are also those of something in the hypervisor's own address space, that lie across blocks
 //! of 2 MiB, and that touch the boot modules, the device tree or the ends of RAM.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::machine::Machine;
@@ -113,16 +113,11 @@ fn boot(places: &Places, address: u32, options: &Options, echo: Echo) -> Result 
 }
 
 /// Makes the boot loader of mover.S, with the image in it.
-fn mover(image: &Path, address: u32, scratch: u32, folder: &Path) -> Result<std::path::PathBuf> {
+fn mover(image: &Path, address: u32, scratch: u32, folder: &Path) -> Result<PathBuf> {
     let (elf, binary) = (folder.join("mover.elf"), folder.join("mover.bin"));
     build::run(
         Command::new("arm-linux-gnueabihf-gcc")
-            .args([
-                "-nostdlib",
-                "-static",
-                "-march=armv7-a",
-                "-Wl,--build-id=none",
-            ])
+            .args(["-nostdlib", "-static", "-Wl,--build-id=none"])
             .arg(format!("-DHYPERVISOR={address:#x}"))
             .arg(format!("-DSCRATCH={scratch:#x}"))
             .arg(format!("-DIMAGE=\"{}\"", image.display()))

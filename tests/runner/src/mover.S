@@ -13,7 +13,7 @@ _start:
     bne     1b
     adr     r3, image
     ldr     r5, =HYPERVISOR
-    ldr     r7, =(image_end - image)
+    ldr     r7, size
     dsb
     isb
     bx      r4
@@ -36,6 +36,8 @@ loop:
     .ltorg
 loop_end:
 
+size:
+    .word   image_end - image
     .ltorg
     .balign 4
 image:
