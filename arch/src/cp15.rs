@@ -53,7 +53,10 @@ macro_rules! registers32 {
                     <Self as SysRegWrite>::write_raw(value)
                 }
                 #[cfg(not(target_arch = "arm"))]
-                store::write(Self::PLACE, value);
+                {
+                    store::note(stringify!($name));
+                    store::write(Self::PLACE, value);
+                }
             }
         }
     )*};
@@ -96,7 +99,10 @@ macro_rules! registers64 {
                     <Self as SysRegWrite64>::write_raw(value)
                 }
                 #[cfg(not(target_arch = "arm"))]
-                store::write_wide(Self::PLACE, value);
+                {
+                    store::note(stringify!($name));
+                    store::write_wide(Self::PLACE, value);
+                }
             }
         }
     )*};
@@ -107,7 +113,9 @@ registers32! {
     Midr 0 0 0 0;
     Ctr 0 0 0 1;
     Mpidr 0 0 0 5;
+    Revidr 0 0 0 6;
     IdPfr1 0 0 1 1;
+    IdDfr0 0 0 1 2;
     // Guest (PL1) state.
     Csselr 2 0 0 0;
     Sctlr 0 1 0 0;
@@ -172,6 +180,7 @@ registers32! {
     Tlbiallhis 4 8 3 0;
     Tlbimvahis 4 8 3 1;
     Tlbiallis 0 8 3 0;
+    Tlbimvais 0 8 3 1;
     // Generic timer.
     Cntfrq 0 14 0 0;
     Cnthctl 4 14 1 0;

@@ -13,6 +13,8 @@ use core::mem::offset_of;
 use crate::addr::{Gfn, PAGE_SHIFT};
 use crate::barrier::isb;
 use crate::cp15;
+#[cfg(target_arch = "arm")]
+use crate::features::{self, Vfp};
 
 /// General registers of a guest and where it goes on.
 #[repr(C)]
@@ -397,7 +399,7 @@ impl BankedRegisters {
     fn load(&self) {}
 }
 
-/// VFP and Advanced SIMD state: D0 to D31 and the system registers. VFPv4 has no exceptional state (FPINST, FPINST2) to
+/// VFP and Advanced SIMD state: D0 to D31 and the system registers, as far as the processor has them. VFPv4 has no exceptional state (FPINST, FPINST2) to
 /// keep (DDI 0438 4.2).
 #[repr(C, align(8))]
 #[derive(Clone, Debug, Default)]
@@ -407,30 +409,82 @@ pub struct VfpState {
     fpexc: u32,
 }
 
+// Whole, in one piece, for processors that have all registers; the others take the way around.
 #[cfg(target_arch = "arm")]
 impl VfpState {
     const FPEXC_EN: u32 = 1 << 30;
 
+    #[inline(always)]
     fn save(&mut self) {
-        // SAFETY: 1. HCPTR leaves cp10 and cp11 open to HYP; 2. the hypervisor itself is soft-float, so the registers are
-        // the guest's; 3. the stores go to `self.d`, 256 bytes.
+        if !features::has_all_vfp() {
+            return self.save_some();
+        }
+        self.save_control();
+        // SAFETY: 1. HCPTR leaves cp10 and cp11 open to HYP, and the registers are there; 2. the hypervisor itself is
+        // soft-float, so they are the guest's; 3. the stores go to `self.d`, 256 bytes.
         unsafe {
-            asm!(".fpu neon-vfpv4", "vmrs {}, fpexc", out(reg) self.fpexc, options(nomem, nostack));
-            asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
-            asm!(".fpu neon-vfpv4", "vmrs {}, fpscr", out(reg) self.fpscr, options(nomem, nostack));
             asm!(".fpu neon-vfpv4", "vstmia {p}!, {{d0-d15}}", "vstmia {p}, {{d16-d31}}",
                  p = inout(reg) self.d.as_mut_ptr() => _, options(nostack));
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn save_some(&mut self) {
+        if features::vfp() == Vfp::None {
+            return;
+        }
+        self.save_control();
+        // SAFETY: as above, for half of them.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vstmia {p}, {{d0-d15}}", p = in(reg) self.d.as_mut_ptr(), options(nostack));
+        }
+    }
+
+    #[inline(always)]
+    fn save_control(&mut self) {
+        // SAFETY: VFP is there and open to HYP; the unit is switched on for HYP to reach its registers.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vmrs {}, fpexc", out(reg) self.fpexc, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vmrs {}, fpscr", out(reg) self.fpscr, options(nomem, nostack));
+        }
+    }
+
+    #[inline(always)]
     fn load(&self) {
-        // SAFETY: as for the save; FPEXC goes last, as it may switch the unit off.
+        if !features::has_all_vfp() {
+            return self.load_some();
+        }
+        // SAFETY: as for the save.
         unsafe {
             asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
             asm!(".fpu neon-vfpv4", "vldmia {p}!, {{d0-d15}}", "vldmia {p}, {{d16-d31}}",
                  p = inout(reg) self.d.as_ptr() => _, options(nostack, readonly));
-            asm!(".fpu neon-vfpv4", "vmsr fpscr, {}", in(reg) self.fpscr, options(nomem, nostack));
-            asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) self.fpexc, options(nomem, nostack));
+        }
+        self.load_control();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_some(&self) {
+        if features::vfp() == Vfp::None {
+            return;
+        }
+        // SAFETY: as for the save.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vldmia {p}, {{d0-d15}}", p = in(reg) self.d.as_ptr(), options(nostack, readonly));
+        }
+        self.load_control();
+    }
+
+    #[inline(always)]
+    fn load_control(&self) {
+        // SAFETY: as for the save; FPEXC goes last, as it may switch the unit off.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vmsr fpscr, {}", in(reg) self.fpscr, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) self.fpexc, options(nomem, nostack));
         }
     }
 }

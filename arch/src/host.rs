@@ -71,6 +71,30 @@ pub mod registers {
         static RETURN: Cell<(u32, u32, u32)> = const { Cell::new((0, 0, 0)) };
     }
 
+    #[cfg(test)]
+    thread_local! {
+        static STEPS: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
+    /// Notes a barrier or a write of a register.
+    #[cfg(test)]
+    pub(crate) fn note(step: &'static str) {
+        STEPS.with_borrow_mut(|steps| steps.push(step));
+    }
+
+    /// Notes nothing where nobody asks.
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub(crate) fn note(_: &'static str) {}
+
+    /// The barriers and writes of registers that `f` makes on this CPU, in order.
+    #[cfg(test)]
+    pub(crate) fn steps(f: impl FnOnce()) -> Vec<&'static str> {
+        STEPS.take();
+        f();
+        STEPS.take()
+    }
+
     /// Where the register of an MRC or MCR is: three bits for each opcode, four for CRn and CRm.
     pub(crate) const fn place(opc1: usize, crn: usize, crm: usize, opc2: usize) -> usize {
         opc1 << 11 | crn << 7 | crm << 3 | opc2
@@ -142,6 +166,12 @@ pub mod registers {
     pub fn set_actlr(value: u32) {
         // SAFETY: a cell of a host thread.
         unsafe { cp15::Actlr::write(value) }
+    }
+
+    /// Gives this CPU performance monitors of a version (`ID_DFR0[27:24]`).
+    pub fn set_monitors(version: u32) {
+        // SAFETY: a cell of a host thread.
+        unsafe { cp15::IdDfr0::write(version << 24) }
     }
 
     /// Lets an asynchronous abort be pending on this CPU, or none.

@@ -127,12 +127,8 @@ pub fn image_address(va: usize) -> PhysAddr {
         .unwrap_or(frame)
 }
 
-/// Takes away what only booting needed: the identity map, the boot code, and the pages below the stacks.
+/// Takes away what only booting needed: the boot code and the device tree.
 pub fn drop_boot_mappings() {
-    let identity = image_address(layout::IMAGE).raw() as usize;
-    if identity >> 30 == 0 {
-        low().set(l2_index(identity), Descriptor::INVALID);
-    }
     for va in (layout::IMAGE..layout::boot_end()).step_by(PAGE_SIZE) {
         image().set(l3_index(va), Descriptor::INVALID);
     }

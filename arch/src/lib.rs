@@ -18,6 +18,7 @@ pub mod double;
 pub mod errata;
 #[cfg(target_arch = "arm")]
 pub mod fault;
+pub mod features;
 pub mod fence;
 pub mod frame;
 pub mod gic;

@@ -6,6 +6,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cp15;
 use crate::cpu::{CpuId, MAX_CPUS};
+#[cfg(target_arch = "arm")]
+use crate::features::{self, Vfp};
 
 /// The CPU this runs on.
 #[cfg(target_arch = "arm")]
@@ -74,11 +76,6 @@ pub fn midr() -> u32 {
     cp15::Midr::read()
 }
 
-/// Whether the processor has the virtualization extensions (`ID_PFR1[15:12]`, DDI 0406C.d B4.1.94).
-pub fn has_virtualization() -> bool {
-    cp15::IdPfr1::read() >> 12 & 0xF == 1
-}
-
 #[cfg(target_arch = "arm")]
 /// Trap configuration of every CPU, each register written whole.
 mod controls {
@@ -106,13 +103,17 @@ mod controls {
     const TSW: u32 = 1 << 22;
 
     /// HCPTR: coprocessors 0 to 9, 12 and 13 and trace trap; VFP and Advanced SIMD are the guest's.
-    pub const HCPTR: u32 = 0x3FF | 1 << 12 | 1 << 13 | 1 << 20;
+    pub const HCPTR: u32 = 0x3FF | 1 << 12 | 1 << 13 | HCPTR_TTA;
     /// HSTR: cp15 c15 (implementation-defined RAM and test access) traps.
     pub const HSTR: u32 = 1 << 15;
     /// HDCR: debug ROM, OS-lock, debug and performance monitor accesses trap. HPMN is kept: it must not exceed PMCR.N.
     pub const HDCR: u32 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
     /// HDCR.HPMN.
     pub const HDCR_HPMN: u32 = 0x1F;
+    /// Bits of HDCR that are there only with performance monitors: HPME, TPM, TPMCR, HPMN (DDI 0406C.d B4.1.58).
+    pub const HDCR_MONITORS: u32 = 0xFF;
+    /// HCPTR: trace traps.
+    pub const HCPTR_TTA: u32 = 1 << 20;
 }
 
 /// A control register that did not take its value.
@@ -144,7 +145,7 @@ pub enum GuestWait {
 /// Sets up this CPU to run guests: vectors and all trap controls. Answers the registers that read back differently.
 #[cfg(target_arch = "arm")]
 pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
-    use controls::{HCPTR, HDCR, HDCR_HPMN, HSTR};
+    use controls::{HCPTR_TTA, HDCR, HDCR_HPMN, HDCR_MONITORS, HSTR};
     let hcr = match wait {
         GuestWait::Traps => controls::HCR | controls::HCR_WAIT,
         GuestWait::Native => controls::HCR,
@@ -154,13 +155,20 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
         false => &raw const hyp_vectors,
     } as u32;
     let hdcr = HDCR | cp15::Hdcr::read() & HDCR_HPMN;
+    if cpu == CpuId::BOOT {
+        features::note();
+    }
+    let hcptr = match features::vfp() {
+        Vfp::None => controls::HCPTR | features::HCPTR_VFP,
+        _ => controls::HCPTR,
+    };
     NUMBERS.record(cpu, affinity());
     // SAFETY: 1. the vectors are code of ours, 32-byte aligned; 2. the other registers only take rights from guests.
     unsafe {
         cp15::Htpidr::write(cpu.raw());
         cp15::Hvbar::write(vectors);
         cp15::Hcr::write(hcr);
-        cp15::Hcptr::write(HCPTR);
+        cp15::Hcptr::write(hcptr);
         cp15::Hstr::write(HSTR);
         cp15::Hdcr::write(hdcr);
         cp15::Vtcr::write(crate::lpae::VTCR);
@@ -172,6 +180,13 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     let tsc_for_granted = match cp15::IdPfr1::read() >> 4 & 0xF {
         0 => controls::TSC,
         _ => 0,
+    };
+    // What there is nothing to control of reads as it likes.
+    let missing_trace = if features::has_trace() { 0 } else { HCPTR_TTA };
+    let missing_monitors = if features::has_monitors() {
+        0
+    } else {
+        HDCR_MONITORS
     };
     let check = |register, wrote: u32, reads: u32| {
         (wrote != reads).then_some(Mismatch {
@@ -188,10 +203,18 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
             hcr,
             (cp15::Hcr::read() & 0x0FFF_FFFF) | tsc_for_granted,
         ),
-        // Bits of coprocessors that do not exist read as ones; VFP must be open.
-        check("HCPTR", HCPTR, cp15::Hcptr::read() & (HCPTR | 3 << 10)),
+        // Bits of coprocessors that do not exist read as ones; VFP must be open where it is.
+        check(
+            "HCPTR",
+            hcptr,
+            cp15::Hcptr::read() & (hcptr | features::HCPTR_VFP) | missing_trace,
+        ),
         check("HSTR", HSTR, cp15::Hstr::read()),
-        check("HDCR", hdcr, cp15::Hdcr::read()),
+        check(
+            "HDCR",
+            hdcr,
+            cp15::Hdcr::read() & !missing_monitors | hdcr & missing_monitors,
+        ),
         check("VTCR", crate::lpae::VTCR, cp15::Vtcr::read()),
     ]
 }

@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
+use armv7::features::{self, Vfp};
 use armv7::gic::{self, Gic};
 use armv7::smp::GuestWait;
 use armv7::{errata, guest, hypmap, smp, timer};
@@ -42,6 +43,11 @@ pub fn set_up_cpu(cpu: CpuId) {
             mismatch.reads,
             mismatch.wrote
         );
+    }
+    match features::vfp() {
+        Vfp::ThirtyTwo => {}
+        Vfp::Sixteen => log::info!("CPU{}: VFP with 16 registers", cpu.raw()),
+        Vfp::None => log::info!("CPU{}: no VFP", cpu.raw()),
     }
     for number in errata::left_by_firmware(smp::midr(), guest::actlr()) {
         log::warn!("CPU{}: firmware leaves erratum {number}", cpu.raw());
@@ -154,7 +160,8 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
     false
 }
 
-/// Stops a secondary for good whose processor is not of the boot CPU's kind and revision: guests move between CPUs.
+/// Stops a secondary for good whose processor is not of the boot CPU's kind and revision, or has other floating-point
+/// registers: guests move between CPUs.
 pub fn check_kind(cpu: CpuId) {
     let (kind, ours) = (smp::midr(), KIND.load(Ordering::SeqCst));
     if kind != ours {
@@ -162,6 +169,11 @@ pub fn check_kind(cpu: CpuId) {
             "SMP: CPU{}: MIDR {kind:#010x} is not {ours:#010x}",
             cpu.raw()
         );
+        krypton::machine::halt()
+    }
+    let (vfp, ours) = (features::vfp_here(), features::vfp());
+    if vfp != ours {
+        log::warn!("SMP: CPU{}: VFP {vfp:?} is not {ours:?}", cpu.raw());
         krypton::machine::halt()
     }
 }

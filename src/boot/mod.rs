@@ -12,7 +12,7 @@ use armv7::addr::{PAGE_SHIFT, PhysAddr};
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
-use armv7::{gic, hypmap, smp, timer};
+use armv7::{features, gic, hypmap, smp, timer};
 use krypton::cmdline::{Bootscrub, Console, Level, Options};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
@@ -203,9 +203,14 @@ pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
             smp::set_entered_secure();
             log::info!("Entered in secure state, switched to HYP");
         }
+        if !features::has_generic_timer() {
+            fail(&BootError::Timer(
+                "the processor has no generic timer".to_string(),
+            ));
+        }
         return;
     }
-    if !smp::has_virtualization() {
+    if !features::has_virtualization() {
         log::error!(
             "BOOT: CPU MIDR {:#010x} lacks (or hides) the virtualization extensions",
             smp::midr()

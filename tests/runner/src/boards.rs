@@ -52,6 +52,7 @@ pub static BOARDS: [Board; 6] = [
         name: "imx7",
         machine: "mcimx7d-sabre",
         more: &["-audio", "none"],
+        virtio: false,
         tree: "imx7d-sdb.dtb",
         console: "serial0",
         kernel: 0x9000_0000,

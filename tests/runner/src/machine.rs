@@ -96,6 +96,8 @@ pub struct Machine {
     pub board: Option<&'static Board>,
     /// `-machine` as typed, instead of what `highmem` and `virtualization` say.
     pub typed: Option<&'static str>,
+    /// `-cpu` on `virt`.
+    pub processor: &'static str,
     pub cpus: u32,
     pub memory_mib: u32,
     pub highmem: bool,
@@ -132,6 +134,7 @@ impl Machine {
         Ok(Self {
             board: options.board,
             typed: None,
+            processor: "cortex-a15",
             cpus: options.cpus,
             memory_mib: options.memory_mib,
             highmem: options.highmem,
@@ -170,7 +173,7 @@ impl Machine {
         line.option("-machine", self.machine_option());
         match self.board {
             Some(board) => line.0.extend(board.more.iter().map(|&word| word.into())),
-            None => line.option("-cpu", "cortex-a15".into()),
+            None => line.option("-cpu", self.processor.into()),
         }
         line.option("-smp", self.cpus.to_string());
         line.option("-m", self.memory_mib.to_string());
@@ -380,6 +383,7 @@ mod tests {
         Machine {
             board: None,
             typed: None,
+            processor: "cortex-a15",
             cpus: 2,
             memory_mib: 1024,
             highmem: false,

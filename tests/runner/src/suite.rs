@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::boards::{self, BoardTest};
 use crate::faults::Fault;
+use crate::load_address::PLACES;
 use crate::options::{Hypervisor, Options};
+use crate::processors::{self, PROCESSORS};
 use crate::session::Echo;
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, session,
-    uboot_ways, uefi, words,
+    Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, project,
+    session, uboot_ways, uefi, words,
 };
 
 type Body = dyn Fn(&Options) -> Result<Sum> + Send + Sync;
@@ -162,6 +164,17 @@ fn starts() -> Vec<Test> {
         })
     }));
     tests.extend(faults());
+    tests.extend(PROCESSORS.iter().map(|processor| {
+        Test::new(format!("processor {}", processor.name), |options| {
+            processors::test(processor, options, Echo::Hide)
+        })
+    }));
+    tests.extend(PLACES.iter().map(|places| {
+        let name = places.board.unwrap_or("virt");
+        Test::new(format!("load addresses on {name}"), |options| {
+            load_address::test(places, options, Echo::Hide)
+        })
+    }));
     tests.push(Test::new("uboot from the card of flash", |options| {
         card::test(options, Echo::Hide)
     }));
