@@ -269,8 +269,8 @@ pl1_report:
 
     .ltorg
 
-// What runs under the boot root, and so must lie in one page.
-    .balign 128
+// Runs under the boot root, and so must lie in one page (linker.ld).
+    .global mmu_on, mmu_on_end
 mmu_on:
     mcr     p15, 4, r5, c1, c0, 0       // HSCTLR
     isb
@@ -296,9 +296,6 @@ mmu_on_pl1:
     isb
     bx      lr
 mmu_on_end:
-    .if     mmu_on_end - mmu_on > 128
-    .error  "it may lie in two pages"
-    .endif
 
 // Translation tables of the hypervisor's own stage 1 that exist before there is an allocator.
     .section .tables, "aw", %nobits
