@@ -15,10 +15,10 @@ use aarch32_cpu::register::{SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64
 use crate::host::registers as store;
 
 macro_rules! registers32 {
-    ($($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(
+    ($coprocessor:literal: $($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(
         pub(crate) struct $name;
         impl SysReg for $name {
-            const CP: u32 = 15;
+            const CP: u32 = $coprocessor;
             const OP1: u32 = $op1;
             const CRN: u32 = $crn;
             const CRM: u32 = $crm;
@@ -108,7 +108,7 @@ macro_rules! registers64 {
     )*};
 }
 
-registers32! {
+registers32! { 15:
     // Identification.
     Midr 0 0 0 0;
     Ctr 0 0 0 1;
@@ -135,6 +135,7 @@ registers32! {
     Amair1 0 10 3 1;
     Vbar 0 12 0 0;
     Isr 0 12 1 0;
+    Fcseidr 0 13 0 0;
     Contextidr 0 13 0 1;
     Tpidrurw 0 13 0 2;
     Tpidruro 0 13 0 3;
@@ -186,6 +187,12 @@ registers32! {
     Cnthctl 4 14 1 0;
     CnthpCtl 4 14 2 1;
     CntpCtl 0 14 2 1;
+}
+
+// ThumbEE (DDI 0406C.d A2.10). On a host they share the cells of coprocessor 15, which has nothing at this opc1.
+registers32! { 14:
+    Teecr 6 0 0 0;
+    Teehbr 6 1 0 0;
 }
 
 registers64! {

@@ -2,7 +2,7 @@
 //!
 //! | addresses | what |
 //! |---|---|
-//! | 0 | nothing, so that a null pointer faults |
+//! | 0 | nothing, so that a null pointer faults, and FCSEIDR moves nothing of ours |
 //! | [`PRIVATE`] | memory that Rust lives in: frame table and heap |
 //! | [`FDT`] | the boot loader's device tree, until dom0 is built |
 //! | [`PEEK`] | one block of RAM at a time that boot looks into |
@@ -15,8 +15,9 @@
 pub const DIRECT: usize = 0x4000_0000;
 /// Bytes that the direct map can hold.
 pub const DIRECT_SIZE: usize = 0xC000_0000;
-/// Start of private memory.
-pub const PRIVATE: usize = 0x0100_0000;
+/// Start of private memory: above the 32 MiB that a guest's FCSEIDR moves, where a processor has it (DDI 0406C.d D11; an
+/// emulator moves HYP's accesses too).
+pub const PRIVATE: usize = 0x0200_0000;
 /// End of private memory.
 pub const PRIVATE_END: usize = 0x3000_0000;
 /// The boot loader's device tree: two 2 MiB blocks.

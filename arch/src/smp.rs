@@ -76,9 +76,8 @@ pub fn midr() -> u32 {
     cp15::Midr::read()
 }
 
-#[cfg(target_arch = "arm")]
-/// Trap configuration of every CPU, each register written whole.
-mod controls {
+/// Trap configuration of every CPU, each register written whole. Why each bit is as it is: tests/trap_controls.rs.
+pub mod controls {
     /// HCR: stage 2 on; set/way, SMC, ACTLR and implementation-defined registers trap; physical interrupts and aborts come to
     /// HYP; broadcast maintenance and barriers reach the inner shareable domain; set/way invalidate also
     /// cleans.

@@ -156,9 +156,8 @@ impl Console {
         match self.focus {
             // A full buffer loses what is typed, as a terminal's would.
             Focus::Dom0 => received.for_dom0 |= self.input.try_push(byte).is_ok(),
-            Focus::Hypervisor => {
-                let _ = received.keys.try_push(byte);
-            }
+            Focus::Hypervisor if received.keys.is_full() => {}
+            Focus::Hypervisor => received.keys.push(byte),
         }
     }
 }
@@ -237,6 +236,10 @@ pub fn write_fmt(text: fmt::Arguments<'_>) {
             Ok(())
         }
     }
+    #[expect(
+        clippy::let_underscore_must_use,
+        reason = "the writer takes everything"
+    )]
     let _ = fmt::Write::write_fmt(&mut Writer(&mut CONSOLE.lock()), text);
 }
 

@@ -160,9 +160,8 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
             Errno::NoMem
         })
     });
-    if made.is_err() {
-        // Never ran and is not loaded, so the scheduler lets it go.
-        let _ = run::remove_unit(unit);
+    if made.is_err() && run::remove_unit(unit).is_err() {
+        log::error!("{}: a vCPU that never ran is still scheduled", domain.id);
     }
     made
 }

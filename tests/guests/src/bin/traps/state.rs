@@ -121,6 +121,7 @@ owned_registers! {
     owned_ifar: 0xffff_ffff, "mrc p15, 0, r0, c6, c0, 2", "mcr p15, 0, {}, c6, c0, 2";
     owned_dacr: 0xffff_ffff, "mrc p15, 0, r0, c3, c0, 0", "mcr p15, 0, {}, c3, c0, 0";
     owned_mair1: 0xffff_ffff, "mrc p15, 0, r0, c10, c2, 1", "mcr p15, 0, {}, c10, c2, 1";
+    owned_teehbr: 0xffff_fffc, "mrc p14, 6, r0, c1, c0, 0", "mcr p14, 6, {}, c1, c0, 0";
     owned_par: 0xffff_f000, "mrc p15, 0, r0, c7, c4, 0", "mcr p15, 0, {}, c7, c4, 0";
 }
 
