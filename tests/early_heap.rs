@@ -35,7 +35,7 @@ struct Tree {
 
 impl Tree {
     /// With RAM, a CPU, a GIC, a timer, a console, and then what `more` adds.
-    fn new(more: impl FnOnce(&mut Self)) -> Vec<u8> {
+    fn blob_with(more: impl FnOnce(&mut Self)) -> Vec<u8> {
         let mut tree = Self {
             structure: Vec::new(),
             strings: Vec::new(),
@@ -161,7 +161,7 @@ const OWN_NODES: usize = 8;
 
 #[test]
 fn a_tree_of_160_kib_with_a_nop_token_is_read() {
-    let blob = Tree::new(|tree| {
+    let blob = Tree::blob_with(|tree| {
         tree.begin("panel-firmware");
         tree.property("data", &[0x5a; 160_000]);
         tree.end();
@@ -172,7 +172,7 @@ fn a_tree_of_160_kib_with_a_nop_token_is_read() {
 
 #[test]
 fn a_tree_of_2560_small_nodes_is_read() {
-    let blob = Tree::new(|tree| {
+    let blob = Tree::blob_with(|tree| {
         for n in 0..2560 {
             tree.begin(&format!("n{n}"));
             tree.end();
@@ -183,7 +183,7 @@ fn a_tree_of_2560_small_nodes_is_read() {
 
 #[test]
 fn as_many_nodes_as_there_may_be_each_with_a_phandle_are_read() {
-    let blob = Tree::new(|tree| {
+    let blob = Tree::blob_with(|tree| {
         for n in OWN_NODES..MAX_NODES {
             tree.nop();
             tree.begin(&format!("n{n:x}"));
@@ -193,7 +193,7 @@ fn as_many_nodes_as_there_may_be_each_with_a_phandle_are_read() {
     });
     assert_eq!(Blob::check(&blob).map(drop), Ok(()));
     assert_eq!(boot_from(&blob).cpus.len(), 1);
-    let one_more = Tree::new(|tree| {
+    let one_more = Tree::blob_with(|tree| {
         for _ in OWN_NODES..=MAX_NODES {
             tree.begin("n");
             tree.end();
@@ -205,7 +205,7 @@ fn as_many_nodes_as_there_may_be_each_with_a_phandle_are_read() {
 
 #[test]
 fn a_tree_as_long_as_one_may_be_is_read() {
-    let blob = Tree::new(|tree| {
+    let blob = Tree::blob_with(|tree| {
         for n in 0..4096 {
             tree.begin(&format!("n{n:x}"));
             tree.property("data", &[0xa5; 440]);

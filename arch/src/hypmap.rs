@@ -149,12 +149,14 @@ pub fn guard_stacks() {
     tlb::flush_hyp();
 }
 
-/// Maps the boot loader's device tree read-only and answers as much of it as it says it is long, up to 2 MiB.
+/// Maps the boot loader's device tree read-only and answers as much of it as it says it is long, up to 2 MiB; or its header
+/// alone when there is no memory at its end.
 ///
 /// When no tree starts there, the error is the first word; 0 when it cannot be read.
 pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     const MAGIC: u32 = 0xD00D_FEED;
     const MAX: usize = BLOCK_2M;
+    const HEADER: usize = 40;
     let block = at.frame().align_down(ORDER_2M);
     for n in 0..2 {
         if let Some(frame) = block.checked_add(n << ORDER_2M) {
@@ -176,6 +178,8 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
         None => return Err(0),
     }
     let len = (word(4).unwrap_or(0) as usize).min(MAX);
+    let last = len.saturating_sub(1) & !3;
+    let len = word(last).map_or(HEADER.min(len), |_| len);
     // SAFETY: 1. both blocks are mapped read-only until `drop_boot_mappings`, after which boot no longer holds the slice;
     // 2. the boot loader's memory is reserved, so nobody writes it meanwhile.
     Ok(unsafe { core::slice::from_raw_parts(va as *const u8, len) })

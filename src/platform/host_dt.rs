@@ -82,8 +82,9 @@ impl HostInfo {
         let blob = Blob::check(bytes)?;
         let tree = Tree::new(&blob)?;
         // A module that cannot be used is named when the machine is read.
-        let modules = modules::find(&tree, &|_| None, &mut Vec::new()).unwrap_or_default();
-        Ok(modules::command_lines(&tree, &modules))
+        let notes = &mut Vec::new();
+        let modules = modules::find(&tree, &|_| None, notes).unwrap_or_default();
+        Ok(modules::command_lines(&tree, &modules, notes))
     }
 
     fn read<'a>(
@@ -122,7 +123,7 @@ impl HostInfo {
                 .map(ToString::to_string)
                 .collect(),
             board: board::of(tree),
-            command_lines: modules::command_lines(tree, &modules),
+            command_lines: modules::command_lines(tree, &modules, &mut notes),
             ram,
             reserved: ranges::merge(reserved),
             permanent,

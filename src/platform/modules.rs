@@ -18,6 +18,8 @@ use super::tree::{Node, Reg, Tree};
 pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
 /// Modules that are looked at.
 const MAX_MODULES: usize = 16;
+/// Bytes of a command line that are used; Linux has room for 1024.
+const MAX_LINE: usize = 4096;
 /// A module node lies at most so deep: `/chosen/x/module`.
 const MAX_DEPTH: usize = 3;
 
@@ -122,7 +124,7 @@ pub(super) fn find(
                     "{kind} module {path} at {address:#x} cannot have size {size:#x}"
                 ))
             })?,
-            bootargs: node.string("bootargs").map(ToString::to_string),
+            bootargs: line_of(&node, "bootargs", notes),
             path: node.path(),
         });
     }
@@ -242,10 +244,27 @@ pub(super) fn check_places(
     Ok(())
 }
 
+/// A command line, as far as anybody reads it.
+fn line_of(node: &Node<'_>, name: &str, notes: &mut Vec<String>) -> Option<String> {
+    let text = node.string(name)?;
+    let (line, rest) = text.split_at_checked(text.floor_char_boundary(MAX_LINE))?;
+    if !rest.is_empty() {
+        let (path, size) = (node.path(), text.len());
+        notes.push(format!(
+            "BOOT: {name} of {path} has {size} bytes, {MAX_LINE} are used"
+        ));
+    }
+    Some(line.to_string())
+}
+
 /// Chooses the two lines as Xen 4.17 does.
-pub(super) fn command_lines(tree: &Tree<'_>, modules: &[Module]) -> CommandLines {
+pub(super) fn command_lines(
+    tree: &Tree<'_>,
+    modules: &[Module],
+    notes: &mut Vec<String>,
+) -> CommandLines {
     let chosen = tree.find("/chosen");
-    let line = |name| chosen.and_then(|c| c.string(name)).map(ToString::to_string);
+    let mut line = |name| line_of(&chosen?, name, notes);
     let (bootargs, own, dom0) = (
         line("bootargs"),
         line("xen,xen-bootargs"),

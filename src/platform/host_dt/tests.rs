@@ -253,6 +253,17 @@ fn the_command_lines_follow_the_table_of_xen() {
 }
 
 #[test]
+fn a_command_line_longer_than_anybody_reads_is_cut() {
+    let long = alloc::format!("bootargs = \"x{}\";", "é".repeat(4096));
+    let host = changed(VIRT, &[("bootargs = \"console=hvc0\";", &long)]).unwrap();
+    assert_eq!(host.command_lines.dom0.len(), 4095);
+    assert_eq!(
+        host.notes,
+        ["BOOT: bootargs of /chosen/module@0x50000000 has 8193 bytes, 4096 are used"]
+    );
+}
+
+#[test]
 fn modules_of_unknown_kind_are_taken_by_order() {
     let changes = [("multiboot,kernel", "a,b"), ("multiboot,ramdisk", "c,d")];
     let host = changed(VIRT, &changes).unwrap();

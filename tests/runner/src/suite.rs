@@ -124,6 +124,9 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         tests.push(Test::new("panic noreboot", |options| {
             crash::stays(options, Echo::Hide)
         }));
+        tests.push(Test::new("panic before the console", |options| {
+            crash::before_the_console(options, Echo::Hide)
+        }));
         tests.push(Test::new("options", |options| {
             words::test(options, Echo::Hide)
         }));
