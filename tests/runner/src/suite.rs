@@ -154,6 +154,9 @@ fn starts() -> Vec<Test> {
             processors::test(processor, options, Echo::Hide)
         })
     }));
+    tests.push(Test::new("processor that comes too late", |options| {
+        processors::comes_too_late(options, Echo::Hide)
+    }));
     tests.extend(PLACES.iter().map(|places| {
         let name = places.board.unwrap_or("virt");
         Test::new(format!("load addresses on {name}"), |options| {
