@@ -21,7 +21,7 @@ const HEAP: u64 = 2 << 20;
 const RESERVE_PAGES: u32 = 256;
 
 fn oom(what: &str, need: u64, found: u64) -> BootError {
-    log::error!("BOOT: no room for {what}");
+    krypton::log::print(format_args!("BOOT: no room for {what}"));
     BootError::TooLittleRam {
         found: found >> 20,
         need: need >> 20,

@@ -46,7 +46,7 @@ const RAM_END: u32 = 0x8000_0000;
 /// On `virt` there is nothing at all.
 const NOWHERE: u32 = 0xf000_0000;
 
-pub static FAULTS: [Fault; 21] = [
+pub static FAULTS: [Fault; 22] = [
     Fault {
         name: "no-hyp-mode",
         wrong: Wrong::Machine(|machine| machine.virtualization = false),
@@ -114,6 +114,14 @@ pub static FAULTS: [Fault; 21] = [
     Fault {
         name: "no-kernel-module",
         wrong: Wrong::Machine(|machine| machine.kernel = None),
+        says: &["no dom0 kernel module (multiboot,kernel)"],
+    },
+    Fault {
+        name: "no-kernel-module-without-a-log",
+        wrong: Wrong::Machine(|machine| {
+            machine.kernel = None;
+            machine.append += " loglvl=none";
+        }),
         says: &["no dom0 kernel module (multiboot,kernel)"],
     },
     Fault {
