@@ -190,10 +190,10 @@ pub fn unmap_device_tree() {
 
 static DEVICE_NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Maps `len` bytes of device registers at `at` for good; `None` when the device window is full.
-pub fn map_device(at: PhysAddr, len: usize) -> Option<Window> {
+/// Maps `len` bytes of device registers at `at` for good; `None` when there are none, or the device window is full.
+pub fn map_device(at: PhysAddr, len: u64) -> Option<Window> {
     let offset = at.offset();
-    let pages = offset.checked_add(len)?.div_ceil(PAGE_SIZE);
+    let pages = layout::pages(offset, len, ENTRIES)?;
     let first = DEVICE_NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
         let end = next as usize + pages;
         (end <= ENTRIES).then_some(end as u32)
@@ -206,7 +206,7 @@ pub fn map_device(at: PhysAddr, len: usize) -> Option<Window> {
     publish();
     // SAFETY: the pages are mapped as device memory and never unmapped. That they hold registers and not RAM is the device
     // tree's word, which boot checks against its memory nodes.
-    Some(unsafe { Window::new(layout::DEVICE + first * PAGE_SIZE + offset, len) })
+    Some(unsafe { Window::new(layout::DEVICE + first * PAGE_SIZE + offset, len as usize) })
 }
 
 /// First frame of the direct map; `u32::MAX` while there is none.

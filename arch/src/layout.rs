@@ -62,6 +62,13 @@ mod symbols {
 #[cfg(target_os = "none")]
 pub use symbols::{boot_end, fault_stack_start, image_end, stacks_start, text_end};
 
+/// Pages that `len` bytes at `offset` of a page touch; `None` when there are none, or more than `most`.
+pub fn pages(offset: usize, len: u64, most: usize) -> Option<usize> {
+    let end = u64::try_from(offset).ok()?.checked_add(len)?;
+    let pages = usize::try_from(end.div_ceil(crate::addr::PAGE_SIZE as u64)).ok()?;
+    (len > 0 && pages <= most).then_some(pages)
+}
+
 /// Bytes from one CPU's guard page to the next one's.
 pub const STACK_STRIDE: usize = 0xC000;
 
@@ -84,4 +91,20 @@ pub fn build_id() -> &'static [u8] {
 #[cfg(not(target_os = "none"))]
 pub fn build_id() -> &'static [u8] {
     &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pages;
+
+    #[test]
+    fn a_length_is_looked_at_whole() {
+        assert_eq!(pages(0, 1, 512), Some(1));
+        assert_eq!(pages(0xFFF, 2, 512), Some(2));
+        assert_eq!(pages(0, 512 << 12, 512), Some(512));
+        assert_eq!(pages(1, 512 << 12, 512), None);
+        for len in [0, 1 << 32, 1 << 32 | 0x1000, u64::MAX] {
+            assert_eq!(pages(0, len, 512), None, "{len:#x}");
+        }
+    }
 }

@@ -142,8 +142,7 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
         .and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
     match found {
         Ok(uart) => {
-            let Some(window) = hypmap::map_device(uart.reg.start(), uart.reg.size() as usize)
-            else {
+            let Some(window) = hypmap::map_device(uart.reg.start(), uart.reg.size()) else {
                 fail(&BootError::Uart("cannot be mapped".to_string()));
             };
             // With `console=none` it is the hypervisor's all the same, as in Xen.
@@ -229,7 +228,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
     /// GICC_DIR is in the second page even where the tree describes only one.
     const GICC_SIZE: u64 = 0x2000;
     let map = |range: &PhysRange, least: u64| {
-        hypmap::map_device(range.start(), range.size().max(least) as usize)
+        hypmap::map_device(range.start(), range.size().max(least))
             .unwrap_or_else(|| fail(&BootError::Gic("registers cannot be mapped".to_string())))
     };
     for frame in &mut host.gic.frames {

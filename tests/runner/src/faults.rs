@@ -168,7 +168,7 @@ pub const ON_VIRT: Places = Places {
 
 /// QEMU's boot loader would refuse or repair a doctored tree, so put everything into memory without it.
 /// An empty `blob` stands for no tree: r2 is 0.
-fn doctored_start(machine: &Machine, blob: &[u8], folder: &Path) -> Result<Start> {
+pub fn doctored_start(machine: &Machine, blob: &[u8], folder: &Path) -> Result<Start> {
     let tree = if blob.is_empty() { 0 } else { ON_VIRT.tree };
     raw_start(machine, &ON_VIRT, blob, &loader(tree), folder)
 }

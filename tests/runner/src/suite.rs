@@ -104,6 +104,9 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         tests.push(Test::new("panic noreboot", |options| {
             crash::stays(options, Echo::Hide)
         }));
+        tests.push(Test::new("panic without a restart", |options| {
+            crash::cannot_restart(options, Echo::Hide)
+        }));
         tests.push(Test::new("options", |options| {
             words::test(options, Echo::Hide)
         }));
