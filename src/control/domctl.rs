@@ -88,8 +88,11 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Err(Errno::Acces);
     }
     crate::latency::detail(op.cmd);
-    if reap() && must_pause() {
-        return again(args);
+    if reap() {
+        crate::mem::heap::give_back();
+        if must_pause() {
+            return again(args);
+        }
     }
     let request = Request { caller, args, op };
     match op.cmd {

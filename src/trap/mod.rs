@@ -69,6 +69,7 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
     while !is_to_pick(cpu) {
         crate::control::reap();
         crate::mem::heap::replenish();
+        crate::mem::heap::give_back();
         // QEMU's GIC does not look again when a guest's end of interrupt leaves a line high, until something else is
         // written: with one vCPU that may be never.
         if loaded.is_some() && armv7::timer::guest_signals() {
