@@ -20,7 +20,7 @@ use crate::domain::{Domain, registry, virq};
 use crate::error::Errno;
 use crate::event::EventVirq;
 use crate::id::{DomId, MAX_INTIDS};
-use crate::mem::memory;
+use crate::mem::{heap, memory};
 use crate::wallclock;
 
 /// Memory nodes of every domain: there is node 0.
@@ -88,11 +88,10 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Err(Errno::Acces);
     }
     crate::latency::detail(op.cmd);
-    if reap() {
-        crate::mem::heap::give_back();
-        if must_pause() {
-            return again(args);
-        }
+    let reaped = reap();
+    heap::give_back();
+    if reaped && must_pause() {
+        return again(args);
     }
     let request = Request { caller, args, op };
     match op.cmd {
