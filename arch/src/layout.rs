@@ -30,6 +30,8 @@ pub const DEVICE: usize = 0x3D00_0000;
 pub const SLOTS: usize = 0x3D20_0000;
 /// Tables of single-frame mappings.
 pub const SLOT_TABLES: usize = 4;
+/// Of the single-frame mappings, those that are slots: four of each CPU are its windows.
+pub const KEPT_FRAMES: usize = SLOT_TABLES * 512 - 4 * crate::cpu::MAX_CPUS;
 /// The program, as linker.ld and boot/head.S have it.
 pub const IMAGE: usize = 0x3E00_0000;
 
@@ -66,6 +68,13 @@ mod symbols {
 #[cfg(target_os = "none")]
 pub use symbols::{boot_end, fault_stack_start, image_end, stacks_start, text_end};
 
+/// Pages that `len` bytes at `offset` of a page touch; `None` when there are none, or more than `most`.
+pub fn pages(offset: usize, len: u64, most: usize) -> Option<usize> {
+    let end = u64::try_from(offset).ok()?.checked_add(len)?;
+    let pages = usize::try_from(end.div_ceil(crate::addr::PAGE_SIZE as u64)).ok()?;
+    (len > 0 && pages <= most).then_some(pages)
+}
+
 /// Bytes from one CPU's guard page to the next one's.
 pub const STACK_STRIDE: usize = 0xC000;
 
@@ -88,4 +97,20 @@ pub fn build_id() -> &'static [u8] {
 #[cfg(not(target_os = "none"))]
 pub fn build_id() -> &'static [u8] {
     &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pages;
+
+    #[test]
+    fn a_length_is_looked_at_whole() {
+        assert_eq!(pages(0, 1, 512), Some(1));
+        assert_eq!(pages(0xFFF, 2, 512), Some(2));
+        assert_eq!(pages(0, 512 << 12, 512), Some(512));
+        assert_eq!(pages(1, 512 << 12, 512), None);
+        for len in [0, 1 << 32, 1 << 32 | 0x1000, u64::MAX] {
+            assert_eq!(pages(0, len, 512), None, "{len:#x}");
+        }
+    }
 }

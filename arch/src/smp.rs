@@ -272,7 +272,8 @@ pub fn tell_frequency(hz: u32) -> bool {
     crate::timer::frequency() == hz
 }
 
-/// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`]. Nobody else may come any more.
+/// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`], or PSCI starts it. Nobody else may
+/// come any more.
 #[cfg(target_arch = "arm")]
 pub fn call(cpu: CpuId, affinity: u32) {
     open_gate(cpu.raw() << 24 | affinity & 0x00FF_FFFF);
@@ -291,22 +292,53 @@ fn open_gate(value: u32) {
     crate::barrier::sev();
 }
 
-/// Starts the CPU with `affinity` by PSCI, which will enter as `cpu`; answers PSCI's return value.
+/// Starts the CPU with `affinity` by the PSCI function `cpu_on`, and lets it in as `cpu`; answers PSCI's return value.
 #[cfg(target_arch = "arm")]
-pub fn start(cpu: CpuId, affinity: u32) -> i32 {
+pub fn start(cpu: CpuId, affinity: u32, cpu_on: u32) -> i32 {
     unsafe extern "C" {
         static secondary_entry: u8;
     }
     let entry = crate::hypmap::image_address(&raw const secondary_entry as usize);
+    call(cpu, affinity);
     crate::barrier::dsb_sy();
     // SAFETY: the new CPU enters boot/secondary.S, which expects just this.
-    unsafe {
-        crate::smc::call(
-            crate::smc::psci::CPU_ON,
-            affinity,
-            entry.raw() as u32,
-            cpu.raw(),
-        ) as i32
+    unsafe { crate::smc::call(cpu_on, affinity, entry.raw() as u32, cpu.raw()) as i32 }
+}
+
+/// Which CPUs are waited for. A CPU that comes and whoever waits for it may meet in the moment in which patience ends: one of
+/// the two is first, and the other one goes by that.
+pub struct Admission(AtomicU32);
+
+impl Admission {
+    /// Nobody is waited for.
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// From here on `cpu` may come.
+    pub fn expect(&self, cpu: CpuId) {
+        self.0.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
+    }
+
+    /// `cpu` has come; whether it may stay.
+    pub fn arrive(&self, cpu: CpuId) -> bool {
+        self.end(cpu)
+    }
+
+    /// `cpu` is not waited for any longer; false when it has come before that.
+    pub fn give_up(&self, cpu: CpuId) -> bool {
+        self.end(cpu)
+    }
+
+    fn end(&self, cpu: CpuId) -> bool {
+        let bit = 1 << cpu.raw();
+        self.0.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -325,8 +357,31 @@ pub fn probe_read(va: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::Numbers;
+    use super::{Admission, Numbers};
     use crate::cpu::CpuId;
+
+    #[test]
+    fn a_cpu_comes_in_time_or_is_given_up_and_never_both() {
+        let (admission, one, two) = (
+            Admission::new(),
+            CpuId::new(1).unwrap(),
+            CpuId::new(2).unwrap(),
+        );
+        assert!(!admission.arrive(one), "nobody waits for it");
+        admission.expect(one);
+        assert!(!admission.arrive(two));
+        assert!(admission.arrive(one) && !admission.give_up(one));
+        admission.expect(two);
+        assert!(admission.give_up(two) && !admission.arrive(two));
+        for _ in 0..1000 {
+            admission.expect(one);
+            let (came, gone) = std::thread::scope(|scope| {
+                let came = scope.spawn(|| admission.arrive(one));
+                (admission.give_up(one), came.join().unwrap())
+            });
+            assert_ne!(came, gone);
+        }
+    }
 
     #[test]
     fn a_cpu_is_found_by_its_affinity_once_it_is_known() {

@@ -169,7 +169,7 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
             // With `console=none` it is the hypervisor's all the same, as in Xen.
             if options.console != Console::None
                 && let Some(window) =
-                    hypmap::map_device(uart.reg.start(), uart.reg.size().min(REGISTERS) as usize)
+                    hypmap::map_device(uart.reg.start(), uart.reg.size().min(REGISTERS))
             {
                 console::attach(uart.model, window);
             }
@@ -264,8 +264,8 @@ pub fn greet(host: &HostInfo) {
 /// The interrupt controller, and the interrupts that the hypervisor itself takes.
 pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'static Gic {
     /// GICC_DIR is in the second page even where the tree describes only one.
-    const GICC_SIZE: usize = 0x2000;
-    let map = |range: &PhysRange, size| {
+    const GICC_SIZE: u64 = 0x2000;
+    let map = |range: &PhysRange, size: u64| {
         hypmap::map_device(range.start(), size)
             .unwrap_or_else(|| fail(&BootError::Gic("registers cannot be mapped".to_string())))
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build};
+use crate::{Result, build, faults};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The hypervisor is done with booting, and the console's input works.
@@ -30,10 +30,28 @@ pub fn stays(options: &Options, echo: Echo) -> Result {
     }
 }
 
+/// A machine whose tree names nothing that would restart it says so.
+pub fn cannot_restart(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("crash")?;
+    let mut machine = Machine::new(options)?;
+    let tree = folder.path().join("no-psci.dtb");
+    faults::dump_tree(&machine, &tree)?;
+    build::run(Command::new("fdtput").arg("-r").arg(&tree).arg("/psci"))?;
+    // QEMU's boot loader would put the node back.
+    machine.start = faults::doctored_start(&machine, &build::read(&tree)?, folder.path())?;
+    let mut session = crash_of(&machine, echo)?;
+    let line = "cannot restart this board: it has no PSCI 0.2 by SMC";
+    session.wait_for(&[line], PATIENCE).map(drop)
+}
+
 fn crash(options: &Options, append: &str, echo: Echo) -> Result<Session> {
     let mut machine = Machine::new(options)?;
     machine.append = format!("{} {append}", machine.append);
-    let mut session = Session::start(&machine, echo)?;
+    crash_of(&machine, echo)
+}
+
+fn crash_of(machine: &Machine, echo: Echo) -> Result<Session> {
+    let mut session = Session::start(machine, echo)?;
     session.wait_for(&[BOOTED], PATIENCE)?;
     session.type_text("\u{1}\u{1}\u{1}C")?;
     session.wait_for(&["Panic on CPU"], PATIENCE)?;

@@ -221,8 +221,7 @@ pub fn test(fault: &Fault, options: &Options, echo: Echo) -> Result {
     Ok(())
 }
 
-/// Has the machine start with a device tree that is edited as source and then as a blob. QEMU's boot loader would refuse or
-/// repair it, so everything is put into memory without that one.
+/// Has the machine start with a device tree that is edited as source and then as a blob.
 fn doctor(
     machine: &mut Machine,
     edit: impl Fn(&str) -> Result<String>,
@@ -231,7 +230,7 @@ fn doctor(
 ) -> Result {
     let mut blob = compile(&edit(&tree_source(machine, folder)?)?, folder)?;
     damage(&mut blob);
-    machine.start = raw_start(machine, &ON_VIRT, &blob, &loader(ON_VIRT.tree), folder)?;
+    machine.start = doctored_start(machine, &blob, folder)?;
     Ok(())
 }
 
@@ -313,6 +312,11 @@ pub const ON_VIRT: Places = Places {
     hypervisor: 0x4040_0000,
     tree: 0x4800_0000,
 };
+
+/// Starts the machine with a tree that QEMU's boot loader would refuse or repair: everything is put into memory without it.
+pub fn doctored_start(machine: &Machine, blob: &[u8], folder: &Path) -> Result<Start> {
+    raw_start(machine, &ON_VIRT, blob, &loader(ON_VIRT.tree), folder)
+}
 
 /// Everything of the machine in memory, the tree at its address if there is one, and `loader` to start it.
 pub fn raw_start(

@@ -1,9 +1,11 @@
-//! Processors that lack what a Cortex-A15 mostly has: VFP, half of its registers, performance monitors.
+//! Processors that lack what a Cortex-A15 mostly has: VFP, half of its registers, performance monitors; and one that comes late.
 
-use crate::Result;
-use crate::guests;
+use std::process::Command;
+
+use crate::machine::{Machine, Start};
 use crate::options::Options;
-use crate::session::{Echo, Session};
+use crate::session::{Echo, ScratchFolder, Session};
+use crate::{Result, build, faults, guests};
 
 /// A processor, and what runs on it.
 pub struct Processor {
@@ -70,4 +72,27 @@ pub fn test(processor: &Processor, options: &Options, echo: Echo) -> Result {
         return Err(format!("{line}\n{transcript}"));
     }
     guests::judge(transcript, &sum)
+}
+
+/// Boots with a secondary that comes after patience has ended: a tree whose counter is said to be slow makes it short.
+pub fn comes_too_late(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("late")?;
+    let mut machine = Machine::new(options)?;
+    let tree = folder.path().join("slow.dtb");
+    faults::dump_tree(&machine, &tree)?;
+    build::run(Command::new("fdtput").args(["-t", "u"]).arg(&tree).args([
+        "/timer",
+        "clock-frequency",
+        "1000",
+    ]))?;
+    machine.start = Start::Tree(tree);
+    let mut session = Session::start(&machine, echo)?;
+    for line in [
+        "SMP: CPU1 did not start (PSCI rc=0); if it still comes, it is parked",
+        "Brought up 1 CPUs",
+        "Freed boot modules",
+    ] {
+        session.expect(line, options.timeout)?;
+    }
+    Ok(())
 }

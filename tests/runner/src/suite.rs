@@ -127,6 +127,9 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         tests.push(Test::new("panic before the console", |options| {
             crash::before_the_console(options, Echo::Hide)
         }));
+        tests.push(Test::new("panic without a restart", |options| {
+            crash::cannot_restart(options, Echo::Hide)
+        }));
         tests.push(Test::new("options", |options| {
             words::test(options, Echo::Hide)
         }));
@@ -171,6 +174,9 @@ fn starts() -> Vec<Test> {
         Test::new(format!("processor {}", processor.name), |options| {
             processors::test(processor, options, Echo::Hide)
         })
+    }));
+    tests.push(Test::new("processor that comes too late", |options| {
+        processors::comes_too_late(options, Echo::Hide)
     }));
     tests.extend(PLACES.iter().map(|places| {
         let name = places.board.unwrap_or("virt");
