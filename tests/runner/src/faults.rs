@@ -1,5 +1,5 @@
 //! Boots with one thing wrong each time: the console must name it, in one line, before the machine stops, or the boot must go
-//! on all the same.
+//! on all the same. One file because a row of the table is read with the edit that it names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
