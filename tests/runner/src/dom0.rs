@@ -106,7 +106,7 @@ fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<
             machine.disks = guest_disks(copy(&project::data_disk()?, folder.path())?)?;
         }
         "macro" => machine.disks = measuring_disks()?,
-        "guests" => machine.disks = vec![test_guests(folder.path())?],
+        "guests" | "last_words" => machine.disks = vec![test_guests(folder.path())?],
         "net" => machine.network = true,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
