@@ -19,9 +19,9 @@ use fdt::Fdt;
 
 use super::BootError;
 
-const MAGIC: u32 = 0xd00d_feed;
-const HEADER: usize = 40;
-const VERSION: u32 = 17;
+pub(super) const MAGIC: u32 = 0xd00d_feed;
+pub(super) const HEADER: usize = 40;
+pub(super) const VERSION: u32 = 17;
 /// No board's tree comes near: QEMU pads its own to 1 MiB.
 pub const MAX_SIZE: usize = 2 << 20;
 /// `fdt` keeps 64 levels; buses nest fewer than ten.
@@ -31,11 +31,11 @@ const MAX_NODES: usize = 16384;
 /// Longest accepted name of a node or property; the specification has 31, real trees exceed it a little.
 const MAX_NAME: usize = 127;
 
-const BEGIN_NODE: u32 = 1;
-const END_NODE: u32 = 2;
-const PROP: u32 = 3;
+pub(super) const BEGIN_NODE: u32 = 1;
+pub(super) const END_NODE: u32 = 2;
+pub(super) const PROP: u32 = 3;
 const NOP: u32 = 4;
-const END: u32 = 9;
+pub(super) const END: u32 = 9;
 
 /// Where a node hangs: indices count nodes in the order of the structure block.
 #[derive(Clone, Copy, Debug)]
