@@ -31,7 +31,9 @@ pub fn find(blob: &Blob<'_>, dtuart: Option<&str>) -> Result<UartInfo, BootError
     let fdt = blob.reader()?;
     let tree = Tree::new(blob, &fdt)?;
     let gic = super::gic::node(&tree);
-    of_tree(&tree, gic.as_ref(), dtuart)
+    let found = of_tree(&tree, gic.as_ref(), dtuart);
+    tree.check_budget()?;
+    found
 }
 
 pub(super) fn of_tree<'a>(

@@ -13,9 +13,16 @@ use fdt::node::FdtNode;
 
 use super::BootError;
 use super::blob::{Blob, Link};
+use super::ranges;
 
-/// Steps of table search that reading one tree may take in all; a real board needs some thousands.
-const SEARCH_BUDGET: u32 = 20_000_000;
+/// Steps that whoever reads a tree may take with it: entries of tables, properties, children that are looked at. A boot reads
+/// it five times, and no real board needs a tenth of this; a tree that is made to be searched for ever is refused.
+pub(super) const BUDGET: u32 = 20_000_000;
+/// Bytes of a value that count as one step: whoever gets a value may look through it.
+const BYTES_PER_STEP: usize = 16;
+
+/// Properties that say a node's phandle, the second in old trees.
+pub const PHANDLE: [&str; 2] = ["phandle", "linux,phandle"];
 
 /// More cells than any address, size or specifier has.
 const TOO_MANY_CELLS: u32 = 255;
@@ -26,7 +33,10 @@ pub struct Tree<'a> {
     links: &'a [Link],
     /// Each phandle with the index of its first node, sorted.
     phandles: Vec<(u32, usize)>,
-    budget: Cell<u32>,
+    /// What is left of the budget.
+    left: Cell<u32>,
+    /// The node at which it ran out.
+    exhausted_at: Cell<Option<usize>>,
 }
 
 /// One node.
@@ -55,23 +65,20 @@ impl<'a> Tree<'a> {
             let what = format!("{read} nodes read, {checked} checked");
             return Err(BootError::Corrupt(what));
         }
-        let mut phandles = Vec::new();
-        for (index, node) in nodes.iter().enumerate() {
-            let phandle = ["phandle", "linux,phandle"]
-                .into_iter()
-                .find_map(|name| node.property(name))
-                .and_then(|p| cells(p.value).next());
-            if let Some(phandle) = phandle
-                && let Err(place) = place_of(&phandles, phandle)
-            {
-                phandles.insert(place, (phandle, index));
-            }
-        }
+        let phandles = nodes.iter().enumerate().filter_map(|(index, node)| {
+            let mut named = PHANDLE.into_iter().filter_map(|name| node.property(name));
+            let phandle = named.next().and_then(|p| cells(p.value).next())?;
+            Some((phandle, index))
+        });
+        let mut phandles: Vec<(u32, usize)> = phandles.collect();
+        ranges::sort_by_key(&mut phandles, |entry| *entry);
+        phandles.dedup_by_key(|(phandle, _)| *phandle);
         Ok(Self {
             nodes,
             links,
             phandles,
-            budget: Cell::new(SEARCH_BUDGET),
+            left: Cell::new(BUDGET),
+            exhausted_at: Cell::new(None),
         })
     }
 
@@ -111,8 +118,10 @@ impl<'a> Tree<'a> {
 
     /// The node that carries `phandle`.
     pub fn by_phandle(&'a self, phandle: u32) -> Option<Node<'a>> {
-        let place = place_of(&self.phandles, phandle).ok()?;
-        let (_, index) = self.phandles.get(place)?;
+        let place = self
+            .phandles
+            .binary_search_by_key(&phandle, |(known, _)| *known);
+        let (_, index) = self.phandles.get(place.ok()?)?;
         Some(self.node(*index))
     }
 
@@ -125,11 +134,31 @@ impl<'a> Tree<'a> {
         Node { tree: self, index }
     }
 
-    /// Takes one step of a table search; `false` when the tree has had its share.
-    pub(super) fn step(&self) -> bool {
-        let left = self.budget.get();
-        self.budget.set(left.saturating_sub(1));
-        left > 0
+    /// Refuses a tree whose reader has run out of steps, so that what it read is incomplete.
+    pub fn check_budget(&self) -> Result<(), BootError> {
+        match self.exhausted_at.get() {
+            None => Ok(()),
+            Some(index) => {
+                let path = self.node(index).path();
+                let what = format!("reading it takes more than {BUDGET} steps, the last at {path}");
+                Err(BootError::Corrupt(what))
+            }
+        }
+    }
+
+    /// Steps that were taken.
+    pub fn spent(&self) -> u32 {
+        BUDGET - self.left.get()
+    }
+
+    fn spend(&self, steps: usize, index: usize) -> bool {
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        let left = self.left.get().checked_sub(steps);
+        self.left.set(left.unwrap_or(0));
+        if left.is_none() && self.exhausted_at.get().is_none() {
+            self.exhausted_at.set(Some(index));
+        }
+        left.is_some()
     }
 }
 
@@ -142,6 +171,12 @@ impl<'a> Node<'a> {
     /// The tree.
     pub fn tree(&self) -> &'a Tree<'a> {
         self.tree
+    }
+
+    /// Takes steps of a search that begins at this node; `false` when the tree has had its share, and then what was read of it
+    /// is worth nothing: see [`Tree::check_budget`].
+    pub(crate) fn spend(&self, steps: usize) -> bool {
+        self.tree.spend(steps, self.index)
     }
 
     /// Name with unit address; the root's is empty.
@@ -170,11 +205,11 @@ impl<'a> Node<'a> {
 
     /// The nodes directly below.
     pub fn children(&self) -> impl Iterator<Item = Self> + use<'a> {
-        let tree = self.tree;
+        let bus = *self;
         let end = self.subtree_end();
         let mut next = self.index + 1;
         core::iter::from_fn(move || {
-            let child = (next < end).then(|| tree.node(next))?;
+            let child = (next < end && bus.spend(1)).then(|| bus.tree.node(next))?;
             next = child.subtree_end();
             Some(child)
         })
@@ -205,19 +240,27 @@ impl<'a> Node<'a> {
 
     /// All properties: name and value.
     pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let node = *self;
         self.reader()
             .into_iter()
-            .flat_map(|node| node.properties().map(|p| (p.name, p.value)))
+            .flat_map(|reader| reader.properties().map(|p| (p.name, p.value)))
+            .take_while(move |_| node.spend(1))
     }
 
     /// The value of a property.
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
-        self.reader()?.property(name).map(|p| p.value)
+        let (_, value) = self.properties().find(|(known, _)| *known == name)?;
+        self.spend(value.len() / BYTES_PER_STEP).then_some(value)
     }
 
     /// Whether a property is there.
     pub fn has(&self, name: &str) -> bool {
         self.property(name).is_some()
+    }
+
+    /// By what other nodes refer to this one.
+    pub fn phandle(&self) -> Option<u32> {
+        PHANDLE.into_iter().find_map(|name| self.u32(name))
     }
 
     /// The cells of a property, none when it is absent.
@@ -322,11 +365,6 @@ pub(super) fn be(bytes: &[u8]) -> Option<u64> {
         8 => Some(u64::from_be_bytes(bytes.try_into().ok()?)),
         _ => None,
     }
-}
-
-/// Where a phandle is in a sorted list, or would be.
-fn place_of(phandles: &[(u32, usize)], phandle: u32) -> Result<usize, usize> {
-    phandles.binary_search_by_key(&phandle, |(known, _)| *known)
 }
 
 /// The cells of a value.
