@@ -14,6 +14,8 @@ use super::tree::{Node, Tree};
 
 /// Nodes with one of these are modules.
 pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
+/// Domains of Xen's dom0less boot.
+const DOMAIN: &[&str] = &["xen,domain"];
 /// Modules that are looked at.
 const MAX_MODULES: usize = 16;
 /// A module node lies at most so deep: `/chosen/x/module`.
@@ -81,7 +83,7 @@ pub(super) fn find(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Modul
     let ours = below.filter(|n| {
         n.is_compatible(MODULE)
             && n.ancestors().count() <= MAX_DEPTH + 1
-            && n.parent().is_none_or(|p| !p.is_compatible(&["xen,domain"]))
+            && n.parent().is_none_or(|p| !p.is_compatible(DOMAIN))
     });
     let mut guessed = 0;
     for node in ours {
@@ -101,6 +103,18 @@ pub(super) fn find(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Modul
     }
     modules.extend(ramdisk_of_kernel_protocol(&chosen, &modules, notes)?);
     Ok(modules)
+}
+
+/// Says which domains of Xen's dom0less boot there are: they are not made.
+pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
+    let chosen = tree.find("/chosen");
+    let children = chosen.into_iter().flat_map(|chosen| chosen.children());
+    for domain in children.filter(|n| n.is_compatible(DOMAIN)) {
+        let path = domain.path();
+        notes.push(format!(
+            "BOOT: {path} (xen,domain) is not started: only dom0 is"
+        ));
+    }
 }
 
 /// An unknown module is the kernel if it is the first such, the RAM disk if it is the second.

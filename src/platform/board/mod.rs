@@ -7,7 +7,6 @@
 //! To add a board: a file here with `COMPATIBLE` and `board`, and a row in `BOARDS`.
 
 mod exynos;
-mod sunxi;
 mod vexpress;
 
 use alloc::vec::Vec;
@@ -76,10 +75,6 @@ const BOARDS: &[Family] = &[
     Family {
         compatible: exynos::COMPATIBLE,
         board: exynos::board,
-    },
-    Family {
-        compatible: sunxi::COMPATIBLE,
-        board: sunxi::board,
     },
 ];
 
