@@ -37,6 +37,8 @@ pub struct Options {
     pub gdb: bool,
     /// `flash` is to make what is in NOR flash.
     pub nor: bool,
+    /// Where `tree` writes dom0's tree.
+    pub out: Option<PathBuf>,
     /// Virtual time counts instructions.
     pub counted: bool,
     /// Words that are no options: names of tests.
@@ -60,6 +62,7 @@ impl Default for Options {
             load_address: 0x4100_0000,
             gdb: false,
             nor: false,
+            out: None,
             counted: false,
             operands: Vec::new(),
         }
@@ -81,6 +84,7 @@ impl Options {
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
                 "--nor" => options.nor = true,
+                "--out" => options.out = Some(value()?.into()),
                 "--gdb" => options.gdb = true,
                 "--smp" => options.cpus = number(&value()?)?,
                 "--mem" => options.memory_mib = number(&value()?)?,

@@ -13,8 +13,8 @@ use crate::options::{Hypervisor, Options};
 use crate::session::Echo;
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, uboot_ways, uefi,
-    words,
+    Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, tree, uboot_ways,
+    uefi, words,
 };
 
 /// One test: its name, and what it does with the options of the run.
@@ -132,6 +132,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
 /// What is about the start alone, and about builds.
 fn starts() -> Vec<Test> {
     let mut tests = vec![
+        Test::new("trees", |_| tree::test()),
         Test::new("reproducible", |_| build::reproducible()),
         Test::new("boot loader's leftovers", |options| {
             leftovers::test(options, Echo::Hide)
