@@ -30,7 +30,7 @@ uboot: setup ## dist/krypton.uImage, krypton.itb, boot.scr for a board: make ubo
 flash: setup ## an SD card or a file for a board with U-Boot: make flash BOARD=arndale DEST=card.img (or /dev/sdX; vexpress: ARGS=--nor)
 	@$(XTASK) flash $(BOARD) $(DEST) $(ARGS)
 
-run: setup ## boot to dom0's shell in QEMU (options: make run ARGS="--smp 4 --mem 2048")
+run: setup ## dom0's shell in QEMU, which boots once for each build (make run ARGS="--smp 4 --mem 2048"; ARGS=--fresh boots)
 	@$(XTASK) run $(ARGS)
 
 demo: setup ## play the story of a domU, each step explained; ends by itself
@@ -41,6 +41,9 @@ qemu: setup ## boot until dom0 is up (also: ARGS="--test disks", ARGS=--xen for 
 
 test: setup ## all tests, on the host and in QEMU (some: make test ARGS="guest fault")
 	@$(XTASK) test $(ARGS)
+
+soak: setup ## what takes hours: domUs without end, load on them, load on dom0 (shorter: make soak ARGS="cycles --count 50")
+	@$(XTASK) soak $(ARGS)
 
 bench: setup ## Krypton and Debian's Xen side by side, into docs/performance.md (a part: make bench ARGS=micro)
 	@$(XTASK) bench $(ARGS)
@@ -71,8 +74,8 @@ fmt-check: ## say what `make fmt` would change
 doc: ## rustdoc in target/doc; broken links are errors
 	@RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links" cargo doc --workspace --no-deps
 
-prepush: fmt-check clippy doc setup ## the quick part of CI: format, lints, docs, host tests, one boot
+prepush: fmt-check clippy doc setup ## before a push, in minutes: format, lints, docs, host tests, one domU's story in dom0
 	@cargo test --quiet --workspace
-	@$(XTASK) boot
+	@$(XTASK) test "dom0 demo"
 
-.PHONY: help setup setup-build build uboot flash run demo qemu test bench bench-check tree gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build uboot flash run demo qemu test soak bench bench-check tree gdb clippy fmt fmt-check doc prepush

@@ -53,6 +53,8 @@ fn build(cargo: &Path, root: &Path, to: &Path, target: &str) {
             "--target-dir",
         ])
         .arg(to)
+        // A person's setting would have it wait for the build that waits for it.
+        .env("CARGO_BUILD_BUILD_DIR", to)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "z")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false")

@@ -29,9 +29,24 @@
     .equ MAIR0_VALUE,    0x00ff4404     // arch/src/lpae.rs: 0 device, 1 normal non-cacheable, 2 normal write-back
     .equ TCR_VALUE,      0x80803500     // 32-bit input, inner shareable write-back walks
     .equ HSCTLR_VALUE,   0x30cd187d     // RES1, I, C, M, WXN
-    .equ SCTLR_MMU,      0x00001005     // I, C, M
+    .equ SCTLR_SET,      0x00001005     // I, C, M
+    .equ SCTLR_CLEAR,    0x42002000     // TE, EE, V: exceptions in ARM state, little-endian, at VBAR
     .equ MODE_HYP,       0x1a
     .equ IMAGE_L2_SLOT,  (0x3e000000 >> 21) * 8
+
+// Writes the descriptor in (r2, r3) into a table of the boot root, where it is walked for address r0 and for r1; then makes
+// r2 a descriptor of that table. Clobbers r5, r6.
+    .macro map_both table, shift, bits
+    ldr     r6, =\table
+    add     r6, r6, r9
+    ubfx    r5, r0, #\shift, #\bits
+    add     r5, r6, r5, lsl #3
+    strd    r2, r3, [r5]
+    ubfx    r5, r1, #\shift, #\bits
+    add     r5, r6, r5, lsl #3
+    strd    r2, r3, [r5]
+    orr     r2, r6, #DESC_TABLE
+    .endm
 
     .section .boot.header, "ax"
     .global _start
@@ -70,34 +85,24 @@ entry:
     cmp     r0, r1
     blo     1b
 
-    // Both roots share the first GiB of virtual space. In the pair (r2, r3) a descriptor is built, low word first.
     ldr     r4, =hyp_l2_low
     add     r4, r4, r9
     orr     r2, r4, #DESC_TABLE
     ldr     r5, =hyp_root
     add     r5, r5, r9
     strd    r2, r3, [r5]
-    ldr     r5, =boot_root
-    add     r5, r5, r9
-    strd    r2, r3, [r5]
 
-    // Identity: the 2 MiB that hold this code, in the boot root only unless they lie in the first GiB.
-    adr     r0, entry
-    lsr     r0, r0, #21                 // number of the 2 MiB block
-    lsr     r1, r0, #9                  // number of its GiB
-    mov     r6, r4
-    cmp     r1, #0
-    beq     2f
-    ldr     r6, =boot_l2_identity
-    add     r6, r6, r9
-    orr     r2, r6, #DESC_TABLE
-    add     r5, r5, r1, lsl #3
-    strd    r2, r3, [r5]
-2:  ldr     r2, =DESC_BLOCK_RX
-    orr     r2, r2, r0, lsl #21
-    ubfx    r0, r0, #0, #9
-    add     r6, r6, r0, lsl #3
-    strd    r2, r3, [r6]
+    // The boot root maps one page, at two addresses: where it is, and where the image has it. The same tables serve both,
+    // and all their entries say the same, so neither address can be in the other's way, wherever the image was loaded.
+    ldr     r1, =mmu_on
+    add     r0, r1, r9
+    lsr     r2, r0, #12
+    lsl     r2, r2, #12
+    ldr     r6, =DESC_PAGE_RX
+    orr     r2, r2, r6
+    map_both boot_l3, 12, 9
+    map_both boot_l2, 21, 9
+    map_both boot_root, 30, 2
 
     // The image: one level-3 table for its 2 MiB slot, every section with its own permissions.
     ldr     r5, =hyp_l3_image
@@ -122,8 +127,12 @@ entry:
     ldr     r1, =__stacks_start
     add     r0, r0, r9
     add     r1, r1, r9
+    mrc     p15, 0, r2, c0, c0, 1       // CTR.DminLine: words in the shortest line, as a power of two
+    ubfx    r2, r2, #16, #4
+    mov     r3, #4
+    lsl     r3, r3, r2
 3:  mcr     p15, 0, r0, c7, c6, 1       // DCIMVAC
-    add     r0, r0, #32                 // no ARMv7 line is shorter
+    add     r0, r0, r3
     cmp     r0, r1
     blo     3b
     dsb     sy
@@ -180,18 +189,20 @@ base:
     .word   base
 
 // Turns the MMU on with the boot root, moves to the virtual address of the caller, and changes to the root that stays.
-// Needs r9 (offset) and r10 (CPSR). Clobbers r0-r3.
+// Needs r9 (offset) and r10 (CPSR). Clobbers r0-r6.
 enable_mmu:
     ldr     r0, =boot_root
     add     r0, r0, r9
+    ldr     r4, =hyp_root
+    add     r4, r4, r9
     mov     r1, #0
     ldr     r2, =MAIR0_VALUE
     ldr     r3, =TCR_VALUE
     sub     lr, lr, r9                  // return to the virtual address
     mcr     p15, 0, r1, c7, c5, 0       // ICIALLU
     mcr     p15, 0, r1, c7, c5, 6       // BPIALL
-    and     r12, r10, #0x1f
-    cmp     r12, #MODE_HYP
+    and     r5, r10, #0x1f
+    cmp     r5, #MODE_HYP
     bne     4f
 
     mcr     p15, 4, r2, c10, c2, 0      // HMAIR0
@@ -201,19 +212,9 @@ enable_mmu:
     mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
     dsb     sy
     isb
-    ldr     r0, =HSCTLR_VALUE
-    mcr     p15, 4, r0, c1, c0, 0       // HSCTLR
-    isb
-    ldr     r0, =hyp_root
-    add     r0, r0, r9
-    ldr     r3, =1f
-    bx      r3
-1:  mcrr    p15, 4, r0, r1, c2          // HTTBR, from the virtual address
-    isb
-    mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
-    dsb     sy
-    isb
-    bx      lr
+    ldr     r5, =HSCTLR_VALUE
+    ldr     r6, =1f
+    b       mmu_on
 
 4:  mcr     p15, 0, r2, c10, c2, 0      // MAIR0
     mcr     p15, 0, r1, c10, c2, 1      // MAIR1
@@ -222,21 +223,87 @@ enable_mmu:
     mcr     p15, 0, r1, c8, c7, 0       // TLBIALL
     dsb     sy
     isb
-    mrc     p15, 0, r0, c1, c0, 0       // SCTLR
-    ldr     r2, =SCTLR_MMU
-    orr     r0, r0, r2
-    mcr     p15, 0, r0, c1, c0, 0
+    ldr     r2, =pl1_vectors
+    mcr     p15, 0, r2, c12, c0, 0      // VBAR
+    mrc     p15, 0, r5, c1, c0, 0       // SCTLR
+    ldr     r2, =SCTLR_SET
+    orr     r5, r5, r2
+    ldr     r2, =SCTLR_CLEAR
+    bic     r5, r5, r2
+    ldr     r6, =2f
+    b       mmu_on_pl1
+
+// Vectors of a CPU that is not in HYP, which lives only to say so. A probe that found nothing goes on at probe_failed
+// (arch/src/vectors.S); everything else is reported.
+    .align  5
+pl1_vectors:
+    b       .
+    b       pl1_undefined
+    b       pl1_call
+    b       pl1_prefetch_abort
+    b       pl1_data_abort
+    b       .
+    b       .
+    b       .
+
+pl1_undefined:
+    mov     r0, #1
+    b       pl1_report
+pl1_call:
+    mov     r0, #2
+    b       pl1_report
+pl1_prefetch_abort:
+    mov     r0, #3
+    b       pl1_report
+pl1_data_abort:
+    sub     lr, lr, #8
+    ldr     r12, =probe_instruction
+    cmp     lr, r12
+    ldreq   lr, =probe_failed
+    movseq  pc, lr
+    mov     r0, #4
+pl1_report:
+    ldr     sp, =__fault_stack_start + 0x1000 + 0x8000
+    mov     r1, lr
+    bl      pl1_fault_report
+
+    .ltorg
+
+// Runs under the boot root, and so must lie in one page (linker.ld).
+    .global mmu_on, mmu_on_end
+mmu_on:
+    mcr     p15, 4, r5, c1, c0, 0       // HSCTLR
+    isb
+    bx      r6
+1:  mcrr    p15, 4, r4, r1, c2          // HTTBR, from the virtual address
+    isb
+    mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
+    dsb     sy
+    isb
+    ldr     r0, =hyp_vectors            // before anything may fault; init_cpu (arch/src/smp.rs) chooses for good
+    mcr     p15, 4, r0, c12, c0, 0      // HVBAR
     isb
     bx      lr
 
-    .ltorg
+mmu_on_pl1:
+    mcr     p15, 0, r5, c1, c0, 0       // SCTLR
+    isb
+    bx      r6
+2:  mcrr    p15, 0, r4, r1, c2          // TTBR0, from the virtual address
+    isb
+    mcr     p15, 0, r1, c8, c7, 0       // TLBIALL
+    dsb     sy
+    isb
+    bx      lr
+mmu_on_end:
 
 // Translation tables of the hypervisor's own stage 1 that exist before there is an allocator.
     .section .tables, "aw", %nobits
     .align  12
     .global hyp_root, hyp_l2_low, hyp_l3_image
-boot_root:          .space 4096         // root while the MMU is being turned on
-boot_l2_identity:   .space 4096         // the identity map's 2 MiB block
+boot_root:          .space 4096         // root while the MMU is being turned on, and its tables
+boot_l2:            .space 4096
+boot_l3:            .space 4096
 hyp_root:           .space 4096
 hyp_l2_low:         .space 4096         // virtual addresses below 1 GiB
 hyp_l3_image:       .space 4096

@@ -2,8 +2,8 @@
 //
 // secondary_entry is for PSCI CPU_ON (DEN 0022): r0 = context id, the logical number of the CPU. secondary_pen is for CPUs
 // that leave a pen of the boot loader's, perhaps several at once: each waits until secondary_gate (arch/src/smp.rs) has its
-// affinity, and its number above that. The boot tables are still in place: the identity map is dropped only after the last
-// CPU is up.
+// affinity, and its number above that. One that PSCI started and that nobody waits for any more stays here for good. The boot root is still in place, and the boot code is unmapped only after the last CPU
+// is up.
 
     .section .boot.text, "ax"
     .global secondary_entry, secondary_pen
@@ -29,6 +29,11 @@ secondary_entry:
     cpsid   aif
     mov     r8, r0
     bl      cpu_setup
+    ldr     r2, =secondary_gate
+    add     r2, r2, r9
+    ldr     r0, [r2]
+    cmp     r8, r0, lsr #24
+    bne     halt                        // too late
 2:  and     r0, r10, #0x1f
     cmp     r0, #MODE_HYP
     bne     halt                        // not in HYP: cpu_up times out and reports this CPU

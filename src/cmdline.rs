@@ -1,8 +1,9 @@
 //! The hypervisor's command line: Xen 4.17's option names, typed.
 //!
 //! [`Options::parse`] never fails. What it does not know, does not honour or cannot read it reports as a [`Note`], which
-//! the boot code prints as one line each (`CMDLINE: ...`); the option then keeps its default. Tutorials put x86 options
-//! on ARM command lines, and a typing mistake must not cost a boot.
+//! the boot code prints as one line each (`CMDLINE: ...`); the option then keeps its default. Of a value whose end cannot be
+//! read (`dom0_mem=768M,max=768M`) the beginning counts. Tutorials put x86 options on ARM command lines, and a typing
+//! mistake must not cost a boot.
 //!
 //! Syntax: options are separated by blanks; a value may hold blanks when it stands in double quotes; a later option
 //! overrides an earlier one. A size without unit counts KiB, as in Xen.
@@ -209,12 +210,19 @@ pub enum Note {
     NoEffect(String),
     /// The value cannot be used; the option keeps what it had.
     BadValue(String),
+    /// The value is used up to a tail that is not understood.
+    Tail {
+        /// The whole option.
+        option: String,
+        /// Its end.
+        tail: String,
+    },
 }
 
 impl Note {
     /// Whether the line is a warning rather than information.
     pub const fn is_warning(&self) -> bool {
-        matches!(self, Self::BadValue(_))
+        matches!(self, Self::BadValue(_) | Self::Tail { .. })
     }
 }
 
@@ -229,6 +237,12 @@ impl fmt::Display for Note {
                 write!(
                     f,
                     "CMDLINE: option \"{option}\" has a value that cannot be used"
+                )
+            }
+            Self::Tail { option, tail } => {
+                write!(
+                    f,
+                    "CMDLINE: \"{tail}\" at the end of option \"{option}\" is not understood"
                 )
             }
         }
@@ -255,7 +269,17 @@ impl Options {
             };
             match options.take(name, value) {
                 Verdict::Taken => {}
-                Verdict::Bad => notes.push(Note::BadValue(word.to_string())),
+                Verdict::Bad => {
+                    let tail = value.and_then(|value| options.take_beginning(name, value));
+                    let option = word.to_string();
+                    notes.push(match tail {
+                        Some(tail) => Note::Tail {
+                            option,
+                            tail: tail.to_string(),
+                        },
+                        None => Note::BadValue(option),
+                    });
+                }
                 Verdict::NoEffect => notes.push(Note::NoEffect(word.to_string())),
                 Verdict::Unknown => notes.push(Note::Unknown(word.to_string())),
             }
@@ -268,6 +292,13 @@ impl Options {
         let (low, high) = self.dom0_max_vcpus.unwrap_or((1, u32::MAX));
         let low = low.clamp(1, MAX_VCPUS);
         cpus.clamp(low, high.clamp(low, MAX_VCPUS))
+    }
+
+    /// Takes the longest beginning of a value that is understood, as Xen does; answers the tail.
+    fn take_beginning<'a>(&mut self, name: &str, value: &'a str) -> Option<&'a str> {
+        value::beginnings(value).find_map(|(beginning, tail)| {
+            matches!(self.take(name, Some(beginning)), Verdict::Taken).then_some(tail)
+        })
     }
 
     fn take(&mut self, name: &str, value: Option<&str>) -> Verdict {

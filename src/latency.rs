@@ -131,13 +131,12 @@ mod measure {
             };
             match self.longest.iter_mut().find(same) {
                 Some(longest) => longest.ticks = longest.ticks.max(ticks),
-                None => {
-                    let _ = self.longest.try_push(Longest {
-                        ticks,
-                        cause: stretch.cause,
-                        operation: stretch.operation,
-                    });
-                }
+                None if self.longest.is_full() => {}
+                None => self.longest.push(Longest {
+                    ticks,
+                    cause: stretch.cause,
+                    operation: stretch.operation,
+                }),
             }
         }
     }

@@ -38,6 +38,10 @@ impl Log for Backend {
 /// Starts the log. Everything up to information is printed until [`set_level`].
 pub fn init() {
     // Fails only when called twice, and then the first call holds.
+    #[expect(
+        clippy::let_underscore_must_use,
+        reason = "a second call finds the same one set"
+    )]
     let _ = log::set_logger(&BACKEND);
     log::set_max_level(LevelFilter::Info);
     console::remember();

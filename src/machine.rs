@@ -21,12 +21,18 @@ impl Steps {
         self.0.push((register, action));
     }
 
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Makes the accesses; `entry` is where another CPU is to enter.
     pub fn run(&self, entry: u32) {
         for (register, action) in &self.0 {
             let value = match action {
                 Action::Write(value) => *value,
                 Action::Set(bits) => register.read32(0) | bits,
+                Action::Replace { mask, value } => register.read32(0) & !mask | value & mask,
                 Action::WriteEntry => entry,
             };
             register.write32(0, value);
@@ -65,26 +71,40 @@ pub fn set_no_reboot(stay: bool) {
 
 /// Switches the machine off.
 pub fn off() -> ! {
-    console::flush();
-    if let Some(ends) = ENDS.get() {
-        if ends.psci {
-            smc::system_off();
-        }
-        ends.off.run(0);
-    }
-    refused("does not switch off")
+    end("switch off", smc::system_off, |ends| &ends.off)
 }
 
 /// Restarts the machine.
 pub fn reboot() -> ! {
+    end("restart", smc::system_reset, |ends| &ends.reset)
+}
+
+/// Ends the machine by firmware, then by its registers; says why it still stands after that.
+fn end(what: &str, by_firmware: fn(), steps: fn(&Ends) -> &Steps) -> ! {
     console::flush();
-    if let Some(ends) = ENDS.get() {
+    let ends = ENDS.get();
+    if let Some(ends) = ends {
         if ends.psci {
-            smc::system_reset();
+            by_firmware();
         }
-        ends.reset.run(0);
+        steps(ends).run(0);
     }
-    refused("does not restart")
+    // What ends the machine may take a moment to do it.
+    wait(1);
+    let ways = ends.map(|ends| (ends.psci, !steps(ends).is_empty()));
+    log::error!("cannot {what} this board: {}", why(ways));
+    halt_after_words()
+}
+
+/// Why nothing has ended the machine: whether firmware and registers were there to do it.
+fn why(ways: Option<(bool, bool)>) -> &'static str {
+    match ways {
+        None => "its device tree is not read yet",
+        Some((false, false)) => "it has no PSCI 0.2 by SMC, and no register for that is known",
+        Some((true, false)) => "firmware refuses (PSCI), and no register for that is known",
+        Some((false, true)) => "its registers do nothing",
+        Some((true, true)) => "firmware refuses (PSCI), and its registers do nothing",
+    }
 }
 
 /// Restarts the machine after a crash, unless it is to be left standing.
@@ -96,13 +116,6 @@ pub fn reboot_after_crash() -> ! {
     }
     wait(GRACE_SECONDS);
     reboot()
-}
-
-/// What ends the machine may take a moment to do it.
-fn refused(what: &str) -> ! {
-    wait(1);
-    log::error!("the machine {what}");
-    halt_after_words()
 }
 
 fn wait(seconds: u64) {
@@ -121,5 +134,17 @@ fn halt_after_words() -> ! {
 pub fn halt() -> ! {
     loop {
         armv7::barrier::wfi();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::why;
+
+    #[test]
+    fn a_machine_that_does_not_end_says_what_was_tried() {
+        assert!(why(None).contains("not read yet"));
+        assert!(why(Some((false, false))).contains("no PSCI"));
+        assert!(why(Some((true, false))).contains("firmware refuses"));
     }
 }

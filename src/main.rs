@@ -3,6 +3,11 @@
 //! boot/head.S turns the MMU on and calls [`hyp_main`], which runs on the boot CPU with interrupts masked, as all of our
 //! code does. Each step either succeeds or ends the boot with one line that says why (`boot::fail`).
 #![cfg_attr(target_os = "none", no_std, no_main)]
+// What fails is answered for where it fails: a dropped error may be a page that somebody still reaches.
+#![cfg_attr(
+    not(test),
+    deny(clippy::let_underscore_must_use, clippy::unused_result_ok)
+)]
 
 #[cfg(not(target_os = "none"))]
 fn main() {
@@ -53,14 +58,15 @@ mod image {
         armv7::hypmap::init(PhysAddr::new(load.into()).unwrap_or_default());
         log::init();
         let tree = boot::find_tree(tree, load);
-        let mut host = boot::read_machine(&tree);
-        let options = boot::read_options(&host);
+        let options = boot::read_options(&tree);
         let uart = boot::start_console(&tree, options);
         boot::check_cpu(cpsr, entry_cpsr);
+        let mut host = boot::read_machine(&tree, options);
         boot::prepare_board(&host);
         boot::greet(&host);
         boot::set_up_cpu(CpuId::BOOT);
         boot::set_up_memory(&mut host, &tree);
+        boot::keep_output(options);
         let gic = boot::set_up_interrupts(&mut host, uart.as_ref());
         let cpus = boot::start_cpus(&host, options, gic);
         let ready = boot::set_up_time(&host, options, cpus);
@@ -91,6 +97,7 @@ mod image {
 
     #[panic_handler]
     fn panic(info: &PanicInfo<'_>) -> ! {
+        boot::speak_up();
         krypton::panic::report(info)
     }
 }

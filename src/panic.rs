@@ -38,7 +38,7 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
         gic.dist.send_sgi_to_others(SGI_STOP);
     }
     console::seize();
-    let cpu = smp::this_cpu();
+    let cpu = smp::this_cpu_by_affinity();
     print(format_args!(
         "\n{RULE}\nPanic on CPU {}:\n{info}\nKrypton {} {}",
         cpu.raw(),

@@ -124,8 +124,7 @@ fn dom0_gets_an_arndale_without_what_the_hypervisor_keeps() {
     };
     let built = device_tree::build(&blob, &machine, &config).unwrap();
     let blob = Blob::check(&built).unwrap();
-    let fdt = blob.reader().unwrap();
-    let tree = Tree::new(&blob, &fdt).unwrap();
+    let tree = Tree::new(&blob).unwrap();
     let gone = [
         "arm,cortex-a15-pmu",
         "samsung,exynos4210-mct",

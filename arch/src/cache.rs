@@ -47,6 +47,8 @@ fn one(va: u32, op: Op) {
 fn maintain(start: usize, len: usize, op: Op) {
     let line = line_size();
     let (first, count) = lines(start, len, line);
+    // What was written is to be in the lines by now.
+    dsb_sy();
     let mut va = (first * line) as u32;
     // Of a page eight lines a turn: the loop is half of what a line costs otherwise.
     for _ in 0..count / TURN {
@@ -85,6 +87,7 @@ pub fn page(page: &SharedPage, op: Op) {
 
 /// Drops every CPU's instruction cache contents, after code was written.
 pub fn invalidate_instruction_caches() {
+    dsb_sy();
     // SAFETY: dropping clean lines is always allowed.
     unsafe { Icialluis::write(0) };
     dsb_sy();
@@ -93,7 +96,25 @@ pub fn invalidate_instruction_caches() {
 
 #[cfg(test)]
 mod tests {
-    use super::lines;
+    use core::sync::atomic::AtomicU32;
+
+    use super::{Op, lines, maintain};
+    use crate::cp15;
+    use crate::host::registers::steps;
+
+    #[test]
+    fn maintenance_is_between_barriers() {
+        // SAFETY: a cell of a host thread. Lines of 16 words.
+        unsafe { cp15::Ctr::write(4 << 16) };
+        let words = [const { AtomicU32::new(0) }; 48];
+        let start = words.as_ptr() as usize & !63;
+        let cleaned = steps(|| maintain(start, 128, Op::Clean));
+        assert_eq!(cleaned, ["dsb_sy", "Dccmvac", "Dccmvac", "dsb_sy"]);
+        let dropped = steps(|| maintain(start, 64, Op::CleanInvalidate));
+        assert_eq!(dropped, ["dsb_sy", "Dccimvac", "dsb_sy"]);
+        let code = steps(super::invalidate_instruction_caches);
+        assert_eq!(code, ["dsb_sy", "Icialluis", "dsb_sy", "isb"]);
+    }
 
     #[test]
     fn every_line_of_a_range_is_visited_once() {

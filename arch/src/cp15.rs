@@ -15,10 +15,10 @@ use aarch32_cpu::register::{SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64
 use crate::host::registers as store;
 
 macro_rules! registers32 {
-    ($($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(
+    ($coprocessor:literal: $($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(
         pub(crate) struct $name;
         impl SysReg for $name {
-            const CP: u32 = 15;
+            const CP: u32 = $coprocessor;
             const OP1: u32 = $op1;
             const CRN: u32 = $crn;
             const CRM: u32 = $crm;
@@ -53,7 +53,10 @@ macro_rules! registers32 {
                     <Self as SysRegWrite>::write_raw(value)
                 }
                 #[cfg(not(target_arch = "arm"))]
-                store::write(Self::PLACE, value);
+                {
+                    store::note(stringify!($name));
+                    store::write(Self::PLACE, value);
+                }
             }
         }
     )*};
@@ -96,18 +99,23 @@ macro_rules! registers64 {
                     <Self as SysRegWrite64>::write_raw(value)
                 }
                 #[cfg(not(target_arch = "arm"))]
-                store::write_wide(Self::PLACE, value);
+                {
+                    store::note(stringify!($name));
+                    store::write_wide(Self::PLACE, value);
+                }
             }
         }
     )*};
 }
 
-registers32! {
+registers32! { 15:
     // Identification.
     Midr 0 0 0 0;
     Ctr 0 0 0 1;
     Mpidr 0 0 0 5;
+    Revidr 0 0 0 6;
     IdPfr1 0 0 1 1;
+    IdDfr0 0 0 1 2;
     // Guest (PL1) state.
     Csselr 2 0 0 0;
     Sctlr 0 1 0 0;
@@ -127,6 +135,7 @@ registers32! {
     Amair1 0 10 3 1;
     Vbar 0 12 0 0;
     Isr 0 12 1 0;
+    Fcseidr 0 13 0 0;
     Contextidr 0 13 0 1;
     Tpidrurw 0 13 0 2;
     Tpidruro 0 13 0 3;
@@ -172,11 +181,18 @@ registers32! {
     Tlbiallhis 4 8 3 0;
     Tlbimvahis 4 8 3 1;
     Tlbiallis 0 8 3 0;
+    Tlbimvais 0 8 3 1;
     // Generic timer.
     Cntfrq 0 14 0 0;
     Cnthctl 4 14 1 0;
     CnthpCtl 4 14 2 1;
     CntpCtl 0 14 2 1;
+}
+
+// ThumbEE (DDI 0406C.d A2.10). On a host they share the cells of coprocessor 15, which has nothing at this opc1.
+registers32! { 14:
+    Teecr 6 0 0 0;
+    Teehbr 6 1 0 0;
 }
 
 registers64! {

@@ -1,7 +1,9 @@
-//! Which errata this processor has: pure functions of MIDR (Cortex-A15 MPCore Software Developers Errata Notice).
+//! Which errata this processor has: pure functions of MIDR and REVIDR (Cortex-A15 MPCore Software Developers Errata Notice).
 //!
-//! What is worked around elsewhere asks here; what only firmware can set is reported at boot.
+//! What is worked around elsewhere asks here; what only firmware can set is reported at boot. docs/errata.md lists all that
+//! is known of, and why some need nothing.
 
+use crate::cp15;
 use crate::syndrome::{DataAccess, Extend, Width};
 
 /// ACTLR bits that only secure firmware can set and that a processor needs: number of the erratum, and the bits.
@@ -24,9 +26,44 @@ pub const fn misreports_thumb_stores(midr: u32) -> bool {
     matches!(cortex_a15(midr), Some(0x04))
 }
 
-/// 798181: a TLB invalidate that is complete by its DSB may not be so on other CPUs. Cortex-A15 up to r3p2.
-pub const fn invalidates_late(midr: u32) -> bool {
-    matches!(cortex_a15(midr), Some(..=0x32))
+/// What a broadcast TLB invalidate takes (erratum 798181): on some processors it counts as complete by its DSB although other
+/// CPUs have not done it, or although their accesses by the old translation are still under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Invalidation {
+    /// The operation and a DSB.
+    Plain,
+    /// The same twice.
+    Repeated,
+    /// The same twice, and a DMB on all other CPUs ([`crate::fence`]).
+    RepeatedAndFenced,
+}
+
+/// 798181: Cortex-A15 up to r3p3, unless REVIDR says that it is mended (bit 9) or half mended (bit 4), and Brahma-B15 up to
+/// r0p2.
+pub const fn invalidation_of(midr: u32, revidr: u32) -> Invalidation {
+    const HALF_MENDED: u32 = 1 << 4;
+    const MENDED: u32 = 1 << 9;
+    if matches!(midr, 0x420F_00F0..=0x420F_00F2) {
+        return Invalidation::RepeatedAndFenced;
+    }
+    let half = match revidr & HALF_MENDED {
+        0 => Invalidation::RepeatedAndFenced,
+        _ => Invalidation::Repeated,
+    };
+    match cortex_a15(midr) {
+        // The bits mean nothing yet.
+        Some(..=0x21) => Invalidation::RepeatedAndFenced,
+        Some(0x22 | 0x23) => half,
+        Some(0x24..=0x3F) if revidr & MENDED != 0 => Invalidation::Plain,
+        Some(0x24..=0x32) => half,
+        Some(0x33..=0x3F) => Invalidation::Repeated,
+        _ => Invalidation::Plain,
+    }
+}
+
+/// What a broadcast TLB invalidate takes on this processor.
+pub fn invalidation() -> Invalidation {
+    invalidation_of(cp15::Midr::read(), cp15::Revidr::read())
 }
 
 /// Numbers of errata whose workaround firmware should have switched on in `actlr` and has not. Cortex-A15 up to r0p4.
@@ -96,7 +133,8 @@ const fn access(width: Width, rt: u16) -> DataAccess {
 
 #[cfg(test)]
 mod tests {
-    use super::{invalidates_late, left_by_firmware, misreports_thumb_stores, thumb_store};
+    use super::Invalidation::{Plain, Repeated, RepeatedAndFenced};
+    use super::{invalidation_of, left_by_firmware, misreports_thumb_stores, thumb_store};
     use crate::syndrome::Width::{self, Byte, Half, Word};
 
     const EXYNOS5250: u32 = 0x410F_C0F4;
@@ -108,12 +146,44 @@ mod tests {
 
     #[test]
     fn errata_are_those_of_the_revision() {
-        let of = |midr| (misreports_thumb_stores(midr), invalidates_late(midr));
-        assert_eq!(of(EXYNOS5250), (true, true));
-        assert_eq!(of(TC2), (false, true));
-        assert_eq!(of(R3P2), (false, true));
-        for midr in [R3P3, QEMU, CORTEX_A7] {
-            assert_eq!(of(midr), (false, false), "{midr:#x}");
+        for (midr, misreports) in [
+            (EXYNOS5250, true),
+            (TC2, false),
+            (R3P2, false),
+            (QEMU, false),
+            (CORTEX_A7, false),
+        ] {
+            assert_eq!(misreports_thumb_stores(midr), misreports, "{midr:#x}");
+        }
+    }
+
+    #[test]
+    fn invalidates_are_late_by_revision_and_by_what_is_mended() {
+        let (none, half, all) = (0, 1 << 4, 1 << 9);
+        for (midr, by_revidr) in [
+            (EXYNOS5250, [RepeatedAndFenced; 4]),
+            (TC2, [RepeatedAndFenced; 4]),
+            (
+                0x412F_C0F2,
+                [RepeatedAndFenced, Repeated, RepeatedAndFenced, Repeated],
+            ),
+            (
+                0x412F_C0F3,
+                [RepeatedAndFenced, Repeated, RepeatedAndFenced, Repeated],
+            ),
+            (0x412F_C0F4, [RepeatedAndFenced, Repeated, Plain, Plain]),
+            (R3P2, [RepeatedAndFenced, Repeated, Plain, Plain]),
+            (R3P3, [Repeated, Repeated, Plain, Plain]),
+            (QEMU, [Plain; 4]),
+            (CORTEX_A7, [Plain; 4]),
+            (0x420F_00F0, [RepeatedAndFenced; 4]),
+            (0x420F_00F2, [RepeatedAndFenced; 4]),
+            (0x420F_00F3, [Plain; 4]),
+        ] {
+            for (revidr, wanted) in [none, half, all, half | all].into_iter().zip(by_revidr) {
+                let found = invalidation_of(midr, revidr);
+                assert_eq!(found, wanted, "{midr:#x}, REVIDR {revidr:#x}");
+            }
         }
     }
 

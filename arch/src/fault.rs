@@ -3,7 +3,6 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cp15;
-use crate::cpu::CpuId;
 use crate::smp;
 use crate::syndrome::{Trap, decode};
 
@@ -42,10 +41,27 @@ pub fn stack_of_fault() -> Option<u32> {
     }
 }
 
+/// The exception behind each vector.
+fn name(kind: u32) -> &'static str {
+    match kind {
+        1 => "undefined instruction",
+        2 => "call to itself",
+        3 => "prefetch abort",
+        4 => "data abort",
+        _ => "reset vector",
+    }
+}
+
+/// Reports an exception of a CPU that is not in HYP, from boot/head.S. `lr` is what the processor keeps of the PC: past it.
+#[unsafe(no_mangle)]
+extern "C" fn pl1_fault_report(kind: u32, lr: u32) -> ! {
+    panic!("{} outside HYP mode, lr {lr:08x}", name(kind));
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn hyp_fault_report(frame: &Frame, kind: u32, elr: u32, spsr: u32) -> u32 {
-    // The vectors borrowed HTPIDR. A CPU that is not known yet has no number but the boot CPU's.
-    let cpu = smp::numbers().find(smp::affinity()).unwrap_or(CpuId::BOOT);
+    // The vectors borrowed HTPIDR.
+    let cpu = smp::this_cpu_by_affinity();
     // SAFETY: HTPIDR holds this CPU's logical number.
     unsafe { cp15::Htpidr::write(cpu.raw()) };
     if elr == &raw const probe_instruction as u32 {
@@ -55,13 +71,7 @@ extern "C" fn hyp_fault_report(frame: &Frame, kind: u32, elr: u32, spsr: u32) ->
         return &raw const settle_taken as u32;
     }
     FAULT_SP.store(frame.sp, Ordering::Relaxed);
-    let what = match kind {
-        1 => "undefined instruction",
-        2 => "call to itself",
-        3 => "prefetch abort",
-        4 => "data abort",
-        _ => "reset vector",
-    };
+    let what = name(kind);
     let r = &frame.r1_r12;
     panic!(
         "{what} in HYP mode\n\

@@ -1,4 +1,4 @@
-//! A memory barrier on every CPU, for Cortex-A15 erratum 798181 ([`crate::errata::invalidates_late`]).
+//! A memory barrier on every CPU, for erratum 798181 ([`crate::errata::Invalidation`]).
 //!
 //! On such a processor a broadcast TLB invalidate counts as complete although accesses of other CPUs by the old translation
 //! are still under way; they are over when those CPUs have executed a DMB. So whoever has invalidated asks all others for

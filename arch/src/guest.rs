@@ -13,6 +13,8 @@ use core::mem::offset_of;
 use crate::addr::{Gfn, PAGE_SHIFT};
 use crate::barrier::isb;
 use crate::cp15;
+#[cfg(target_arch = "arm")]
+use crate::features::{self, Vfp};
 
 /// General registers of a guest and where it goes on.
 #[repr(C)]
@@ -230,16 +232,19 @@ unsafe fn store_seven(to: *mut u32, words: [u32; 7]) {
     }
 }
 
-// Registers of 32 bits come in groups of seven, each one LDM or STM.
+// Registers of 32 bits come in groups of seven, each one LDM or STM; then the wide ones, and those that make no group.
 macro_rules! machine {
-    ($([$($field:ident = $register:ident,)*])* ; $($wide:ident = $register64:ident,)*) => {
-        /// cp15 state of a guest, register by register.
+    ($([$($field:ident = $register:ident,)*])* ; $($wide:ident = $register64:ident,)* ; $($single:ident = $register32:ident,)*) => {
+        /// Coprocessor state of a guest, register by register. What else keeps a value is looked for by the test guest
+        /// `registers`. Not among them: JOSCR and JMCR, which read as zero in the trivial implementation of Jazelle that
+        /// Cortex-A7 and Cortex-A15 have (DDI 0406C.d A2.11).
         #[derive(Clone, Debug, Default)]
         #[repr(C)]
         #[allow(missing_docs)] // the architecture names them
         pub struct SystemRegisters {
             $($(pub $field: u32,)*)*
             $(pub $wide: u64,)*
+            $(pub $single: u32,)*
         }
 
         impl SystemRegisters {
@@ -255,6 +260,7 @@ macro_rules! machine {
                 }
                 let _ = place;
                 $(self.$wide = cp15::$register64::read();)*
+                $(self.$single = cp15::$register32::read();)*
             }
 
             #[inline(always)]
@@ -269,6 +275,7 @@ macro_rules! machine {
                         place = place.add(7);
                     )*
                     $(cp15::$register64::write(self.$wide);)*
+                    $(cp15::$register32::write(self.$single);)*
                 }
                 let _ = place;
             }
@@ -308,6 +315,10 @@ machine! {
     ttbr0 = Ttbr0,
     ttbr1 = Ttbr1,
     par = Par,
+    ;
+    teecr = Teecr,
+    teehbr = Teehbr,
+    fcseidr = Fcseidr,
 }
 
 /// Registers of the other modes: SP, LR and SPSR of each, and FIQ's own r8 to r12.
@@ -397,7 +408,7 @@ impl BankedRegisters {
     fn load(&self) {}
 }
 
-/// VFP and Advanced SIMD state: D0 to D31 and the system registers. VFPv4 has no exceptional state (FPINST, FPINST2) to
+/// VFP and Advanced SIMD state: D0 to D31 and the system registers, as far as the processor has them. VFPv4 has no exceptional state (FPINST, FPINST2) to
 /// keep (DDI 0438 4.2).
 #[repr(C, align(8))]
 #[derive(Clone, Debug, Default)]
@@ -407,30 +418,82 @@ pub struct VfpState {
     fpexc: u32,
 }
 
+// Whole, in one piece, for processors that have all registers; the others take the way around.
 #[cfg(target_arch = "arm")]
 impl VfpState {
     const FPEXC_EN: u32 = 1 << 30;
 
+    #[inline(always)]
     fn save(&mut self) {
-        // SAFETY: 1. HCPTR leaves cp10 and cp11 open to HYP; 2. the hypervisor itself is soft-float, so the registers are
-        // the guest's; 3. the stores go to `self.d`, 256 bytes.
+        if !features::has_all_vfp() {
+            return self.save_some();
+        }
+        self.save_control();
+        // SAFETY: 1. HCPTR leaves cp10 and cp11 open to HYP, and the registers are there; 2. the hypervisor itself is
+        // soft-float, so they are the guest's; 3. the stores go to `self.d`, 256 bytes.
         unsafe {
-            asm!(".fpu neon-vfpv4", "vmrs {}, fpexc", out(reg) self.fpexc, options(nomem, nostack));
-            asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
-            asm!(".fpu neon-vfpv4", "vmrs {}, fpscr", out(reg) self.fpscr, options(nomem, nostack));
             asm!(".fpu neon-vfpv4", "vstmia {p}!, {{d0-d15}}", "vstmia {p}, {{d16-d31}}",
                  p = inout(reg) self.d.as_mut_ptr() => _, options(nostack));
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn save_some(&mut self) {
+        if features::vfp() == Vfp::None {
+            return;
+        }
+        self.save_control();
+        // SAFETY: as above, for half of them.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vstmia {p}, {{d0-d15}}", p = in(reg) self.d.as_mut_ptr(), options(nostack));
+        }
+    }
+
+    #[inline(always)]
+    fn save_control(&mut self) {
+        // SAFETY: VFP is there and open to HYP; the unit is switched on for HYP to reach its registers.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vmrs {}, fpexc", out(reg) self.fpexc, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vmrs {}, fpscr", out(reg) self.fpscr, options(nomem, nostack));
+        }
+    }
+
+    #[inline(always)]
     fn load(&self) {
-        // SAFETY: as for the save; FPEXC goes last, as it may switch the unit off.
+        if !features::has_all_vfp() {
+            return self.load_some();
+        }
+        // SAFETY: as for the save.
         unsafe {
             asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
             asm!(".fpu neon-vfpv4", "vldmia {p}!, {{d0-d15}}", "vldmia {p}, {{d16-d31}}",
                  p = inout(reg) self.d.as_ptr() => _, options(nostack, readonly));
-            asm!(".fpu neon-vfpv4", "vmsr fpscr, {}", in(reg) self.fpscr, options(nomem, nostack));
-            asm!(".fpu neon-vfpv4", "vmsr fpexc, {}", in(reg) self.fpexc, options(nomem, nostack));
+        }
+        self.load_control();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_some(&self) {
+        if features::vfp() == Vfp::None {
+            return;
+        }
+        // SAFETY: as for the save.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vldmia {p}, {{d0-d15}}", p = in(reg) self.d.as_ptr(), options(nostack, readonly));
+        }
+        self.load_control();
+    }
+
+    #[inline(always)]
+    fn load_control(&self) {
+        // SAFETY: as for the save; FPEXC goes last, as it may switch the unit off.
+        unsafe {
+            asm!(".fpu vfpv4-d16", "vmsr fpscr, {}", in(reg) self.fpscr, options(nomem, nostack));
+            asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) self.fpexc, options(nomem, nostack));
         }
     }
 }
@@ -714,6 +777,26 @@ mod tests {
     fn no_guest_is_ever_in_hyp_or_monitor_mode() {
         assert!(!is_guest_mode(0x1A) && !is_guest_mode(0x16) && !is_guest_mode(0));
         assert!(is_guest_mode(0x4000_01D3));
+    }
+
+    #[test]
+    fn a_guest_s_registers_go_and_come_with_it() {
+        let identity = Identity::default();
+        let (mut one, mut other) = (Machine::reset(0), Machine::reset(0));
+        (one.system.teecr, one.system.teehbr, one.system.dacr) = (1, 0x1234_5678, 7);
+        one.load(&identity);
+        one.save();
+        other.load(&identity);
+        other.save();
+        let system = &other.system;
+        assert_eq!((system.teecr, system.teehbr, system.dacr), (0, 0, 0));
+        one.load(&identity);
+        other.save();
+        let system = &other.system;
+        assert_eq!(
+            (system.teecr, system.teehbr, system.dacr),
+            (1, 0x1234_5678, 7)
+        );
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::host::heap::with_kept;
 #[cfg(target_arch = "arm")]
 use machine::with_kept;
 
+/// Bytes of heap before the machine's memory is known: for the largest device tree there may be (tests/early_heap.rs).
+pub const EARLY: usize = 512 << 10;
 /// Bytes that guests do not get: for allocations that cannot fail.
 pub const RESERVE: usize = 256 << 10;
 /// The heap is to grow when fewer bytes than this are free.
@@ -105,7 +107,7 @@ mod machine {
     use core::ptr::{self, NonNull};
     use core::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::{KEEPING, Kept};
+    use super::{EARLY, KEEPING, Kept};
     use crate::cpu::MAX_CPUS;
     use crate::smp;
     use buddy_system_allocator::Heap;
@@ -169,10 +171,8 @@ mod machine {
     #[global_allocator]
     static GLOBAL: HypHeap = HypHeap;
 
-    /// Bytes of heap before the machine's memory is known.
-    const EARLY: usize = 192 * 1024;
-
-    #[repr(align(64))]
+    // The heap hands out powers of two, each aligned to its size: at any page there is one of half the size.
+    #[repr(align(4096))]
     struct Early(core::cell::UnsafeCell<[u8; EARLY]>);
     // SAFETY: the heap, which is behind a lock, is the only user.
     unsafe impl Sync for Early {}

@@ -71,6 +71,30 @@ pub mod registers {
         static RETURN: Cell<(u32, u32, u32)> = const { Cell::new((0, 0, 0)) };
     }
 
+    #[cfg(test)]
+    thread_local! {
+        static STEPS: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
+    /// Notes a barrier or a write of a register.
+    #[cfg(test)]
+    pub(crate) fn note(step: &'static str) {
+        STEPS.with_borrow_mut(|steps| steps.push(step));
+    }
+
+    /// Notes nothing where nobody asks.
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub(crate) fn note(_: &'static str) {}
+
+    /// The barriers and writes of registers that `f` makes on this CPU, in order.
+    #[cfg(test)]
+    pub(crate) fn steps(f: impl FnOnce()) -> Vec<&'static str> {
+        STEPS.take();
+        f();
+        STEPS.take()
+    }
+
     /// Where the register of an MRC or MCR is: three bits for each opcode, four for CRn and CRm.
     pub(crate) const fn place(opc1: usize, crn: usize, crm: usize, opc2: usize) -> usize {
         opc1 << 11 | crn << 7 | crm << 3 | opc2
@@ -144,6 +168,12 @@ pub mod registers {
         unsafe { cp15::Actlr::write(value) }
     }
 
+    /// Gives this CPU performance monitors of a version (`ID_DFR0[27:24]`).
+    pub fn set_monitors(version: u32) {
+        // SAFETY: a cell of a host thread.
+        unsafe { cp15::IdDfr0::write(version << 24) }
+    }
+
     /// Lets an asynchronous abort be pending on this CPU, or none.
     pub fn set_async_abort(pending: bool) {
         // SAFETY: a cell of a host thread.
@@ -194,9 +224,14 @@ pub mod heap {
     use core::alloc::{GlobalAlloc, Layout};
     use core::cell::Cell;
     use core::ptr::NonNull;
+    use core::sync::atomic::{AtomicUsize, Ordering};
     use std::alloc::System;
+    use std::sync::Mutex;
 
-    use crate::heap::Kept;
+    use buddy_system_allocator::Heap as Buddies;
+
+    use crate::addr::PAGE_SIZE;
+    use crate::heap::{EARLY, Kept};
 
     thread_local! {
         static KEPT: Kept = const { Kept::new() };
@@ -204,6 +239,45 @@ pub mod heap {
         static FAILS_AFTER: Cell<Option<(u64, bool)>> = const { Cell::new(None) };
         static IN_USE: Cell<isize> = const { Cell::new(0) };
         static FREE: Cell<usize> = const { Cell::new(usize::MAX) };
+        /// This thread allocates from the early heap.
+        static IS_EARLY: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// A heap like the image's early one.
+    static EARLY_HEAP: Mutex<Buddies<26>> = Mutex::new(Buddies::empty());
+    /// Where it is; 0 before it is used.
+    static EARLY_START: AtomicUsize = AtomicUsize::new(0);
+
+    /// Runs `f` on a heap like the image's early one: the same allocator over as many bytes, from a page on that is aligned
+    /// to nothing more. Allocations that do not fit fail. For one thread at a time.
+    pub fn on_the_early_heap<R>(f: impl FnOnce() -> R) -> R {
+        let mut heap = EARLY_HEAP.lock().unwrap();
+        if EARLY_START.load(Ordering::Relaxed) == 0 {
+            let layout = Layout::from_size_align(PAGE_SIZE + EARLY, 2 * EARLY).unwrap();
+            // SAFETY: the layout has a size; the memory is never given back.
+            let memory = unsafe { System.alloc(layout) };
+            assert!(!memory.is_null(), "no memory for the early heap");
+            let start = memory as usize + PAGE_SIZE;
+            // SAFETY: the memory is this heap's alone.
+            unsafe { heap.init(start, EARLY) };
+            EARLY_START.store(start, Ordering::Relaxed); // whoever has a block of it has seen this
+        }
+        drop(heap);
+        IS_EARLY.set(true);
+        let result = f();
+        IS_EARLY.set(false);
+        result
+    }
+
+    /// Gives back a block, if it is one of the early heap's.
+    fn freed_early(block: *mut u8, layout: Layout) -> bool {
+        let start = EARLY_START.load(Ordering::Relaxed);
+        let is_early = start != 0 && (start..start + EARLY).contains(&(block as usize));
+        if is_early && let Some(block) = NonNull::new(block) {
+            // SAFETY: it comes from this heap, with this layout.
+            unsafe { EARLY_HEAP.lock().unwrap().dealloc(block, layout) };
+        }
+        is_early
     }
 
     struct Heap;
@@ -221,6 +295,10 @@ pub mod heap {
             if is_to_fail() {
                 return core::ptr::null_mut();
             }
+            if IS_EARLY.get() {
+                let block = EARLY_HEAP.lock().unwrap().alloc(layout);
+                return block.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+            }
             // SAFETY: passed on.
             let block = unsafe { System.alloc(layout) };
             if NonNull::new(block).is_some() {
@@ -230,6 +308,9 @@ pub mod heap {
         }
 
         unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            if freed_early(block, layout) {
+                return;
+            }
             IN_USE.set(IN_USE.get() - layout.size() as isize);
             // SAFETY: passed on.
             unsafe { System.dealloc(block, layout) }

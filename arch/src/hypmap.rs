@@ -127,12 +127,8 @@ pub fn image_address(va: usize) -> PhysAddr {
         .unwrap_or(frame)
 }
 
-/// Takes away what only booting needed: the identity map, the boot code, and the pages below the stacks.
+/// Takes away what only booting needed: the boot code and the device tree.
 pub fn drop_boot_mappings() {
-    let identity = image_address(layout::IMAGE).raw() as usize;
-    if identity >> 30 == 0 {
-        low().set(l2_index(identity), Descriptor::INVALID);
-    }
     for va in (layout::IMAGE..layout::boot_end()).step_by(PAGE_SIZE) {
         image().set(l3_index(va), Descriptor::INVALID);
     }
@@ -153,12 +149,14 @@ pub fn guard_stacks() {
     tlb::flush_hyp();
 }
 
-/// Maps the boot loader's device tree read-only and answers as much of it as it says it is long, up to 2 MiB.
+/// Maps the boot loader's device tree read-only and answers as much of it as it says it is long, up to 2 MiB; or its header
+/// alone when there is no memory at its end.
 ///
 /// When no tree starts there, the error is the first word; 0 when it cannot be read.
 pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     const MAGIC: u32 = 0xD00D_FEED;
     const MAX: usize = BLOCK_2M;
+    const HEADER: usize = 40;
     let block = at.frame().align_down(ORDER_2M);
     for n in 0..2 {
         if let Some(frame) = block.checked_add(n << ORDER_2M) {
@@ -180,6 +178,8 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
         None => return Err(0),
     }
     let len = (word(4).unwrap_or(0) as usize).min(MAX);
+    let last = len.saturating_sub(1) & !3;
+    let len = word(last).map_or(HEADER.min(len), |_| len);
     // SAFETY: 1. both blocks are mapped read-only until `drop_boot_mappings`, after which boot no longer holds the slice;
     // 2. the boot loader's memory is reserved, so nobody writes it meanwhile.
     Ok(unsafe { core::slice::from_raw_parts(va as *const u8, len) })
@@ -189,15 +189,28 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
 pub fn unmap_device_tree() {
     low().set(l2_index(layout::FDT), Descriptor::INVALID);
     low().set(l2_index(layout::FDT) + 1, Descriptor::INVALID);
-    tlb::flush_hyp();
+    tlb::flush_boot();
+}
+
+/// Reads the word at a machine address, which must be memory; `None` when there is none. For boot, on the boot CPU.
+pub fn peek(at: PhysAddr) -> Option<u32> {
+    let index = l2_index(layout::PEEK);
+    let block = at.frame().align_down(ORDER_2M);
+    low().set(index, Descriptor::leaf(Level::Two, block, READ_ONLY));
+    publish();
+    let va = layout::PEEK + (at.raw() as usize & (BLOCK_2M - 1));
+    let word = va.is_multiple_of(4).then(|| smp::probe_read(va)).flatten();
+    low().set(index, Descriptor::INVALID);
+    tlb::flush_boot();
+    word
 }
 
 static DEVICE_NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Maps `len` bytes of device registers at `at` for good; `None` when the device window is full.
-pub fn map_device(at: PhysAddr, len: usize) -> Option<Window> {
+/// Maps `len` bytes of device registers at `at` for good; `None` when there are none, or the device window is full.
+pub fn map_device(at: PhysAddr, len: u64) -> Option<Window> {
     let offset = at.offset();
-    let pages = offset.checked_add(len)?.div_ceil(PAGE_SIZE);
+    let pages = layout::pages(offset, len, ENTRIES)?;
     let first = DEVICE_NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
         let end = next as usize + pages;
         (end <= ENTRIES).then_some(end as u32)
@@ -210,7 +223,7 @@ pub fn map_device(at: PhysAddr, len: usize) -> Option<Window> {
     publish();
     // SAFETY: the pages are mapped as device memory and never unmapped. That they hold registers and not RAM is the device
     // tree's word, which boot checks against its memory nodes.
-    Some(unsafe { Window::new(layout::DEVICE + first * PAGE_SIZE + offset, len) })
+    Some(unsafe { Window::new(layout::DEVICE + first * PAGE_SIZE + offset, len as usize) })
 }
 
 /// First frame of the direct map; `u32::MAX` while there is none.

@@ -2,9 +2,10 @@
 //!
 //! | addresses | what |
 //! |---|---|
-//! | 0 | nothing, so that a null pointer faults |
+//! | 0 | nothing, so that a null pointer faults, and FCSEIDR moves nothing of ours |
 //! | [`PRIVATE`] | memory that Rust lives in: frame table and heap |
 //! | [`FDT`] | the boot loader's device tree, until dom0 is built |
+//! | [`PEEK`] | one block of RAM at a time that boot looks into |
 //! | [`DEVICE`] | device registers |
 //! | [`SLOTS`] | mappings of single frames that the direct map does not reach |
 //! | [`IMAGE`] | this program |
@@ -14,12 +15,15 @@
 pub const DIRECT: usize = 0x4000_0000;
 /// Bytes that the direct map can hold.
 pub const DIRECT_SIZE: usize = 0xC000_0000;
-/// Start of private memory.
-pub const PRIVATE: usize = 0x0100_0000;
+/// Start of private memory: above the 32 MiB that a guest's FCSEIDR moves, where a processor has it (DDI 0406C.d D11; an
+/// emulator moves HYP's accesses too).
+pub const PRIVATE: usize = 0x0200_0000;
 /// End of private memory.
 pub const PRIVATE_END: usize = 0x3000_0000;
 /// The boot loader's device tree: two 2 MiB blocks.
 pub const FDT: usize = 0x3C00_0000;
+/// What boot looks into: a 2 MiB block.
+pub const PEEK: usize = 0x3C40_0000;
 /// Device registers: one table of pages.
 pub const DEVICE: usize = 0x3D00_0000;
 /// Single-frame mappings: [`SLOT_TABLES`] tables of pages.
@@ -62,6 +66,13 @@ mod symbols {
 #[cfg(target_os = "none")]
 pub use symbols::{boot_end, fault_stack_start, image_end, stacks_start, text_end};
 
+/// Pages that `len` bytes at `offset` of a page touch; `None` when there are none, or more than `most`.
+pub fn pages(offset: usize, len: u64, most: usize) -> Option<usize> {
+    let end = u64::try_from(offset).ok()?.checked_add(len)?;
+    let pages = usize::try_from(end.div_ceil(crate::addr::PAGE_SIZE as u64)).ok()?;
+    (len > 0 && pages <= most).then_some(pages)
+}
+
 /// Bytes from one CPU's guard page to the next one's.
 pub const STACK_STRIDE: usize = 0xC000;
 
@@ -84,4 +95,20 @@ pub fn build_id() -> &'static [u8] {
 #[cfg(not(target_os = "none"))]
 pub fn build_id() -> &'static [u8] {
     &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pages;
+
+    #[test]
+    fn a_length_is_looked_at_whole() {
+        assert_eq!(pages(0, 1, 512), Some(1));
+        assert_eq!(pages(0xFFF, 2, 512), Some(2));
+        assert_eq!(pages(0, 512 << 12, 512), Some(512));
+        assert_eq!(pages(1, 512 << 12, 512), None);
+        for len in [0, 1 << 32, 1 << 32 | 0x1000, u64::MAX] {
+            assert_eq!(pages(0, len, 512), None, "{len:#x}");
+        }
+    }
 }

@@ -4,6 +4,11 @@
 //! hypercall. On a host (x86, for tests) the modules that touch the machine are replaced by fakes with the same names.
 #![cfg_attr(target_os = "none", no_std)]
 #![warn(missing_docs)]
+// What fails is answered for where it fails: a dropped error may be a page that somebody still reaches.
+#![cfg_attr(
+    not(test),
+    deny(clippy::let_underscore_must_use, clippy::unused_result_ok)
+)]
 
 extern crate alloc;
 
@@ -18,6 +23,7 @@ pub mod double;
 pub mod errata;
 #[cfg(target_arch = "arm")]
 pub mod fault;
+pub mod features;
 pub mod fence;
 pub mod frame;
 pub mod gic;

@@ -6,6 +6,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cp15;
 use crate::cpu::{CpuId, MAX_CPUS};
+#[cfg(target_arch = "arm")]
+use crate::features::{self, Vfp};
 
 /// The CPU this runs on.
 #[cfg(target_arch = "arm")]
@@ -34,7 +36,7 @@ pub fn affinity() -> u32 {
 }
 
 /// Which logical CPU has which affinity, for a CPU that has lost its number: what firmware calls it never changes.
-pub struct Numbers([AtomicU32; MAX_CPUS]);
+struct Numbers([AtomicU32; MAX_CPUS]);
 
 /// Set in the entry of a CPU that is known; affinities have 24 bits.
 const KNOWN: u32 = 1 << 31;
@@ -45,14 +47,15 @@ impl Numbers {
     }
 
     /// Records a CPU that is being set up.
-    pub fn record(&self, cpu: CpuId, affinity: u32) {
+    #[cfg(any(test, target_arch = "arm"))]
+    fn record(&self, cpu: CpuId, affinity: u32) {
         if let Some(entry) = self.0.get(cpu.index()) {
             entry.store(KNOWN | affinity, Ordering::Relaxed);
         }
     }
 
     /// The CPU with this affinity.
-    pub fn find(&self, affinity: u32) -> Option<CpuId> {
+    fn find(&self, affinity: u32) -> Option<CpuId> {
         CpuId::all().find(|cpu| {
             let entry = self.0.get(cpu.index());
             entry.is_some_and(|entry| entry.load(Ordering::Relaxed) == KNOWN | affinity)
@@ -62,9 +65,10 @@ impl Numbers {
 
 static NUMBERS: Numbers = Numbers::new();
 
-/// The CPUs that have been set up.
-pub fn numbers() -> &'static Numbers {
-    &NUMBERS
+/// The CPU this runs on, for one that may have lost its number, or cannot read it outside HYP: what firmware calls it tells.
+/// One that is not set up yet has no number but the boot CPU's.
+pub fn this_cpu_by_affinity() -> CpuId {
+    NUMBERS.find(affinity()).unwrap_or(CpuId::BOOT)
 }
 
 /// Processor type and revision (MIDR).
@@ -72,14 +76,8 @@ pub fn midr() -> u32 {
     cp15::Midr::read()
 }
 
-/// Whether the processor has the virtualization extensions (`ID_PFR1[15:12]`, DDI 0406C.d B4.1.94).
-pub fn has_virtualization() -> bool {
-    cp15::IdPfr1::read() >> 12 & 0xF == 1
-}
-
-#[cfg(target_arch = "arm")]
-/// Trap configuration of every CPU, each register written whole.
-mod controls {
+/// Trap configuration of every CPU, each register written whole. Why each bit is as it is: tests/trap_controls.rs.
+pub mod controls {
     /// HCR: stage 2 on; set/way, SMC, ACTLR and implementation-defined registers trap; physical interrupts and aborts come to
     /// HYP; broadcast maintenance and barriers reach the inner shareable domain; set/way invalidate also
     /// cleans.
@@ -104,13 +102,17 @@ mod controls {
     const TSW: u32 = 1 << 22;
 
     /// HCPTR: coprocessors 0 to 9, 12 and 13 and trace trap; VFP and Advanced SIMD are the guest's.
-    pub const HCPTR: u32 = 0x3FF | 1 << 12 | 1 << 13 | 1 << 20;
+    pub const HCPTR: u32 = 0x3FF | 1 << 12 | 1 << 13 | HCPTR_TTA;
     /// HSTR: cp15 c15 (implementation-defined RAM and test access) traps.
     pub const HSTR: u32 = 1 << 15;
     /// HDCR: debug ROM, OS-lock, debug and performance monitor accesses trap. HPMN is kept: it must not exceed PMCR.N.
     pub const HDCR: u32 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
     /// HDCR.HPMN.
     pub const HDCR_HPMN: u32 = 0x1F;
+    /// Bits of HDCR that are there only with performance monitors: HPME, TPM, TPMCR, HPMN (DDI 0406C.d B4.1.58).
+    pub const HDCR_MONITORS: u32 = 0xFF;
+    /// HCPTR: trace traps.
+    pub const HCPTR_TTA: u32 = 1 << 20;
 }
 
 /// A control register that did not take its value.
@@ -142,7 +144,7 @@ pub enum GuestWait {
 /// Sets up this CPU to run guests: vectors and all trap controls. Answers the registers that read back differently.
 #[cfg(target_arch = "arm")]
 pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
-    use controls::{HCPTR, HDCR, HDCR_HPMN, HSTR};
+    use controls::{HCPTR_TTA, HDCR, HDCR_HPMN, HDCR_MONITORS, HSTR};
     let hcr = match wait {
         GuestWait::Traps => controls::HCR | controls::HCR_WAIT,
         GuestWait::Native => controls::HCR,
@@ -152,13 +154,20 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
         false => &raw const hyp_vectors,
     } as u32;
     let hdcr = HDCR | cp15::Hdcr::read() & HDCR_HPMN;
+    if cpu == CpuId::BOOT {
+        features::note();
+    }
+    let hcptr = match features::vfp() {
+        Vfp::None => controls::HCPTR | features::HCPTR_VFP,
+        _ => controls::HCPTR,
+    };
     NUMBERS.record(cpu, affinity());
     // SAFETY: 1. the vectors are code of ours, 32-byte aligned; 2. the other registers only take rights from guests.
     unsafe {
         cp15::Htpidr::write(cpu.raw());
         cp15::Hvbar::write(vectors);
         cp15::Hcr::write(hcr);
-        cp15::Hcptr::write(HCPTR);
+        cp15::Hcptr::write(hcptr);
         cp15::Hstr::write(HSTR);
         cp15::Hdcr::write(hdcr);
         cp15::Vtcr::write(crate::lpae::VTCR);
@@ -170,6 +179,13 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     let tsc_for_granted = match cp15::IdPfr1::read() >> 4 & 0xF {
         0 => controls::TSC,
         _ => 0,
+    };
+    // What there is nothing to control of reads as it likes.
+    let missing_trace = if features::has_trace() { 0 } else { HCPTR_TTA };
+    let missing_monitors = if features::has_monitors() {
+        0
+    } else {
+        HDCR_MONITORS
     };
     let check = |register, wrote: u32, reads: u32| {
         (wrote != reads).then_some(Mismatch {
@@ -186,10 +202,18 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
             hcr,
             (cp15::Hcr::read() & 0x0FFF_FFFF) | tsc_for_granted,
         ),
-        // Bits of coprocessors that do not exist read as ones; VFP must be open.
-        check("HCPTR", HCPTR, cp15::Hcptr::read() & (HCPTR | 3 << 10)),
+        // Bits of coprocessors that do not exist read as ones; VFP must be open where it is.
+        check(
+            "HCPTR",
+            hcptr,
+            cp15::Hcptr::read() & (hcptr | features::HCPTR_VFP) | missing_trace,
+        ),
         check("HSTR", HSTR, cp15::Hstr::read()),
-        check("HDCR", hdcr, cp15::Hdcr::read()),
+        check(
+            "HDCR",
+            hdcr,
+            cp15::Hdcr::read() & !missing_monitors | hdcr & missing_monitors,
+        ),
         check("VTCR", crate::lpae::VTCR, cp15::Vtcr::read()),
     ]
 }
@@ -248,7 +272,8 @@ pub fn tell_frequency(hz: u32) -> bool {
     crate::timer::frequency() == hz
 }
 
-/// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`]. Nobody else may come any more.
+/// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`pen_entry`], or PSCI starts it. Nobody else may
+/// come any more.
 #[cfg(target_arch = "arm")]
 pub fn call(cpu: CpuId, affinity: u32) {
     open_gate(cpu.raw() << 24 | affinity & 0x00FF_FFFF);
@@ -267,22 +292,53 @@ fn open_gate(value: u32) {
     crate::barrier::sev();
 }
 
-/// Starts the CPU with `affinity` by PSCI, which will enter as `cpu`; answers PSCI's return value.
+/// Starts the CPU with `affinity` by the PSCI function `cpu_on`, and lets it in as `cpu`; answers PSCI's return value.
 #[cfg(target_arch = "arm")]
-pub fn start(cpu: CpuId, affinity: u32) -> i32 {
+pub fn start(cpu: CpuId, affinity: u32, cpu_on: u32) -> i32 {
     unsafe extern "C" {
         static secondary_entry: u8;
     }
     let entry = crate::hypmap::image_address(&raw const secondary_entry as usize);
+    call(cpu, affinity);
     crate::barrier::dsb_sy();
     // SAFETY: the new CPU enters boot/secondary.S, which expects just this.
-    unsafe {
-        crate::smc::call(
-            crate::smc::psci::CPU_ON,
-            affinity,
-            entry.raw() as u32,
-            cpu.raw(),
-        ) as i32
+    unsafe { crate::smc::call(cpu_on, affinity, entry.raw() as u32, cpu.raw()) as i32 }
+}
+
+/// Which CPUs are waited for. A CPU that comes and whoever waits for it may meet in the moment in which patience ends: one of
+/// the two is first, and the other one goes by that.
+pub struct Admission(AtomicU32);
+
+impl Admission {
+    /// Nobody is waited for.
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// From here on `cpu` may come.
+    pub fn expect(&self, cpu: CpuId) {
+        self.0.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
+    }
+
+    /// `cpu` has come; whether it may stay.
+    pub fn arrive(&self, cpu: CpuId) -> bool {
+        self.end(cpu)
+    }
+
+    /// `cpu` is not waited for any longer; false when it has come before that.
+    pub fn give_up(&self, cpu: CpuId) -> bool {
+        self.end(cpu)
+    }
+
+    fn end(&self, cpu: CpuId) -> bool {
+        let bit = 1 << cpu.raw();
+        self.0.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -301,8 +357,31 @@ pub fn probe_read(va: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::Numbers;
+    use super::{Admission, Numbers};
     use crate::cpu::CpuId;
+
+    #[test]
+    fn a_cpu_comes_in_time_or_is_given_up_and_never_both() {
+        let (admission, one, two) = (
+            Admission::new(),
+            CpuId::new(1).unwrap(),
+            CpuId::new(2).unwrap(),
+        );
+        assert!(!admission.arrive(one), "nobody waits for it");
+        admission.expect(one);
+        assert!(!admission.arrive(two));
+        assert!(admission.arrive(one) && !admission.give_up(one));
+        admission.expect(two);
+        assert!(admission.give_up(two) && !admission.arrive(two));
+        for _ in 0..1000 {
+            admission.expect(one);
+            let (came, gone) = std::thread::scope(|scope| {
+                let came = scope.spawn(|| admission.arrive(one));
+                (admission.give_up(one), came.join().unwrap())
+            });
+            assert_ne!(came, gone);
+        }
+    }
 
     #[test]
     fn a_cpu_is_found_by_its_affinity_once_it_is_known() {

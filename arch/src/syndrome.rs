@@ -525,12 +525,16 @@ pub const fn is_data_abort(hsr: u32) -> bool {
     hsr >> 26 == DATA_ABORT
 }
 
-/// The access and its direction, if `hsr` is a data abort of a guest that describes it and that was not made for a
-/// translation table walk. For the way to emulated registers, which needs no more.
+/// The access and its direction, if `hsr` is a data abort of a guest that describes it, that was not made for a translation
+/// table walk, and that stage 2 raised for want of an entry. For the way to emulated registers, which nothing is mapped for;
+/// of faults of another kind HPFAR may tell nothing (DDI 0406C.d B3.13.6).
 #[inline(always)]
 pub const fn emulated_access(hsr: u32) -> Option<(DataAccess, MemoryDirection)> {
     const STAGE1_WALK: u32 = 1 << 7;
-    if !is_data_abort(hsr) || hsr & STAGE1_WALK != 0 {
+    /// The status without the level.
+    const KIND: u32 = 0b11_1100;
+    const TRANSLATION: u32 = 0b00_0100;
+    if !is_data_abort(hsr) || hsr & (STAGE1_WALK | KIND) != TRANSLATION {
         return None;
     }
     match data_access(hsr) {

@@ -13,6 +13,7 @@
 //!
 //! Merging back is lazy: pages that leave a block and come back, as dom0's balloon makes them, would break up and merge
 //! the block each time. A table is looked at only each [`MERGE_AFTER`]th time that it becomes full, or by [`Table::merge`].
+//! Only leaves that [`TableFrames::may_merge`] allows become a block: to take a page out of a block needs a table.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -40,6 +41,10 @@ pub trait TableFrames {
     /// Completes earlier writes to tables and drops every cached translation of inputs `first..first + frames`, walk
     /// caches included: DSB ISHST, TLBI of the address space, DSB ISH, ISB.
     fn flush(&mut self, first: u32, frames: u32);
+
+    /// Whether pages with these attributes may become a block. Where they leave one by one, and that must not fail, they
+    /// may not.
+    fn may_merge(&self, attributes: Attributes) -> bool;
 
     /// Reads an entry.
     #[inline(always)]
@@ -562,8 +567,9 @@ impl Table {
     ) -> Result<Option<Leaf>, TableError> {
         let end = self.check(input, 1)?;
         let Some(old) = self.lookup(frames, input) else {
-            let _ = self.map(frames, input, output, 1, attributes, 1)?;
-            return Ok(None);
+            let mapped = self.map(frames, input, output, 1, attributes, 1);
+            // New translations need no flush.
+            return mapped.map(|_progress| None);
         };
         let path = self.split_ends(frames, input, end)?;
         path.at().write(frames, Descriptor::INVALID);

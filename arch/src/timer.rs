@@ -9,6 +9,9 @@ use crate::cp15;
 const ENABLE: u32 = 1;
 const IMASK: u32 = 1 << 1;
 
+/// CNTHCTL: PL1 may read the physical counter (PL1PCTEN), and its accesses to the physical timer trap.
+pub const CNTHCTL: u32 = 1;
+
 /// Ticks per second as firmware left it in CNTFRQ; 0 when it did not.
 pub fn frequency() -> u32 {
     cp15::Cntfrq::read()
@@ -87,10 +90,9 @@ impl VirtualTimer {
 #[cfg(target_arch = "arm")]
 /// Sets up this CPU's timers: PL1 may read the physical counter but not touch the physical timer (CNTHCTL).
 pub(crate) fn init_cpu() {
-    const PL1PCTEN: u32 = 1;
     // SAFETY: no guest runs yet.
     unsafe {
-        cp15::Cnthctl::write(PL1PCTEN);
+        cp15::Cnthctl::write(CNTHCTL);
         cp15::CnthpCtl::write(0);
         cp15::CntvCtl::write(0);
         cp15::CntpCtl::write(0);

@@ -1,18 +1,31 @@
 //! TLB maintenance (DDI 0406C.d B3.10.6).
 //!
 //! A stage-2 change is complete when: the descriptor store is visible to the walkers (`dsb ishst`), the broadcast
-//! invalidate is issued and has finished on every CPU (`dsb ish`), and this CPU has resynchronized (`isb`).
+//! invalidate is issued and has finished on every CPU (`dsb ish`), and this CPU has resynchronized (`isb`). Where erratum
+//! 798181 wants it ([`crate::errata::Invalidation`]), another invalidate and barrier follow the first.
 
 use crate::barrier::{dsb_ish, dsb_ishst, isb};
-#[cfg(target_arch = "arm")]
+#[cfg(any(target_arch = "arm", test))]
 use crate::cp15::{Tlbiallhis, Tlbimvahis};
-use crate::cp15::{Tlbiallis, Vttbr};
+use crate::cp15::{Tlbiallis, Tlbimvais, Vttbr};
+#[cfg(any(target_arch = "arm", test))]
+use crate::errata::{self, Invalidation};
 
 /// Drops every CPU's stage-1 and stage-2 translations of the VMID in `vttbr`.
 ///
 /// The operation works on the current VMID, so another domain's is loaded for the moment: with interrupts masked and no
 /// guest access in between, only the invalidate sees it.
 pub fn flush_vmid(vttbr: u64) {
+    flush_vmid_and(vttbr, || {});
+}
+
+/// The same with a second invalidate.
+pub fn flush_vmid_repeated(vttbr: u64) {
+    flush_vmid_and(vttbr, repeat);
+}
+
+#[inline(always)]
+fn flush_vmid_and(vttbr: u64, finish: impl FnOnce()) {
     dsb_ishst();
     let current = Vttbr::read();
     // SAFETY: `vttbr` is the value of a live stage-2 map and is used for no access before the current one is back.
@@ -23,6 +36,7 @@ pub fn flush_vmid(vttbr: u64) {
         }
         Tlbiallis::write(0);
         dsb_ish();
+        finish();
         if current != vttbr {
             Vttbr::write(current);
         }
@@ -30,22 +44,120 @@ pub fn flush_vmid(vttbr: u64) {
     isb();
 }
 
-#[cfg(target_arch = "arm")]
+/// Invalidates once more, no matter what: only when that is complete the one before it is (erratum 798181).
+fn repeat() {
+    // SAFETY: dropping translations is always allowed; the tables are the truth.
+    unsafe { Tlbimvais::write(0) };
+    dsb_ish();
+}
+
+/// Repeats where the processor needs it. No barrier is asked of other CPUs: what they did by the hypervisor's old translation
+/// they did under a lock, or before they said that they are done, and both are barriers of theirs.
+#[cfg(any(target_arch = "arm", test))]
+fn repeat_if_needed() {
+    if errata::invalidation() != Invalidation::Plain {
+        repeat();
+    }
+}
+
+#[cfg(any(target_arch = "arm", test))]
 /// Drops the hypervisor's own translation of the page at `va` on every CPU.
 pub(crate) fn flush_hyp_page(va: usize) {
     dsb_ishst();
     // SAFETY: dropping translations is always allowed; the tables are the truth.
     unsafe { Tlbimvahis::write(va as u32 & !0xFFF) };
     dsb_ish();
+    repeat_if_needed();
     isb();
 }
 
-#[cfg(target_arch = "arm")]
+#[cfg(any(target_arch = "arm", test))]
 /// Drops all of the hypervisor's own translations on every CPU.
 pub(crate) fn flush_hyp() {
     dsb_ishst();
     // SAFETY: as above.
     unsafe { Tlbiallhis::write(0) };
     dsb_ish();
+    repeat_if_needed();
     isb();
+}
+
+#[cfg(target_arch = "arm")]
+/// The same for boot, which may run outside HYP until it has said so: there our translations are those of PL1.
+pub(crate) fn flush_boot() {
+    use crate::guest::{MODE_HYP, MODE_MASK};
+    let cpsr: u32;
+    // SAFETY: reads a register.
+    unsafe {
+        core::arch::asm!("mrs {}, cpsr", out(reg) cpsr, options(nomem, nostack, preserves_flags));
+    }
+    if cpsr & MODE_MASK == MODE_HYP {
+        return flush_hyp();
+    }
+    dsb_ishst();
+    // SAFETY: as above.
+    unsafe { Tlbiallis::write(0) };
+    dsb_ish();
+    isb();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{flush_hyp, flush_hyp_page, flush_vmid, flush_vmid_repeated};
+    use crate::cp15;
+    use crate::host::registers::steps;
+
+    fn processor(midr: u32) {
+        // SAFETY: a cell of a host thread.
+        unsafe { cp15::Midr::write(midr) }
+    }
+
+    #[test]
+    fn another_domains_translations_are_dropped_with_its_vmid_loaded() {
+        let plain = steps(|| flush_vmid(5));
+        let whole = [
+            "dsb_ishst",
+            "Vttbr",
+            "isb",
+            "Tlbiallis",
+            "dsb_ish",
+            "Vttbr",
+            "isb",
+        ];
+        assert_eq!(plain, whole);
+        assert_eq!(cp15::Vttbr::read(), 0);
+        let own = steps(|| flush_vmid(0));
+        assert_eq!(own, ["dsb_ishst", "Tlbiallis", "dsb_ish", "isb"]);
+    }
+
+    #[test]
+    fn a_second_invalidate_and_barrier_follow_where_the_first_may_be_late() {
+        let repeated = steps(|| flush_vmid_repeated(0));
+        let whole = [
+            "dsb_ishst",
+            "Tlbiallis",
+            "dsb_ish",
+            "Tlbimvais",
+            "dsb_ish",
+            "isb",
+        ];
+        assert_eq!(repeated, whole);
+        for (flush, operation) in [
+            (flush_hyp as fn(), "Tlbiallhis"),
+            (|| flush_hyp_page(0x1000), "Tlbimvahis"),
+        ] {
+            processor(0x413F_C0F2);
+            let late = [
+                "dsb_ishst",
+                operation,
+                "dsb_ish",
+                "Tlbimvais",
+                "dsb_ish",
+                "isb",
+            ];
+            assert_eq!(steps(flush), late);
+            processor(0x414F_C0F0);
+            assert_eq!(steps(flush), ["dsb_ishst", operation, "dsb_ish", "isb"]);
+        }
+    }
 }

@@ -3,8 +3,10 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
+use armv7::features::{self, Vfp};
 use armv7::gic::{self, Gic};
-use armv7::smp::GuestWait;
+use armv7::smc::psci::CPU_ON;
+use armv7::smp::{Admission, GuestWait};
 use armv7::{errata, guest, hypmap, smp, timer};
 use krypton::cmdline::{Options, Vwfi};
 use krypton::domain::run;
@@ -14,6 +16,8 @@ use krypton::platform::board::Start;
 use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo};
 use krypton::trap;
 
+/// CPUs that may come up.
+static ADMISSION: Admission = Admission::new();
 /// CPUs that have come up, a bit each.
 static UP: AtomicU32 = AtomicU32::new(0);
 /// Secondaries may enter the loop.
@@ -42,6 +46,11 @@ pub fn set_up_cpu(cpu: CpuId) {
             mismatch.reads,
             mismatch.wrote
         );
+    }
+    match features::vfp() {
+        Vfp::ThirtyTwo => {}
+        Vfp::Sixteen => log::info!("CPU{}: VFP with 16 registers", cpu.raw()),
+        Vfp::None => log::info!("CPU{}: no VFP", cpu.raw()),
     }
     for number in errata::left_by_firmware(smp::midr(), guest::actlr()) {
         log::warn!("CPU{}: firmware leaves erratum {number}", cpu.raw());
@@ -116,11 +125,16 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
 
 fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usize) -> bool {
     let number = cpu.raw();
+    ADMISSION.expect(cpu);
     let result = match (&host.psci, &info.enable_method, &host.board.start) {
         (Some(psci), EnableMethod::Psci | EnableMethod::Unsaid, _)
             if psci.conduit == Conduit::Smc =>
         {
-            smp::start(cpu, info.mpidr)
+            match smp::start(cpu, info.mpidr, psci.cpu_on) {
+                // The tree's number is that of other firmware: QEMU's Midway has the standard's functions.
+                rc if rc != 0 && !psci.standard => smp::start(cpu, info.mpidr, CPU_ON),
+                rc => rc,
+            }
         }
         (_, EnableMethod::Psci, _) | (_, _, Start::None) => {
             let method = match &info.enable_method {
@@ -143,18 +157,28 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
     };
     // A second of patience, by the counter; a CPU that never comes is left out.
     let end = timer::counter().saturating_add(super::counter_frequency(host).into());
-    while result == 0 && timer::counter() < end {
-        if UP.load(Ordering::SeqCst) & 1 << number != 0 {
-            return true;
-        }
+    let is_up = || UP.load(Ordering::SeqCst) & 1 << number != 0;
+    while result == 0 && !is_up() && timer::counter() < end {
         core::hint::spin_loop();
     }
     smp::call_nobody();
-    log::warn!("SMP: CPU{number} did not start (PSCI rc={result})");
-    false
+    if ADMISSION.give_up(cpu) {
+        let later = match result {
+            0 => "; if it still comes, it is parked",
+            _ => "",
+        };
+        log::warn!("SMP: CPU{number} did not start (PSCI rc={result}){later}");
+        return false;
+    }
+    // It came; what is left for it to do takes no time.
+    while !is_up() {
+        core::hint::spin_loop();
+    }
+    true
 }
 
-/// Stops a secondary for good whose processor is not of the boot CPU's kind and revision: guests move between CPUs.
+/// Stops a secondary for good whose processor is not of the boot CPU's kind and revision, or has other floating-point
+/// registers: guests move between CPUs.
 pub fn check_kind(cpu: CpuId) {
     let (kind, ours) = (smp::midr(), KIND.load(Ordering::SeqCst));
     if kind != ours {
@@ -162,6 +186,11 @@ pub fn check_kind(cpu: CpuId) {
             "SMP: CPU{}: MIDR {kind:#010x} is not {ours:#010x}",
             cpu.raw()
         );
+        krypton::machine::halt()
+    }
+    let (vfp, ours) = (features::vfp_here(), features::vfp());
+    if vfp != ours {
+        log::warn!("SMP: CPU{}: VFP {vfp:?} is not {ours:?}", cpu.raw());
         krypton::machine::halt()
     }
 }
@@ -175,6 +204,10 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
     gic.cpu.init_cpu();
     gic.hyp.init_cpu();
     enable_private_interrupts(gic);
+    if !ADMISSION.arrive(cpu) {
+        log::warn!("SMP: CPU{} comes too late, parked", cpu.raw());
+        krypton::machine::halt()
+    }
     run::cpu_online(cpu, gic.dist.target_mask());
     UP.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
     while !GO.load(Ordering::SeqCst) {

@@ -4,13 +4,15 @@ mod board;
 mod cpus;
 mod memory;
 
+use alloc::format;
 use alloc::string::ToString;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use armv7::addr::{PAGE_SHIFT, PhysAddr};
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
-use armv7::{gic, hypmap, smp, timer};
+use armv7::{features, gic, hypmap, smp, timer};
 use krypton::cmdline::{Bootscrub, Console, Level, Options};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
@@ -21,6 +23,7 @@ use krypton::platform::blob::Blob;
 use krypton::platform::host_dt::{HostInfo, UartInfo};
 use krypton::platform::interrupt::Trigger;
 use krypton::platform::ranges::PhysRange;
+use krypton::platform::rescue::Candidate;
 use krypton::platform::{self, BootError};
 use krypton::{console, identity, machine, mem, options, panic, policy};
 use log::LevelFilter;
@@ -35,8 +38,6 @@ pub struct Tree {
     pub bytes: &'static [u8],
     /// Where it is.
     pub at: PhysAddr,
-    /// Where the image is.
-    pub load: u32,
 }
 
 /// Ends the boot with a line that says why.
@@ -50,53 +51,63 @@ pub fn fail(error: &BootError) -> ! {
 pub fn find_tree(given: u32, load: u32) -> Tree {
     const GIB: u32 = 1 << 30;
     let mut first_word = 0;
+    let (image, image_end) = hypmap::image_frames();
+    let image = image.addr().raw()..image_end.addr().raw();
     for at in [given, load & !(GIB - 1)] {
         let Some(address) = PhysAddr::new(at.into()) else {
             continue;
         };
         match hypmap::map_device_tree(address) {
             Ok(bytes) => {
-                return Tree {
-                    bytes,
-                    at: address,
-                    load,
-                };
+                return Tree { bytes, at: address };
             }
             Err(word) => first_word = word,
         }
         hypmap::unmap_device_tree();
     }
-    rescue_console(load);
+    rescue_console();
+    if image.contains(&given.into()) {
+        // What was there is zeroes by now, or code of ours.
+        let range = format!("{:#x}-{:#x}", image.start, image.end);
+        fail(&BootError::Module(format!(
+            "the device tree at {given:#x} overlaps the hypervisor at {range}"
+        )));
+    }
     fail(&BootError::NoTree(first_word))
 }
 
-/// Without a device tree nothing says where a console is: look where well-known boards have one.
-fn rescue_console(load: u32) {
-    for candidate in platform::rescue::candidates(load) {
-        let Some(window) =
-            PhysAddr::new(candidate.address).and_then(|at| hypmap::map_device(at, 0x1000))
-        else {
-            continue;
-        };
-        if candidate.is_there(|offset| window.probe(offset)) {
-            console::attach(candidate.model, window);
-            return;
-        }
-    }
-}
+/// Whether a console has been looked for.
+static CONSOLE_SOUGHT: AtomicBool = AtomicBool::new(false);
 
-/// The machine, from its tree.
-pub fn read_machine(tree: &Tree) -> HostInfo {
-    HostInfo::parse(tree.bytes).unwrap_or_else(|error| {
-        rescue_console(tree.load);
-        fail(&error)
+/// Where nothing says where a console is: looks where well-known boards have one, and uses it.
+fn rescue_console() -> Option<&'static Candidate> {
+    CONSOLE_SOUGHT.store(true, Ordering::Relaxed); // boot has one CPU
+    let (image, _) = hypmap::image_frames();
+    platform::rescue::candidates(image.addr().raw() as u32).find(|candidate| {
+        let window = PhysAddr::new(candidate.address).and_then(|at| hypmap::map_device(at, 0x1000));
+        let there = window.filter(|window| candidate.is_there(|offset| window.probe(offset)));
+        there
+            .map(|window| console::attach(candidate.model, window))
+            .is_some()
     })
 }
 
-/// The command line.
-pub fn read_options(host: &HostInfo) -> &'static Options {
-    let (parsed, notes) = Options::parse(&host.command_lines.hypervisor);
-    identity::set_command_line(&host.command_lines.hypervisor);
+/// Looks for a console if nothing has yet, so that a panic is seen.
+pub fn speak_up() {
+    if !CONSOLE_SOUGHT.load(Ordering::Relaxed) {
+        console::seize();
+        rescue_console();
+    }
+}
+
+/// The command line. It is read before everything else, so that there is a console when something else cannot be read.
+pub fn read_options(tree: &Tree) -> &'static Options {
+    let lines = HostInfo::read_command_lines(tree.bytes).unwrap_or_else(|error| {
+        rescue_console();
+        fail(&error)
+    });
+    let (parsed, notes) = Options::parse(&lines.hypervisor);
+    identity::set_command_line(&lines.hypervisor);
     let options = options::set(parsed);
     for note in notes {
         if note.is_warning() {
@@ -110,8 +121,14 @@ pub fn read_options(host: &HostInfo) -> &'static Options {
     machine::set_no_reboot(options.noreboot);
     policy::set_silo(options.xsm == krypton::cmdline::Xsm::Silo);
     panic::set_stack_lines(options.debug_stack_lines);
-    krypton::log::set_timestamps(options.console_timestamps, counter_frequency(host));
     options
+}
+
+/// The machine, from its tree.
+pub fn read_machine(tree: &Tree, options: &Options) -> HostInfo {
+    let host = HostInfo::parse_with(tree.bytes, &hypmap::peek).unwrap_or_else(|error| fail(&error));
+    krypton::log::set_timestamps(options.console_timestamps, counter_frequency(&host));
+    host
 }
 
 /// Ticks of the system counter in a second: the tree's word, or firmware's; 0 when neither says.
@@ -133,31 +150,48 @@ fn level(level: Level) -> LevelFilter {
 pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
     /// What Ctrl takes away from a letter's code.
     const CONTROL: u8 = 0x1F;
+    /// All registers that the drivers know; a tree may claim more than can be mapped.
+    const REGISTERS: u64 = 0x1000;
+    CONSOLE_SOUGHT.store(true, Ordering::Relaxed);
     console::configure(&console::Settings {
-        ring_size: options.conring_size,
         switch_char: options.conswitch & CONTROL,
         keep_domains: options.console_to_ring,
     });
-    let found = Blob::check(tree.bytes)
-        .and_then(|blob| platform::console::find(&blob, options.dtuart.as_deref()));
-    match found {
-        Ok(uart) => {
-            let Some(window) = hypmap::map_device(uart.reg.start(), uart.reg.size() as usize)
-            else {
-                fail(&BootError::Uart("cannot be mapped".to_string()));
-            };
+    let blob = Blob::check(tree.bytes).unwrap_or_else(|error| fail(&error));
+    match platform::console::find(&blob, options.dtuart.as_deref()) {
+        Ok(found) => {
+            let uart = found.uart;
             // With `console=none` it is the hypervisor's all the same, as in Xen.
-            if options.console != Console::None {
+            if options.console != Console::None
+                && let Some(window) =
+                    hypmap::map_device(uart.reg.start(), uart.reg.size().min(REGISTERS))
+            {
                 console::attach(uart.model, window);
+            }
+            if let Some(error) = found.instead {
+                log::warn!("{error}; the console is {}", uart.path);
             }
             Some(uart)
         }
         Err(_) if options.console == Console::None => None,
         Err(error) => {
-            rescue_console(tree.load);
-            log::warn!("{error}; going on without console");
-            None
+            let Some(found) = rescue_console() else {
+                log::warn!("{error}; going on without console");
+                return None;
+            };
+            log::warn!("{error}; the console is at {:#x}", found.address);
+            platform::console::at(&blob, found.model, found.address)
         }
+    }
+}
+
+/// Keeps as much of past output as `conring_size` says.
+pub fn keep_output(options: &Options) {
+    if !console::keep(options.conring_size) {
+        log::warn!(
+            "No memory for a ring of {} KiB of output",
+            options.conring_size >> 10
+        );
     }
 }
 
@@ -169,9 +203,14 @@ pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
             smp::set_entered_secure();
             log::info!("Entered in secure state, switched to HYP");
         }
+        if !features::has_generic_timer() {
+            fail(&BootError::Timer(
+                "the processor has no generic timer".to_string(),
+            ));
+        }
         return;
     }
-    if !smp::has_virtualization() {
+    if !features::has_virtualization() {
         log::error!(
             "BOOT: CPU MIDR {:#010x} lacks (or hides) the virtualization extensions",
             smp::midr()
@@ -223,8 +262,8 @@ pub fn greet(host: &HostInfo) {
 pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'static Gic {
     /// GICC_DIR is in the second page even where the tree describes only one.
     const GICC_SIZE: u64 = 0x2000;
-    let map = |range: &PhysRange, least: u64| {
-        hypmap::map_device(range.start(), range.size().max(least) as usize)
+    let map = |range: &PhysRange, size: u64| {
+        hypmap::map_device(range.start(), size)
             .unwrap_or_else(|| fail(&BootError::Gic("registers cannot be mapped".to_string())))
     };
     for frame in &mut host.gic.frames {

@@ -78,19 +78,16 @@ fn a_value_that_cannot_be_read_is_named_and_leaves_the_default() {
         "dom0_mem=",
         "dom0_mem=0",
         "dom0_mem=99999999999T",
-        "dom0_max_vcpus=3-2",
         "dom0_max_vcpus=0",
         "console=teletype",
         "dtuart",
         "conswitch=123",
         "conring_size=1",
         "loglvl=chatty",
-        "loglvl=info/chatty",
         "maxcpus=0",
         "sched=fifo",
         "gnttab_max_frames=0",
         "gnttab=max-ver:7",
-        "memop-max-order=1,2,3,4,5",
         "memop-max-order=99",
         "vwfi=maybe",
         "serrors=ignore",
@@ -104,6 +101,90 @@ fn a_value_that_cannot_be_read_is_named_and_leaves_the_default() {
         assert_eq!(options, Options::default(), "{word}");
         assert_eq!(notes, [Note::BadValue(word.to_string())], "{word}");
         assert!(notes[0].to_string().contains(word));
+    }
+}
+
+#[test]
+fn a_tail_that_is_not_understood_is_named_and_the_beginning_counts() {
+    let with_tail = |word: &str, tail: &str| {
+        let (options, notes) = Options::parse(word);
+        let expected = Note::Tail {
+            option: word.to_string(),
+            tail: tail.to_string(),
+        };
+        assert_eq!(notes, [expected]);
+        assert!(notes[0].is_warning());
+        options
+    };
+    for (word, tail, mib) in [
+        ("dom0_mem=768M,max=768M", ",max=768M", 768),
+        ("dom0_mem=1024MB", "B", 1024),
+        ("dom0_mem=1GiB", "iB", 1024),
+        ("dom0_mem=800M;", ";", 800),
+        ("dom0_mem=512M,", ",", 512),
+        ("dom0_mem=512M,max:1G,nodes=0", ",nodes=0", 512),
+        ("dom0_mem=max:1GiB", "iB", 1024),
+        ("dom0_mem=0x40000Kx", "x", 256),
+    ] {
+        assert_eq!(with_tail(word, tail).dom0_mem, Some(mib << 20), "{word}");
+    }
+    assert_eq!(with_tail("maxcpus=2,", ",").maxcpus, Some(2));
+    assert_eq!(with_tail("maxcpus=2x", "x").maxcpus, Some(2));
+    assert_eq!(with_tail("conring_size=64kB", "B").conring_size, 64 << 10);
+    assert_eq!(
+        with_tail("sched_ratelimit_us=500us", "us").sched_ratelimit_us,
+        500
+    );
+    assert_eq!(
+        with_tail("gnttab_max_frames=32;", ";").gnttab_max_frames,
+        32
+    );
+    assert_eq!(with_tail("debug_stack_lines=5;", ";").debug_stack_lines, 5);
+    assert_eq!(
+        with_tail("dom0_max_vcpus=3-2", "-2").dom0_max_vcpus,
+        Some((3, 3))
+    );
+    assert_eq!(
+        with_tail("loglvl=info/chatty", "/chatty").loglvl.always,
+        Level::Info
+    );
+    assert_eq!(
+        with_tail("guest_loglvl=all;", ";").guest_loglvl.always,
+        Level::Debug
+    );
+    assert_eq!(
+        with_tail("memop-max-order=1,2,3,4,5", ",5")
+            .memop_max_order
+            .device,
+        4
+    );
+    assert_eq!(
+        with_tail("console=none,tty0", ",tty0").console,
+        Console::None
+    );
+    assert_eq!(with_tail("vwfi=native;", ";").vwfi, Vwfi::Native);
+    assert_eq!(with_tail("serrors=panic,", ",").serrors, Serrors::Panic);
+    assert_eq!(with_tail("xsm=dummy;", ";").xsm, Xsm::Dummy);
+    assert_eq!(
+        with_tail("console_timestamps=boot,", ",").console_timestamps,
+        Timestamps::Boot
+    );
+    assert_eq!(with_tail("bootscrub=1;", ";").bootscrub, Bootscrub::Boot);
+    assert!(with_tail("noreboot=1;", ";").noreboot);
+    assert_eq!(with_tail("conswitch=b,x", ",x").conswitch, b'b');
+}
+
+#[test]
+fn a_number_out_of_bounds_is_not_cut_until_it_fits() {
+    for word in [
+        "gnttab_max_frames=2048",
+        "memop-max-order=99",
+        "conring_size=64M",
+        "dom0_mem=0M,",
+    ] {
+        let (options, notes) = Options::parse(word);
+        assert_eq!(options, Options::default(), "{word}");
+        assert_eq!(notes, [Note::BadValue(word.to_string())]);
     }
 }
 

@@ -14,6 +14,32 @@ pub(super) fn words(line: &str) -> impl Iterator<Item = &str> {
     .filter(|word| !word.is_empty())
 }
 
+/// Beginnings of a value, longest first, each with the tail that it leaves: up to a separator, then up to the first number's
+/// end, its unit included.
+pub(super) fn beginnings(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let separators = text.rmatch_indices([',', ';', '/']).map(|(at, _)| at);
+    separators
+        .chain(end_of_number(text))
+        .filter(|at| (1..text.len()).contains(at))
+        .filter_map(|at| text.split_at_checked(at))
+}
+
+/// Where the first number in `text` ends, with its unit.
+fn end_of_number(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let start = bytes.iter().position(u8::is_ascii_digit)?;
+    let number = bytes.get(start..)?;
+    let end = match number.strip_prefix(b"0x") {
+        Some(digits) => 2 + digits.iter().position(|b| !b.is_ascii_hexdigit())?,
+        None => number.iter().position(|b| !b.is_ascii_digit())?,
+    };
+    let has_unit = matches!(
+        number.get(end).map(u8::to_ascii_lowercase),
+        Some(b'b' | b'k' | b'm' | b'g' | b't')
+    );
+    Some(start + end + usize::from(has_unit))
+}
+
 /// A decimal, or with `0x` hexadecimal, number.
 pub(super) fn number(text: &str) -> Option<u32> {
     u32::try_from(long(text)?).ok()

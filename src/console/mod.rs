@@ -156,9 +156,8 @@ impl Console {
         match self.focus {
             // A full buffer loses what is typed, as a terminal's would.
             Focus::Dom0 => received.for_dom0 |= self.input.try_push(byte).is_ok(),
-            Focus::Hypervisor => {
-                let _ = received.keys.try_push(byte);
-            }
+            Focus::Hypervisor if received.keys.is_full() => {}
+            Focus::Hypervisor => received.keys.push(byte),
         }
     }
 }
@@ -180,7 +179,7 @@ pub fn attach(model: Model, window: Window) {
     console.uart = Some(uart);
 }
 
-/// Bytes of output that are kept before the command line is known.
+/// Bytes of output that are kept before there is more memory.
 const FIRST_RING: u32 = 4 << 10;
 
 /// Starts to remember what is written, so that it can be shown once there is a UART.
@@ -191,8 +190,6 @@ pub fn remember() {
 /// What the command line says about the console.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Bytes of past output that are kept.
-    pub ring_size: u32,
     /// What is typed three times to move the input; 0 for nothing.
     pub switch_char: u8,
     /// Whether the output of domains is kept too.
@@ -202,9 +199,13 @@ pub struct Settings {
 /// Sets the console up, once the command line is known.
 pub fn configure(settings: &Settings) {
     let mut console = CONSOLE.lock();
-    console.ring.resize(settings.ring_size);
     console.switch_char = settings.switch_char;
     console.keep_domains = settings.keep_domains;
+}
+
+/// Keeps so many bytes of past output from here on, once there is memory for them; false when there is not.
+pub fn keep(bytes: u32) -> bool {
+    CONSOLE.lock().ring.resize(bytes)
 }
 
 /// Lets typing raise the UART's interrupt.
@@ -235,6 +236,10 @@ pub fn write_fmt(text: fmt::Arguments<'_>) {
             Ok(())
         }
     }
+    #[expect(
+        clippy::let_underscore_must_use,
+        reason = "the writer takes everything"
+    )]
     let _ = fmt::Write::write_fmt(&mut Writer(&mut CONSOLE.lock()), text);
 }
 

@@ -26,7 +26,7 @@ impl Ring {
 
     /// Makes room for `capacity` bytes, rounded up to a power of two; keeps what is there. False without memory.
     pub fn resize(&mut self, capacity: u32) -> bool {
-        let capacity = capacity.clamp(1 << 12, 1 << 20).next_power_of_two() as usize;
+        let capacity = capacity.clamp(1 << 12, 1 << 24).next_power_of_two() as usize;
         let mut bytes = Vec::new();
         if bytes.try_reserve_exact(capacity).is_err() {
             return false;

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use armv7::cpu::CpuSet;
-use armv7::pmu;
+use armv7::{features, pmu};
 
 use super::domctl::Request;
 use super::{again, cpupool, destroy, exclusive};
@@ -86,7 +86,8 @@ fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Resul
         grants: Limits::new(frames, maptrack).ok_or(Errno::Inval)?,
         monitors: match config.flags & abi::CDF_VPMU {
             0 => pmu::Access::Traps,
-            _ => pmu::Access::Native,
+            _ if features::has_monitors() => pmu::Access::Native,
+            _ => return Err(Errno::Inval),
         },
     })
 }
@@ -221,6 +222,8 @@ pub fn max_vcpus(request: &Request<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use armv7::host::registers;
+
     use super::{CreateDomain, check, choose_id, pmu};
     use crate::error::Errno;
     use crate::id::DomId;
@@ -330,9 +333,15 @@ mod tests {
     }
 
     #[test]
-    fn performance_monitors_are_given_when_asked_for() {
+    fn performance_monitors_are_given_when_asked_for_and_refused_where_there_are_none() {
         let monitors =
             |flags| check(&CreateDomain { flags, ..libxl() }, LIMITS).map(|plan| plan.monitors);
+        for version in [0, 1, 0xF] {
+            registers::set_monitors(version);
+            assert_eq!(monitors(3), Ok(pmu::Access::Traps));
+            assert_eq!(monitors(3 | 1 << 7), Err(Errno::Inval), "{version}");
+        }
+        registers::set_monitors(2);
         assert_eq!(monitors(3), Ok(pmu::Access::Traps));
         assert_eq!(monitors(3 | 1 << 7), Ok(pmu::Access::Native));
     }

@@ -1,5 +1,7 @@
 //! What the machine and its domains look like to the toolstack.
 
+use armv7::features;
+
 use crate::abi::domctl::{self as abi, ArchDomainConfig, DomainInfo};
 use crate::abi::sysctl::{PHYSCAP_GNTTAB_V1, PHYSCAP_HAP, PHYSCAP_HVM, PHYSCAP_VPMU, PhysInfo};
 use crate::domain::vcpu::{Vcpu, halt};
@@ -28,6 +30,10 @@ pub fn nr_cpus() -> u32 {
 /// Describes the machine.
 pub fn machine() -> PhysInfo {
     let memory = memory();
+    let monitors = match features::has_monitors() {
+        true => PHYSCAP_VPMU,
+        false => 0,
+    };
     PhysInfo {
         threads_per_core: 1,
         cores_per_socket: 1,
@@ -36,7 +42,7 @@ pub fn machine() -> PhysInfo {
         nr_nodes: 1,
         max_node_id: 0,
         cpu_khz: run::clock().hz() / 1000,
-        capabilities: PHYSCAP_HVM | PHYSCAP_HAP | PHYSCAP_VPMU | PHYSCAP_GNTTAB_V1,
+        capabilities: PHYSCAP_HVM | PHYSCAP_HAP | PHYSCAP_GNTTAB_V1 | monitors,
         total_pages: memory.total_pages().into(),
         free_pages: memory.guest_pages().into(),
         outstanding_pages: memory.claimed_pages().into(),

@@ -62,7 +62,7 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     let kernel_module = host.info.kernel()?;
     let ramdisk_module = host.info.module(ModuleKind::Ramdisk);
     let mut header = [0; kernel::HEADER_SIZE];
-    let header_len = header.len().min(kernel_module.range.size() as usize);
+    let header_len = kernel_module.range.size().min(header.len() as u64) as usize;
     read_phys(
         kernel_module.range.base(),
         header.get_mut(..header_len).unwrap_or(&mut []),

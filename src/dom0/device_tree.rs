@@ -55,8 +55,7 @@ pub fn build(
     machine: &Machine<'_>,
     config: &Config<'_>,
 ) -> Result<Vec<u8>, BootError> {
-    let fdt = blob.reader()?;
-    let tree = Tree::new(blob, &fdt)?;
+    let tree = Tree::new(blob)?;
     let selection = Selection::of(&tree, machine);
     let mut builder = Builder {
         machine,

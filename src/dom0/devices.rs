@@ -30,8 +30,7 @@ pub struct DevicePlan {
 
 /// Collects regions and interrupts of all nodes that dom0 sees.
 pub fn plan(blob: &Blob<'_>, machine: &Machine<'_>) -> Result<DevicePlan, BootError> {
-    let fdt = blob.reader()?;
-    let tree = Tree::new(blob, &fdt)?;
+    let tree = Tree::new(blob)?;
     let plan = of(&tree, machine);
     tree.check_budget()?;
     Ok(plan)

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use armv7::cpu::CpuSet;
 use armv7::guest::Identity;
 use armv7::heap;
-use armv7::{pmu, smp};
+use armv7::{errata, pmu};
 
 use super::flush;
 use super::memory::shared_page;
@@ -54,7 +54,7 @@ pub struct Spec {
 /// What the machine does after a stage-2 change.
 fn tlb() -> Tlb {
     Tlb {
-        flush: flush::of(smp::midr()),
+        flush: flush::by(errata::invalidation()),
         publish: || {
             armv7::barrier::dsb_ishst();
             armv7::barrier::isb();
@@ -160,9 +160,8 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
             Errno::NoMem
         })
     });
-    if made.is_err() {
-        // Never ran and is not loaded, so the scheduler lets it go.
-        let _ = run::remove_unit(unit);
+    if made.is_err() && run::remove_unit(unit).is_err() {
+        log::error!("{}: a vCPU that never ran is still scheduled", domain.id);
     }
     made
 }

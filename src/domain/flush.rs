@@ -1,24 +1,26 @@
 //! Flushing a domain's translations from the TLBs of all CPUs.
 //!
-//! The broadcast invalidate does it. On a Cortex-A15 with erratum 798181 that is complete too early: accesses by the old
-//! translation may still be under way on other CPUs, to a page that is somebody else's by now. There all other CPUs are
-//! asked for a barrier besides, by [`armv7::fence`]. It is asked under the lock of the domain's map: whoever waits for that
-//! lock answers.
+//! The broadcast invalidate does it. On processors with erratum 798181 that is complete too early: another invalidate has to
+//! follow, and on most of them accesses by the old translation may still be under way on other CPUs, to a page that is
+//! somebody else's by now. There all other CPUs are asked for a barrier besides, by [`armv7::fence`]. It is asked under the
+//! lock of the domain's map: whoever waits for that lock answers.
 
-use armv7::{errata, fence, tlb};
+use armv7::errata::Invalidation;
+use armv7::{fence, tlb};
 
 use super::run;
 
-/// How a processor with this MIDR flushes the translations of the VMID in a VTTBR.
-pub fn of(midr: u32) -> fn(vttbr: u64) {
-    match errata::invalidates_late(midr) {
-        true => flush_and_wait,
-        false => tlb::flush_vmid,
+/// How translations of the VMID in a VTTBR are flushed.
+pub fn by(invalidation: Invalidation) -> fn(vttbr: u64) {
+    match invalidation {
+        Invalidation::Plain => tlb::flush_vmid,
+        Invalidation::Repeated => tlb::flush_vmid_repeated,
+        Invalidation::RepeatedAndFenced => flush_and_wait,
     }
 }
 
 fn flush_and_wait(vttbr: u64) {
-    tlb::flush_vmid(vttbr);
+    tlb::flush_vmid_repeated(vttbr);
     let others = run::other_cpus();
     let request = fence::ask();
     for cpu in others {
@@ -33,13 +35,16 @@ fn flush_and_wait(vttbr: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{flush_and_wait, of};
+    use armv7::errata::Invalidation;
+    use armv7::tlb;
+
+    use super::{by, flush_and_wait};
 
     #[test]
-    fn only_a_processor_with_the_erratum_waits() {
-        let waits = |midr| core::ptr::fn_addr_eq(of(midr), flush_and_wait as fn(u64));
-        // Cortex-A15 r0p4 (Exynos 5250), r2p1 (TC2); r4p0, Cortex-A7 r0p5.
-        assert!(waits(0x410F_C0F4) && waits(0x412F_C0F1));
-        assert!(!waits(0x414F_C0F0) && !waits(0x410F_C075));
+    fn only_a_processor_with_the_erratum_repeats_or_waits() {
+        let is = |invalidation, flush: fn(u64)| core::ptr::fn_addr_eq(by(invalidation), flush);
+        assert!(is(Invalidation::Plain, tlb::flush_vmid));
+        assert!(is(Invalidation::Repeated, tlb::flush_vmid_repeated));
+        assert!(is(Invalidation::RepeatedAndFenced, flush_and_wait));
     }
 }

@@ -1,7 +1,8 @@
 //! Grants between domains: the granter's memory, and how a mapping leaves its mapper's.
 //!
 //! A mapping leaves in three steps that must not change places: its stage-2 entry goes, the TLBs forget it, the granter's
-//! entry is released. Mappings are collected between the first step and the second, so that one flush serves many.
+//! entry is released. Mappings are collected between the first step and the second, so that one flush serves many. A
+//! mapping whose stage-2 entry cannot go keeps its handle, and the granter's entry stays in use.
 
 use alloc::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::grant::{self, GrantedFrame, GranterMemory, Mapping, PinError, Step};
 use crate::id::DomId;
 use crate::mem::frame_table::Kind;
 use crate::mem::memory;
-use crate::mem::p2m::{Access, P2mType, Removed};
+use crate::mem::p2m::{Access, P2mError, P2mType, Removed};
 
 /// A granter's memory, as its stage-2 map and the frame table know it.
 pub struct Granted<'a>(pub &'a Domain);
@@ -92,21 +93,30 @@ impl<'a> Leaving<'a> {
         }
     }
 
-    /// Takes `mapping` out of stage 2.
-    pub fn push(&mut self, mapping: Mapping) {
-        let mut p2m = self.peers.own.p2m.lock();
-        // There is room. When the entry is not there any more, its end has been seen to by whoever removed it.
-        let _ = p2m.unmap_exact(
+    /// Makes room for one more; comes before the mapper's table is locked, as it locks the granters'.
+    #[inline]
+    pub fn make_room(&mut self) {
+        if self.removed.is_full() || self.mappings.is_full() {
+            self.finish();
+        }
+    }
+
+    /// Takes `mapping` out of stage 2, after [`Leaving::make_room`]. On success it is this collection's, and its handle is
+    /// to be freed; on failure nothing has changed.
+    #[inline]
+    pub fn push(&mut self, mapping: Mapping) -> Result<(), P2mError> {
+        if self.mappings.is_full() {
+            return Err(P2mError::Full);
+        }
+        // When the entry is not there any more, its end has been seen to by whoever removed it.
+        let _found: bool = self.peers.own.p2m.lock().unmap_exact(
             mapping.gfn,
             mapping.mfn,
             kind_of(mapping.access),
             &mut self.removed,
-        );
-        drop(p2m);
+        )?;
         self.mappings.push(mapping);
-        if self.removed.is_full() || self.mappings.is_full() {
-            self.finish();
-        }
+        Ok(())
     }
 
     /// Flushes, and then releases the granters' entries.
@@ -139,7 +149,7 @@ impl<'a> Leaving<'a> {
 }
 
 /// Undoes the mappings that a dying domain leaves behind, looking at no more than `budget` handles; true when none is
-/// left. From the first call on, the domain maps nothing and nobody begins to use its grants.
+/// left. One that cannot be undone now stays for the next call. From the first call on, the domain maps nothing and nobody begins to use its grants.
 ///
 /// Comes before the domain's stage 2 is taken apart, and after the last hypercall of its own.
 pub fn release_all(domain: &Arc<Domain>, budget: u32) -> bool {
@@ -147,9 +157,15 @@ pub fn release_all(domain: &Arc<Domain>, budget: u32) -> bool {
     let mut leaving = Leaving::new(domain);
     domain.grants.lock().close();
     let done = loop {
-        let step = domain.grants.lock().release_next(&mut budget);
-        match step {
-            Step::Release(mapping) => leaving.push(mapping),
+        leaving.make_room();
+        let mut grants = domain.grants.lock();
+        match grants.release_next(&mut budget) {
+            Step::Release(mapping) => {
+                if leaving.push(mapping).is_err() {
+                    grants.keep(mapping);
+                    break false;
+                }
+            }
             Step::More => break false,
             Step::Done => break true,
         }

@@ -337,8 +337,12 @@ pub fn halt(vcpu: &Vcpu, reason: u32) {
     } else {
         State::Offline
     };
-    vcpu.runstate.lock().change(state, now);
+    let mut runstate = vcpu.runstate.lock();
+    runstate.change(state, now);
+    // The guest's memory is written without the lock of all.
     drop(scheduler);
+    runstate.publish();
+    drop(runstate);
     if let Some(cpu) = kick {
         poke(cpu);
     }
@@ -359,18 +363,22 @@ pub fn unhalt(vcpu: &Vcpu, reason: u32) {
         let mut runstate = vcpu.runstate.lock();
         if after & halt::BLOCKED == 0 && runstate.state() == State::Blocked {
             runstate.change(State::Offline, now);
+            drop(scheduler);
+            runstate.publish();
         }
         return;
     }
     let kick = scheduler.wake(vcpu.unit, now);
-    vcpu.runstate.lock().change(State::Runnable, now);
-    let Some(cpu) = kick else { return };
-    let turn_ends = if cpu == smp::this_cpu() {
-        scheduler.goes_on(cpu, now)
-    } else {
-        None
+    let mut runstate = vcpu.runstate.lock();
+    runstate.change(State::Runnable, now);
+    let turn_ends = match kick {
+        Some(cpu) if cpu == smp::this_cpu() => scheduler.goes_on(cpu, now),
+        _ => None,
     };
     drop(scheduler);
+    runstate.publish();
+    drop(runstate);
+    let Some(cpu) = kick else { return };
     if turn_ends.is_some() {
         program(cpu, Some(turn_ends));
     } else {
@@ -384,6 +392,7 @@ pub fn account(vcpu: &Vcpu, state: State, now: Ticks) {
     let mut runstate = vcpu.runstate.lock();
     if vcpu.halted() == 0 && runstate.state() != state {
         runstate.change(state, now);
+        runstate.publish();
     }
 }
 

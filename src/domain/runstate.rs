@@ -1,8 +1,11 @@
 //! How long a vCPU spent running, waiting for a CPU, blocked and offline, and the guest's copy of it
 //! (`vcpu_runstate_info`, xen/include/public/vcpu.h).
 
+use core::sync::atomic::Ordering;
+
+use armv7::addr::PAGE_SIZE;
+use armv7::barrier::dmb_ish;
 use armv7::frame::PageRef;
-use zerocopy::IntoBytes;
 
 use super::run;
 use crate::mem::PinnedPage;
@@ -32,7 +35,9 @@ pub struct GuestCopy {
 pub const COPY_SIZE: usize = 48;
 /// Set in `state_entry_time` while the rest is being written (XEN_RUNSTATE_UPDATE).
 const UPDATE: u64 = 1 << 63;
+const STATE_OFFSET: usize = 0;
 const ENTRY_TIME_OFFSET: usize = 8;
+const TIMES_OFFSET: usize = 16;
 
 impl GuestCopy {
     /// A copy that starts at `offset` of the first page.
@@ -40,13 +45,57 @@ impl GuestCopy {
         Self { pages, offset }
     }
 
-    fn write(&self, at: usize, data: &[u8]) {
+    /// Writes one word of the copy. A reader on another CPU sees it whole where the guest has put its structure at a multiple
+    /// of four, as every compiler does.
+    fn write(&self, at: usize, value: u32) {
         let start = self.offset + at;
-        for (n, byte) in data.iter().enumerate() {
-            let (page, offset) = ((start + n) / 4096, (start + n) % 4096);
-            if let Some(Some(page)) = self.pages.get(page) {
-                page.page().write(offset, core::slice::from_ref(byte));
+        if let Some(Some(page)) = self.pages.get(start / PAGE_SIZE)
+            && let Some(word) = page.page().u32_at(start % PAGE_SIZE)
+        {
+            // Relaxed: `publish` has the barriers.
+            return word.store(value, Ordering::Relaxed);
+        }
+        for (n, byte) in value.to_le_bytes().into_iter().enumerate() {
+            let at = start + n;
+            if let Some(Some(page)) = self.pages.get(at / PAGE_SIZE) {
+                page.page().write(at % PAGE_SIZE, &[byte]);
             }
+        }
+    }
+}
+
+/// What a copy tells.
+#[derive(Clone, Copy)]
+struct Told {
+    state: State,
+    since: u64,
+    spent: [u64; 4],
+}
+
+impl Told {
+    /// Writes all of it by `write`, which takes an offset and a word.
+    ///
+    /// While `flagged`, `state_entry_time` says that the rest changes: a reader takes its upper half, the lower and the upper
+    /// again, and waits while UPDATE is set or anything has changed. UPDATE is in the upper half, so that is the first word
+    /// to change and the last. Of other times the upper half goes first too.
+    fn publish(&self, flagged: bool, mut write: impl FnMut(usize, u32)) {
+        let upper = |time: u64| (time >> 32) as u32;
+        if flagged {
+            write(ENTRY_TIME_OFFSET + 4, upper(self.since | UPDATE));
+            // The guest must see the flag before any other change, and the changes before the flag goes.
+            dmb_ish();
+        } else {
+            write(ENTRY_TIME_OFFSET + 4, upper(self.since));
+        }
+        write(ENTRY_TIME_OFFSET, self.since as u32);
+        write(STATE_OFFSET, self.state as u32);
+        for (n, time) in self.spent.into_iter().enumerate() {
+            write(TIMES_OFFSET + 8 * n + 4, upper(time));
+            write(TIMES_OFFSET + 8 * n, time as u32);
+        }
+        if flagged {
+            dmb_ish();
+            write(ENTRY_TIME_OFFSET + 4, upper(self.since));
         }
     }
 }
@@ -86,7 +135,8 @@ impl RunState {
             .flat_map(|copy| copy.pages.iter().flatten())
     }
 
-    /// The vCPU does something else from `now` on, or from the last change if that was later.
+    /// The vCPU does something else from `now` on, or from the last change if that was later. The guest's copy has to be
+    /// told of it by [`RunState::publish`], once no lock of many is held.
     #[inline(always)] // several times a switch
     pub fn change(&mut self, state: State, now: Ticks) {
         if let Some(span) = now.0.checked_sub(self.since.0) {
@@ -96,9 +146,6 @@ impl RunState {
             self.since = now;
         }
         self.state = state;
-        if self.copy.is_some() {
-            self.publish();
-        }
     }
 
     /// What it does.
@@ -126,27 +173,29 @@ impl RunState {
         self.flagged = flagged;
     }
 
-    fn publish(&self) {
-        let Some(copy) = &self.copy else { return };
+    /// Tells the guest's copy, if there is one.
+    #[inline(always)] // as `change`
+    pub fn publish(&self) {
+        if let Some(copy) = &self.copy {
+            self.tell(copy);
+        }
+    }
+
+    #[inline(never)]
+    fn tell(&self, copy: &GuestCopy) {
         let ns = |ticks| run::clock().ns(ticks).0;
-        let (since, spent) = (ns(self.since), self.spent.map(ns));
-        if self.flagged {
-            copy.write(ENTRY_TIME_OFFSET, (since | UPDATE).as_bytes());
-            // The guest must see the flag before any other change, and the changes before the flag goes.
-            armv7::barrier::dmb_ish();
-        }
-        copy.write(0, (self.state as u32).as_bytes());
-        copy.write(16, spent.as_bytes());
-        if self.flagged {
-            armv7::barrier::dmb_ish();
-        }
-        copy.write(ENTRY_TIME_OFFSET, since.as_bytes());
+        let told = Told {
+            state: self.state,
+            since: ns(self.since),
+            spent: self.spent.map(ns),
+        };
+        told.publish(self.flagged, |at, word| copy.write(at, word));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{RunState, State};
+    use super::{RunState, State, Told, UPDATE};
     use crate::time::Ticks;
 
     #[test]
@@ -161,5 +210,59 @@ mod tests {
         // As another CPU's change may be, whose time was read earlier.
         run.change(State::Runnable, Ticks(110));
         assert_eq!(spent(&run), [100, 10, 0, 10], "no time counts twice");
+    }
+
+    /// The copy as a guest sees it.
+    type Memory = [u32; 12];
+
+    fn write_into(memory: &mut Memory, told: &Told, flagged: bool) -> Vec<Memory> {
+        let mut seen = vec![*memory];
+        told.publish(flagged, |at, word| {
+            memory[at / 4] = word;
+            seen.push(*memory);
+        });
+        seen
+    }
+
+    #[test]
+    fn whoever_waits_for_the_flag_sees_one_state_whole() {
+        // All halves differ, and the clock passes 2^32.
+        let times = [u64::from(u32::MAX), 3 << 32, 1, 0x1234_5678_9ABC];
+        let before = Told {
+            state: State::Running,
+            since: u64::from(u32::MAX) - 1,
+            spent: times,
+        };
+        let after = Told {
+            state: State::Blocked,
+            since: 1 << 32 | 5,
+            spent: times.map(|time| time + (1 << 32) + 7),
+        };
+        let mut memory = Memory::default();
+        write_into(&mut memory, &before, true);
+        let old = memory;
+        let seen = write_into(&mut memory, &after, true);
+        assert_eq!(
+            memory,
+            *write_into(&mut Memory::default(), &after, false)
+                .last()
+                .unwrap()
+        );
+        for now in &seen {
+            let is_updating = now[3] & (UPDATE >> 32) as u32 != 0;
+            assert!(is_updating || *now == old || *now == memory, "{now:x?}");
+        }
+        // The entry time itself is read upper half, lower half, upper half.
+        let entry = |memory: &Memory| u64::from(memory[3]) << 32 | u64::from(memory[2]);
+        for first in 0..seen.len() {
+            for second in first..seen.len() {
+                for third in second..seen.len() {
+                    if seen[first][3] == seen[third][3] && seen[first][3] >> 31 == 0 {
+                        let read = u64::from(seen[first][3]) << 32 | u64::from(seen[second][2]);
+                        assert!(read == entry(&old) || read == entry(&memory), "{read:#x}");
+                    }
+                }
+            }
+        }
     }
 }

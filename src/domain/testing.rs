@@ -40,12 +40,23 @@ pub fn scheduler() {
 
 /// A domain in the registry with one vCPU that is off, and a page of RAM at each of `ram`.
 pub fn guest(rights: Rights, tlb: Tlb, ram: &[u32]) -> (Arc<Domain>, Arc<Vcpu>) {
+    limited(rights, tlb, ram, MAX_PAGES, PoolLimit::Unlimited)
+}
+
+/// [`guest`] that may have `pages` pages, and `tables` for its map.
+pub fn limited(
+    rights: Rights,
+    tlb: Tlb,
+    ram: &[u32],
+    pages: u32,
+    tables: PoolLimit,
+) -> (Arc<Domain>, Arc<Vcpu>) {
     static NEXT: AtomicU16 = AtomicU16::new(100);
     scheduler();
     let id = DomId(NEXT.fetch_add(1, Ordering::Relaxed));
     let memory = testing::machine();
-    assert!(memory.open_account(id, MAX_PAGES));
-    let mut p2m = P2m::new(memory, tlb, PoolLimit::Unlimited).unwrap();
+    assert!(memory.open_account(id, pages));
+    let mut p2m = P2m::new(memory, tlb, tables).unwrap();
     for n in ram {
         let mfn = memory.alloc_domain_pages(id, 0).unwrap();
         let gfn = Gfn::new(u64::from(*n)).unwrap();

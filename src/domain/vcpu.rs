@@ -115,6 +115,8 @@ pub struct Vcpu {
     halt: AtomicU32,
     work: AtomicU32,
     on: AtomicU8,
+    /// Where it was loaded last: where the physical interrupts go that its guest sends to it. Changes under its domain's VGIC.
+    home: AtomicU8,
     /// `timer` may be armed. Changes with the registers locked.
     alarm: AtomicBool,
     /// Virtual page through which it was last seen to reach its distributor.
@@ -146,6 +148,7 @@ impl Vcpu {
             halt: AtomicU32::new(halt::OFFLINE),
             work: AtomicU32::new(work::INTERRUPTS),
             on: AtomicU8::new(NOWHERE),
+            home: AtomicU8::new(NOWHERE),
             alarm: AtomicBool::new(false),
             distributor_page: AtomicU32::new(NO_PAGE),
             initialised: AtomicBool::new(false),
@@ -213,6 +216,24 @@ impl Vcpu {
             NOWHERE => None,
             cpu => CpuId::new(cpu.into()),
         }
+    }
+
+    /// The CPU that it was loaded on last.
+    pub fn home(&self) -> Option<CpuId> {
+        match self.home.load(Ordering::Relaxed) {
+            NOWHERE => None,
+            cpu => CpuId::new(cpu.into()),
+        }
+    }
+
+    /// Notes that it is loaded on `cpu`; whether it was loaded elsewhere before.
+    #[inline]
+    pub fn moves_to(&self, cpu: CpuId) -> bool {
+        let moves = u32::from(self.home.load(Ordering::Relaxed)) != cpu.raw();
+        if moves {
+            self.home.store(cpu.raw() as u8, Ordering::Relaxed);
+        }
+        moves
     }
 
     /// Whether the hardware of `cpu`, which must be this CPU, holds its registers: that nobody else changes.

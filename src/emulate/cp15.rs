@@ -6,7 +6,8 @@
 //! What traps (DDI 0406C.d B1.14.3, trap configuration in the trap room): ACTLR (HCR.TAC), set/way cache maintenance
 //! (HCR.TSW), lockdown and implementation-defined c9 to c11 (HCR.TIDCP), c15 (HSTR.T15), the physical timer
 //! (CNTHCTL.PL1PCEN clear), performance monitors (HDCR.TPM, TPMCR), debug registers (HDCR.TDA, TDOSA, TDRA), trace
-//! (HCPTR.TTA) and coprocessors 0 to 9, 12 and 13 (HCPTR). Identification registers do not trap: HCR.TID3 stays clear,
+//! (HCPTR.TTA) and coprocessors 0 to 9, 12 and 13 (HCPTR); tests/trap_controls.rs says of each control why it is as it is.
+//! What does not trap and keeps a value is part of a vCPU (`armv7::guest`). Identification registers do not trap: HCR.TID3 stays clear,
 //! for Linux reads MVFR0 in each context switch.
 //!
 //! Set/way maintenance is not passed on. By set and way a guest would reach lines of other guests, and DCISW would throw
@@ -151,7 +152,8 @@ pub fn cp14(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
         ..
     } = *access;
     let kernel = privilege == Privilege::Kernel;
-    // Opc1 0 is the debug unit; trace (1), ThumbEE (6) and Jazelle (7) are not there.
+    // Opc1 0 is the debug unit; trace (1) is not there. ThumbEE (6) and Jazelle (7) do not trap: a guest has TEECR and
+    // TEEHBR to itself (`armv7::guest`), and the trivial Jazelle keeps nothing.
     if opc1 != 0 {
         return Outcome::Undefined;
     }

@@ -172,7 +172,7 @@ impl<P: PageRef> Fifo<P> {
         if appended == Appended::Refused {
             // The event stays pending and unlinked: raising it again starts afresh. An honest guest never gets here.
             if let Some(word) = event_word(&self.array, port) {
-                let _ = word::clear(word, LINKED);
+                word::clear_if_calm(word, LINKED);
             }
             return false;
         }
@@ -222,7 +222,7 @@ impl<P: PageRef> Fifo<P> {
     /// Makes the event of `port` not pending. It stays on its queue; the guest skips it there.
     pub fn clear_pending(&self, port: Port) {
         if let Some(word) = event_word(&self.array, port.0) {
-            let _ = word::clear(word, PENDING);
+            word::clear_if_calm(word, PENDING);
         }
     }
 }
@@ -244,14 +244,14 @@ fn append(tail: &AtomicU32, port: u32) -> Appended {
         match try_append(tail, seen, port) {
             Ok(Appended::Linked) => return Appended::Linked, // BUSY went with it
             Ok(appended) => {
-                let _ = word::clear(tail, BUSY);
+                word::clear_if_calm(tail, BUSY);
                 return appended;
             }
             Err(NotReplaced::Changed(now)) => seen = now,
             Err(NotReplaced::Contended) => break,
         }
     }
-    let _ = word::clear(tail, BUSY);
+    word::clear_if_calm(tail, BUSY);
     Appended::Refused
 }
 

@@ -56,6 +56,13 @@ pub(super) fn clear(word: &AtomicU32, bits: u32) -> Result<u32, Contended> {
     update(word, |w| w & !bits)
 }
 
+/// [`clear`] where nothing depends on it but the guest's own event: one that keeps its word busy keeps the bits.
+#[inline]
+pub(super) fn clear_if_calm(word: &AtomicU32, bits: u32) {
+    #[expect(clippy::let_underscore_must_use, reason = "it is the guest's loss")]
+    let _ = clear(word, bits);
+}
+
 /// Replaces `old` by `new`, if the word is `old`. Release, as in [`update`].
 #[inline]
 pub(super) fn replace(word: &AtomicU32, old: u32, new: u32) -> Result<(), NotReplaced> {

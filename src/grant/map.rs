@@ -1,7 +1,8 @@
 //! The mapper's side: handles of the grants that a domain has mapped.
 //!
 //! Handles live in units of [`HANDLES_PER_FRAME`] that are allocated when all others are in use; the free ones form a
-//! list. Taking a mapping out of its slot is what makes an unmap happen exactly once (XSA-218).
+//! list. Taking a mapping out of its slot is what makes an unmap happen exactly once (XSA-218); it stays there, under the
+//! table's lock, until its page is out of the mapper's stage 2.
 
 use alloc::vec::Vec;
 
@@ -69,7 +70,7 @@ impl MapRequest {
 
 /// A grant that a domain has mapped.
 ///
-/// Whoever takes one out of a table must remove it from the mapper's stage 2 and release the granter's entry.
+/// Whoever takes one out of a table has removed it from the mapper's stage 2 and must release the granter's entry.
 #[must_use = "the granter's entry stays in use until it is released"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mapping {
@@ -87,8 +88,9 @@ pub struct Mapping {
 
 /// Answer of `release_next`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the mapping was taken out of its slot"]
 pub enum Step {
-    /// A mapping to undo.
+    /// A mapping to undo, which is the caller's now: if that fails, it is put back with `keep`.
     Release(Mapping),
     /// The budget is used up.
     More,
@@ -130,6 +132,30 @@ impl Vacancy<'_> {
     }
 }
 
+/// A handle in use. Dropping it changes nothing.
+#[must_use = "the handle stays in use until it is freed"]
+pub struct Occupied<'a> {
+    index: u32,
+    mapping: Mapping,
+    slot: &'a mut Slot,
+    free: &'a mut u32,
+    used: &'a mut u32,
+}
+
+impl Occupied<'_> {
+    /// What the handle names.
+    pub const fn mapping(&self) -> Mapping {
+        self.mapping
+    }
+
+    /// Frees the handle; its mapping is out of the mapper's stage 2, and the granter's entry is the caller's to release.
+    pub fn free(self) {
+        *self.slot = Slot::Free { next: *self.free };
+        *self.free = self.index;
+        *self.used = self.used.saturating_sub(1);
+    }
+}
+
 impl Maptrack {
     pub(super) const fn new(max_units: u32) -> Self {
         Self {
@@ -159,11 +185,11 @@ impl Maptrack {
         })
     }
 
-    pub(super) fn unmap(
+    pub(super) fn occupied(
         &mut self,
         handle: GrantHandle,
         host_addr: u64,
-    ) -> Result<Option<Mapping>, GrantError> {
+    ) -> Result<Option<Occupied<'_>>, GrantError> {
         let slot = slot_mut(&mut self.units, handle.0).ok_or(GrantError::BadHandle)?;
         let Slot::Used(mapping) = *slot else {
             return Err(GrantError::BadHandle);
@@ -174,10 +200,22 @@ impl Maptrack {
         if host_addr >> PAGE_SHIFT != u64::from(mapping.gfn.raw()) {
             return Err(GrantError::BadVirtAddr);
         }
-        *slot = Slot::Free { next: self.free };
-        self.free = handle.0;
-        self.used = self.used.saturating_sub(1);
-        Ok(Some(mapping))
+        Ok(Some(Occupied {
+            index: handle.0,
+            mapping,
+            slot,
+            free: &mut self.free,
+            used: &mut self.used,
+        }))
+    }
+
+    /// Puts back what [`Maptrack::release_next`] took last.
+    pub(super) fn keep(&mut self, mapping: Mapping) {
+        if let Some(unit) = self.units.last_mut() {
+            // Never grows the unit: its last slot has just been taken.
+            unit.push(Slot::Used(mapping));
+            self.used += 1;
+        }
     }
 
     /// Empties the units from the end, so that each is freed as soon as its last handle is looked at (XSA-380).

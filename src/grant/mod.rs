@@ -51,7 +51,7 @@ use crate::id::DomId;
 
 pub use copy::{CopyPlan, Place, Side};
 pub use flush::{FlushAction, FlushRequest};
-pub use map::{MapRequest, Mapping, Step, Vacancy};
+pub use map::{MapRequest, Mapping, Occupied, Step, Vacancy};
 pub use table::{ActiveGrant, FrameError, GrantTable, GrowError};
 
 /// Entries in one frame of a table.

@@ -7,7 +7,7 @@ use armv7::frame::PageRef;
 use armv7::heap;
 
 use super::entry::{Check, Cleared, Entry};
-use super::map::{Mapping, Maptrack, Step, Vacancy};
+use super::map::{Mapping, Maptrack, Occupied, Step, Vacancy};
 use super::{
     Access, ENTRIES_PER_FRAME, GrantHandle, GrantRef, GranterMemory, Limits, Pinned, Search,
 };
@@ -304,16 +304,16 @@ impl<P: PageRef> GrantTable<P> {
         self.maptrack.vacancy()
     }
 
-    /// Takes the mapping `handle` away from its domain, if it is at the guest physical address `host_addr`.
+    /// The mapping `handle`, if it is at the guest physical address `host_addr`.
     ///
-    /// The caller removes it from stage 2 and then releases the granter's entry. `None`: the address is 0, which asks for
-    /// nothing.
-    pub fn unmap(
+    /// The caller removes it from stage 2, frees the handle, and then releases the granter's entry. `None`: the address is 0, which
+    /// asks for nothing.
+    pub fn occupied(
         &mut self,
         handle: GrantHandle,
         host_addr: u64,
-    ) -> Result<Option<Mapping>, GrantError> {
-        self.maptrack.unmap(handle, host_addr)
+    ) -> Result<Option<Occupied<'_>>, GrantError> {
+        self.maptrack.occupied(handle, host_addr)
     }
 
     /// Grants that this domain has mapped.
@@ -332,6 +332,11 @@ impl<P: PageRef> GrantTable<P> {
     pub fn release_next(&mut self, budget: &mut u32) -> Step {
         debug_assert!(self.life == Life::Closed, "only a closed table is emptied");
         self.maptrack.release_next(budget)
+    }
+
+    /// Puts back the mapping that [`release_next`](Self::release_next) took last: it could not be undone.
+    pub fn keep(&mut self, mapping: Mapping) {
+        self.maptrack.keep(mapping);
     }
 
     /// After [`close`](Self::close): the next frame of entries, for the caller to free.

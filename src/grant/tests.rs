@@ -9,9 +9,10 @@ use armv7::frame::{PageRef, SharedPage};
 use armv7::host::frame::{FIRST, FRAMES};
 
 use super::{
-    ENTRIES_PER_FRAME, GrantRef, GrantTable, GrantedFrame, GranterMemory, Limits, PinError,
+    ENTRIES_PER_FRAME, GrantHandle, GrantRef, GrantTable, GrantedFrame, GranterMemory, Limits,
+    Mapping, PinError,
 };
-use crate::abi::grant_table::GTF_PERMIT_ACCESS;
+use crate::abi::grant_table::{GTF_PERMIT_ACCESS, GrantError};
 use crate::id::DomId;
 
 mod copying;
@@ -25,6 +26,21 @@ mod threads;
 pub(super) const GRANTER: DomId = DomId(1);
 pub(super) const MAPPER: DomId = DomId(2);
 pub(super) const STRANGER: DomId = DomId(3);
+
+impl<P: PageRef> GrantTable<P> {
+    /// Takes a mapping out of its slot, as its mapper does once it is out of stage 2.
+    pub(super) fn unmap(
+        &mut self,
+        handle: GrantHandle,
+        host_addr: u64,
+    ) -> Result<Option<Mapping>, GrantError> {
+        Ok(self.occupied(handle, host_addr)?.map(|occupied| {
+            let mapping = occupied.mapping();
+            occupied.free();
+            mapping
+        }))
+    }
+}
 
 /// A frame of entries in the host's arena.
 pub(super) struct Page(Mfn);

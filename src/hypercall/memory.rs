@@ -326,8 +326,9 @@ fn place_grant_frame(domain: &Domain, index: u32, gfn: Gfn) -> Result<Displaced,
     if placed.is_err()
         && let Some(before) = before
     {
-        // It is there still, and its place is free again.
-        let _ = grants.place_frame(before, gfn);
+        // It is there still.
+        let placed = grants.place_frame(before, gfn);
+        debug_assert!(placed.is_ok(), "its place is free again");
     }
     placed
 }

@@ -7,7 +7,8 @@
 //! Invariants:
 //! 1. Each entry of a kind that names RAM ([`P2mType::is_ram`]) owns one reference on its frame. [`P2m::map`] takes the
 //!    caller's over; what is unmapped hands it back in [`Removed`], which flushes before it lets go of it.
-//! 2. What fails changed nothing: in particular a page whose block cannot be broken up stays mapped (XSA-222).
+//! 2. What fails changed nothing: in particular a page whose block cannot be broken up stays mapped (XSA-222), and its
+//!    caller is told. Pages of others never become a block ([`P2mType::leaves_in_blocks`]), so that they can always leave.
 //! 3. Guest frames have 28 bits: [`Gfn`] cannot hold more, and a range that would leave them is refused (XSA-301).
 //!
 //! A data or prefetch abort may come from another CPU's break-before-make: look the frame up under the lock, and if the
@@ -224,13 +225,14 @@ impl<'m> P2m<'m> {
         if let Some(old) = old
             && let Some(kind) = P2mType::from_kind(old.attributes.kind())
         {
-            // Cannot be refused: there is room. The table flushed between the old entry and the new one.
-            let _ = removed.push(Run {
+            // The table flushed between the old entry and the new one.
+            let pushed = removed.push(Run {
                 gfn,
                 mfn: old.output,
                 count: 1,
                 kind,
             });
+            debug_assert!(pushed, "there is room");
         }
         Ok(())
     }
@@ -309,7 +311,7 @@ impl<'m> P2m<'m> {
                 }
                 Ok(found)
             }
-            // Adjacent entries may have become a block.
+            // Adjacent entries of some kinds may have become a block.
             None if self
                 .lookup(gfn)
                 .is_some_and(|entry| entry.mfn == mfn && entry.kind == kind) =>

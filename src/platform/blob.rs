@@ -1,21 +1,21 @@
-//! The gate in front of the `fdt` crate: nothing reads a blob that has not passed [`Blob::check`].
+//! Device tree blobs: the gate in front of all that reads them, and the reader of nodes and properties.
 //!
-//! `fdt` 0.1.5 reads a well-formed tree well and panics on others; it also loses nodes at the NOP tokens that QEMU leaves
-//! where it deleted a node. So the whole structure block is walked once here, with every offset, length, string and nesting
-//! checked, and a blob with NOPs is copied without them. What passes satisfies all that `fdt` takes for granted:
+//! Nothing reads a blob that has not passed [`Blob::check`], which walks the whole structure block once, with every offset,
+//! length, string and nesting checked. What passes holds:
 //!
 //! - header fields lie within the blob, version 17 layout (Devicetree Specification 0.4, chapter 5);
 //! - tokens nest, properties come before subnodes, END closes the block;
 //! - every name is terminated, valid UTF-8 and of bounded length.
 //!
-//! The walk also records each node's parent, which `fdt` cannot tell.
+//! NOP tokens, which loaders leave where they deleted something, are passed over wherever they stand. The walk records where
+//! each node is, 8 bytes for each. Nothing is copied: the largest tree is read out of the early heap, which is small.
 
-use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
-use fdt::Fdt;
+use arrayvec::ArrayVec;
 
 use super::BootError;
 
@@ -24,10 +24,15 @@ pub(super) const HEADER: usize = 40;
 pub(super) const VERSION: u32 = 17;
 /// No board's tree comes near: QEMU pads its own to 1 MiB.
 pub const MAX_SIZE: usize = 2 << 20;
-/// `fdt` keeps 64 levels; buses nest fewer than ten.
+/// Buses nest fewer than ten.
 const MAX_DEPTH: usize = 32;
-/// Bounds the work on a damaged tree; the largest known board has some 3000.
-const MAX_NODES: usize = 16384;
+/// Bounds the work on a damaged tree; the largest known board has some 3000. Indices of nodes fit into 16 bits.
+pub const MAX_NODES: usize = 16384;
+const _: () = assert!(MAX_NODES <= u16::MAX as usize);
+/// The smallest node: its two tokens and the terminator of its name, padded.
+const MIN_NODE: usize = 12;
+/// Entries of the memory reservation block; boards have a handful.
+const MAX_RESERVED: usize = 1024;
 /// Longest accepted name of a node or property; the specification has 31, real trees exceed it a little.
 const MAX_NAME: usize = 127;
 
@@ -37,21 +42,33 @@ pub(super) const PROP: u32 = 3;
 const NOP: u32 = 4;
 pub(super) const END: u32 = 9;
 
-/// Where a node hangs: indices count nodes in the order of the structure block.
+/// A node: indices count nodes in the order of the structure block.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Link {
+pub(super) struct Entry {
+    /// Where its name starts in the structure block.
+    name: u32,
+    parent: u16,
+    end: u16,
+}
+
+impl Entry {
     /// The parent's index; the root's is its own.
-    pub parent: usize,
+    pub fn parent(&self) -> usize {
+        self.parent.into()
+    }
+
     /// One past the last node below this one.
-    pub end: usize,
+    pub fn end(&self) -> usize {
+        self.end.into()
+    }
 }
 
 /// A device tree blob that has passed the check.
 pub struct Blob<'a> {
-    bytes: Cow<'a, [u8]>,
-    links: Vec<Link>,
+    structure: &'a [u8],
+    strings: &'a [u8],
+    nodes: Vec<Entry>,
     reserved: Vec<(u64, u64)>,
-    content: usize,
 }
 
 struct Header {
@@ -71,22 +88,12 @@ impl<'a> Blob<'a> {
         let strings = slice(bytes, header.strings).ok_or_else(|| corrupt("off_dt_strings"))?;
         let structure = slice(bytes, header.structure).ok_or_else(|| corrupt("off_dt_struct"))?;
         let reserved = reserve_map(bytes, header.reserve_map)?;
-        let walk = Walk::run(structure, strings)?;
-        let bytes = match walk.nops {
-            true => Cow::Owned(without_nops(structure, strings)?),
-            false => Cow::Borrowed(bytes),
-        };
         Ok(Self {
-            bytes,
-            links: walk.links,
+            structure,
+            strings,
+            nodes: Walk::run(structure, strings)?,
             reserved,
-            content: HEADER + structure.len() + strings.len(),
         })
-    }
-
-    /// The reader of the tree.
-    pub fn reader(&self) -> Result<Fdt<'_>, BootError> {
-        Fdt::new(&self.bytes).map_err(|e| corrupt(&format!("{e}")))
     }
 
     /// Address and size of each entry of the memory reservation block.
@@ -96,11 +103,56 @@ impl<'a> Blob<'a> {
 
     /// Bytes of names, values and structure, without the padding that boot loaders leave.
     pub fn content_size(&self) -> usize {
-        self.content
+        HEADER + self.structure.len() + self.strings.len()
     }
 
-    pub(super) fn links(&self) -> &[Link] {
-        &self.links
+    /// All nodes, a parent before its children.
+    pub(super) fn nodes(&self) -> &[Entry] {
+        &self.nodes
+    }
+
+    /// Name of a node with unit address.
+    pub(super) fn name(&self, node: Entry) -> &'a str {
+        text_at(self.structure, node.name as usize).unwrap_or("")
+    }
+
+    /// The properties of a node: name and value.
+    pub(super) fn properties(
+        &self,
+        node: Entry,
+    ) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let strings = self.strings;
+        self.raw_properties(node)
+            .filter_map(move |(name, value)| Some((text_at(strings, name)?, value)))
+    }
+
+    /// The value of a property.
+    pub(super) fn property(&self, node: Entry, name: &str) -> Option<&'a [u8]> {
+        let is_named = |at: usize| {
+            let rest = self.strings.get(at..)?.strip_prefix(name.as_bytes())?;
+            (*rest.first()? == 0).then_some(())
+        };
+        self.raw_properties(node)
+            .find_map(|(at, value)| is_named(at).map(|()| value))
+    }
+
+    /// The properties of a node: where the name is among the strings, and the value.
+    fn raw_properties(&self, node: Entry) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+        let structure = self.structure;
+        let mut at = node.name as usize + ((self.name(node).len() + 4) & !3);
+        core::iter::from_fn(move || {
+            while word(structure, at)? == NOP {
+                at += 4;
+            }
+            if word(structure, at)? != PROP {
+                return None;
+            }
+            let len = word(structure, at + 4)? as usize;
+            let name = word(structure, at + 8)? as usize;
+            let value = structure.get(at + 12..)?.get(..len)?;
+            at += 12 + ((len + 3) & !3);
+            Some((name, value))
+        })
     }
 }
 
@@ -155,63 +207,71 @@ struct Walk<'a> {
     structure: &'a [u8],
     strings: &'a [u8],
     at: usize,
-    links: Vec<Link>,
-    nops: bool,
+    nodes: Vec<Entry>,
 }
 
 impl<'a> Walk<'a> {
-    fn run(structure: &'a [u8], strings: &'a [u8]) -> Result<Self, BootError> {
+    fn run(structure: &'a [u8], strings: &'a [u8]) -> Result<Vec<Entry>, BootError> {
         let mut walk = Self {
             structure,
             strings,
             at: 0,
-            links: Vec::new(),
-            nops: false,
+            nodes: Vec::new(),
         };
-        walk.nodes()?;
-        Ok(walk)
+        // Once and for all: a vector that grows needs both its old and its new place.
+        let most = (structure.len() / MIN_NODE + MAX_DEPTH).min(MAX_NODES);
+        walk.nodes
+            .try_reserve_exact(most)
+            .map_err(|_| corrupt("no memory to read it"))?;
+        walk.all()?;
+        walk.nodes.shrink_to_fit();
+        Ok(walk.nodes)
     }
 
-    fn nodes(&mut self) -> Result<(), BootError> {
-        let mut open: Vec<usize> = Vec::new();
+    fn all(&mut self) -> Result<(), BootError> {
+        let mut open: ArrayVec<u16, MAX_DEPTH> = ArrayVec::new();
         // Properties may only come before the first subnode.
         let mut may_have_properties = false;
         loop {
             let token_at = self.at;
             match self.token()? {
                 BEGIN_NODE => {
+                    let name = self.at as u32;
                     self.node_name(open.is_empty())?;
-                    let index = self.links.len();
+                    let index = self.nodes.len();
                     if open.is_empty() && index > 0 {
                         return Err(self.bad("a second root", token_at));
-                    }
-                    if open.len() >= MAX_DEPTH {
-                        return Err(self.bad("nodes nest too deep", token_at));
                     }
                     if index >= MAX_NODES {
                         return Err(self.bad("too many nodes", token_at));
                     }
+                    let index = index as u16;
                     let parent = open.last().copied().unwrap_or(index);
-                    self.links.push(Link {
+                    if open.try_push(index).is_err() {
+                        return Err(self.bad("nodes nest too deep", token_at));
+                    }
+                    self.nodes.push(Entry {
+                        name,
                         parent,
                         end: index + 1,
                     });
-                    open.push(index);
                     may_have_properties = true;
                 }
                 END_NODE => {
-                    let end = self.links.len();
-                    let link = open.pop().and_then(|index| self.links.get_mut(index));
-                    match link {
-                        Some(link) => link.end = end,
+                    let end = self.nodes.len() as u16;
+                    let node = open
+                        .pop()
+                        .and_then(|index| self.nodes.get_mut(usize::from(index)));
+                    match node {
+                        Some(node) => node.end = end,
                         None => return Err(self.bad("unexpected end of node", token_at)),
                     }
                     may_have_properties = false;
                 }
                 PROP if may_have_properties => self.property()?,
                 PROP => return Err(self.bad("property outside its place", token_at)),
-                NOP => self.nops = true,
-                END if open.is_empty() && !self.links.is_empty() => return Ok(()),
+                NOP => {}
+                END if open.is_empty() && !self.nodes.is_empty() => return Ok(()),
                 END => return Err(self.bad("end inside a node", token_at)),
                 token => return Err(self.bad(&format!("token {token:#x}"), token_at)),
             }
@@ -255,55 +315,6 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A version 17 blob of the same tree without NOP tokens and without the reservation block, which is read already.
-fn without_nops(structure: &[u8], strings: &[u8]) -> Result<Vec<u8>, BootError> {
-    // An empty reservation block is one zero entry of 16 bytes.
-    const STRUCTURE: usize = HEADER + 16;
-    let mut out = Vec::with_capacity(STRUCTURE + structure.len() + strings.len());
-    out.resize(STRUCTURE, 0);
-    let mut at = 0;
-    loop {
-        let token = word(structure, at).ok_or_else(|| corrupt("structure block"))?;
-        let size = match token {
-            BEGIN_NODE => {
-                let name = name_at(structure, at + 4).ok_or_else(|| corrupt("node name"))?;
-                4 + ((name.len() + 4) & !3)
-            }
-            PROP => {
-                let len = word(structure, at + 4).ok_or_else(|| corrupt("property"))?;
-                12 + ((len as usize + 3) & !3)
-            }
-            _ => 4,
-        };
-        if token != NOP {
-            let item = slice(structure, (at, at + size)).ok_or_else(|| corrupt("property"))?;
-            out.extend_from_slice(item);
-        }
-        at += size;
-        if token == END {
-            break;
-        }
-    }
-    let strings_at = out.len();
-    out.extend_from_slice(strings);
-    let fields = [
-        MAGIC as usize,
-        out.len(),
-        STRUCTURE,
-        strings_at,
-        HEADER,
-        VERSION as usize,
-        16,
-        0,
-        strings.len(),
-        strings_at - STRUCTURE,
-    ];
-    for (place, field) in out.chunks_exact_mut(4).zip(fields) {
-        place.copy_from_slice(&(field as u32).to_be_bytes());
-    }
-    Ok(out)
-}
-
 fn reserve_map(bytes: &[u8], offset: usize) -> Result<Vec<(u64, u64)>, BootError> {
     let mut entries = Vec::new();
     let rest = bytes.get(offset..).unwrap_or(&[]);
@@ -315,8 +326,8 @@ fn reserve_map(bytes: &[u8], offset: usize) -> Result<Vec<(u64, u64)>, BootError
             (Some(address), Some(size)) => entries.push((address, size)),
             _ => break,
         }
-        if entries.len() > MAX_NODES {
-            break;
+        if entries.len() > MAX_RESERVED {
+            return Err(corrupt("more than 1024 memory reservations"));
         }
     }
     Err(corrupt("memory reservation block does not end"))
@@ -329,6 +340,14 @@ fn name_at(block: &[u8], at: usize) -> Option<&str> {
     let end = window.iter().position(|b| *b == 0)?;
     let name = core::str::from_utf8(window.get(..end)?).ok()?;
     name.bytes().all(|b| b.is_ascii_graphic()).then_some(name)
+}
+
+/// The same of a block that has been checked, where the name is known to be good.
+fn text_at(block: &[u8], at: usize) -> Option<&str> {
+    CStr::from_bytes_until_nul(block.get(at..)?)
+        .ok()?
+        .to_str()
+        .ok()
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

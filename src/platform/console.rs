@@ -1,4 +1,5 @@
-//! Which UART is the console: `dtuart=` on the command line, else `/chosen/stdout-path`.
+//! Which UART is the console: `dtuart=` on the command line, else `/chosen/stdout-path`, else one that answers where a
+//! well-known machine has one ([`super::rescue`]).
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -26,14 +27,47 @@ pub struct UartInfo {
     pub options: String,
 }
 
-/// Finds the console: `dtuart` if given, else what the tree says.
-pub fn find(blob: &Blob<'_>, dtuart: Option<&str>) -> Result<UartInfo, BootError> {
-    let fdt = blob.reader()?;
-    let tree = Tree::new(blob, &fdt)?;
+/// The console, and what to say of how it was chosen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Its UART.
+    pub uart: UartInfo,
+    /// Why it is not the one of `dtuart`.
+    pub instead: Option<BootError>,
+}
+
+/// Finds the console: `dtuart` if that leads to a UART, else what the tree says. The error is about the one that was asked
+/// for.
+pub fn find(blob: &Blob<'_>, dtuart: Option<&str>) -> Result<Found, BootError> {
+    let tree = Tree::new(blob)?;
     let gic = super::gic::node(&tree);
-    let found = of_tree(&tree, gic.as_ref(), dtuart);
+    let found = of_tree(&tree, gic.as_ref(), dtuart).map(|uart| Found {
+        uart,
+        instead: None,
+    });
     tree.check_budget()?;
-    found
+    match (found, dtuart) {
+        (Err(error), Some(_)) => match of_tree(&tree, gic.as_ref(), None) {
+            Ok(uart) => Ok(Found {
+                uart,
+                instead: Some(error),
+            }),
+            Err(_) => Err(error),
+        },
+        (found, _) => found,
+    }
+}
+
+/// What a UART at `address`, found without the tree's help, is in the tree: a node that dom0 must not have, and its interrupt.
+pub fn at(blob: &Blob<'_>, model: Model, address: u64) -> Option<UartInfo> {
+    let tree = Tree::new(blob).ok()?;
+    let gic = super::gic::node(&tree);
+    let place = PhysRange::new(address, 1)?;
+    tree.all().find_map(|node| {
+        let reg = translate::reg_ranges(&node).next()??;
+        let is_it = reg.contains(&place) && Model::of(&node).is_some();
+        is_it.then(|| describe(&node, gic.as_ref(), model, reg, ""))
+    })
 }
 
 pub(super) fn of_tree<'a>(
@@ -62,14 +96,24 @@ pub(super) fn of_tree<'a>(
         .next()
         .flatten()
         .ok_or_else(|| BootError::Uart(format!("no usable reg at {path}")))?;
-    let interrupt = gic.and_then(|gic| interrupt::of_gic(&node, gic).into_iter().next());
-    Ok(UartInfo {
-        path,
+    Ok(describe(&node, gic, model, reg, options))
+}
+
+fn describe(
+    node: &Node<'_>,
+    gic: Option<&Node<'_>>,
+    model: Model,
+    reg: PhysRange,
+    options: &str,
+) -> UartInfo {
+    let interrupt = gic.and_then(|gic| interrupt::of_gic(node, gic).into_iter().next());
+    UartInfo {
+        path: node.path(),
         model,
         reg,
         interrupt: interrupt.filter(|i| !i.is_private()),
         options: options.to_string(),
-    })
+    }
 }
 
 /// A path, or an alias with or without the rest of a path.

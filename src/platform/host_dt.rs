@@ -7,6 +7,8 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use armv7::addr::PhysAddr;
+
 pub use super::console::UartInfo;
 pub use super::cpus::{Conduit, CpuInfo, EnableMethod, PsciInfo};
 pub use super::gic::{GicInfo, MsiFrame};
@@ -16,6 +18,7 @@ pub use super::timer::TimerInfo;
 use super::blob::Blob;
 use super::board::{self, Board};
 use super::interrupt;
+use super::modules::ReadWord;
 use super::ranges::{self, PhysRange};
 use super::tree::{Node, Tree};
 use super::{BootError, console, cpus, gic, memory, modules, timer};
@@ -66,19 +69,47 @@ pub struct HostInfo {
 impl HostInfo {
     /// Reads the machine from `bytes`, which may be longer than the tree.
     pub fn parse(bytes: &[u8]) -> Result<Self, BootError> {
+        Self::parse_with(bytes, &|_| None)
+    }
+
+    /// The same, with a look at modules that do not say what they are.
+    pub fn parse_with(bytes: &[u8], read: ReadWord<'_>) -> Result<Self, BootError> {
         let blob = Blob::check(bytes)?;
-        let fdt = blob.reader()?;
-        let tree = Tree::new(&blob, &fdt)?;
-        let host = Self::read(&blob, &tree);
+        let tree = Tree::new(&blob)?;
+        let host = Self::read(&blob, &tree, read);
         tree.check_budget()?;
         host
     }
 
-    fn read<'a>(blob: &'a Blob<'a>, tree: &'a Tree<'a>) -> Result<Self, BootError> {
+    /// Reads the command lines alone, for a console that can tell what is wrong with the rest.
+    pub fn read_command_lines(bytes: &[u8]) -> Result<CommandLines, BootError> {
+        let blob = Blob::check(bytes)?;
+        let tree = Tree::new(&blob)?;
+        // A module that cannot be used is named when the machine is read.
+        let notes = &mut Vec::new();
+        let modules = modules::find(&tree, &|_| None, notes).unwrap_or_default();
+        let lines = modules::command_lines(&tree, &modules, notes);
+        tree.check_budget()?;
+        Ok(lines)
+    }
+
+    fn read<'a>(
+        blob: &'a Blob<'a>,
+        tree: &'a Tree<'a>,
+        read: ReadWord<'_>,
+    ) -> Result<Self, BootError> {
         let mut notes = Vec::new();
         let root = tree.root();
         let ram = memory::banks(tree, &mut notes)?;
-        let modules = modules::find(tree, &mut notes)?;
+        // Only RAM is looked at: reading a device's register may do something.
+        let read_ram = |at: PhysAddr| {
+            let word = PhysRange::new(at.raw(), 4)?;
+            ram.iter()
+                .any(|bank| bank.contains(&word))
+                .then(|| read(at))
+                .flatten()
+        };
+        let modules = modules::find(tree, &read_ram, &mut notes)?;
         modules::check_places(&modules, &ram, &[])?;
         modules::name_domains(tree, &mut notes);
         let firmware_reserved = memory::reserved_nodes(tree, &mut notes);
@@ -99,7 +130,7 @@ impl HostInfo {
                 .map(ToString::to_string)
                 .collect(),
             board: board::of(tree),
-            command_lines: modules::command_lines(tree, &modules),
+            command_lines: modules::command_lines(tree, &modules, &mut notes),
             ram,
             reserved: ranges::merge(reserved),
             permanent,

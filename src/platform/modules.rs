@@ -8,9 +8,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use armv7::addr::PhysAddr;
+
 use super::BootError;
 use super::ranges::PhysRange;
-use super::tree::{Node, Tree};
+use super::tree::{Node, Reg, Tree};
 
 /// Nodes with one of these are modules.
 pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
@@ -18,6 +20,8 @@ pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"]
 const DOMAIN: &[&str] = &["xen,domain"];
 /// Modules that are looked at.
 const MAX_MODULES: usize = 16;
+/// Bytes of a command line that are used; Linux has room for 1024.
+const MAX_LINE: usize = 4096;
 /// A module node lies at most so deep: `/chosen/x/module`.
 const MAX_DEPTH: usize = 3;
 
@@ -70,9 +74,16 @@ pub struct CommandLines {
     pub dom0: String,
 }
 
+/// Reads the word at a machine address; `None` where nothing answers.
+pub type ReadWord<'a> = &'a dyn Fn(PhysAddr) -> Option<u32>;
+
 /// All modules, in the tree's order.
-pub(super) fn find(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Module>, BootError> {
-    let mut modules = Vec::new();
+pub(super) fn find(
+    tree: &Tree<'_>,
+    read: ReadWord<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Module>, BootError> {
+    let mut modules: Vec<Module> = Vec::new();
     let Some(chosen) = tree.find("/chosen") else {
         return Ok(modules);
     };
@@ -85,7 +96,7 @@ pub(super) fn find(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Modul
             && n.ancestors().count() <= MAX_DEPTH + 1
             && n.parent().is_none_or(|p| !p.is_compatible(DOMAIN))
     });
-    let mut guessed = 0;
+    let mut guesses = Guesses::default();
     for node in ours {
         if modules.len() >= MAX_MODULES {
             notes.push(format!(
@@ -93,11 +104,29 @@ pub(super) fn find(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Modul
             ));
             break;
         }
-        let kind = kind_of(&node, &mut guessed);
+        let reg = reg_of(&node)?;
+        let kind = known_kind(&node).unwrap_or_else(|| guesses.next(&reg, read));
+        let path = node.path();
+        if reg.size == 0 && kind != ModuleKind::Kernel {
+            notes.push(format!("BOOT: {kind} module {path} is empty, ignored"));
+            continue;
+        }
+        let is_single = matches!(kind, ModuleKind::Kernel | ModuleKind::Ramdisk);
+        if is_single && let Some(first) = modules.iter().find(|m| m.kind == kind) {
+            let first = &first.path;
+            notes.push(format!(
+                "BOOT: {kind} module {path} is not used, {first} is"
+            ));
+        }
         modules.push(Module {
             kind,
-            range: range_of(&node)?,
-            bootargs: node.string("bootargs").map(ToString::to_string),
+            range: PhysRange::new(reg.address, reg.size).ok_or_else(|| {
+                let (address, size) = (reg.address, reg.size);
+                BootError::Module(format!(
+                    "{kind} module {path} at {address:#x} cannot have size {size:#x}"
+                ))
+            })?,
+            bootargs: line_of(&node, "bootargs", notes),
             path: node.path(),
         });
     }
@@ -117,27 +146,46 @@ pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
     }
 }
 
-/// An unknown module is the kernel if it is the first such, the RAM disk if it is the second.
-fn kind_of(node: &Node<'_>, guessed: &mut u32) -> ModuleKind {
-    let known = node.strings("compatible").find_map(|name| match name {
+/// What a module's node says it is.
+fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
+    node.strings("compatible").find_map(|name| match name {
         "multiboot,kernel" | "xen,linux-zimage" => Some(ModuleKind::Kernel),
         "multiboot,ramdisk" | "xen,linux-initrd" => Some(ModuleKind::Ramdisk),
         "xen,xsm-policy" => Some(ModuleKind::XsmPolicy),
         "multiboot,device-tree" => Some(ModuleKind::DeviceTree),
         _ => None,
-    });
-    known.unwrap_or_else(|| {
-        *guessed += 1;
-        match guessed {
-            1 => ModuleKind::Kernel,
-            2 => ModuleKind::Ramdisk,
-            _ => ModuleKind::Other,
-        }
     })
 }
 
+/// What modules are that do not say it: the first is the kernel, a later one a policy if it begins like one, and the first
+/// of the rest the RAM disk.
+#[derive(Default)]
+struct Guesses {
+    kernel: bool,
+    ramdisk: bool,
+}
+
+impl Guesses {
+    /// First word of a binary policy of SELinux and FLASK (xen/xsm/flask/ss/policydb.h), as read.
+    const POLICY_MAGIC: u32 = 0xf97c_ff8c;
+
+    fn next(&mut self, reg: &Reg, read: ReadWord<'_>) -> ModuleKind {
+        if !core::mem::replace(&mut self.kernel, true) {
+            return ModuleKind::Kernel;
+        }
+        let start = PhysAddr::new(reg.address).filter(|_| reg.size >= 4);
+        if start.and_then(read) == Some(Self::POLICY_MAGIC) {
+            return ModuleKind::XsmPolicy;
+        }
+        match core::mem::replace(&mut self.ramdisk, true) {
+            false => ModuleKind::Ramdisk,
+            true => ModuleKind::Other,
+        }
+    }
+}
+
 /// `reg` in the parent's cells; guest-loader writes the root's, as its `/chosen` says nothing.
-fn range_of(node: &Node<'_>) -> Result<PhysRange, BootError> {
+fn reg_of(node: &Node<'_>) -> Result<Reg, BootError> {
     let cells = |name| {
         let mut above = node.ancestors().skip(1);
         above.find_map(|n| n.cell_count(name))
@@ -145,8 +193,7 @@ fn range_of(node: &Node<'_>) -> Result<PhysRange, BootError> {
     let (address, size) = (cells("#address-cells"), cells("#size-cells"));
     let (address, size) = (address.unwrap_or(2), size.unwrap_or(1));
     let reg = node.reg_of_cells(address, size).next();
-    reg.and_then(|reg| PhysRange::new(reg.address, reg.size))
-        .ok_or_else(|| BootError::Module(format!("module {} has no usable reg", node.path())))
+    reg.ok_or_else(|| BootError::Module(format!("module {} has no usable reg", node.path())))
 }
 
 fn ramdisk_of_kernel_protocol(
@@ -211,17 +258,37 @@ pub(super) fn check_places(
     Ok(())
 }
 
+/// A command line, as far as anybody reads it.
+fn line_of(node: &Node<'_>, name: &str, notes: &mut Vec<String>) -> Option<String> {
+    let text = node.string(name)?;
+    let (line, rest) = text.split_at_checked(text.floor_char_boundary(MAX_LINE))?;
+    if !rest.is_empty() {
+        let (path, size) = (node.path(), text.len());
+        notes.push(format!(
+            "BOOT: {name} of {path} has {size} bytes, {MAX_LINE} are used"
+        ));
+    }
+    Some(line.to_string())
+}
+
 /// Chooses the two lines as Xen 4.17 does.
-pub(super) fn command_lines(tree: &Tree<'_>, modules: &[Module]) -> CommandLines {
+pub(super) fn command_lines(
+    tree: &Tree<'_>,
+    modules: &[Module],
+    notes: &mut Vec<String>,
+) -> CommandLines {
     let chosen = tree.find("/chosen");
-    let line = |name| chosen.and_then(|c| c.string(name)).map(ToString::to_string);
+    let mut line = |name| line_of(&chosen?, name, notes);
     let (bootargs, own, dom0) = (
         line("bootargs"),
         line("xen,xen-bootargs"),
         line("xen,dom0-bootargs"),
     );
     let kernel = modules.iter().find(|m| m.kind == ModuleKind::Kernel);
-    let of_kernel = kernel.and_then(|kernel| kernel.bootargs.clone());
+    // An empty one, as an unset variable of a boot loader's script leaves, is none.
+    let of_kernel = kernel
+        .and_then(|kernel| kernel.bootargs.clone())
+        .filter(|line| !line.is_empty());
     let plain_is_ours = own.is_none() && (of_kernel.is_some() || dom0.is_some());
     let dom0 = of_kernel.or(dom0);
     match plain_is_ours {

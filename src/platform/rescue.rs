@@ -1,4 +1,5 @@
-//! Consoles of well-known machines, for the one case in which nothing names a console: there is no device tree.
+//! Consoles of well-known machines, for when nothing names one: there is no device tree, or none in it that a driver knows,
+//! or we panic before it is read.
 //!
 //! Each candidate is looked at through its identification registers before anything is written to it.
 

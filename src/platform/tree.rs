@@ -1,18 +1,14 @@
-//! Nodes with parents, paths and typed properties, over the `fdt` reader.
+//! Nodes with parents, paths and typed properties of a checked [`Blob`].
 //!
-//! Cells are read from raw bytes: `fdt`'s own typed accessors truncate to `usize`, 32 bits on the target. A property of
-//! the wrong shape reads as absent, and the caller decides whether it can do without.
+//! A property of the wrong shape reads as absent, and the caller decides whether it can do without.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-use fdt::Fdt;
-use fdt::node::FdtNode;
-
 use super::BootError;
-use super::blob::{Blob, Link};
+use super::blob::{Blob, Entry};
 use super::ranges;
 
 /// Steps that whoever reads a tree may take with it: entries of tables, properties, children that are looked at. A boot reads
@@ -29,10 +25,9 @@ const TOO_MANY_CELLS: u32 = 255;
 
 /// All nodes of a checked tree.
 pub struct Tree<'a> {
-    nodes: Vec<FdtNode<'a, 'a>>,
-    links: &'a [Link],
+    blob: &'a Blob<'a>,
     /// Each phandle with the index of its first node, sorted.
-    phandles: Vec<(u32, usize)>,
+    phandles: Vec<(u32, u16)>,
     /// What is left of the budget.
     left: Cell<u32>,
     /// The node at which it ran out.
@@ -56,26 +51,24 @@ pub struct Reg {
 }
 
 impl<'a> Tree<'a> {
-    /// Indexes the nodes of `blob`, read through `fdt`, its reader.
-    pub fn new(blob: &'a Blob<'a>, fdt: &'a Fdt<'a>) -> Result<Self, BootError> {
-        let links = blob.links();
-        let nodes: Vec<_> = fdt.all_nodes().collect();
-        if nodes.len() != links.len() || nodes.is_empty() {
-            let (read, checked) = (nodes.len(), links.len());
-            let what = format!("{read} nodes read, {checked} checked");
-            return Err(BootError::Corrupt(what));
-        }
-        let phandles = nodes.iter().enumerate().filter_map(|(index, node)| {
-            let mut named = PHANDLE.into_iter().filter_map(|name| node.property(name));
-            let phandle = named.next().and_then(|p| cells(p.value).next())?;
-            Some((phandle, index))
-        });
-        let mut phandles: Vec<(u32, usize)> = phandles.collect();
+    /// Indexes the nodes of `blob`.
+    pub fn new(blob: &'a Blob<'a>) -> Result<Self, BootError> {
+        let found = || {
+            (0u16..).zip(blob.nodes()).filter_map(|(index, node)| {
+                let mut named = PHANDLE.into_iter();
+                let phandle = named.find_map(|name| blob.property(*node, name))?;
+                Some((cells(phandle).next()?, index))
+            })
+        };
+        let mut phandles = Vec::new();
+        phandles
+            .try_reserve_exact(found().count())
+            .map_err(|_| BootError::Corrupt(String::from("no memory for its phandles")))?;
+        phandles.extend(found());
         ranges::sort_by_key(&mut phandles, |entry| *entry);
         phandles.dedup_by_key(|(phandle, _)| *phandle);
         Ok(Self {
-            nodes,
-            links,
+            blob,
             phandles,
             left: Cell::new(BUDGET),
             exhausted_at: Cell::new(None),
@@ -89,17 +82,17 @@ impl<'a> Tree<'a> {
 
     /// Number of nodes; indices run from 0 up to it.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.blob.nodes().len()
     }
 
     /// Whether there is no node, which cannot be.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.blob.nodes().is_empty()
     }
 
     /// All nodes, a parent before its children.
     pub fn all(&'a self) -> impl Iterator<Item = Node<'a>> {
-        (0..self.nodes.len()).map(|index| self.node(index))
+        (0..self.blob.nodes().len()).map(|index| self.node(index))
     }
 
     /// The node at an absolute path; a component without unit address matches the first node of that name.
@@ -122,7 +115,7 @@ impl<'a> Tree<'a> {
             .phandles
             .binary_search_by_key(&phandle, |(known, _)| *known);
         let (_, index) = self.phandles.get(place.ok()?)?;
-        Some(self.node(*index))
+        Some(self.node(usize::from(*index)))
     }
 
     /// Nodes that are compatible with one of `names`.
@@ -181,10 +174,7 @@ impl<'a> Node<'a> {
 
     /// Name with unit address; the root's is empty.
     pub fn name(&self) -> &'a str {
-        match self.reader() {
-            Some(node) if self.index > 0 => node.name,
-            _ => "",
-        }
+        self.entry().map_or("", |node| self.tree.blob.name(node))
     }
 
     /// Name without unit address.
@@ -194,7 +184,7 @@ impl<'a> Node<'a> {
 
     /// The parent; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
-        let parent = self.tree.links.get(self.index)?.parent;
+        let parent = self.entry()?.parent();
         (self.index > 0).then(|| self.tree.node(parent))
     }
 
@@ -218,10 +208,7 @@ impl<'a> Node<'a> {
     /// One past the index of the last node below.
     pub fn subtree_end(&self) -> usize {
         let next = self.index + 1;
-        self.tree
-            .links
-            .get(self.index)
-            .map_or(next, |link| link.end.max(next))
+        self.entry().map_or(next, |node| node.end().max(next))
     }
 
     /// Absolute path.
@@ -241,9 +228,10 @@ impl<'a> Node<'a> {
     /// All properties: name and value.
     pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let node = *self;
-        self.reader()
+        let blob = self.tree.blob;
+        self.entry()
             .into_iter()
-            .flat_map(|reader| reader.properties().map(|p| (p.name, p.value)))
+            .flat_map(|node| blob.properties(node))
             .take_while(move |_| node.spend(1))
     }
 
@@ -347,8 +335,8 @@ impl<'a> Node<'a> {
             })
     }
 
-    fn reader(&self) -> Option<FdtNode<'a, 'a>> {
-        self.tree.nodes.get(self.index).copied()
+    fn entry(&self) -> Option<Entry> {
+        self.tree.blob.nodes().get(self.index).copied()
     }
 }
 

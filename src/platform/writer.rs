@@ -205,7 +205,7 @@ mod tests {
         let blob = sample();
         let checked = Blob::check(&blob).unwrap();
         assert_eq!(checked.reserved(), [(0x4000_0000, 0x1000)]);
-        let fdt = checked.reader().unwrap();
+        let fdt = fdt::Fdt::new(&blob).unwrap();
         let nodes: Vec<&str> = fdt.all_nodes().map(|node| node.name).collect();
         assert_eq!(nodes, ["/", LONG_NODE, "1w@0", "_"]);
         let root = fdt.find_node("/").unwrap();

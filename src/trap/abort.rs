@@ -295,9 +295,7 @@ fn at_host(domain: &Domain, vgic: &Vgic, work: &HostWork) {
         let intid = u32::from(pirq.raw());
         let target = || {
             let vcpu = vgic.target_of(virq).and_then(|id| domain.vcpu(id));
-            let cpu = vcpu
-                .and_then(|vcpu| vcpu.loaded_on())
-                .unwrap_or(smp::this_cpu());
+            let cpu = vcpu.and_then(|vcpu| vcpu.home()).unwrap_or(smp::this_cpu());
             run::target_mask(cpu)
         };
         match work.op {

@@ -11,6 +11,7 @@ use crate::emulate::set_way::SetWay;
 use crate::emulate::timer::PhysicalTimer;
 use crate::id::IntId;
 use crate::time::Ticks;
+use crate::vgic::Vgic;
 
 /// The virtual timer's interrupt.
 pub const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
@@ -33,12 +34,25 @@ pub fn load(
     // Whoever makes more pending after this finds the vCPU loaded here, and says so.
     vcpu.answer(work::INTERRUPTS);
     let mut vgic = domain.vgic.lock();
+    if vcpu.moves_to(cpu.id) {
+        bring_interrupts(cpu, &vgic, vcpu);
+    }
     if vgic.active_ppis(vcpu.id) & 1 << VIRTUAL_TIMER != 0 {
         cpu.gic.dist.set_active(VIRTUAL_TIMER);
     }
     let kick = vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
     drop(vgic);
     run::kick(domain, kick);
+}
+
+/// Sends the physical interrupts that a vCPU's guest sends to it to this CPU: otherwise each would interrupt the one that the
+/// vCPU ran on before, and this one for that.
+#[cold]
+fn bring_interrupts(cpu: &Cpu, vgic: &Vgic, vcpu: &Vcpu) {
+    let mask = run::target_mask(cpu.id);
+    for pirq in vgic.pirqs_sent_to(vcpu.id) {
+        cpu.gic.dist.set_targets(pirq.raw().into(), mask);
+    }
 }
 
 /// Takes a vCPU out. Its virtual timer goes on as a software timer of this CPU.

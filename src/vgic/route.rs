@@ -134,6 +134,15 @@ impl Vgic {
         })
     }
 
+    /// The physical interrupts of enabled SPIs that the guest sends to `vcpu`.
+    pub fn pirqs_sent_to(&self, vcpu: VcpuId) -> impl Iterator<Item = IntId> {
+        self.spis.iter().flat_map(move |spi| {
+            bits(spi.bank.routed & spi.bank.enabled)
+                .filter(move |bit| spi.target(*bit) == Some(vcpu))
+                .filter_map(|bit| IntId::new(spi.pirq[bit as usize & 31].into()))
+        })
+    }
+
     /// vCPU that the guest sends SPI `virq` to: where to send its physical interrupt.
     pub fn target_of(&self, virq: IntId) -> Option<VcpuId> {
         self.spi(bank_of(virq))?.target(bit_of(virq))

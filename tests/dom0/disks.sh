@@ -19,9 +19,13 @@ generate() {
     done
 }
 
-# disk_on BUS: the disk whose device path names the bus.
+# The spare disks have this many sectors, and no others have.
+spare=262144
+
+# disk_on BUS: the spare disk whose device path names the bus.
 disk_on() {
     for disk in /sys/block/vd*; do
+        [ "$(cat "$disk/size")" = "$spare" ] || continue
         case $(readlink -f "$disk") in
         *"$1"*) basename "$disk" && return ;;
         esac

@@ -55,7 +55,9 @@ add_folders() {
 
 add_own_files() {
     install -m 755 tests/dom0/init "$tree/init"
-    install -m 755 tests/dom0/session "$tree/sbin/session"
+    for script in session greet run-test settle wake; do
+        install -m 755 "tests/dom0/$script" "$tree/sbin/"
+    done
     cp tests/dom0/inittab tests/dom0/profile "$tree/etc/"
     install -m 755 tests/dom0/hotplug/* "$tree/etc/xen/scripts/"
     cp "$root/etc/xen/xl.conf" "$tree/etc/xen/"

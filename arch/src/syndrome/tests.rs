@@ -16,7 +16,7 @@ const fn with_it(it: u32) -> u32 {
 
 #[test]
 fn an_access_is_found_again_in_the_syndrome_that_it_was_put_into() {
-    let store = with_class(0x24, 1 << 24 | 2 << 22 | 0xE << 16 | 1 << 6);
+    let store = with_class(0x24, 1 << 24 | 2 << 22 | 0xE << 16 | 1 << 6 | 0b00_0111);
     for width in [Width::Byte, Width::Half, Width::Word] {
         for (extend, rt) in [(Extend::Zero, 0), (Extend::Sign, 14)] {
             let access = DataAccess { width, extend, rt };
@@ -24,6 +24,17 @@ fn an_access_is_found_again_in_the_syndrome_that_it_was_put_into() {
             let (found, direction) = emulated_access(hsr).unwrap();
             assert_eq!((found, direction), (access, MemoryDirection::Write));
         }
+    }
+}
+
+#[test]
+fn only_an_access_that_stage_2_does_not_translate_is_one_to_emulated_registers() {
+    let load = with_class(0x24, 1 << 24 | 2 << 22 | 3 << 16);
+    for status in 0..64 {
+        let is_translation = matches!(status, 0b00_0100..=0b00_0111);
+        let found = emulated_access(load | status);
+        assert_eq!(found.is_some(), is_translation, "status {status:#08b}");
+        assert_eq!(emulated_access(load | status | 1 << 7), None, "of a walk");
     }
 }
 

@@ -202,6 +202,9 @@ pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> b
     let Entry::Leaf(output, attributes) = first.read(frames) else {
         return false;
     };
+    if !frames.may_merge(attributes) {
+        return false;
+    }
     let leaf = Descriptor::leaf(below, output, attributes).0;
     if !output.is_aligned(slot.level.order()) || !frames.is_filled(table, leaf, below.step()) {
         return false;

@@ -77,7 +77,13 @@ fn table_in(word: u64) -> Option<u32> {
     (word & 3 == 3 && frame >= FIRST_TABLE).then_some(frame)
 }
 
+/// A kind whose pages leave one by one.
+const LENT: u8 = 5;
+
 impl TableFrames for Machine {
+    fn may_merge(&self, attributes: Attributes) -> bool {
+        attributes.kind() != LENT
+    }
     fn alloc(&mut self) -> Option<Mfn> {
         if self.in_use() >= self.quota {
             return None;
@@ -283,6 +289,28 @@ fn a_block_that_cannot_be_broken_up_stays_whole() {
         );
         check_all(&machine);
     }
+}
+
+#[test]
+fn pages_that_may_not_merge_stay_pages_and_leave_without_a_table() {
+    let mut machine = Machine::new(2);
+    let mut table = Table::stage2(mfn(ROOT));
+    for n in 0..512 {
+        let _ = table
+            .map(&mut machine, n, mfn(1024 + n), 1, ram(LENT), 1)
+            .unwrap();
+    }
+    for _ in 1..MERGE_AFTER {
+        assert_eq!(unmap_all(&mut table, &mut machine, 7, 1), 1);
+        let _ = table
+            .map(&mut machine, 7, mfn(1024 + 7), 1, ram(LENT), 1)
+            .unwrap();
+    }
+    table.merge(&mut machine, 7);
+    assert_eq!(table.lookup(&machine, 7).unwrap().order, 0);
+    machine.quota = 0;
+    assert_eq!(unmap_all(&mut table, &mut machine, 9, 1), 1);
+    check_all(&machine);
 }
 
 #[test]

@@ -33,6 +33,8 @@ impl Builder<'_> {
                     | "#size-cells"
                     | "#interrupt-cells"
                     | "interrupt-controller"
+                    // Its own where it does not inherit one: the root's may be a controller in front of it.
+                    | "interrupt-parent"
                     | "ranges"
             )
         };

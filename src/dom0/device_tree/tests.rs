@@ -47,8 +47,7 @@ fn virt(bytes: &[u8]) -> Vec<u8> {
 /// One line per node and property; the order of a node's properties means nothing.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let blob = Blob::check(bytes).unwrap();
-    let fdt = blob.reader().unwrap();
-    let tree = Tree::new(&blob, &fdt).unwrap();
+    let tree = Tree::new(&blob).unwrap();
     let mut lines = Vec::new();
     for node in tree.all() {
         let path = node.path();
@@ -103,6 +102,21 @@ fn a_missing_chosen_node_is_made() {
 fn virt_lines_with(more: &str) -> Vec<String> {
     let host = compile_with(VIRT, &[("gpio-keys {", &format!("{more} gpio-keys {{"))]);
     lines(&virt(&host))
+}
+
+#[test]
+fn a_gic_that_does_not_inherit_its_parent_keeps_it() {
+    // i.MX7: the root's is a wake-up controller, whose own is the GIC. Without its own Linux finds a circle and sets up none.
+    let changes = [(
+        "interrupt-controller;",
+        "interrupt-controller; interrupt-parent = <&gic>;",
+    )];
+    let lines = lines(&virt(&compile_with(VIRT, &changes)));
+    let parents: Vec<&String> = lines
+        .iter()
+        .filter(|l| l.starts_with("/intc@8000000 interrupt-parent"))
+        .collect();
+    assert_eq!(parents.len(), 1, "{lines:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::platform::host_dt::HostInfo;
 use crate::platform::interrupt::Trigger;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use proptest::prelude::{any, prop, proptest};
 
@@ -189,7 +189,7 @@ fn a_tree_made_to_search_forever_is_refused_by_the_node_that_takes_the_time() {
         gic_lines: 288,
     };
     let refused = plan(&Blob::check(&bytes).unwrap(), &machine).unwrap_err();
-    let line = alloc::string::ToString::to_string(&refused);
+    let line = refused.to_string();
     assert!(
         line.ends_with("steps, the last at /platform-bus@c000000"),
         "{line}"

@@ -258,7 +258,8 @@ fn the_debug_unit_identifies_itself_and_does_nothing() {
 }
 
 #[test]
-fn trace_thumbee_and_jazelle_are_undefined() {
+fn trace_is_undefined_and_what_does_not_trap_has_no_answer() {
+    // ThumbEE (6) and Jazelle (7) never come here.
     for opc1 in 1..8 {
         for direction in DIRECTIONS {
             assert_eq!(

@@ -107,6 +107,24 @@ fn handles_without_mappings_cost_budget_too() {
 }
 
 #[test]
+fn a_mapping_that_cannot_be_undone_comes_again() {
+    let mut table = table(1, 1, 1);
+    let _ = table.vacancy().unwrap().record(mapping(Access::Read));
+    table.close();
+    for _ in 0..3 {
+        let mut budget = HANDLES_PER_FRAME;
+        let Step::Release(mapping) = table.release_next(&mut budget) else {
+            panic!("there is one")
+        };
+        assert!(table.is_idle());
+        table.keep(mapping);
+        assert_eq!((table.mappings(), table.is_idle()), (1, false));
+    }
+    assert!(matches!(table.release_next(&mut 1), Step::Release(_)));
+    assert_eq!(table.release_next(&mut 1), Step::Done);
+}
+
+#[test]
 fn a_table_that_is_being_emptied_knows_no_old_handle() {
     let mut table = table(1, 1, 1);
     for _ in 0..3 {

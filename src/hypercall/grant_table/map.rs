@@ -112,11 +112,14 @@ fn unmap_one(
     leaving: &mut Leaving<'_>,
     op: &UnmapGrantRef,
 ) -> Result<(), GrantError> {
+    leaving.make_room();
     let mut grants = caller.grants.lock();
-    let taken = grants.unmap(GrantHandle(op.handle), op.host_addr);
-    drop(grants);
-    if let Some(mapping) = taken? {
-        leaving.push(mapping);
-    }
+    let Some(handle) = grants.occupied(GrantHandle(op.handle), op.host_addr)? else {
+        return Ok(());
+    };
+    leaving
+        .push(handle.mapping())
+        .map_err(|_| GrantError::General)?;
+    handle.free();
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::id::DomId;
 use crate::mem::memory;
 use crate::mem::p2m::{Entry, P2mType, Removed, Tlb};
 
+mod blocks;
 mod caches;
 mod copying;
 mod mapping;

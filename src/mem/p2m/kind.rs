@@ -59,6 +59,12 @@ impl P2mType {
         matches!(self, Self::RamRw | Self::RamRo)
     }
 
+    /// Whether pages of this kind may become a block. Only a domain's own memory comes and goes in blocks, and a page of it
+    /// that cannot leave stays the domain's. A page of somebody else must leave whenever its owner's side needs that.
+    pub const fn leaves_in_blocks(self) -> bool {
+        self.is_own_ram()
+    }
+
     /// Whether the entry is another domain's page.
     pub const fn is_foreign(self) -> bool {
         matches!(self, Self::ForeignRw | Self::ForeignRo)
@@ -137,6 +143,13 @@ mod tests {
         assert!(!writable(P2mType::GrantRo) && !writable(P2mType::ForeignRo));
         assert!(!P2mType::GrantRo.allows(Access::Write) && P2mType::GrantRo.allows(Access::Read));
         assert!(!P2mType::MmioDirect.allows(Access::Read));
+    }
+
+    #[test]
+    fn what_belongs_to_others_leaves_page_by_page() {
+        let kinds = (0..16).filter_map(P2mType::from_kind);
+        let blocks: Vec<P2mType> = kinds.filter(|kind| kind.leaves_in_blocks()).collect();
+        assert_eq!(blocks, [P2mType::RamRw, P2mType::RamRo]);
     }
 
     #[test]

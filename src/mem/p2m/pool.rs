@@ -6,9 +6,10 @@
 
 use armv7::addr::Mfn;
 use armv7::frame;
+use armv7::lpae::Attributes;
 use armv7::table::TableFrames;
 
-use super::{P2mError, Tlb};
+use super::{P2mError, P2mType, Tlb};
 use crate::mem::Memory;
 
 /// Spare frames that a pool without limit keeps.
@@ -149,6 +150,10 @@ impl TableFrames for Space<'_> {
         } else {
             self.push(table);
         }
+    }
+
+    fn may_merge(&self, attributes: Attributes) -> bool {
+        P2mType::from_kind(attributes.kind()).is_some_and(P2mType::leaves_in_blocks)
     }
 
     fn flush(&mut self, _first: u32, _frames: u32) {

@@ -68,6 +68,7 @@ impl Removed {
     }
 
     #[inline(always)]
+    #[must_use = "a run that has no room keeps its entry, or loses its references"]
     pub(super) fn push(&mut self, run: Run) -> bool {
         let frames = self.frames.saturating_add(run.count);
         if frames > Self::MAX_FRAMES && self.frames > 0 {

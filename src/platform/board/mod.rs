@@ -7,6 +7,7 @@
 //! To add a board: a file here with `COMPATIBLE` and `board`, and a row in `BOARDS`.
 
 mod exynos;
+mod syscon;
 mod vexpress;
 
 use alloc::vec::Vec;
@@ -20,6 +21,13 @@ pub enum Action {
     Write(u32),
     /// Bits are set in it.
     Set(u32),
+    /// The bits of a mask get a value.
+    Replace {
+        /// The bits.
+        mask: u32,
+        /// Their value.
+        value: u32,
+    },
     /// The physical address is written at which another CPU is to enter the hypervisor.
     WriteEntry,
 }
@@ -78,13 +86,21 @@ const BOARDS: &[Family] = &[
     },
 ];
 
-/// The board that a tree describes; one that needs nothing if no family knows it.
+/// The board that a tree describes; one that needs nothing if no family knows it, but for what the tree itself says of the
+/// machine's end.
 pub fn of(tree: &Tree<'_>) -> Board {
     let root = tree.root();
     let family = BOARDS
         .iter()
         .find(|family| root.is_compatible(family.compatible));
-    family.map_or_else(Board::default, |family| (family.board)(tree))
+    let mut board = family.map_or_else(Board::default, |family| (family.board)(tree));
+    if board.reset.is_empty() {
+        board.reset = syscon::reset(tree);
+    }
+    if board.off.is_empty() {
+        board.off = syscon::off(tree);
+    }
+    board
 }
 
 #[cfg(test)]

@@ -91,27 +91,35 @@ fn secure_firmware_of_an_exynos_looks_into_the_other_sysram() {
 
 #[test]
 fn an_exynos_without_the_registers_does_without() {
+    const BOTH: (bool, bool) = (true, true);
+    const NONE: (bool, bool) = (false, false);
     for (change, prepared, started, ends) in [
-        (("samsung,exynos4210-mct", "other"), false, true, true),
+        (("samsung,exynos4210-mct", "other"), false, true, BOTH),
         (
             ("samsung,exynos4210-sysram\"", "other\""),
             true,
             false,
-            true,
+            BOTH,
         ),
         (
             ("0x02020000 0x30000>;", "0x02020000 0>;"),
             true,
             false,
-            true,
+            BOTH,
         ),
-        (("samsung,exynos5250-pmu", "other"), true, true, false),
-        (("0x10040000 0x5000", "0x10040000 0x400"), true, true, false),
+        // The tree has another word for the first of its ends.
+        (
+            ("samsung,exynos5250-pmu", "other"),
+            true,
+            true,
+            (true, false),
+        ),
+        (("0x10040000 0x5000", "0x10040000 0x400"), true, true, NONE),
         (
             ("samsung,exynos5250\"", "samsung,exynos5420\""),
             true,
             false,
-            true,
+            BOTH,
         ),
     ] {
         let board = HostInfo::parse(&compile_with(ARNDALE, &[change]))
@@ -120,6 +128,63 @@ fn an_exynos_without_the_registers_does_without() {
         assert_eq!(!board.prepare.is_empty(), prepared, "{change:?}");
         assert_eq!(board.start != Start::None, started, "{change:?}");
         let end = (!board.off.is_empty(), !board.reset.is_empty());
-        assert_eq!(end, (ends, ends), "{change:?}");
+        assert_eq!(end, ends, "{change:?}");
     }
+}
+
+/// A system controller with a node in it.
+fn controller(node: &str) -> Board {
+    let controller =
+        "syscon: syscon@10000 { compatible = \"syscon\"; reg = <0 0x10000 0 0x100>; };";
+    let nodes = alloc::format!("{controller} {node} gpio-keys {{");
+    let tree = compile_with(VIRT, &[("gpio-keys {", &nodes)]);
+    HostInfo::parse(&tree).unwrap().board
+}
+
+#[test]
+fn a_tree_may_say_which_word_restarts_any_board() {
+    let reboot = |more: &str| {
+        controller(&alloc::format!(
+            "reboot {{ compatible = \"syscon-reboot\"; regmap = <&syscon>; {more} }};"
+        ))
+    };
+    let at = 0x1_0014;
+    assert_eq!(
+        reboot("offset = <0x14>; value = <7>;").reset,
+        [write(at, 7)]
+    );
+    assert_eq!(reboot("offset = <0x14>; mask = <1>;").reset, [write(at, 1)]);
+    let replace = Step {
+        at,
+        action: Action::Replace { mask: 3, value: 2 },
+    };
+    assert_eq!(
+        reboot("offset = <0x14>; mask = <3>; value = <2>;").reset,
+        [replace]
+    );
+    for broken in [
+        "value = <1>;",
+        "offset = <0x14>;",
+        "offset = <0x100>; value = <1>;",
+        "offset = <0x13>; value = <1>;",
+        "offset = <0xfffffffc>; value = <1>;",
+        "offset = <0x14>; value = <1>; status = \"disabled\";",
+    ] {
+        assert_eq!(reboot(broken).reset, [], "{broken}");
+    }
+    let off =
+        "off { compatible = \"syscon-poweroff\"; regmap = <&syscon>; offset = <8>; value = <5>; };";
+    assert_eq!(controller(off).off, [write(0x1_0008, 5)]);
+}
+
+#[test]
+fn a_watchdog_restarts_where_nothing_else_is_known() {
+    let dog = "dog@20000 { compatible = \"allwinner,sun6i-a31-wdt\"; reg = <0 0x20000 0 0x20>; };";
+    assert_eq!(
+        controller(dog).reset,
+        [write(0x2_0014, 1), write(0x2_0018, 1)]
+    );
+    let other =
+        "dog@20000 { compatible = \"allwinner,sun6i-a31-wdt\"; reg = <0 0x20000 0 0x10>; };";
+    assert_eq!(controller(other).reset, []);
 }

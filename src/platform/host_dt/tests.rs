@@ -8,6 +8,7 @@ use crate::platform::uart::Model;
 use crate::platform::{BootError, console};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use armv7::addr::PhysAddr;
 use proptest::prelude::{any, prop, prop_assert, proptest};
 
 fn range(base: u64, size: u64) -> PhysRange {
@@ -158,9 +159,19 @@ fn each_missing_part_is_named_in_one_line() {
         ("arm,armv7-timer", "other,timer", "TIMER: no node"),
         ("device_type = \"cpu\"", "reg = <0x1000000>", ""),
         (
+            "reg = <0 0x50000000 0 0x5a7000>",
+            "reg = <0 0x50000000 0 0>",
+            "kernel module /chosen/module@0x50000000 at 0x50000000 cannot have size 0x0",
+        ),
+        (
             "reg = <0 0x54000000 0 0xe00123>",
-            "reg = <0 0x54000000 0 0>",
+            "reg = <0>",
             "module /chosen/module@0x54000000 has no usable reg",
+        ),
+        (
+            "0x54000000 0 0xe00123",
+            "0xbf800000 0 0xe00123",
+            "ramdisk module /chosen/module@0x54000000 at 0xbf800000-0xc0600123 is not in RAM",
         ),
         (
             "0x54000000 0 0xe00123",
@@ -353,6 +364,23 @@ fn the_command_lines_follow_the_table_of_xen() {
     );
     assert_eq!(lines("bootargs = \"b\";", ""), both("", "b"));
     assert_eq!(lines("", ""), both("", ""));
+    assert_eq!(
+        lines("bootargs = \"b\";", "bootargs = \"\";"),
+        both("", "b")
+    );
+    assert_eq!(lines(dom0, "bootargs = \"\";"), both("b", "d"));
+    assert_eq!(lines(all, "bootargs = \"\";"), both("x", "d"));
+}
+
+#[test]
+fn a_command_line_longer_than_anybody_reads_is_cut() {
+    let long = alloc::format!("bootargs = \"x{}\";", "é".repeat(4096));
+    let host = changed(VIRT, &[("bootargs = \"console=hvc0\";", &long)]).unwrap();
+    assert_eq!(host.command_lines.dom0.len(), 4095);
+    assert_eq!(
+        host.notes,
+        ["BOOT: bootargs of /chosen/module@0x50000000 has 8193 bytes, 4096 are used"]
+    );
 }
 
 #[test]
@@ -364,29 +392,140 @@ fn modules_of_unknown_kind_are_taken_by_order() {
 }
 
 #[test]
+fn a_policy_among_modules_of_unknown_kind_is_told_by_its_beginning() {
+    let changes = [
+        ("multiboot,kernel", "a,b"),
+        ("multiboot,ramdisk", "c,d"),
+        (
+            "module@0x54000000 {",
+            "module@52000000 { compatible = \"multiboot,module\"; reg = <0 0x52000000 0 0x1000>; };
+             module@0x54000000 {",
+        ),
+    ];
+    let bytes = compile_with(VIRT, &changes);
+    let kinds = |host: HostInfo| host.modules.iter().map(|m| m.kind).collect::<Vec<_>>();
+    let policy = |at: PhysAddr| (at.raw() == 0x5200_0000).then_some(0xf97c_ff8c);
+    let told = [
+        ModuleKind::Kernel,
+        ModuleKind::XsmPolicy,
+        ModuleKind::Ramdisk,
+    ];
+    assert_eq!(kinds(HostInfo::parse_with(&bytes, &policy).unwrap()), told);
+    let untold = [ModuleKind::Kernel, ModuleKind::Ramdisk, ModuleKind::Other];
+    assert_eq!(
+        kinds(HostInfo::parse_with(&bytes, &|_| Some(0)).unwrap()),
+        untold
+    );
+    assert_eq!(kinds(HostInfo::parse(&bytes).unwrap()), untold);
+    // One that says what it is, or is not in RAM, is not looked at.
+    let never = |_: PhysAddr| -> Option<u32> { unreachable!() };
+    assert!(HostInfo::parse_with(&compile(VIRT), &never).is_ok());
+    let outside = compile_with(
+        VIRT,
+        &[
+            changes[0],
+            changes[1],
+            ("0x54000000 0 0xe00123", "0x14000000 0 0xe00123"),
+        ],
+    );
+    assert!(HostInfo::parse_with(&outside, &never).is_err());
+}
+
+#[test]
+fn an_empty_ramdisk_is_none() {
+    let host = changed(VIRT, &[("0x54000000 0 0xe00123", "0x54000000 0 0")]).unwrap();
+    assert_eq!(host.module(ModuleKind::Ramdisk), None);
+    assert_eq!(
+        host.notes,
+        ["BOOT: ramdisk module /chosen/module@0x54000000 is empty, ignored"]
+    );
+}
+
+#[test]
+fn a_second_kernel_or_ramdisk_is_named() {
+    let second = |kind: &str| {
+        let module = alloc::format!(
+            "module@52000000 {{ compatible = \"multiboot,{kind}\", \"multiboot,module\"; reg = <0 0x52000000 0 0x1000>; }};
+             module@0x54000000 {{"
+        );
+        changed(VIRT, &[("module@0x54000000 {", &module)]).unwrap()
+    };
+    let host = second("kernel");
+    assert_eq!(
+        host.notes,
+        ["BOOT: kernel module /chosen/module@52000000 is not used, /chosen/module@0x50000000 is"]
+    );
+    assert_eq!(host.kernel().unwrap().range.base(), 0x5000_0000);
+    let host = second("ramdisk");
+    assert_eq!(
+        host.notes,
+        ["BOOT: ramdisk module /chosen/module@0x54000000 is not used, /chosen/module@52000000 is"]
+    );
+    assert_eq!(
+        host.module(ModuleKind::Ramdisk).unwrap().range.base(),
+        0x5200_0000
+    );
+}
+
+#[test]
+fn a_module_may_end_where_ram_does() {
+    let host = changed(VIRT, &[("0x54000000 0 0xe00123", "0xbfe00000 0 0x200000")]).unwrap();
+    assert_eq!(
+        host.module(ModuleKind::Ramdisk).unwrap().range.end(),
+        0xc000_0000
+    );
+    assert_eq!(host.free_ram().last().unwrap().end(), 0xbfe0_0000);
+}
+
+#[test]
 fn the_option_dtuart_wins_over_stdout_path() {
     let bytes = compile(VEXPRESS);
     let blob = Blob::check(&bytes).unwrap();
-    let found = |spec| console::find(&blob, Some(spec));
-    assert_eq!(found("serial0:115200n8").unwrap().options, "115200n8");
+    let found = |spec| console::find(&blob, Some(spec)).unwrap();
+    let aliased = found("serial0:115200n8");
     assert_eq!(
-        found("/bus/motherboard-bus/iofpga-bus/serial")
-            .unwrap()
-            .reg
-            .base(),
-        0x1c09_0000
+        (aliased.uart.options.as_str(), aliased.instead),
+        ("115200n8", None)
     );
-    let unknown = found("/bus/motherboard-bus/iofpga-bus/rtc").unwrap_err();
-    assert!(
-        unknown.to_string().contains("Unknown UART \"arm,pl031\""),
-        "{unknown}"
+    let by_path = found("/bus/motherboard-bus/iofpga-bus/serial");
+    assert_eq!(by_path.uart.reg.base(), 0x1c09_0000);
+    assert_eq!(by_path.instead, None);
+}
+
+#[test]
+fn a_wrong_dtuart_is_named_and_stdout_path_serves_instead() {
+    let bytes = compile(VEXPRESS);
+    let blob = Blob::check(&bytes).unwrap();
+    for (spec, named) in [
+        (
+            "/bus/motherboard-bus/iofpga-bus/rtc",
+            "Unknown UART \"arm,pl031\"",
+        ),
+        ("serial9", "\"serial9\""),
+    ] {
+        let found = console::find(&blob, Some(spec)).unwrap();
+        assert_eq!(found.uart.reg.base(), 0x1c09_0000);
+        let line = found.instead.unwrap().to_string();
+        assert!(line.contains(named), "{line}");
+    }
+    let silent = compile_with(VEXPRESS, &[("stdout-path", "other-path")]);
+    let error = console::find(&Blob::check(&silent).unwrap(), Some("serial9")).unwrap_err();
+    assert!(error.to_string().contains("\"serial9\""), "{error}");
+}
+
+#[test]
+fn a_uart_found_by_its_address_is_known_by_its_node() {
+    let bytes = compile(VIRT);
+    let blob = Blob::check(&bytes).unwrap();
+    let uart = console::at(&blob, Model::Pl011, 0x0900_0000).unwrap();
+    assert_eq!(uart.path, "/pl011@9000000");
+    assert_eq!(uart.interrupt.unwrap().intid, 33);
+    assert_eq!(
+        console::at(&blob, Model::Pl011, 0x0901_0000),
+        None,
+        "a clock"
     );
-    assert!(
-        found("serial9")
-            .unwrap_err()
-            .to_string()
-            .contains("\"serial9\"")
-    );
+    assert_eq!(console::at(&blob, Model::Pl011, 0x1c09_0000), None);
 }
 
 /// The blob with a NOP token before every other one, and the sizes in the header to match.
@@ -426,6 +565,36 @@ fn nodes_that_a_loader_has_nopped_away_hide_nothing_else() {
 }
 
 #[test]
+fn another_reader_finds_the_same_nodes_and_properties() {
+    for source in [VIRT, VEXPRESS, ARNDALE] {
+        let bytes = compile(source);
+        let other = fdt::Fdt::new(&bytes).unwrap();
+        let blob = Blob::check(&bytes).unwrap();
+        let tree = Tree::new(&blob).unwrap();
+        assert_eq!(tree.len(), other.all_nodes().count());
+        for (node, other) in tree.all().zip(other.all_nodes()).skip(1) {
+            assert_eq!(node.name(), other.name);
+            let theirs: Vec<_> = other.properties().map(|p| (p.name, p.value)).collect();
+            assert_eq!(
+                node.properties().collect::<Vec<_>>(),
+                theirs,
+                "{}",
+                node.path()
+            );
+            for (name, value) in theirs {
+                assert_eq!(
+                    node.property(name),
+                    Some(value),
+                    "{name} of {}",
+                    node.path()
+                );
+                assert_eq!(node.property(&name[1..]), None, "the end of {name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn damaged_headers_are_named() {
     let blob = compile(VIRT);
     let with = |at: usize, value: u32| {
@@ -457,12 +626,8 @@ fn a_tree_that_is_deeper_or_longer_than_any_board_is_refused_quickly() {
 /// Steps that reading a tree takes, and what comes of it.
 fn steps_of(bytes: &[u8]) -> (u32, Result<HostInfo, BootError>) {
     let blob = Blob::check(bytes).unwrap();
-    let fdt = blob.reader().unwrap();
-    let tree = match Tree::new(&blob, &fdt) {
-        Ok(tree) => tree,
-        Err(error) => return (0, Err(error)),
-    };
-    let host = HostInfo::read(&blob, &tree);
+    let tree = Tree::new(&blob).unwrap();
+    let host = HostInfo::read(&blob, &tree, &|_| None);
     let refused = tree.check_budget();
     (tree.spent(), refused.and(host))
 }

@@ -126,15 +126,16 @@ macro_rules! each {
 /// Polls of a full transmitter before a byte is given up: a dead UART must not stop the machine.
 const PATIENCE: u32 = 1_000_000;
 
-/// Asks until the answer is yes, or patience is at its end.
+/// Asks until the answer is yes; false when patience is at its end.
 #[inline]
-fn patiently(mut is_done: impl FnMut() -> bool) {
+fn patiently(mut is_done: impl FnMut() -> bool) -> bool {
     for _ in 0..PATIENCE {
         if is_done() {
-            return;
+            return true;
         }
         core::hint::spin_loop();
     }
+    false
 }
 
 impl<R: Registers> Uart<R> {
@@ -157,13 +158,17 @@ impl<R: Registers> Uart<R> {
         patiently(|| self.try_put(byte));
     }
 
-    /// Sends a text with the line ends of a terminal. Which driver it goes to is decided once for all of it.
+    /// Sends a text with the line ends of a terminal. Which driver it goes to is decided once for all of it. After a byte that
+    /// was given up the rest of the text is not waited for.
     pub fn put_text(&mut self, text: &[u8]) {
-        each!(self, uart => for &byte in text {
-            if byte == b'\n' {
-                patiently(|| uart.try_put(b'\r'));
+        each!(self, uart => {
+            let mut waits = true;
+            for &byte in text {
+                if byte == b'\n' {
+                    waits = waits && patiently(|| uart.try_put(b'\r'));
+                }
+                waits = waits && patiently(|| uart.try_put(byte));
             }
-            patiently(|| uart.try_put(byte));
         });
     }
 

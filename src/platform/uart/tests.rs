@@ -108,6 +108,16 @@ fn a_transmitter_that_never_empties_does_not_stop_the_machine() {
 }
 
 #[test]
+fn a_dead_transmitter_is_waited_for_once_in_a_text() {
+    let regs = fake(&[(0x18, 0x28)]);
+    let mut uart = Uart::new(Model::Pl011, regs.clone());
+    regs.borrow().reads.borrow_mut().clear();
+    uart.put_text(b"nobody\nhears this\n");
+    let reads = regs.borrow().reads.borrow().len();
+    assert_eq!(reads, super::PATIENCE as usize);
+}
+
+#[test]
 fn a_16550_uses_its_shift_and_width_and_closes_the_divisor_latch() {
     let regs = fake(&[(0x0c, 0x83), (0x14, 0x60)]);
     regs.borrow_mut().width = Some(Width::Word);
@@ -165,8 +175,7 @@ fn the_driver_is_chosen_by_compatible() {
     let model = |compatible: &str| {
         let bytes = compile_with(VIRT, &[("\"arm,pl011\", \"arm,primecell\"", compatible)]);
         let blob = Blob::check(&bytes).unwrap();
-        let fdt = blob.reader().unwrap();
-        let tree = Tree::new(&blob, &fdt).unwrap();
+        let tree = Tree::new(&blob).unwrap();
         Model::of(&tree.find("/pl011@9000000").unwrap())
     };
     let synopsys = "\"snps,dw-apb-uart\"; reg-shift = <2>; reg-io-width = <4>";

@@ -50,6 +50,25 @@ fn a_route_is_made_once_and_between_like_interrupts() {
 }
 
 #[test]
+fn what_is_sent_to_a_vcpu_and_enabled_moves_with_it() {
+    let mut machine = machine();
+    for (virq, pirq) in [(32, 90), (41, 73), (70, 100)] {
+        machine.vgic.route_hw(irq(virq), irq(pirq)).unwrap();
+    }
+    let sent_to = |machine: &Machine, vcpu| {
+        let pirqs = machine.vgic.pirqs_sent_to(cpu(vcpu));
+        pirqs.map(|pirq| pirq.raw()).collect::<Vec<_>>()
+    };
+    assert_eq!(sent_to(&machine, 0), [90, 72, 73, 100]);
+    assert_eq!(sent_to(&machine, 1), []);
+    // Interrupts 40 to 43: the second one to vCPU 1.
+    machine.write(0, ITARGETSR + 40, 0x0101_0201);
+    machine.write(0, ICENABLER + 8, 1 << 6);
+    assert_eq!(sent_to(&machine, 0), [90, 72]);
+    assert_eq!(sent_to(&machine, 1), [73]);
+}
+
+#[test]
 fn a_disabled_hardware_interrupt_stays_linked_until_it_is_enabled() {
     let mut machine = machine();
     machine.inject_hw(0, 40);

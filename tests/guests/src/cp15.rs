@@ -42,6 +42,7 @@ registers! {
     dfar, write_dfar: 0, c6, c0, 0;
     ifar, write_ifar: 0, c6, c0, 2;
     vbar, write_vbar: 0, c12, c0, 0;
+    fcseidr, write_fcseidr: 0, c13, c0, 0;
     tpidrurw, write_tpidrurw: 0, c13, c0, 2;
     tpidrprw, set_cpu_index: 0, c13, c0, 4;
     cntfrq, write_cntfrq: 0, c14, c0, 0;

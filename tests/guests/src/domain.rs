@@ -12,6 +12,7 @@ const CREATE: u32 = 1;
 const DESTROY: u32 = 2;
 const UNPAUSE: u32 = 4;
 const INFO: u32 = 5;
+const SET_AFFINITY: u32 = 9;
 const MAX_MEM: u32 = 11;
 const SET_CONTEXT: u32 = 12;
 const MAX_VCPUS: u32 = 15;
@@ -100,6 +101,15 @@ impl Domain {
         let mut control = Domctl { command, version: INTERFACE_VERSION, domain: self.0, pad: [0; 3], argument };
         status(call(DOMCTL, [address_of(&mut control), 0, 0, 0, 0]))?;
         Ok(control)
+    }
+
+    /// Has a vCPU run on one physical CPU only.
+    pub fn pin(self, vcpu: u32, cpu: u32) -> Status {
+        const HARD: u32 = 1;
+        let mut set = [1_u32 << cpu, 0];
+        let handle = address_of(&mut set);
+        // vcpu, flags, then two bitmaps: handle, number of bits, padding.
+        self.control(SET_AFFINITY, &[vcpu, HARD, handle, 0, 8, 0, handle, 0, 8, 0])
     }
 
     /// What the hypervisor tells of it; none when it is gone.

@@ -19,6 +19,8 @@ pub struct Board {
     pub machine: &'static str,
     /// More words for QEMU.
     pub more: &'static [&'static str],
+    /// It has virtio over MMIO: for disks and the network.
+    pub virtio: bool,
     /// File name of the device tree.
     tree: &'static str,
     /// The hypervisor's console, as `dtuart=` names it.
@@ -33,22 +35,35 @@ const CORTEX_A15_R2P1: &str = "cortex-a15,midr=0x412fc0f1";
 /// The processor of an Exynos 5250, with all that is known to be wrong with a Cortex-A15.
 const CORTEX_A15_R0P4: &str = "cortex-a15,midr=0x410fc0f4";
 
-pub static BOARDS: [Board; 5] = [
+pub static BOARDS: [Board; 6] = [
     // Calxeda's ECX-2000: RAM at 0.
     Board {
         name: "midway",
         machine: "midway",
         more: &["-cpu", "cortex-a15"],
+        virtio: false,
         tree: "ecx-2000.dtb",
         console: "/soc/serial@fff36000",
         kernel: 0x1000_0000,
         initrd: 0x1400_0000,
+    },
+    // NXP's i.MX 7: Cortex-A7, RAM where a Versatile Express has it.
+    Board {
+        name: "imx7",
+        machine: "mcimx7d-sabre",
+        more: &["-audio", "none"],
+        virtio: false,
+        tree: "imx7d-sdb.dtb",
+        console: "serial0",
+        kernel: 0x9000_0000,
+        initrd: 0x9400_0000,
     },
     // Allwinner's H3: Cortex-A7, a 16550 as console.
     Board {
         name: "orangepi-pc",
         machine: "orangepi-pc",
         more: &["-audio", "none"],
+        virtio: false,
         tree: "sun8i-h3-orangepi-pc.dtb",
         console: "serial0",
         kernel: 0x5000_0000,
@@ -58,6 +73,7 @@ pub static BOARDS: [Board; 5] = [
         name: "vexpress-a15",
         machine: "vexpress-a15,secure=off,virtualization=on",
         more: &["-cpu", CORTEX_A15_R2P1, "-audio", "none"],
+        virtio: true,
         tree: "vexpress-v2p-ca15-tc1.dtb",
         console: "serial0",
         kernel: 0x9000_0000,
@@ -68,6 +84,7 @@ pub static BOARDS: [Board; 5] = [
         name: "vexpress-secure",
         machine: "vexpress-a15,secure=on,virtualization=on",
         more: &["-cpu", CORTEX_A15_R0P4, "-audio", "none"],
+        virtio: true,
         tree: "vexpress-v2p-ca15-tc1.dtb",
         console: "serial0",
         kernel: 0x9000_0000,
@@ -78,6 +95,7 @@ pub static BOARDS: [Board; 5] = [
         name: "vexpress-tc2",
         machine: "vexpress-a15,secure=off,virtualization=on",
         more: &["-cpu", CORTEX_A15_R2P1, "-audio", "none"],
+        virtio: true,
         tree: "vexpress-v2p-ca15_a7.dtb",
         console: "serial0",
         kernel: 0x9000_0000,

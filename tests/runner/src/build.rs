@@ -1,6 +1,5 @@
 //! Cargo runs and what becomes of their results.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -47,9 +46,21 @@ pub fn is_small() -> Result {
     Ok(())
 }
 
-/// Builds the hypervisor and returns its flat binary.
+/// Builds the hypervisor, once in a run, and returns its flat binary.
 pub fn krypton() -> Result<PathBuf> {
-    flat_file(&krypton_elf(root())?, &root().join("dist/krypton"))
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&BUILT, || {
+        flat_file(&krypton_elf(root())?, &root().join("dist/krypton"))
+    })
+}
+
+/// Makes something for the first who asks, while others wait.
+fn once(made: &Mutex<Option<PathBuf>>, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    let mut made = made.lock().map_err(|_| "a build has failed")?;
+    match &*made {
+        Some(path) => Ok(path.clone()),
+        None => Ok(made.insert(make()?).clone()),
+    }
 }
 
 /// Builds the hypervisor and returns the ELF file that has everything in it.
@@ -65,15 +76,15 @@ pub fn measuring() -> Result<PathBuf> {
     flat_file(&elf, &root().join("target/measuring.flat"))
 }
 
-/// Builds the test guests and returns the folder with their ELF files.
+/// Builds the test guests, once in a run, and returns the folder with their ELF files.
 pub fn guests() -> Result<PathBuf> {
-    let folder = root().join("tests/guests");
-    // From inside the folder: it is a workspace of its own with its own linker script.
-    cargo(
-        &folder,
-        ["build", "--release", "--locked", "--target", TARGET],
-    )?;
-    Ok(folder.join("target").join(TARGET).join("release"))
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&BUILT, || {
+        let folder = root().join("tests/guests");
+        // From inside the folder: it is a workspace of its own with its own linker script.
+        run(&mut build_in(&folder))?;
+        Ok(results_in(&folder))
+    })
 }
 
 /// An ELF file, with the table of function names in it if it has a place for one.
@@ -165,13 +176,27 @@ fn krypton_elf_with(folder: &Path, features: &[&str]) -> Result<PathBuf> {
     let remap = |from: &Path, to: &str| format!("'--remap-path-prefix={}={to}'", from.display());
     let flags = [remap(&folder, "krypton"), remap(&cargo_home()?, "cargo")].join(", ");
     let config = format!("target.{TARGET}.rustflags=[{flags}]");
-    let arguments = ["build", "--release", "--locked", "--target", TARGET];
-    run(cargo_in(&folder)
-        .args(arguments)
+    run(build_in(&folder)
         .args(["--bin", "krypton", "--config", &config])
         .args(features)
         .envs(identity::variables()))?;
-    Ok(folder.join("target").join(TARGET).join("release/krypton"))
+    Ok(results_in(&folder).join("krypton"))
+}
+
+/// Cargo, building for the target in `folder`. Results go to a folder there whatever a person's settings (`CARGO_TARGET_DIR`)
+/// say of others: two builds at once must not share one.
+fn build_in(folder: &Path) -> Command {
+    let mut cargo = cargo_in(folder);
+    cargo
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(folder.join("target"));
+    cargo
+}
+
+/// Where [`build_in`] leaves what it has built.
+fn results_in(folder: &Path) -> PathBuf {
+    folder.join("target").join(TARGET).join("release")
 }
 
 fn cargo_home() -> Result<PathBuf> {
@@ -182,11 +207,7 @@ fn cargo_home() -> Result<PathBuf> {
         .ok_or_else(|| "HOME is not set".into())
 }
 
-/// Runs cargo in `folder`; its messages go to the terminal.
-pub fn cargo<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Result {
-    run(cargo_in(folder).args(arguments))
-}
-
+/// Cargo in `folder`; its messages go to the terminal.
 fn cargo_in(folder: &Path) -> Command {
     let mut cargo = Command::new(cargo_program());
     cargo.current_dir(folder).arg("--quiet");
@@ -249,4 +270,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result {
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(path, bytes))
         .map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::path::Path;
+
+    use super::{build_in, results_in};
+
+    #[test]
+    fn builds_go_where_their_results_are_looked_for() {
+        let folder = Path::new("/clone");
+        let cargo = build_in(folder);
+        let mut arguments = cargo.get_args();
+        assert!(arguments.any(|word| word == OsStr::new("--target-dir")));
+        assert!(results_in(folder).starts_with(arguments.next().unwrap()));
+    }
 }

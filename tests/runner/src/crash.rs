@@ -1,11 +1,13 @@
-//! The hypervisor's own panic, by its debug key: the report has names, then the machine restarts or stays as it is.
+//! The hypervisor's own panic, by its debug key: the report has names, then the machine restarts or stays as it is. And one
+//! before it has read where its console is.
 
+use std::process::Command;
 use std::time::Duration;
 
-use crate::Result;
-use crate::machine::Machine;
+use crate::machine::{Machine, Start};
 use crate::options::Options;
-use crate::session::{Echo, Session};
+use crate::session::{Echo, ScratchFolder, Session};
+use crate::{Result, build, faults};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The hypervisor is done with booting, and the console's input works.
@@ -28,10 +30,27 @@ pub fn stays(options: &Options, echo: Echo) -> Result {
     }
 }
 
+/// A machine whose tree names nothing that would restart it says so.
+pub fn cannot_restart(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("crash")?;
+    let mut machine = Machine::new(options)?;
+    let tree = folder.path().join("no-psci.dtb");
+    faults::dump_tree(&machine, &tree)?;
+    build::run(Command::new("fdtput").arg("-r").arg(&tree).arg("/psci"))?;
+    machine.start = Start::Tree(tree);
+    let mut session = crash_of(&machine, echo)?;
+    let line = "cannot restart this board: it has no PSCI 0.2 by SMC";
+    session.wait_for(&[line], PATIENCE).map(drop)
+}
+
 fn crash(options: &Options, append: &str, echo: Echo) -> Result<Session> {
     let mut machine = Machine::new(options)?;
     machine.append = format!("{} {append}", machine.append);
-    let mut session = Session::start(&machine, echo)?;
+    crash_of(&machine, echo)
+}
+
+fn crash_of(machine: &Machine, echo: Echo) -> Result<Session> {
+    let mut session = Session::start(machine, echo)?;
     session.wait_for(&[BOOTED], PATIENCE)?;
     session.type_text("\u{1}\u{1}\u{1}C")?;
     session.wait_for(&["Panic on CPU"], PATIENCE)?;
@@ -40,4 +59,41 @@ fn crash(options: &Options, append: &str, echo: Echo) -> Result<Session> {
     // The loop that takes the interrupt is below the panic on any stack.
     session.wait_for(&["] trap::*+0x"], PATIENCE)?;
     Ok(session)
+}
+
+/// The function that checks the device tree, which is the first thing that a boot does with it, in mangled names.
+const FIRST_READ: &str = "4Blob5check";
+const UNDEFINED_INSTRUCTION: u32 = 0xe7f0_00f0;
+/// Where the image is linked (linker.ld).
+const IMAGE: usize = 0x3e00_0000;
+
+/// A fault before the device tree is read is told on a console that is where this board has one.
+pub fn before_the_console(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("crash")?;
+    let mut machine = Machine::new(options)?;
+    let mut image = build::read(&machine.hypervisor)?;
+    let at = address_of(FIRST_READ)? - IMAGE;
+    image
+        .get_mut(at..at + 4)
+        .ok_or("the image is too short")?
+        .copy_from_slice(&UNDEFINED_INSTRUCTION.to_le_bytes());
+    machine.hypervisor = folder.path().join("krypton");
+    build::write(&machine.hypervisor, &image)?;
+    let mut session = Session::start(&machine, echo)?;
+    for line in ["Panic on CPU 0:", "undefined instruction in HYP mode"] {
+        session.wait_for(&[line], PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// Address of the function of the image whose mangled name has `part` in it.
+fn address_of(part: &str) -> Result<usize> {
+    let output = Command::new("arm-linux-gnueabihf-nm")
+        .arg(build::elf()?)
+        .output()
+        .map_err(|error| format!("cannot run nm: {error}"))?;
+    let names = String::from_utf8_lossy(&output.stdout);
+    let line = names.lines().find(|line| line.contains(part));
+    line.and_then(|line| usize::from_str_radix(line.split(' ').next()?, 16).ok())
+        .ok_or_else(|| format!("the image has no function {part}"))
 }

@@ -7,46 +7,58 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::machine::{Bus, Disk, Machine, OnReboot, Writes};
+use crate::machine::{Bus, Disk, Format, Machine, OnReboot, Writes};
 use crate::options::Options;
-use crate::session::{Echo, QEMU, ScratchFolder, Session};
+use crate::session::{Echo, ScratchFolder, Serial, Session};
+use crate::snapshot::Snapshot;
 use crate::{build, guests, project};
 
 /// tests/dom0/init prints it once Xen's daemons run.
 pub const UP: &str = "dom0 is up: ";
-const PROMPT: &str = "# ";
+pub const PROMPT: &str = "# ";
 /// Linux's watchdogs go by the clock on the wall: an emulated CPU that waits for the host's other work must not look stuck.
 /// With eight CPUs on two cores, flushing the TLBs of a range page by page already takes longer than RCU allows.
 const PATIENT_WATCHDOGS: &str =
     "rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.watchdog_thresh=60";
-const DISK_BYTES: u64 = 128 << 20;
-/// A test may take so many times the timeout in all, and one check of it so many: a check's own limit counts its looks, and
-/// on a busy host a look may take seconds.
+const SPARE_BYTES: u64 = 128 << 20;
+const SPARE_MMIO: &str = "spare-mmio.img";
+/// Scripts about the machine's start and end: they boot.
+const BOOTS: [&str; 2] = ["poweroff", "reboot"];
+/// A test may take so many times the timeout in all, beside what it is told to take, and one check of it so many: a check's
+/// own limit counts its looks, and on a busy host a look may take seconds.
 const LONGEST: u32 = 12;
 pub const LONGEST_CHECK: u32 = 2;
 
-/// Boots to dom0's shell: on a terminal the person gets it, otherwise the run ends when the shell is there.
+/// Goes to dom0's shell: on a terminal the person gets it, otherwise the run ends when the shell is there.
 pub fn run(options: &Options) -> Result {
-    let mut machine = Machine::new(options)?;
-    machine.network = true;
-    machine.disks = guest_disks(project::data_disk()?)?;
-    if !std::io::stdin().is_terminal() {
-        let mut session = Session::start(&machine, Echo::Show)?;
-        session.expect(UP, options.timeout)?;
-        session.wait_for_prompt(PROMPT, options.timeout)?;
-        println!("\ndom0's shell is up; started without a terminal, so this is the end");
-        return Ok(());
-    }
-    println!(
-        "leave with `poweroff`, or QEMU's escape: Ctrl-A then X; Ctrl-A A three times goes to the hypervisor"
-    );
+    let folder = ScratchFolder::new("disks")?;
+    let mut machine = common(options, project::data_disk()?, &folder)?;
     machine.on_reboot = OnReboot::Restart;
-    let folder = ScratchFolder::new("tree")?;
-    build::run(
-        Command::new(QEMU)
-            .args(machine.with_tree(folder.path())?.arguments())
-            .args(["-serial", "mon:stdio"]),
-    )
+    let mut session = if boots(options) {
+        let mut session = Session::open(&machine, Echo::Show, Serial::WithMonitor)?;
+        if options.gdb {
+            println!("QEMU waits for a debugger on port 1234");
+            return session.attach();
+        }
+        session.expect(UP, options.timeout)?;
+        session
+    } else {
+        let snapshot = Snapshot::of(&machine, options.timeout)?;
+        let mut session = snapshot.start(&machine, Serial::WithMonitor, options.timeout)?;
+        session.type_text("greet\n")?;
+        session.expect("greet", options.timeout)?;
+        session.echo(Echo::Show);
+        session
+    };
+    if std::io::stdin().is_terminal() {
+        println!(
+            "leave with `poweroff`, or QEMU's escape: Ctrl-A then X; Ctrl-A A three times goes to the hypervisor"
+        );
+        return session.attach();
+    }
+    session.wait_for_prompt(PROMPT, options.timeout)?;
+    println!("\ndom0's shell is up; started without a terminal, so this is the end");
+    Ok(())
 }
 
 /// Boots until dom0 is up or its test has finished, and shows the console.
@@ -67,49 +79,84 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
 
 /// Runs one script of tests/dom0, if the boot before has said all of `says`: patterns on lines.
 pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> Result {
-    if name == "shell" {
-        return shell(&Machine::new(options)?, options.timeout, echo);
-    }
     let folder = ScratchFolder::new("disks")?;
     let machine = machine_for(name, options, &folder)?;
-    let mut session = Session::start(&machine, echo)?;
-    for line in says.iter().chain(&[UP]) {
-        session.expect(line, options.timeout)?;
+    let mut session = at_prompt(says, &machine, &options.fresh_if(BOOTS.contains(&name)))?;
+    session.echo(echo);
+    if name == "shell" {
+        return shell(session, options.timeout);
     }
-    finish(name, &mut session, &machine, options.timeout)
+    session.type_text(&run_test(name, options))?;
+    finish(name, &mut session, &machine, options)
 }
 
-/// Runs one script of tests/dom0 until the machine has ended; answers all that its console said.
+/// The command that runs a script in the place of dom0's shell, with an end of line.
+fn run_test(name: &str, options: &Options) -> String {
+    let word = |number: Option<u32>| number.map_or("''".into(), |number| number.to_string());
+    let (seconds, count) = (word(options.seconds), word(options.count));
+    format!("exec run-test {name} {seconds} {count}\n")
+}
+
+/// Brings the machine to dom0's prompt, from a snapshot where that can be. The boot has said all of `says`.
+fn at_prompt(says: &[&str], machine: &Machine, options: &Options) -> Result<Session> {
+    if boots(options) {
+        let mut session = Session::start(machine, Echo::Hide)?;
+        for line in says.iter().chain(&[UP]) {
+            session.expect(line, options.timeout)?;
+        }
+        session.wait_for_prompt(PROMPT, options.timeout)?;
+        return Ok(session);
+    }
+    let snapshot = Snapshot::of(machine, options.timeout)?;
+    snapshot.said(says)?;
+    snapshot.start(machine, Serial::Plain, options.timeout)
+}
+
+/// Whether dom0 boots instead of going on from a snapshot: a person wants that, or a machine that is seldom the same.
+fn boots(options: &Options) -> bool {
+    options.fresh
+        || options.gdb
+        || options.counted
+        || !options.append.is_empty()
+        || !options.dom0_append.is_empty()
+}
+
+/// Runs one script of tests/dom0, which the kernel's command line names, until the machine has ended; returns all that its
+/// console said.
 pub fn told(name: &str, options: &Options, echo: Echo) -> Result<String> {
     let folder = ScratchFolder::new("disks")?;
-    let mut session = Session::start(&machine_for(name, options, &folder)?, echo)?;
+    let mut machine = machine_for(name, options, &folder)?;
+    machine.dom0_append += &format!(" krypton.test={name}");
+    let mut session = Session::start(&machine, echo)?;
     session.expect(UP, options.timeout)?;
-    passes(&mut session, name, options.timeout)?;
+    passes(&mut session, name, options)?;
     ends_well(&mut session, options.timeout)?;
     Ok(session.transcript().to_owned())
 }
 
 /// The machine for a script, with its disks in a folder.
 fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<Machine> {
-    let mut machine = Machine::new(options)?;
-    machine.dom0_append += &format!(" krypton.test={name}");
-    give_watchdogs_patience(&mut machine);
-    if let Some(seconds) = options.seconds {
-        machine.dom0_append += &format!(" krypton.seconds={seconds}");
-    }
-    if let Some(count) = options.count {
-        machine.dom0_append += &format!(" krypton.count={count}");
-    }
+    let data = copy(&project::data_disk()?, folder.path())?;
+    let mut machine = common(options, data, folder)?;
     match name {
-        "disks" => machine.disks = blank_disks(folder.path())?,
-        "domains" | "cycles" | "load" | "many" | "demo" | "masked" => {
-            machine.disks = guest_disks(copy(&project::data_disk()?, folder.path())?)?;
-        }
-        "macro" => machine.disks = measuring_disks()?,
-        "guests" => machine.disks = vec![test_guests(folder.path())?],
-        "net" => machine.network = true,
+        "guests" => write_test_guests(folder.path())?,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
+    }
+    Ok(machine)
+}
+
+/// The machine that the tests of dom0, `make run` and `make demo` have in common, so that one snapshot serves them all:
+/// what domUs are made of, a disk for one, programs for one, a network, and spare disks.
+fn common(options: &Options, data: PathBuf, folder: &ScratchFolder) -> Result<Machine> {
+    let mut machine = Machine::new(options)?;
+    give_watchdogs_patience(&mut machine);
+    if options.board.is_none_or(|board| board.virtio) {
+        machine.network = true;
+        machine.disks = guest_disks(data)?;
+    }
+    if options.board.is_none() {
+        machine.disks.extend(spare_disks(folder.path())?);
     }
     Ok(machine)
 }
@@ -120,45 +167,49 @@ pub fn give_watchdogs_patience(machine: &mut Machine) {
     machine.dom0_append += PATIENT_WATCHDOGS;
 }
 
-/// Plays the story of tests/dom0/demo.sh to a person: without the boot before it.
+/// Plays the story of tests/dom0/demo.sh to a person: without the boot before it, and what the kernel says meanwhile.
 pub fn demo(options: &Options) -> Result {
-    let mut machine = Machine::new(options)?;
-    machine.dom0_append += " krypton.test=demo quiet";
     let folder = ScratchFolder::new("disks")?;
-    machine.disks = guest_disks(copy(&project::data_disk()?, folder.path())?)?;
-    println!("booting the hypervisor and dom0, which takes half a minute or more");
-    let mut session = Session::start(&machine, Echo::Hide)?;
-    session.expect(UP, options.timeout)?;
+    let machine = machine_for("demo", options, &folder)?;
+    let mut session = at_prompt(&[], &machine, options)?;
+    session.type_text("dmesg -n 1\n")?;
+    session.expect("dmesg", options.timeout)?;
+    session.wait_for_prompt(PROMPT, options.timeout)?;
+    let command = run_test("demo", options);
+    session.type_text(&command)?;
+    session.expect(command.trim(), options.timeout)?;
     session.echo(Echo::ShowGuest);
-    finish("demo", &mut session, &machine, options.timeout)?;
+    finish("demo", &mut session, &machine, options)?;
     println!("\nthe end; the data disk, read by the host, holds what dom0 saw on it");
     Ok(())
 }
 
-/// What comes after dom0's boot.
-fn finish(name: &str, session: &mut Session, machine: &Machine, timeout: Duration) -> Result {
+/// Waits for what the script does, and judges it.
+fn finish(name: &str, session: &mut Session, machine: &Machine, options: &Options) -> Result {
     match name {
-        "poweroff" => ends_well(session, timeout),
-        "reboot" => session.expect(UP, timeout).map(drop),
+        "poweroff" => ends_well(session, options.timeout),
+        "reboot" => session.expect(UP, options.timeout).map(drop),
         "domains" | "demo" => {
-            passes(session, name, timeout)?;
+            passes(session, name, options)?;
             let told = session.transcript().to_owned();
-            ends_well(session, timeout)?;
+            ends_well(session, options.timeout)?;
             holds_what_was_told(&machine.disks, &told)
         }
-        _ => passes(session, name, timeout),
+        _ => passes(session, name, options),
     }
 }
 
 /// Waits for the test's end as long as its checks go on.
-fn passes(session: &mut Session, name: &str, timeout: Duration) -> Result {
+fn passes(session: &mut Session, name: &str, options: &Options) -> Result {
     let end = format!("TEST {name} ");
-    let deadline = Instant::now() + timeout * LONGEST;
+    let timeout = options.timeout;
+    let asked_for = Duration::from_secs(options.seconds.unwrap_or(0).into());
+    let longest = timeout * (LONGEST + options.count.unwrap_or(0)) + asked_for * LONGEST;
+    let deadline = Instant::now() + longest;
     let line = loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if let (0, line) =
-            session.expect_any(&[&end, "ok ", "FAIL "], (timeout * LONGEST_CHECK).min(left))?
-        {
+        let check = (timeout * LONGEST_CHECK).max(asked_for * LONGEST);
+        if let (0, line) = session.expect_any(&[&end, "ok ", "FAIL "], check.min(left))? {
             break line;
         }
     };
@@ -179,10 +230,7 @@ fn ends_well(session: &mut Session, timeout: Duration) -> Result {
 }
 
 /// The console works both ways, and leaving the shell ends the machine.
-fn shell(machine: &Machine, timeout: Duration, echo: Echo) -> Result {
-    let mut session = Session::start(machine, echo)?;
-    session.expect(UP, timeout)?;
-    session.wait_for_prompt(PROMPT, timeout)?;
+fn shell(mut session: Session, timeout: Duration) -> Result {
     session.type_text("echo the answer is $((6 * 7))\n")?;
     session.expect("the answer is 42", timeout)?;
     // Ctrl-C ends what runs in the foreground, once that runs, and nothing else.
@@ -208,21 +256,18 @@ fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
     Ok(disks)
 }
 
-/// A file system with the bare-metal test guests, for dom0 to start them as domUs.
-fn test_guests(folder: &Path) -> Result<Disk> {
+/// Writes a file system with the bare-metal test guests on the spare disk, for dom0 to start them as domUs.
+fn write_test_guests(folder: &Path) -> Result {
     let elves = build::guests()?;
     let kernels = folder.join("kernels");
     for name in guests::names()? {
         build::flat_guest(&elves.join(&name), &kernels.join(&name))?;
     }
-    let file = folder.join("kernels.img");
     build::run(
         Command::new("mke2fs")
             .args(["-q", "-t", "ext4", "-m", "0", "-L", "kernels", "-d"])
-            .args([&kernels, &file])
-            .arg("16M"),
-    )?;
-    Ok(mmio_disk(file, Writes::Lost))
+            .args([&kernels, &folder.join(SPARE_MMIO)]),
+    )
 }
 
 /// What dom0 makes domUs of, alone.
@@ -245,6 +290,7 @@ pub fn scratch_disk(file: &Path) -> Disk {
 fn mmio_disk(file: PathBuf, writes: Writes) -> Disk {
     Disk {
         file,
+        format: Format::Raw,
         bus: Bus::Mmio,
         writes,
     }
@@ -273,16 +319,18 @@ fn holds_what_was_told(disks: &[Disk], transcript: &str) -> Result {
     }
 }
 
-fn blank_disks(folder: &Path) -> Result<Vec<Disk>> {
-    [("mmio.img", Bus::Mmio), ("pci.img", Bus::Pci)]
+/// Disks that dom0 does not mount by itself, one behind each bus. They are as large as no other disk.
+fn spare_disks(folder: &Path) -> Result<Vec<Disk>> {
+    [(SPARE_MMIO, Bus::Mmio), ("spare-pci.img", Bus::Pci)]
         .into_iter()
         .map(|(name, bus)| {
             let path = folder.join(name);
             File::create(&path)
-                .and_then(|file| file.set_len(DISK_BYTES))
+                .and_then(|file| file.set_len(SPARE_BYTES))
                 .map_err(|error| format!("cannot make {}: {error}", path.display()))?;
             Ok(Disk {
                 file: path,
+                format: Format::Raw,
                 bus,
                 writes: Writes::Kept,
             })

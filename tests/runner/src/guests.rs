@@ -39,7 +39,7 @@ pub fn machine(name: &str, options: &Options) -> Result<Machine> {
 }
 
 /// The sum must say that nothing failed, and count every `ok` line: a guest that skips checks does not pass.
-fn judge(transcript: &str, sum: &str) -> Result {
+pub fn judge(transcript: &str, sum: &str) -> Result {
     let start = transcript.find("guest: ").unwrap_or(0);
     let count = |word: &str| {
         transcript[start..]

@@ -49,10 +49,28 @@ pub enum Writes {
     Lost,
 }
 
+/// The format of a disk's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Raw,
+    /// QEMU's own, which has the blocks that differ from another file.
+    Qcow2,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
 /// A virtio disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
     pub file: PathBuf,
+    pub format: Format,
     pub bus: Bus,
     pub writes: Writes,
 }
@@ -78,6 +96,8 @@ pub struct Machine {
     pub board: Option<&'static Board>,
     /// `-machine` as typed, instead of what `highmem` and `virtualization` say.
     pub typed: Option<&'static str>,
+    /// `-cpu` on `virt`.
+    pub processor: &'static str,
     pub cpus: u32,
     pub memory_mib: u32,
     pub highmem: bool,
@@ -101,6 +121,8 @@ pub struct Machine {
     pub gdb: bool,
     /// Virtual time counts instructions (bench.rs).
     pub counted: bool,
+    /// A saved state, which the machine goes on from instead of booting.
+    pub state: Option<PathBuf>,
 }
 
 impl Machine {
@@ -112,6 +134,7 @@ impl Machine {
         Ok(Self {
             board: options.board,
             typed: None,
+            processor: "cortex-a15",
             cpus: options.cpus,
             memory_mib: options.memory_mib,
             highmem: options.highmem,
@@ -131,6 +154,7 @@ impl Machine {
             on_reboot: OnReboot::Exit,
             gdb: options.gdb,
             counted: options.counted,
+            state: None,
         })
     }
 
@@ -149,7 +173,7 @@ impl Machine {
         line.option("-machine", self.machine_option());
         match self.board {
             Some(board) => line.0.extend(board.more.iter().map(|&word| word.into())),
-            None => line.option("-cpu", "cortex-a15".into()),
+            None => line.option("-cpu", self.processor.into()),
         }
         line.option("-smp", self.cpus.to_string());
         line.option("-m", self.memory_mib.to_string());
@@ -186,6 +210,9 @@ impl Machine {
         }
         if self.gdb {
             line.0.extend(["-s".into(), "-S".into()]);
+        }
+        if let Some(state) = &self.state {
+            line.option("-incoming", format!("file:{}", text(state)));
         }
         line.0
     }
@@ -268,7 +295,8 @@ impl Machine {
             line.option(
                 "-drive",
                 format!(
-                    "if=none,id=disk{index},format=raw,snapshot={},file={}",
+                    "if=none,id=disk{index},format={},snapshot={},file={}",
+                    disk.format.name(),
                     on_off(disk.writes == Writes::Lost),
                     text(&disk.file)
                 ),
@@ -349,12 +377,13 @@ fn join(words: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bus, Disk, InitrdBy, Machine, OnReboot, Start, Writes};
+    use super::{Bus, Disk, Format, InitrdBy, Machine, OnReboot, Start, Writes};
 
     fn machine() -> Machine {
         Machine {
             board: None,
             typed: None,
+            processor: "cortex-a15",
             cpus: 2,
             memory_mib: 1024,
             highmem: false,
@@ -370,6 +399,7 @@ mod tests {
             dom0_append: "console=hvc0 a=b,c".into(),
             disks: vec![Disk {
                 file: "d".into(),
+                format: Format::Raw,
                 bus: Bus::Pci,
                 writes: Writes::Kept,
             }],
@@ -378,6 +408,7 @@ mod tests {
             on_reboot: OnReboot::Exit,
             gdb: false,
             counted: false,
+            state: None,
         }
     }
 

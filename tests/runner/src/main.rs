@@ -11,6 +11,7 @@
 //! | `boards` | QEMU's boards other than `virt`, and the tests on them |
 //! | `typed` | QEMU's `virt` with the options people type |
 //! | `session` | one running QEMU: its console, its monitor, its end |
+//! | `snapshot` | a booted dom0, saved for the runs that follow |
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
@@ -37,11 +38,14 @@ mod guests;
 mod identity;
 mod image;
 mod leftovers;
+mod load_address;
 mod machine;
 mod options;
 mod patience;
+mod processors;
 mod project;
 mod session;
+mod snapshot;
 mod suite;
 mod symbols;
 mod transcript;
@@ -71,6 +75,7 @@ cargo xtask COMMAND [OPTION...]
   guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
   faults [NAME...]   boot with one thing wrong each time; the console must name it
   test [FILTER...]   everything: host tests, guests, dom0, faults, reproducible build
+  soak [FILTER...]   what takes hours: domUs without end, load on them, load on dom0
   bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware
                      latency, or those named; report: from what is stored)
   bench-check        Krypton's services against the stored figures
@@ -94,6 +99,9 @@ cargo xtask COMMAND [OPTION...]
   --counted          virtual time counts instructions: a tick is 16 of them
   --out FILE         where `tree` writes dom0's tree
   --nor              `flash` makes what is in NOR flash (vexpress)
+  --jobs N           cores that tests keep busy at once (all)
+  --order reverse|N  another order of the tests: the last first, or any, the same for the same N
+  --fresh            boot dom0, instead of going on from its snapshot
   --gdb              wait for a debugger on port 1234
 ";
 
@@ -122,6 +130,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "faults" => return suite::run(suite::faults(), &options),
         "tree" => return tree::show(&options),
         "test" => return suite::everything(&options),
+        "soak" => return suite::soak(&options),
         "bench" => bench::measure(&options)?,
         "bench-check" => bench::check(&options, session::Echo::Hide)?,
         "reproducible" => build::reproducible()?,

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,36 @@ pub enum Hypervisor {
     Elf(PathBuf),
 }
 
+/// The order that tests start in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Listed,
+    Reverse,
+    /// Any order, the same for the same number.
+    Shuffled(u32),
+}
+
+impl Order {
+    fn parse(text: &str) -> Result<Self> {
+        match text {
+            "reverse" => Ok(Self::Reverse),
+            _ => number(text).map(Self::Shuffled),
+        }
+    }
+
+    pub fn apply<T>(self, list: &mut [T], name: impl Fn(&T) -> &str) {
+        match self {
+            Self::Listed => {}
+            Self::Reverse => list.reverse(),
+            Self::Shuffled(seed) => list.sort_by_cached_key(|item| {
+                let mut hasher = DefaultHasher::new();
+                (seed, name(item)).hash(&mut hasher);
+                hasher.finish()
+            }),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Options {
     pub hypervisor: Hypervisor,
@@ -35,12 +66,17 @@ pub struct Options {
     pub dom0_append: String,
     pub load_address: u32,
     pub gdb: bool,
+    /// dom0 boots, whatever is saved.
+    pub fresh: bool,
     /// `flash` is to make what is in NOR flash.
     pub nor: bool,
     /// Where `tree` writes dom0's tree.
     pub out: Option<PathBuf>,
     /// Virtual time counts instructions.
     pub counted: bool,
+    /// How many cores tests keep busy at once; None is all that there are.
+    pub jobs: Option<u32>,
+    pub order: Order,
     /// Words that are no options: names of tests.
     pub operands: Vec<String>,
 }
@@ -61,9 +97,12 @@ impl Default for Options {
             dom0_append: String::new(),
             load_address: 0x4100_0000,
             gdb: false,
+            fresh: false,
             nor: false,
             out: None,
             counted: false,
+            jobs: None,
+            order: Order::Listed,
             operands: Vec::new(),
         }
     }
@@ -85,6 +124,9 @@ impl Options {
                 "--board" => options.board = Some(boards::find(&value()?)?),
                 "--nor" => options.nor = true,
                 "--out" => options.out = Some(value()?.into()),
+                "--jobs" => options.jobs = Some(number(&value()?)?.max(1)),
+                "--order" => options.order = Order::parse(&value()?)?,
+                "--fresh" => options.fresh = true,
                 "--gdb" => options.gdb = true,
                 "--smp" => options.cpus = number(&value()?)?,
                 "--mem" => options.memory_mib = number(&value()?)?,
@@ -103,6 +145,14 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// The same, with dom0 booting if `fresh`.
+    pub fn fresh_if(&self, fresh: bool) -> Self {
+        Self {
+            fresh: self.fresh || fresh,
+            ..self.clone()
+        }
     }
 
     /// The options of `elf FILE`.
@@ -131,7 +181,7 @@ fn on_or_off(text: &str) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hypervisor, Options};
+    use super::{Hypervisor, Options, Order};
 
     fn parse(line: &str) -> crate::Result<Options> {
         Options::parse(line.split_whitespace().map(String::from))
@@ -150,5 +200,23 @@ mod tests {
         for line in ["--smp", "--smp many", "--highmem perhaps", "--unknown"] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_order_keeps_all_and_its_number_gives_it_again() {
+        let ordered = |order: Order| {
+            let mut list: Vec<_> = ('a'..='z').map(String::from).collect();
+            order.apply(&mut list, |name| name);
+            list
+        };
+        let listed = ordered(Order::Listed);
+        let shuffled = ordered(Order::parse("7").unwrap());
+        assert_eq!(shuffled, ordered(Order::Shuffled(7)));
+        assert_ne!(shuffled, ordered(Order::Shuffled(8)));
+        assert_ne!(shuffled, listed);
+        let mut sorted = shuffled;
+        sorted.sort_unstable();
+        assert_eq!(sorted, listed);
+        assert_eq!(ordered(Order::parse("reverse").unwrap())[0], "z");
     }
 }

@@ -1,7 +1,9 @@
 //! One running QEMU: its console, its monitor, its end.
 
-use std::fs;
+use std::cell::Cell;
+use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -24,6 +26,9 @@ pub const FATAL: [&str; 3] = [
     "Hardware Dom0 crashed",
 ];
 
+/// How long QEMU's monitor may say nothing before an answer is taken for complete.
+const MONITOR_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whether a person watches the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Echo {
@@ -33,22 +38,43 @@ pub enum Echo {
     Hide,
 }
 
+/// What the console is to QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// The console alone.
+    Plain,
+    /// The console and QEMU's monitor, which Ctrl-A switches between.
+    WithMonitor,
+}
+
 pub struct Session {
     qemu: Child,
     keyboard: ChildStdin,
     output: Receiver<Vec<u8>>,
     transcript: Transcript,
     echo: Echo,
+    /// Bytes of the transcript that a person has seen, or will not see.
+    shown: usize,
     folder: ScratchFolder,
 }
 
 impl Session {
     pub fn start(machine: &Machine, echo: Echo) -> Result<Self> {
+        Self::open(machine, echo, Serial::Plain)
+    }
+
+    /// Starts QEMU.
+    pub fn open(machine: &Machine, echo: Echo, serial: Serial) -> Result<Self> {
         let folder = ScratchFolder::new("qemu")?;
         let monitor = folder.path().join("monitor");
         let mut qemu = Command::new(QEMU)
             .args(machine.with_tree(folder.path())?.arguments())
-            .args(["-serial", "stdio", "-monitor"])
+            .arg("-serial")
+            .arg(match serial {
+                Serial::Plain => "stdio",
+                Serial::WithMonitor => "mon:stdio",
+            })
+            .arg("-monitor")
             .arg(format!("unix:{},server=on,wait=off", monitor.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -62,6 +88,7 @@ impl Session {
             output,
             transcript: Transcript::default(),
             echo,
+            shown: 0,
             folder,
         })
     }
@@ -132,9 +159,33 @@ impl Session {
         ))
     }
 
-    /// Shows the console from here on, or hides it.
+    /// Shows the console from behind the line found last, or hides it.
     pub fn echo(&mut self, echo: Echo) {
+        self.shown = self.transcript.searched();
         self.echo = echo;
+        self.show();
+    }
+
+    /// Joins the console with this terminal until QEMU ends.
+    pub fn attach(mut self) -> Result {
+        self.show();
+        let _raw = RawTerminal::enter()?;
+        let keyboard = self.keyboard.as_fd().try_clone_to_owned();
+        let mut keyboard = File::from(keyboard.map_err(|error| format!("QEMU's input: {error}"))?);
+        // Still waits for a key when QEMU has ended; it ends with this program.
+        thread::spawn(move || copy_bytes(&mut std::io::stdin(), &mut keyboard));
+        let mut stdout = std::io::stdout();
+        for bytes in &self.output {
+            stdout
+                .write_all(&bytes)
+                .and_then(|()| stdout.flush())
+                .map_err(|error| format!("cannot write on the terminal: {error}"))?;
+        }
+        let status = self.qemu.wait().map_err(|error| format!("QEMU: {error}"))?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("QEMU: {status}")),
+        }
     }
 
     /// Waits for QEMU to end by itself.
@@ -144,6 +195,7 @@ impl Session {
             match patience.receive(&self.output) {
                 Ok(bytes) => self.take(&bytes),
                 Err(RecvTimeoutError::Disconnected) => {
+                    count_cpu_time_of(self.qemu.id());
                     return self.qemu.wait().map_err(|error| format!("QEMU: {error}"));
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -181,22 +233,27 @@ impl Session {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        if self.echo == Echo::Show {
-            let mut stdout = std::io::stdout();
-            // A closed pipe on our side (`| head`) is no fault of the machine under test.
-            let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        }
-        let before = self.transcript.text().rfind('\n').map_or(0, |end| end + 1);
         self.transcript.push(bytes);
-        if self.echo == Echo::ShowGuest {
-            let text = self.transcript.text();
-            let end = text.rfind('\n').map_or(0, |end| end + 1);
-            for line in text.get(before..end).unwrap_or_default().lines() {
-                if !line.starts_with("(XEN)") {
-                    println!("{line}");
-                }
+        self.show();
+    }
+
+    /// Shows what the console printed since the last time.
+    fn show(&mut self) {
+        let text = &self.transcript.text()[self.shown..];
+        let length = match self.echo {
+            Echo::Hide => return,
+            Echo::Show => text.len(),
+            Echo::ShowGuest => text.rfind('\n').map_or(0, |end| end + 1),
+        };
+        let mut stdout = std::io::stdout();
+        for line in text[..length].split_inclusive('\n') {
+            if self.echo == Echo::Show || !line.starts_with("(XEN)") {
+                // A closed pipe on our side (`| head`) is no fault of the machine under test.
+                let _ = stdout.write_all(line.as_bytes());
             }
         }
+        let _ = stdout.flush();
+        self.shown += length;
     }
 
     /// The console's end, every CPU's registers, and the hypervisor's own account of its domains and CPUs.
@@ -228,24 +285,43 @@ impl Session {
         self.transcript.text()[before..].to_owned()
     }
 
+    /// Connects to QEMU's monitor, which is there a moment after QEMU has started.
+    fn connect_monitor(&self) -> std::io::Result<UnixStream> {
+        let deadline = Instant::now() + MONITOR_PATIENCE;
+        loop {
+            match UnixStream::connect(self.folder.path().join("monitor")) {
+                Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(50)),
+                result => return result,
+            }
+        }
+    }
+
     /// Asks QEMU's monitor.
     pub fn monitor(&self, command: &str) -> Result<String> {
         let failed = |error| format!("QEMU's monitor: {error}");
-        let mut stream = UnixStream::connect(self.folder.path().join("monitor")).map_err(failed)?;
+        let mut stream = self.connect_monitor().map_err(failed)?;
         stream
-            .set_read_timeout(Some(Duration::from_secs(2)))
+            .set_read_timeout(Some(MONITOR_PATIENCE))
             .map_err(failed)?;
+        read_to_monitor_prompt(&mut stream);
         stream
             .write_all(format!("{command}\n").as_bytes())
             .map_err(failed)?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        // The monitor never closes the connection: silence is the end of an answer.
-        while let Ok(length @ 1..) = stream.read(&mut buffer) {
-            answer.extend(&buffer[..length]);
-        }
-        Ok(without_noise(&String::from_utf8_lossy(&answer)))
+        Ok(without_noise(&read_to_monitor_prompt(&mut stream)))
     }
+}
+
+/// Reads from QEMU's monitor until it waits for a command, or has ended, or says nothing for [`MONITOR_PATIENCE`].
+fn read_to_monitor_prompt(stream: &mut UnixStream) -> String {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    // The command that is typed is echoed behind the prompt before it, so a prompt at the end is a new one.
+    while !text.ends_with(b"\n(qemu) ")
+        && let Ok(length @ 1..) = stream.read(&mut buffer)
+    {
+        text.extend(&buffer[..length]);
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Leaves out the monitor's line editing and the floating-point registers: 32 lines per CPU.
@@ -258,11 +334,82 @@ fn without_noise(answer: &str) -> String {
         .join("\n")
 }
 
+thread_local! {
+    /// CPU time of the machines that this thread has ended.
+    static CPU_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Returns the CPU time of the machines that this thread has ended, and begins again at 0.
+pub fn take_cpu_time() -> Duration {
+    CPU_TIME.take()
+}
+
+/// Adds the CPU time of a process, as proc(5) has it while nobody has waited for its end.
+fn count_cpu_time_of(process: u32) {
+    /// The unit of /proc/PID/stat on Linux.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which may have spaces: the state, 10 other fields, user time and system time.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u32>().ok());
+    CPU_TIME.set(CPU_TIME.get() + TICK * ticks.sum::<u32>());
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
+        count_cpu_time_of(self.qemu.id());
         // Both fail only when QEMU is gone already.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
+    }
+}
+
+/// This terminal without echo, line editing and signals, until it is dropped.
+struct RawTerminal {
+    before: String,
+}
+
+impl RawTerminal {
+    fn enter() -> Result<Self> {
+        let before = Self::stty(&["-g"])?;
+        Self::stty(&["raw", "-echo"])?;
+        Ok(Self { before })
+    }
+
+    fn stty(arguments: &[&str]) -> Result<String> {
+        let output = Command::new("stty")
+            .args(arguments)
+            .stdin(Stdio::inherit())
+            .output()
+            .map_err(|error| format!("cannot run stty: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("stty: {}", output.status));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no setting.
+        let _ = Self::stty(&[&self.before]);
+    }
+}
+
+/// Copies bytes as they come, until one side is closed.
+fn copy_bytes(from: &mut impl Read, to: &mut impl Write) {
+    let mut buffer = [0; 256];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if to
+            .write_all(&buffer[..length])
+            .and_then(|()| to.flush())
+            .is_err()
+        {
+            break;
+        }
     }
 }
 

@@ -1,42 +1,35 @@
 //! All tests in order, and the sum.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
+use std::ops::Add;
 use std::panic::resume_unwind;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::boards::{self, BoardTest};
 use crate::faults::Fault;
+use crate::load_address::PLACES;
 use crate::options::{Hypervisor, Options};
+use crate::processors::{self, PROCESSORS};
 use crate::session::Echo;
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, dom0, faults, guests, leftovers, project, tree, uboot_ways,
-    uefi, words,
+    Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, project,
+    session, tree, uboot_ways, uefi, words,
 };
+
+type Body = dyn Fn(&Options) -> Result<Sum> + Send + Sync;
 
 /// One test: its name, and what it does with the options of the run.
 pub struct Test {
     name: String,
-    body: Box<dyn Fn(&Options) -> Result + Send + Sync>,
-    company: Company,
+    body: Box<Body>,
+    /// Cores of the host that it keeps busy: two machines of two CPUs that wait much, or run one after the other, share two.
+    cores: usize,
 }
-
-/// Whether a test bears another one beside it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Company {
-    /// It keeps two cores busy, or makes what others need.
-    Alone,
-    /// It waits much, for itself or for one CPU after the other, or only builds: one core is enough.
-    Beside,
-}
-
-/// Tests that run side by side.
-const LANES: usize = 2;
-/// CPUs that one lane can emulate, if they are not all busy.
-const LIGHT_CPUS: u32 = 2;
 
 impl Test {
     fn new(
@@ -45,22 +38,24 @@ impl Test {
     ) -> Self {
         Self {
             name: name.into(),
-            body: Box::new(body),
-            company: Company::Alone,
+            body: Box::new(move |options| {
+                body(options).map(|()| Sum {
+                    passed: 1,
+                    failed: 0,
+                })
+            }),
+            cores: 1,
         }
     }
 
-    fn beside_others(self) -> Self {
-        self.beside_others_if(true)
-    }
-
-    fn beside_others_if(mut self, light: bool) -> Self {
-        if light {
-            self.company = Company::Beside;
-        }
+    fn keeps_busy(mut self, cores: usize) -> Self {
+        self.cores = cores;
         self
     }
 }
+
+/// CPUs of a machine that mostly keep one core busy.
+const LIGHT_CPUS: u32 = 2;
 
 /// The scripts of tests/dom0 and the machines they run on. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen
 /// in QEMU, so Krypton alone is tested there.
@@ -86,13 +81,40 @@ const DOM0: [(&str, u32, u32, bool); 19] = [
     ("stress", 2, 1024, false),
 ];
 
-/// Scripts that keep all CPUs busy. With two CPUs, others seldom have work for both.
+/// Scripts that keep all CPUs busy. With two CPUs, others seldom have work for more than one.
 const BUSY: [&str; 3] = ["load", "many", "stress"];
+
+/// What takes hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
+const SOAK: [(&str, u32, Option<u32>, Option<u32>); 3] = [
+    ("cycles", 2048, Some(1000), None),
+    ("load", 1024, Some(20), Some(300)),
+    ("stress", 1024, None, Some(3600)),
+];
+
+/// Runs what takes hours, one after the other.
+pub fn soak(options: &Options) -> Result<ExitCode> {
+    let test = |(script, memory_mib, count, seconds): &'static (&str, _, _, _)| {
+        Test::new(format!("soak {script}"), move |options| {
+            let options = Options {
+                memory_mib: *memory_mib,
+                count: options.count.or(*count),
+                seconds: options.seconds.or(*seconds),
+                ..options.clone()
+            };
+            dom0::test(script, &options, Echo::Hide)
+        })
+        .keeps_busy(usize::MAX)
+    };
+    run(SOAK.iter().map(test).collect(), options)
+}
 
 /// Runs everything whose name contains one of the operands, or all of it; the host tests only with all of it.
 pub fn everything(options: &Options) -> Result<ExitCode> {
     let with_krypton = options.hypervisor == Hypervisor::Krypton;
     let mut tests = Vec::new();
+    if with_krypton && options.operands.is_empty() {
+        tests.push(host_tests());
+    }
     if with_krypton {
         tests.push(Test::new("image", build::image));
         tests.push(Test::new("size", |_| build::is_small()));
@@ -101,6 +123,12 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         }));
         tests.push(Test::new("panic noreboot", |options| {
             crash::stays(options, Echo::Hide)
+        }));
+        tests.push(Test::new("panic before the console", |options| {
+            crash::before_the_console(options, Echo::Hide)
+        }));
+        tests.push(Test::new("panic without a restart", |options| {
+            crash::cannot_restart(options, Echo::Hide)
         }));
         tests.push(Test::new("options", |options| {
             words::test(options, Echo::Hide)
@@ -121,19 +149,14 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         tests.extend(boards::TESTS.iter().map(board_test));
         tests.extend(starts());
     }
-    let host = if with_krypton && options.operands.is_empty() {
-        host_tests()?
-    } else {
-        Sum::default()
-    };
-    run_after(host, tests, options)
+    run(tests, options)
 }
 
 /// What is about the start alone, and about builds.
 fn starts() -> Vec<Test> {
     let mut tests = vec![
-        Test::new("trees", |_| tree::test()),
-        Test::new("reproducible", |_| build::reproducible()),
+        Test::new("trees", |_| tree::test()).keeps_busy(2),
+        Test::new("reproducible", |_| build::reproducible()).keeps_busy(2),
         Test::new("boot loader's leftovers", |options| {
             leftovers::test(options, Echo::Hide)
         }),
@@ -148,7 +171,20 @@ fn starts() -> Vec<Test> {
         })
     }));
     tests.extend(faults());
-    let mut tests: Vec<_> = tests.into_iter().map(Test::beside_others).collect();
+    tests.extend(PROCESSORS.iter().map(|processor| {
+        Test::new(format!("processor {}", processor.name), |options| {
+            processors::test(processor, options, Echo::Hide)
+        })
+    }));
+    tests.push(Test::new("processor that comes too late", |options| {
+        processors::comes_too_late(options, Echo::Hide)
+    }));
+    tests.extend(PLACES.iter().map(|places| {
+        let name = places.board.unwrap_or("virt");
+        Test::new(format!("load addresses on {name}"), |options| {
+            load_address::test(places, options, Echo::Hide)
+        })
+    }));
     tests.push(Test::new("uboot from the card of flash", |options| {
         card::test(options, Echo::Hide)
     }));
@@ -156,7 +192,7 @@ fn starts() -> Vec<Test> {
         Test::new(format!("qemu {}", typed.name), |options| {
             typed::test(typed, options, Echo::Hide)
         })
-        .beside_others_if(typed.cpus <= LIGHT_CPUS)
+        .keeps_busy(cores_for("", typed.cpus))
     }));
     tests
 }
@@ -197,15 +233,22 @@ fn board_test(test: &'static BoardTest) -> Test {
         cpus,
         ..
     } = test;
-    Test::new(format!("board {board} {script} ({cpus} CPUs)"), |options| {
-        boards::test(test, options, Echo::Hide)
-    })
-    .beside_others_if(is_light(script, *cpus))
+    let same = |other: &&BoardTest| other.board == *board && other.cpus == *cpus;
+    let alone = boards::TESTS.iter().filter(same).count() == 1;
+    Test::new(
+        format!("board {board} {script} ({cpus} CPUs)"),
+        move |options| boards::test(test, &options.fresh_if(alone), Echo::Hide),
+    )
+    .keeps_busy(cores_for(script, *cpus))
 }
 
-/// Whether a script of tests/dom0 on that many CPUs bears another test beside it.
-fn is_light(script: &str, cpus: u32) -> bool {
-    cpus <= LIGHT_CPUS && !BUSY.contains(&script)
+/// How many cores of the host a script of tests/dom0 keeps busy on so many CPUs.
+fn cores_for(script: &str, cpus: u32) -> usize {
+    if cpus > LIGHT_CPUS || BUSY.contains(&script) {
+        cpus as usize
+    } else {
+        1
+    }
 }
 
 /// The ways through U-Boot.
@@ -235,40 +278,45 @@ fn uboot_ways() -> Vec<Test> {
 
 fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool)) -> Test {
     let above = if *highmem { ", PCI above 4 GiB" } else { "" };
+    // A snapshot that nobody else starts from costs more than it saves.
+    let same = |other: &&(&str, u32, u32, bool)| {
+        (other.1, other.2, other.3) == (*cpus, *memory_mib, *highmem)
+    };
+    let alone = DOM0.iter().filter(same).count() == 1;
     Test::new(
         format!("dom0 {script} ({cpus} CPUs, {memory_mib} MiB{above})"),
-        |options| {
+        move |options| {
             let options = Options {
                 cpus: *cpus,
                 memory_mib: *memory_mib,
                 highmem: *highmem,
-                ..options.clone()
+                ..options.fresh_if(alone)
             };
             dom0::test(script, &options, Echo::Hide)
         },
     )
-    .beside_others_if(is_light(script, *cpus))
+    .keeps_busy(cores_for(script, *cpus))
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-struct Sum {
+pub struct Sum {
     passed: u32,
     failed: u32,
 }
 
-impl Sum {
-    fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
+impl Add for Sum {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+        }
     }
 }
 
-/// Runs the tests that the operands select.
-pub fn run(tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
-    run_after(Sum::default(), tests, options)
-}
-
-fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
+/// Runs the tests that the operands select, as many side by side as there are cores, and prints the sum.
+pub fn run(mut tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
     let wanted = &options.operands;
     tests.retain(|test| {
         wanted.is_empty() || wanted.iter().any(|word| test.name.contains(word.as_str()))
@@ -276,13 +324,15 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     if tests.is_empty() {
         return Err("no test has such a name".into());
     }
-    let (alone, beside): (Vec<_>, Vec<_>) = tests
-        .into_iter()
-        .partition(|test| test.company == Company::Alone);
-    for test in &alone {
-        sum.add(perform(test, options));
-    }
-    sum.add(side_by_side(&beside, options));
+    options.order.apply(&mut tests, |test| &test.name);
+    let cores = match options.jobs {
+        Some(jobs) => jobs as usize,
+        None => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let start = Instant::now();
+    let mut done = side_by_side(tests, cores, options);
+    print_longest(&mut done, start.elapsed());
+    let sum = done.iter().fold(Sum::default(), |sum, done| sum + done.sum);
     println!("{} passed, {} failed", sum.passed, sum.failed);
     Ok(if sum.failed == 0 {
         ExitCode::SUCCESS
@@ -291,30 +341,88 @@ fn run_after(mut sum: Sum, mut tests: Vec<Test>, options: &Options) -> Result<Ex
     })
 }
 
-/// Runs tests in [`LANES`] threads, each taking the next one when it is done with one.
-fn side_by_side(tests: &[Test], options: &Options) -> Sum {
-    let waiting = Mutex::new(tests.iter());
-    let next = || waiting.lock().ok()?.next();
+/// A test that has run.
+struct Done {
+    name: String,
+    sum: Sum,
+    took: Duration,
+    /// Time that the host's CPUs spent in its machines.
+    in_qemu: Duration,
+}
+
+/// How many of the longest tests the runner names at its end.
+const LONGEST_SHOWN: usize = 10;
+
+fn print_longest(done: &mut [Done], took: Duration) {
+    done.sort_by_key(|done| std::cmp::Reverse(done.took));
+    println!(
+        "the longest of {} s, and the CPU time of their machines:",
+        took.as_secs()
+    );
+    for test in done.iter().take(LONGEST_SHOWN) {
+        println!(
+            "{:>6} s {:>6} s  {}",
+            test.took.as_secs(),
+            test.in_qemu.as_secs(),
+            test.name
+        );
+    }
+}
+
+/// Tests that wait, and cores that no test keeps busy.
+struct Queue {
+    waiting: VecDeque<Test>,
+    free: usize,
+}
+
+impl Queue {
+    /// Takes the first test that the free cores are enough for.
+    fn take(&mut self, all: usize) -> Option<Test> {
+        let fits = |test: &Test| test.cores.min(all) <= self.free;
+        let test = self.waiting.remove(self.waiting.iter().position(fits)?)?;
+        self.free -= test.cores.min(all);
+        Some(test)
+    }
+}
+
+/// Runs tests in their order, as many at once as there are cores for.
+fn side_by_side(tests: Vec<Test>, cores: usize, options: &Options) -> Vec<Done> {
+    let queue = Mutex::new(Queue {
+        waiting: tests.into(),
+        free: cores,
+    });
+    let changed = Condvar::new();
+    // A lock is poisoned by a panic in this file only; tests run outside of it.
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let lane = || {
-        let mut sum = Sum::default();
-        while let Some(test) = next() {
-            sum.add(perform(test, options));
+        let mut done = Vec::new();
+        let mut guard = lock();
+        while !guard.waiting.is_empty() {
+            let Some(test) = guard.take(cores) else {
+                guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(guard);
+            done.push(perform(&test, options));
+            guard = lock();
+            guard.free += test.cores.min(cores);
+            changed.notify_all();
         }
-        sum
+        done
     };
     thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
-        let mut sum = Sum::default();
-        for lane in lanes {
-            sum.add(lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        sum
+        let lanes: Vec<_> = (0..cores).map(|_| scope.spawn(lane)).collect();
+        lanes
+            .into_iter()
+            .flat_map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
     })
 }
 
 /// Runs one test and tells how it went.
-fn perform(test: &Test, options: &Options) -> Sum {
+fn perform(test: &Test, options: &Options) -> Done {
     let start = Instant::now();
+    session::take_cpu_time();
     let mut result = (test.body)(options);
     if let Err(reason) = &result
         && is_about_lost_time(reason)
@@ -325,14 +433,26 @@ fn perform(test: &Test, options: &Options) -> Sum {
         );
         result = (test.body)(options);
     }
-    let seconds = start.elapsed().as_secs();
-    match &result {
-        Ok(()) => println!("test {} ... ok ({seconds} s)", test.name),
-        Err(reason) => println!("test {} ... FAILED ({seconds} s)\n{reason}", test.name),
-    }
-    Sum {
-        passed: result.is_ok().into(),
-        failed: result.is_err().into(),
+    let took = start.elapsed();
+    let seconds = took.as_secs();
+    let sum = match result {
+        Ok(sum) => {
+            println!("test {} ... ok ({seconds} s)", test.name);
+            sum
+        }
+        Err(reason) => {
+            println!("test {} ... FAILED ({seconds} s)\n{reason}", test.name);
+            Sum {
+                passed: 0,
+                failed: 1,
+            }
+        }
+    };
+    Done {
+        name: test.name.clone(),
+        sum,
+        took,
+        in_qemu: session::take_cpu_time(),
     }
 }
 
@@ -348,8 +468,16 @@ fn is_about_lost_time(reason: &str) -> bool {
     watchdog || late
 }
 
-/// `cargo test` of the workspace, and what it counted.
-fn host_tests() -> Result<Sum> {
+/// `cargo test` of the workspace, which counts for as many tests as it has.
+fn host_tests() -> Test {
+    Test {
+        name: "host".into(),
+        body: Box::new(|_| cargo_test()),
+        cores: 1,
+    }
+}
+
+fn cargo_test() -> Result<Sum> {
     let mut cargo = Command::new(build::cargo_program())
         .current_dir(project::root())
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
@@ -363,7 +491,7 @@ fn host_tests() -> Result<Sum> {
     {
         println!("{line}");
         if let Some(counted) = counted(&line) {
-            sum.add(counted);
+            sum = sum + counted;
         }
     }
     let status = cargo.wait().map_err(|error| format!("cargo: {error}"))?;
@@ -388,6 +516,9 @@ fn counted(line: &str) -> Option<Sum> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::{Sum, Test, counted, is_about_lost_time, side_by_side};
     use crate::options::Options;
 
@@ -395,20 +526,42 @@ mod tests {
     fn every_test_is_counted_in_whatever_lane_it_runs() {
         let passing = |name: &str| Test::new(name, |_| Ok(()));
         let failing = |name: &str| Test::new(name, |_| Err("it does".into()));
-        let tests = [
-            passing("a").beside_others(),
-            failing("b").beside_others(),
-            failing("c").beside_others(),
-            passing("d").beside_others(),
-            passing("e").beside_others(),
+        let tests = vec![
+            passing("a"),
+            failing("b").keeps_busy(2),
+            failing("c").keeps_busy(8),
+            passing("d"),
+            passing("e"),
         ];
+        let done = side_by_side(tests, 2, &Options::default());
+        let mut names: Vec<_> = done.iter().map(|done| done.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a", "b", "c", "d", "e"]);
         assert_eq!(
-            side_by_side(&tests, &Options::default()),
+            done.iter().fold(Sum::default(), |sum, done| sum + done.sum),
             Sum {
                 passed: 3,
                 failed: 2
             }
         );
+    }
+
+    #[test]
+    fn no_more_cores_are_kept_busy_than_there_are() {
+        let busy = Arc::new(AtomicUsize::new(0));
+        let test = |index: usize| {
+            let cores = index % 3 + 1;
+            let busy = busy.clone();
+            let body = move |_: &Options| {
+                let now = busy.fetch_add(cores, Ordering::SeqCst) + cores;
+                std::thread::yield_now();
+                busy.fetch_sub(cores, Ordering::SeqCst);
+                (now <= 4).then_some(()).ok_or(format!("{now} cores"))
+            };
+            Test::new(index.to_string(), body).keeps_busy(cores)
+        };
+        let done = side_by_side((0..60).map(test).collect(), 4, &Options::default());
+        assert_eq!(done.iter().map(|done| done.sum.passed).sum::<u32>(), 60);
     }
 
     #[test]

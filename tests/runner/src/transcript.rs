@@ -20,6 +20,11 @@ impl Transcript {
         &self.text
     }
 
+    /// Bytes up to the end of the line found last.
+    pub fn searched(&self) -> usize {
+        self.searched
+    }
+
     /// The first complete line not yet searched that matches one of `patterns`: the pattern's index and the line.
     pub fn find_line(&mut self, patterns: &[&str]) -> Option<(usize, String)> {
         while let Some(end) = self.text[self.searched..].find('\n') {

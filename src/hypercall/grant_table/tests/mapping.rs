@@ -18,7 +18,7 @@ fn map_op(granter: &Guest, grant_ref: u32, at: u32) -> MapGrantRef {
     }
 }
 
-fn unmap_op(handle: u32, at: u32) -> UnmapGrantRef {
+pub fn unmap_op(handle: u32, at: u32) -> UnmapGrantRef {
     UnmapGrantRef {
         host_addr: gfn(at).addr().raw(),
         handle,
@@ -27,7 +27,7 @@ fn unmap_op(handle: u32, at: u32) -> UnmapGrantRef {
 }
 
 /// Maps reference `grant_ref` at `at`, which succeeds.
-fn map(user: &Guest, granter: &Guest, grant_ref: u32, at: u32) -> u32 {
+pub fn map(user: &Guest, granter: &Guest, grant_ref: u32, at: u32) -> u32 {
     let op = user.one(OP_MAP_GRANT_REF, &map_op(granter, grant_ref, at));
     assert_eq!(op.status, abi::STATUS_OKAY);
     op.handle

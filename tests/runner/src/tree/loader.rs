@@ -138,8 +138,7 @@ fn says_ram(bytes: &[u8]) -> Result<bool> {
 /// Does something with the tree in a blob.
 pub fn with_tree<T>(bytes: &[u8], f: impl FnOnce(&Tree<'_>) -> Result<T>) -> Result<T> {
     let blob = Blob::check(bytes).map_err(|error| error.to_string())?;
-    let fdt = blob.reader().map_err(|error| error.to_string())?;
-    let tree = Tree::new(&blob, &fdt).map_err(|error| error.to_string())?;
+    let tree = Tree::new(&blob).map_err(|error| error.to_string())?;
     f(&tree)
 }
 

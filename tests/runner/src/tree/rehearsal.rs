@@ -53,6 +53,7 @@ impl Rehearsal {
         let mut host = HostInfo::parse(&loaded.bytes)?;
         let (options, _) = Options::parse(&host.command_lines.hypervisor);
         let console = console::find(&blob, options.dtuart.as_deref());
+        let console = console.map(|found| found.uart);
         let memory = options.dom0_mem.unwrap_or(DEFAULT_DOM0_MEM);
         let cpus = arrivals(&host);
         let running = cpus

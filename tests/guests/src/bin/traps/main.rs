@@ -227,16 +227,28 @@ global_asm!(
     "mov r0, #0x40000000",
     "vmsr fpexc, r0",
     "bx lr",
-    // load_vectors(from, fpscr), store_vectors(to, _) -> fpscr: d0-d31.
+    // vector_features(_, _): MVFR0.
+    ".global vector_features",
+    "vector_features:",
+    "vmrs r0, mvfr0",
+    "bx lr",
+    // load_vectors(from, fpscr), store_vectors(to, _) -> fpscr: d0-d31, or d0-d15 where there are no more.
     ".global load_vectors, store_vectors",
     "load_vectors:",
     "vldmia r0!, {{d0-d15}}",
+    "vmrs r2, mvfr0",
+    "tst r2, #2",
+    "beq 1f",
     "vldmia r0, {{d16-d31}}",
-    "vmsr fpscr, r1",
+    "1: vmsr fpscr, r1",
     "bx lr",
     "store_vectors:",
     "vstmia r0!, {{d0-d15}}",
+    "vmrs r2, mvfr0",
+    "tst r2, #2",
+    "beq 1f",
     "vstmia r0, {{d16-d31}}",
+    "1:",
     "vmrs r0, fpscr",
     "bx lr",
     ".ltorg",
@@ -268,6 +280,7 @@ global_asm!(
 unsafe extern "C" {
     fn trap_with_patterns(device: u32, out: u32) -> u32;
     fn enable_vector(a: u32, b: u32) -> u32;
+    fn vector_features(a: u32, b: u32) -> u32;
     fn load_vectors(from: u32, fpscr: u32) -> u32;
     fn store_vectors(to: u32, unused: u32) -> u32;
     fn switch_regime(ttbcr: u32, ttbr0: u32) -> u32;

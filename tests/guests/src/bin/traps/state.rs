@@ -9,7 +9,7 @@ use guests::harness::Verdict;
 use guests::hypercall::{self, call};
 use guests::{cp15, ensure, ensure_eq, mmio, smp};
 
-use crate::{enable_vector, load_vectors, probes, store_vectors, trap_with_patterns};
+use crate::{enable_vector, load_vectors, probes, store_vectors, trap_with_patterns, vector_features};
 
 pub fn traps_change_no_other_register() -> Verdict {
     let mut out = [0_u32; 12];
@@ -39,13 +39,14 @@ fn keeps_vectors(seed: u32, disturb: impl Fn()) -> bool {
     let mut pattern = vector_pattern(seed);
     let mut found = [0; 64];
     // SAFETY: the run-time and the compiled code use no vector register (soft-float target).
-    let fpscr = unsafe {
+    let (fpscr, features) = unsafe {
         enable_vector(0, 0);
         load_vectors(hypercall::address_of(&mut pattern), fpscr_pattern(seed));
         disturb();
-        store_vectors(hypercall::address_of(&mut found), 0)
+        (store_vectors(hypercall::address_of(&mut found), 0), vector_features(0, 0))
     };
-    fpscr == fpscr_pattern(seed) && found == pattern
+    let words = if features & 2 == 0 { 32 } else { 64 };
+    fpscr == fpscr_pattern(seed) && found[..words] == pattern[..words]
 }
 
 pub fn vector_registers_survive_traps() -> Verdict {
@@ -120,6 +121,7 @@ owned_registers! {
     owned_ifar: 0xffff_ffff, "mrc p15, 0, r0, c6, c0, 2", "mcr p15, 0, {}, c6, c0, 2";
     owned_dacr: 0xffff_ffff, "mrc p15, 0, r0, c3, c0, 0", "mcr p15, 0, {}, c3, c0, 0";
     owned_mair1: 0xffff_ffff, "mrc p15, 0, r0, c10, c2, 1", "mcr p15, 0, {}, c10, c2, 1";
+    owned_teehbr: 0xffff_fffc, "mrc p14, 6, r0, c1, c0, 0", "mcr p14, 6, {}, c1, c0, 0";
     owned_par: 0xffff_f000, "mrc p15, 0, r0, c7, c4, 0", "mcr p15, 0, {}, c7, c4, 0";
 }
 

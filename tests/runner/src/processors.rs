@@ -1,0 +1,98 @@
+//! Processors that lack what a Cortex-A15 mostly has: VFP, half of its registers, performance monitors; and one that comes late.
+
+use std::process::Command;
+
+use crate::machine::{Machine, Start};
+use crate::options::Options;
+use crate::session::{Echo, ScratchFolder, Session};
+use crate::{Result, build, faults, guests};
+
+/// A processor, and what runs on it.
+pub struct Processor {
+    pub name: &'static str,
+    /// QEMU's `-cpu`.
+    cpu: &'static str,
+    /// The bare-metal guest in dom0's place, and its arguments.
+    guest: &'static str,
+    arguments: &'static str,
+    /// What the console must say before.
+    says: &'static [&'static str],
+    /// What it must not say: registers that are not there read as they like.
+    says_not: &'static str,
+}
+
+pub const PROCESSORS: [Processor; 3] = [
+    Processor {
+        name: "VFPv4-D16",
+        cpu: "cortex-a7,neon=off,vfp-d32=off",
+        guest: "traps",
+        // On one CPU every yield is a switch, with all registers.
+        arguments: "only=vector_registers",
+        says: &["CPU0: VFP with 16 registers"],
+        says_not: "CPU0: H",
+    },
+    Processor {
+        name: "without VFP",
+        cpu: "cortex-a7,neon=off,vfp-d32=off,vfp=off",
+        guest: "traps",
+        arguments: "only=banked_and_system_registers",
+        says: &["CPU0: no VFP"],
+        says_not: "CPU0: H",
+    },
+    Processor {
+        name: "without performance monitors",
+        cpu: "cortex-a15,pmu=off",
+        guest: "traps",
+        arguments: "only=banked_and_system_registers",
+        says: &[],
+        says_not: "CPU0: H",
+    },
+];
+
+/// Runs the guest on the processor, two of its vCPUs on one CPU.
+pub fn test(processor: &Processor, options: &Options, echo: Echo) -> Result {
+    let options = Options {
+        append: format!("{} dom0_max_vcpus=2", options.append),
+        dom0_append: processor.arguments.into(),
+        cpus: 1,
+        ..options.clone()
+    };
+    let mut machine = guests::machine(processor.guest, &options)?;
+    machine.processor = processor.cpu;
+    let mut session = Session::start(&machine, echo)?;
+    for line in processor.says {
+        session.expect(line, options.timeout)?;
+    }
+    let sum = session.expect("done: * ok, * failed", options.timeout)?;
+    let transcript = session.transcript();
+    if let Some(line) = transcript
+        .lines()
+        .find(|line| line.contains(processor.says_not))
+    {
+        return Err(format!("{line}\n{transcript}"));
+    }
+    guests::judge(transcript, &sum)
+}
+
+/// Boots with a secondary that comes after patience has ended: a tree whose counter is said to be slow makes it short.
+pub fn comes_too_late(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("late")?;
+    let mut machine = Machine::new(options)?;
+    let tree = folder.path().join("slow.dtb");
+    faults::dump_tree(&machine, &tree)?;
+    build::run(Command::new("fdtput").args(["-t", "u"]).arg(&tree).args([
+        "/timer",
+        "clock-frequency",
+        "1000",
+    ]))?;
+    machine.start = Start::Tree(tree);
+    let mut session = Session::start(&machine, echo)?;
+    for line in [
+        "SMP: CPU1 did not start (PSCI rc=0); if it still comes, it is parked",
+        "Brought up 1 CPUs",
+        "Freed boot modules",
+    ] {
+        session.expect(line, options.timeout)?;
+    }
+    Ok(())
+}
