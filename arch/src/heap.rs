@@ -1,7 +1,7 @@
 //! Memory that Rust lives in: slices that last as long as the system, and the small-object heap.
 //!
-//! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it and grows by whole
-//! 2 MiB blocks (`grow`). Running out is an error value for whoever used a fallible allocation; anything a guest can
+//! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it, grows by whole
+//! 2 MiB blocks (`grow`), and gives back those of them that nothing is in (`shrink`). Running out is an error value for whoever used a fallible allocation; anything a guest can
 //! cause must be one of those, and asks [`has_room`] first: the last of the heap is for what cannot fail. `Vec` has such
 //! functions; for `Arc`, whose only stable one ends in a panic, there is
 //! [`try_arc`].
@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 #[cfg(not(target_arch = "arm"))]
 pub use crate::host::heap::{free, usage};
 #[cfg(target_arch = "arm")]
-pub use machine::{BootMemory, HypHeap, free, grow, init_early, usage};
+pub use machine::{BootMemory, HypHeap, free, grow, init_early, shrink, usage};
 
 #[cfg(not(target_arch = "arm"))]
 use crate::host::heap::with_kept;
@@ -28,6 +28,10 @@ pub const EARLY: usize = 512 << 10;
 pub const RESERVE: usize = 256 << 10;
 /// The heap is to grow when fewer bytes than this are free.
 const LOW: usize = 2 * RESERVE;
+/// Bytes of the blocks that the heap grows by.
+const BLOCK: usize = crate::addr::PAGE_SIZE << crate::addr::ORDER_2M;
+/// The heap may give a block back when so many bytes are free: it does not grow again at once.
+const AMPLE: usize = BLOCK + 2 * LOW;
 
 /// Whether `bytes` may be taken on a guest's behalf.
 #[inline]
@@ -39,6 +43,40 @@ pub fn has_room(bytes: usize) -> bool {
 #[inline]
 pub fn is_low() -> bool {
     free() < LOW
+}
+
+/// Whether a block less would be enough.
+#[inline]
+pub fn is_ample() -> bool {
+    free() >= AMPLE
+}
+
+/// Takes an aligned block out of the heap that nothing is in and that `may_go` accepts by its address. The heap counts it
+/// as in use from then on.
+#[cfg(any(target_arch = "arm", test))]
+fn take_block<const ORDERS: usize>(
+    heap: &mut buddy_system_allocator::Heap<ORDERS>,
+    may_go: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    /// Blocks to look at: those that may not go are few, and may come first.
+    const TRIES: usize = 4;
+    let layout = Layout::from_size_align(BLOCK, BLOCK).ok()?;
+    let mut others = [None; TRIES];
+    let mut found = None;
+    for other in &mut others {
+        let Ok(block) = heap.alloc(layout) else { break };
+        let start = block.as_ptr() as usize;
+        if may_go(start) {
+            found = Some(start);
+            break;
+        }
+        *other = Some(block);
+    }
+    for other in others.into_iter().flatten() {
+        // SAFETY: allocated above with this layout.
+        unsafe { heap.dealloc(other, layout) };
+    }
+    found
 }
 
 /// `Arc::new` that answers `None` when the heap is full; `value` is dropped then.
@@ -107,7 +145,7 @@ mod machine {
     use core::ptr::{self, NonNull};
     use core::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::{EARLY, KEEPING, Kept};
+    use super::{BLOCK, EARLY, KEEPING, Kept, take_block};
     use crate::cpu::MAX_CPUS;
     use crate::smp;
     use buddy_system_allocator::Heap;
@@ -184,10 +222,19 @@ mod machine {
         unsafe { HEAP.lock().init(EARLY_HEAP.0.get() as usize, EARLY) };
     }
 
+    /// Where the first block is that the heap has grown by. All private memory above it is such blocks.
+    static GROWN_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
+    /// Bytes that the heap has given back, and counts as in use.
+    static GONE: AtomicUsize = AtomicUsize::new(0);
+
     /// Bytes of the heap: in use, and in all.
     pub fn usage() -> (usize, usize) {
         let heap = HEAP.lock();
-        (heap.stats_alloc_actual(), heap.stats_total_bytes())
+        let gone = GONE.load(Ordering::Relaxed);
+        (
+            heap.stats_alloc_actual() - gone,
+            heap.stats_total_bytes() - gone,
+        )
     }
 
     /// RAM that boot has set aside for Rust: what it hands out is never freed.
@@ -241,17 +288,73 @@ mod machine {
     /// Adds a 2 MiB block of RAM to the heap; false when the address space for it is full.
     ///
     /// # Safety
-    /// Nobody else may use the block, ever, in the direct map either.
+    /// 1. Nobody else may use the block until [`shrink`] answers it, in the direct map either. 2. One CPU at a time calls
+    ///    this or [`shrink`].
     pub unsafe fn grow(block: Mfn) -> bool {
         // SAFETY: passed on.
         let Some(start) = (unsafe { hypmap::map_private(block, 1) }) else {
             return false;
         };
         let start = start as usize;
+        GROWN_FROM.fetch_min(start, Ordering::Relaxed);
         let mut heap = HEAP.lock();
         // SAFETY: the range is mapped and nobody else's.
-        unsafe { heap.add_to_heap(start, start + (PAGE_SIZE << ORDER_2M)) };
+        unsafe { heap.add_to_heap(start, start + BLOCK) };
         note(&heap);
         true
+    }
+
+    /// Gives back a block that the heap has grown by, if nothing is in one.
+    ///
+    /// # Safety
+    /// One CPU at a time calls this or [`grow`].
+    pub unsafe fn shrink() -> Option<Mfn> {
+        let mut heap = HEAP.lock();
+        let from = GROWN_FROM.load(Ordering::Relaxed);
+        let start = take_block(&mut heap, |start| start >= from)?;
+        GONE.fetch_add(BLOCK, Ordering::Relaxed);
+        note(&heap);
+        drop(heap);
+        // SAFETY: 1. the heap has just let go of all of it; 2. passed on.
+        unsafe { hypmap::unmap_private(start) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::alloc::{Layout, alloc};
+
+    use super::{BLOCK, take_block};
+    use buddy_system_allocator::Heap;
+
+    #[test]
+    fn only_a_block_that_nothing_is_in_leaves_the_heap() {
+        let layout = Layout::from_size_align(4 * BLOCK, 4 * BLOCK).unwrap();
+        // SAFETY: the layout has a size. The memory is never given back.
+        let start = unsafe { alloc(layout) } as usize;
+        let mut heap = Heap::<26>::new();
+        // SAFETY: just allocated, and the heap's alone.
+        unsafe { heap.init(start, 4 * BLOCK) };
+        let small = Layout::from_size_align(64, 64).unwrap();
+        let used = heap.alloc(small).unwrap();
+        let in_use = used.as_ptr() as usize & !(BLOCK - 1);
+        // The first block stays whatever is in it.
+        let may_go = |at: usize| at != start;
+        let mut gone = Vec::new();
+        while let Some(block) = take_block(&mut heap, may_go) {
+            assert!(block != in_use && block != start && !gone.contains(&block));
+            gone.push(block);
+        }
+        let left = if in_use == start { 3 } else { 2 };
+        assert_eq!(gone.len(), left);
+        // SAFETY: allocated above.
+        unsafe { heap.dealloc(used, small) };
+        let rest = take_block(&mut heap, may_go);
+        assert_eq!(rest, (in_use != start).then_some(in_use));
+        // What may not go was put back.
+        assert!(
+            heap.alloc(Layout::from_size_align(BLOCK, BLOCK).unwrap())
+                .is_ok()
+        );
     }
 }

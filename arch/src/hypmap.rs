@@ -29,6 +29,10 @@ impl Table {
         Self([const { AtomicU64::new(0) }; ENTRIES])
     }
 
+    fn get(&self, index: usize) -> Descriptor {
+        Descriptor(self.0[index].load(Ordering::Relaxed))
+    }
+
     fn set(&self, index: usize, descriptor: Descriptor) {
         self.0[index].store(descriptor.0, Ordering::Release);
     }
@@ -329,6 +333,7 @@ pub fn direct_limit() -> Option<Mfn> {
 
 const WINDOWS_PER_CPU: usize = 4;
 const WINDOWS: usize = WINDOWS_PER_CPU * MAX_CPUS;
+const _: () = assert!(layout::KEPT_FRAMES == ENTRIES * layout::SLOT_TABLES - WINDOWS);
 static WINDOWS_USED: [AtomicU8; MAX_CPUS] = [const { AtomicU8::new(0) }; MAX_CPUS];
 static SLOTS_USED: SpinMutex<[u32; ENTRIES * layout::SLOT_TABLES / 32]> =
     SpinMutex::new([0; ENTRIES * layout::SLOT_TABLES / 32]);
@@ -447,14 +452,18 @@ static PRIVATE_NEXT: AtomicU32 = AtomicU32::new(layout::PRIVATE as u32);
 /// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, as it is, and answers their address.
 ///
 /// # Safety
-/// Nobody else may use the frames, ever: not the page allocator, and nobody through the direct map.
+/// 1. Nobody else may use the frames until [`unmap_private`]: not the page allocator, and nobody through the direct map.
+/// 2. One CPU at a time calls this or [`unmap_private`].
 pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
-    let start = PRIVATE_NEXT
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-            let end = next as usize + blocks * BLOCK_2M;
-            (end <= layout::PRIVATE_END).then_some(end as u32)
-        })
-        .ok()? as usize;
+    let start = match private_hole().filter(|_| blocks == 1) {
+        Some(start) => start,
+        None => PRIVATE_NEXT
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                let end = next as usize + blocks * BLOCK_2M;
+                (end <= layout::PRIVATE_END).then_some(end as u32)
+            })
+            .ok()? as usize,
+    };
     for n in 0..blocks {
         let frame = first.checked_add((n as u32) << ORDER_2M)?;
         low().set(
@@ -464,4 +473,24 @@ pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
     }
     publish();
     Some(start as *mut u8)
+}
+
+/// Where a block of private memory was that is there no more.
+fn private_hole() -> Option<usize> {
+    let next = PRIVATE_NEXT.load(Ordering::Relaxed) as usize;
+    (layout::PRIVATE..next)
+        .step_by(BLOCK_2M)
+        .find(|start| !low().get(l2_index(*start)).is_valid())
+}
+
+/// Takes the block of private memory at `start` away from Rust, and answers which RAM it was.
+///
+/// # Safety
+/// 1. Nobody uses the block any more. 2. As for [`map_private`].
+pub(crate) unsafe fn unmap_private(start: usize) -> Option<Mfn> {
+    let index = l2_index(start);
+    let (block, _) = low().get(index).block()?;
+    low().set(index, Descriptor::INVALID);
+    tlb::flush_hyp();
+    Some(block.align_down(ORDER_2M))
 }

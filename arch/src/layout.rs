@@ -30,6 +30,8 @@ pub const DEVICE: usize = 0x3D00_0000;
 pub const SLOTS: usize = 0x3D20_0000;
 /// Tables of single-frame mappings.
 pub const SLOT_TABLES: usize = 4;
+/// Of the single-frame mappings, those that are slots: four of each CPU are its windows.
+pub const KEPT_FRAMES: usize = SLOT_TABLES * 512 - 4 * crate::cpu::MAX_CPUS;
 /// The program, as linker.ld and boot/head.S have it.
 pub const IMAGE: usize = 0x3E00_0000;
 

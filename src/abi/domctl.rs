@@ -58,6 +58,10 @@ abi_constants! {
     OP_MEMORY_MAPPING: u32 = 39, "XEN_DOMCTL_memory_mapping";
     /// Asks whether a device could be given.
     OP_TEST_ASSIGN_DEVICE: u32 = 45, "XEN_DOMCTL_test_assign_device";
+    /// Gives a physical interrupt to a domain.
+    OP_BIND_PT_IRQ: u32 = 38, "XEN_DOMCTL_bind_pt_irq";
+    /// Takes a physical interrupt back.
+    OP_UNBIND_PT_IRQ: u32 = 48, "XEN_DOMCTL_unbind_pt_irq";
     /// Takes a device back.
     OP_DEASSIGN_DEVICE: u32 = 47, "XEN_DOMCTL_deassign_device";
     /// Devices that go together.

@@ -21,7 +21,7 @@ const HEAP: u64 = 2 << 20;
 const RESERVE_PAGES: u32 = 256;
 
 fn oom(what: &str, need: u64, found: u64) -> BootError {
-    log::error!("BOOT: no room for {what}");
+    krypton::log::print(format_args!("BOOT: no room for {what}"));
     BootError::TooLittleRam {
         found: found >> 20,
         need: need >> 20,
@@ -110,8 +110,13 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
         fail(&error);
     }
     memory.set_hyp_reserve(RESERVE_PAGES);
-    // SAFETY: the allocator has given the block away for good, and nobody names its frames.
-    mem::heap::set_source(|block| unsafe { armv7::heap::grow(block) });
+    mem::heap::set_blocks(mem::heap::Blocks {
+        // SAFETY: 1. the allocator has given the block away, and nobody names its frames until it comes back; 2. one CPU at
+        // a time does this.
+        give: |block| unsafe { armv7::heap::grow(block) },
+        // SAFETY: the same.
+        take: || unsafe { armv7::heap::shrink() },
+    });
     log::info!(
         "Xen heap: frame table {} KiB; {} MiB of {} MiB free",
         FrameTable::bytes_for(frames) >> 10,

@@ -6,6 +6,7 @@ mod memory;
 
 use alloc::format;
 use alloc::string::ToString;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use armv7::addr::{PAGE_SHIFT, PhysAddr};
@@ -40,9 +41,13 @@ pub struct Tree {
     pub at: PhysAddr,
 }
 
-/// Ends the boot with a line that says why.
+/// Ends the boot with a line that says why, whatever `loglvl` is.
 pub fn fail(error: &BootError) -> ! {
-    log::error!("{error}");
+    last_words(format_args!("{error}"))
+}
+
+fn last_words(text: fmt::Arguments<'_>) -> ! {
+    krypton::log::print(text);
     console::flush();
     machine::halt()
 }
@@ -211,16 +216,14 @@ pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
         return;
     }
     if !features::has_virtualization() {
-        log::error!(
+        krypton::log::print(format_args!(
             "BOOT: CPU MIDR {:#010x} lacks (or hides) the virtualization extensions",
             smp::midr()
-        );
+        ));
     }
-    log::error!(
+    last_words(format_args!(
         "BOOT: CPU is not in HYP mode (mode {mode:#04x}); start with virtualization=on, or firmware that enters HYP"
-    );
-    console::flush();
-    machine::halt()
+    ))
 }
 
 /// The banner that Xen users know.

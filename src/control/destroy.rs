@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::domctl::Request;
 use super::{again, cpupool, exclusive};
-use crate::call::{Outcome, Reply};
+use crate::call::{Outcome, Reply, must_pause};
 use crate::domain::vcpu::halt;
 use crate::domain::{
     Domain, Halted, Life, create, grants, registry, run, shutdown, tell_closed, virq,
@@ -24,6 +24,8 @@ use crate::sched::{PoolId, RunState};
 
 /// Ports closed before others may run.
 const PORTS_AT_ONCE: u32 = 256;
+/// Peers told that a port was closed before others may run.
+const PEERS_AT_ONCE: u32 = 32;
 /// Grant handles looked at before others may run.
 const HANDLES_AT_ONCE: u32 = 256;
 /// Entries of the memory map removed before others may run.
@@ -122,12 +124,15 @@ fn drop_watchdogs(domain: &Domain) -> bool {
 }
 
 fn close_ports(domain: &Domain) -> bool {
-    loop {
+    for _ in 0..PEERS_AT_ONCE {
         let step = domain.events.lock().reset_step(PORTS_AT_ONCE);
         match step {
             Ok(Reset::Peer { to, from }) => {
                 tell_closed(to, from);
                 domain.events.lock().finish_close(from.port);
+                if must_pause() {
+                    return false;
+                }
             }
             Ok(Reset::More) => return false,
             // The reset that ends the domain is over since an earlier go.
@@ -139,6 +144,7 @@ fn close_ports(domain: &Domain) -> bool {
             }
         }
     }
+    false
 }
 
 /// Lets go of the runstate copies and of the grant table's frames; true when there was no frame left.

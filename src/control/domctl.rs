@@ -20,7 +20,7 @@ use crate::domain::{Domain, registry, virq};
 use crate::error::Errno;
 use crate::event::EventVirq;
 use crate::id::{DomId, MAX_INTIDS};
-use crate::mem::memory;
+use crate::mem::{heap, memory};
 use crate::wallclock;
 
 /// Memory nodes of every domain: there is node 0.
@@ -88,7 +88,9 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Err(Errno::Acces);
     }
     crate::latency::detail(op.cmd);
-    if reap() && must_pause() {
+    let reaped = reap();
+    heap::give_back();
+    if reaped && must_pause() {
         return again(args);
     }
     let request = Request { caller, args, op };
@@ -125,6 +127,10 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             let mut body = request.body()?;
             scheduler::of_domain(&domain, &mut body)?;
             request.answer(&body)
+        }
+        // May be asked of no domain.
+        abi::OP_TEST_ASSIGN_DEVICE if request.op.domain == DomId::INVALID.0 => {
+            Err(Errno::OpNotSupp)
         }
         _ => set(&request),
     }
@@ -202,14 +208,31 @@ fn set(request: &Request<'_>) -> Outcome {
         abi::OP_MONITOR_OP => return monitor(request),
         abi::OP_VM_EVENT_OP => return Err(Errno::OpNotSupp),
         abi::OP_VUART_OP => return Err(Errno::OpNotSupp),
+        abi::OP_BIND_PT_IRQ | abi::OP_UNBIND_PT_IRQ => {
+            return Err(pass_through(request.body()?));
+        }
         // Without an IOMMU no device is given to anybody.
         abi::OP_ASSIGN_DEVICE
         | abi::OP_DEASSIGN_DEVICE
         | abi::OP_TEST_ASSIGN_DEVICE
-        | abi::OP_GET_DEVICE_GROUP => return Err(Errno::NoSys),
+        | abi::OP_GET_DEVICE_GROUP => return Err(Errno::OpNotSupp),
         _ => return Err(Errno::NoSys),
     }
     Ok(Reply::OK)
+}
+
+/// What is wrong with giving an interrupt to a domain: shared ones only, under their own number; and devices stay with dom0.
+/// The body is `machine_irq`, `irq_type`, and of a shared one its number (16 bits).
+fn pass_through([machine, kind, spi]: [u32; 3]) -> Errno {
+    /// `PT_IRQ_TYPE_SPI`.
+    const SHARED: u32 = 5;
+    if kind != SHARED {
+        Errno::OpNotSupp
+    } else if spi & 0xFFFF != machine {
+        Errno::Inval
+    } else {
+        Errno::Perm
+    }
 }
 
 /// Devices stay with dom0: taking a right away that nobody has works, giving it does not.
@@ -257,5 +280,59 @@ fn monitor(request: &Request<'_>) -> Outcome {
             request.answer(&[op, event, 0, rest])
         }
         _ => Err(Errno::OpNotSupp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use armv7::addr::Gfn;
+    use armv7::frame::page;
+    use zerocopy::IntoBytes;
+
+    use super::{abi, call};
+    use crate::abi::domctl::Domctl;
+    use crate::call::{Args, Caller, Outcome};
+    use crate::domain::testing::{NO_TLB, guest};
+    use crate::domain::{Rights, registry};
+    use crate::error::Errno;
+    use crate::id::DomId;
+
+    #[test]
+    fn devices_are_refused_in_xen_s_order_of_checks() {
+        let (control, vcpu) = guest(Rights::DOM0, NO_TLB, &[0]);
+        let (other, _vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
+        let entry = control.p2m.lock().lookup(Gfn::new(0).unwrap()).unwrap();
+        let arguments = page(entry.mfn).unwrap();
+        let ask = |command: u32, id: DomId, body: [u32; 3]| -> Outcome {
+            let head = [command, abi::INTERFACE_VERSION, id.0.into(), 0];
+            assert!(arguments.write(0, head.as_bytes()));
+            assert!(arguments.write(Domctl::BODY as usize, body.as_bytes()));
+            let caller = Caller {
+                domain: &control,
+                vcpu: &vcpu,
+            };
+            call(&caller, &Args::default())
+        };
+        for command in [
+            abi::OP_ASSIGN_DEVICE,
+            abi::OP_DEASSIGN_DEVICE,
+            abi::OP_TEST_ASSIGN_DEVICE,
+            abi::OP_GET_DEVICE_GROUP,
+        ] {
+            assert_eq!(ask(command, other.id, [0; 3]), Err(Errno::OpNotSupp));
+            assert_eq!(ask(command, DomId(0x7000), [0; 3]), Err(Errno::Srch));
+        }
+        let nobody = ask(abi::OP_TEST_ASSIGN_DEVICE, DomId::INVALID, [0; 3]);
+        assert_eq!(nobody, Err(Errno::OpNotSupp));
+        let nobody = ask(abi::OP_ASSIGN_DEVICE, DomId::INVALID, [0; 3]);
+        assert_eq!(nobody, Err(Errno::Srch));
+        for command in [abi::OP_BIND_PT_IRQ, abi::OP_UNBIND_PT_IRQ] {
+            assert_eq!(ask(command, other.id, [40, 0, 41]), Err(Errno::OpNotSupp));
+            assert_eq!(ask(command, other.id, [40, 5, 41]), Err(Errno::Inval));
+            assert_eq!(ask(command, other.id, [40, 5, 40]), Err(Errno::Perm));
+        }
+        for id in [control.id, other.id] {
+            registry::remove(id);
+        }
     }
 }

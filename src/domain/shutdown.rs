@@ -60,9 +60,11 @@ pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
     announce();
 }
 
-/// Ends a domain because of something that it did; says what.
+/// Ends a domain because of something that it did; says what, once, whatever its other vCPUs do meanwhile.
 pub fn crash(domain: &Arc<Domain>, why: fmt::Arguments<'_>) {
-    log::warn!("{domain} crashed: {why}");
+    if domain.state.lock().shutdown.is_none() {
+        log::warn!("{domain} crashed: {why}");
+    }
     shut_down(domain, Reason::Crash);
 }
 

@@ -26,11 +26,16 @@ pub(super) struct Area<P> {
 impl<P: PageRef> Area<P> {
     /// The area of `size` bytes at `offset`, or `None` when it is not aligned to 8 or leaves the page.
     pub fn new(page: P, offset: u32, size: usize) -> Option<Self> {
+        Self::fits(offset, size).then_some(Self {
+            page,
+            offset: offset as usize,
+        })
+    }
+
+    /// Whether an area of `size` bytes may be at `offset`.
+    pub fn fits(offset: u32, size: usize) -> bool {
         let offset = offset as usize;
-        if offset > PAGE_SIZE - size || !offset.is_multiple_of(8) {
-            return None;
-        }
-        Some(Self { page, offset })
+        offset <= PAGE_SIZE - size && offset.is_multiple_of(8)
     }
 
     /// The word at `at` bytes into the area. Inside the area it is never outside the page, which `%` lets the compiler

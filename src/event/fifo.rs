@@ -40,6 +40,8 @@ struct Queues<P> {
     tails: [u32; QUEUES],
     /// An event was raised that could not be linked, for want of a control block.
     stranded: bool,
+    /// Port at which raising the events that waited for the control block goes on.
+    left_at: Option<u32>,
 }
 
 impl<P> Queues<P> {
@@ -47,6 +49,7 @@ impl<P> Queues<P> {
         control: None,
         tails: [0; QUEUES],
         stranded: false,
+        left_at: None,
     };
 }
 
@@ -91,6 +94,11 @@ impl<P: PageRef> Fifo<P> {
         }
     }
 
+    /// Where the raising of events for the control block of `vcpu` is to go on, if it was left.
+    pub fn left_at(&mut self, vcpu: VcpuId) -> &mut Option<u32> {
+        &mut self.queues[vcpu.index()].left_at
+    }
+
     /// Gives `vcpu` its control block; whether events have been waiting for it.
     pub fn add_control(&mut self, vcpu: VcpuId, control: Area<P>) -> Result<bool, EventError> {
         let queues = &mut self.queues[vcpu.index()];
@@ -106,11 +114,17 @@ impl<P: PageRef> Fifo<P> {
         self.queues[vcpu.index()].control.is_some()
     }
 
-    /// Appends a page of event words and answers the first port in it.
-    pub fn add_page(&mut self, page: P) -> Result<u32, EventError> {
+    /// Whether there may be one more page of event words.
+    pub fn check_room(&self) -> Result<(), EventError> {
         if self.array.len() >= MAX_PAGES {
             return Err(EventError::ArrayFull);
         }
+        Ok(())
+    }
+
+    /// Appends a page of event words and answers the first port in it.
+    pub fn add_page(&mut self, page: P) -> Result<u32, EventError> {
+        self.check_room()?;
         self.array.try_reserve(1)?;
         let first = self.array.len() as u32 * WORDS_PER_PAGE;
         self.array.push(page);

@@ -119,6 +119,16 @@ impl BitOrAssign for Notify {
     }
 }
 
+/// How far the registration of a control block got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "an event that nobody is told of is lost"]
+pub enum Control {
+    /// All events that waited for it are raised.
+    Done(Notify),
+    /// Some are: register it again, which goes on there.
+    More(Notify),
+}
+
 /// What a send leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an event that nobody is told of is lost"]

@@ -8,9 +8,12 @@ use armv7::frame::PageRef;
 use super::delivery::Area;
 use super::fifo::Fifo;
 use super::ports::Channel;
-use super::{EventError, EventTable, Notify, Port, two_level};
+use super::{Control, EventError, EventTable, Notify, Port, two_level};
 use crate::abi::event_channel::fifo::{PRIORITY_DEFAULT, WORDS_PER_PAGE};
 use crate::abi::event_channel::{ControlBlock, TWO_LEVEL_CHANNELS};
+
+/// Ports looked at in one go for events that waited: as many as a page of event words has.
+const RAISED_AT_ONCE: u32 = WORDS_PER_PAGE;
 
 impl<P: PageRef> EventTable<P> {
     /// Moves the `vcpu_info` of `vcpu` to `page` at `offset`, for good. The vCPU gets an upcall in any case.
@@ -27,8 +30,26 @@ impl<P: PageRef> EventTable<P> {
         self.delivery.register_info(vcpu, page, offset)
     }
 
+    /// What is wrong with a control block of `vcpu` at `offset`, whatever its page; asked before the page is looked at.
+    pub fn check_control(&self, vcpu: u32, offset: u32) -> Result<(), EventError> {
+        self.vcpu(vcpu)?;
+        if Area::<P>::fits(offset, size_of::<ControlBlock>()) {
+            Ok(())
+        } else {
+            Err(EventError::BadControlOffset)
+        }
+    }
+
+    /// What is wrong with one more page of event words, whatever the page; asked before it is looked at.
+    pub fn check_array(&self) -> Result<(), EventError> {
+        let fifo = self.delivery.fifo.as_ref().ok_or(EventError::NoArray)?;
+        fifo.check_room()
+    }
+
     /// Gives `vcpu` a FIFO control block. The first one changes the domain to the FIFO ABI; pending events stay pending.
-    pub fn init_control(&mut self, vcpu: u32, page: P, offset: u32) -> Result<Notify, EventError> {
+    ///
+    /// Looks at a bounded number of ports for events that waited for it.
+    pub fn init_control(&mut self, vcpu: u32, page: P, offset: u32) -> Result<Control, EventError> {
         let vcpu = self.vcpu(vcpu)?;
         if self.retired {
             return Err(EventError::Retired);
@@ -42,13 +63,22 @@ impl<P: PageRef> EventTable<P> {
                 self.delivery.fifo.insert(Fifo::new())
             }
         };
-        if !fifo.add_control(vcpu, control)? {
-            return Ok(Notify::NONE);
-        }
+        let from = match fifo.left_at(vcpu).take() {
+            Some(from) => from,
+            None if fifo.add_control(vcpu, control)? => 0,
+            None => return Ok(Control::Done(Notify::NONE)),
+        };
         let end = self.ports.end();
-        Ok(self.raise_again(0, end, |fifo, port, channel| {
+        let (notify, left) = self.raise_again(from, end, |fifo, port, channel| {
             channel.vcpu == vcpu && fifo.is_pending(port)
-        }))
+        });
+        if let Some(fifo) = &mut self.delivery.fifo {
+            *fifo.left_at(vcpu) = left;
+        }
+        Ok(match left {
+            Some(_) => Control::More(notify),
+            None => Control::Done(notify),
+        })
     }
 
     /// Appends a page of event words. Events that happened before there were words for them are raised.
@@ -58,11 +88,14 @@ impl<P: PageRef> EventTable<P> {
         }
         let fifo = self.delivery.fifo.as_mut().ok_or(EventError::NoArray)?;
         let first = fifo.add_page(page)?;
-        Ok(
-            self.raise_again(first, first + WORDS_PER_PAGE, |_, _, channel| {
-                core::mem::take(&mut channel.saved)
-            }),
-        )
+        let (notify, left) = self.raise_again(first, first + WORDS_PER_PAGE, |_, _, channel| {
+            core::mem::take(&mut channel.saved)
+        });
+        debug_assert!(
+            left.is_none(),
+            "a page has no more words than are looked at"
+        );
+        Ok(notify)
     }
 
     /// Saves what is pending in `shared_info`, and takes it from there: after a reset the ports start with nothing.
@@ -81,19 +114,25 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Raises the events of the open ports from `first` to before `end` for which `which` is true.
+    /// Raises the events of the open ports from `first` to before `end` for which `which` is true, looking at no more than
+    /// [`RAISED_AT_ONCE`]; also answers where to go on.
     fn raise_again(
         &mut self,
         first: u32,
         end: u32,
         which: impl Fn(&Fifo<P>, Port, &mut Channel) -> bool,
-    ) -> Notify {
+    ) -> (Notify, Option<u32>) {
         let mut notify = Notify::NONE;
         let mut from = first;
+        let mut left = RAISED_AT_ONCE;
         while let Some(port) = self.ports.next_used(from) {
             if port.0 >= end {
                 break;
             }
+            if left == 0 {
+                return (notify, Some(port.0));
+            }
+            left -= 1;
             if let Some(channel) = self.ports.get_mut(port)
                 && let Some(fifo) = &self.delivery.fifo
                 && channel.is_usable()
@@ -103,6 +142,6 @@ impl<P: PageRef> EventTable<P> {
             }
             from = port.0 + 1;
         }
-        notify
+        (notify, None)
     }
 }

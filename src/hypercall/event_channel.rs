@@ -5,15 +5,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::guest_ptr::{read, write};
 use super::target::{self, Target};
-use super::{Args, Caller, Outcome, Reply};
+use super::{Args, Caller, Outcome, Reply, must_pause};
 use crate::abi::event_channel as abi;
 use crate::domain::{Domain, registry, tell_closed};
 use crate::error::Errno;
-use crate::event::{Binding, Close, EventError, EventTable, Port, Reset, Sent};
+use crate::event::{Binding, Close, Control, EventError, EventTable, Port, Reset, Sent};
 use crate::policy;
 
 /// Ports closed before others may run.
 const RESET_AT_ONCE: u32 = 256;
+/// Peers told that a port was closed before others may run.
+const PEERS_AT_ONCE: u32 = 32;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     operation(caller, args, args.0[0], args.ptr(1))
@@ -76,9 +78,10 @@ fn operation(caller: &Caller<'_>, args: &Args, op: u32, arg: GuestVa) -> Outcome
                 .lock()
                 .set_priority(Port(op.port), op.priority)?;
         }
-        abi::OP_INIT_CONTROL => init_control(caller, arg)?,
+        abi::OP_INIT_CONTROL => return init_control(caller, args, arg),
         abi::OP_EXPAND_ARRAY => {
             let op: abi::ExpandArray = read(caller.domain, arg)?;
+            caller.domain.events.lock().check_array()?;
             let page = caller.domain.pin(op.array_gfn)?;
             let notify = caller.domain.events.lock().expand_array(page)?;
             caller.domain.notify(notify);
@@ -193,17 +196,25 @@ fn status(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
     write(caller.domain, arg, &op)
 }
 
-fn init_control(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
+fn init_control(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     let mut op: abi::InitControl = read(caller.domain, arg)?;
+    let mut events = caller.domain.events.lock();
+    events.check_control(op.vcpu, op.offset)?;
+    drop(events);
     let page = caller.domain.pin(op.control_gfn)?;
-    let notify = caller
-        .domain
-        .events
-        .lock()
-        .init_control(op.vcpu, page, op.offset)?;
-    caller.domain.notify(notify);
+    events = caller.domain.events.lock();
+    let control = events.init_control(op.vcpu, page, op.offset)?;
+    drop(events);
+    match control {
+        Control::Done(notify) => caller.domain.notify(notify),
+        Control::More(notify) => {
+            caller.domain.notify(notify);
+            return Ok(Reply::Again(*args));
+        }
+    }
     op.link_bits = abi::fifo::LINK_BITS;
-    write(caller.domain, arg, &op)
+    write(caller.domain, arg, &op)?;
+    Ok(Reply::OK)
 }
 
 fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
@@ -217,18 +228,22 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     if !domain.events.lock().is_resetting() {
         domain.events.lock().reset_begin()?;
     }
-    loop {
+    for _ in 0..PEERS_AT_ONCE {
         let step = domain.events.lock().reset_step(RESET_AT_ONCE)?;
         match step {
             Reset::Done => return Ok(Reply::Value(0)),
             Reset::Peer { to, from } => {
                 tell_closed(to, from);
                 domain.events.lock().finish_close(from.port);
+                if must_pause() {
+                    break;
+                }
             }
-            // The table knows how far it is.
-            Reset::More => return Ok(Reply::Again(*args)),
+            Reset::More => break,
         }
     }
+    // The table knows how far it is.
+    Ok(Reply::Again(*args))
 }
 
 #[cfg(test)]

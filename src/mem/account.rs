@@ -19,17 +19,24 @@ pub struct Account {
     pub limit: u32,
     /// Pages that the hypervisor keeps for the domain and shares with it.
     pub shared: u32,
+    /// Pages beyond the direct map that the hypervisor keeps mapped.
+    pub slots: u32,
     /// Pages set aside for future allocations (`outstanding_pages`).
     pub claim: u32,
     /// The domain is gone.
     pub closed: bool,
 }
 
+/// Slots that a domain has in any case: for eight vCPUs a control block, a `vcpu_info` and two pages of a runstate each, and
+/// a page of event words.
+const SLOTS_EACH: u32 = 33;
+
 /// All accounts, by owner.
 #[derive(Debug, Default)]
 pub struct Accounts {
     sorted: Vec<Account>,
     claimed: u32,
+    slots: u32,
 }
 
 impl Accounts {
@@ -38,6 +45,7 @@ impl Accounts {
         Self {
             sorted: Vec::new(),
             claimed: 0,
+            slots: 0,
         }
     }
 
@@ -55,6 +63,7 @@ impl Accounts {
                     total: 0,
                     limit,
                     shared: 0,
+                    slots: 0,
                     claim: 0,
                     closed: false,
                 };
@@ -78,6 +87,29 @@ impl Accounts {
     /// Pages claimed by all.
     pub fn claimed(&self) -> u32 {
         self.claimed
+    }
+
+    /// Books a slot that keeps a page of `owner` mapped, of `all` that there are; false when it may not have one more. A
+    /// domain has [`SLOTS_EACH`] in any case, and more only while half of all are unused.
+    pub(super) fn take_slot(&mut self, owner: DomId, all: u32) -> bool {
+        let used = self.slots;
+        let Some(account) = self.get_mut(owner) else {
+            return false;
+        };
+        if account.slots >= SLOTS_EACH && used >= all / 2 {
+            return false;
+        }
+        account.slots += 1;
+        self.slots += 1;
+        true
+    }
+
+    /// Undoes [`Accounts::take_slot`].
+    pub(super) fn give_slot(&mut self, owner: DomId) {
+        if let Some(account) = self.get_mut(owner) {
+            account.slots = account.slots.saturating_sub(1);
+        }
+        self.slots = self.slots.saturating_sub(1);
     }
 
     /// Sets the claim of `owner`, which `free` pages must cover together with everybody else's.
@@ -139,5 +171,40 @@ impl Accounts {
     /// All accounts.
     pub fn iter(&self) -> impl Iterator<Item = &Account> {
         self.sorted.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Accounts, SLOTS_EACH};
+    use crate::id::DomId;
+
+    #[test]
+    fn no_domain_takes_the_slots_that_others_need() {
+        const ALL: u32 = 2016;
+        let mut accounts = Accounts::new();
+        let domains = (1..=40).map(DomId);
+        for domain in domains.clone() {
+            assert!(accounts.open(domain, 1000));
+        }
+        // One takes what it can get.
+        let mut greedy = 0;
+        while accounts.take_slot(DomId(1), ALL) {
+            greedy += 1;
+        }
+        assert_eq!(greedy, ALL / 2);
+        // There is enough for others, which get their share and nothing more.
+        for domain in domains.clone().skip(1).take(30) {
+            let got = (0..ALL)
+                .take_while(|_| accounts.take_slot(domain, ALL))
+                .count();
+            assert_eq!(got as u32, SLOTS_EACH);
+        }
+        for _ in 0..greedy {
+            accounts.give_slot(DomId(1));
+        }
+        assert!(!accounts.take_slot(DomId(99), ALL), "nobody");
+        assert_eq!(accounts.get(DomId(1)).map(|account| account.slots), Some(0));
+        assert!((0..SLOTS_EACH).all(|_| accounts.take_slot(DomId(40), ALL)));
     }
 }

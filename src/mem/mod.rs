@@ -66,6 +66,8 @@ pub enum AllocError {
 /// All RAM of the machine (in tests: some of the arena's).
 pub struct Memory {
     frames: FrameTable,
+    /// The direct map reaches frames below.
+    direct_end: Mfn,
     pages: Lock<PageAllocator, { rank::PAGES }>,
     clean: CleanPage,
     /// A closed account has become empty. Set under the lock, read without: only a hint to look.
@@ -99,6 +101,7 @@ impl Memory {
     pub fn new(frames: FrameTable, direct_end: Mfn, clean: CleanPage) -> Self {
         Self {
             frames,
+            direct_end,
             pages: Lock::new(PageAllocator::new(frames, direct_end)),
             clean,
             emptied: AtomicBool::new(false),
@@ -484,6 +487,22 @@ impl Memory {
         let mut pages = self.pages.lock();
         pages.give_scrubbed(Block { dirty, ..block });
         pages.has_dirty()
+    }
+
+    /// Whether the direct map reaches `mfn`.
+    pub(crate) fn is_direct(&self, mfn: Mfn) -> bool {
+        mfn < self.direct_end
+    }
+
+    /// Books a slot that keeps a page of `owner` mapped; false when it may not have one more.
+    pub(crate) fn take_slot(&self, owner: DomId) -> bool {
+        let all = armv7::layout::KEPT_FRAMES as u32;
+        self.pages.lock().accounts.take_slot(owner, all)
+    }
+
+    /// Undoes [`Memory::take_slot`].
+    pub(crate) fn give_slot(&self, owner: DomId) {
+        self.pages.lock().accounts.give_slot(owner);
     }
 
     // Figures.

@@ -46,11 +46,17 @@ impl<'m> FrameRef<'m> {
         core::mem::forget(self);
         mfn
     }
-    /// Keeps the frame mapped as well; `None` (and the reference dropped) when no mapping slot is left.
+    /// Keeps the frame mapped as well; `None` (and the reference dropped) when that needs a slot and its owner may not have
+    /// one more.
     pub fn map(self) -> Option<PinnedPage<'m>> {
+        let share = match self.memory.is_direct(self.mfn) {
+            true => None,
+            false => Some(Share::take(self.memory, self.owner)?),
+        };
         let kept = frame::keep(self.mfn)?;
         Some(PinnedPage {
             kept,
+            _share: share,
             reference: self,
         })
     }
@@ -62,10 +68,29 @@ impl Drop for FrameRef<'_> {
     }
 }
 
+/// A mapping slot in its user's account.
+struct Share<'m> {
+    memory: &'m Memory,
+    owner: DomId,
+}
+
+impl<'m> Share<'m> {
+    fn take(memory: &'m Memory, owner: DomId) -> Option<Self> {
+        memory.take_slot(owner).then_some(Self { memory, owner })
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.memory.give_slot(self.owner);
+    }
+}
+
 /// A frame that stays referenced and mapped for as long as the value lives.
 pub struct PinnedPage<'m> {
     // Declared first: the mapping goes before the reference that keeps the frame from being reused.
     kept: Kept,
+    _share: Option<Share<'m>>,
     reference: FrameRef<'m>,
 }
 

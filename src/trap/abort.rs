@@ -187,18 +187,22 @@ fn why(fault: FaultKind) -> &'static str {
     }
 }
 
-/// Makes the guest take an abort; ends it when it has no handler that could run, as nothing else would ever happen.
+/// Makes the guest take an abort; ends it when it has no handler that could run, as nothing else would ever happen: the vCPU
+/// would take the next abort where it took this one. That is its kernel's doing, as user mode has no say in where the
+/// vectors are (docs/security.md).
 fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception: Exception) {
     if raise_unless_endless(context, exception) {
         return;
     }
-    log::warn!(
-        "{vcpu}: pc {:08x} cpsr {:08x} lr_usr {:08x}",
+    guest_warn!(
+        domain,
+        vcpu,
+        "pc {:08x} cpsr {:08x} lr_usr {:08x}: its handler of aborts cannot be run",
         context.pc,
         context.cpsr,
         context.lr_usr
     );
-    log::warn!("{vcpu}: r0-r12 {:08x?}", context.r);
+    guest_warn!(domain, vcpu, "r0-r12 {:08x?}", context.r);
     shutdown::crash(domain, format_args!("its handler of aborts cannot be run"));
 }
 

@@ -17,9 +17,16 @@ use crate::irq::{self, Handler, Owner};
 
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
-/// Handles every pending interrupt of this CPU.
+/// Interrupts handled before the CPU looks at what it is asked to do: other CPUs can send as fast as they are taken.
+const AT_ONCE: u32 = 8;
+
+/// Handles the pending interrupts of this CPU, as far as one go goes. What is left takes the CPU out of its guest, or out of
+/// its wait, at once.
 pub fn handle(cpu: &Cpu, loaded: Loaded<'_>) {
-    while let Some(ack) = cpu.gic.cpu.acknowledge() {
+    for _ in 0..AT_ONCE {
+        let Some(ack) = cpu.gic.cpu.acknowledge() else {
+            return;
+        };
         cpu.gic.cpu.drop_priority(ack);
         one(cpu, loaded, ack);
     }

@@ -23,6 +23,7 @@ use crate::domain::run::{self, PICK};
 use crate::domain::runstate::State;
 use crate::domain::vcpu::{Registers, Vcpu, work};
 use crate::latency::{self, Cause};
+use crate::mem::heap;
 use crate::sched::UnitId;
 use crate::time::Ticks;
 
@@ -68,7 +69,8 @@ const IDLE_SCRUB_PAGES: u32 = 8;
 fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
     while !is_to_pick(cpu) {
         crate::control::reap();
-        crate::mem::heap::replenish();
+        heap::replenish();
+        heap::give_back();
         // QEMU's GIC does not look again when a guest's end of interrupt leaves a line high, until something else is
         // written: with one vCPU that may be never.
         if loaded.is_some() && armv7::timer::guest_signals() {

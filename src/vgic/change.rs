@@ -25,7 +25,10 @@ impl Vgic {
             state.calm = false;
             state.resettle |= !forwarding;
         }
-        self.existing
+        // Who has not refilled since the last change will see this one too.
+        let kick = self.existing.minus(self.told);
+        self.told = self.existing;
+        kick
     }
 
     /// `GICD_SGIR` (IHI 0048B 4.3.15). Filter 3 is reserved and does nothing; absent vCPUs are passed over.

@@ -9,7 +9,7 @@
 use super::lr::{ListRegisters, Lr, MAX_LRS, Maintenance};
 use super::place::usable;
 use super::{VcpuState, Vgic};
-use crate::id::{MAX_VCPUS, VcpuId};
+use crate::id::{MAX_VCPUS, VcpuId, VcpuSet};
 
 /// What [`VcpuState::find_slot`] found.
 enum Slot {
@@ -78,6 +78,7 @@ impl Vgic {
             state.resident = true;
             state.stale = 0;
             state.calm = true;
+            self.told = self.told.minus(VcpuSet::only(vcpu));
         }
         settles
     }

@@ -93,6 +93,7 @@ impl Vgic {
         if maintenance_before != want {
             lrs.set_maintenance(want);
         }
+        self.told = self.told.minus(VcpuSet::only(vcpu));
         kick.minus(VcpuSet::only(vcpu))
     }
 

@@ -11,8 +11,8 @@
 //! stay in the hardware across exits and are read back ([`Vgic::fold`]) only when something needs the truth.
 //!
 //! Invariants:
-//! * whoever becomes `dirty` is in the returned [`VcpuSet`], unless the distributor is off; so one flag per vCPU
-//!   outside the lock tells whether a refill is due;
+//! * whoever becomes `dirty` is in the returned [`VcpuSet`], unless the distributor is off, or it was told of a change of
+//!   `GICD_CTLR` and has not refilled since; so one flag per vCPU outside the lock tells whether a refill is due;
 //! * while a vCPU is `resident`, its list registers in hardware are the truth and `slots` is what was last known, save
 //!   for slots in `stale`, which are yet to be written; while it is not, `slots` is the truth;
 //! * nothing a guest writes can panic: numbers are masked or looked up with `get`.
@@ -79,6 +79,8 @@ pub struct Vgic {
     nr_vcpus: u8,
     /// The same as a set.
     existing: VcpuSet,
+    /// Those that were kicked for a change of `GICD_CTLR` and have not refilled since.
+    told: VcpuSet,
     /// `GICD_CTLR.Enable`.
     forwarding: bool,
     /// Shared banks with `owed` bits, by bank number.
@@ -221,6 +223,7 @@ impl Vgic {
             ppi_pirq: [0; 16],
             nr_vcpus,
             existing: VcpuSet(u8::MAX >> (MAX_VCPUS - nr_vcpus)),
+            told: VcpuSet::EMPTY,
             forwarding: false,
             owed_banks: 0,
         })

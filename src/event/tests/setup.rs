@@ -6,7 +6,7 @@ use super::support::{
     CONTROL_OFFSET, Guest, INFO_OFFSET, TestPage, close, reset, table, table_of, upcall, vcpu,
 };
 use crate::abi::event_channel::fifo::{LINKED, MASKED, PENDING};
-use crate::event::{EventError, Notify, Port, Sent};
+use crate::event::{Control, EventError, Notify, Port, Sent};
 
 #[test]
 fn a_vcpu_info_is_copied_marked_and_stays() {
@@ -101,13 +101,16 @@ fn a_control_block_must_be_aligned_inside_its_page_and_the_first_of_its_vcpu() {
     );
     assert_eq!(
         table.init_control(0, TestPage::new(), 4024),
-        Ok(Notify::NONE)
+        Ok(Control::Done(Notify::NONE))
     );
     assert_eq!(
         table.init_control(0, TestPage::new(), 0),
         Err(EventError::AlreadyRegistered)
     );
-    assert_eq!(table.init_control(1, TestPage::new(), 0), Ok(Notify::NONE));
+    assert_eq!(
+        table.init_control(1, TestPage::new(), 0),
+        Ok(Control::Done(Notify::NONE))
+    );
 }
 
 #[test]
@@ -171,13 +174,44 @@ fn an_event_of_a_vcpu_without_control_block_is_kept_until_it_has_one() {
     // The upcall is pending since the registration: nothing more to tell.
     assert_eq!(
         table.init_control(1, control, CONTROL_OFFSET),
-        Ok(Notify::NONE)
+        Ok(Control::Done(Notify::NONE))
     );
     assert_eq!(guest.word(port).load(Relaxed), PENDING | LINKED);
     assert_eq!(guest.word(masked).load(Relaxed), PENDING | MASKED);
     assert_eq!(guest.head(1, 7).load(Relaxed), port.0);
     assert_eq!(guest.ready(1).load(Relaxed), 1 << 7);
     assert!(table.is_upcall_pending(vcpu(1)));
+}
+
+#[test]
+fn many_events_that_wait_for_a_control_block_are_raised_in_steps() {
+    /// More than two steps look at.
+    const PORTS: u32 = 2 * 1024 + 300;
+    let (mut table, _) = table();
+    let mut guest = Guest::boot(&mut table, 1, 3);
+    for _ in 0..PORTS {
+        let port = table.bind_ipi(1).unwrap();
+        guest.unmask(port);
+        assert_eq!(table.send(port), Ok(Sent::Local(Notify::NONE)));
+    }
+    let control = TestPage::new();
+    guest.control.push(control.guest());
+    let linked = |guest: &Guest| {
+        let is_linked = |port: &u32| guest.word(Port(*port)).load(Relaxed) & LINKED != 0;
+        (1..=PORTS).filter(is_linked).count() as u32
+    };
+    let more = table.init_control(1, control, CONTROL_OFFSET);
+    assert!(matches!(more, Ok(Control::More(_))));
+    assert_eq!(linked(&guest), 1024);
+    // Registered again, it goes on, and keeps the first page.
+    let more = table.init_control(1, TestPage::new(), CONTROL_OFFSET);
+    assert!(matches!(more, Ok(Control::More(_))));
+    let done = table.init_control(1, TestPage::new(), CONTROL_OFFSET);
+    assert!(matches!(done, Ok(Control::Done(_))));
+    assert_eq!(linked(&guest), PORTS);
+    assert_eq!(guest.head(1, 7).load(Relaxed), 1);
+    let again = table.init_control(1, TestPage::new(), CONTROL_OFFSET);
+    assert_eq!(again, Err(EventError::AlreadyRegistered));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use armv7::addr::Gfn;
 use armv7::frame::page;
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes};
 
-use super::RESET_AT_ONCE;
+use super::{PEERS_AT_ONCE, RESET_AT_ONCE};
 use crate::abi::event_channel as abi;
 use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::testing::{NO_TLB, guest};
@@ -44,6 +44,17 @@ impl Guest {
             vcpu: &self.vcpu,
         };
         super::call(&caller, &ARGS)
+    }
+
+    /// Makes any other call.
+    fn call<T: IntoBytes + Immutable>(&self, number: u32, op: &T) -> Outcome {
+        let entry = self.domain.p2m.lock().lookup(Gfn::new(0).unwrap()).unwrap();
+        assert!(page(entry.mfn).unwrap().write(0, op.as_bytes()));
+        let caller = Caller {
+            domain: &self.domain,
+            vcpu: &self.vcpu,
+        };
+        super::call(&caller, &Args([number, 0, 2, 3, 4]))
     }
 
     fn open_ports(&self) -> usize {
@@ -123,6 +134,55 @@ fn each_peer_is_told_whichever_call_closes_its_port() {
         let status = events.status(Port(port)).unwrap();
         assert_eq!(status.binding, Binding::Unbound(local.domain.id));
     }
+}
+
+#[test]
+fn no_more_peers_are_told_in_one_go_than_ports_cost() {
+    let (local, remote) = (Guest::new(Rights::GUEST), Guest::new(Rights::GUEST));
+    for _ in 0..PEERS_AT_ONCE + 1 {
+        let mut near = local.domain.events.lock();
+        let mut far = remote.domain.events.lock();
+        let offered = far.alloc_unbound(local.domain.id).unwrap();
+        let _ = EventTable::bind_interdomain(&mut near, &mut far, offered).unwrap();
+    }
+    assert_eq!(local.reset(DomId::SELF), Ok(Reply::Again(ARGS)));
+    assert_eq!(local.open_ports(), 1);
+    assert_eq!(local.reset(DomId::SELF), Ok(Reply::OK));
+    assert_eq!(local.open_ports(), 0);
+}
+
+#[test]
+fn what_is_wrong_with_the_form_is_told_before_what_is_wrong_with_the_page() {
+    /// Where the test domain has nothing.
+    const NOWHERE: u64 = 0x7777;
+    let guest = Guest::new(Rights::GUEST);
+    let expand = abi::ExpandArray { array_gfn: NOWHERE };
+    let init = |vcpu, offset| abi::InitControl {
+        control_gfn: NOWHERE,
+        offset,
+        vcpu,
+        ..abi::InitControl::ZERO
+    };
+    let two_level = guest.call(abi::OP_EXPAND_ARRAY, &expand);
+    assert_eq!(two_level, Err(Errno::OpNotSupp));
+    assert_eq!(
+        guest.call(abi::OP_INIT_CONTROL, &init(1, 1)),
+        Err(Errno::NoEnt)
+    );
+    assert_eq!(
+        guest.call(abi::OP_INIT_CONTROL, &init(0, 4)),
+        Err(Errno::Inval)
+    );
+    assert_eq!(
+        guest.call(abi::OP_INIT_CONTROL, &init(0, 0)),
+        Err(Errno::Inval)
+    );
+    let good = abi::InitControl {
+        control_gfn: 0,
+        ..init(0, 1024)
+    };
+    assert_eq!(guest.call(abi::OP_INIT_CONTROL, &good), Ok(Reply::OK));
+    assert_eq!(guest.call(abi::OP_EXPAND_ARRAY, &expand), Err(Errno::Inval));
 }
 
 #[test]

@@ -13,12 +13,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::domain::Domain;
 use crate::error::Errno;
 use crate::hypercall::guest_ptr::{copy_out, element, read};
-use crate::hypercall::{Args, Outcome, Reply};
+use crate::hypercall::{Args, Outcome, Reply, must_pause};
 use crate::mem::FrameRef;
 use crate::mem::p2m::{Access, P2mType};
 
 /// Elements handled before others may run.
 const AT_ONCE: u32 = 64;
+/// Elements after which it is asked whether an interrupt waits: each may be a copy of a page.
+const PAUSE_EACH: u32 = 8;
 
 /// Reads each element of the call's array, as far as one call goes, lets `f` deal with it, and writes the bytes back that
 /// `f` names.
@@ -31,7 +33,7 @@ where
     T: FromBytes + IntoBytes + Immutable,
 {
     let (base, count) = (args.ptr(1), args.0[2]);
-    let now = count.min(AT_ONCE);
+    let mut now = count.min(AT_ONCE);
     let mut array = Array { domain, held: None };
     let mut op = T::new_zeroed();
     for n in 0..now {
@@ -39,6 +41,10 @@ where
         array.get(at, &mut op)?;
         let answer = f(&mut op);
         array.answer(at, &op, answer)?;
+        if n % PAUSE_EACH == PAUSE_EACH - 1 && must_pause() {
+            now = n + 1;
+            break;
+        }
     }
     if now == count {
         return Ok(Reply::Value(0));

@@ -11,11 +11,16 @@ use crate::error::Errno;
 use crate::grant::{FlushAction, FlushRequest, GrantRef, Search};
 use crate::hypercall::Reply;
 use crate::hypercall::guest_ptr::{element, read};
+use crate::hypercall::must_pause;
 use crate::mem::frame_table::State;
 use crate::mem::memory;
 
-/// Elements handled before others may run: a whole page of each takes as long as 64 lines do.
-const AT_ONCE: u32 = 512;
+/// Work done before others may run, in cache lines.
+const WORK_AT_ONCE: u32 = 1024;
+/// What an element costs beside its lines: reading it and finding its page.
+const ELEMENT: u32 = 4;
+/// Bytes of a line, as far as its cost goes (Cortex-A7 and Cortex-A15 have 64).
+const LINE: u32 = 64;
 /// Entries of owners' tables looked at before others may run: what [`OP_MASK`] leaves of an entry's number.
 const ENTRIES_AT_ONCE: u32 = OP_MASK + 1;
 
@@ -25,6 +30,8 @@ enum Flushed {
     Done {
         /// Entries of the owner's table that were looked at.
         looked: u32,
+        /// Lines that were flushed.
+        lines: u32,
     },
     /// The search for the caller's grant is to go on from this entry.
     Searching(u32),
@@ -33,16 +40,19 @@ enum Flushed {
 pub(super) fn flush(caller: &Domain, args: &Args) -> Outcome {
     let (base, count) = (args.ptr(1), args.0[2]);
     let mut from = args.0[0] & !OP_MASK;
-    let mut budget = ENTRIES_AT_ONCE;
+    let mut entries = ENTRIES_AT_ONCE;
+    let mut work = WORK_AT_ONCE;
     for n in 0..count {
         let at = element::<CacheFlush>(base, n)?;
-        if n == AT_ONCE || budget == 0 {
+        // The first one is dealt with whatever waits, so that the call comes to its end.
+        if entries == 0 || work == 0 || n > 0 && must_pause() {
             return Ok(again(args, OP_CACHE_FLUSH, at, count - n));
         }
         match flush_one(caller, &read(caller, at)?, from)? {
-            Flushed::Done { looked } => {
+            Flushed::Done { looked, lines } => {
                 from = 0;
-                budget = budget.saturating_sub(looked);
+                entries = entries.saturating_sub(looked);
+                work = work.saturating_sub(ELEMENT + lines);
             }
             Flushed::Searching(next) => {
                 return Ok(again(args, OP_CACHE_FLUSH | next, at, count - n));
@@ -54,7 +64,10 @@ pub(super) fn flush(caller: &Domain, args: &Args) -> Outcome {
 
 fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Errno> {
     let Some(request) = decode(op)? else {
-        return Ok(Flushed::Done { looked: 0 });
+        return Ok(Flushed::Done {
+            looked: 0,
+            lines: 0,
+        });
     };
     let mut looked = 0;
     if memory().state(request.mfn) == State::Outside {
@@ -86,7 +99,10 @@ fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Err
         cache::page_range(page, offset, length, op)
     })
     .ok_or(Errno::Inval)?;
-    Ok(Flushed::Done { looked })
+    Ok(Flushed::Done {
+        looked,
+        lines: u32::from(request.length).div_ceil(LINE),
+    })
 }
 
 /// Decodes an element. A page that is named by a reference is refused, but only when something is to be done.

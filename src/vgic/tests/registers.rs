@@ -209,6 +209,28 @@ fn sgir_reaches_those_its_filter_names() {
 }
 
 #[test]
+fn a_change_of_control_kicks_nobody_who_has_not_seen_the_last_one() {
+    let Machine {
+        mut vgic,
+        cpus: mut lrs,
+    } = Machine::new(3);
+    let vgic = &mut vgic;
+    for vcpu in 0..3 {
+        let _ = vgic.refill(cpu(vcpu), &mut lrs[vcpu as usize]);
+    }
+    let toggle = |vgic: &mut Vgic, on| vgic.write(cpu(0), CTLR, Width::Word, on).unwrap().kick;
+    assert_eq!(toggle(vgic, 0), set(&[0, 1, 2]));
+    assert_eq!(toggle(vgic, 1), VcpuSet::EMPTY);
+    let _ = vgic.refill(cpu(1), &mut lrs[1]);
+    assert_eq!(toggle(vgic, 0), set(&[1]));
+    assert_eq!(toggle(vgic, 1), VcpuSet::EMPTY);
+    for vcpu in 0..3 {
+        let _ = vgic.refill(cpu(vcpu), &mut lrs[vcpu as usize]);
+    }
+    assert_eq!(toggle(vgic, 0), set(&[0, 1, 2]));
+}
+
+#[test]
 fn pending_sgis_show_their_senders_and_can_be_set_and_cleared() {
     let mut machine = Machine::new(4);
     for n in [1, 2, 3] {

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::machine::{Machine, Start};
+use crate::machine::Machine;
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
 use crate::{Result, build, faults};
@@ -37,7 +37,8 @@ pub fn cannot_restart(options: &Options, echo: Echo) -> Result {
     let tree = folder.path().join("no-psci.dtb");
     faults::dump_tree(&machine, &tree)?;
     build::run(Command::new("fdtput").arg("-r").arg(&tree).arg("/psci"))?;
-    machine.start = Start::Tree(tree);
+    // QEMU's boot loader would put the node back.
+    machine.start = faults::doctored_start(&machine, &build::read(&tree)?, folder.path())?;
     let mut session = crash_of(&machine, echo)?;
     let line = "cannot restart this board: it has no PSCI 0.2 by SMC";
     session.wait_for(&[line], PATIENCE).map(drop)

@@ -75,13 +75,46 @@ fn a_flush_that_leaves_its_page_or_memory_is_refused() {
 fn a_long_list_is_flushed_in_parts() {
     let guest = Guest::plain();
     guest.place(&[CacheFlush::ZERO; 256]);
-    let outcome = guest.call(OP_CACHE_FLUSH, 0, 513);
+    let outcome = guest.call(OP_CACHE_FLUSH, 0, 257);
     let Ok(Reply::Again(args)) = outcome else {
         panic!("{outcome:?}")
     };
-    assert_eq!(args, Args([OP_CACHE_FLUSH, 512 * 16, 1, 3, 4]));
+    assert_eq!(args, Args([OP_CACHE_FLUSH, 256 * 16, 1, 3, 4]));
     assert_eq!(guest.call_with(args), Ok(Reply::OK));
-    assert_eq!(guest.call(OP_CACHE_FLUSH, 0, 512), Ok(Reply::OK));
+    assert_eq!(guest.call(OP_CACHE_FLUSH, 0, 256), Ok(Reply::OK));
+}
+
+#[test]
+fn whole_pages_are_flushed_in_smaller_parts_than_lines() {
+    let guest = Guest::plain();
+    let done = |length| {
+        let element = CacheFlush {
+            address: guest.mfn(RAM).addr().raw(),
+            offset: 0,
+            length,
+            op: CACHE_CLEAN,
+        };
+        guest.place(&vec![element; 256]);
+        match guest.call(OP_CACHE_FLUSH, 0, 256) {
+            Ok(Reply::Again(args)) => 256 - args.0[2],
+            outcome => panic!("{outcome:?}"),
+        }
+    };
+    // No more than about a thousand lines, and at least one element.
+    assert_eq!((done(4096), done(64)), (16, 205));
+}
+
+#[test]
+fn a_list_pauses_between_elements_when_an_interrupt_waits() {
+    let guest = Guest::plain();
+    guest.place(&[CacheFlush::ZERO; 8]);
+    armv7::host::registers::set_interrupt(true);
+    let outcome = guest.call(OP_CACHE_FLUSH, 0, 8);
+    armv7::host::registers::set_interrupt(false);
+    let Ok(Reply::Again(args)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(args.0[2], 7, "the first one is done");
 }
 
 #[test]

@@ -29,6 +29,7 @@ suite! { "domains":
     a_page_that_dom0_maps_keeps_its_dead_owner_until_it_is_unmapped,
     a_grant_that_dom0_maps_keeps_its_dead_owner_until_it_is_unmapped,
     memory_of_a_dead_domain_is_zero_for_the_next,
+    what_the_hypervisor_kept_for_a_hostile_domain_comes_back,
 }
 
 global_asm!(
@@ -83,7 +84,11 @@ fn hole() -> Result<Frame, Failure> {
 }
 
 fn create() -> Result<Domain, Failure> {
-    let domain = expect(Domain::create(PAGES, POOL))?;
+    create_with(POOL)
+}
+
+fn create_with(pool: u32) -> Result<Domain, Failure> {
+    let domain = expect(Domain::create(PAGES, pool))?;
     for page in 0..u64::from(PAGES) {
         expect(domain.populate(MEMORY + page, 0))?;
     }
@@ -106,7 +111,10 @@ struct Puppet {
 
 impl Puppet {
     fn new() -> Result<Self, Failure> {
-        let domain = create()?;
+        Self::of(create()?)
+    }
+
+    fn of(domain: Domain) -> Result<Self, Failure> {
         let code = page_of(domain, MEMORY)?;
         let (from, end) = ((&raw const puppet).cast::<u32>(), (&raw const puppet_end).cast::<u32>());
         for word in 0..(end as u32 - from as u32) / 4 {
@@ -395,4 +403,39 @@ fn memory_of_a_dead_domain_is_zero_for_the_next() -> Verdict {
         ends(domain)?;
     }
     Ok(())
+}
+
+/// It maps one page so often that the hypervisor needs memory to keep the handles.
+fn what_the_hypervisor_kept_for_a_hostile_domain_comes_back() -> Verdict {
+    /// Handles of 16 bytes: 2 MiB, by which the hypervisor's heap grows.
+    const HANDLES: u32 = 1 << 17;
+    const HEAP_GROWS_BY: u64 = 512;
+    /// Elements of a call, of 8 words each.
+    const BATCH: u32 = 64;
+    /// An entry counts its users in 16 bits.
+    const USERS: u32 = 1 << 15;
+    // A table for 2 MiB of places, and some more.
+    const TABLES: u32 = HANDLES / 512 + 64;
+
+    let before = settled_free_pages()?;
+    let hostile = Puppet::of(create_with(TABLES * PAGE_SIZE)?)?;
+    for entry in 0..HANDLES / USERS {
+        hostile.table.set(REFERENCE + entry, PERMIT_ACCESS, hostile.domain.0, SHARED);
+    }
+    let created = expect(domain::free_pages())?;
+    let mut words = [0; 8 * BATCH as usize];
+    for first in (0..HANDLES).step_by(BATCH as usize) {
+        for (n, element) in (first..).zip(words.chunks_exact_mut(8)) {
+            let place = PLACE + n * PAGE_SIZE;
+            let reference = REFERENCE + n / USERS;
+            element.copy_from_slice(&[place, 0, MAP_HOST, reference, hostile.domain.0.into(), POISON, 0, 0]);
+        }
+        ensure_eq!(hostile.call(GRANT_TABLE_OP, Some(grant::MAP_GRANT_REF), &words, BATCH)?, 0);
+        ensure_eq!(hostile.argument(8 * (BATCH - 1) + 4) >> 16, OKAY, first);
+    }
+    let kept = created.saturating_sub(expect(domain::free_pages())?);
+    ensure!(kept >= HEAP_GROWS_BY, kept);
+    hostile.end()?;
+    is_gone(hostile.domain)?;
+    comes_back(before)
 }

@@ -273,23 +273,30 @@ fn search(list: &mut List) -> Verdict {
     Ok(())
 }
 
+fn print(found: &Found, what: &str) {
+    let bits = found.bits;
+    match found.register {
+        Narrow(p, opc1, crn, crm, opc2) => println!("# p{p}, {opc1}, c{crn}, c{crm}, {opc2} ({bits:08x}) {what}"),
+        Wide(p, opc1, crm, half) => {
+            let half = if half == Low { "low" } else { "high" };
+            println!("# p{p}, {opc1}, c{crm}, {half} half ({bits:08x}) {what}");
+        }
+    }
+}
+
 fn every_register_that_keeps_a_value_is_found() -> Verdict {
     let list = list()?;
-    let mut group = (0, 0);
-    for Found { register, bits, .. } in list.all() {
+    let mut before = (0, 0);
+    for found in list.all() {
+        let group = match found.register {
+            Narrow(_, opc1, crn, ..) => (opc1, crn),
+            Wide(..) => (0, 0),
+        };
         // The emulator takes the whole of c3 for DACR.
-        let same = matches!(register, Narrow(_, opc1, 3, ..) if group == (*opc1, 3));
-        if let Narrow(_, opc1, crn, ..) = register {
-            group = (*opc1, *crn);
+        if group.1 != 3 || group != before {
+            print(found, "keeps what is written");
         }
-        match register {
-            Narrow(..) if same => {}
-            Narrow(p, opc1, crn, crm, opc2) => println!("# p{p}, {opc1}, c{crn}, c{crm}, {opc2} keeps {bits:08x}"),
-            Wide(p, opc1, crm, half) => {
-                let half = if *half == Low { "low" } else { "high" };
-                println!("# p{p}, {opc1}, c{crm} keeps {bits:08x} of its {half} half");
-            }
-        }
+        before = group;
     }
     for (index, (register, _)) in KNOWN.iter().enumerate() {
         ensure!(list.all().any(|found| found.register == *register), index);
@@ -301,8 +308,9 @@ fn every_register_that_keeps_a_value_is_found() -> Verdict {
 static BEFORE: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];
 /// What each of the two vCPUs wants to find again.
 static WANTED: [[AtomicU32; MOST]; 2] = [const { [const { AtomicU32::new(0) }; MOST] }; 2];
-/// One more than the index of a register in which the other vCPU found what the first has written, or not what it had.
-static LEAKS: AtomicU32 = AtomicU32::new(0);
+/// In which registers the other vCPU found what the first had written.
+static LEAKS: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];
+/// One more than the index of a register that did not stay as the other vCPU had it.
 static CHANGES: AtomicU32 = AtomicU32::new(0);
 
 fn yield_often() {
@@ -317,7 +325,7 @@ fn look_from_another_vcpu() {
         let (value, before) = (found.read(), BEFORE[index].load(Ordering::SeqCst));
         WANTED[1][index].store(value, Ordering::SeqCst);
         if (value ^ before) & found.bits == found.bits {
-            LEAKS.store(index as u32 + 1, Ordering::SeqCst);
+            LEAKS[index].store(1, Ordering::SeqCst);
         }
     }
     yield_often();
@@ -361,8 +369,15 @@ fn a_register_belongs_to_its_vcpu() -> Verdict {
     for (index, found) in list.all().enumerate() {
         ensure_eq!(found.read() & found.bits, BEFORE[index].load(Ordering::SeqCst) & found.bits, index);
     }
+    let mut leaks = 0;
+    for (index, found) in list.all().enumerate() {
+        if LEAKS[index].load(Ordering::SeqCst) != 0 {
+            leaks += 1;
+            print(found, "is not the vCPU's own");
+        }
+    }
+    ensure_eq!(leaks, 0);
     ensure_eq!(lost, 0);
-    ensure_eq!(LEAKS.load(Ordering::SeqCst), 0);
     ensure_eq!(CHANGES.load(Ordering::SeqCst), 0);
     Ok(())
 }
