@@ -51,6 +51,9 @@ bench: setup ## Krypton and Debian's Xen side by side, into docs/performance.md 
 bench-check: setup ## fail where a service costs over 3 % more than stored (tests/bench/figures.toml)
 	@$(XTASK) bench-check $(ARGS)
 
+tree: setup-build ## what a boot makes of a board's device tree: make tree DTB=board.dtb MEM=0x40000000:1G (ARGS="--out dom0.dtb")
+	@$(XTASK) tree $(DTB) $(MEM) $(ARGS)
+
 gdb: setup ## boot and wait for a debugger: gdb-multiarch dist/krypton.elf -ex 'target remote :1234'
 	@$(XTASK) image
 	@$(XTASK) run --gdb $(ARGS)
@@ -75,4 +78,4 @@ prepush: fmt-check clippy doc setup ## before a push, in minutes: format, lints,
 	@cargo test --quiet --workspace
 	@$(XTASK) test "dom0 demo"
 
-.PHONY: help setup setup-build build uboot flash run demo qemu test soak bench bench-check gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build uboot flash run demo qemu test soak bench bench-check tree gdb clippy fmt fmt-check doc prepush

@@ -123,7 +123,7 @@ fn dom0_gets_an_arndale_without_what_the_hypervisor_keeps() {
         event_interrupt: host.event_interrupt().unwrap(),
     };
     let built = device_tree::build(&blob, &machine, &config).unwrap();
-    let blob = Blob::check(&built.blob).unwrap();
+    let blob = Blob::check(&built).unwrap();
     let tree = Tree::new(&blob).unwrap();
     let gone = [
         "arm,cortex-a15-pmu",

@@ -53,6 +53,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("dom0/devices", &["platform"]),
     ("dom0/kernel", &["platform"]),
     ("dom0/layout", &["platform"]),
+    ("dom0/plan", &["platform"]),
     ("dom0/selection", &["platform"]),
 ];
 

@@ -51,14 +51,9 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
     let frames = ((highest.end() - lowest.base()) >> PAGE_SHIFT) as u32;
     let total: u64 = host.ram.iter().map(PhysRange::size).sum();
 
-    // Private memory: frame table, then heap. At the end of RAM, away from where dom0 and its modules are.
+    // Private memory: frame table, then heap.
     let size = (FrameTable::bytes_for(frames) as u64 + HEAP).next_multiple_of(BLOCK);
-    let place = host.free_ram().iter().rev().find_map(|range| {
-        let aligned = range.aligned_inward(BLOCK)?;
-        PhysRange::new(aligned.end().checked_sub(size)?, size)
-            .filter(|place| aligned.contains(place))
-    });
-    let Some(private) = place else {
+    let Some(private) = host.private_place(size, BLOCK) else {
         fail(&oom("the frame table", size, total))
     };
     host.reserve(private);

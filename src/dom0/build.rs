@@ -1,7 +1,6 @@
 //! Building dom0: memory mapped 1:1, devices and interrupts passed through, kernel, tree and RAM disk in place.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use armv7::addr::{Gfn, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use armv7::cache;
@@ -10,10 +9,9 @@ use armv7::frame;
 use armv7::gic::{Gic, Trigger};
 use armv7::pmu;
 
-use super::device_tree::{self, Config};
-use super::devices::{self, DevicePlan};
+use super::devices::DevicePlan;
 use super::kernel::{self, KernelImage};
-use super::layout;
+use super::plan::{self, Plan, Wish};
 use super::selection::Machine;
 use crate::abi::hvm;
 use crate::cmdline::{DEFAULT_DOM0_MEM, Options};
@@ -30,7 +28,7 @@ use crate::platform::BootError;
 use crate::platform::blob::Blob;
 use crate::platform::host_dt::{HostInfo, ModuleKind};
 use crate::platform::interrupt;
-use crate::platform::ranges::{self, PhysRange};
+use crate::platform::ranges::PhysRange;
 use crate::sched::PoolId;
 
 /// What boot knows.
@@ -81,50 +79,30 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
         );
         DEFAULT_DOM0_MEM
     });
-    let banks = layout::choose_banks(host.free, want)?;
-    let plan = devices::plan(host.blob, &host.machine)?;
-    for note in &plan.notes {
-        log::warn!("{note}");
-    }
     let vcpus = host.options.dom0_vcpus(host.cpus);
-    let event_interrupt = host
-        .info
-        .event_interrupt()
-        .ok_or_else(|| dom0("no private interrupt is left for events"))?;
-    let extended = if host.options.ext_regions {
-        extended(host, &banks, &plan)
-    } else {
-        Vec::new()
-    };
-    let mut config = Config {
-        bootargs: &host.info.command_lines.dom0,
-        ramdisk: ramdisk_module.map(|module| module.range),
-        memory: &banks,
-        vcpus,
-        grant: host.grant,
-        extended: &extended,
+    let Plan {
+        banks,
+        devices,
         event_interrupt,
-    };
-    // The tree's size does not depend on where the RAM disk goes, but that depends on the tree's size.
-    let size = device_tree::build(host.blob, &host.machine, &config)?
-        .blob
-        .len();
-    let first = banks.first().ok_or_else(|| dom0("no memory"))?;
-    let place = layout::place(
-        first,
-        &image,
-        size as u64,
-        ramdisk_module.map(|module| module.range.size()),
-    )?;
-    config.ramdisk = place.ramdisk;
-    let tree = device_tree::build(host.blob, &host.machine, &config)?;
-    for note in &tree.notes {
-        log::info!("DOM0: {note}");
+        place,
+        tree,
+    } = plan::plan(&Wish {
+        blob: host.blob,
+        machine: host.machine,
+        free: host.free,
+        grant: host.grant,
+        kernel: &image,
+        memory: want,
+        vcpus,
+        ext_regions: host.options.ext_regions,
+    })?;
+    for note in &devices.notes {
+        log::warn!("{note}");
     }
 
     let domain = create(host, &banks, vcpus, event_interrupt)?;
-    map(host, &domain, &banks, &plan)?;
-    route(host, &domain, &plan);
+    map(host, &domain, &banks, &devices)?;
+    route(host, &domain, &devices);
 
     log::info!(
         "Loading zImage from {:#x} to {:#x}-{:#x}",
@@ -149,9 +127,9 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     log::info!(
         "Loading d0 DTB to {:#x}-{:#x}",
         place.tree.base(),
-        place.tree.base() + tree.blob.len() as u64
+        place.tree.base() + tree.len() as u64
     );
-    write_phys(place.tree.base(), &tree.blob);
+    write_phys(place.tree.base(), &tree);
     cache::invalidate_instruction_caches();
 
     domain.state.lock().params.callback_irq = callback(event_interrupt);
@@ -164,17 +142,6 @@ fn callback(ppi: u32) -> u64 {
     u64::from(hvm::CALLBACK_TYPE_PPI) << 56
         | u64::from(hvm::CALLBACK_PPI_FLAG_LOW_LEVEL) << 8
         | u64::from(ppi)
-}
-
-/// RAM that dom0 does not own and may use for mappings.
-fn extended(host: &Host<'_>, banks: &[PhysRange], plan: &DevicePlan) -> Vec<PhysRange> {
-    let mut used: Vec<PhysRange> = Vec::new();
-    used.extend(banks);
-    used.extend(&plan.mmio);
-    used.extend(&plan.reserved_ram);
-    used.extend(&host.info.reserved);
-    used.push(host.grant);
-    layout::extended_regions(&host.info.ram, &ranges::merge(used))
 }
 
 fn create(

@@ -1,23 +1,20 @@
 //! dom0's device tree: the host's, with the hypervisor's share taken out and what a guest needs put in.
 //!
-//! The order of nodes is the host's; rewritten nodes stay in their place, new ones are appended to the root. Values are
-//! copied as bytes. A name that the writer refuses (over 31 characters, odd letters) costs that node or property, not the
-//! boot: it is noted. The reservation block is empty: dom0 has only RAM of its own.
+//! The order of nodes is the host's; rewritten nodes stay in their place, new ones are appended to the root. Names and
+//! values are copied as bytes, and every phandle that the host's tree resolves is resolved here. The reservation block is
+//! empty: dom0 has only RAM of its own.
 
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::selection::{Fate, Machine, Selection};
+use super::selection::{Fate, Machine, Selection, is_rebuilt};
 use crate::platform::BootError;
 use crate::platform::blob::Blob;
 use crate::platform::ranges::{self, PhysRange};
-use crate::platform::tree::{Node, Tree};
+use crate::platform::tree::{Node, PHANDLE, Tree};
+use crate::platform::writer::Writer;
 
 mod nodes;
-mod writer;
-
-use writer::Writer;
 
 /// What the host's tree does not say about dom0.
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +35,6 @@ pub struct Config<'a> {
     pub event_interrupt: u32,
 }
 
-/// A finished tree.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Dom0Tree {
-    /// The blob.
-    pub blob: Vec<u8>,
-    /// What was left out of it, one line each.
-    pub notes: Vec<String>,
-}
-
 /// Properties of `/chosen` that are about the hypervisor's boot, or written anew.
 const NOT_FROM_CHOSEN: &[&str] = &[
     "bootargs",
@@ -59,29 +47,29 @@ const NOT_FROM_CHOSEN: &[&str] = &[
 ];
 const UEFI: &str = "linux,uefi-";
 
-/// Builds dom0's tree from the host's.
+/// Builds dom0's tree from the host's: the blob.
 ///
 /// The blob's size does not depend on where the RAM disk is: build once with any place to learn it, and once more.
 pub fn build(
     blob: &Blob<'_>,
     machine: &Machine<'_>,
     config: &Config<'_>,
-) -> Result<Dom0Tree, BootError> {
+) -> Result<Vec<u8>, BootError> {
     let tree = Tree::new(blob)?;
     let selection = Selection::of(&tree, machine);
     let mut builder = Builder {
         machine,
         config,
         selection: &selection,
-        out: Writer::new()?,
+        out: Writer::new(),
         gic_phandle: tree
             .find(&machine.host.gic.path)
-            .and_then(|gic| gic.u32("phandle").or_else(|| gic.u32("linux,phandle"))),
+            .and_then(|gic| gic.phandle()),
         bus: Bus::of_root(&tree.root())?,
     };
     builder.root(&tree.root())?;
-    let (blob, notes) = builder.out.finish()?;
-    Ok(Dom0Tree { blob, notes })
+    tree.check_budget()?;
+    Ok(builder.out.finish())
 }
 
 /// Cells of addresses and sizes below the root.
@@ -133,98 +121,104 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn root(&mut self, root: &Node<'_>) -> Result<(), BootError> {
-        let Some(open) = self.out.begin("", "/")? else {
-            return Err(BootError::Dom0("no root node".to_string()));
-        };
-        self.copy_properties(root, |_| true)?;
-        for child in root.children() {
-            self.node(&child)?;
+        self.out.begin("");
+        self.copy_properties(root, |_| true);
+        for child in root.children().filter(|child| !is_rebuilt(child)) {
+            self.node(&child);
         }
         if !root
             .children()
             .any(|n| self.selection.fate(&n) == Fate::Chosen)
         {
-            self.chosen(None)?;
+            self.chosen(None);
         }
         self.hypervisor()?;
-        self.psci()?;
-        self.cpus(root.tree())?;
+        self.psci(root.tree());
+        self.cpus(root.tree());
         self.memory(self.config.memory)?;
-        let outside_ram =
-            ranges::subtract(&self.machine.host.firmware_reserved, &self.machine.host.ram);
-        self.memory(&ranges::subtract(
-            &self.machine.host.firmware_reserved,
-            &outside_ram,
-        ))?;
-        self.out.end(open)
+        let host = self.machine.host;
+        if host.reservations_hold {
+            let outside_ram = ranges::subtract(&host.firmware_reserved, &host.ram);
+            self.memory(&ranges::subtract(&host.firmware_reserved, &outside_ram))?;
+        }
+        self.out.end();
+        Ok(())
     }
 
-    fn node(&mut self, node: &Node<'_>) -> Result<(), BootError> {
+    fn node(&mut self, node: &Node<'_>) {
         let fate = self.selection.fate(node);
         match fate {
-            Fate::Drop => return Ok(()),
+            Fate::Drop => return,
+            Fate::Stub => return self.stub(node),
             Fate::Gic => return self.gic(node),
             Fate::Timer => return self.timer(node),
             Fate::Chosen => return self.chosen(Some(node)),
             Fate::Keep | Fate::Disable => {}
         }
-        let Some(open) = self.out.begin(node.name(), &node.path())? else {
-            return Ok(());
-        };
+        self.out.begin(node.name());
         match fate {
             // Below a disabled node all is as it was: nothing there is looked at.
             Fate::Disable => {
                 let parent = node.parent().map(|parent| self.selection.fate(&parent));
                 let topmost = parent != Some(Fate::Disable);
                 let keep = |name: &str| name != "xen,passthrough" && !(topmost && name == "status");
-                self.copy_properties(node, keep)?;
+                self.copy_properties(node, keep);
                 if topmost {
-                    self.out.string("status", "disabled")?;
+                    self.out.string("status", "disabled");
                 }
             }
-            _ => self.copy_properties(node, |_| true)?,
+            _ if node.path() == "/aliases" => self.aliases(node),
+            _ => self.copy_properties(node, |_| true),
         }
-        self.children(node)?;
-        self.out.end(open)
+        self.children(node);
+        self.out.end();
     }
 
-    fn children(&mut self, node: &Node<'_>) -> Result<(), BootError> {
+    fn children(&mut self, node: &Node<'_>) {
         for child in node.children() {
-            self.node(&child)?;
+            self.node(&child);
         }
-        Ok(())
     }
 
-    fn chosen(&mut self, node: Option<&Node<'_>>) -> Result<(), BootError> {
-        let Some(open) = self.out.begin("chosen", "/chosen")? else {
-            return Ok(());
-        };
+    /// Aliases, without those of nodes that dom0 has no use of.
+    fn aliases(&mut self, node: &Node<'_>) {
+        let tree = node.tree();
+        for (name, value) in node.properties() {
+            let target = node.string(name).and_then(|path| tree.find(path));
+            if target.is_none_or(|target| !self.selection.fate(&target).is_hidden()) {
+                self.out.property(name, value);
+            }
+        }
+    }
+
+    fn chosen(&mut self, node: Option<&Node<'_>>) {
+        self.out.begin("chosen");
         if let Some(node) = node {
             let keep = |name: &str| !NOT_FROM_CHOSEN.contains(&name) && !name.starts_with(UEFI);
-            self.copy_properties(node, keep)?;
+            self.copy_properties(node, keep);
         }
-        self.out.string("bootargs", self.config.bootargs)?;
+        self.out.string("bootargs", self.config.bootargs);
         if let Some(ramdisk) = self.config.ramdisk {
             self.out
-                .bytes("linux,initrd-start", &ramdisk.base().to_be_bytes())?;
+                .property("linux,initrd-start", &ramdisk.base().to_be_bytes());
             self.out
-                .bytes("linux,initrd-end", &ramdisk.end().to_be_bytes())?;
+                .property("linux,initrd-end", &ramdisk.end().to_be_bytes());
         }
         if let Some(node) = node {
-            self.children(node)?;
+            self.children(node);
         }
-        self.out.end(open)
+        self.out.end();
     }
 
-    fn copy_properties(
-        &mut self,
-        node: &Node<'_>,
-        keep: impl Fn(&str) -> bool,
-    ) -> Result<(), BootError> {
+    fn copy_properties(&mut self, node: &Node<'_>, keep: impl Fn(&str) -> bool) {
         for (name, value) in node.properties().filter(|(name, _)| keep(name)) {
-            self.out.property(&node.path(), name, value)?;
+            self.out.property(name, value);
         }
-        Ok(())
+    }
+
+    /// Copies what others refer to a node by.
+    fn copy_phandle(&mut self, node: &Node<'_>) {
+        self.copy_properties(node, |name| PHANDLE.contains(&name));
     }
 }
 

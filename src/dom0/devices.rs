@@ -1,18 +1,18 @@
 //! Which device regions dom0 sees at their own addresses, and which interrupts it gets.
 //!
 //! A region is whole pages. The GIC's pages, the console's page and RAM are never among them, whatever a node claims: the
-//! subtraction comes last. An interrupt is dom0's when a node that dom0 sees names it, through whatever maps lie between.
+//! nodes that claim them are disabled ([`super::selection`]), and the subtraction comes last. An interrupt is dom0's when a
+//! node that dom0 sees names it, through whatever maps lie between.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::selection::{Fate, Machine, Selection, is_pci_bridge, lines};
+use super::selection::{Fate, Hidden, Machine, Selection, regions, routes};
 use crate::platform::BootError;
 use crate::platform::blob::Blob;
-use crate::platform::interrupt::{FIRST_SPI, Interrupt, Route, Trigger, routes};
+use crate::platform::interrupt::{self, FIRST_SPI, Interrupt, Route, Trigger};
 use crate::platform::ranges::{self, PhysRange};
-use crate::platform::translate;
 use crate::platform::tree::{Node, Tree};
 
 /// What dom0 gets of the machine's devices.
@@ -31,64 +31,100 @@ pub struct DevicePlan {
 /// Collects regions and interrupts of all nodes that dom0 sees.
 pub fn plan(blob: &Blob<'_>, machine: &Machine<'_>) -> Result<DevicePlan, BootError> {
     let tree = Tree::new(blob)?;
-    let selection = Selection::of(&tree, machine);
+    let plan = of(&tree, machine);
+    tree.check_budget()?;
+    Ok(plan)
+}
+
+fn of(tree: &Tree<'_>, machine: &Machine<'_>) -> DevicePlan {
+    let selection = Selection::of(tree, machine);
     let gic = tree.find(&machine.host.gic.path);
     let mut collected = Collected {
         mmio: Vec::new(),
         interrupts: Vec::new(),
+        elsewhere: Vec::new(),
         notes: selection.notes.clone(),
     };
-    for node in tree.all().filter(|n| selection.fate(n) == Fate::Keep) {
+    let kept = |n: &Node<'_>| selection.fate(n) == Fate::Keep;
+    for node in tree.all().filter(kept) {
         collected.take_regions(&node);
         if let Some(gic) = &gic {
             collected.take_interrupts(&node, gic);
         }
     }
+    collected.name_unknown_controllers(tree, gic.as_ref());
     collected.take_message_frames(machine);
     let unnamed = machine.host.board.unnamed.iter();
     let unnamed = unnamed.filter_map(|(base, size)| PhysRange::new(*base, *size));
     collected.mmio.extend(unnamed);
-    Ok(collected.finish(machine))
+    collected.finish(machine)
 }
 
 struct Collected {
     mmio: Vec<PhysRange>,
     /// Sorted by id.
     interrupts: Vec<Interrupt>,
+    /// Controllers, by path, that interrupts end in before they reach the GIC, and how many do.
+    elsewhere: Vec<(String, usize)>,
     notes: Vec<String>,
 }
 
 impl Collected {
     fn take_regions(&mut self, node: &Node<'_>) {
-        let regions = translate::reg_ranges(node).flatten();
-        self.mmio.extend(regions.map(|range| range.pages_outward()));
-        if is_pci_bridge(node) {
-            for window in translate::pci_windows(node) {
-                match window {
-                    Some(window) => self.mmio.push(window.pages_outward()),
-                    None => {
-                        let path = node.path();
-                        self.notes
-                            .push(format!("DOM0: a window of {path} cannot be mapped"));
-                    }
+        for region in regions(node) {
+            match region {
+                Some(region) => self.mmio.push(region.pages_outward()),
+                None => {
+                    let path = node.path();
+                    self.notes
+                        .push(format!("DOM0: a window of {path} cannot be mapped"));
                 }
             }
         }
     }
 
     fn take_interrupts(&mut self, node: &Node<'_>, gic: &Node<'_>) {
+        // Of a device that is off nobody misses an interrupt.
+        let is_on = || node.ancestors().all(|node| node.is_enabled());
         for route in routes(node, gic) {
-            if let Route::Broken(why) = route {
-                let path = node.path();
-                self.notes
-                    .push(format!("DOM0: an interrupt of {path} is not routed: {why}"));
+            let note = match route {
+                Route::Gic(line) if self.take_line(line).trigger == line.trigger => continue,
+                Route::Gic(line) => {
+                    format!("shares interrupt {line} with another trigger, ignored")
+                }
+                Route::Broken(why) => format!("has an interrupt that is not routed: {why}"),
+                Route::Elsewhere(path) => {
+                    node.spend(self.elsewhere.len());
+                    if is_on() {
+                        self.count_elsewhere(path);
+                    }
+                    continue;
+                }
+            };
+            if is_on() {
+                self.notes.push(format!("DOM0: {} {note}", node.path()));
             }
         }
-        for line in lines(node, gic) {
-            if self.take_line(line).trigger != line.trigger {
-                let path = node.path();
+    }
+
+    fn count_elsewhere(&mut self, path: String) {
+        match self.elsewhere.iter_mut().find(|(known, _)| *known == path) {
+            Some((_, count)) => *count += 1,
+            None => self.elsewhere.push((path, 1)),
+        }
+    }
+
+    /// Names controllers that seem to hand interrupts on to the GIC in a way that no rule knows; dom0's drivers wait for those
+    /// in vain.
+    fn name_unknown_controllers(&mut self, tree: &Tree<'_>, gic: Option<&Node<'_>>) {
+        for (path, count) in &self.elsewhere {
+            let Some(node) = tree.find(path) else {
+                continue;
+            };
+            if !gic.is_some_and(|gic| interrupt::is_end(&node, gic)) {
+                let name = node.string("compatible").unwrap_or("");
                 self.notes.push(format!(
-                    "DOM0: {path} shares interrupt {line} with another trigger, ignored"
+                    "DOM0: {count} interrupts by way of {path} ({name}) are not routed: no rule says where they lead"
                 ));
             }
         }
@@ -130,27 +166,15 @@ impl Collected {
 
     fn finish(mut self, machine: &Machine<'_>) -> DevicePlan {
         let host = machine.host;
-        let console = machine.console;
-        let own = console.and_then(|uart| uart.interrupt);
-        if let Some(line) = own
+        // A message frame's range may hold the console's interrupt; no device that is kept does.
+        if let Some(line) = machine.console.and_then(|uart| uart.interrupt)
             && let Ok(place) = self.place_of(line.intid)
         {
             self.interrupts.remove(place);
-            self.notes.push(format!(
-                "DOM0: interrupt {line} is shared with the console, not routed"
-            ));
         }
-        let console_page = console.map(|uart| uart.reg.pages_outward());
-        if let Some(page) = console_page
-            && self.mmio.iter().any(|region| region.overlaps(&page))
-        {
-            self.notes.push(format!(
-                "DOM0: a device shares {page} with the console, not mapped"
-            ));
-        }
-        let mut hidden: Vec<PhysRange> = host.ram.clone();
-        hidden.extend(host.gic.regions().iter().map(PhysRange::pages_outward));
-        hidden.extend(console_page);
+        // Reserved RAM is mapped as RAM.
+        let mut hidden = Hidden::of(machine).pages();
+        hidden.extend(&host.ram);
         let outside_ram = ranges::subtract(&host.firmware_reserved, &host.ram);
         DevicePlan {
             mmio: ranges::subtract(&self.mmio, &hidden),

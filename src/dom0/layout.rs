@@ -34,7 +34,8 @@ pub struct Placement {
     pub ramdisk: Option<PhysRange>,
 }
 
-/// Chooses dom0's banks: `want` bytes out of `free`, the first bank as big as possible below 4 GiB.
+/// Chooses dom0's banks: `want` bytes out of `free`, one below 4 GiB if that is possible. The first bank holds the kernel,
+/// which sees no RAM below it; none of the others is there.
 pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, BootError> {
     let want = want & !(BLOCK - 1);
     let low_end = |range: &PhysRange| range.end().min(LOW_END);
@@ -42,19 +43,6 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
         PhysRange::from_ends(range.base(), low_end(range).max(range.base()))?.aligned_inward(BLOCK)
     });
     let mut low: Vec<PhysRange> = low.collect();
-    let largest = low.iter().map(PhysRange::size).max().unwrap_or(0);
-    let total: u64 = free
-        .iter()
-        .filter_map(|range| range.aligned_inward(BLOCK))
-        .map(|range| range.size())
-        .sum();
-    let too_little = || {
-        let (want, largest) = (want / MIB, largest / MIB);
-        BootError::Dom0(format!("asked {want} MiB, largest free {largest} MiB"))
-    };
-    if want == 0 || want > total {
-        return Err(too_little());
-    }
     // The smallest range that holds everything keeps the big ones whole for other domains' superpages.
     ranges::sort_by_key(&mut low, |range| (range.size(), range.base()));
     let whole = |bank: fn(&PhysRange, u64) -> Option<PhysRange>| {
@@ -63,29 +51,46 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
     if let Some(bank) = whole(aligned_bank).or_else(|| whole(any_bank)) {
         return Ok(Vec::from([bank]));
     }
-    // The first bank holds the kernel, so it starts where a bank of its own would.
-    let first = low
-        .iter()
-        .filter_map(|range| PhysRange::from_ends(range.base().next_multiple_of(NEAR), range.end()))
-        .max_by_key(PhysRange::size);
-    let mut rest = ranges::subtract(&low, first.as_slice());
-    ranges::sort_by_key(&mut rest, |range| core::cmp::Reverse(range.size()));
     let high = free.iter().filter_map(|range| {
         PhysRange::from_ends(range.base().max(LOW_END), range.end())?.aligned_inward(BLOCK)
     });
-    let mut banks = Vec::new();
-    let mut left = want;
-    for range in first.into_iter().chain(rest).chain(high) {
-        let size = range.size().min(left);
-        if size >= MIN_BANK.min(left) && size > 0 && banks.len() < MAX_BANKS {
-            banks.extend(PhysRange::new(range.base(), size));
-            left -= size;
+    let high: Vec<PhysRange> = high.collect();
+    // A first bank starts where a bank of its own would, or where its range does; all above it is within reach.
+    let starts = low.iter().flat_map(|range| {
+        [range.base().next_multiple_of(NEAR), range.base()].map(|at| (at, range))
+    });
+    let mut firsts: Vec<PhysRange> = starts
+        .filter_map(|(at, range)| PhysRange::from_ends(at, range.end()))
+        .collect();
+    ranges::sort_by_key(&mut firsts, |range| {
+        (core::cmp::Reverse(range.size()), range.base())
+    });
+    let mut most = 0;
+    for first in firsts {
+        let mut above: Vec<PhysRange> = low.clone();
+        above.retain(|range| range.base() >= first.end());
+        ranges::sort_by_key(&mut above, |range| {
+            (core::cmp::Reverse(range.size()), range.base())
+        });
+        let all = [first].into_iter().chain(above).chain(high.iter().copied());
+        let mut banks = Vec::new();
+        let mut left = want;
+        for range in all {
+            let size = range.size().min(left);
+            if size >= MIN_BANK.min(left) && size > 0 && banks.len() < MAX_BANKS {
+                banks.extend(PhysRange::new(range.base(), size));
+                left -= size;
+            }
         }
+        if left == 0 && want > 0 {
+            return Ok(banks);
+        }
+        most = most.max(want - left);
     }
-    match left {
-        0 => Ok(banks),
-        _ => Err(too_little()),
-    }
+    let (want, most) = (want / MIB, most / MIB);
+    Err(BootError::Dom0(format!(
+        "asked {want} MiB, largest free {most} MiB"
+    )))
 }
 
 /// `size` bytes at a multiple of 128 MiB: a zImage takes the 128 MiB that it runs in for the start of RAM, and what lies
@@ -187,10 +192,11 @@ pub fn extended_regions(ram: &[PhysRange], used: &[PhysRange]) -> Vec<PhysRange>
 
 #[cfg(test)]
 mod tests {
-    use super::{Placement, choose_banks, extended_regions, place};
+    use super::{BLOCK, Placement, choose_banks, extended_regions, place};
     use crate::dom0::kernel::KernelImage;
     use crate::platform::ranges::PhysRange;
     use alloc::string::ToString;
+    use alloc::vec::Vec;
     use proptest::prelude::{prop_assert, proptest};
 
     const MIB: u64 = 1 << 20;
@@ -270,8 +276,8 @@ mod tests {
         assert_eq!(
             split,
             [
-                range(0x5800_0000, 0x6800_0000),
-                range(0x4020_0000, 64 * MIB)
+                range(0x4020_0000, 0x0fe0_0000),
+                range(0x5500_0000, 0x6b00_0000 + 16 * MIB - 0x0fe0_0000)
             ]
         );
         let odd = [range(0x4020_0000, 200 * MIB), range(0x9000_0000, 200 * MIB)];
@@ -279,6 +285,25 @@ mod tests {
             choose_banks(&odd, 190 * MIB).unwrap(),
             [range(0x9000_0000, 190 * MIB)]
         );
+    }
+
+    #[test]
+    fn no_bank_is_below_the_one_with_the_kernel() {
+        // QEMU's virt with 2 GiB: image, tree, kernel and RAM disk cut its start into pieces.
+        let free = [
+            range(0x4020_0000, 0x07e0_0000),
+            range(0x4820_0000, 0x07e0_0000),
+            range(0x5060_0000, 0x03a0_0000),
+            range(0x5500_0000, 0x6aa0_0000),
+        ];
+        let banks = choose_banks(&free, 1900 * MIB).unwrap();
+        assert_eq!(banks[0], free[0]);
+        assert_eq!(banks.iter().map(PhysRange::size).sum::<u64>(), 1900 * MIB);
+        // As much as there is, and not a block more.
+        let all: u64 = free.iter().map(PhysRange::size).sum();
+        assert_eq!(choose_banks(&free, all).unwrap().len(), 4);
+        let line = choose_banks(&free, all + BLOCK).unwrap_err().to_string();
+        assert!(line.ends_with("largest free 2016 MiB"), "{line}");
     }
 
     #[test]
@@ -331,6 +356,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn banks_are_free_ram_above_the_first_and_as_much_as_was_asked_for(
+            gaps in proptest::collection::vec((0u64..600, 1u64..600), 1..8), want in 1u64..4096,
+        ) {
+            let mut at = 0x4000_0000;
+            let free: Vec<PhysRange> = gaps
+                .iter()
+                .map(|(gap, size)| {
+                    let range = range(at + gap * BLOCK, size * BLOCK);
+                    at = range.end() + BLOCK;
+                    range
+                })
+                .collect();
+            let want = want * BLOCK;
+            if let Ok(banks) = choose_banks(&free, want) {
+                prop_assert!(banks.iter().map(PhysRange::size).sum::<u64>() == want);
+                for bank in &banks {
+                    prop_assert!(bank.base() >= banks[0].base());
+                    prop_assert!(free.iter().any(|range| range.contains(bank)));
+                }
+            }
+        }
+
         #[test]
         fn placed_things_lie_in_the_bank_and_apart(
             base in 0u64..0x800, blocks in 1u64..512, size in 1u64..0x400_0000, tree in 1u64..0x40_0000,

@@ -1,8 +1,9 @@
 //! One decision per node of the host's tree: what dom0 gets of it.
 //!
 //! Dropped with everything below: what describes the hypervisor's own business (CPUs, memory, PSCI, performance monitors,
-//! boot modules, the console's UART), whatever has a private interrupt, and devices whose interrupt the GIC does not
-//! have. The GIC, the timer and `/chosen` are rewritten; all else is dom0's, registers and interrupts included.
+//! boot modules, the console's UART). Of what has a phandle a stub stays, so that no phandle in dom0's tree leads nowhere.
+//! Disabled, with a line that says why: a device that needs a page or an interrupt which dom0 cannot have. The GIC, the
+//! timer and `/chosen` are rewritten; all else is dom0's, registers and interrupts included.
 
 use alloc::format;
 use alloc::string::String;
@@ -15,7 +16,9 @@ use crate::platform::host_dt::HostInfo;
 use crate::platform::interrupt::{self, Interrupt, Route};
 use crate::platform::memory;
 use crate::platform::modules::MODULE;
+use crate::platform::ranges::{self, PhysRange};
 use crate::platform::timer::TIMER;
+use crate::platform::translate;
 use crate::platform::tree::{Node, Tree};
 
 /// What dom0's view of the machine depends on.
@@ -36,7 +39,9 @@ pub enum Fate {
     Keep,
     /// dom0 does not see it.
     Drop,
-    /// dom0 sees it disabled: it is meant for another domain.
+    /// dom0 does not see it, but something in its tree may refer to it: what is left is its place and its phandle.
+    Stub,
+    /// dom0 sees it disabled: it is meant for another domain, or dom0 cannot have all that it needs.
     Disable,
     /// It is the GIC.
     Gic,
@@ -46,10 +51,17 @@ pub enum Fate {
     Chosen,
 }
 
+impl Fate {
+    /// Whether dom0 has no use of the node.
+    pub fn is_hidden(self) -> bool {
+        matches!(self, Self::Drop | Self::Stub)
+    }
+}
+
 /// The fate of every node.
 pub struct Selection {
     fates: Vec<Fate>,
-    /// Devices left out although dom0 would have got them, one line each.
+    /// Devices that dom0 would have got but for what they need, one line each.
     pub notes: Vec<String>,
 }
 
@@ -57,13 +69,20 @@ const DROPPED: &[&str] = &[
     "xen,xen",
     "xen,domain",
     "arm,cortex-a7-pmu",
+    "arm,cortex-a12-pmu",
     "arm,cortex-a15-pmu",
+    "arm,cortex-a17-pmu",
     "arm,cortex-a53-edac",
     "arm,armv8-pmuv3",
     "arm,armv7-timer-mem",
 ];
 /// Nodes that are built anew below the root.
 const REBUILT: &[&str] = &["/cpus", "/psci", "/hypervisor"];
+
+/// Whether dom0's tree has a node of its own in this one's place.
+pub(super) fn is_rebuilt(node: &Node<'_>) -> bool {
+    REBUILT.contains(&node.path().as_str())
+}
 
 impl Selection {
     /// Decides for every node of the tree.
@@ -72,19 +91,22 @@ impl Selection {
             fates: vec![Fate::Drop; tree.len()],
             notes: Vec::new(),
         };
-        let gic = tree.find(&machine.host.gic.path);
+        let judge = Judge {
+            machine,
+            gic: tree.find(&machine.host.gic.path),
+            hidden: Hidden::of(machine),
+        };
         for node in tree.all() {
             let above = node.parent().map_or(Fate::Keep, |p| selection.fate(&p));
             let fate = match above {
                 Fate::Drop | Fate::Disable => above,
                 // What the GIC's replacement keeps of its children is written with it.
-                Fate::Gic | Fate::Timer => Fate::Drop,
-                Fate::Keep | Fate::Chosen => selection.decide(&node, gic.as_ref(), machine),
+                Fate::Stub | Fate::Gic | Fate::Timer => Fate::Drop,
+                Fate::Keep | Fate::Chosen => judge.decide(&node, &mut selection.notes),
             };
-            if let Some(slot) = selection.fates.get_mut(node.index()) {
-                *slot = fate;
-            }
+            selection.set(&node, fate);
         }
+        selection.leave_stubs(tree);
         selection
     }
 
@@ -93,10 +115,40 @@ impl Selection {
         self.fates.get(node.index()).copied().unwrap_or(Fate::Drop)
     }
 
-    fn decide(&mut self, node: &Node<'_>, gic: Option<&Node<'_>>, machine: &Machine<'_>) -> Fate {
+    fn set(&mut self, node: &Node<'_>, fate: Fate) {
+        if let Some(slot) = self.fates.get_mut(node.index()) {
+            *slot = fate;
+        }
+    }
+
+    /// Leaves of each dropped node that has a phandle a stub, and of the dropped ones that it is below.
+    fn leave_stubs(&mut self, tree: &Tree<'_>) {
+        let named = tree.all().filter(|node| node.phandle().is_some());
+        // Nobody refers to memory, and a stub would be taken for some.
+        for node in named.filter(|node| !memory::is_memory(node)) {
+            for node in node.ancestors() {
+                if self.fate(&node) != Fate::Drop {
+                    break;
+                }
+                self.set(&node, Fate::Stub);
+            }
+        }
+    }
+}
+
+/// What a decision about a node depends on.
+struct Judge<'a> {
+    machine: &'a Machine<'a>,
+    gic: Option<Node<'a>>,
+    hidden: Hidden,
+}
+
+impl Judge<'_> {
+    fn decide(&self, node: &Node<'_>, notes: &mut Vec<String>) -> Fate {
+        let machine = self.machine;
         let path = node.path();
         let hidden = [DROPPED, MODULE, PSCI, machine.host.board.hidden];
-        if gic == Some(node) {
+        if self.gic.as_ref() == Some(node) {
             return Fate::Gic;
         }
         if path == machine.host.timer.path {
@@ -107,7 +159,7 @@ impl Selection {
         }
         if hidden.iter().any(|list| node.is_compatible(list))
             || node.is_compatible(TIMER)
-            || REBUILT.contains(&path.as_str())
+            || is_rebuilt(node)
             || memory::is_memory(node)
             || machine.console.is_some_and(|uart| uart.path == path)
         {
@@ -116,35 +168,106 @@ impl Selection {
         if node.has("xen,passthrough") {
             return Fate::Disable;
         }
-        let lines = gic.map(|gic| lines(node, gic)).unwrap_or_default();
-        if lines.iter().any(Interrupt::is_private) {
-            return Fate::Drop;
+        let Some(reason) = self.withheld(node) else {
+            return Fate::Keep;
+        };
+        if node.ancestors().all(|node| node.is_enabled()) {
+            notes.push(format!("DOM0: {path} disabled: {reason}"));
         }
-        let beyond = lines.iter().find(|line| line.intid >= machine.gic_lines);
-        if let Some(line) = beyond {
-            let have = machine.gic_lines;
-            self.notes.push(format!(
-                "DOM0: {path} left out: interrupt {line} is beyond the GIC's {have} lines"
-            ));
-            return Fate::Drop;
-        }
-        Fate::Keep
+        Fate::Disable
     }
+
+    /// What dom0 cannot have of what a device needs. It would touch the device all the same, and die of what is not there.
+    fn withheld(&self, node: &Node<'_>) -> Option<String> {
+        let mut regions = regions(node).into_iter().flatten();
+        let at = regions.find_map(|region| {
+            node.spend(self.hidden.0.len());
+            self.hidden.owner(&region)
+        });
+        if let Some((range, owner)) = at {
+            return Some(format!("its registers are in {range}, which is {owner}"));
+        }
+        let machine = self.machine;
+        let console = machine.console.and_then(|uart| uart.interrupt);
+        let is_console = |line: &Interrupt| console.is_some_and(|own| own.intid == line.intid);
+        let lines = self.gic.map(|gic| lines(node, &gic)).unwrap_or_default();
+        lines.iter().find_map(|line| {
+            if line.is_private() {
+                Some(format!("interrupt {line} is private to each CPU"))
+            } else if line.intid >= machine.gic_lines {
+                let have = machine.gic_lines;
+                Some(format!("interrupt {line} is beyond the GIC's {have} lines"))
+            } else {
+                is_console(line).then(|| format!("interrupt {line} is the console's"))
+            }
+        })
+    }
+}
+
+/// Pages that dom0 never gets as a device's, whatever a node claims: whole pages and whose they are.
+pub(super) struct Hidden(Vec<(PhysRange, &'static str)>);
+
+impl Hidden {
+    pub(super) fn of(machine: &Machine<'_>) -> Self {
+        let host = machine.host;
+        // What is reserved in RAM is dom0's, and mapped as such.
+        let ram = ranges::subtract(&host.ram, &host.firmware_reserved);
+        let ram = ram.into_iter().map(|range| (range, "RAM"));
+        let gic = host.gic.regions().map(|range| (range, "the GIC's"));
+        let console = machine.console.map(|uart| (uart.reg, "the console's"));
+        let all = ram.chain(gic).chain(console);
+        Self(
+            all.map(|(range, owner)| (range.pages_outward(), owner))
+                .collect(),
+        )
+    }
+
+    pub(super) fn pages(&self) -> Vec<PhysRange> {
+        self.0.iter().map(|(range, _)| *range).collect()
+    }
+
+    /// The first hidden pages that a region's pages touch.
+    fn owner(&self, region: &PhysRange) -> Option<(PhysRange, &'static str)> {
+        let pages = region.pages_outward();
+        self.0
+            .iter()
+            .find(|(range, _)| range.overlaps(&pages))
+            .copied()
+    }
+}
+
+/// The machine's regions that a node brings: its registers, and for a PCI bridge its windows. What the CPU cannot reach is
+/// `None`.
+pub(super) fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
+    let mut regions: Vec<_> = translate::reg_ranges(node)
+        // Registers on a bus without `ranges` are nobody's business but the bus's.
+        .filter(Option::is_some)
+        .collect();
+    if is_pci_bridge(node) {
+        regions.extend(translate::pci_windows(node));
+    }
+    regions
 }
 
 /// The GIC's interrupts that a node brings: its own, and for a PCI bridge those of its map.
 pub(super) fn lines(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
-    let mut routes = interrupt::routes(node, gic);
-    if is_pci_bridge(node) {
-        routes.extend(interrupt::routes_of_map(node, gic));
-    }
-    let lines = routes.into_iter().filter_map(|route| match route {
+    let routes = routes(node, gic).into_iter();
+    let lines = routes.filter_map(|route| match route {
         Route::Gic(line) => Some(line),
         _ => None,
     });
     lines.collect()
 }
 
-pub(super) fn is_pci_bridge(node: &Node<'_>) -> bool {
+/// Where the interrupts lead that a node brings.
+pub(super) fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
+    let mut routes = interrupt::routes(node, gic);
+    if is_pci_bridge(node) {
+        routes.extend(interrupt::routes_of_map(node, gic));
+    }
+    routes
+}
+
+fn is_pci_bridge(node: &Node<'_>) -> bool {
     node.is_type("pci") || node.is_type("pciex")
 }

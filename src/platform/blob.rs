@@ -19,9 +19,9 @@ use arrayvec::ArrayVec;
 
 use super::BootError;
 
-const MAGIC: u32 = 0xd00d_feed;
-const HEADER: usize = 40;
-const VERSION: u32 = 17;
+pub(super) const MAGIC: u32 = 0xd00d_feed;
+pub(super) const HEADER: usize = 40;
+pub(super) const VERSION: u32 = 17;
 /// No board's tree comes near: QEMU pads its own to 1 MiB.
 pub const MAX_SIZE: usize = 2 << 20;
 /// Buses nest fewer than ten.
@@ -36,11 +36,11 @@ const MAX_RESERVED: usize = 1024;
 /// Longest accepted name of a node or property; the specification has 31, real trees exceed it a little.
 const MAX_NAME: usize = 127;
 
-const BEGIN_NODE: u32 = 1;
-const END_NODE: u32 = 2;
-const PROP: u32 = 3;
+pub(super) const BEGIN_NODE: u32 = 1;
+pub(super) const END_NODE: u32 = 2;
+pub(super) const PROP: u32 = 3;
 const NOP: u32 = 4;
-const END: u32 = 9;
+pub(super) const END: u32 = 9;
 
 /// A node: indices count nodes in the order of the structure block.
 #[derive(Clone, Copy, Debug)]

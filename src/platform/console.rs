@@ -45,6 +45,7 @@ pub fn find(blob: &Blob<'_>, dtuart: Option<&str>) -> Result<Found, BootError> {
         uart,
         instead: None,
     });
+    tree.check_budget()?;
     match (found, dtuart) {
         (Err(error), Some(_)) => match of_tree(&tree, gic.as_ref(), None) {
             Ok(uart) => Ok(Found {

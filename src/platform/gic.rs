@@ -26,7 +26,8 @@ const GICC_SIZE: u64 = 0x2000;
 const GICH_AFTER_GICC: u64 = 0x2000;
 const GICV_AFTER_GICC: u64 = 0x4000;
 const GICH_SIZE: u64 = 0x2000;
-/// Maintenance interrupt of all Cortex-A15 and A7 systems.
+/// Those whose maintenance interrupt is always the same one (Cortex-A15 TRM 8.2.1, Cortex-A7 TRM 8.2.1, GIC-400 TRM 2.3.2).
+const FIXED_MAINTENANCE: &[&str] = &["arm,cortex-a15-gic", "arm,cortex-a7-gic", "arm,gic-400"];
 const MAINTENANCE: u32 = 25;
 /// Message frames that are looked at.
 const MAX_FRAMES: usize = 8;
@@ -151,7 +152,7 @@ fn maintenance(node: &Node<'_>, synthesised: bool) -> Result<u32, BootError> {
     let own = interrupt::routes(node, node).into_iter().next();
     match own {
         Some(interrupt::Route::Gic(interrupt)) if interrupt.is_private() => Ok(interrupt.intid),
-        None if synthesised => Ok(MAINTENANCE),
+        None if synthesised || node.is_compatible(FIXED_MAINTENANCE) => Ok(MAINTENANCE),
         _ => Err(BootError::Gic(format!(
             "no maintenance interrupt at {}",
             node.path()

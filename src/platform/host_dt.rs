@@ -42,6 +42,8 @@ pub struct HostInfo {
     pub private: Vec<PhysRange>,
     /// The fixed ranges of `/reserved-memory`, which dom0 gets 1:1 and nobody else.
     pub firmware_reserved: Vec<PhysRange>,
+    /// Whether Linux takes `/reserved-memory` as it is; if not, dom0 must not be told that there is RAM.
+    pub reservations_hold: bool,
     /// What the boot loader has loaded.
     pub modules: Vec<Module>,
     /// The command lines.
@@ -74,7 +76,9 @@ impl HostInfo {
     pub fn parse_with(bytes: &[u8], read: ReadWord<'_>) -> Result<Self, BootError> {
         let blob = Blob::check(bytes)?;
         let tree = Tree::new(&blob)?;
-        Self::read(&blob, &tree, read)
+        let host = Self::read(&blob, &tree, read);
+        tree.check_budget()?;
+        host
     }
 
     /// Reads the command lines alone, for a console that can tell what is wrong with the rest.
@@ -84,7 +88,9 @@ impl HostInfo {
         // A module that cannot be used is named when the machine is read.
         let notes = &mut Vec::new();
         let modules = modules::find(&tree, &|_| None, notes).unwrap_or_default();
-        Ok(modules::command_lines(&tree, &modules, notes))
+        let lines = modules::command_lines(&tree, &modules, notes);
+        tree.check_budget()?;
+        Ok(lines)
     }
 
     fn read<'a>(
@@ -105,7 +111,8 @@ impl HostInfo {
         };
         let modules = modules::find(tree, &read_ram, &mut notes)?;
         modules::check_places(&modules, &ram, &[])?;
-        let firmware_reserved = memory::reserved_nodes(tree);
+        modules::name_domains(tree, &mut notes);
+        let firmware_reserved = memory::reserved_nodes(tree, &mut notes);
         let mut permanent = memory::reserved_entries(blob);
         permanent.extend(&firmware_reserved);
         let mut reserved = permanent.clone();
@@ -129,6 +136,7 @@ impl HostInfo {
             permanent,
             private: Vec::new(),
             firmware_reserved,
+            reservations_hold: memory::reservations_hold(tree),
             modules,
             cpus: cpus::cpus(tree, &mut notes)?,
             psci: cpus::psci(tree, &mut notes),
@@ -177,6 +185,16 @@ impl HostInfo {
         let modules = self.modules.iter().map(|m| m.range.pages_outward());
         let modules: Vec<PhysRange> = modules.collect();
         ranges::subtract(&modules, &self.permanent)
+    }
+
+    /// Where the hypervisor's private memory goes: the last free `size` bytes, in whole blocks, away from where dom0 and its
+    /// modules are.
+    pub fn private_place(&self, size: u64, block: u64) -> Option<PhysRange> {
+        self.free_ram().iter().rev().find_map(|range| {
+            let aligned = range.aligned_inward(block)?;
+            PhysRange::new(aligned.end().checked_sub(size)?, size)
+                .filter(|place| aligned.contains(place))
+        })
     }
 
     /// Reserves a range for the hypervisor itself.

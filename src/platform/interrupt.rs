@@ -15,8 +15,6 @@ use super::tree::Node;
 
 /// Most cells in a specifier or a unit address.
 const MAX_CELLS: usize = 8;
-/// Specifiers of one node that are looked at; a PCI bridge's map has 16.
-const MAX_SPECIFIERS: usize = 256;
 /// Nexus nodes between a device and the GIC.
 const MAX_HOPS: usize = 8;
 /// First shared peripheral interrupt (IHI 0048B 2.2.1).
@@ -94,7 +92,6 @@ pub fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let cells: Vec<u32> = node.cells("interrupts").collect();
     cells
         .chunks_exact(width)
-        .take(MAX_SPECIFIERS)
         .map(|chunk| {
             let cells = chunk.iter().copied().collect();
             resolve(Specifier { parent, cells }, &address, gic)
@@ -113,12 +110,22 @@ pub fn of_gic(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
         .collect()
 }
 
+/// Whether a controller that is not the GIC ends what it is given, and has lines of its own to say so: one that has none, or
+/// whose specifiers look like the GIC's, may as well hand interrupts on, one line each. A node that is no device of its own
+/// (the legacy interrupts of a PCI bridge) is its parent's business.
+pub fn is_end(controller: &Node<'_>, gic: &Node<'_>) -> bool {
+    let like_the_gic = specifier_cells(controller) == specifier_cells(gic);
+    let has_lines = controller.has("interrupts") || controller.has("interrupts-extended");
+    let is_part = !controller.has("compatible");
+    is_part || controller.has("gpio-controller") || has_lines && !like_the_gic
+}
+
 /// The routes of all entries of a node's own `interrupt-map`: what the devices behind a PCI bridge may use.
 pub fn routes_of_map(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let mut routes = Vec::new();
     let own = map_address_cells(node) + specifier_cells(node);
     let mut cells = node.cells("interrupt-map");
-    while routes.len() < MAX_SPECIFIERS && node.tree().step() {
+    while node.spend(1 + routes.len()) {
         if own == 0 || own > 2 * MAX_CELLS || cells.nth(own - 1).is_none() {
             break;
         }
@@ -139,9 +146,6 @@ fn extended(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let mut routes = Vec::new();
     let mut cells = node.cells("interrupts-extended");
     while let Some(phandle) = cells.next() {
-        if routes.len() >= MAX_SPECIFIERS {
-            break;
-        }
         // A phandle of 0 marks an interrupt that is not connected.
         if phandle == 0 {
             continue;
@@ -208,7 +212,7 @@ fn look_up<'a>(specifier: &Specifier<'a>, address: &Cells) -> Option<(Specifier<
         return None;
     }
     let mut cells = nexus.cells("interrupt-map");
-    while nexus.tree().step() {
+    while nexus.spend(1) {
         let mut fits = true;
         for (key, mask) in key.iter().zip(&mask) {
             fits &= (cells.next()? ^ key) & mask == 0;

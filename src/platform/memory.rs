@@ -14,6 +14,9 @@ use super::tree::{Node, Tree};
 pub const MIN_RAM_MIB: u64 = 128;
 /// Banks that are looked at; boards have up to 8.
 const MAX_BANKS: usize = 64;
+/// All RAM lies within so many times its size: the frame table then takes at most a thirty-second of it, at 8 bytes for each
+/// frame of 4 KiB.
+const MAX_SPREAD: u64 = 16;
 
 /// The machine's RAM, page-aligned, sorted and joined.
 pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<PhysRange>, BootError> {
@@ -41,7 +44,7 @@ pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Phys
             banks.push(bank);
         }
     }
-    let banks = ranges::merge(banks);
+    let banks = near(ranges::merge(banks), notes);
     let found = banks.iter().map(PhysRange::size).sum::<u64>() >> 20;
     let need = MIN_RAM_MIB;
     match found < need {
@@ -72,18 +75,79 @@ fn usable(base: u64, size: u64, notes: &mut Vec<String>) -> Option<PhysRange> {
     Some(cut)
 }
 
+/// The banks without those so far from the rest that describing each frame between would cost more RAM than they have.
+fn near(mut banks: Vec<PhysRange>, notes: &mut Vec<String>) -> Vec<PhysRange> {
+    loop {
+        let total: u64 = banks.iter().map(PhysRange::size).sum();
+        let (Some(first), Some(last)) = (banks.first(), banks.last()) else {
+            return banks;
+        };
+        let span = last.end() - first.base();
+        if banks.len() < 2 || span <= total.saturating_mul(MAX_SPREAD) {
+            return banks;
+        }
+        // dom0's kernel needs low RAM, so the last bank is given up, unless that leaves too little.
+        let far = match total - last.size() >= MIN_RAM_MIB << 20 {
+            true => banks.pop(),
+            false => Some(banks.remove(0)),
+        };
+        if let Some(far) = far {
+            notes.push(format!(
+                "BOOT: RAM bank {far} ignored: too far from the rest"
+            ));
+        }
+    }
+}
+
 /// Ranges of `/reserved-memory` that have a fixed place, page-aligned.
-pub(crate) fn reserved_nodes(tree: &Tree<'_>) -> Vec<PhysRange> {
-    let parent = tree
-        .root()
-        .children()
-        .find(|n| n.name() == "reserved-memory");
-    let children = parent.into_iter().flat_map(|parent| parent.children());
-    let ranges = children
-        .filter(Node::is_enabled)
-        .flat_map(|node| translate::reg_ranges(&node).flatten().collect::<Vec<_>>())
-        .map(|range| range.pages_outward());
-    ranges::merge(ranges.collect())
+pub(crate) fn reserved_nodes(tree: &Tree<'_>, notes: &mut Vec<String>) -> Vec<PhysRange> {
+    let Some(parent) = reserved_memory(tree) else {
+        return Vec::new();
+    };
+    let mut reserved = Vec::new();
+    let mapped = parent.has("ranges");
+    // Firmware that forgets `ranges` forgets the cells too, and writes the root's.
+    let root = tree.root();
+    let cells = |name| parent.cell_count(name).or_else(|| root.cell_count(name));
+    let cells = (cells("#address-cells"), cells("#size-cells"));
+    for node in parent.children().filter(Node::is_enabled) {
+        let ranges: Vec<_> = match mapped {
+            true => translate::reg_ranges(&node).collect(),
+            false => node
+                .reg_of_cells(cells.0.unwrap_or(2), cells.1.unwrap_or(1))
+                .map(|reg| PhysRange::new(reg.address, reg.size))
+                .collect(),
+        };
+        let path = node.path();
+        let usable = ranges.iter().flatten().count();
+        if node.has("reg") && (usable == 0 || usable < ranges.len()) {
+            notes.push(format!("BOOT: {path} has no usable reg, not reserved"));
+        }
+        if !mapped && usable > 0 {
+            notes.push(format!(
+                "BOOT: {path} is reserved, although /reserved-memory has no ranges"
+            ));
+        }
+        let ranges = ranges.into_iter().flatten();
+        reserved.extend(ranges.map(|range| range.pages_outward()));
+    }
+    ranges::merge(reserved)
+}
+
+/// Whether Linux takes `/reserved-memory` as it is: it wants `ranges`, and the root's cells.
+pub(super) fn reservations_hold(tree: &Tree<'_>) -> bool {
+    let root = tree.root();
+    let like_root = |name| {
+        reserved_memory(tree).is_none_or(|node| node.cell_count(name) == root.cell_count(name))
+    };
+    reserved_memory(tree).is_none_or(|node| node.has("ranges"))
+        && like_root("#address-cells")
+        && like_root("#size-cells")
+}
+
+fn reserved_memory<'a>(tree: &'a Tree<'a>) -> Option<Node<'a>> {
+    let mut children = tree.root().children();
+    children.find(|node| node.name() == "reserved-memory")
 }
 
 /// What the reservation block holds back, page-aligned.

@@ -25,6 +25,7 @@ pub mod timer;
 pub mod translate;
 pub mod tree;
 pub mod uart;
+pub mod writer;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -16,6 +16,8 @@ use super::tree::{Node, Reg, Tree};
 
 /// Nodes with one of these are modules.
 pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
+/// Domains of Xen's dom0less boot.
+const DOMAIN: &[&str] = &["xen,domain"];
 /// Modules that are looked at.
 const MAX_MODULES: usize = 16;
 /// Bytes of a command line that are used; Linux has room for 1024.
@@ -92,7 +94,7 @@ pub(super) fn find(
     let ours = below.filter(|n| {
         n.is_compatible(MODULE)
             && n.ancestors().count() <= MAX_DEPTH + 1
-            && n.parent().is_none_or(|p| !p.is_compatible(&["xen,domain"]))
+            && n.parent().is_none_or(|p| !p.is_compatible(DOMAIN))
     });
     let mut guesses = Guesses::default();
     for node in ours {
@@ -130,6 +132,18 @@ pub(super) fn find(
     }
     modules.extend(ramdisk_of_kernel_protocol(&chosen, &modules, notes)?);
     Ok(modules)
+}
+
+/// Says which domains of Xen's dom0less boot there are: they are not made.
+pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
+    let chosen = tree.find("/chosen");
+    let children = chosen.into_iter().flat_map(|chosen| chosen.children());
+    for domain in children.filter(|n| n.is_compatible(DOMAIN)) {
+        let path = domain.path();
+        notes.push(format!(
+            "BOOT: {path} (xen,domain) is not started: only dom0 is"
+        ));
+    }
 }
 
 /// What a module's node says it is.

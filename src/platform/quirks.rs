@@ -9,7 +9,12 @@ const SPECIFIERS_PASS: &[&str] = &[
     "samsung,exynos5420-pmu",
     "ti,omap5-wugen-mpu",
     "ti,omap4-wugen-mpu",
+    "fsl,imx6q-gpc",
     "fsl,imx7d-gpc",
+    "allwinner,sun6i-a31-r-intc",
+    "allwinner,sun8i-a83t-r-intc",
+    "allwinner,sun8i-h3-r-intc",
+    "allwinner,sun50i-a64-r-intc",
     "nvidia,tegra124-ictlr",
     "nvidia,tegra30-ictlr",
 ];

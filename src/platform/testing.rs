@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use vm_fdt::{FdtReserveEntry, FdtWriter};
+use super::writer::Writer;
 
 pub(crate) const VIRT: &str = include_str!("../../tests/dts/virt.dts");
 pub(crate) const VEXPRESS: &str = include_str!("../../tests/dts/vexpress.dts");
@@ -16,10 +16,10 @@ pub(crate) const ARNDALE: &str = include_str!("../../tests/dts/arndale.dts");
 /// The blob for a source text.
 pub(crate) fn compile(source: &str) -> Vec<u8> {
     let mut parser = Parser::new(source);
-    let reserved: Vec<FdtReserveEntry> = parser.reserved();
-    let mut writer = FdtWriter::new_with_mem_reserv(&reserved).unwrap();
+    let mut writer = Writer::new();
+    parser.reserved(&mut writer);
     parser.node("", &mut writer);
-    writer.finish().unwrap()
+    writer.finish()
 }
 
 /// The blob for a source text after textual replacements, each of which must be possible.
@@ -80,23 +80,22 @@ impl Parser {
     }
 
     /// Skips `/dts-v1/;`, reads `/memreserve/` lines, and stops behind the root's `/`.
-    fn reserved(&mut self) -> Vec<FdtReserveEntry> {
-        let mut entries = Vec::new();
+    fn reserved(&mut self, writer: &mut Writer) {
         loop {
             match self.next().as_str() {
-                "/" => return entries,
+                "/" => return,
                 "/memreserve/" => {
                     let (address, size) = (self.next(), self.next());
-                    entries.push(FdtReserveEntry::new(number(&address), number(&size)).unwrap());
+                    writer.reserve(number(&address), number(&size));
                 }
                 _ => {}
             }
         }
     }
 
-    fn node(&mut self, name: &str, writer: &mut FdtWriter) {
+    fn node(&mut self, name: &str, writer: &mut Writer) {
         assert_eq!(self.next(), "{", "after {name}");
-        let node = writer.begin_node(name).unwrap();
+        writer.begin(name);
         let mut label = None;
         loop {
             let word = self.next();
@@ -114,20 +113,20 @@ impl Parser {
                 "=" => {
                     self.at += 1;
                     let value = self.value();
-                    writer.property(&word, &value).unwrap();
+                    writer.property(&word, &value);
                 }
                 _ => {
                     assert_eq!(self.next(), ";", "after {word}");
-                    writer.property_null(&word).unwrap();
+                    writer.property(&word, &[]);
                 }
             }
         }
         assert_eq!(self.next(), ";", "after {name}");
-        writer.end_node(node).unwrap();
+        writer.end();
     }
 
     /// A label's phandle must be written before the node's subnodes, so it is put at the front of the tokens.
-    fn begin_with_phandle(&mut self, name: &str, label: Option<u32>, writer: &mut FdtWriter) {
+    fn begin_with_phandle(&mut self, name: &str, label: Option<u32>, writer: &mut Writer) {
         if let Some(phandle) = label {
             let words = ["phandle", "=", "<", &phandle.to_string(), ">", ";"];
             let at = self.at + 1;

@@ -10,6 +10,9 @@ use super::tree::{Node, Tree};
 
 pub(crate) const TIMER: &[&str] = &["arm,armv7-timer", "arm,armv8-timer"];
 
+/// The secure physical timer's interrupt (Cortex-A15 TRM 8.2.1, Cortex-A7 TRM 8.2.1).
+const SECURE_PHYSICAL: u32 = 29;
+
 /// The generic timer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TimerInfo {
@@ -45,17 +48,32 @@ pub(super) fn info(
         ));
     }
     let routes = interrupt::routes(node, gic);
-    let line = |index: usize, name: &str| match routes.get(index) {
-        Some(Route::Gic(line)) if line.is_private() => Ok(line.intid),
-        _ => Err(BootError::Timer(format!(
-            "no interrupt of the {name} timer at {path}"
-        ))),
+    let names: Vec<&str> = node.strings("interrupt-names").collect();
+    // The order is the binding's, unless names give another one (arm,arch_timer.yaml of Linux).
+    let place = |index: usize, name: &str| match names.is_empty() {
+        true => Some(index),
+        false => names.iter().position(|known| *known == name),
+    };
+    let line = |index: usize, name: &str, what: &str| {
+        let route = place(index, name).and_then(|place| routes.get(place));
+        match route {
+            Some(Route::Gic(line)) if line.is_private() => Ok(line.intid),
+            _ => Err(BootError::Timer(format!(
+                "no interrupt of the {what} timer at {path}"
+            ))),
+        }
+    };
+    // Names may leave out what only secure software has.
+    let secure = line(0, "sec-phys", "secure physical");
+    let secure = match names.is_empty() {
+        true => secure?,
+        false => secure.unwrap_or(SECURE_PHYSICAL),
     };
     Ok(TimerInfo {
-        secure_physical: line(0, "secure physical")?,
-        physical: line(1, "physical")?,
-        virtual_timer: line(2, "virtual")?,
-        hypervisor: line(3, "hypervisor")?,
+        secure_physical: secure,
+        physical: line(1, "phys", "physical")?,
+        virtual_timer: line(2, "virt", "virtual")?,
+        hypervisor: line(3, "hyp-phys", "hypervisor")?,
         frequency: node.u32("clock-frequency").filter(|hz| *hz > 0),
         path: path.clone(),
     })

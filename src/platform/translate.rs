@@ -6,14 +6,10 @@
 use super::ranges::PhysRange;
 use super::tree::{Node, be};
 
-/// Entries of one node's `reg` that are looked at; boards have up to a dozen.
-const MAX_REGS: usize = 64;
-
 /// The machine ranges of a node's `reg`, in order; an entry that the CPU cannot reach is `None`.
 pub fn reg_ranges<'a>(node: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
     let bus = node.parent();
     node.reg()
-        .take(MAX_REGS)
         .map(move |reg| to_machine(bus.as_ref()?, reg.address, reg.size))
 }
 
@@ -37,7 +33,7 @@ pub fn to_machine(bus: &Node<'_>, address: u64, size: u64) -> Option<PhysRange> 
             return None;
         }
         address = ranges.chunks_exact(own + up + sizes).find_map(|entry| {
-            if !bus.tree().step() {
+            if !bus.spend(1) {
                 return None;
             }
             let (child, rest) = entry.split_at_checked(own)?;
@@ -56,12 +52,9 @@ pub fn pci_windows<'a>(host: &Node<'a>) -> impl Iterator<Item = Option<PhysRange
     let up = bus.map_or(0, |bus| bus.address_cells()).min(2) * 4;
     let ranges = host.property("ranges").unwrap_or(&[]);
     // A PCI address is 3 cells, a size on it 2 (IEEE 1275 PCI binding 2.1.4).
-    ranges
-        .chunks_exact(12 + up + 8)
-        .take(MAX_REGS)
-        .map(move |entry| {
-            let (_, rest) = entry.split_at_checked(12)?;
-            let (parent, size) = rest.split_at_checked(up)?;
-            to_machine(bus.as_ref()?, be(parent)?, be(size)?)
-        })
+    ranges.chunks_exact(12 + up + 8).map(move |entry| {
+        let (_, rest) = entry.split_at_checked(12)?;
+        let (parent, size) = rest.split_at_checked(up)?;
+        to_machine(bus.as_ref()?, be(parent)?, be(size)?)
+    })
 }

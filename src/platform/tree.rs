@@ -2,15 +2,23 @@
 //!
 //! A property of the wrong shape reads as absent, and the caller decides whether it can do without.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
 use super::BootError;
 use super::blob::{Blob, Entry};
+use super::ranges;
 
-/// Steps of table search that reading one tree may take in all; a real board needs some thousands.
-const SEARCH_BUDGET: u32 = 20_000_000;
+/// Steps that whoever reads a tree may take with it: entries of tables, properties, children that are looked at. A boot reads
+/// it five times, and no real board needs a tenth of this; a tree that is made to be searched for ever is refused.
+pub(super) const BUDGET: u32 = 20_000_000;
+/// Bytes of a value that count as one step: whoever gets a value may look through it.
+const BYTES_PER_STEP: usize = 16;
+
+/// Properties that say a node's phandle, the second in old trees.
+pub const PHANDLE: [&str; 2] = ["phandle", "linux,phandle"];
 
 /// More cells than any address, size or specifier has.
 const TOO_MANY_CELLS: u32 = 255;
@@ -20,7 +28,10 @@ pub struct Tree<'a> {
     blob: &'a Blob<'a>,
     /// Each phandle with the index of its first node, sorted.
     phandles: Vec<(u32, u16)>,
-    budget: Cell<u32>,
+    /// What is left of the budget.
+    left: Cell<u32>,
+    /// The node at which it ran out.
+    exhausted_at: Cell<Option<usize>>,
 }
 
 /// One node.
@@ -44,9 +55,8 @@ impl<'a> Tree<'a> {
     pub fn new(blob: &'a Blob<'a>) -> Result<Self, BootError> {
         let found = || {
             (0u16..).zip(blob.nodes()).filter_map(|(index, node)| {
-                let phandle = ["phandle", "linux,phandle"]
-                    .into_iter()
-                    .find_map(|name| blob.property(*node, name))?;
+                let mut named = PHANDLE.into_iter();
+                let phandle = named.find_map(|name| blob.property(*node, name))?;
                 Some((cells(phandle).next()?, index))
             })
         };
@@ -54,15 +64,14 @@ impl<'a> Tree<'a> {
         phandles
             .try_reserve_exact(found().count())
             .map_err(|_| BootError::Corrupt(String::from("no memory for its phandles")))?;
-        for (phandle, index) in found() {
-            if let Err(place) = place_of(&phandles, phandle) {
-                phandles.insert(place, (phandle, index));
-            }
-        }
+        phandles.extend(found());
+        ranges::sort_by_key(&mut phandles, |entry| *entry);
+        phandles.dedup_by_key(|(phandle, _)| *phandle);
         Ok(Self {
             blob,
             phandles,
-            budget: Cell::new(SEARCH_BUDGET),
+            left: Cell::new(BUDGET),
+            exhausted_at: Cell::new(None),
         })
     }
 
@@ -102,8 +111,10 @@ impl<'a> Tree<'a> {
 
     /// The node that carries `phandle`.
     pub fn by_phandle(&'a self, phandle: u32) -> Option<Node<'a>> {
-        let place = place_of(&self.phandles, phandle).ok()?;
-        let (_, index) = self.phandles.get(place)?;
+        let place = self
+            .phandles
+            .binary_search_by_key(&phandle, |(known, _)| *known);
+        let (_, index) = self.phandles.get(place.ok()?)?;
         Some(self.node(usize::from(*index)))
     }
 
@@ -116,11 +127,31 @@ impl<'a> Tree<'a> {
         Node { tree: self, index }
     }
 
-    /// Takes one step of a table search; `false` when the tree has had its share.
-    pub(super) fn step(&self) -> bool {
-        let left = self.budget.get();
-        self.budget.set(left.saturating_sub(1));
-        left > 0
+    /// Refuses a tree whose reader has run out of steps, so that what it read is incomplete.
+    pub fn check_budget(&self) -> Result<(), BootError> {
+        match self.exhausted_at.get() {
+            None => Ok(()),
+            Some(index) => {
+                let path = self.node(index).path();
+                let what = format!("reading it takes more than {BUDGET} steps, the last at {path}");
+                Err(BootError::Corrupt(what))
+            }
+        }
+    }
+
+    /// Steps that were taken.
+    pub fn spent(&self) -> u32 {
+        BUDGET - self.left.get()
+    }
+
+    fn spend(&self, steps: usize, index: usize) -> bool {
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        let left = self.left.get().checked_sub(steps);
+        self.left.set(left.unwrap_or(0));
+        if left.is_none() && self.exhausted_at.get().is_none() {
+            self.exhausted_at.set(Some(index));
+        }
+        left.is_some()
     }
 }
 
@@ -133,6 +164,12 @@ impl<'a> Node<'a> {
     /// The tree.
     pub fn tree(&self) -> &'a Tree<'a> {
         self.tree
+    }
+
+    /// Takes steps of a search that begins at this node; `false` when the tree has had its share, and then what was read of it
+    /// is worth nothing: see [`Tree::check_budget`].
+    pub(crate) fn spend(&self, steps: usize) -> bool {
+        self.tree.spend(steps, self.index)
     }
 
     /// Name with unit address; the root's is empty.
@@ -158,11 +195,11 @@ impl<'a> Node<'a> {
 
     /// The nodes directly below.
     pub fn children(&self) -> impl Iterator<Item = Self> + use<'a> {
-        let tree = self.tree;
+        let bus = *self;
         let end = self.subtree_end();
         let mut next = self.index + 1;
         core::iter::from_fn(move || {
-            let child = (next < end).then(|| tree.node(next))?;
+            let child = (next < end && bus.spend(1)).then(|| bus.tree.node(next))?;
             next = child.subtree_end();
             Some(child)
         })
@@ -190,20 +227,28 @@ impl<'a> Node<'a> {
 
     /// All properties: name and value.
     pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let node = *self;
         let blob = self.tree.blob;
         self.entry()
             .into_iter()
             .flat_map(|node| blob.properties(node))
+            .take_while(move |_| node.spend(1))
     }
 
     /// The value of a property.
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
-        self.tree.blob.property(self.entry()?, name)
+        let (_, value) = self.properties().find(|(known, _)| *known == name)?;
+        self.spend(value.len() / BYTES_PER_STEP).then_some(value)
     }
 
     /// Whether a property is there.
     pub fn has(&self, name: &str) -> bool {
         self.property(name).is_some()
+    }
+
+    /// By what other nodes refer to this one.
+    pub fn phandle(&self) -> Option<u32> {
+        PHANDLE.into_iter().find_map(|name| self.u32(name))
     }
 
     /// The cells of a property, none when it is absent.
@@ -308,11 +353,6 @@ pub(super) fn be(bytes: &[u8]) -> Option<u64> {
         8 => Some(u64::from_be_bytes(bytes.try_into().ok()?)),
         _ => None,
     }
-}
-
-/// Where a phandle is in a sorted list, or would be.
-fn place_of(phandles: &[(u32, u16)], phandle: u32) -> Result<usize, usize> {
-    phandles.binary_search_by_key(&phandle, |(known, _)| *known)
 }
 
 /// The cells of a value.

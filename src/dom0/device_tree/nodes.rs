@@ -4,10 +4,11 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::Builder;
+use crate::dom0::selection::Fate;
 use crate::platform::BootError;
 use crate::platform::interrupt::FIRST_PPI;
 use crate::platform::ranges::PhysRange;
-use crate::platform::tree::{Node, Tree};
+use crate::platform::tree::{Node, PHANDLE, Tree};
 
 /// All CPUs, low level: what a guest's private interrupts look like.
 const PRIVATE_LOW: u32 = 0xf08;
@@ -20,10 +21,8 @@ const PSCI_CPU_ON: u32 = 2;
 
 impl Builder<'_> {
     /// The GIC without what virtualizes it.
-    pub(super) fn gic(&mut self, node: &Node<'_>) -> Result<(), BootError> {
-        let Some(open) = self.out.begin("interrupt-controller", &node.path())? else {
-            return Ok(());
-        };
+    pub(super) fn gic(&mut self, node: &Node<'_>) {
+        self.out.begin(node.name());
         let copied = |name: &str| {
             matches!(
                 name,
@@ -39,113 +38,153 @@ impl Builder<'_> {
                     | "ranges"
             )
         };
-        self.copy_properties(node, copied)?;
+        self.copy_properties(node, copied);
         let entry = node.parent().map_or(0, |bus| {
             bus.address_cells().saturating_add(bus.size_cells())
         });
         let reg = node.property("reg").unwrap_or(&[]);
         let visible = entry.saturating_mul(4 * GIC_REGIONS);
-        self.out.bytes("reg", reg.get(..visible).unwrap_or(reg))?;
+        self.out.property("reg", reg.get(..visible).unwrap_or(reg));
         for child in node.children() {
-            self.message_frame(&child)?;
+            self.message_frame(&child);
         }
-        self.out.end(open)
+        self.out.end();
     }
 
-    fn message_frame(&mut self, node: &Node<'_>) -> Result<(), BootError> {
+    fn message_frame(&mut self, node: &Node<'_>) {
         let path = node.path();
         let frames = &self.machine.host.gic.frames;
         let Some(frame) = frames.iter().find(|frame| frame.path == path) else {
-            return Ok(());
+            return;
         };
-        let Some(open) = self.out.begin(node.name(), &path)? else {
-            return Ok(());
-        };
+        self.out.begin(node.name());
         let ours = |name: &str| !matches!(name, "arm,msi-base-spi" | "arm,msi-num-spis");
         match frame.interrupts {
             Some((base, count)) => {
-                self.copy_properties(node, ours)?;
-                self.out.cells("arm,msi-base-spi", &[base])?;
-                self.out.cells("arm,msi-num-spis", &[count])?;
+                self.copy_properties(node, ours);
+                self.out.cells("arm,msi-base-spi", &[base]);
+                self.out.cells("arm,msi-num-spis", &[count]);
             }
-            None => self.copy_properties(node, |_| true)?,
+            None => self.copy_properties(node, |_| true),
         }
-        self.out.end(open)
+        self.out.end();
     }
 
     /// The generic timer as a guest has it: without the hypervisor's.
-    pub(super) fn timer(&mut self, node: &Node<'_>) -> Result<(), BootError> {
-        let Some(open) = self.out.begin("timer", &node.path())? else {
-            return Ok(());
-        };
+    pub(super) fn timer(&mut self, node: &Node<'_>) {
         let timer = &self.machine.host.timer;
-        let (secure, physical, virtual_timer) =
-            (timer.secure_physical, timer.physical, timer.virtual_timer);
+        let lines = [timer.secure_physical, timer.physical, timer.virtual_timer];
         let frequency = timer.frequency;
-        self.out.strings("compatible", &["arm,armv7-timer"])?;
-        self.interrupts(&[secure, physical, virtual_timer])?;
+        self.out.begin(node.name());
+        self.copy_phandle(node);
+        self.out.strings("compatible", &["arm,armv7-timer"]);
+        self.interrupts(&lines);
         if let Some(frequency) = frequency {
-            self.out.cells("clock-frequency", &[frequency])?;
+            self.out.cells("clock-frequency", &[frequency]);
         }
-        self.out.end(open)
+        self.out.end();
+    }
+
+    /// What is left of a node that dom0 does not get: its place, and how others refer to it. Without `compatible` nobody takes
+    /// it for a device.
+    pub(super) fn stub(&mut self, node: &Node<'_>) {
+        self.out.begin(node.name());
+        self.stub_properties(node);
+        self.children(node);
+        self.out.end();
+    }
+
+    fn stub_properties(&mut self, node: &Node<'_>) {
+        let shown = |n: &Node<'_>| self.selection.fate(n) != Fate::Drop;
+        let is_bus = node.children().any(|child| shown(&child));
+        let keep = |name: &str| match name {
+            "#address-cells" | "#size-cells" | "ranges" => is_bus,
+            "reg" | "interrupt-controller" => true,
+            // How many cells follow a phandle of this node.
+            name => PHANDLE.contains(&name) || name.starts_with('#') && name.ends_with("-cells"),
+        };
+        self.copy_properties(node, keep);
+        self.out.string("status", "disabled");
     }
 
     /// How a guest learns that it runs under a hypervisor with Xen's ABI.
     pub(super) fn hypervisor(&mut self) -> Result<(), BootError> {
-        let Some(open) = self.out.begin("hypervisor", "/hypervisor")? else {
-            return Ok(());
-        };
         let mut regions: Vec<PhysRange> = Vec::from([self.config.grant]);
         regions.extend(self.config.extended);
         let reg = self.bus.reg(&regions)?;
-        self.out
-            .strings("compatible", &["xen,xen-4.17", "xen,xen"])?;
-        self.out.bytes("reg", &reg)?;
-        self.interrupts(&[self.config.event_interrupt])?;
-        self.out.end(open)
+        self.out.begin("hypervisor");
+        self.out.strings("compatible", &["xen,xen-4.17", "xen,xen"]);
+        self.out.property("reg", &reg);
+        self.interrupts(&[self.config.event_interrupt]);
+        self.out.end();
+        Ok(())
     }
 
-    pub(super) fn psci(&mut self) -> Result<(), BootError> {
-        let Some(open) = self.out.begin("psci", "/psci")? else {
-            return Ok(());
-        };
+    /// The virtual PSCI.
+    pub(super) fn psci(&mut self, tree: &Tree<'_>) {
         let compatible = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
-        self.out.strings("compatible", &compatible)?;
-        self.out.string("method", "hvc")?;
-        self.out.cells("cpu_off", &[PSCI_CPU_OFF])?;
-        self.out.cells("cpu_on", &[PSCI_CPU_ON])?;
-        self.out.end(open)
+        self.out.begin("psci");
+        if let Some(host) = tree.find("/psci") {
+            self.copy_phandle(&host);
+        }
+        self.out.strings("compatible", &compatible);
+        self.out.string("method", "hvc");
+        self.out.cells("cpu_off", &[PSCI_CPU_OFF]);
+        self.out.cells("cpu_on", &[PSCI_CPU_ON]);
+        self.out.end();
     }
 
-    /// vCPUs look like the host's first CPU; their number is their MPIDR.
-    pub(super) fn cpus(&mut self, tree: &Tree<'_>) -> Result<(), BootError> {
-        let Some(open) = self.out.begin("cpus", "/cpus")? else {
-            return Ok(());
-        };
-        self.out.cells("#address-cells", &[1])?;
-        self.out.cells("#size-cells", &[0])?;
-        let first = tree.find("/cpus").and_then(|cpus| {
-            cpus.children()
-                .find(|n| n.is_type("cpu") || n.base_name() == "cpu")
-        });
+    /// vCPUs look like the host's first CPU; their number is their MPIDR. Who refers to a CPU of the host finds the vCPU of
+    /// that number, or a stub where there is none.
+    pub(super) fn cpus(&mut self, tree: &Tree<'_>) {
+        let host = tree.find("/cpus");
+        let is_cpu = |n: &Node<'_>| n.is_type("cpu") || n.base_name() == "cpu";
+        let children = || host.into_iter().flat_map(|cpus| cpus.children());
+        let first = children().find(is_cpu);
         let compatible = first.and_then(|cpu| cpu.property("compatible"));
         let frequency = first.and_then(|cpu| cpu.u32("clock-frequency"));
-        for vcpu in 0..self.config.vcpus {
-            let name = format!("cpu@{vcpu:x}");
-            let Some(cpu) = self.out.begin(&name, &name)? else {
-                continue;
-            };
-            if let Some(compatible) = compatible {
-                self.out.bytes("compatible", compatible)?;
-            }
-            self.out.string("device_type", "cpu")?;
-            self.out.cells("reg", &[vcpu])?;
-            if let Some(frequency) = frequency {
-                self.out.cells("clock-frequency", &[frequency])?;
-            }
-            self.out.end(cpu)?;
+        let mut cpus = children().filter(is_cpu);
+        self.out.begin("cpus");
+        if let Some(host) = host {
+            self.copy_phandle(&host);
         }
-        self.out.end(open)
+        self.out.cells("#address-cells", &[1]);
+        self.out.cells("#size-cells", &[0]);
+        for vcpu in 0..self.config.vcpus {
+            let cpu = cpus.next();
+            self.out.begin(&format!("cpu@{vcpu:x}"));
+            if let Some(cpu) = cpu {
+                let kept = |name: &str| PHANDLE.contains(&name) || name == "#cooling-cells";
+                self.copy_properties(&cpu, kept);
+            }
+            if let Some(compatible) = compatible {
+                self.out.property("compatible", compatible);
+            }
+            self.out.string("device_type", "cpu");
+            self.out.cells("reg", &[vcpu]);
+            if let Some(frequency) = frequency {
+                self.out.cells("clock-frequency", &[frequency]);
+            }
+            if let Some(cpu) = cpu {
+                self.children(&cpu);
+            }
+            self.out.end();
+        }
+        for (number, cpu) in cpus.enumerate() {
+            if self.selection.fate(&cpu) == Fate::Stub {
+                // Anything named "cpu" would be taken for one.
+                self.out.begin(&format!("absent-{number}"));
+                self.copy_properties(&cpu, |name| {
+                    PHANDLE.contains(&name) || name == "#cooling-cells"
+                });
+                self.children(&cpu);
+                self.out.end();
+            }
+        }
+        for other in children().filter(|n| !is_cpu(n)) {
+            self.node(&other);
+        }
+        self.out.end();
     }
 
     /// One node for all banks, named by the first; none for no bank.
@@ -153,26 +192,23 @@ impl Builder<'_> {
         let Some(first) = banks.first() else {
             return Ok(());
         };
-        let name = format!("memory@{:x}", first.base());
-        let Some(open) = self.out.begin(&name, &name)? else {
-            return Ok(());
-        };
         let reg = self.bus.reg(banks)?;
-        self.out.string("device_type", "memory")?;
-        self.out.bytes("reg", &reg)?;
-        self.out.end(open)
+        self.out.begin(&format!("memory@{:x}", first.base()));
+        self.out.string("device_type", "memory");
+        self.out.property("reg", &reg);
+        self.out.end();
+        Ok(())
     }
 
     /// `interrupts` of private lines, and the GIC as their parent.
-    fn interrupts(&mut self, intids: &[u32]) -> Result<(), BootError> {
+    fn interrupts(&mut self, intids: &[u32]) {
         let specifiers = intids
             .iter()
             .flat_map(|intid| [PRIVATE, intid.saturating_sub(FIRST_PPI), PRIVATE_LOW]);
         let specifiers: Vec<u32> = specifiers.collect();
-        self.out.cells("interrupts", &specifiers)?;
-        match self.gic_phandle {
-            Some(phandle) => self.out.cells("interrupt-parent", &[phandle]),
-            None => Ok(()),
+        self.out.cells("interrupts", &specifiers);
+        if let Some(phandle) = self.gic_phandle {
+            self.out.cells("interrupt-parent", &[phandle]);
         }
     }
 }

@@ -6,12 +6,16 @@ use crate::platform::host_dt::HostInfo;
 use crate::platform::interrupt::Trigger;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use proptest::prelude::{any, prop, proptest};
 
 fn range(base: u64, size: u64) -> PhysRange {
     PhysRange::new(base, size).unwrap()
 }
+
+/// What is said of the sample's performance monitors, which no rule knows.
+const PMU: &str = "DOM0: /pmu disabled: interrupt 23 is private to each CPU";
 
 fn plan_of(bytes: &[u8], gic_lines: u32) -> DevicePlan {
     let mut host = HostInfo::parse(bytes).unwrap();
@@ -64,13 +68,13 @@ fn dom0_gets_all_devices_of_qemus_virt_machine() {
     assert_eq!(trigger(48), Trigger::Edge);
     assert_eq!(trigger(35), Trigger::Level);
     assert_eq!(trigger(80), Trigger::Edge);
-    assert_eq!(plan.notes, [] as [&str; 0]);
+    assert_eq!(plan.notes, [PMU]);
 }
 
 #[test]
-fn a_device_with_an_interrupt_beyond_the_gics_lines_is_left_out_with_a_warning() {
+fn a_device_with_an_interrupt_beyond_the_gics_lines_is_disabled_with_a_warning() {
     let plan = plan_of(&compile(VEXPRESS), 96);
-    let note = "DOM0: /dma@7ffb0000 left out: interrupt 124 is beyond the GIC's 96 lines";
+    let note = "DOM0: /dma@7ffb0000 disabled: interrupt 124 is beyond the GIC's 96 lines";
     assert_eq!(plan.notes, [note]);
     assert!(!plan.mmio.iter().any(|r| r.base() == 0x7ffb_0000));
     let plan = plan_of(&compile(VEXPRESS), 160);
@@ -103,22 +107,53 @@ fn interrupts_of_a_second_controller_are_not_taken_for_the_gics() {
 }
 
 #[test]
-fn the_consoles_page_and_line_stay_with_the_hypervisor_even_when_shared() {
-    let changes = [
+fn a_device_that_needs_what_dom0_cannot_have_gets_nothing_and_a_line() {
+    let rtc = |regs: &str, lines: &str| {
+        let changes = [
+            ("reg = <0 0x9010000 0 0x1000>", regs),
+            ("interrupts = <0 2 4>", lines),
+        ];
+        plan_of(&compile_with(VIRT, &changes), 288)
+    };
+    let (reg, line) = ("reg = <0 0x9010000 0 0x1000>", "interrupts = <0 2 4>");
+    for (regs, interrupts, reason) in [
         (
-            "reg = <0 0x9010000 0 0x1000>",
-            "reg = <0 0x9000800 0 0x1000>",
+            "reg = <0 0x9000800 0 0x100>",
+            line,
+            "its registers are in 0x9000000-0x9001000, which is the console's",
         ),
-        ("interrupts = <0 2 4>", "interrupts = <0 1 4>"),
-    ];
-    let plan = plan_of(&compile_with(VIRT, &changes), 288);
-    assert!(plan.mmio.contains(&range(0x900_1000, 0x1000)));
-    assert!(plan.interrupts.iter().all(|i| i.intid != 33));
-    let notes = [
-        "DOM0: interrupt 33 is shared with the console, not routed",
-        "DOM0: a device shares 0x9000000-0x9001000 with the console, not mapped",
-    ];
-    assert_eq!(plan.notes, notes);
+        (
+            "reg = <0 0x9010000 0 0x1000>, <0 0x8010000 0 8>",
+            line,
+            "its registers are in 0x8010000-0x8020000, which is the GIC's",
+        ),
+        (
+            "reg = <0 0x50000000 0 8>",
+            line,
+            "its registers are in 0x40000000-0xc0000000, which is RAM",
+        ),
+        (reg, "interrupts = <0 1 4>", "interrupt 33 is the console's"),
+        (
+            reg,
+            "interrupts = <0 2 4>, <1 3 4>",
+            "interrupt 19 is private to each CPU",
+        ),
+        (
+            reg,
+            "interrupts = <0 300 4>",
+            "interrupt 332 is beyond the GIC's 288 lines",
+        ),
+    ] {
+        let plan = rtc(regs, interrupts);
+        let note = alloc::format!("DOM0: /pl031@9010000 disabled: {reason}");
+        assert_eq!(plan.notes, [note.as_str(), PMU]);
+        assert!(!plan.mmio.contains(&range(0x901_0000, 0x1000)));
+        let lines: Vec<u32> = plan.interrupts.iter().map(|i| i.intid).collect();
+        assert!(!lines.contains(&34) && !lines.contains(&33));
+        // What is disabled already needs no word.
+        let off = alloc::format!("status = \"disabled\"; {regs}");
+        assert_eq!(rtc(&off, interrupts).notes, [PMU]);
+    }
 }
 
 #[test]
@@ -130,6 +165,35 @@ fn a_device_for_another_domain_is_not_dom0s() {
     let plan = plan_of(&compile_with(VIRT, &changes), 288);
     assert!(!plan.mmio.contains(&range(0x901_0000, 0x1000)));
     assert!(plan.interrupts.iter().all(|i| i.intid != 34));
+}
+
+#[test]
+fn a_tree_made_to_search_forever_is_refused_by_the_node_that_takes_the_time() {
+    // Each register is looked for in a long list that does not have it.
+    let map = "0 0xc000000 0x1 ".repeat(20_000);
+    let regs = "0xdead0000 0x1000 ".repeat(60);
+    let nodes: String = (0..200)
+        .map(|n| alloc::format!("n{n} {{ reg = <{regs}>; }};"))
+        .collect();
+    let simple_bus = "\"simple-bus\";";
+    let changes = [
+        ("<0 0 0xc000000 0x2000000>;", alloc::format!("<0 {map}>;")),
+        (simple_bus, alloc::format!("{simple_bus} {nodes}")),
+    ];
+    let changes = changes.each_ref().map(|(from, to)| (*from, to.as_str()));
+    let bytes = compile_with(VIRT, &changes);
+    let host = HostInfo::parse(&bytes).unwrap();
+    let machine = Machine {
+        host: &host,
+        console: None,
+        gic_lines: 288,
+    };
+    let refused = plan(&Blob::check(&bytes).unwrap(), &machine).unwrap_err();
+    let line = refused.to_string();
+    assert!(
+        line.ends_with("steps, the last at /platform-bus@c000000"),
+        "{line}"
+    );
 }
 
 proptest! {
@@ -162,8 +226,40 @@ proptest! {
                 event_interrupt: 16,
             };
             if let Ok(tree) = build(&blob, &machine, &config) {
-                Blob::check(&tree.blob).unwrap();
+                Blob::check(&tree).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn interrupts_of_a_controller_that_no_rule_knows_are_named_once() {
+    let users = "users { interrupt-parent = <&cross>; a { interrupts = <0 7 4>, <0 8 4>; }; b { interrupts = <0 9 4>; }; };";
+    let controller = |rest: &str| {
+        let more =
+            alloc::format!("cross: cross {{ interrupt-controller; {rest} }}; {users} gpio-keys {{");
+        plan_of(&compile_with(VIRT, &[("gpio-keys {", &more)]), 288).notes
+    };
+    for (unknown, count) in [
+        // Nothing of its own leads to the GIC.
+        ("compatible = \"x,crossbar\"; #interrupt-cells = <3>;", 3),
+        ("compatible = \"x,crossbar\"; #interrupt-cells = <1>;", 9),
+        // It speaks the GIC's language.
+        (
+            "compatible = \"x,crossbar\"; #interrupt-cells = <3>; interrupts = <0 40 4>;",
+            3,
+        ),
+    ] {
+        let note = alloc::format!(
+            "DOM0: {count} interrupts by way of /cross (x,crossbar) are not routed: no rule says where they lead"
+        );
+        assert_eq!(controller(unknown), [PMU, note.as_str()]);
+    }
+    for known in [
+        "compatible = \"x,combiner\"; #interrupt-cells = <2>; interrupts = <0 40 4>;",
+        "compatible = \"x,pins\"; #interrupt-cells = <3>; gpio-controller;",
+        "#interrupt-cells = <1>;",
+    ] {
+        assert_eq!(controller(known), [PMU], "{known}");
     }
 }

@@ -7,7 +7,6 @@
 //! To add a board: a file here with `COMPATIBLE` and `board`, and a row in `BOARDS`.
 
 mod exynos;
-mod sunxi;
 mod syscon;
 mod vexpress;
 
@@ -84,10 +83,6 @@ const BOARDS: &[Family] = &[
     Family {
         compatible: exynos::COMPATIBLE,
         board: exynos::board,
-    },
-    Family {
-        compatible: sunxi::COMPATIBLE,
-        board: sunxi::board,
     },
 ];
 

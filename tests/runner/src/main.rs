@@ -22,6 +22,7 @@
 //! | `flash` | an SD card for a board that has U-Boot |
 //! | `card` | that card in QEMU's board of its kind |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
+//! | `tree` | what a boot makes of a board's device tree, on the host |
 //! | `suite` | all tests in order, and the sum |
 
 mod bench;
@@ -48,6 +49,7 @@ mod snapshot;
 mod suite;
 mod symbols;
 mod transcript;
+mod tree;
 mod typed;
 mod uboot;
 mod uboot_ways;
@@ -77,6 +79,7 @@ cargo xtask COMMAND [OPTION...]
   bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware
                      latency, or those named; report: from what is stored)
   bench-check        Krypton's services against the stored figures
+  tree FILE [MEM]    what a boot makes of a board's device tree; MEM: RAM if the file says none (1G, 0x40000000:1G)
   reproducible       build HEAD in two folders and compare the bytes
   elf FILE           boot this ELF file like `run` (cargo's runner for the target)
 
@@ -94,6 +97,7 @@ cargo xtask COMMAND [OPTION...]
   --load ADDRESS     load address in the uImage (0x41000000)
   --latency          a build that measures the times with interrupts masked, and tells the longest when dom0 powers off
   --counted          virtual time counts instructions: a tick is 16 of them
+  --out FILE         where `tree` writes dom0's tree
   --nor              `flash` makes what is in NOR flash (vexpress)
   --jobs N           cores that tests keep busy at once (all)
   --order reverse|N  another order of the tests: the last first, or any, the same for the same N
@@ -124,6 +128,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "elf" => dom0::run(&options.with_elf_operand()?)?,
         "guest" => return suite::run(suite::guests()?, &options),
         "faults" => return suite::run(suite::faults(), &options),
+        "tree" => return tree::show(&options),
         "test" => return suite::everything(&options),
         "soak" => return suite::soak(&options),
         "bench" => bench::measure(&options)?,

@@ -70,6 +70,8 @@ pub struct Options {
     pub fresh: bool,
     /// `flash` is to make what is in NOR flash.
     pub nor: bool,
+    /// Where `tree` writes dom0's tree.
+    pub out: Option<PathBuf>,
     /// Virtual time counts instructions.
     pub counted: bool,
     /// How many cores tests keep busy at once; None is all that there are.
@@ -97,6 +99,7 @@ impl Default for Options {
             gdb: false,
             fresh: false,
             nor: false,
+            out: None,
             counted: false,
             jobs: None,
             order: Order::Listed,
@@ -120,6 +123,7 @@ impl Options {
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
                 "--nor" => options.nor = true,
+                "--out" => options.out = Some(value()?.into()),
                 "--jobs" => options.jobs = Some(number(&value()?)?.max(1)),
                 "--order" => options.order = Order::parse(&value()?)?,
                 "--fresh" => options.fresh = true,

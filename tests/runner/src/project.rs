@@ -48,6 +48,23 @@ pub fn debian_xen() -> Result<PathBuf> {
     made_by_setup(cache()?.join("debian/root/boot/xen-4.17-armhf"))
 }
 
+/// The folder with the device trees of Debian's kernel package.
+pub fn debian_trees() -> Result<PathBuf> {
+    let lib = made_by_setup(cache()?.join("debian/root/usr/lib"))?;
+    let entries = std::fs::read_dir(&lib).map_err(|error| format!("{}: {error}", lib.display()))?;
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut images: Vec<PathBuf> = folders
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("linux-image-"))
+        })
+        .collect();
+    images.sort();
+    images
+        .pop()
+        .ok_or_else(|| "no device trees: run `make setup`".into())
+}
+
 /// Debian's U-Boot for QEMU's `virt` board.
 pub fn uboot() -> Result<PathBuf> {
     made_by_setup(cache()?.join("u-boot/virt.bin"))

@@ -18,7 +18,7 @@ use crate::session::Echo;
 use crate::typed::{self, TYPED};
 use crate::{
     Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, project,
-    session, uboot_ways, uefi, words,
+    session, tree, uboot_ways, uefi, words,
 };
 
 type Body = dyn Fn(&Options) -> Result<Sum> + Send + Sync;
@@ -156,6 +156,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
 /// What is about the start alone, and about builds.
 fn starts() -> Vec<Test> {
     let mut tests = vec![
+        Test::new("trees", |_| tree::test()).keeps_busy(2),
         Test::new("reproducible", |_| build::reproducible()).keeps_busy(2),
         Test::new("boot loader's leftovers", |options| {
             leftovers::test(options, Echo::Hide)
