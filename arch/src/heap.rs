@@ -340,7 +340,7 @@ mod tests {
         let in_use = used.as_ptr() as usize & !(BLOCK - 1);
         // The first block stays whatever is in it.
         let may_go = |at: usize| at != start;
-        let mut gone = alloc::vec::Vec::new();
+        let mut gone = Vec::new();
         while let Some(block) = take_block(&mut heap, may_go) {
             assert!(block != in_use && block != start && !gone.contains(&block));
             gone.push(block);
