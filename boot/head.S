@@ -233,6 +233,36 @@ enable_mmu:
     ldr     r6, =2f
     b       mmu_on_pl1
 
+    .ltorg
+
+// Runs under the boot root, and so must lie in one page (linker.ld).
+    .global mmu_on, mmu_on_end
+mmu_on:
+    mcr     p15, 4, r5, c1, c0, 0       // HSCTLR
+    isb
+    bx      r6
+1:  mcrr    p15, 4, r4, r1, c2          // HTTBR, from the virtual address
+    isb
+    mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
+    dsb     sy
+    isb
+    ldr     r0, =hyp_vectors            // before anything may fault; init_cpu (arch/src/smp.rs) chooses for good
+    mcr     p15, 4, r0, c12, c0, 0      // HVBAR
+    isb
+    bx      lr
+
+mmu_on_pl1:
+    mcr     p15, 0, r5, c1, c0, 0       // SCTLR
+    isb
+    bx      r6
+2:  mcrr    p15, 0, r4, r1, c2          // TTBR0, from the virtual address
+    isb
+    mcr     p15, 0, r1, c8, c7, 0       // TLBIALL
+    dsb     sy
+    isb
+    bx      lr
+mmu_on_end:
+
 // Vectors of a CPU that is not in HYP, which lives only to say so. A probe that found nothing goes on at probe_failed
 // (arch/src/vectors.S); everything else is reported.
     .align  5
@@ -268,34 +298,6 @@ pl1_report:
     bl      pl1_fault_report
 
     .ltorg
-
-// Runs under the boot root, and so must lie in one page (linker.ld).
-    .global mmu_on, mmu_on_end
-mmu_on:
-    mcr     p15, 4, r5, c1, c0, 0       // HSCTLR
-    isb
-    bx      r6
-1:  mcrr    p15, 4, r4, r1, c2          // HTTBR, from the virtual address
-    isb
-    mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
-    dsb     sy
-    isb
-    ldr     r0, =hyp_vectors            // before anything may fault; init_cpu (arch/src/smp.rs) chooses for good
-    mcr     p15, 4, r0, c12, c0, 0      // HVBAR
-    isb
-    bx      lr
-
-mmu_on_pl1:
-    mcr     p15, 0, r5, c1, c0, 0       // SCTLR
-    isb
-    bx      r6
-2:  mcrr    p15, 0, r4, r1, c2          // TTBR0, from the virtual address
-    isb
-    mcr     p15, 0, r1, c8, c7, 0       // TLBIALL
-    dsb     sy
-    isb
-    bx      lr
-mmu_on_end:
 
 // Translation tables of the hypervisor's own stage 1 that exist before there is an allocator.
     .section .tables, "aw", %nobits
