@@ -124,7 +124,7 @@ pub static TESTS: [BoardTest; 8] = [
         cpus: 2,
         says: &[
             "Brought up 2 CPUs",
-            "/wdt@2b060000 disabled: interrupt 130 is beyond the GIC's * lines",
+            "/dma@7ffb0000 disabled: interrupt 124 is beyond the GIC's * lines",
         ],
     },
     BoardTest {
