@@ -263,19 +263,8 @@ mmu_on_pl1:
     bx      lr
 mmu_on_end:
 
-// Vectors of a CPU that is not in HYP, which lives only to say so. A probe that found nothing goes on at probe_failed
-// (arch/src/vectors.S); everything else is reported.
-    .align  5
-pl1_vectors:
-    b       .
-    b       pl1_undefined
-    b       pl1_call
-    b       pl1_prefetch_abort
-    b       pl1_data_abort
-    b       .
-    b       .
-    b       .
-
+// What pl1_vectors (secure.S) lead to, on a CPU that is not in HYP and lives only to say so. A probe that found nothing goes
+// on at probe_failed (arch/src/vectors.S); everything else is reported.
 pl1_undefined:
     mov     r0, #1
     b       pl1_report
