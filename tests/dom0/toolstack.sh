@@ -34,7 +34,7 @@ crashes() {
     id=$(domain_id "$1")
     check "xl list shows that it crashed" eventually shows "$1" 'c'
     check_output "the hypervisor's log says where" "d$id crashed: its handler of aborts cannot be run" xl dmesg
-    check_output "the log has its registers" "d${id}v0: pc 0000000c cpsr [0-9a-f]{8}" xl dmesg
+    check_output "the log has its registers" "d${id}v0 pc 0000000c cpsr [0-9a-f]{8}" xl dmesg
     check "xl destroy cleans up" xl destroy "$1"
 }
 

@@ -23,7 +23,8 @@
 //! | `card` | that card in QEMU's board of its kind |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `tree` | what a boot makes of a board's device tree, on the host |
-//! | `suite` | all tests in order, and the sum |
+//! | `suite` | all tests in order |
+//! | `lanes` | tests side by side, and the sum |
 
 mod bench;
 mod boards;
@@ -37,6 +38,7 @@ mod flash;
 mod guests;
 mod identity;
 mod image;
+mod lanes;
 mod leftovers;
 mod load_address;
 mod machine;
@@ -126,8 +128,8 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "demo" => dom0::demo(&options)?,
         "boot" => dom0::boot(&options)?,
         "elf" => dom0::run(&options.with_elf_operand()?)?,
-        "guest" => return suite::run(suite::guests()?, &options),
-        "faults" => return suite::run(suite::faults(), &options),
+        "guest" => return lanes::run(suite::guests()?, &options),
+        "faults" => return lanes::run(suite::faults(), &options),
         "tree" => return tree::show(&options),
         "test" => return suite::everything(&options),
         "soak" => return suite::soak(&options),

@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::dom0::{PROMPT, UP};
-use crate::machine::{Disk, Format, Machine, Start, Writes};
+use crate::machine::{Disk, Format, Machine, OnReboot, Start, Writes};
 use crate::project::root;
 use crate::session::{Echo, QEMU, ScratchFolder, Serial, Session};
 use crate::transcript::Transcript;
@@ -249,6 +249,8 @@ fn key(machine: &Machine) -> Result<Key> {
         add_file("device tree", tree)?;
     }
     let mut named = machine.clone();
+    // Is about the end of QEMU, not about the state.
+    named.on_reboot = OnReboot::Exit;
     for (index, disk) in named.disks.iter_mut().enumerate() {
         let name = format!("disk {index}");
         match disk.writes {
