@@ -233,40 +233,6 @@ enable_mmu:
     ldr     r6, =2f
     b       mmu_on_pl1
 
-// Vectors of a CPU that is not in HYP, which lives only to say so. A probe that found nothing goes on at probe_failed
-// (arch/src/vectors.S); everything else is reported.
-    .align  5
-pl1_vectors:
-    b       .
-    b       pl1_undefined
-    b       pl1_call
-    b       pl1_prefetch_abort
-    b       pl1_data_abort
-    b       .
-    b       .
-    b       .
-
-pl1_undefined:
-    mov     r0, #1
-    b       pl1_report
-pl1_call:
-    mov     r0, #2
-    b       pl1_report
-pl1_prefetch_abort:
-    mov     r0, #3
-    b       pl1_report
-pl1_data_abort:
-    sub     lr, lr, #8
-    ldr     r12, =probe_instruction
-    cmp     lr, r12
-    ldreq   lr, =probe_failed
-    movseq  pc, lr
-    mov     r0, #4
-pl1_report:
-    ldr     sp, =__fault_stack_start + 0x1000 + 0x8000
-    mov     r1, lr
-    bl      pl1_fault_report
-
     .ltorg
 
 // Runs under the boot root, and so must lie in one page (linker.ld).
@@ -296,6 +262,31 @@ mmu_on_pl1:
     isb
     bx      lr
 mmu_on_end:
+
+// What pl1_vectors (secure.S) lead to, on a CPU that is not in HYP and lives only to say so. A probe that found nothing goes
+// on at probe_failed (arch/src/vectors.S); everything else is reported.
+pl1_undefined:
+    mov     r0, #1
+    b       pl1_report
+pl1_call:
+    mov     r0, #2
+    b       pl1_report
+pl1_prefetch_abort:
+    mov     r0, #3
+    b       pl1_report
+pl1_data_abort:
+    sub     lr, lr, #8
+    ldr     r12, =probe_instruction
+    cmp     lr, r12
+    ldreq   lr, =probe_failed
+    movseq  pc, lr
+    mov     r0, #4
+pl1_report:
+    ldr     sp, =__fault_stack_start + 0x1000 + 0x8000
+    mov     r1, lr
+    bl      pl1_fault_report
+
+    .ltorg
 
 // Translation tables of the hypervisor's own stage 1 that exist before there is an allocator.
     .section .tables, "aw", %nobits

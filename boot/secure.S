@@ -99,8 +99,7 @@ enter_hyp:
     isb
     ldr     r0, =0x30c50878             // HSCTLR: MMU and caches off
     mcr     p15, 4, r0, c1, c0, 0
-    mov     r0, #0x1c0                  // A, I, F
-    orr     r0, r0, #MODE_HYP
+    movw    r0, #(0x1c0 | MODE_HYP)     // A, I, F
     msr     spsr_cxsf, r0
     mov     lr, r11
     movs    pc, lr
@@ -114,6 +113,17 @@ secure_vectors:
     b       monitor_call
     b       .
     b       .
+    b       .
+    b       .
+    b       .
+
+// At VBAR of a CPU that is not in HYP, once its MMU is on (head.S). Here, as both tables want the same alignment.
+pl1_vectors:
+    b       .
+    b       pl1_undefined
+    b       pl1_call
+    b       pl1_prefetch_abort
+    b       pl1_data_abort
     b       .
     b       .
     b       .

@@ -145,6 +145,7 @@ pub struct Options {
     pub loglvl: Threshold,
     pub guest_loglvl: Threshold,
     pub noreboot: bool,
+    pub sync_console: bool,
     pub maxcpus: Option<u32>,
     pub sched_ratelimit_us: u32,
     pub gnttab_max_frames: u32,
@@ -181,6 +182,7 @@ impl Default for Options {
                 limited: Level::Warning,
             },
             noreboot: false,
+            sync_console: false,
             maxcpus: None,
             sched_ratelimit_us: 1000,
             gnttab_max_frames: 64,
@@ -384,6 +386,7 @@ impl Options {
             "dom0_vcpus_pin" => &mut self.dom0_vcpus_pin,
             "console_to_ring" => &mut self.console_to_ring,
             "noreboot" => &mut self.noreboot,
+            "sync_console" => &mut self.sync_console,
             "ext_regions" => &mut self.ext_regions,
             _ => {
                 return match value::is_without_effect(plain) {

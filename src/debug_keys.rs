@@ -1,8 +1,12 @@
 //! Debug keys: what a key typed on the console, or `xl debug-keys`, shows.
+//!
+//! A key writes into the console's queue, which has room for all that keys usually say, and does not wait for the line. Lists
+//! whose length a guest chooses are cut off, with the number of what is not shown.
 
 use armv7::cpu::CpuId;
 
 use crate::domain::{registry, run};
+use crate::event::{Binding, Port};
 use crate::{irq, latency, machine, mem};
 
 const KEYS: &[(u8, &str)] = &[
@@ -24,6 +28,9 @@ const KEYS: &[(u8, &str)] = &[
     (b'R', "reboot machine"),
     (b'*', "print all diagnostics"),
 ];
+
+/// Interrupts shown of one vCPU, and event channels of one domain.
+const MOST_SHOWN: usize = 128;
 
 macro_rules! say {
     ($($arg:tt)*) => { crate::log::print(format_args!($($arg)*)) };
@@ -110,10 +117,10 @@ fn domains() {
                 vcpu.requested()
             );
             let vgic = domain.vgic.lock();
-            for shot in vgic
+            let mut shots = vgic
                 .dump(vcpu.id)
-                .filter(|shot| shot.pending || shot.active || shot.in_lr)
-            {
+                .filter(|shot| shot.pending || shot.active || shot.in_lr);
+            for shot in shots.by_ref().take(MOST_SHOWN) {
                 let mark = |on: bool, letter: char| if on { letter } else { '-' };
                 say!(
                     "      irq {}: {}{}{}{} priority {:#04x}",
@@ -125,6 +132,7 @@ fn domains() {
                     shot.priority
                 );
             }
+            tell_rest(shots.count());
             for (index, value) in vgic.list_registers(vcpu.id) {
                 say!("      LR{index}={value:#010x}");
             }
@@ -186,25 +194,34 @@ fn events() {
     for domain in registry::all() {
         let events = domain.events.lock();
         say!("Event channel information for domain {}:", domain.id.0);
-        for port in 1..events.end() {
-            if let Ok(status) = events.status(crate::event::Port(port))
-                && status.binding != crate::event::Binding::Closed
-            {
-                let pending = events.is_pending(crate::event::Port(port)).unwrap_or(false);
-                say!(
-                    "  {port:4} {}: v={} {:?}",
-                    u8::from(pending),
-                    status.vcpu.raw(),
-                    status.binding
-                );
-            }
+        let mut open = (1..events.end()).map(Port).filter_map(|port| {
+            let status = events.status(port).ok()?;
+            (status.binding != Binding::Closed).then_some((port, status))
+        });
+        for (port, status) in open.by_ref().take(MOST_SHOWN) {
+            let pending = events.is_pending(port).unwrap_or(false);
+            say!(
+                "  {:4} {}: v={} {:?}",
+                port.0,
+                u8::from(pending),
+                status.vcpu.raw(),
+                status.binding
+            );
         }
+        tell_rest(open.count());
         let upcall = domain
             .vcpus()
             .iter()
             .filter(|vcpu| events.is_upcall_pending(vcpu.id))
             .count();
         say!("  vCPUs with an upcall pending: {upcall}");
+    }
+}
+
+/// Says that a list was longer than it was shown.
+fn tell_rest(count: usize) {
+    if count != 0 {
+        say!("      and {count} more");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::id::{DomId, IntId, VcpuId};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub enum Handler {
-    /// The console's UART received something.
+    /// The console's UART received something, or takes more to send.
     Console = 1,
     /// This CPU's hypervisor timer.
     Timer = 2,

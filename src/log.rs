@@ -60,10 +60,13 @@ static DAY: AtomicU64 = AtomicU64::new(0);
 /// How lines are stamped; nothing until the command line is known.
 static STAMPS: Once<(Timestamps, Clock)> = Once::new();
 
-/// Puts stamps before the lines from here on, by a counter of `hz` ticks per second. Without a frequency there are none.
+/// Puts stamps before the lines from here on, by a counter of `hz` ticks per second. Without a frequency there are none, and
+/// what guests may have logged in a period is by a guess of it.
 pub fn set_timestamps(mode: Timestamps, hz: u32) {
     if let Some(clock) = Clock::new(hz) {
         STAMPS.call_once(|| (mode, clock));
+        let shift = u64::from(hz).next_power_of_two().trailing_zeros();
+        PERIOD_SHIFT.store(shift as u8, Ordering::Relaxed);
     }
 }
 
@@ -89,8 +92,13 @@ fn stamp() -> Option<Stamp> {
 
 /// Prints a text, whatever the level: each line of it with the hypervisor's mark and stamp before it, the last one ended.
 pub fn print(text: fmt::Arguments<'_>) {
+    write(text);
+}
+
+/// [`print`] that answers how many bytes that were.
+fn write(text: fmt::Arguments<'_>) -> u32 {
     let stamp = stamp();
-    console::write_fmt(format_args!("{}", Lines { text, stamp }));
+    console::write_fmt(format_args!("{}", Lines { text, stamp }))
 }
 
 struct Lines<'a> {
@@ -135,54 +143,78 @@ impl Write for Marked<'_, '_> {
 }
 
 static GUEST_LEVEL: AtomicU8 = AtomicU8::new(Level::Warn as u8);
-/// Lines that all guests together have caused.
+/// What all guests together have had logged.
 static ALL_GUESTS: Allowance = Allowance::of_all();
-/// A period is so many ticks of the system counter, as a shift: about a second at 62.5 MHz, a few at 24 MHz.
-const PERIOD_SHIFT: u32 = 26;
+/// A period is so many ticks of the system counter, as a shift: between a second and two.
+static PERIOD_SHIFT: AtomicU8 = AtomicU8::new(26);
 
 /// Sets what of the lines that guests cause is printed.
 pub fn set_guest_level(level: LevelFilter) {
     GUEST_LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
-/// Whether the guest called `name` may cause a line now: its level is wanted, and neither the guest's own allowance nor that
-/// of all guests is used up. Says how many lines were suppressed before.
-pub fn guest_may_log(level: Level, own: &Allowance, name: &dyn fmt::Display) -> bool {
+fn period() -> u32 {
+    (armv7::timer::counter() >> PERIOD_SHIFT.load(Ordering::Relaxed)) as u32
+}
+
+/// Whether a guest may cause a line now: its level is wanted, and the guest's `own` allowance not used up. If so, how many
+/// lines of the guest's were suppressed before.
+pub fn guest_may_log(level: Level, own: &Allowance) -> Option<u32> {
     if level as u8 > GUEST_LEVEL.load(Ordering::Relaxed) {
-        return false;
+        return None;
     }
-    let period = (armv7::timer::counter() >> PERIOD_SHIFT) as u32;
-    let answer = own.ask(period);
-    if !answer.granted {
-        return false;
-    }
-    let all = ALL_GUESTS.ask(period);
-    if answer.suppressed != 0 {
-        print(format_args!(
-            "{name}: {} messages suppressed",
-            answer.suppressed
-        ));
+    let answer = own.ask(period());
+    answer.granted.then_some(answer.suppressed)
+}
+
+/// Prints a line that the guest called `name` may cause ([`guest_may_log`]), if the allowance of all guests is not used up,
+/// and the console has room. Says how many lines were suppressed before.
+#[cold]
+pub fn print_for_guest(
+    suppressed: u32,
+    own: &Allowance,
+    name: &dyn fmt::Display,
+    text: fmt::Arguments<'_>,
+) {
+    let all = ALL_GUESTS.ask(period());
+    let mut cost = 0;
+    if suppressed != 0 {
+        cost += write(format_args!("{name}: {suppressed} messages suppressed"));
     }
     if all.suppressed != 0 {
-        print(format_args!("{} guest messages suppressed", all.suppressed));
+        cost += write(format_args!("{} guest messages suppressed", all.suppressed));
     }
-    all.granted
+    if all.granted {
+        if console::has_room() {
+            cost += write(text);
+        } else {
+            ALL_GUESTS.refuse();
+        }
+    }
+    own.pay(cost);
+    ALL_GUESTS.pay(cost);
 }
 
 /// Logs a guest's mistake: limited in rate for its domain, with the vCPU's name.
 #[macro_export]
 macro_rules! guest_warn {
-    ($domain:expr, $vcpu:expr, $($arg:tt)+) => {
-        if $crate::log::guest_may_log(::log::Level::Warn, &$domain.log_lines, &$domain.id) {
-            $crate::log::print(format_args!("{} {}", $vcpu, format_args!($($arg)+)));
+    ($domain:expr, $vcpu:expr, $($arg:tt)+) => {{
+        let allowance = &$domain.log_allowance;
+        if let Some(suppressed) = $crate::log::guest_may_log(::log::Level::Warn, allowance) {
+            $crate::log::print_for_guest(
+                suppressed,
+                allowance,
+                &$domain.id,
+                format_args!("{} {}", $vcpu, format_args!($($arg)+)),
+            );
         }
-    };
+    }};
 }
 
 #[cfg(test)]
 mod tests {
     use super::stamp::{Moment, Stamp};
-    use super::{Allowance, Lines, guest_may_log};
+    use super::{Allowance, Lines, guest_may_log, print_for_guest};
     use crate::cmdline::Timestamps;
     use log::Level;
 
@@ -216,9 +248,25 @@ mod tests {
 
     #[test]
     fn a_guest_logs_up_to_its_level_and_its_allowance() {
+        crate::console::remember();
+        let from = crate::console::ring_start();
         let (noisy, other) = (Allowance::of_a_domain(), Allowance::of_a_domain());
-        assert!(!guest_may_log(Level::Debug, &noisy, &"d1"), "not wanted");
-        while guest_may_log(Level::Warn, &noisy, &"d1") {}
-        assert!(guest_may_log(Level::Warn, &other, &"d2"));
+        let say = |level, allowance: &Allowance, name: &str| {
+            if let Some(suppressed) = guest_may_log(level, allowance) {
+                print_for_guest(suppressed, allowance, &name, format_args!("{name} speaks"));
+            }
+        };
+        say(Level::Debug, &noisy, "not wanted");
+        for _ in 0..1000 {
+            say(Level::Warn, &noisy, "noisy");
+        }
+        say(Level::Warn, &other, "other");
+        let mut out = [0; 4096];
+        let (count, _) = crate::console::read_ring(from, &mut out);
+        let text = String::from_utf8_lossy(&out[..count]).into_owned();
+        let lines = |what: &str| text.matches(what).count();
+        assert_eq!(lines("(XEN) not wanted speaks\n"), 0);
+        assert!((10..100).contains(&lines("(XEN) noisy speaks\n")), "{text}");
+        assert_eq!(lines("(XEN) other speaks\n"), 1);
     }
 }

@@ -27,7 +27,6 @@ mod image {
 
     use armv7::addr::PhysAddr;
     use armv7::cpu::CpuId;
-    use krypton::domain::run;
     use krypton::{console, log, trap};
 
     use crate::boot;
@@ -77,7 +76,7 @@ mod image {
             ::log::info!("{}", console::give_input_to_dom0());
         }
         ::log::info!("Freed boot modules; {dom0} starts");
-        console::listen(run::note_console_output);
+        boot::queue_console(options);
         boot::release_secondaries();
         trap::run(&trap::Cpu {
             id: CpuId::BOOT,

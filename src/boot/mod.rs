@@ -311,6 +311,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
     );
     cpus::enable_private_interrupts(gic);
     if let Some(line) = uart.and_then(|uart| uart.interrupt)
+        && line.intid < gic.dist.lines()
         && irq::claim(line.intid, Handler::Console)
     {
         gic.dist.set_trigger(
@@ -323,7 +324,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         gic.dist.prefer(line.intid);
         gic.dist.set_targets(line.intid, gic.dist.target_mask());
         gic.dist.enable(line.intid);
-        console::enable_input();
+        console::enable_interrupt();
     }
     gic
 }
@@ -346,6 +347,17 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> run::Rea
     );
     log::info!("Using scheduler: SMP Credit Scheduler rev2 (credit2)");
     ready
+}
+
+/// Ends the console's waiting for each byte, as guests are to run: see `console::transmit`. The last step of the boot that
+/// says something.
+pub fn queue_console(options: &Options) {
+    console::listen(run::note_console);
+    if options.sync_console {
+        log::warn!("sync_console: guests wait for each byte of the console");
+    } else if run::set_up_console_timer().is_err() || !console::queue_up() {
+        log::warn!("no memory for the console's queue; guests wait for each byte of it");
+    }
 }
 
 /// Scrubs all free memory now, if that is asked for; otherwise idle CPUs do it later.

@@ -215,8 +215,7 @@ fn options_for_other_machines_do_not_disturb() {
 #[test]
 fn an_option_that_changes_nothing_is_named() {
     for word in [
-        "sync_console",
-        "no-sync_console",
+        "serial_tx_buffer",
         "bootscrub=0",
         "no-bootscrub",
         "bootscrub_chunk=128M",
@@ -258,6 +257,7 @@ fn an_option_that_is_taken_without_a_word_changes_something() {
         "loglvl=all",
         "guest_loglvl=all",
         "noreboot",
+        "sync_console",
         "maxcpus=1",
         "sched_ratelimit_us=500",
         "gnttab_max_frames=32",

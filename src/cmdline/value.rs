@@ -220,7 +220,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "scrub-domheap",
     "serial_tx_buffer",
     "spec-ctrl",
-    "sync_console",
     "tbuf_size",
     "tevt_mask",
     "tickle_one_idle_cpu",

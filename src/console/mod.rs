@@ -1,10 +1,11 @@
 //! The console: one UART shared by the hypervisor and dom0, and the ring that remembers what went out.
 //!
-//! Output goes to the UART at once (polled) and into the ring. Input goes to dom0, or to the hypervisor's debug keys after
+//! Output goes to the UART, by way of a queue (`transmit`), and into the ring. Input goes to dom0, or to the hypervisor's debug keys after
 //! the switch character (Ctrl-A by default) was typed three times. This room only moves bytes: what a received byte leads
 //! to (an event for dom0, a debug key) is answered as [`Received`].
 
 mod ring;
+mod transmit;
 
 use core::fmt;
 
@@ -15,7 +16,8 @@ use spin::Once;
 use crate::platform::uart::{Model, Registers, Uart, Width};
 use crate::sync::{Lock, rank};
 
-pub use ring::Ring;
+use ring::Ring;
+use transmit::Transmitter;
 
 /// Bytes typed for dom0 that it has not read yet.
 const INPUT_SIZE: usize = 1024;
@@ -65,7 +67,7 @@ pub struct Received {
 }
 
 struct Console {
-    uart: Option<Uart<MappedUart>>,
+    line: Option<Transmitter<MappedUart>>,
     ring: Ring,
     input: ArrayVec<u8, INPUT_SIZE>,
     focus: Focus,
@@ -76,7 +78,7 @@ struct Console {
 }
 
 static CONSOLE: Lock<Console, { rank::CONSOLE }> = Lock::new(Console {
-    uart: None,
+    line: None,
     ring: Ring::new(),
     input: ArrayVec::new_const(),
     focus: Focus::Hypervisor,
@@ -90,39 +92,61 @@ const TO_DOM0: &str = "*** Serial input to DOM0 (type 'CTRL-a' three times to sw
 /// Printed when input goes to the hypervisor.
 const TO_HYPERVISOR: &str = "*** Serial input to Xen (type 'CTRL-a' three times to switch input)";
 
-/// Whom to tell that the ring has more.
-static LISTENER: Once<fn()> = Once::new();
+/// What the rest of the hypervisor is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News {
+    /// The ring has more.
+    Kept,
+    /// Bytes wait that no interrupt will drain: [`drain`] is to be called soon.
+    Waiting,
+}
 
-/// Makes `listener` hear of everything that comes into the ring. It is called with the console locked.
-pub fn listen(listener: fn()) {
+/// Whom to tell.
+static LISTENER: Once<fn(News)> = Once::new();
+
+/// Makes `listener` hear of what happens here. It is called with the console locked.
+pub fn listen(listener: fn(News)) {
     LISTENER.call_once(|| listener);
+}
+
+fn tell(news: News) {
+    if let Some(listener) = LISTENER.get() {
+        listener(news);
+    }
 }
 
 impl Console {
     /// Writes what the hypervisor says.
     fn put(&mut self, data: &[u8]) {
         self.keep(data);
-        self.send(data);
+        if let Some(line) = &mut self.line {
+            line.send(data);
+            self.look_after();
+        }
     }
 
-    /// Writes what a domain says.
-    fn put_of_domain(&mut self, data: &[u8]) {
+    /// Writes what a domain says, as much as there is room for; answers how much that was.
+    fn put_of_domain(&mut self, data: &[u8]) -> usize {
+        let count = match &mut self.line {
+            Some(line) => line.send_of_domain(data),
+            None => data.len(),
+        };
+        self.look_after();
         if self.keep_domains {
-            self.keep(data);
+            self.keep(data.get(..count).unwrap_or(data));
         }
-        self.send(data);
+        count
     }
 
     fn keep(&mut self, data: &[u8]) {
         self.ring.push(data);
-        if let Some(listener) = LISTENER.get() {
-            listener();
-        }
+        tell(News::Kept);
     }
 
-    fn send(&mut self, data: &[u8]) {
-        if let Some(uart) = &mut self.uart {
-            uart.put_text(data);
+    /// Has somebody come back for what waits, unless the UART's interrupt does.
+    fn look_after(&self) {
+        if self.line.as_ref().is_some_and(Transmitter::wants_timer) {
+            tell(News::Waiting);
         }
     }
 
@@ -173,10 +197,10 @@ pub fn attach(model: Model, window: Window) {
         if count == 0 {
             break;
         }
-        uart.put_text(chunk.get(..count).unwrap_or(&chunk));
+        uart.put_all(chunk.get(..count).unwrap_or(&chunk));
         at = next;
     }
-    console.uart = Some(uart);
+    console.line = Some(Transmitter::new(uart));
 }
 
 /// Bytes of output that are kept before there is more memory.
@@ -208,10 +232,25 @@ pub fn keep(bytes: u32) -> bool {
     CONSOLE.lock().ring.resize(bytes)
 }
 
-/// Lets typing raise the UART's interrupt.
-pub fn enable_input() {
-    if let Some(uart) = &mut CONSOLE.lock().uart {
-        uart.enable_receive_interrupt();
+/// Lets the UART raise its interrupt: somebody calls [`serve`] then.
+pub fn enable_interrupt() {
+    if let Some(line) = &mut CONSOLE.lock().line {
+        line.enable_interrupt();
+    }
+}
+
+/// Ends polling: from here on what the line does not take at once waits in a queue. False without memory for that.
+pub fn queue_up() -> bool {
+    let mut console = CONSOLE.lock();
+    console.line.as_mut().is_none_or(Transmitter::queue_up)
+}
+
+/// Sends what waits, as far as the UART takes it.
+pub fn drain() {
+    let mut console = CONSOLE.lock();
+    if let Some(line) = &mut console.line {
+        line.drain();
+        console.look_after();
     }
 }
 
@@ -222,39 +261,53 @@ pub fn give_input_to_dom0() -> &'static str {
     TO_DOM0
 }
 
-/// Writes bytes as they are: output of a domain.
-pub fn write_bytes(data: &[u8]) {
-    CONSOLE.lock().put_of_domain(data);
+/// Writes bytes as they are: output of a domain. Answers how many found room; the others are to be written again.
+pub fn write_bytes(data: &[u8]) -> usize {
+    CONSOLE.lock().put_of_domain(data)
 }
 
-/// Writes a formatted text.
-pub fn write_fmt(text: fmt::Arguments<'_>) {
-    struct Writer<'a>(&'a mut Console);
+/// Whether there is room for more than must be said: if not, lines that guests cause are dropped, and debug keys wait.
+pub fn has_room() -> bool {
+    let console = CONSOLE.lock();
+    let line = console.line.as_ref();
+    line.is_none_or(Transmitter::has_room)
+}
+
+/// Writes a formatted text of the hypervisor's; answers how many bytes it has.
+pub fn write_fmt(text: fmt::Arguments<'_>) -> u32 {
+    struct Writer<'a>(&'a mut Console, u32);
     impl fmt::Write for Writer<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             self.0.put(text.as_bytes());
+            self.1 = self.1.saturating_add(text.len() as u32);
             Ok(())
         }
     }
+    let console = &mut *CONSOLE.lock();
+    let mut writer = Writer(console, 0);
     #[expect(
         clippy::let_underscore_must_use,
         reason = "the writer takes everything"
     )]
-    let _ = fmt::Write::write_fmt(&mut Writer(&mut CONSOLE.lock()), text);
+    let _ = fmt::Write::write_fmt(&mut writer, text);
+    writer.1
 }
 
-/// Takes what the UART has received. Called from its interrupt.
-pub fn receive() -> Received {
+/// Bytes taken from the UART at once.
+const RECEIVED_AT_ONCE: usize = 256;
+
+/// Does what the UART asks for by its interrupt: takes what it has received, and gives it more to send.
+pub fn serve() -> Received {
     let mut received = Received::default();
     let console = &mut *CONSOLE.lock();
-    let mut bytes = ArrayVec::<u8, 256>::new();
-    if let Some(uart) = &mut console.uart {
-        uart.acknowledge();
-        while let Some(byte) = uart.get() {
-            if bytes.try_push(byte).is_err() {
-                break;
+    let mut bytes = ArrayVec::<u8, RECEIVED_AT_ONCE>::new();
+    if let Some(line) = &mut console.line {
+        line.receive(RECEIVED_AT_ONCE, |byte| {
+            if !bytes.is_full() {
+                bytes.push(byte);
             }
-        }
+        });
+        line.drain();
     }
     for byte in bytes {
         console.take(byte, &mut received);
@@ -287,22 +340,26 @@ pub fn consume_ring(to: u32) {
     CONSOLE.lock().ring.consume(to);
 }
 
-/// Waits until everything has left the UART.
+/// Waits until everything has left the UART: before the machine ends.
 pub fn flush() {
-    if let Some(uart) = &mut CONSOLE.lock().uart {
-        uart.flush();
+    if let Some(line) = &mut CONSOLE.lock().line {
+        line.flush();
     }
 }
 
-/// Breaks the console's lock if another CPU holds it: the last resort of a panic, which must be able to speak.
+/// Takes the console for a panic, which must be able to speak: breaks its lock if another CPU keeps it, and waits for
+/// everything that is to be sent, from what was said before on.
 pub fn seize() {
-    for _ in 0..1_000_000 {
-        if CONSOLE.try_lock().is_some() {
-            return;
-        }
+    let free = (0..1_000_000).any(|_| {
         core::hint::spin_loop();
+        CONSOLE.try_lock().is_some()
+    });
+    if !free {
+        CONSOLE.force_unlock();
     }
-    CONSOLE.force_unlock();
+    if let Some(line) = &mut CONSOLE.lock().line {
+        line.poll();
+    }
 }
 
 #[cfg(test)]
@@ -313,7 +370,7 @@ mod tests {
 
     fn console(focus: Focus) -> Console {
         Console {
-            uart: None,
+            line: None,
             ring: Ring::new(),
             input: ArrayVec::new_const(),
             focus,

@@ -1,4 +1,4 @@
-//! The ring of past console output (`conring`), as `xl dmesg` and xenconsoled read it.
+//! A ring of bytes: past console output (`conring`), as `xl dmesg` and xenconsoled read it, and what waits to be sent.
 //!
 //! Positions are free-running 32-bit counts of bytes; the newest `capacity` bytes are there.
 
@@ -55,11 +55,14 @@ impl Ring {
     }
 
     fn oldest(&self) -> u32 {
-        let filled = self
-            .produced
-            .wrapping_sub(self.consumed)
-            .min(self.bytes.len() as u32);
-        self.produced.wrapping_sub(filled)
+        self.produced.wrapping_sub(self.len())
+    }
+
+    /// Bytes that are there.
+    #[allow(clippy::len_without_is_empty)] // a count like another
+    pub fn len(&self) -> u32 {
+        let produced = self.produced.wrapping_sub(self.consumed);
+        produced.min(self.bytes.len() as u32)
     }
 
     /// Adds output; the oldest makes room.

@@ -147,6 +147,10 @@ fn press_keys(caller: &Caller<'_>, args: &Args, op: &Sysctl) -> Outcome {
         if n - first == KEYS_AT_ONCE {
             return again_at(args, n);
         }
+        if !console::has_room() {
+            run::yield_now(caller.vcpu);
+            return again_at(args, n);
+        }
         let key: u8 = read(caller.domain, element::<u8>(base, n)?)?;
         debug_keys::handle(key);
     }

@@ -170,8 +170,8 @@ pub struct Domain {
     pub shared_info: Mfn,
     /// Watchdogs that it has set up.
     pub watchdogs: Lock<[Option<TimerId>; MAX_WATCHDOGS], { rank::DOMAIN }>,
-    /// Lines of the log that it causes.
-    pub log_lines: Allowance,
+    /// What it may have logged.
+    pub log_allowance: Allowance,
     vcpus: Once<Vec<Arc<Vcpu>>>,
 }
 
@@ -222,7 +222,7 @@ impl Domain {
             max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
             shared_info,
             watchdogs: Lock::new([None; MAX_WATCHDOGS]),
-            log_lines: Allowance::of_a_domain(),
+            log_allowance: Allowance::of_a_domain(),
             vcpus: Once::new(),
         }
     }

@@ -15,6 +15,7 @@ use spin::Once;
 use super::runstate::State;
 use super::vcpu::{Vcpu, halt, work};
 use super::{Domain, registry};
+use crate::console;
 use crate::event::EventVirq;
 use crate::id::VcpuSet;
 use crate::sched::{Choice, GroupId, PoolId, SchedError, Scheduler, UnitId, UnitParams};
@@ -32,6 +33,8 @@ pub enum Timer {
     Physical(UnitId),
     /// A domain's watchdog.
     Watchdog(crate::id::DomId),
+    /// What the console's UART has not taken yet, when that has no interrupt.
+    Console,
 }
 
 /// Ticks in a second for what is asked before [`init`]: a frequency like another.
@@ -54,6 +57,8 @@ pub const PICK: u32 = 1;
 const NEWS: u32 = 1 << 1;
 /// Wait until the CPU that asked is done ([`hold_others`]).
 const HOLD: u32 = 1 << 2;
+/// Come back for what waits on the console.
+const DRAIN: u32 = 1 << 3;
 
 /// SGI that makes a CPU look at what it is asked to do.
 pub const SGI_LOOK: u32 = 0;
@@ -150,6 +155,11 @@ pub fn do_chores(work: u32) {
     if work & NEWS != 0 {
         super::virq::raise(EventVirq::CON_RING);
     }
+    if work & DRAIN != 0
+        && let Some(timer) = CONSOLE_TIMER.get()
+    {
+        arm(*timer, now().plus(clock().ticks(CONSOLE_INTERVAL)));
+    }
     if work & HOLD != 0 {
         HELD.fetch_add(1, Ordering::SeqCst);
         while HOLDING.load(Ordering::SeqCst) {
@@ -160,10 +170,25 @@ pub fn do_chores(work: u32) {
     }
 }
 
-/// Notes that the console's ring has more: this CPU tells so before it goes on with a guest. Takes no lock, so that it may
-/// be called wherever something is printed.
-pub fn note_console_output() {
-    cpu_work(smp::this_cpu()).fetch_or(NEWS, Ordering::Relaxed);
+/// Time between two looks at a UART without interrupt: 16 bytes, the least that a FIFO has, take 1.4 ms at 115,200 baud.
+const CONSOLE_INTERVAL: Nanos = Nanos(1_000_000);
+static CONSOLE_TIMER: Once<TimerId> = Once::new();
+
+/// Lets a timer drain the console where its UART has no interrupt.
+pub fn set_up_console_timer() -> Result<(), TimerError> {
+    CONSOLE_TIMER
+        .try_call_once(|| add_timer(Timer::Console))
+        .map(|_| ())
+}
+
+/// Notes what the console has news of: this CPU sees to it before it goes on with a guest. Takes no lock, so that it may be
+/// called wherever something is printed.
+pub fn note_console(news: console::News) {
+    let work = match news {
+        console::News::Kept => NEWS,
+        console::News::Waiting => DRAIN,
+    };
+    cpu_work(smp::this_cpu()).fetch_or(work, Ordering::Relaxed);
 }
 
 /// Some CPU has the others wait.

@@ -1,8 +1,12 @@
 //! console_io (18): dom0's console. Output goes to the UART and the ring as it is.
+//!
+//! Who writes faster than the line carries waits in its hypercall, which is continued: the ABI knows no short count, and
+//! nothing is lost. Meanwhile it takes its interrupts, and others run.
 
 use super::guest_ptr::{copy_in, copy_out};
-use super::{Args, Caller, Outcome, Reply};
+use super::{Args, Caller, Outcome, Reply, must_pause};
 use crate::console;
+use crate::domain::run;
 use crate::error::Errno;
 
 /// Writes bytes.
@@ -12,7 +16,7 @@ const OP_READ: u32 = 1;
 /// Bytes copied at a time.
 const CHUNK: usize = 128;
 /// Bytes written before the caller gets a chance to take an interrupt.
-const WRITE_AT_ONCE: usize = 1024;
+const WRITE_AT_ONCE: u32 = 1024;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if !caller.domain.rights.console {
@@ -24,22 +28,22 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     match op {
         OP_WRITE => {
             let mut done = 0;
-            let now = (count as usize).min(WRITE_AT_ONCE);
-            while done < now {
-                let len = (now - done).min(CHUNK);
-                let at = buffer.checked_add(done as u32).ok_or(Errno::Fault)?;
-                let Some(part) = chunk.get_mut(..len) else {
+            while done < count {
+                if done >= WRITE_AT_ONCE || done != 0 && must_pause() {
+                    return Ok(again(args, done));
+                }
+                let at = buffer.checked_add(done).ok_or(Errno::Fault)?;
+                let len = (count - done).min(CHUNK as u32);
+                let Some(part) = chunk.get_mut(..len as usize) else {
                     break;
                 };
                 copy_in(caller.domain, at, part)?;
-                console::write_bytes(part);
-                done += len;
-            }
-            if done < count as usize {
-                let mut next = *args;
-                next.0[1] = count - done as u32;
-                next.0[2] = buffer.0.wrapping_add(done as u32);
-                return Ok(Reply::Again(next));
+                let taken = console::write_bytes(part) as u32;
+                done += taken;
+                if taken < len {
+                    run::yield_now(caller.vcpu);
+                    return Ok(again(args, done));
+                }
             }
             Ok(Reply::OK)
         }
@@ -65,4 +69,13 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         }
         _ => Err(Errno::NoSys),
     }
+}
+
+/// The same call again, for what follows the first `done` bytes.
+fn again(args: &Args, done: u32) -> Reply {
+    let mut next = *args;
+    let [_, count, buffer, ..] = &mut next.0;
+    *count = count.wrapping_sub(done);
+    *buffer = buffer.wrapping_add(done);
+    Reply::Again(next)
 }

@@ -1,21 +1,27 @@
-//! How many lines a guest may cause: so many in a period for each domain, and a bound on all of them together.
+//! How much a guest may have logged: so many bytes in a period for each domain, and a bound on all of them together.
+//!
+//! Bytes, as they are what the console's line carries and what dom0's own words compete with.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Lines that one domain may cause in a period.
-const OF_A_DOMAIN: u32 = 20;
-/// Lines that all domains together may cause in a period: it takes eight noisy ones to silence another.
-const OF_ALL: u32 = 8 * OF_A_DOMAIN;
+/// Bytes that a line of 115,200 baud carries in a second, ten bits each.
+const LINE: u32 = 115_200 / 10;
+/// Bytes that all domains together may cause in a period, of at least a second.
+const OF_ALL: u32 = LINE / 2;
+/// Bytes that one domain may cause in a period: it takes eight noisy ones to silence another.
+const OF_A_DOMAIN: u32 = OF_ALL / 8;
 
-/// Lines in a period, counted.
+/// Bytes in a period, counted.
 #[derive(Debug)]
 pub struct Allowance {
-    /// Most lines in one period.
+    /// Bytes in one period; the last line of it may go beyond them.
     most: u32,
     /// The period that is being counted.
     period: AtomicU32,
-    /// Lines asked for in it.
-    asked: AtomicU32,
+    /// Bytes printed in it.
+    spent: AtomicU32,
+    /// Lines refused, and not told of yet.
+    refused: AtomicU32,
 }
 
 /// What [`Allowance::ask`] answers.
@@ -42,48 +48,77 @@ impl Allowance {
         Self {
             most,
             period: AtomicU32::new(0),
-            asked: AtomicU32::new(0),
+            spent: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
         }
     }
 
-    /// Asks for one line in `period`. Two CPUs that see a period begin at once may get a line more each.
+    /// Asks for a line in `period`. Two CPUs that see a period begin at once may get a line more each.
     pub fn ask(&self, period: u32) -> Answer {
-        // Counts only, nothing is published by them; saturation would take 2^32 lines in one period.
+        // Counts only, nothing is published by them.
         let suppressed = match self.period.swap(period, Ordering::Relaxed) == period {
             true => 0,
             false => {
-                let asked = self.asked.swap(0, Ordering::Relaxed);
-                asked.saturating_sub(self.most)
+                self.spent.store(0, Ordering::Relaxed);
+                self.refused.swap(0, Ordering::Relaxed)
             }
         };
+        let granted = self.spent.load(Ordering::Relaxed) < self.most;
+        if !granted {
+            self.refuse();
+        }
         Answer {
-            granted: self.asked.fetch_add(1, Ordering::Relaxed) < self.most,
+            granted,
             suppressed,
         }
+    }
+
+    /// Counts a line that was granted and could not be printed all the same.
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes what a line cost.
+    pub(super) fn pay(&self, bytes: u32) {
+        self.spent.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Allowance, Answer, OF_A_DOMAIN, OF_ALL};
+    use super::{Allowance, Answer, LINE, OF_A_DOMAIN, OF_ALL};
 
-    fn granted(allowance: &Allowance, period: u32, lines: u32) -> u32 {
-        let answers = (0..lines).filter(|_| allowance.ask(period).granted);
-        answers.count() as u32
+    const COST: u32 = 80;
+
+    /// Lines printed of so many that are asked for.
+    fn printed(allowances: &[&Allowance], period: u32, lines: u32) -> u32 {
+        let granted = (0..lines).filter(|_| {
+            let granted = allowances.iter().all(|one| one.ask(period).granted);
+            if granted {
+                allowances.iter().for_each(|one| one.pay(COST));
+            }
+            granted
+        });
+        granted.count() as u32
     }
 
     #[test]
-    fn a_domain_gets_its_lines_in_each_period_and_no_more() {
+    fn a_domain_gets_its_bytes_in_each_period_and_at_most_a_line_more() {
         let domain = Allowance::of_a_domain();
         for period in 1..4 {
-            assert_eq!(granted(&domain, period, 1000), OF_A_DOMAIN);
+            let bytes = printed(&[&domain], period, 1000) * COST;
+            assert!((OF_A_DOMAIN..OF_A_DOMAIN + COST).contains(&bytes));
         }
     }
 
     #[test]
     fn what_was_refused_is_told_once_when_the_next_period_begins() {
         let domain = Allowance::of_a_domain();
-        granted(&domain, 1, OF_A_DOMAIN + 7);
+        domain.ask(1);
+        domain.pay(OF_A_DOMAIN);
+        for _ in 0..7 {
+            assert!(!domain.ask(1).granted);
+        }
         let told = Answer {
             granted: true,
             suppressed: 7,
@@ -95,6 +130,8 @@ mod tests {
         assert_eq!(domain.ask(2), told);
         assert_eq!(domain.ask(2), quiet);
         assert_eq!(domain.ask(9), quiet, "nothing was refused in period 2");
+        domain.refuse();
+        assert_eq!(domain.ask(10).suppressed, 1);
     }
 
     #[test]
@@ -104,20 +141,19 @@ mod tests {
             Allowance::of_a_domain(),
             Allowance::of_all(),
         );
-        let print = |domain: &Allowance| domain.ask(5).granted && all.ask(5).granted;
-        let noise = (0..10_000).filter(|_| print(&noisy)).count() as u32;
-        assert_eq!(noise, OF_A_DOMAIN);
-        assert!(print(&other));
+        let noise = printed(&[&noisy, &all], 5, 10_000);
+        assert_eq!(noise, OF_A_DOMAIN.div_ceil(COST));
+        assert_eq!(printed(&[&other, &all], 5, 10_000), noise);
     }
 
     #[test]
-    fn all_domains_together_are_bounded() {
+    fn all_domains_together_leave_half_of_the_line() {
         let all = Allowance::of_all();
         let domains: Vec<_> = (0..100).map(|_| Allowance::of_a_domain()).collect();
-        let lines = domains.iter().map(|domain| {
-            let printed = (0..100).filter(|_| domain.ask(3).granted && all.ask(3).granted);
-            printed.count() as u32
-        });
-        assert_eq!(lines.sum::<u32>(), OF_ALL);
+        let lines: u32 = domains
+            .iter()
+            .map(|domain| printed(&[domain, &all], 3, 100))
+            .sum();
+        assert!(lines * COST >= OF_ALL && lines * COST < LINE / 2 + COST);
     }
 }

@@ -21,7 +21,7 @@ pub struct UartInfo {
     pub model: Model,
     /// Its registers.
     pub reg: PhysRange,
-    /// Its interrupt; without one input is polled.
+    /// Its interrupt; without one a timer sends, and nothing typed is received.
     pub interrupt: Option<Interrupt>,
     /// What followed the path, as in `115200n8`.
     pub options: String,

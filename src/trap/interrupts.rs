@@ -70,7 +70,7 @@ fn deliver_elsewhere(dom: DomId, intid: u32) -> bool {
 fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
     match owner {
         Owner::Hypervisor(Handler::Timer) => timers(cpu),
-        Owner::Hypervisor(Handler::Console) => typed(),
+        Owner::Hypervisor(Handler::Console) => serve_console(),
         Owner::Hypervisor(Handler::Maintenance) => {
             if let Some((domain, vcpu)) = loaded {
                 load::maintain(cpu, domain, vcpu);
@@ -134,6 +134,7 @@ fn expire(timer: Timer) {
                 domain.inject(vcpu.id, IntId::PHYSICAL_TIMER);
             }
         }
+        Timer::Console => console::drain(),
         Timer::Watchdog(dom) => {
             if let Some(domain) = registry::get(dom) {
                 crate::domain::shutdown::shut_down(
@@ -145,9 +146,9 @@ fn expire(timer: Timer) {
     }
 }
 
-/// Somebody typed on the console.
-fn typed() {
-    let received = console::receive();
+/// The console's UART has received something, or takes more to send.
+fn serve_console() {
+    let received = console::serve();
     if let Some(line) = received.switched {
         log::info!("{line}");
     }

@@ -1,6 +1,6 @@
 //! Samsung Exynos UART (Exynos 5250 user's manual, chapter 28).
 
-use super::{Registers, Width};
+use super::{Interrupts, Registers, Width};
 
 const ULCON: u32 = 0x00;
 const UCON: u32 = 0x04;
@@ -21,7 +21,8 @@ const UCON_RX_TIMEOUT: u32 = 1 << 7;
 const UFCON_ENABLE: u32 = 1 << 0;
 const UFCON_RX_RESET: u32 = 1 << 1;
 const UFCON_TX_RESET: u32 = 1 << 2;
-const UFCON_TX_TRIGGER: u32 = 6 << 8;
+/// The transmit FIFO asks for more at a quarter of its bytes, which are 16 to 256.
+const UFCON_TX_TRIGGER: u32 = 2 << 8;
 const UTRSTAT_TX_EMPTY: u32 = 1 << 2;
 const UFSTAT_RX_COUNT: u32 = 0xff;
 const UFSTAT_RX_FULL: u32 = 1 << 8;
@@ -29,6 +30,7 @@ const UFSTAT_TX_FULL: u32 = 1 << 24;
 const INT_ALL: u32 = 0xf;
 const INT_RX: u32 = 1 << 0;
 const INT_ERROR: u32 = 1 << 1;
+const INT_TX: u32 = 1 << 2;
 
 /// Polls for the end of a FIFO reset, which takes a few bus clocks.
 const RESET_POLLS: u32 = 10_000;
@@ -54,7 +56,8 @@ impl<R: Registers> Exynos4210<R> {
             }
         }
         uart.write(UFCON, UFCON_TX_TRIGGER | UFCON_ENABLE);
-        // Pulse, not level: with level mode the interrupt stays up while the FIFO holds bytes, and never ends.
+        // Pulse, not level: with level mode the interrupt stays up while the FIFO holds bytes, and never ends. The
+        // transmitter's pulse comes when the FIFO has come down to its trigger level.
         let modes = UCON_RX_POLL_OR_INTERRUPT | UCON_TX_POLL_OR_INTERRUPT | UCON_RX_TIMEOUT;
         uart.write(UCON, modes);
         uart
@@ -77,9 +80,15 @@ impl<R: Registers> Exynos4210<R> {
         waiting.then(|| self.read(URXH) as u8)
     }
 
-    pub(super) fn enable_receive_interrupt(&mut self) {
-        self.write(UINTP, INT_ALL);
-        self.write(UINTM, INT_ALL & !(INT_RX | INT_ERROR));
+    pub(super) fn raise_for(&mut self, what: Interrupts) {
+        const RECEIVE: u32 = INT_RX | INT_ERROR;
+        // Set bits mask. A pulse that came while it was masked is told when it no longer is.
+        let let_through = match what {
+            Interrupts::None => 0,
+            Interrupts::Receive => RECEIVE,
+            Interrupts::ReceiveAndTransmit => RECEIVE | INT_TX,
+        };
+        self.write(UINTM, INT_ALL & !let_through);
     }
 
     pub(super) fn acknowledge(&mut self) {

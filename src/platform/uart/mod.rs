@@ -1,7 +1,12 @@
-//! UART drivers for the console: transmit, receive, receive interrupt; the firmware's baud rate stays.
+//! UART drivers for the console: transmit, receive, their interrupts; the firmware's baud rate stays.
 //!
 //! A driver sees its registers only through [`Registers`]: the boot code supplies device memory, a test supplies a fake.
 //! Which driver it is the node's compatible decides at run time.
+//!
+//! Who sends by interrupt follows one rule, which holds for interrupts by level and by transition alike: put bytes until the
+//! transmitter takes no more ([`Uart::put_some`]), ask for the interrupt ([`Uart::raise_for`]), and put again, for what has
+//! left before it was asked for. Then the FIFO was full after the question, and its way down raises the interrupt. In the
+//! handler [`Uart::acknowledge`] comes first.
 
 use super::tree::Node;
 
@@ -10,9 +15,12 @@ mod ns16550;
 mod pl011;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use exynos4210::Exynos4210;
+pub use ns16550::Family;
 use ns16550::Ns16550;
 use pl011::Pl011;
 
@@ -35,6 +43,17 @@ pub trait Registers {
     fn write(&mut self, offset: u32, width: Width, value: u32);
 }
 
+/// What a UART raises its interrupt for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interrupts {
+    /// Nothing, as after [`Uart::new`].
+    None,
+    /// Received bytes.
+    Receive,
+    /// Received bytes, and room for more to send.
+    ReceiveAndTransmit,
+}
+
 /// A UART that one of the drivers serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Model {
@@ -46,6 +65,8 @@ pub enum Model {
         shift: u32,
         /// Bytes of one access.
         width: Width,
+        /// What it has beside a 16550's registers.
+        family: Family,
     },
     /// Samsung Exynos.
     Exynos4210,
@@ -68,7 +89,7 @@ const NS16550: &[&str] = &[
     "marvell,armada-38x-uart",
 ];
 /// Relatives whose registers are words apart although their trees may not say so.
-const NS16550_WORDS: &[&str] = &[
+const OMAP: &[&str] = &[
     "ti,omap2-uart",
     "ti,omap3-uart",
     "ti,omap4-uart",
@@ -88,8 +109,11 @@ impl Model {
         if !node.is_compatible(NS16550) {
             return None;
         }
-        let words = node.is_compatible(NS16550_WORDS);
-        let shift = node.u32("reg-shift").unwrap_or(if words { 2 } else { 0 });
+        let (family, usual_shift) = match node.is_compatible(OMAP) {
+            true => (Family::Omap, 2),
+            false => (Family::Plain, 0),
+        };
+        let shift = node.u32("reg-shift").unwrap_or(usual_shift);
         let width = match node.u32("reg-io-width") {
             Some(4) => Width::Word,
             Some(2) => Width::Half,
@@ -98,97 +122,123 @@ impl Model {
         Some(Self::Ns16550 {
             shift: shift.min(4),
             width,
+            family,
         })
     }
 }
 
 /// One UART's driver.
 #[derive(Debug)]
-pub enum Uart<R> {
-    /// ARM PrimeCell PL011.
+enum Driver<R> {
     Pl011(Pl011<R>),
-    /// 16550 and relatives.
     Ns16550(Ns16550<R>),
-    /// Samsung Exynos.
     Exynos4210(Exynos4210<R>),
 }
 
 macro_rules! each {
-    ($self:ident, $uart:ident => $call:expr) => {
-        match $self {
-            Uart::Pl011($uart) => $call,
-            Uart::Ns16550($uart) => $call,
-            Uart::Exynos4210($uart) => $call,
+    ($driver:expr, $uart:ident => $call:expr) => {
+        match $driver {
+            Driver::Pl011($uart) => $call,
+            Driver::Ns16550($uart) => $call,
+            Driver::Exynos4210($uart) => $call,
         }
     };
 }
 
-/// Polls of a full transmitter before a byte is given up: a dead UART must not stop the machine.
+/// Polls of a full transmitter before it is given up: a dead UART must not stop the machine.
 const PATIENCE: u32 = 1_000_000;
 
-/// Asks until the answer is yes; false when patience is at its end.
-#[inline]
-fn patiently(mut is_done: impl FnMut() -> bool) -> bool {
-    for _ in 0..PATIENCE {
-        if is_done() {
-            return true;
-        }
-        core::hint::spin_loop();
-    }
-    false
+/// One UART.
+#[derive(Debug)]
+pub struct Uart<R> {
+    driver: Driver<R>,
+    /// The carriage return before the line feed that comes next has been sent.
+    returned: bool,
+    /// Polls that are left until the transmitter is taken for dead. Once it is, each byte is offered to it once, until it
+    /// takes one.
+    patience: u32,
 }
 
 impl<R: Registers> Uart<R> {
     /// Makes the UART ready: FIFOs on, no interrupts; the line's speed and format stay as firmware set them.
     pub fn new(model: Model, registers: R) -> Self {
-        match model {
-            Model::Pl011 => Self::Pl011(Pl011::new(registers)),
-            Model::Ns16550 { shift, width } => Self::Ns16550(Ns16550::new(registers, shift, width)),
-            Model::Exynos4210 => Self::Exynos4210(Exynos4210::new(registers)),
+        let driver = match model {
+            Model::Pl011 => Driver::Pl011(Pl011::new(registers)),
+            Model::Ns16550 {
+                shift,
+                width,
+                family,
+            } => Driver::Ns16550(Ns16550::new(registers, shift, width, family)),
+            Model::Exynos4210 => Driver::Exynos4210(Exynos4210::new(registers)),
+        };
+        Self {
+            driver,
+            returned: false,
+            patience: PATIENCE,
         }
     }
 
-    /// Sends a byte if there is room for it.
-    pub fn try_put(&mut self, byte: u8) -> bool {
-        each!(self, uart => uart.try_put(byte))
-    }
-
-    /// Sends a byte, waiting for room; a transmitter that never empties loses it.
-    pub fn put(&mut self, byte: u8) {
-        patiently(|| self.try_put(byte));
-    }
-
-    /// Sends a text with the line ends of a terminal. Which driver it goes to is decided once for all of it. After a byte that
-    /// was given up the rest of the text is not waited for.
-    pub fn put_text(&mut self, text: &[u8]) {
-        each!(self, uart => {
-            let mut waits = true;
-            for &byte in text {
-                if byte == b'\n' {
-                    waits = waits && patiently(|| uart.try_put(b'\r'));
+    /// Sends as much of a text as there is room for, with the line ends of a terminal; answers how much. Which driver it
+    /// goes to is decided once for all of it.
+    pub fn put_some(&mut self, text: &[u8]) -> usize {
+        let returned = &mut self.returned;
+        each!(&mut self.driver, uart => {
+            for (count, &byte) in text.iter().enumerate() {
+                let put = if byte == b'\n' {
+                    *returned = *returned || uart.try_put(b'\r');
+                    let put = *returned && uart.try_put(byte);
+                    *returned &= !put;
+                    put
+                } else {
+                    uart.try_put(byte)
+                };
+                if !put {
+                    return count;
                 }
-                waits = waits && patiently(|| uart.try_put(byte));
             }
-        });
+            text.len()
+        })
+    }
+
+    /// Sends a text, waiting for room; a transmitter that never empties loses it.
+    pub fn put_all(&mut self, mut text: &[u8]) {
+        while !text.is_empty() {
+            let mut count = self.put_some(text);
+            if count != 0 {
+                self.patience = PATIENCE;
+            } else if !self.may_wait() {
+                count = 1;
+            }
+            text = text.get(count..).unwrap_or(&[]);
+        }
     }
 
     /// Waits until everything has left, for the last words before a reset.
     pub fn flush(&mut self) {
-        patiently(|| each!(self, uart => uart.is_idle()));
+        while !each!(&self.driver, uart => uart.is_idle()) && self.may_wait() {}
+    }
+
+    /// Whether to look at the transmitter once more.
+    fn may_wait(&mut self) -> bool {
+        let waits = self.patience != 0;
+        self.patience = self.patience.saturating_sub(1);
+        core::hint::spin_loop();
+        waits
     }
 
     /// A received byte, if there is one.
     pub fn get(&mut self) -> Option<u8> {
-        each!(self, uart => uart.get())
+        each!(&mut self.driver, uart => uart.get())
     }
 
-    /// Lets received bytes raise the interrupt.
-    pub fn enable_receive_interrupt(&mut self) {
-        each!(self, uart => uart.enable_receive_interrupt());
+    /// Lets the UART raise its interrupt for `what`, and for nothing else.
+    pub fn raise_for(&mut self, what: Interrupts) {
+        each!(&mut self.driver, uart => uart.raise_for(what));
     }
 
-    /// Takes back what the UART signals; call it in the handler before [`Uart::get`] until that gives nothing.
+    /// Takes back what the UART signals; call it in the handler before [`Uart::get`] until that gives nothing, and before
+    /// more is put.
     pub fn acknowledge(&mut self) {
-        each!(self, uart => uart.acknowledge());
+        each!(&mut self.driver, uart => uart.acknowledge());
     }
 }

@@ -1,10 +1,13 @@
 //! 16550 and relatives: Synopsys DW APB, OMAP, Tegra (PC16550D data sheet, chapter 8).
 //!
-//! The relatives differ in the distance of registers and in two habits: OMAP needs its mode register set to 16x, which
-//! firmware has done for the console; Synopsys raises "busy detect" when the line control is written while it works, and
-//! only a read of its status register ends that.
+//! The relatives differ in the distance of registers and in three habits: OMAP needs its mode register set to 16x, which
+//! firmware has done for the console, and signals room for more already when some bytes are free (AM335x reference manual
+//! SPRUH73, SCR); Synopsys raises "busy detect" when the line control is written while it works, and only a read of its
+//! status register ends that.
+//!
+//! The only sign of room is an empty transmit FIFO (THRE). So a whole FIFO of bytes is written once it was seen empty.
 
-use super::{Registers, Width};
+use super::{Interrupts, Registers, Width};
 
 const DATA: u32 = 0;
 const IER: u32 = 1;
@@ -16,7 +19,11 @@ const LSR: u32 = 5;
 /// Synopsys' UART status register.
 const USR: u32 = 31;
 
+/// OMAP's supplementary control register.
+const SCR: u32 = 16;
+
 const IER_RX: u32 = 1 << 0;
+const IER_THRE: u32 = 1 << 1;
 const FCR_ENABLE: u32 = 1 << 0;
 const LCR_DLAB: u32 = 1 << 7;
 const MCR_DTR: u32 = 1 << 0;
@@ -28,6 +35,22 @@ const LSR_THRE: u32 = 1 << 5;
 const LSR_IDLE: u32 = 1 << 6;
 const IIR_ID: u32 = 0xf;
 const IIR_BUSY: u32 = 0x7;
+/// Both bits: the FIFOs are there and on; one of them alone is the first 16550's, whose FIFOs do not work.
+const IIR_FIFOS: u32 = 0xc0;
+/// The interrupt for more to send comes when all has left.
+const SCR_TX_EMPTY: u32 = 1 << 3;
+
+/// Bytes of a 16550A's FIFO; none of the relatives has fewer.
+const FIFO: u32 = 16;
+
+/// What a relative has beside a 16550's registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Nothing that matters here.
+    Plain,
+    /// OMAP's supplementary registers.
+    Omap,
+}
 
 /// A 16550.
 #[derive(Debug)]
@@ -35,14 +58,20 @@ pub struct Ns16550<R> {
     registers: R,
     shift: u32,
     width: Width,
+    /// Bytes that an empty transmitter takes.
+    depth: u32,
+    /// Bytes that it takes for sure until it is seen empty again.
+    room: u32,
 }
 
 impl<R: Registers> Ns16550<R> {
-    pub(super) fn new(registers: R, shift: u32, width: Width) -> Self {
+    pub(super) fn new(registers: R, shift: u32, width: Width, family: Family) -> Self {
         let mut uart = Self {
             registers,
             shift,
             width,
+            depth: 1,
+            room: 0,
         };
         // With the divisor latch open the next writes would change the speed.
         let line = uart.read(LCR);
@@ -51,16 +80,27 @@ impl<R: Registers> Ns16550<R> {
         }
         uart.write(IER, 0);
         uart.write(FCR, FCR_ENABLE);
+        if uart.read(IIR) & IIR_FIFOS == IIR_FIFOS {
+            uart.depth = FIFO;
+        }
         uart.write(MCR, MCR_DTR | MCR_RTS | MCR_OUT2);
+        if family == Family::Omap {
+            let control = uart.read(SCR);
+            uart.write(SCR, control | SCR_TX_EMPTY);
+        }
         uart
     }
 
     pub(super) fn try_put(&mut self, byte: u8) -> bool {
-        let room = self.read(LSR) & LSR_THRE != 0;
-        if room {
-            self.write(DATA, u32::from(byte));
+        if self.room == 0 && self.read(LSR) & LSR_THRE != 0 {
+            self.room = self.depth;
         }
-        room
+        let Some(left) = self.room.checked_sub(1) else {
+            return false;
+        };
+        self.room = left;
+        self.write(DATA, u32::from(byte));
+        true
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -71,8 +111,13 @@ impl<R: Registers> Ns16550<R> {
         (self.read(LSR) & LSR_READY != 0).then(|| self.read(DATA) as u8)
     }
 
-    pub(super) fn enable_receive_interrupt(&mut self) {
-        self.write(IER, IER_RX);
+    pub(super) fn raise_for(&mut self, what: Interrupts) {
+        let enables = match what {
+            Interrupts::None => 0,
+            Interrupts::Receive => IER_RX,
+            Interrupts::ReceiveAndTransmit => IER_RX | IER_THRE,
+        };
+        self.write(IER, enables);
     }
 
     pub(super) fn acknowledge(&mut self) {

@@ -1,6 +1,6 @@
 //! ARM PrimeCell PL011 (DDI 0183G, chapter 3).
 
-use super::{Registers, Width};
+use super::{Interrupts, Registers, Width};
 
 const DR: u32 = 0x00;
 const FR: u32 = 0x18;
@@ -18,9 +18,11 @@ const CR_UARTEN: u32 = 1 << 0;
 const CR_TXE: u32 = 1 << 8;
 const CR_RXE: u32 = 1 << 9;
 const LCR_H_FEN: u32 = 1 << 4;
-/// Interrupt when the receive FIFO is an eighth full; the time-out interrupt tells of fewer bytes.
-const IFLS_RX_EIGHTH: u32 = 0;
+/// Interrupt when the receive FIFO is an eighth full; the time-out interrupt tells of fewer bytes. Interrupt when the
+/// transmit FIFO has come down to an eighth: on its way through that level, not while it is below (section 2.8).
+const IFLS_EIGHTHS: u32 = 0;
 const INT_RX: u32 = 1 << 4;
+const INT_TX: u32 = 1 << 5;
 const INT_RX_TIMEOUT: u32 = 1 << 6;
 const INT_ALL: u32 = 0x7ff;
 
@@ -35,7 +37,7 @@ impl<R: Registers> Pl011<R> {
         let mut uart = Self { registers };
         uart.write(IMSC, 0);
         uart.write(ICR, INT_ALL);
-        uart.write(IFLS, IFLS_RX_EIGHTH);
+        uart.write(IFLS, IFLS_EIGHTHS);
         // A write to LCR_H takes over what is in the baud rate registers, which stay.
         let line = uart.read(LCR_H);
         if line & LCR_H_FEN == 0 {
@@ -63,8 +65,14 @@ impl<R: Registers> Pl011<R> {
         (self.read(FR) & FR_RXFE == 0).then(|| self.read(DR) as u8)
     }
 
-    pub(super) fn enable_receive_interrupt(&mut self) {
-        self.write(IMSC, INT_RX | INT_RX_TIMEOUT);
+    pub(super) fn raise_for(&mut self, what: Interrupts) {
+        const RECEIVE: u32 = INT_RX | INT_RX_TIMEOUT;
+        let mask = match what {
+            Interrupts::None => 0,
+            Interrupts::Receive => RECEIVE,
+            Interrupts::ReceiveAndTransmit => RECEIVE | INT_TX,
+        };
+        self.write(IMSC, mask);
     }
 
     pub(super) fn acknowledge(&mut self) {

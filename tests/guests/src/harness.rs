@@ -6,7 +6,7 @@
 use core::fmt;
 use core::panic::Location;
 
-use crate::{hypercall, platform, psci};
+use crate::{hypercall, last_words, platform, psci};
 
 /// The element of a table or loop that a check failed for.
 pub struct At(pub Option<i64>);
@@ -88,6 +88,7 @@ fn is_wanted(sentence: &str) -> bool {
 
 /// Runs the wanted tests and powers off.
 pub fn run(theme: &str, tests: &[Test]) -> ! {
+    last_words::speak();
     let (mut held, mut failed) = (0, 0);
     println!("guest: {theme}");
     let sentences = tests.iter().map(|&(path, test)| (path.rsplit("::").next().unwrap_or(path), test));
@@ -114,15 +115,21 @@ fn report(sentence: &str, failure: &Failure) {
 
 const SCHEDOP_SHUTDOWN: u32 = 2;
 const SHUTDOWN_POWEROFF: u32 = 0;
+/// As the kernel of a domain that panics.
+pub const SHUTDOWN_CRASH: u32 = 3;
 
 /// Ends the domain: the hypercall where there is one, PSCI otherwise.
 pub fn power_off() -> ! {
     if platform::known().is_none_or(|machine| machine.is_guest()) {
-        let mut reason = SHUTDOWN_POWEROFF;
-        hypercall::call_with(hypercall::SCHED_OP, SCHEDOP_SHUTDOWN, &mut reason);
+        shut_down(SHUTDOWN_POWEROFF);
     }
     psci::call(psci::SYSTEM_OFF, 0, 0, 0);
     loop {
         crate::cp15::wfi();
     }
+}
+
+/// SCHEDOP_shutdown, which comes back only where there is no hypervisor.
+pub fn shut_down(mut reason: u32) -> u32 {
+    hypercall::call_with(hypercall::SCHED_OP, SCHEDOP_SHUTDOWN, &mut reason) as u32
 }

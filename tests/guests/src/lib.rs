@@ -20,6 +20,7 @@ pub mod grant;
 pub mod harness;
 pub mod hypercall;
 pub mod interrupt;
+pub mod last_words;
 pub mod memory;
 pub mod mmio;
 pub mod platform;

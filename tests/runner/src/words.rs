@@ -9,10 +9,10 @@ use crate::session::{Echo, Session};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Words of each kind, and a panic's.
-const WORDS: &str = "sync_console frobnicate=1 dom0_mem=none console_timestamps=raw vwfi=native bootscrub debug_stack_lines=2";
+const WORDS: &str = "tickle_one_idle_cpu frobnicate=1 dom0_mem=none console_timestamps=raw vwfi=native bootscrub debug_stack_lines=2";
 /// What the console must show for them.
 const LINES: [&str; 6] = [
-    "CMDLINE: option \"sync_console\" has no effect here",
+    "CMDLINE: option \"tickle_one_idle_cpu\" has no effect here",
     "CMDLINE: ignored option \"frobnicate=1\"",
     "CMDLINE: option \"dom0_mem=none\" has a value that cannot be used",
     "(XEN) [0000*] Command line:",
