@@ -157,8 +157,8 @@ fn period() -> u32 {
     (armv7::timer::counter() >> PERIOD_SHIFT.load(Ordering::Relaxed)) as u32
 }
 
-/// Whether a guest may cause a line now: its level is wanted, and the guest's `own` allowance not used up. If so, how many
-/// lines of the guest's were suppressed before.
+/// Returns whether a guest may cause a line now: its level is wanted, and the guest's `own` allowance not used up. If so,
+/// how many lines of the guest's were suppressed before.
 pub fn guest_may_log(level: Level, own: &Allowance) -> Option<u32> {
     if level as u8 > GUEST_LEVEL.load(Ordering::Relaxed) {
         return None;

@@ -21,7 +21,7 @@ impl Steps {
         self.0.push((register, action));
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -43,7 +43,7 @@ impl Vfp {
 /// The boot CPU's [`Vfp`]; a CPU with another one is not let in.
 static VFP: AtomicU8 = AtomicU8::new(Vfp::None as u8);
 
-/// Whether guests have D0 to D31, as nearly always.
+/// Returns whether guests have D0 to D31, as nearly always.
 #[cfg(target_arch = "arm")]
 #[inline(always)]
 pub(crate) fn has_all_vfp() -> bool {
@@ -101,7 +101,7 @@ fn mvfr0() -> u32 {
     0x1011_0222
 }
 
-/// Whether there are performance monitors as the virtualization extensions have them: version 2
+/// Returns whether there are performance monitors as the virtualization extensions have them: version 2
 /// (`ID_DFR0[27:24]`, DDI 0406C.d B4.1.82).
 pub fn has_monitors() -> bool {
     monitors_in(cp15::IdDfr0::read())
@@ -112,18 +112,18 @@ const fn monitors_in(id_dfr0: u32) -> bool {
     matches!(id_dfr0 >> 24 & 0xF, 2..=0xE)
 }
 
-/// Whether trace registers can be reached by coprocessor 14 (`ID_DFR0[15:12]`).
+/// Returns whether trace registers can be reached by coprocessor 14 (`ID_DFR0[15:12]`).
 #[cfg(target_arch = "arm")]
 pub(crate) fn has_trace() -> bool {
     cp15::IdDfr0::read() >> 12 & 0xF != 0
 }
 
-/// Whether the processor has the virtualization extensions (`ID_PFR1[15:12]`, DDI 0406C.d B4.1.94).
+/// Returns whether the processor has the virtualization extensions (`ID_PFR1[15:12]`, DDI 0406C.d B4.1.94).
 pub fn has_virtualization() -> bool {
     cp15::IdPfr1::read() >> 12 & 0xF != 0
 }
 
-/// Whether the processor has the generic timer (`ID_PFR1[19:16]`, DDI 0406C.d B4.1.94).
+/// Returns whether the processor has the generic timer (`ID_PFR1[19:16]`, DDI 0406C.d B4.1.94).
 pub fn has_generic_timer() -> bool {
     cp15::IdPfr1::read() >> 16 & 0xF != 0
 }

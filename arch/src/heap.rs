@@ -45,7 +45,7 @@ pub fn is_low() -> bool {
     free() < LOW
 }
 
-/// Whether a block less would be enough.
+/// Returns whether a block less would be enough.
 #[inline]
 pub fn is_ample() -> bool {
     free() >= AMPLE

@@ -42,8 +42,8 @@ pub trait TableFrames {
     /// caches included: DSB ISHST, TLBI of the address space, DSB ISH, ISB.
     fn flush(&mut self, first: u32, frames: u32);
 
-    /// Whether pages with these attributes may become a block. Where they leave one by one, and that must not fail, they
-    /// may not.
+    /// Returns whether pages with these attributes may become a block. Where they leave one by one, and that must not fail,
+    /// they may not.
     fn may_merge(&self, attributes: Attributes) -> bool;
 
     /// Reads an entry.

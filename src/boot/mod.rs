@@ -81,7 +81,7 @@ pub fn find_tree(given: u32, load: u32) -> Tree {
     fail(&BootError::NoTree(first_word))
 }
 
-/// Whether a console has been looked for.
+/// Tells whether a console has been looked for.
 static CONSOLE_SOUGHT: AtomicBool = AtomicBool::new(false);
 
 /// Where nothing says where a console is: looks where well-known boards have one, and uses it.

@@ -266,7 +266,8 @@ pub fn write_bytes(data: &[u8]) -> usize {
     CONSOLE.lock().put_of_domain(data)
 }
 
-/// Whether there is room for more than must be said: if not, lines that guests cause are dropped, and debug keys wait.
+/// Returns whether there is room for more than must be said: if not, lines that guests cause are dropped, and debug keys
+/// wait.
 pub fn has_room() -> bool {
     let console = CONSOLE.lock();
     let line = console.line.as_ref();

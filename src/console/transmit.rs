@@ -73,12 +73,12 @@ impl<R: Registers> Transmitter<R> {
         self.drain = Drain::Polling;
     }
 
-    /// Whether bytes wait that no interrupt drains.
+    /// Returns whether bytes wait that no interrupt drains.
     pub fn wants_timer(&self) -> bool {
         self.drain == Drain::Timer && self.queue.len() != 0
     }
 
-    /// Whether there is room for more than must be said.
+    /// Returns whether there is room for more than must be said.
     pub fn has_room(&self) -> bool {
         self.queue.len() < ENOUGH
     }

@@ -29,7 +29,7 @@ pub struct Wish<'a> {
     pub memory: u64,
     /// vCPUs.
     pub vcpus: u32,
-    /// Whether dom0 is told of unused addresses.
+    /// Tells whether dom0 is told of unused addresses.
     pub ext_regions: bool,
 }
 

@@ -52,7 +52,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Whether dom0 has no use of the node.
+    /// Returns whether dom0 has no use of the node.
     pub fn is_hidden(self) -> bool {
         matches!(self, Self::Drop | Self::Stub)
     }
@@ -79,7 +79,7 @@ const DROPPED: &[&str] = &[
 /// Nodes that are built anew below the root.
 const REBUILT: &[&str] = &["/cpus", "/psci", "/hypervisor"];
 
-/// Whether dom0's tree has a node of its own in this one's place.
+/// Returns whether dom0's tree has a node of its own in this one's place.
 pub(super) fn is_rebuilt(node: &Node<'_>) -> bool {
     REBUILT.contains(&node.path().as_str())
 }

@@ -32,7 +32,7 @@ impl<P: PageRef> Area<P> {
         })
     }
 
-    /// Whether an area of `size` bytes may be at `offset`.
+    /// Returns whether an area of `size` bytes may be at `offset`.
     pub fn fits(offset: u32, size: usize) -> bool {
         let offset = offset as usize;
         offset <= PAGE_SIZE - size && offset.is_multiple_of(8)

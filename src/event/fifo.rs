@@ -114,7 +114,7 @@ impl<P: PageRef> Fifo<P> {
         self.queues[vcpu.index()].control.is_some()
     }
 
-    /// Whether there may be one more page of event words.
+    /// Returns whether there may be one more page of event words.
     pub fn check_room(&self) -> Result<(), EventError> {
         if self.array.len() >= MAX_PAGES {
             return Err(EventError::ArrayFull);

@@ -489,7 +489,7 @@ impl Memory {
         pages.has_dirty()
     }
 
-    /// Whether the direct map reaches `mfn`.
+    /// Returns whether the direct map reaches `mfn`.
     pub(crate) fn is_direct(&self, mfn: Mfn) -> bool {
         mfn < self.direct_end
     }

@@ -42,7 +42,7 @@ pub struct HostInfo {
     pub private: Vec<PhysRange>,
     /// The fixed ranges of `/reserved-memory`, which dom0 gets 1:1 and nobody else.
     pub firmware_reserved: Vec<PhysRange>,
-    /// Whether Linux takes `/reserved-memory` as it is; if not, dom0 must not be told that there is RAM.
+    /// Tells whether Linux takes `/reserved-memory` as it is; if not, dom0 must not be told that there is RAM.
     pub reservations_hold: bool,
     /// What the boot loader has loaded.
     pub modules: Vec<Module>,

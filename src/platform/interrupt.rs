@@ -110,9 +110,9 @@ pub fn of_gic(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
         .collect()
 }
 
-/// Whether a controller that is not the GIC ends what it is given, and has lines of its own to say so: one that has none, or
-/// whose specifiers look like the GIC's, may as well hand interrupts on, one line each. A node that is no device of its own
-/// (the legacy interrupts of a PCI bridge) is its parent's business.
+/// Returns whether a controller that is not the GIC ends what it is given, and has lines of its own to say so: one that has
+/// none, or whose specifiers look like the GIC's, may as well hand interrupts on, one line each. A node that is no device
+/// of its own (the legacy interrupts of a PCI bridge) is its parent's business.
 pub fn is_end(controller: &Node<'_>, gic: &Node<'_>) -> bool {
     let like_the_gic = specifier_cells(controller) == specifier_cells(gic);
     let has_lines = controller.has("interrupts") || controller.has("interrupts-extended");

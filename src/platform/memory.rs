@@ -134,7 +134,7 @@ pub(crate) fn reserved_nodes(tree: &Tree<'_>, notes: &mut Vec<String>) -> Vec<Ph
     ranges::merge(reserved)
 }
 
-/// Whether Linux takes `/reserved-memory` as it is: it wants `ranges`, and the root's cells.
+/// Returns whether Linux takes `/reserved-memory` as it is: it wants `ranges`, and the root's cells.
 pub(super) fn reservations_hold(tree: &Tree<'_>) -> bool {
     let root = tree.root();
     let like_root = |name| {

@@ -5,7 +5,7 @@ use proptest::sample::select;
 use super::{CAPACITY, ENOUGH, OF_DOMAINS, Transmitter};
 use crate::platform::uart::testing::{BYTE, KINDS, Kind, Slow};
 
-/// Whether the UART's interrupt is connected.
+/// Tells whether the UART's interrupt is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Interrupt {
     Connected,

@@ -59,8 +59,9 @@ impl P2mType {
         matches!(self, Self::RamRw | Self::RamRo)
     }
 
-    /// Whether pages of this kind may become a block. Only a domain's own memory comes and goes in blocks, and a page of it
-    /// that cannot leave stays the domain's. A page of somebody else must leave whenever its owner's side needs that.
+    /// Returns whether pages of this kind may become a block. Only a domain's own memory comes and goes in blocks, and a
+    /// page of it that cannot leave stays the domain's. A page of somebody else must leave whenever its owner's side needs
+    /// that.
     pub const fn leaves_in_blocks(self) -> bool {
         self.is_own_ram()
     }

@@ -218,7 +218,7 @@ impl<R: Registers> Uart<R> {
         while !each!(&self.driver, uart => uart.is_idle()) && self.may_wait() {}
     }
 
-    /// Whether to look at the transmitter once more.
+    /// Returns whether to look at the transmitter once more.
     fn may_wait(&mut self) -> bool {
         let waits = self.patience != 0;
         self.patience = self.patience.saturating_sub(1);

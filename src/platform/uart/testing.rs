@@ -91,7 +91,7 @@ impl Slow {
         self.0.borrow_mut().pass(ns);
     }
 
-    /// Whether the interrupt line is up.
+    /// Returns whether the interrupt line is up.
     pub fn signals(&self) -> bool {
         let state = self.0.borrow();
         state.raised && state.enabled

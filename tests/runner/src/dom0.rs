@@ -112,7 +112,8 @@ fn at_prompt(says: &[&str], machine: &Machine, options: &Options) -> Result<Sess
     snapshot.start(machine, Serial::Plain, options.timeout)
 }
 
-/// Whether dom0 boots instead of going on from a snapshot: a person wants that, or a machine that is seldom the same.
+/// Returns whether dom0 boots instead of going on from a snapshot: a person wants that, or a machine that is seldom the
+/// same.
 fn boots(options: &Options) -> bool {
     options.fresh
         || options.gdb

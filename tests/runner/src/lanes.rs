@@ -213,8 +213,9 @@ fn perform(test: &Test, options: &Options) -> Done {
     }
 }
 
-/// Whether Linux complains that a CPU did not get to its timers, or a line did not come in time: both go by the clock on the
-/// wall, and a host that stands still, or is slow for a while, looks the same as a lost interrupt. That one comes again.
+/// Returns whether Linux complains that a CPU did not get to its timers, or a line did not come in time: both go by the
+/// clock on the wall, and a host that stands still, or is slow for a while, looks the same as a lost interrupt. That one
+/// comes again.
 fn is_about_lost_time(reason: &str) -> bool {
     let watchdog = ["soft lockup - CPU", "rcu: INFO: ", "blocked for more than"]
         .iter()

@@ -351,7 +351,7 @@ fn debians() -> Result<Vec<PathBuf>> {
     Ok(trees)
 }
 
-/// Whether the tree is of such a machine; if so, it must come to dom0 and lose nothing.
+/// Returns whether the tree is of such a machine; if so, it must come to dom0 and lose nothing.
 fn examine(path: &Path) -> Result<bool> {
     let bytes = read(path)?;
     let (ours, base) = with_tree(&bytes, |tree| {
