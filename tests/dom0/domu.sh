@@ -17,9 +17,11 @@ eventually() {
 # said NAME PATTERN [TIMES]: the domU's console, since it was first created, has that many lines that match.
 said() { [ "$(grep -cE "$2" "/var/log/xen/console/guest-$1.log" 2>/dev/null)" -ge "${3:-1}" ]; }
 
-# says NAME PATTERN [TIMES]: it will have.
+# says NAME PATTERN [TIMES]: it will have. If not, the hypervisor tells what waits for what: an event that never came shows
+# in its tables (e), beside domains (q) and run queues (r).
 says() {
     eventually said "$@" && return
+    xl debug-keys eqr
     tail -n 5 "/var/log/xen/console/guest-$1.log"
     return 1
 }
