@@ -26,7 +26,7 @@
 //! | operation | granter's table | mapper's table |
 //! |---|---|---|
 //! | map | 1. [`acquire`](GrantTable::acquire); on a later failure [`release`](GrantTable::release) | 2. [`vacancy`](GrantTable::vacancy), enter into stage 2, [`record`](Vacancy::record) |
-//! | unmap | 3. [`release`](GrantTable::release) | 1. [`unmap`](GrantTable::unmap) takes the handle away; 2. unlocked: leave stage 2, flush the TLB |
+//! | unmap | 3. [`release`](GrantTable::release) | 1. [`occupied`](GrantTable::occupied), leave stage 2, [`free`](Occupied::free) the handle; 2. unlocked: flush the TLB |
 //! | copy | 1. acquire; 2. unlocked, but for the map of a page of the caller's own: copy; 3. release | |
 //! | destroy the mapper | [`release`](GrantTable::release) for each | [`close`](GrantTable::close), then [`release_next`](GrantTable::release_next) until done |
 //! | destroy the granter | [`close`](GrantTable::close), [`take_frame`](GrantTable::take_frame); forget it when [`is_idle`](GrantTable::is_idle) | |
