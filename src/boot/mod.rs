@@ -166,11 +166,12 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
     match platform::console::find(&blob, options.dtuart.as_deref()) {
         Ok(found) => {
             let uart = found.uart;
+            let size = uart.reg.size().min(REGISTERS);
+            let Some(window) = hypmap::map_device(uart.reg.start(), size) else {
+                fail(&BootError::Uart("cannot be mapped".to_string()));
+            };
             // With `console=none` it is the hypervisor's all the same, as in Xen.
-            if options.console != Console::None
-                && let Some(window) =
-                    hypmap::map_device(uart.reg.start(), uart.reg.size().min(REGISTERS))
-            {
+            if options.console != Console::None {
                 console::attach(uart.model, window);
             }
             if let Some(error) = found.instead {
