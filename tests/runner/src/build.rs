@@ -229,6 +229,21 @@ pub fn run(command: &mut Command) -> Result {
     }
 }
 
+/// Assembles a boot loader of ours, a source of this folder, with more words for the compiler; returns its flat binary.
+pub fn assemble(source: &str, options: &[String], folder: &Path) -> Result<PathBuf> {
+    let (elf, binary) = (folder.join("loader.elf"), folder.join("loader.bin"));
+    run(Command::new("arm-linux-gnueabihf-gcc")
+        .args(["-nostdlib", "-static", "-Wl,--build-id=none"])
+        .args(options)
+        .arg("-o")
+        .arg(&elf)
+        .arg(root().join("tests/runner/src").join(source)))?;
+    run(Command::new("arm-linux-gnueabihf-objcopy")
+        .args(["-O", "binary"])
+        .args([&elf, &binary]))?;
+    Ok(binary)
+}
+
 /// The SHA-256 of a file, in hexadecimal digits.
 pub fn sha256(file: &Path) -> Result<String> {
     let output = Command::new("sha256sum")

@@ -34,13 +34,13 @@ pub fn run(options: &Options) -> Result {
     let folder = ScratchFolder::new("disks")?;
     let mut machine = common(options, project::data_disk()?, &folder)?;
     machine.on_reboot = OnReboot::Restart;
+    let person = std::io::stdin().is_terminal();
     let mut session = if boots(options) {
         let mut session = Session::open(&machine, Echo::Show, Serial::WithMonitor)?;
-        if options.gdb {
-            println!("QEMU waits for a debugger on port 1234");
-            return session.attach();
+        // A person may type while dom0 boots, to the hypervisor too.
+        if !person {
+            session.expect(UP, options.timeout)?;
         }
-        session.expect(UP, options.timeout)?;
         session
     } else {
         let snapshot = Snapshot::of(&machine, options.timeout)?;
@@ -50,7 +50,7 @@ pub fn run(options: &Options) -> Result {
         session.echo(Echo::Show);
         session
     };
-    if std::io::stdin().is_terminal() {
+    if person {
         println!(
             "leave with `poweroff`, or QEMU's escape: Ctrl-A then X; Ctrl-A A three times goes to the hypervisor"
         );

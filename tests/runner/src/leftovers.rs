@@ -11,7 +11,6 @@ use crate::dom0::UP;
 use crate::faults::{self, ON_VIRT, Places};
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::project::root;
 use crate::session::{Echo, ScratchFolder, Session};
 use crate::{Result, boards, build, dom0};
 
@@ -80,21 +79,10 @@ pub fn without_frequency(options: &Options, echo: Echo) -> Result {
 
 /// Makes a loader of a source beside this file.
 fn loader(source: &str, places: &Places, folder: &Path) -> Result<Vec<u8>> {
-    let (elf, binary) = (folder.join("loader.elf"), folder.join("loader.bin"));
-    build::run(
-        Command::new("arm-linux-gnueabihf-gcc")
-            .args(["-nostdlib", "-static", "-Wl,--build-id=none"])
-            .arg(format!("-Wl,-Ttext={:#x}", places.loader))
-            .arg(format!("-DTREE={:#x}", places.tree))
-            .arg(format!("-DHYPERVISOR={:#x}", places.hypervisor))
-            .arg("-o")
-            .arg(&elf)
-            .arg(root().join("tests/runner/src").join(source)),
-    )?;
-    build::run(
-        Command::new("arm-linux-gnueabihf-objcopy")
-            .args(["-O", "binary"])
-            .args([&elf, &binary]),
-    )?;
-    build::read(&binary)
+    let options = [
+        format!("-Wl,-Ttext={:#x}", places.loader),
+        format!("-DTREE={:#x}", places.tree),
+        format!("-DHYPERVISOR={:#x}", places.hypervisor),
+    ];
+    build::read(&build::assemble(source, &options, folder)?)
 }

@@ -4,13 +4,11 @@
 //! of 2 MiB, and that touch the boot modules, the device tree or the ends of RAM.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use Place::{At, Before};
 
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::project::root;
 use crate::session::{Echo, ScratchFolder, Session};
 use crate::{Result, boards, build};
 
@@ -148,23 +146,12 @@ fn memory_size(image: &[u8]) -> Result<u32> {
 
 /// Makes the boot loader of mover.S, with the image in it.
 fn mover(image: &Path, address: u32, scratch: u32, folder: &Path) -> Result<PathBuf> {
-    let (elf, binary) = (folder.join("mover.elf"), folder.join("mover.bin"));
-    build::run(
-        Command::new("arm-linux-gnueabihf-gcc")
-            .args(["-nostdlib", "-static", "-Wl,--build-id=none"])
-            .arg(format!("-DHYPERVISOR={address:#x}"))
-            .arg(format!("-DSCRATCH={scratch:#x}"))
-            .arg(format!("-DIMAGE=\"{}\"", image.display()))
-            .arg("-o")
-            .arg(&elf)
-            .arg(root().join("tests/runner/src/mover.S")),
-    )?;
-    build::run(
-        Command::new("arm-linux-gnueabihf-objcopy")
-            .args(["-O", "binary"])
-            .args([&elf, &binary]),
-    )?;
-    Ok(binary)
+    let options = [
+        format!("-DHYPERVISOR={address:#x}"),
+        format!("-DSCRATCH={scratch:#x}"),
+        format!("-DIMAGE=\"{}\"", image.display()),
+    ];
+    build::assemble("mover.S", &options, folder)
 }
 
 #[cfg(test)]
