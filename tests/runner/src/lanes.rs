@@ -89,6 +89,7 @@ pub fn run(mut tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
     let mut done = side_by_side(tests, cores, options);
     print_longest(&mut done, start.elapsed());
+    print_complaints(&done);
     let sum = done.iter().fold(Sum::default(), |sum, done| sum + done.sum);
     println!("{} passed, {} failed", sum.passed, sum.failed);
     Ok(if sum.failed == 0 {
@@ -105,6 +106,8 @@ struct Done {
     took: Duration,
     /// Time that the host's CPUs spent in its machines.
     in_qemu: Duration,
+    /// Reasons why it failed, or failed the first time.
+    complaints: Vec<String>,
 }
 
 /// How many of the longest tests the runner names at its end.
@@ -124,6 +127,32 @@ fn print_longest(done: &mut [Done], took: Duration) {
             test.name
         );
     }
+}
+
+/// Lines of a reason that the end of the run repeats.
+const GIST_LINES: usize = 4;
+
+/// Repeats in short what failed, so that the end of a long log tells it.
+fn print_complaints(done: &[Done]) {
+    for test in done {
+        let word = if test.sum.failed > 0 {
+            "FAILED"
+        } else {
+            "failed first"
+        };
+        for complaint in &test.complaints {
+            println!("{word}: {}: {}", test.name, gist(complaint));
+        }
+    }
+}
+
+/// Returns the first line of a reason, and its first lines about a failed check.
+fn gist(reason: &str) -> String {
+    let mut lines = reason.lines();
+    let first = lines.next().unwrap_or("no reason");
+    let checks = lines.filter(|line| line.contains("FAIL"));
+    let lines: Vec<_> = [first].into_iter().chain(checks).take(GIST_LINES).collect();
+    lines.join("\n    ")
 }
 
 /// Tests that wait, and cores that no test keeps busy.
@@ -180,6 +209,7 @@ fn side_by_side(tests: Vec<Test>, cores: usize, options: &Options) -> Vec<Done> 
 fn perform(test: &Test, options: &Options) -> Done {
     let start = Instant::now();
     session::take_cpu_time();
+    let mut complaints = Vec::new();
     let mut result = (test.body)(options);
     if let Err(reason) = &result
         && is_about_lost_time(reason)
@@ -188,6 +218,7 @@ fn perform(test: &Test, options: &Options) -> Done {
             "test {} ... once more: time was missed, which the host may have lost\n{reason}",
             test.name
         );
+        complaints.push(reason.clone());
         result = (test.body)(options);
     }
     let took = start.elapsed();
@@ -199,6 +230,7 @@ fn perform(test: &Test, options: &Options) -> Done {
         }
         Err(reason) => {
             println!("test {} ... FAILED ({seconds} s)\n{reason}", test.name);
+            complaints.push(reason);
             Sum {
                 passed: 0,
                 failed: 1,
@@ -210,6 +242,7 @@ fn perform(test: &Test, options: &Options) -> Done {
         sum,
         took,
         in_qemu: session::take_cpu_time(),
+        complaints,
     }
 }
 
@@ -231,7 +264,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::{Sum, Test, is_about_lost_time, side_by_side};
+    use super::{Sum, Test, gist, is_about_lost_time, side_by_side};
     use crate::options::Options;
 
     #[test]
@@ -274,6 +307,18 @@ mod tests {
         };
         let done = side_by_side((0..60).map(test).collect(), 4, &Options::default());
         assert_eq!(done.iter().map(|done| done.sum.passed).sum::<u32>(), 60);
+    }
+
+    #[test]
+    fn the_gist_names_failed_checks() {
+        assert_eq!(
+            gist("dom0 is up\nok a\nFAIL it answers\nlast"),
+            "dom0 is up\n    FAIL it answers"
+        );
+        assert_eq!(
+            gist("no \"TEST\" within 3 s\nok a"),
+            "no \"TEST\" within 3 s"
+        );
     }
 
     #[test]
