@@ -66,6 +66,33 @@ pub fn invalidation() -> Invalidation {
     invalidation_of(cp15::Midr::read(), cp15::Revidr::read())
 }
 
+/// How the branch predictor is emptied on entry from a guest (CVE-2017-5715).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Predictor {
+    /// Not at all: this processor does not speculate by what a guest has taught it.
+    Kept,
+    /// By ICIALLU, which needs ACTLR.IBE from firmware.
+    EmptiedByIciallu,
+    /// By BPIALL.
+    EmptiedByBpiall,
+}
+
+/// Returns how the branch predictor is emptied on the processor with this MIDR.
+pub const fn predictor_of(midr: u32) -> Predictor {
+    match midr & 0xFF0F_FFF0 {
+        // Cortex-A15 and Brahma-B15.
+        0x410F_C0F0 | 0x420F_00F0 => Predictor::EmptiedByIciallu,
+        // Cortex-A12 and A17.
+        0x410F_C0D0 | 0x410F_C0E0 => Predictor::EmptiedByBpiall,
+        _ => Predictor::Kept,
+    }
+}
+
+/// Returns whether exceptions to HYP empty the branch predictor of this processor.
+pub fn empties_predictor() -> bool {
+    predictor_of(cp15::Midr::read()) != Predictor::Kept
+}
+
 /// Numbers of errata whose workaround firmware should have switched on in `actlr` and has not. Cortex-A15 up to r0p4.
 pub fn left_by_firmware(midr: u32, actlr: u32) -> impl Iterator<Item = u32> {
     let affected = matches!(cortex_a15(midr), Some(..=0x04));
@@ -134,7 +161,10 @@ const fn access(width: Width, rt: u16) -> DataAccess {
 #[cfg(test)]
 mod tests {
     use super::Invalidation::{Plain, Repeated, RepeatedAndFenced};
-    use super::{invalidation_of, left_by_firmware, misreports_thumb_stores, thumb_store};
+    use super::{
+        Predictor, invalidation_of, left_by_firmware, misreports_thumb_stores, predictor_of,
+        thumb_store,
+    };
     use crate::syndrome::Width::{self, Byte, Half, Word};
 
     const EXYNOS5250: u32 = 0x410F_C0F4;
@@ -262,5 +292,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn each_processor_has_its_predictor_emptied_by_what_does_that_there() {
+        let by_iciallu = [0x412F_C0F1, 0x413F_C0F3, 0x420F_00F0];
+        let by_bpiall = [0x410F_C0D1, 0x410F_C0E0, 0x411F_C0E2];
+        assert!(by_iciallu.map(predictor_of) == [Predictor::EmptiedByIciallu; 3]);
+        assert!(by_bpiall.map(predictor_of) == [Predictor::EmptiedByBpiall; 3]);
+        assert_eq!(predictor_of(0x410F_C075), Predictor::Kept, "Cortex-A7");
     }
 }

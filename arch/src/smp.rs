@@ -7,6 +7,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::cp15;
 use crate::cpu::{CpuId, MAX_CPUS};
 #[cfg(target_arch = "arm")]
+use crate::errata::{self, Predictor};
+#[cfg(target_arch = "arm")]
 use crate::features::{self, Vfp};
 
 /// The CPU this runs on.
@@ -129,7 +131,8 @@ pub struct Mismatch {
 #[cfg(target_arch = "arm")]
 unsafe extern "C" {
     static hyp_vectors: u8;
-    static hyp_vectors_hardened: u8;
+    static hyp_vectors_iciallu: u8;
+    static hyp_vectors_bpiall: u8;
 }
 
 /// What a guest's WFI and WFE do.
@@ -149,9 +152,10 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
         GuestWait::Traps => controls::HCR | controls::HCR_WAIT,
         GuestWait::Native => controls::HCR,
     };
-    let vectors = match needs_predictor_flush(midr()) {
-        true => &raw const hyp_vectors_hardened,
-        false => &raw const hyp_vectors,
+    let vectors = match errata::predictor_of(midr()) {
+        Predictor::Kept => &raw const hyp_vectors,
+        Predictor::EmptiedByIciallu => &raw const hyp_vectors_iciallu,
+        Predictor::EmptiedByBpiall => &raw const hyp_vectors_bpiall,
     } as u32;
     let hdcr = HDCR | cp15::Hdcr::read() & HDCR_HPMN;
     if cpu == CpuId::BOOT {
@@ -216,11 +220,6 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
         ),
         check("VTCR", crate::lpae::VTCR, cp15::Vtcr::read()),
     ]
-}
-
-/// Whether the branch predictor must be emptied on entry from a guest: Cortex-A15 and Brahma-B15 (CVE-2017-5715).
-pub fn needs_predictor_flush(midr: u32) -> bool {
-    matches!(midr & 0xFF0F_FFF0, 0x410F_C0F0 | 0x420F_00F0)
 }
 
 /// Who may leave boot/secondary.S: affinity, and the logical number from bit 24 on. Read with caches off.

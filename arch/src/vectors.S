@@ -28,21 +28,40 @@ hyp_vectors:
     b       guest_irq
     b       guest_fiq
 
-// For a CPU whose branch predictor remembers what guests taught it (A15): drop that before the first indirect branch.
-// ICIALLU empties the predictor only when firmware set ACTLR.IBE (docs/boot.md).
+// Vectors that empty the branch predictor of what a guest has taught it, before the first indirect branch.
+    .macro hardened_vectors name
     .align  5
-    .global hyp_vectors_hardened
-hyp_vectors_hardened:
+    .global hyp_vectors_\name
+hyp_vectors_\name:
     b       hyp_halt
     b       hyp_undefined
     b       hyp_call
     b       hyp_prefetch_abort
     b       hyp_data_abort
-    b       guest_trap_hardened
-    b       guest_irq_hardened
-    b       guest_fiq_hardened
+    b       guest_trap_\name
+    b       guest_irq_\name
+    b       guest_fiq_\name
+    .endm
 
-guest_trap_hardened:
+// Cortex-A15: ICIALLU does it, where firmware has set ACTLR.IBE (docs/boot.md).
+    hardened_vectors iciallu
+// Cortex-A12 and A17: BPIALL does it.
+    hardened_vectors bpiall
+
+guest_trap_bpiall:
+    mcr     p15, 0, r0, c7, c5, 6       // BPIALL
+    isb
+    b       guest_trap
+guest_irq_bpiall:
+    mcr     p15, 0, r0, c7, c5, 6
+    isb
+    b       guest_irq
+guest_fiq_bpiall:
+    mcr     p15, 0, r0, c7, c5, 6
+    isb
+    b       guest_fiq
+
+guest_trap_iciallu:
     mcr     p15, 0, r0, c7, c5, 0       // ICIALLU
     isb
 guest_trap:
@@ -56,7 +75,7 @@ leave_guest:
     ldr     sp, [sp, #{HOST_SP}]
     pop     {{r4-r11, pc}}
 
-guest_irq_hardened:
+guest_irq_iciallu:
     mcr     p15, 0, r0, c7, c5, 0
     isb
 guest_irq:
@@ -64,7 +83,7 @@ guest_irq:
     mov     r0, #EXIT_IRQ
     b       leave_guest
 
-guest_fiq_hardened:
+guest_fiq_iciallu:
     mcr     p15, 0, r0, c7, c5, 0
     isb
 guest_fiq:

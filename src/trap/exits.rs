@@ -7,7 +7,7 @@ use armv7::syndrome::{
     self, CpAccess, CpWideAccess, Direction, Trap, Wait, condition, condition_passed, decode,
     length, next_instruction,
 };
-use armv7::{cache, frame, smp};
+use armv7::{cache, errata, frame, smp};
 
 use super::abort;
 use super::inject::{Exception, FaultRegisters, Injection, Interrupted, Mode, inject};
@@ -269,7 +269,7 @@ impl View for Domain {
     }
 
     fn hardens_branch_predictor(&self) -> bool {
-        smp::needs_predictor_flush(smp::midr())
+        errata::empties_predictor()
     }
 }
 
