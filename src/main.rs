@@ -23,6 +23,7 @@ mod boot;
 
 #[cfg(target_os = "none")]
 mod image {
+    use alloc::vec::Vec;
     use core::panic::PanicInfo;
 
     use armv7::addr::PhysAddr;
@@ -56,7 +57,9 @@ mod image {
         armv7::heap::init_early();
         armv7::hypmap::init(PhysAddr::new(load.into()).unwrap_or_default());
         log::init();
-        let tree = boot::find_tree(tree, load);
+        let loaded = boot::find_tree(tree, load);
+        let mut nodes = Vec::new();
+        let tree = boot::read_tree(&loaded, &mut nodes);
         let options = boot::read_options(&tree);
         let uart = boot::start_console(&tree, options);
         boot::check_cpu(cpsr, entry_cpsr);
@@ -64,13 +67,14 @@ mod image {
         boot::prepare_board(&host);
         boot::greet(&host);
         boot::set_up_cpu(CpuId::BOOT);
-        boot::set_up_memory(&mut host, &tree);
+        boot::set_up_memory(&mut host, &loaded);
         boot::keep_output(options);
         let gic = boot::set_up_interrupts(&mut host, uart.as_ref());
         let cpus = boot::start_cpus(&host, options, gic);
         let ready = boot::set_up_time(&host, options, cpus);
         boot::scrub_memory(options);
         let dom0 = boot::load_dom0(&host, &tree, options, uart.as_ref(), gic, cpus, ready);
+        drop(nodes);
         boot::drop_boot(&host);
         if !options.conswitch_stay {
             ::log::info!("{}", console::give_input_to_dom0());

@@ -4,14 +4,14 @@
 
 use std::path::PathBuf;
 
+use dt::Tree;
 use krypton::dom0::device_tree::{self, Config};
 use krypton::dom0::devices;
-use krypton::dom0::selection::Machine;
-use krypton::platform::blob::Blob;
+use krypton::dom0::selection::{Machine, Selection};
 use krypton::platform::board::{Action, Start, Step};
 use krypton::platform::host_dt::{EnableMethod, HostInfo};
 use krypton::platform::ranges::PhysRange;
-use krypton::platform::tree::Tree;
+use krypton::platform::tree;
 use krypton::platform::uart::Model;
 
 /// `GICD_TYPER` of the Exynos 5250: 160 interrupt ids.
@@ -75,14 +75,23 @@ fn the_real_tree_of_an_arndale_is_read_in_full() {
 #[test]
 fn dom0_gets_an_arndale_without_what_the_hypervisor_keeps() {
     let Some(bytes) = tree() else { return };
-    let host = HostInfo::parse(&bytes).unwrap();
+    tree::with(&bytes, |tree| {
+        dom0_gets(tree);
+        Ok(())
+    })
+    .unwrap();
+}
+
+fn dom0_gets(tree: &Tree<'_>) {
+    let host = HostInfo::of(tree, &|_| None).unwrap();
     let machine = Machine {
+        tree,
         host: &host,
         console: host.console.as_ref().ok(),
         gic_lines: GIC_LINES,
     };
-    let blob = Blob::check(&bytes).unwrap();
-    let plan = devices::plan(&blob, &machine).unwrap();
+    let selection = Selection::of(&machine);
+    let plan = devices::plan(&machine, &selection);
     let maps = |at| {
         plan.mmio
             .iter()
@@ -122,9 +131,15 @@ fn dom0_gets_an_arndale_without_what_the_hypervisor_keeps() {
         extended: &[],
         event_interrupt: host.event_interrupt().unwrap(),
     };
-    let built = device_tree::build(&blob, &machine, &config).unwrap();
-    let blob = Blob::check(&built).unwrap();
-    let tree = Tree::new(&blob).unwrap();
+    let built = device_tree::build(&machine, &selection, &config).unwrap();
+    tree::with(&built, |tree| {
+        dom0_keeps(tree);
+        Ok(())
+    })
+    .unwrap();
+}
+
+fn dom0_keeps(tree: &Tree<'_>) {
     let gone = [
         "arm,cortex-a15-pmu",
         "samsung,exynos4210-mct",

@@ -6,20 +6,22 @@
 use std::sync::Mutex;
 
 use armv7::host::heap::on_the_early_heap;
-use krypton::platform::blob::{Blob, MAX_NODES, MAX_SIZE};
+use dt::{Blob, MAX_NODES, MAX_SIZE};
 use krypton::platform::console;
 use krypton::platform::host_dt::HostInfo;
+use krypton::platform::tree;
 
 /// Does on the early heap, alone, what a boot does before there is more: twice, as nothing may be left behind.
 fn boot_from(tree: &[u8]) -> HostInfo {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
     let read = || {
-        let lines = HostInfo::read_command_lines(tree);
-        let console = Blob::check(tree).and_then(|blob| console::find(&blob, None));
-        let host = HostInfo::parse(tree);
-        assert!(lines.is_ok() && console.is_ok());
-        host.unwrap()
+        tree::with(tree, |tree| {
+            HostInfo::read_command_lines(tree)?;
+            console::find(tree, None)?;
+            HostInfo::of(tree, &|_| None)
+        })
+        .unwrap()
     };
     on_the_early_heap(|| {
         drop(read());

@@ -108,20 +108,34 @@ fn every_room_has_a_layer() {
 
 #[test]
 fn the_abi_knows_only_the_architecture_and_its_layouts() {
-    for file in sources()
-        .iter()
-        .filter(|file| file.path.starts_with("src/abi/"))
-    {
+    let mut files = sources();
+    files.retain(|file| file.path.starts_with("src/abi/"));
+    assert_crates(&files, &["armv7", "core", "crate", "super", "zerocopy"]);
+}
+
+/// It allocates nothing, so that code without an allocator can use it.
+#[test]
+fn the_reader_of_device_trees_knows_nothing_else() {
+    let mut files = source::files("dt/src", &[".rs"]);
+    files.retain(|file| !file.is_test());
+    for module in ["blob", "tree", "writer"] {
+        let path = format!("dt/src/{module}.rs");
+        assert!(files.iter().any(|file| file.path == path), "{path}");
+    }
+    assert_crates(&files, &["core", "crate", "blob", "tree", "writer"]);
+}
+
+/// Refuses imports from any other crate.
+fn assert_crates(files: &[Source], allowed: &[&str]) {
+    for file in files {
         for (n, line) in file.code() {
-            let Some(path) = line.trim_start().strip_prefix("use ") else {
+            let line = line.trim_start();
+            let line = line.strip_prefix("pub ").unwrap_or(line);
+            let Some(path) = line.strip_prefix("use ") else {
                 continue;
             };
             let krate = path.split([':', ';', ' ']).next().unwrap_or("");
-            assert!(
-                matches!(krate, "armv7" | "core" | "crate" | "super" | "zerocopy"),
-                "{}:{n}: the abi uses {krate}",
-                file.path
-            );
+            assert!(allowed.contains(&krate), "{}:{n}: uses {krate}", file.path);
         }
     }
 }

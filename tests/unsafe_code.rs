@@ -20,7 +20,7 @@ const FORMS: [&str; 6] = [
 
 #[test]
 fn the_libraries_forbid_unsafe_code() {
-    for folder in ["src", "boot/efi/src"] {
+    for folder in ["src", "boot/efi/src", "dt/src"] {
         let lib = source::files(folder, &[&format!("{folder}/lib.rs")]);
         assert!(
             lib[0]
@@ -46,7 +46,7 @@ fn only_the_image_has_unsafe_code_beside_arch() {
 #[test]
 fn every_unsafe_block_says_why_it_is_sound() {
     let mut wrong = Vec::new();
-    for folder in ["arch", "boot", "src"] {
+    for folder in ["arch", "boot", "dt", "src"] {
         for file in source::files(folder, &[".rs"]) {
             wrong.extend(unexplained(&file));
         }

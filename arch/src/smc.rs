@@ -3,16 +3,30 @@
 #[cfg(target_arch = "arm")]
 use core::arch::asm;
 
-/// PSCI function numbers.
+/// PSCI's function ids since version 0.2, 32-bit calling convention (DEN 0022D 5.1).
 pub mod psci {
+    /// Returns the version.
+    pub const VERSION: u32 = 0x8400_0000;
+    /// Suspends this CPU.
+    pub const CPU_SUSPEND: u32 = 0x8400_0001;
+    /// Switches this CPU off.
+    pub const CPU_OFF: u32 = 0x8400_0002;
     /// Starts a CPU.
     pub const CPU_ON: u32 = 0x8400_0003;
+    /// Returns whether a CPU is on.
+    pub const AFFINITY_INFO: u32 = 0x8400_0004;
+    /// Returns whether a trusted OS is bound to a CPU.
+    pub const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
     /// Ends the machine.
     pub const SYSTEM_OFF: u32 = 0x8400_0008;
     /// Restarts the machine.
     pub const SYSTEM_RESET: u32 = 0x8400_0009;
-    /// Version.
-    pub const VERSION: u32 = 0x8400_0000;
+    /// Returns whether there is a function.
+    pub const FEATURES: u32 = 0x8400_000A;
+    /// Switches this CPU off, as Xen's guests call it where their tree says so. Version 0.1 left ids to the tree.
+    pub const CPU_OFF_0_1: u32 = 1;
+    /// Starts a CPU, likewise.
+    pub const CPU_ON_0_1: u32 = 2;
 }
 
 /// Calls firmware with a function number and three arguments; answers r0.

@@ -12,7 +12,7 @@ use krypton::platform::BootError;
 use krypton::platform::host_dt::HostInfo;
 use krypton::platform::ranges::PhysRange;
 
-use super::{Tree, fail};
+use super::{Loaded, fail};
 
 const BLOCK: u64 = 1 << (PAGE_SHIFT + ORDER_2M);
 /// Least heap; the rest of the last private block comes on top.
@@ -29,7 +29,7 @@ fn oom(what: &str, need: u64, found: u64) -> BootError {
 }
 
 /// Takes all RAM over. Ranges that stay ours are added to `host.reserved`.
-pub fn set_up_memory(host: &mut HostInfo, tree: &Tree) {
+pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
     hypmap::guard_stacks();
     let (image_first, image_end) = hypmap::image_frames();
     let image = block_range(image_first, image_end);

@@ -6,6 +6,7 @@ mod memory;
 
 use alloc::format;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,18 +15,17 @@ use armv7::cpu::{CpuId, CpuSet};
 use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
 use armv7::{features, gic, hypmap, smp, timer};
+use dt::{Blob, Entry, Tree};
 use krypton::cmdline::{Bootscrub, Console, Level, Options};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
 use krypton::domain::{Domain, guest_map, run};
 use krypton::id::IntId;
 use krypton::irq::{self, Handler};
-use krypton::platform::blob::Blob;
 use krypton::platform::host_dt::{HostInfo, UartInfo};
-use krypton::platform::interrupt::Trigger;
 use krypton::platform::ranges::PhysRange;
 use krypton::platform::rescue::Candidate;
-use krypton::platform::{self, BootError};
+use krypton::platform::{self, BootError, tree};
 use krypton::{console, identity, machine, mem, options, panic, policy};
 use log::LevelFilter;
 
@@ -33,8 +33,8 @@ pub use board::prepare_board;
 pub use cpus::{check_kind, join, release_secondaries, set_up_cpu, start_cpus};
 pub use memory::{drop_boot, set_up_memory};
 
-/// The device tree, mapped.
-pub struct Tree {
+/// The device tree's bytes, mapped.
+pub struct Loaded {
     /// Its bytes.
     pub bytes: &'static [u8],
     /// Where it is.
@@ -52,8 +52,8 @@ fn last_words(text: fmt::Arguments<'_>) -> ! {
     machine::halt()
 }
 
-/// The device tree: where the boot loader says, else at the start of RAM, where QEMU puts it for an ELF.
-pub fn find_tree(given: u32, load: u32) -> Tree {
+/// Finds the device tree: where the boot loader says, else at the start of RAM, where QEMU puts it for an ELF.
+pub fn find_tree(given: u32, load: u32) -> Loaded {
     const GIB: u32 = 1 << 30;
     let mut first_word = 0;
     let (image, image_end) = hypmap::image_frames();
@@ -64,7 +64,7 @@ pub fn find_tree(given: u32, load: u32) -> Tree {
         };
         match hypmap::map_device_tree(address) {
             Ok(bytes) => {
-                return Tree { bytes, at: address };
+                return Loaded { bytes, at: address };
             }
             Err(word) => first_word = word,
         }
@@ -78,7 +78,20 @@ pub fn find_tree(given: u32, load: u32) -> Tree {
             "the device tree at {given:#x} overlaps the hypervisor at {range}"
         )));
     }
-    fail(&BootError::NoTree(first_word))
+    fail(&dt::Error::NoTree(first_word).into())
+}
+
+/// Checks and reads the device tree, once for the whole boot; `nodes` is for what it keeps of them.
+pub fn read_tree<'a>(loaded: &Loaded, nodes: &'a mut Vec<Entry>) -> Tree<'a> {
+    let blob = Blob::check(loaded.bytes).map_err(BootError::from);
+    let tree = blob.and_then(|blob| {
+        *nodes = tree::entries(&blob)?;
+        tree::read(blob, nodes)
+    });
+    tree.unwrap_or_else(|error| {
+        rescue_console();
+        fail(&error)
+    })
 }
 
 /// Tells whether a console has been looked for.
@@ -105,9 +118,9 @@ pub fn speak_up() {
     }
 }
 
-/// The command line. It is read before everything else, so that there is a console when something else cannot be read.
-pub fn read_options(tree: &Tree) -> &'static Options {
-    let lines = HostInfo::read_command_lines(tree.bytes).unwrap_or_else(|error| {
+/// Reads the command line, before everything else, so that there is a console when something else cannot be read.
+pub fn read_options(tree: &Tree<'_>) -> &'static Options {
+    let lines = HostInfo::read_command_lines(tree).unwrap_or_else(|error| {
         rescue_console();
         fail(&error)
     });
@@ -129,9 +142,9 @@ pub fn read_options(tree: &Tree) -> &'static Options {
     options
 }
 
-/// The machine, from its tree.
-pub fn read_machine(tree: &Tree, options: &Options) -> HostInfo {
-    let host = HostInfo::parse_with(tree.bytes, &hypmap::peek).unwrap_or_else(|error| fail(&error));
+/// Reads the machine from its tree.
+pub fn read_machine(tree: &Tree<'_>, options: &Options) -> HostInfo {
+    let host = HostInfo::of(tree, &hypmap::peek).unwrap_or_else(|error| fail(&error));
     krypton::log::set_timestamps(options.console_timestamps, counter_frequency(&host));
     host
 }
@@ -151,8 +164,8 @@ fn level(level: Level) -> LevelFilter {
     }
 }
 
-/// The console: everything logged so far appears on it.
-pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
+/// Starts the console: everything logged so far appears on it.
+pub fn start_console(tree: &Tree<'_>, options: &Options) -> Option<UartInfo> {
     /// What Ctrl takes away from a letter's code.
     const CONTROL: u8 = 0x1F;
     /// All registers that the drivers know; a tree may claim more than can be mapped.
@@ -162,8 +175,7 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
         switch_char: options.conswitch & CONTROL,
         keep_domains: options.console_to_ring,
     });
-    let blob = Blob::check(tree.bytes).unwrap_or_else(|error| fail(&error));
-    match platform::console::find(&blob, options.dtuart.as_deref()) {
+    match platform::console::find(tree, options.dtuart.as_deref()) {
         Ok(found) => {
             let uart = found.uart;
             let size = uart.reg.size().min(REGISTERS);
@@ -186,7 +198,7 @@ pub fn start_console(tree: &Tree, options: &Options) -> Option<UartInfo> {
                 return None;
             };
             log::warn!("{error}; the console is at {:#x}", found.address);
-            platform::console::at(&blob, found.model, found.address)
+            platform::console::at(tree, found.model, found.address)
         }
     }
 }
@@ -315,13 +327,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         && line.intid < gic.dist.lines()
         && irq::claim(line.intid, Handler::Console)
     {
-        gic.dist.set_trigger(
-            line.intid,
-            match line.trigger {
-                Trigger::Edge => gic::Trigger::Edge,
-                Trigger::Level => gic::Trigger::Level,
-            },
-        );
+        gic.dist.set_trigger(line.intid, line.trigger);
         gic.dist.prefer(line.intid);
         gic.dist.set_targets(line.intid, gic.dist.target_mask());
         gic.dist.enable(line.intid);
@@ -371,10 +377,10 @@ pub fn scrub_memory(options: &Options) {
     }
 }
 
-/// dom0, ready to run.
+/// Builds dom0, ready to run.
 pub fn load_dom0(
     host: &HostInfo,
-    tree: &Tree,
+    tree: &Tree<'_>,
     options: &Options,
     uart: Option<&UartInfo>,
     gic: &'static Gic,
@@ -382,11 +388,11 @@ pub fn load_dom0(
     ready: run::Ready,
 ) -> alloc::sync::Arc<Domain> {
     log::info!("*** LOADING DOMAIN 0 ***");
-    let loaded = Blob::check(tree.bytes).and_then(|blob| {
+    let loaded = memory::grant_window().and_then(|grant| {
         build::build(&Host {
             info: host,
-            blob: &blob,
             machine: Machine {
+                tree,
                 host,
                 console: uart,
                 gic_lines: gic.dist.lines(),
@@ -394,7 +400,7 @@ pub fn load_dom0(
             options,
             gic,
             free: &host.free_ram(),
-            grant: memory::grant_window()?,
+            grant,
             cpus: cpus.len(),
             ready,
         })

@@ -6,7 +6,7 @@ use armv7::addr::{Gfn, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use armv7::cache;
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::frame;
-use armv7::gic::{Gic, Trigger};
+use armv7::gic::Gic;
 use armv7::pmu;
 
 use super::devices::DevicePlan;
@@ -25,9 +25,7 @@ use crate::mem::frame_table::Use;
 use crate::mem::memory;
 use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::platform::BootError;
-use crate::platform::blob::Blob;
 use crate::platform::host_dt::{HostInfo, ModuleKind};
-use crate::platform::interrupt;
 use crate::platform::ranges::PhysRange;
 use crate::sched::PoolId;
 
@@ -35,9 +33,7 @@ use crate::sched::PoolId;
 pub struct Host<'a> {
     /// The machine.
     pub info: &'a HostInfo,
-    /// Its device tree.
-    pub blob: &'a Blob<'a>,
-    /// The console's UART, which dom0 does not get.
+    /// Its device tree, and what dom0 does not get of it.
     pub machine: Machine<'a>,
     /// Options.
     pub options: &'a Options,
@@ -87,7 +83,6 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
         place,
         tree,
     } = plan::plan(&Wish {
-        blob: host.blob,
         machine: host.machine,
         free: host.free,
         grant: host.grant,
@@ -257,11 +252,7 @@ fn map_range(
 
 fn route(host: &Host<'_>, domain: &Domain, plan: &DevicePlan) {
     for line in &plan.interrupts {
-        let trigger = match line.trigger {
-            interrupt::Trigger::Edge => Trigger::Edge,
-            interrupt::Trigger::Level => Trigger::Level,
-        };
-        if !irq::route_to_guest(host.gic, line.intid, domain, trigger) {
+        if !irq::route_to_guest(host.gic, line.intid, domain, line.trigger) {
             log::warn!("DOM0: interrupt {} cannot be routed", line.intid);
         }
     }

@@ -5,14 +5,14 @@
 //! empty: dom0 has only RAM of its own.
 
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
+
+use dt::{Node, PHANDLE, Writer};
 
 use super::selection::{Fate, Machine, Selection, is_rebuilt};
 use crate::platform::BootError;
-use crate::platform::blob::Blob;
 use crate::platform::ranges::{self, PhysRange};
-use crate::platform::tree::{Node, PHANDLE, Tree};
-use crate::platform::writer::Writer;
 
 mod nodes;
 
@@ -46,30 +46,42 @@ const NOT_FROM_CHOSEN: &[&str] = &[
     "linux,initrd-end",
 ];
 const UEFI: &str = "linux,uefi-";
+/// Bytes of a node's `status` of our own.
+const STATUS: usize = 12 + "disabled\0".len().next_multiple_of(4);
+/// Room for the nodes that are not the host's, with most RAM banks, vCPUs and regions.
+const OWN_NODES: usize = 8192;
+/// Room for names of properties that the host's tree has not.
+const OWN_NAMES: usize = 512;
 
-/// Builds dom0's tree from the host's: the blob.
+/// Builds dom0's tree from the host's: the blob. It is incomplete where the tree's budget is used up.
 ///
 /// The blob's size does not depend on where the RAM disk is: build once with any place to learn it, and once more.
 pub fn build(
-    blob: &Blob<'_>,
     machine: &Machine<'_>,
+    selection: &Selection,
     config: &Config<'_>,
 ) -> Result<Vec<u8>, BootError> {
-    let tree = Tree::new(blob)?;
-    let selection = Selection::of(&tree, machine);
+    let tree = machine.tree;
+    let blob = tree.blob();
+    // Names of the host's tree may share their ends, ours do not.
+    let names = 2 * blob.names_size() + OWN_NAMES;
+    let room = blob.content_size() + blob.nodes() * STATUS + config.bootargs.len() + OWN_NODES;
+    let mut out = vec![0; room + names];
     let mut builder = Builder {
         machine,
         config,
-        selection: &selection,
-        out: Writer::new(),
+        selection,
+        out: Writer::new(&mut out, names),
         gic_phandle: tree
             .find(&machine.host.gic.path)
             .and_then(|gic| gic.phandle()),
         bus: Bus::of_root(&tree.root())?,
     };
     builder.root(&tree.root())?;
-    tree.check_budget()?;
-    Ok(builder.out.finish())
+    let length = builder.out.finish();
+    let length = length.ok_or_else(|| BootError::Dom0("no room for its device tree".into()))?;
+    out.truncate(length);
+    Ok(out)
 }
 
 /// Cells of addresses and sizes below the root.
@@ -90,7 +102,7 @@ impl Bus {
         }
     }
 
-    /// The value of a `reg` with these ranges.
+    /// Returns the value of a `reg` with these ranges.
     fn reg(&self, ranges: &[PhysRange]) -> Result<Vec<u8>, BootError> {
         let mut value = Vec::new();
         for range in ranges {
@@ -114,7 +126,7 @@ struct Builder<'a> {
     machine: &'a Machine<'a>,
     config: &'a Config<'a>,
     selection: &'a Selection,
-    out: Writer,
+    out: Writer<'a>,
     gic_phandle: Option<u32>,
     bus: Bus,
 }
@@ -133,8 +145,8 @@ impl Builder<'_> {
             self.chosen(None);
         }
         self.hypervisor()?;
-        self.psci(root.tree());
-        self.cpus(root.tree());
+        self.psci();
+        self.cpus();
         self.memory(self.config.memory)?;
         let host = self.machine.host;
         if host.reservations_hold {
@@ -180,7 +192,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Aliases, without those of nodes that dom0 has no use of.
+    /// Copies the aliases, without those of nodes that dom0 has no use of.
     fn aliases(&mut self, node: &Node<'_>) {
         let tree = node.tree();
         for (name, value) in node.properties() {

@@ -1,4 +1,4 @@
-//! Which device regions dom0 sees at their own addresses, and which interrupts it gets.
+//! Lists the device regions that dom0 sees at their own addresses, and the interrupts that it gets.
 //!
 //! A region is whole pages. The GIC's pages, the console's page and RAM are never among them, whatever a node claims: the
 //! nodes that claim them are disabled ([`super::selection`]), and the subtraction comes last. An interrupt is dom0's when a
@@ -8,12 +8,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use armv7::gic::Trigger;
+use dt::Node;
+
 use super::selection::{Fate, Hidden, Machine, Selection, regions, routes};
-use crate::platform::BootError;
-use crate::platform::blob::Blob;
-use crate::platform::interrupt::{self, FIRST_SPI, Interrupt, Route, Trigger};
+use crate::platform::interrupt::{self, FIRST_SPI, Interrupt, Route};
 use crate::platform::ranges::{self, PhysRange};
-use crate::platform::tree::{Node, Tree};
 
 /// What dom0 gets of the machine's devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,16 +28,9 @@ pub struct DevicePlan {
     pub notes: Vec<String>,
 }
 
-/// Collects regions and interrupts of all nodes that dom0 sees.
-pub fn plan(blob: &Blob<'_>, machine: &Machine<'_>) -> Result<DevicePlan, BootError> {
-    let tree = Tree::new(blob)?;
-    let plan = of(&tree, machine);
-    tree.check_budget()?;
-    Ok(plan)
-}
-
-fn of(tree: &Tree<'_>, machine: &Machine<'_>) -> DevicePlan {
-    let selection = Selection::of(tree, machine);
+/// Collects regions and interrupts of all nodes that dom0 sees. It is incomplete where the tree's budget is used up.
+pub fn plan(machine: &Machine<'_>, selection: &Selection) -> DevicePlan {
+    let tree = machine.tree;
     let gic = tree.find(&machine.host.gic.path);
     let mut collected = Collected {
         mmio: Vec::new(),
@@ -52,7 +45,7 @@ fn of(tree: &Tree<'_>, machine: &Machine<'_>) -> DevicePlan {
             collected.take_interrupts(&node, gic);
         }
     }
-    collected.name_unknown_controllers(tree, gic.as_ref());
+    collected.name_unknown_controllers(machine, gic.as_ref());
     collected.take_message_frames(machine);
     let unnamed = machine.host.board.unnamed.iter();
     let unnamed = unnamed.filter_map(|(base, size)| PhysRange::new(*base, *size));
@@ -116,9 +109,9 @@ impl Collected {
 
     /// Names controllers that seem to hand interrupts on to the GIC in a way that no rule knows; dom0's drivers wait for those
     /// in vain.
-    fn name_unknown_controllers(&mut self, tree: &Tree<'_>, gic: Option<&Node<'_>>) {
+    fn name_unknown_controllers(&mut self, machine: &Machine<'_>, gic: Option<&Node<'_>>) {
         for (path, count) in &self.elsewhere {
-            let Some(node) = tree.find(path) else {
+            let Some(node) = machine.tree.find(path) else {
                 continue;
             };
             if !gic.is_some_and(|gic| interrupt::is_end(&node, gic)) {
@@ -130,7 +123,7 @@ impl Collected {
         }
     }
 
-    /// A message frame below the GIC is dom0's, its interrupts are edges (Server Base System Architecture, appendix E).
+    /// Takes the message frames below the GIC; their interrupts are edges (Server Base System Architecture, appendix E).
     fn take_message_frames(&mut self, machine: &Machine<'_>) {
         for frame in &machine.host.gic.frames {
             self.mmio.push(frame.reg.pages_outward());
@@ -147,7 +140,7 @@ impl Collected {
         }
     }
 
-    /// Takes an interrupt unless it was taken before; answers how it was taken first.
+    /// Takes an interrupt unless it was taken before, and returns how it was taken first.
     fn take_line(&mut self, line: Interrupt) -> Interrupt {
         match self.place_of(line.intid) {
             Ok(place) => self.interrupts.get(place).copied().unwrap_or(line),
@@ -158,7 +151,7 @@ impl Collected {
         }
     }
 
-    /// Where an interrupt is, or would be.
+    /// Finds where an interrupt is, or would be.
     fn place_of(&self, intid: u32) -> Result<usize, usize> {
         self.interrupts
             .binary_search_by_key(&intid, |line| line.intid)

@@ -6,17 +6,15 @@ use super::device_tree::{self, Config};
 use super::devices::{self, DevicePlan};
 use super::kernel::KernelImage;
 use super::layout::{self, Placement};
-use super::selection::Machine;
+use super::selection::{Machine, Selection};
 use crate::platform::BootError;
-use crate::platform::blob::Blob;
 use crate::platform::host_dt::ModuleKind;
 use crate::platform::ranges::{self, PhysRange};
+use crate::platform::tree::check_budget;
 
 /// What dom0 is to have, and of what it is made.
 #[derive(Clone, Copy)]
 pub struct Wish<'a> {
-    /// The machine's device tree.
-    pub blob: &'a Blob<'a>,
     /// The machine, and what the hypervisor keeps of it.
     pub machine: Machine<'a>,
     /// RAM that is free for dom0.
@@ -52,7 +50,9 @@ pub fn plan(wish: &Wish<'_>) -> Result<Plan, BootError> {
     let host = wish.machine.host;
     let ramdisk = host.module(ModuleKind::Ramdisk);
     let banks = layout::choose_banks(wish.free, wish.memory)?;
-    let devices = devices::plan(wish.blob, &wish.machine)?;
+    let selection = Selection::of(&wish.machine);
+    let devices = devices::plan(&wish.machine, &selection);
+    check_budget(wish.machine.tree)?;
     let event_interrupt = host
         .event_interrupt()
         .ok_or_else(|| BootError::Dom0("no private interrupt is left for events".into()))?;
@@ -70,7 +70,7 @@ pub fn plan(wish: &Wish<'_>) -> Result<Plan, BootError> {
         event_interrupt,
     };
     // The tree's size does not depend on where the RAM disk goes, but that depends on the tree's size.
-    let size = device_tree::build(wish.blob, &wish.machine, &config)?.len();
+    let size = device_tree::build(&wish.machine, &selection, &config)?.len();
     let first = banks
         .first()
         .ok_or_else(|| BootError::Dom0("no memory".into()))?;
@@ -81,7 +81,8 @@ pub fn plan(wish: &Wish<'_>) -> Result<Plan, BootError> {
         ramdisk.map(|module| module.range.size()),
     )?;
     config.ramdisk = place.ramdisk;
-    let tree = device_tree::build(wish.blob, &wish.machine, &config)?;
+    let tree = device_tree::build(&wish.machine, &selection, &config)?;
+    check_budget(wish.machine.tree)?;
     Ok(Plan {
         banks,
         devices,

@@ -10,6 +10,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use dt::{Node, Tree};
+
 use crate::platform::console::UartInfo;
 use crate::platform::cpus::PSCI;
 use crate::platform::host_dt::HostInfo;
@@ -19,11 +21,12 @@ use crate::platform::modules::MODULE;
 use crate::platform::ranges::{self, PhysRange};
 use crate::platform::timer::TIMER;
 use crate::platform::translate;
-use crate::platform::tree::{Node, Tree};
 
 /// What dom0's view of the machine depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Machine<'a> {
+    /// The machine's device tree.
+    pub tree: &'a Tree<'a>,
     /// The machine.
     pub host: &'a HostInfo,
     /// The hypervisor's UART, if it has one.
@@ -77,18 +80,19 @@ const DROPPED: &[&str] = &[
     "arm,armv7-timer-mem",
 ];
 /// Nodes that are built anew below the root.
-const REBUILT: &[&str] = &["/cpus", "/psci", "/hypervisor"];
+const REBUILT: &[&str] = &["cpus", "psci", "hypervisor"];
 
 /// Returns whether dom0's tree has a node of its own in this one's place.
 pub(super) fn is_rebuilt(node: &Node<'_>) -> bool {
-    REBUILT.contains(&node.path().as_str())
+    node.parent().is_some_and(|parent| parent.index() == 0) && REBUILT.contains(&node.name())
 }
 
 impl Selection {
-    /// Decides for every node of the tree.
-    pub fn of(tree: &Tree<'_>, machine: &Machine<'_>) -> Self {
+    /// Decides for every node of the machine's tree.
+    pub fn of(machine: &Machine<'_>) -> Self {
+        let tree = machine.tree;
         let mut selection = Self {
-            fates: vec![Fate::Drop; tree.len()],
+            fates: vec![Fate::Drop; tree.blob().nodes()],
             notes: Vec::new(),
         };
         let judge = Judge {
@@ -110,7 +114,7 @@ impl Selection {
         selection
     }
 
-    /// What becomes of a node.
+    /// Returns what becomes of a node.
     pub fn fate(&self, node: &Node<'_>) -> Fate {
         self.fates.get(node.index()).copied().unwrap_or(Fate::Drop)
     }
@@ -151,7 +155,7 @@ impl Judge<'_> {
         if self.gic.as_ref() == Some(node) {
             return Fate::Gic;
         }
-        if path == machine.host.timer.path {
+        if path == machine.host.timer.path.as_str() {
             return Fate::Timer;
         }
         if path == "/chosen" {
@@ -161,7 +165,9 @@ impl Judge<'_> {
             || node.is_compatible(TIMER)
             || is_rebuilt(node)
             || memory::is_memory(node)
-            || machine.console.is_some_and(|uart| uart.path == path)
+            || machine
+                .console
+                .is_some_and(|uart| path == uart.path.as_str())
         {
             return Fate::Drop;
         }
@@ -177,7 +183,8 @@ impl Judge<'_> {
         Fate::Disable
     }
 
-    /// What dom0 cannot have of what a device needs. It would touch the device all the same, and die of what is not there.
+    /// Says what dom0 cannot have of what a device needs. It would touch the device all the same, and die of what is not
+    /// there.
     fn withheld(&self, node: &Node<'_>) -> Option<String> {
         let mut regions = regions(node).into_iter().flatten();
         let at = regions.find_map(|region| {
@@ -226,7 +233,7 @@ impl Hidden {
         self.0.iter().map(|(range, _)| *range).collect()
     }
 
-    /// The first hidden pages that a region's pages touch.
+    /// Returns the first hidden pages that a region's pages touch.
     fn owner(&self, region: &PhysRange) -> Option<(PhysRange, &'static str)> {
         let pages = region.pages_outward();
         self.0
@@ -236,8 +243,8 @@ impl Hidden {
     }
 }
 
-/// The machine's regions that a node brings: its registers, and for a PCI bridge its windows. What the CPU cannot reach is
-/// `None`.
+/// Returns the machine's regions that a node brings: its registers, and for a PCI bridge its windows. What the CPU cannot
+/// reach is `None`.
 pub(super) fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
     let mut regions: Vec<_> = translate::reg_ranges(node)
         // Registers on a bus without `ranges` are nobody's business but the bus's.
@@ -249,7 +256,7 @@ pub(super) fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
     regions
 }
 
-/// The GIC's interrupts that a node brings: its own, and for a PCI bridge those of its map.
+/// Returns the GIC's interrupts that a node brings: its own, and for a PCI bridge those of its map.
 pub(super) fn lines(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
     let routes = routes(node, gic).into_iter();
     let lines = routes.filter_map(|route| match route {
@@ -259,7 +266,7 @@ pub(super) fn lines(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
     lines.collect()
 }
 
-/// Where the interrupts lead that a node brings.
+/// Follows the interrupts that a node brings.
 pub(super) fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let mut routes = interrupt::routes(node, gic);
     if is_pci_bridge(node) {

@@ -26,24 +26,16 @@ pub mod status {
 
 /// The SMC function identifiers we serve.
 mod fid {
-    pub const CPU_OFF_0_1: u32 = 1;
-    pub const CPU_ON_0_1: u32 = 2;
+    pub use armv7::smc::psci::{
+        AFFINITY_INFO, CPU_OFF, CPU_OFF_0_1, CPU_ON, CPU_ON_0_1, CPU_SUSPEND, FEATURES,
+        MIGRATE_INFO_TYPE, SYSTEM_OFF, SYSTEM_RESET, VERSION,
+    };
 
     pub const SMCCC_VERSION: u32 = 0x8000_0000;
     pub const ARCH_FEATURES: u32 = 0x8000_0001;
     pub const WORKAROUND_1: u32 = 0x8000_8000;
     pub const WORKAROUND_2: u32 = 0x8000_7FFF;
     pub const WORKAROUND_3: u32 = 0x8000_3FFF;
-
-    pub const PSCI_VERSION: u32 = 0x8400_0000;
-    pub const CPU_SUSPEND: u32 = 0x8400_0001;
-    pub const CPU_OFF: u32 = 0x8400_0002;
-    pub const CPU_ON: u32 = 0x8400_0003;
-    pub const AFFINITY_INFO: u32 = 0x8400_0004;
-    pub const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
-    pub const SYSTEM_OFF: u32 = 0x8400_0008;
-    pub const SYSTEM_RESET: u32 = 0x8400_0009;
-    pub const PSCI_FEATURES: u32 = 0x8400_000A;
 
     pub const STANDARD_COUNT: u32 = 0x8400_FF00;
     pub const STANDARD_UID: u32 = 0x8400_FF01;
@@ -160,7 +152,7 @@ pub fn call(function: u32, args: [u32; 3], view: &impl View) -> Action {
         // Entering Hyp mode was all there is to do.
         fid::WORKAROUND_1 | fid::WORKAROUND_2 | fid::WORKAROUND_3 => Action::Nothing,
 
-        fid::PSCI_VERSION => Action::Return(PSCI_1_1),
+        fid::VERSION => Action::Return(PSCI_1_1),
         // A power-down request is served as standby, which PSCI allows (DEN 0022D 5.4.5).
         fid::CPU_SUSPEND => Action::Suspend,
         fid::CPU_OFF | fid::CPU_OFF_0_1 => Action::CpuOff,
@@ -171,7 +163,7 @@ pub fn call(function: u32, args: [u32; 3], view: &impl View) -> Action {
         fid::MIGRATE_INFO_TYPE => Action::Return(MIGRATION_NOT_REQUIRED),
         fid::SYSTEM_OFF => Action::SystemOff,
         fid::SYSTEM_RESET => Action::SystemReset,
-        fid::PSCI_FEATURES => returns(feature(arg1)),
+        fid::FEATURES => returns(feature(arg1)),
 
         fid::STANDARD_COUNT => Action::Return(STANDARD_CALLS),
         fid::STANDARD_UID => Action::ReturnAll(STANDARD_UID),
@@ -227,7 +219,7 @@ fn affinity_info(target: u32, lowest_level: u32, view: &impl View) -> i32 {
 
 fn feature(function: u32) -> i32 {
     match function {
-        fid::PSCI_VERSION
+        fid::VERSION
         | fid::CPU_SUSPEND
         | fid::CPU_OFF
         | fid::CPU_ON
@@ -235,7 +227,7 @@ fn feature(function: u32) -> i32 {
         | fid::MIGRATE_INFO_TYPE
         | fid::SYSTEM_OFF
         | fid::SYSTEM_RESET
-        | fid::PSCI_FEATURES
+        | fid::FEATURES
         | fid::SMCCC_VERSION => status::SUCCESS,
         _ => status::NOT_SUPPORTED,
     }

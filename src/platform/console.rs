@@ -1,15 +1,16 @@
-//! Which UART is the console: `dtuart=` on the command line, else `/chosen/stdout-path`, else one that answers where a
-//! well-known machine has one ([`super::rescue`]).
+//! Finds the UART that is the console: `dtuart=` on the command line, else `/chosen/stdout-path`, else one that answers
+//! where a well-known machine has one ([`super::rescue`]).
 
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use dt::{Node, Tree};
+
 use super::BootError;
-use super::blob::Blob;
 use super::interrupt::{self, Interrupt};
 use super::ranges::PhysRange;
 use super::translate;
-use super::tree::{Node, Tree};
+use super::tree::check_budget;
 use super::uart::Model;
 
 /// The console's UART.
@@ -38,30 +39,21 @@ pub struct Found {
 
 /// Finds the console: `dtuart` if that leads to a UART, else what the tree says. The error is about the one that was asked
 /// for.
-pub fn find(blob: &Blob<'_>, dtuart: Option<&str>) -> Result<Found, BootError> {
-    let tree = Tree::new(blob)?;
-    let gic = super::gic::node(&tree);
-    let found = of_tree(&tree, gic.as_ref(), dtuart).map(|uart| Found {
-        uart,
-        instead: None,
+pub fn find(tree: &Tree<'_>, dtuart: Option<&str>) -> Result<Found, BootError> {
+    let gic = super::gic::node(tree);
+    let found =
+        |spec, instead| of_tree(tree, gic.as_ref(), spec).map(|uart| Found { uart, instead });
+    let asked_for = found(dtuart, None).or_else(|error| match dtuart {
+        Some(_) => found(None, Some(error.clone())).map_err(|_| error),
+        None => Err(error),
     });
-    tree.check_budget()?;
-    match (found, dtuart) {
-        (Err(error), Some(_)) => match of_tree(&tree, gic.as_ref(), None) {
-            Ok(uart) => Ok(Found {
-                uart,
-                instead: Some(error),
-            }),
-            Err(_) => Err(error),
-        },
-        (found, _) => found,
-    }
+    check_budget(tree)?;
+    asked_for
 }
 
-/// What a UART at `address`, found without the tree's help, is in the tree: a node that dom0 must not have, and its interrupt.
-pub fn at(blob: &Blob<'_>, model: Model, address: u64) -> Option<UartInfo> {
-    let tree = Tree::new(blob).ok()?;
-    let gic = super::gic::node(&tree);
+/// Finds a UART by its address, where the tree did not name it: its node, which dom0 must not have, and its interrupt.
+pub fn at(tree: &Tree<'_>, model: Model, address: u64) -> Option<UartInfo> {
+    let gic = super::gic::node(tree);
     let place = PhysRange::new(address, 1)?;
     tree.all().find_map(|node| {
         let reg = translate::reg_ranges(&node).next()??;
@@ -108,7 +100,7 @@ fn describe(
 ) -> UartInfo {
     let interrupt = gic.and_then(|gic| interrupt::of_gic(node, gic).into_iter().next());
     UartInfo {
-        path: node.path(),
+        path: node.path().to_string(),
         model,
         reg,
         interrupt: interrupt.filter(|i| !i.is_private()),
@@ -116,7 +108,7 @@ fn describe(
     }
 }
 
-/// A path, or an alias with or without the rest of a path.
+/// Returns the node of a path, or of an alias with or without the rest of a path.
 fn resolve<'a>(tree: &'a Tree<'a>, name: &str) -> Option<Node<'a>> {
     if name.starts_with('/') {
         return tree.find(name);

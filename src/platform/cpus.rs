@@ -4,17 +4,16 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use armv7::smc::psci::{CPU_OFF, CPU_ON};
+use dt::{Node, Tree};
+
 use super::BootError;
-use super::tree::{Node, Tree};
 
 /// CPU interfaces of a GICv2 (IHI 0048B 1.2.1).
 pub const MAX_CPUS: usize = 8;
 /// Affinity fields of MPIDR (DDI 0406C.d B4.1.106).
 const AFFINITY: u32 = 0x00ff_ffff;
 pub(crate) const PSCI: &[&str] = &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
-/// Function ids since version 0.2, 32-bit calling convention (DEN 0022).
-const CPU_OFF: u32 = 0x8400_0002;
-const CPU_ON: u32 = 0x8400_0003;
 
 /// How a processor is started.
 #[derive(Clone, PartialEq, Eq, Debug)]

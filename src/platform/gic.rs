@@ -1,14 +1,15 @@
 //! The GICv2's register regions, its maintenance interrupt and its message frames.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use dt::{Node, Tree};
 
 use super::BootError;
 use super::interrupt;
 use super::ranges::PhysRange;
 use super::translate;
-use super::tree::{Node, Tree};
 
 /// Compatibles of interrupt controllers with the GICv2 register layout.
 const GICV2: &[&str] = &[
@@ -87,7 +88,7 @@ impl GicInfo {
     }
 }
 
-/// The GIC's node, whether or not it can be used.
+/// Returns the GIC's node, whether or not it can be used.
 pub(crate) fn node<'a>(tree: &'a Tree<'a>) -> Option<Node<'a>> {
     let candidates = tree.compatible(GICV2);
     let mut candidates = candidates.filter(|n| n.has("interrupt-controller") && n.is_enabled());
@@ -140,7 +141,7 @@ pub(super) fn info(
     Ok(GicInfo {
         maintenance: maintenance(&node, synthesised)?,
         frames: frames(&node, notes),
-        path,
+        path: path.to_string(),
         distributor,
         cpu,
         hypervisor,
@@ -165,8 +166,14 @@ fn frames(gic: &Node<'_>, notes: &mut Vec<String>) -> Vec<MsiFrame> {
         .children()
         .filter(|n| n.is_compatible(&["arm,gic-v2m-frame"]));
     let mut frames = Vec::new();
-    for node in children.take(MAX_FRAMES) {
+    for node in children {
         let path = node.path();
+        if frames.len() >= MAX_FRAMES {
+            notes.push(format!(
+                "GIC: more than {MAX_FRAMES} message frames, {path} and the rest ignored"
+            ));
+            break;
+        }
         let Some(reg) = translate::reg_ranges(&node).next().flatten() else {
             notes.push(format!(
                 "GIC: message frame {path} has no usable reg, ignored"
@@ -176,7 +183,7 @@ fn frames(gic: &Node<'_>, notes: &mut Vec<String>) -> Vec<MsiFrame> {
         let base = node.u32("arm,msi-base-spi");
         let count = node.u32("arm,msi-num-spis");
         frames.push(MsiFrame {
-            path,
+            path: path.to_string(),
             reg,
             interrupts: base.zip(count),
         });

@@ -1,6 +1,6 @@
-//! Everything that the boot needs to know of the machine, read once from the device tree.
+//! Reads from the device tree, once, everything that the boot needs to know of the machine.
 //!
-//! [`HostInfo::parse`] either gives a consistent picture or the one line that says why not. What is odd but can be lived
+//! [`HostInfo::of`] either gives a consistent picture or the one line that says why not. What is odd but can be lived
 //! with becomes a note, to be printed as a warning once there is a console. Where the tree itself and the hypervisor's
 //! image lie only the boot code knows: [`HostInfo::claim`] adds them and checks the modules against them.
 
@@ -8,6 +8,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use armv7::addr::PhysAddr;
+use dt::{Node, Tree};
 
 pub use super::console::UartInfo;
 pub use super::cpus::{Conduit, CpuInfo, EnableMethod, PsciInfo};
@@ -15,12 +16,11 @@ pub use super::gic::{GicInfo, MsiFrame};
 pub use super::modules::{CommandLines, Module, ModuleKind};
 pub use super::timer::TimerInfo;
 
-use super::blob::Blob;
 use super::board::{self, Board};
 use super::interrupt;
 use super::modules::ReadWord;
 use super::ranges::{self, PhysRange};
-use super::tree::{Node, Tree};
+use super::tree::{self, check_budget};
 use super::{BootError, console, cpus, gic, memory, modules, timer};
 
 /// The machine.
@@ -60,44 +60,34 @@ pub struct HostInfo {
     pub console: Result<UartInfo, BootError>,
     /// Bit n: the tree uses the private interrupt 16 + n.
     pub private_interrupts: u16,
-    /// Bytes that the tree's contents take, without padding.
-    pub tree_size: usize,
     /// Odd things, one line each.
     pub notes: Vec<String>,
 }
 
 impl HostInfo {
-    /// Reads the machine from `bytes`, which may be longer than the tree.
+    /// Reads the machine from the tree in `bytes`, without a look at modules.
     pub fn parse(bytes: &[u8]) -> Result<Self, BootError> {
-        Self::parse_with(bytes, &|_| None)
+        tree::with(bytes, |tree| Self::of(tree, &|_| None))
     }
 
-    /// The same, with a look at modules that do not say what they are.
-    pub fn parse_with(bytes: &[u8], read: ReadWord<'_>) -> Result<Self, BootError> {
-        let blob = Blob::check(bytes)?;
-        let tree = Tree::new(&blob)?;
-        let host = Self::read(&blob, &tree, read);
-        tree.check_budget()?;
+    /// Reads the machine from its tree, and with `read` what modules are that do not say it.
+    pub fn of(tree: &Tree<'_>, read: ReadWord<'_>) -> Result<Self, BootError> {
+        let host = Self::read(tree, read);
+        check_budget(tree)?;
         host
     }
 
     /// Reads the command lines alone, for a console that can tell what is wrong with the rest.
-    pub fn read_command_lines(bytes: &[u8]) -> Result<CommandLines, BootError> {
-        let blob = Blob::check(bytes)?;
-        let tree = Tree::new(&blob)?;
+    pub fn read_command_lines(tree: &Tree<'_>) -> Result<CommandLines, BootError> {
         // A module that cannot be used is named when the machine is read.
         let notes = &mut Vec::new();
-        let modules = modules::find(&tree, &|_| None, notes).unwrap_or_default();
-        let lines = modules::command_lines(&tree, &modules, notes);
-        tree.check_budget()?;
+        let modules = modules::find(tree, &|_| None, notes).unwrap_or_default();
+        let lines = modules::command_lines(tree, &modules, notes);
+        check_budget(tree)?;
         Ok(lines)
     }
 
-    fn read<'a>(
-        blob: &'a Blob<'a>,
-        tree: &'a Tree<'a>,
-        read: ReadWord<'_>,
-    ) -> Result<Self, BootError> {
+    fn read<'a>(tree: &'a Tree<'a>, read: ReadWord<'_>) -> Result<Self, BootError> {
         let mut notes = Vec::new();
         let root = tree.root();
         let ram = memory::banks(tree, &mut notes)?;
@@ -113,7 +103,7 @@ impl HostInfo {
         modules::check_places(&modules, &ram, &[])?;
         modules::name_domains(tree, &mut notes);
         let firmware_reserved = memory::reserved_nodes(tree, &mut notes);
-        let mut permanent = memory::reserved_entries(blob);
+        let mut permanent = memory::reserved_entries(tree.blob());
         permanent.extend(&firmware_reserved);
         let mut reserved = permanent.clone();
         reserved.extend(modules.iter().map(|m| m.range.pages_outward()));
@@ -144,7 +134,6 @@ impl HostInfo {
             private_interrupts: private_interrupts(tree, gic_node.as_ref()),
             gic,
             timer,
-            tree_size: blob.content_size(),
             notes,
         })
     }

@@ -4,14 +4,15 @@
 //! (Versatile Express, PCI host bridges), a controller that passes GIC specifiers on unchanged, or a second-level
 //! controller. The last is dom0's business: only the controller's own line is the GIC's (Devicetree Specification 0.4, 2.4).
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use armv7::gic::Trigger;
 use arrayvec::ArrayVec;
+use dt::Node;
 
 use super::quirks;
-use super::tree::Node;
 
 /// Most cells in a specifier or a unit address.
 const MAX_CELLS: usize = 8;
@@ -24,15 +25,6 @@ pub const FIRST_PPI: u32 = 16;
 /// One past the last interrupt id that a GIC can have.
 const INTID_END: u32 = 1020;
 
-/// How a line signals.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trigger {
-    /// By a change.
-    Edge,
-    /// By a level.
-    Level,
-}
-
 /// An interrupt of the GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Interrupt {
@@ -43,7 +35,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Whether each CPU has its own.
+    /// Returns whether each CPU has its own.
     pub const fn is_private(&self) -> bool {
         self.intid < FIRST_SPI
     }
@@ -55,7 +47,7 @@ impl fmt::Display for Interrupt {
     }
 }
 
-/// Where one specifier leads.
+/// The end of the way of one specifier.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Route {
     /// To the GIC.
@@ -73,7 +65,7 @@ struct Specifier<'a> {
     cells: Cells,
 }
 
-/// The routes of a node's `interrupts-extended` or else `interrupts`.
+/// Follows each specifier of a node's `interrupts-extended`, or else `interrupts`.
 pub fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     if node.has("interrupts-extended") {
         return extended(node, gic);
@@ -99,7 +91,7 @@ pub fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
         .collect()
 }
 
-/// The interrupts of a node that are the GIC's.
+/// Returns the interrupts of a node that are the GIC's.
 pub fn of_gic(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
     let routes = routes(node, gic).into_iter();
     routes
@@ -120,15 +112,15 @@ pub fn is_end(controller: &Node<'_>, gic: &Node<'_>) -> bool {
     is_part || controller.has("gpio-controller") || has_lines && !like_the_gic
 }
 
-/// The routes of all entries of a node's own `interrupt-map`: what the devices behind a PCI bridge may use.
+/// Follows all entries of a node's own `interrupt-map`: what the devices behind a PCI bridge may use.
 pub fn routes_of_map(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let mut routes = Vec::new();
     let own = map_address_cells(node) + specifier_cells(node);
+    if node.has("interrupt-map") && !(1..=2 * MAX_CELLS).contains(&own) {
+        return Vec::from([Route::Broken("cells of its interrupt-map")]);
+    }
     let mut cells = node.cells("interrupt-map");
-    while node.spend(1 + routes.len()) {
-        if own == 0 || own > 2 * MAX_CELLS || cells.nth(own - 1).is_none() {
-            break;
-        }
+    while node.spend(1 + routes.len()) && cells.nth(own.saturating_sub(1)).is_some() {
         let Some((next, address)) = map_target(node, &mut cells) else {
             routes.push(Route::Broken("interrupt-map"));
             break;
@@ -178,7 +170,7 @@ fn resolve(specifier: Specifier<'_>, address: &Cells, gic: &Node<'_>) -> Route {
                 None => return Route::Broken("no entry in interrupt-map"),
             }
         } else if parent.has("interrupt-controller") && !quirks::passes_specifiers_on(&parent) {
-            return Route::Elsewhere(parent.path());
+            return Route::Elsewhere(parent.path().to_string());
         } else {
             match parent_of(&parent) {
                 Some(next) => specifier.parent = next,
@@ -189,7 +181,7 @@ fn resolve(specifier: Specifier<'_>, address: &Cells, gic: &Node<'_>) -> Route {
     Route::Broken("interrupt parents form a loop")
 }
 
-/// The entry of the nexus' map that fits the masked unit address and specifier.
+/// Finds the entry of the nexus' map that fits the masked unit address and specifier.
 fn look_up<'a>(specifier: &Specifier<'a>, address: &Cells) -> Option<(Specifier<'a>, Cells)> {
     let nexus = specifier.parent;
     let addresses = map_address_cells(&nexus);
@@ -236,7 +228,7 @@ fn map_target<'a>(
     Some((Specifier { parent, cells }, address))
 }
 
-/// In interrupt maps a node without `#address-cells` has unit addresses of no cells, whatever the default for buses.
+/// Returns the cells of a unit address in interrupt maps: there a node without `#address-cells` has unit addresses of no cells, whatever the default for buses.
 fn map_address_cells(node: &Node<'_>) -> usize {
     node.cell_count("#address-cells").unwrap_or(0)
 }
@@ -253,13 +245,13 @@ fn take(cells: &mut impl Iterator<Item = u32>, count: usize) -> Option<Cells> {
     Some(taken)
 }
 
-/// The first cells of `reg`: the unit address.
+/// Returns the unit address: the first cells of `reg`.
 fn unit_address(node: &Node<'_>) -> Cells {
     let count = node.parent().map_or(0, |bus| bus.address_cells());
     node.cells("reg").take(count.min(MAX_CELLS)).collect()
 }
 
-/// The node that gives the node's specifiers their meaning.
+/// Returns the node that gives the node's specifiers their meaning.
 fn parent_of<'a>(node: &Node<'a>) -> Option<Node<'a>> {
     let mut node = *node;
     for _ in 0..MAX_HOPS * MAX_HOPS {
@@ -274,7 +266,7 @@ fn parent_of<'a>(node: &Node<'a>) -> Option<Node<'a>> {
     None
 }
 
-/// Three cells: 0 shared or 1 private, number, flags (arm,gic binding of Linux).
+/// Reads three cells: 0 shared or 1 private, number, flags (arm,gic binding of Linux).
 fn gic_interrupt(cells: &[u32]) -> Route {
     let &[kind, number, flags] = cells else {
         return Route::Broken("a GIC interrupt has 3 cells");

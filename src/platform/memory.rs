@@ -4,11 +4,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use dt::{Blob, Node, Tree};
+
 use super::BootError;
-use super::blob::Blob;
 use super::ranges::{self, PhysRange};
 use super::translate;
-use super::tree::{Node, Tree};
 
 /// The least RAM that a boot can do with, MiB: the hypervisor and a small dom0.
 pub const MIN_RAM_MIB: u64 = 128;
@@ -18,7 +18,7 @@ const MAX_BANKS: usize = 64;
 /// frame of 4 KiB.
 const MAX_SPREAD: u64 = 16;
 
-/// The machine's RAM, page-aligned, sorted and joined.
+/// Returns the machine's RAM, page-aligned, sorted and joined.
 pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<PhysRange>, BootError> {
     let mut banks: Vec<PhysRange> = Vec::new();
     for node in tree.all().filter(is_memory).filter(Node::is_enabled) {
@@ -53,7 +53,7 @@ pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Phys
     }
 }
 
-/// Memory nodes are told by `device_type`; old trees leave it out below the root.
+/// Returns whether the node is RAM: by `device_type`, which old trees leave out below the root.
 pub(crate) fn is_memory(node: &Node<'_>) -> bool {
     node.is_type("memory")
         || node.base_name() == "memory"
@@ -62,7 +62,7 @@ pub(crate) fn is_memory(node: &Node<'_>) -> bool {
             && node.parent().is_some_and(|parent| parent.index() == 0)
 }
 
-/// The part of a bank below 2^40.
+/// Returns the part of a bank below 2^40.
 fn usable(base: u64, size: u64, notes: &mut Vec<String>) -> Option<PhysRange> {
     let whole = PhysRange::new(base, size);
     if whole.is_some() {
@@ -75,7 +75,7 @@ fn usable(base: u64, size: u64, notes: &mut Vec<String>) -> Option<PhysRange> {
     Some(cut)
 }
 
-/// The banks without those so far from the rest that describing each frame between would cost more RAM than they have.
+/// Leaves out banks so far from the rest that describing each frame between would cost more RAM than they have.
 fn near(mut banks: Vec<PhysRange>, notes: &mut Vec<String>) -> Vec<PhysRange> {
     loop {
         let total: u64 = banks.iter().map(PhysRange::size).sum();
@@ -99,7 +99,7 @@ fn near(mut banks: Vec<PhysRange>, notes: &mut Vec<String>) -> Vec<PhysRange> {
     }
 }
 
-/// Ranges of `/reserved-memory` that have a fixed place, page-aligned.
+/// Returns the ranges of `/reserved-memory` that have a fixed place, page-aligned.
 pub(crate) fn reserved_nodes(tree: &Tree<'_>, notes: &mut Vec<String>) -> Vec<PhysRange> {
     let Some(parent) = reserved_memory(tree) else {
         return Vec::new();
@@ -150,11 +150,10 @@ fn reserved_memory<'a>(tree: &'a Tree<'a>) -> Option<Node<'a>> {
     children.find(|node| node.name() == "reserved-memory")
 }
 
-/// What the reservation block holds back, page-aligned.
+/// Returns what the reservation block holds back, page-aligned.
 pub(super) fn reserved_entries(blob: &Blob<'_>) -> Vec<PhysRange> {
-    let entries = blob.reserved().iter();
-    entries
-        .filter_map(|(base, size)| PhysRange::new(*base, *size))
+    blob.reserved()
+        .filter_map(|(base, size)| PhysRange::new(base, size))
         .map(|range| range.pages_outward())
         .collect()
 }

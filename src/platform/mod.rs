@@ -1,15 +1,15 @@
 //! The machine as its device tree describes it.
 //!
 //! A boot reads the tree once into [`host_dt::HostInfo`]; from then on nobody looks at raw cells, apart from the rooms that
-//! build dom0. What the tree does not say is data: of boards in [`board`], of devices in [`quirks`].
+//! build dom0. The crate `dt` reads the blob; a boot has one `dt::Tree` and lends it ([`tree`]). What the tree does not say
+//! is data: of boards in [`board`], of devices in [`quirks`].
 //!
-//! The blob comes from a boot loader, which is trusted but not infallible: everything here answers a malformed tree with
-//! a [`BootError`] whose text is one line that names the culprit, and never with a panic.
+//! The blob comes from a boot loader, which is trusted but not infallible: a malformed tree is a [`BootError`] whose text is
+//! one line that names the culprit, and never a panic.
 
 use alloc::string::String;
 use core::fmt;
 
-pub mod blob;
 pub mod board;
 pub mod console;
 pub mod cpus;
@@ -25,7 +25,6 @@ pub mod timer;
 pub mod translate;
 pub mod tree;
 pub mod uart;
-pub mod writer;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,11 +32,9 @@ pub(crate) mod testing;
 /// Why a boot cannot go on; its text is one line for the console.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BootError {
-    /// There is no device tree where one should be; holds the first word found.
-    NoTree(u32),
-    /// The tree's version cannot be read.
-    TreeVersion(u32),
-    /// The tree is damaged; says which field or where.
+    /// There is no device tree where one should be, or its blob is damaged.
+    Tree(dt::Error),
+    /// The tree cannot be read to its end; says why.
     Corrupt(String),
     /// No usable RAM, or too little: MiB found and needed.
     TooLittleRam {
@@ -62,13 +59,16 @@ pub enum BootError {
     Dom0(String),
 }
 
+impl From<dt::Error> for BootError {
+    fn from(error: dt::Error) -> Self {
+        Self::Tree(error)
+    }
+}
+
 impl fmt::Display for BootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoTree(magic) => write!(f, "BOOT: no device tree (magic {magic:#010x})"),
-            Self::TreeVersion(version) => {
-                write!(f, "BOOT: device tree version {version} is not 17")
-            }
+            Self::Tree(error) => write!(f, "BOOT: {error}"),
             Self::Corrupt(what) => write!(f, "BOOT: device tree corrupt: {what}"),
             Self::TooLittleRam { found, need } => {
                 write!(f, "BOOT: RAM {found} MiB, need {need} MiB")

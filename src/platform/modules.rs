@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use armv7::addr::PhysAddr;
+use dt::{Node, Reg, Tree};
 
 use super::BootError;
 use super::ranges::PhysRange;
-use super::tree::{Node, Reg, Tree};
 
 /// Nodes with one of these are modules.
 pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
@@ -77,7 +77,7 @@ pub struct CommandLines {
 /// Reads the word at a machine address; `None` where nothing answers.
 pub type ReadWord<'a> = &'a dyn Fn(PhysAddr) -> Option<u32>;
 
-/// All modules, in the tree's order.
+/// Finds all modules, in the tree's order.
 pub(super) fn find(
     tree: &Tree<'_>,
     read: ReadWord<'_>,
@@ -127,14 +127,14 @@ pub(super) fn find(
                 ))
             })?,
             bootargs: line_of(&node, "bootargs", notes),
-            path: node.path(),
+            path: path.to_string(),
         });
     }
     modules.extend(ramdisk_of_kernel_protocol(&chosen, &modules, notes)?);
     Ok(modules)
 }
 
-/// Says which domains of Xen's dom0less boot there are: they are not made.
+/// Names the domains of Xen's dom0less boot: they are not made.
 pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
     let chosen = tree.find("/chosen");
     let children = chosen.into_iter().flat_map(|chosen| chosen.children());
@@ -146,7 +146,7 @@ pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
     }
 }
 
-/// What a module's node says it is.
+/// Returns what a module's node says it is.
 fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
     node.strings("compatible").find_map(|name| match name {
         "multiboot,kernel" | "xen,linux-zimage" => Some(ModuleKind::Kernel),
@@ -184,7 +184,7 @@ impl Guesses {
     }
 }
 
-/// `reg` in the parent's cells; guest-loader writes the root's, as its `/chosen` says nothing.
+/// Reads `reg` in the parent's cells; guest-loader writes the root's, as its `/chosen` says nothing.
 fn reg_of(node: &Node<'_>) -> Result<Reg, BootError> {
     let cells = |name| {
         let mut above = node.ancestors().skip(1);
@@ -258,7 +258,7 @@ pub(super) fn check_places(
     Ok(())
 }
 
-/// A command line, as far as anybody reads it.
+/// Reads a command line, as far as anybody does.
 fn line_of(node: &Node<'_>, name: &str, notes: &mut Vec<String>) -> Option<String> {
     let text = node.string(name)?;
     let (line, rest) = text.split_at_checked(text.floor_char_boundary(MAX_LINE))?;

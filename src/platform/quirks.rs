@@ -1,6 +1,6 @@
 //! What device trees do not say about devices, as data, by a node's compatible. Boards are in `board`.
 
-use super::tree::Node;
+use dt::Node;
 
 /// Interrupt controllers that only add wake-up and hand GIC specifiers on unchanged.
 const SPECIFIERS_PASS: &[&str] = &[
@@ -19,7 +19,7 @@ const SPECIFIERS_PASS: &[&str] = &[
     "nvidia,tegra30-ictlr",
 ];
 
-/// Whether a controller's specifiers are the GIC's.
+/// Returns whether a controller's specifiers are the GIC's.
 pub fn passes_specifiers_on(controller: &Node<'_>) -> bool {
     controller.is_compatible(SPECIFIERS_PASS)
 }

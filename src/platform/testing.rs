@@ -5,24 +5,37 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 
-use super::writer::Writer;
+use dt::{Blob, Tree, Writer};
 
 pub(crate) const VIRT: &str = include_str!("../../tests/dts/virt.dts");
 pub(crate) const VEXPRESS: &str = include_str!("../../tests/dts/vexpress.dts");
 pub(crate) const ARNDALE: &str = include_str!("../../tests/dts/arndale.dts");
 
-/// The blob for a source text.
+/// Makes the blob of a source text.
 pub(crate) fn compile(source: &str) -> Vec<u8> {
     let mut parser = Parser::new(source);
-    let mut writer = Writer::new();
+    // No word of the source becomes longer than this.
+    let mut out = vec![0; 8 * source.len() + 4096];
+    let mut writer = Writer::new(&mut out, source.len() + 1024);
     parser.reserved(&mut writer);
     parser.node("", &mut writer);
-    writer.finish()
+    let length = writer.finish().unwrap();
+    out.truncate(length);
+    out
 }
 
-/// The blob for a source text after textual replacements, each of which must be possible.
+/// Reads a blob, for as long as the tests run.
+pub(crate) fn tree(blob: &[u8]) -> &'static Tree<'static> {
+    let blob = Blob::check(blob.to_vec().leak()).unwrap();
+    let entries = super::tree::entries(&blob).unwrap();
+    let tree = super::tree::read(blob, entries.leak()).unwrap();
+    vec![tree].leak().first().unwrap()
+}
+
+/// Makes the blob of a source text after textual replacements, each of which must be possible.
 pub(crate) fn compile_with(source: &str, changes: &[(&str, &str)]) -> Vec<u8> {
     let mut text = source.to_string();
     for (from, to) in changes {
@@ -80,7 +93,7 @@ impl Parser {
     }
 
     /// Skips `/dts-v1/;`, reads `/memreserve/` lines, and stops behind the root's `/`.
-    fn reserved(&mut self, writer: &mut Writer) {
+    fn reserved(&mut self, writer: &mut Writer<'_>) {
         loop {
             match self.next().as_str() {
                 "/" => return,
@@ -93,7 +106,7 @@ impl Parser {
         }
     }
 
-    fn node(&mut self, name: &str, writer: &mut Writer) {
+    fn node(&mut self, name: &str, writer: &mut Writer<'_>) {
         assert_eq!(self.next(), "{", "after {name}");
         writer.begin(name);
         let mut label = None;
@@ -126,7 +139,7 @@ impl Parser {
     }
 
     /// A label's phandle must be written before the node's subnodes, so it is put at the front of the tokens.
-    fn begin_with_phandle(&mut self, name: &str, label: Option<u32>, writer: &mut Writer) {
+    fn begin_with_phandle(&mut self, name: &str, label: Option<u32>, writer: &mut Writer<'_>) {
         if let Some(phandle) = label {
             let words = ["phandle", "=", "<", &phandle.to_string(), ">", ";"];
             let at = self.at + 1;

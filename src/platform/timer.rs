@@ -4,9 +4,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use dt::{Node, Tree};
+
 use super::BootError;
 use super::interrupt::{self, Route};
-use super::tree::{Node, Tree};
 
 pub(crate) const TIMER: &[&str] = &["arm,armv7-timer", "arm,armv8-timer"];
 
@@ -75,6 +76,6 @@ pub(super) fn info(
         virtual_timer: line(2, "virt", "virtual")?,
         hypervisor: line(3, "hyp-phys", "hypervisor")?,
         frequency: node.u32("clock-frequency").filter(|hz| *hz > 0),
-        path: path.clone(),
+        path: path.to_string(),
     })
 }

@@ -3,8 +3,9 @@
 //! Devicetree Specification 0.4, 2.3.8: an empty `ranges` passes addresses on, a missing one means that the bus is not
 //! addressable from its parent.
 
+use dt::{Node, number};
+
 use super::ranges::PhysRange;
-use super::tree::{Node, be};
 
 /// The machine ranges of a node's `reg`, in order; an entry that the CPU cannot reach is `None`.
 pub fn reg_ranges<'a>(node: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
@@ -38,9 +39,11 @@ pub fn to_machine(bus: &Node<'_>, address: u64, size: u64) -> Option<PhysRange> 
             }
             let (child, rest) = entry.split_at_checked(own)?;
             let (parent, length) = rest.split_at_checked(up)?;
-            let offset = address.checked_sub(be(child)?)?;
-            let inside = offset.checked_add(size)? <= be(length)?;
-            inside.then(|| be(parent)?.checked_add(offset)).flatten()
+            let offset = address.checked_sub(number(child)?)?;
+            let inside = offset.checked_add(size)? <= number(length)?;
+            inside
+                .then(|| number(parent)?.checked_add(offset))
+                .flatten()
         })?;
     }
     None
@@ -55,6 +58,6 @@ pub fn pci_windows<'a>(host: &Node<'a>) -> impl Iterator<Item = Option<PhysRange
     ranges.chunks_exact(12 + up + 8).map(move |entry| {
         let (_, rest) = entry.split_at_checked(12)?;
         let (parent, size) = rest.split_at_checked(up)?;
-        to_machine(bus.as_ref()?, be(parent)?, be(size)?)
+        to_machine(bus.as_ref()?, number(parent)?, number(size)?)
     })
 }

@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 
 use armv7::addr::{Gfn, GuestVa, PAGE_SHIFT};
 use armv7::errata;
-use armv7::gic::{self, Trigger};
+use armv7::gic;
 use armv7::guest::{self, Access, GuestContext};
 use armv7::smp;
 use armv7::syndrome::{
@@ -304,13 +304,7 @@ fn at_host(domain: &Domain, vgic: &Vgic, work: &HostWork) {
         };
         match work.op {
             HostOp::Enable => {
-                gic.dist.set_trigger(
-                    intid,
-                    match vgic.is_edge(virq) {
-                        true => Trigger::Edge,
-                        false => Trigger::Level,
-                    },
-                );
+                gic.dist.set_trigger(intid, vgic.trigger_of(virq));
                 gic.dist.set_targets(intid, target());
                 gic.dist.enable(intid);
             }

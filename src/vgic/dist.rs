@@ -64,7 +64,7 @@ pub struct HostWork {
 /// What to do to a physical interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostOp {
-    /// Configure it as [`Vgic::is_edge`] says, send it to [`Vgic::target_of`], enable it.
+    /// Configure it as [`Vgic::trigger_of`] says, send it to [`Vgic::target_of`], enable it.
     Enable,
     /// Disable it.
     Disable,

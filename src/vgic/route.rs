@@ -9,6 +9,8 @@
 //!
 //! Manual: IHI 0048B 3.2.1 (priority drop), 5.2.2 and 5.3.8 (HW bit).
 
+use armv7::gic::Trigger;
+
 use super::irq::{bank_of, bit_of};
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
@@ -154,12 +156,15 @@ impl Vgic {
             .is_some_and(|bank| bank.enabled & 1 << bit_of(virq) != 0)
     }
 
-    /// Whether the guest configured SPI `virq` as edge-triggered (`GICD_ICFGR`).
-    pub fn is_edge(&self, virq: IntId) -> bool {
+    /// Returns how the guest configured SPI `virq` (`GICD_ICFGR`).
+    pub fn trigger_of(&self, virq: IntId) -> Trigger {
         let bit = bit_of(virq);
         let config = |spi: &super::irq::SpiBank| spi.config[(bit / 16) as usize & 1];
-        self.spi(bank_of(virq))
-            .is_some_and(|spi| config(spi) & 2 << (bit % 16 * 2) != 0)
+        let is_edge = |spi| config(spi) & 2 << (bit % 16 * 2) != 0;
+        match self.spi(bank_of(virq)).is_some_and(is_edge) {
+            true => Trigger::Edge,
+            false => Trigger::Level,
+        }
     }
 
     #[inline]

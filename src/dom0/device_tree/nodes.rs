@@ -3,24 +3,23 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use armv7::smc::psci;
+use dt::{Node, PHANDLE};
+
 use super::Builder;
 use crate::dom0::selection::Fate;
 use crate::platform::BootError;
 use crate::platform::interrupt::FIRST_PPI;
 use crate::platform::ranges::PhysRange;
-use crate::platform::tree::{Node, PHANDLE, Tree};
 
 /// All CPUs, low level: what a guest's private interrupts look like.
 const PRIVATE_LOW: u32 = 0xf08;
 const PRIVATE: u32 = 1;
 /// Regions of a guest's GIC: distributor and CPU interface.
 const GIC_REGIONS: usize = 2;
-/// Function ids of PSCI 0.1, which the virtual PSCI serves too.
-const PSCI_CPU_OFF: u32 = 1;
-const PSCI_CPU_ON: u32 = 2;
 
 impl Builder<'_> {
-    /// The GIC without what virtualizes it.
+    /// Writes the GIC without what virtualizes it.
     pub(super) fn gic(&mut self, node: &Node<'_>) {
         self.out.begin(node.name());
         let copied = |name: &str| {
@@ -54,7 +53,7 @@ impl Builder<'_> {
     fn message_frame(&mut self, node: &Node<'_>) {
         let path = node.path();
         let frames = &self.machine.host.gic.frames;
-        let Some(frame) = frames.iter().find(|frame| frame.path == path) else {
+        let Some(frame) = frames.iter().find(|frame| path == frame.path.as_str()) else {
             return;
         };
         self.out.begin(node.name());
@@ -70,7 +69,7 @@ impl Builder<'_> {
         self.out.end();
     }
 
-    /// The generic timer as a guest has it: without the hypervisor's.
+    /// Writes the generic timer as a guest has it: without the hypervisor's.
     pub(super) fn timer(&mut self, node: &Node<'_>) {
         let timer = &self.machine.host.timer;
         let lines = [timer.secure_physical, timer.physical, timer.virtual_timer];
@@ -85,8 +84,8 @@ impl Builder<'_> {
         self.out.end();
     }
 
-    /// What is left of a node that dom0 does not get: its place, and how others refer to it. Without `compatible` nobody takes
-    /// it for a device.
+    /// Writes what is left of a node that dom0 does not get: its place, and how others refer to it. Without `compatible`
+    /// nobody takes it for a device.
     pub(super) fn stub(&mut self, node: &Node<'_>) {
         self.out.begin(node.name());
         self.stub_properties(node);
@@ -107,7 +106,7 @@ impl Builder<'_> {
         self.out.string("status", "disabled");
     }
 
-    /// How a guest learns that it runs under a hypervisor with Xen's ABI.
+    /// Writes the node by which a guest learns that it runs under a hypervisor with Xen's ABI.
     pub(super) fn hypervisor(&mut self) -> Result<(), BootError> {
         let mut regions: Vec<PhysRange> = Vec::from([self.config.grant]);
         regions.extend(self.config.extended);
@@ -120,24 +119,24 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The virtual PSCI.
-    pub(super) fn psci(&mut self, tree: &Tree<'_>) {
+    /// Writes the virtual PSCI.
+    pub(super) fn psci(&mut self) {
         let compatible = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
         self.out.begin("psci");
-        if let Some(host) = tree.find("/psci") {
+        if let Some(host) = self.machine.tree.find("/psci") {
             self.copy_phandle(&host);
         }
         self.out.strings("compatible", &compatible);
         self.out.string("method", "hvc");
-        self.out.cells("cpu_off", &[PSCI_CPU_OFF]);
-        self.out.cells("cpu_on", &[PSCI_CPU_ON]);
+        self.out.cells("cpu_off", &[psci::CPU_OFF_0_1]);
+        self.out.cells("cpu_on", &[psci::CPU_ON_0_1]);
         self.out.end();
     }
 
-    /// vCPUs look like the host's first CPU; their number is their MPIDR. Who refers to a CPU of the host finds the vCPU of
-    /// that number, or a stub where there is none.
-    pub(super) fn cpus(&mut self, tree: &Tree<'_>) {
-        let host = tree.find("/cpus");
+    /// Writes the vCPUs. They look like the host's first CPU; their number is their MPIDR. Who refers to a CPU of the host
+    /// finds the vCPU of that number, or a stub where there is none.
+    pub(super) fn cpus(&mut self) {
+        let host = self.machine.tree.find("/cpus");
         let is_cpu = |n: &Node<'_>| n.is_type("cpu") || n.base_name() == "cpu";
         let children = || host.into_iter().flat_map(|cpus| cpus.children());
         let first = children().find(is_cpu);
@@ -187,7 +186,7 @@ impl Builder<'_> {
         self.out.end();
     }
 
-    /// One node for all banks, named by the first; none for no bank.
+    /// Writes one node for all banks, named by the first; none for no bank.
     pub(super) fn memory(&mut self, banks: &[PhysRange]) -> Result<(), BootError> {
         let Some(first) = banks.first() else {
             return Ok(());
@@ -200,7 +199,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// `interrupts` of private lines, and the GIC as their parent.
+    /// Writes `interrupts` of private lines, and the GIC as their parent.
     fn interrupts(&mut self, intids: &[u32]) {
         let specifiers = intids
             .iter()

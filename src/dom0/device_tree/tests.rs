@@ -1,12 +1,10 @@
 use super::{Config, build};
-use crate::dom0::selection::Machine;
-use crate::platform::blob::Blob;
+use crate::dom0::selection::{Machine, Selection};
 use crate::platform::host_dt::HostInfo;
 use crate::platform::ranges::PhysRange;
-use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
-use crate::platform::tree::Tree;
+use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with, tree};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 const VIRT_DOM0: &str = include_str!("../../../tests/dts/virt.dom0.dts");
@@ -28,11 +26,12 @@ fn built(bytes: &[u8], bank: PhysRange, extended: &[PhysRange], gic_lines: u32) 
         event_interrupt: host.event_interrupt().unwrap(),
     };
     let machine = Machine {
+        tree: tree(bytes),
         host: &host,
         console: host.console.as_ref().ok(),
         gic_lines,
     };
-    build(&Blob::check(bytes).unwrap(), &machine, &config).unwrap()
+    build(&machine, &Selection::of(&machine), &config).unwrap()
 }
 
 fn virt(bytes: &[u8]) -> Vec<u8> {
@@ -46,11 +45,9 @@ fn virt(bytes: &[u8]) -> Vec<u8> {
 
 /// One line per node and property; the order of a node's properties means nothing.
 fn lines(bytes: &[u8]) -> Vec<String> {
-    let blob = Blob::check(bytes).unwrap();
-    let tree = Tree::new(&blob).unwrap();
     let mut lines = Vec::new();
-    for node in tree.all() {
-        let path = node.path();
+    for node in tree(bytes).all() {
+        let path = node.path().to_string();
         let hex = |value: &[u8]| value.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let mut properties: Vec<String> = node
             .properties()
@@ -224,6 +221,7 @@ fn the_interrupts_of_a_message_frame_are_told_once_they_are_known() {
     let mut host = HostInfo::parse(&bytes).unwrap();
     host.gic.frames[0].set_type_register(80 << 16 | 64);
     let machine = Machine {
+        tree: tree(&bytes),
         host: &host,
         console: None,
         gic_lines: 288,
@@ -237,7 +235,7 @@ fn the_interrupts_of_a_message_frame_are_told_once_they_are_known() {
         extended: &[],
         event_interrupt: 16,
     };
-    let tree = build(&Blob::check(&bytes).unwrap(), &machine, &config).unwrap();
+    let tree = build(&machine, &Selection::of(&machine), &config).unwrap();
     let lines = lines(&tree);
     let frame = "/intc@8000000/v2m@8020000";
     assert!(lines.contains(&format!("{frame} arm,msi-base-spi = 00000050")));
@@ -252,6 +250,7 @@ fn a_bank_beyond_one_cell_addresses_is_refused() {
     let bytes = compile(ARNDALE);
     let host = HostInfo::parse(&bytes).unwrap();
     let machine = Machine {
+        tree: tree(&bytes),
         host: &host,
         console: None,
         gic_lines: 160,
@@ -265,6 +264,6 @@ fn a_bank_beyond_one_cell_addresses_is_refused() {
         extended: &[],
         event_interrupt: 16,
     };
-    let refused = build(&Blob::check(&bytes).unwrap(), &machine, &config);
+    let refused = build(&machine, &Selection::of(&machine), &config);
     assert!(refused.is_err());
 }

@@ -1,13 +1,14 @@
 use super::{DevicePlan, plan};
 use crate::dom0::device_tree::{Config, build};
-use crate::dom0::selection::Machine;
-use crate::platform::blob::Blob;
+use crate::dom0::selection::{Machine, Selection};
 use crate::platform::host_dt::HostInfo;
-use crate::platform::interrupt::Trigger;
 use crate::platform::ranges::PhysRange;
-use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
+use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with, tree};
+use crate::platform::tree::check_budget;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use armv7::gic::Trigger;
+use dt::Blob;
 use proptest::prelude::{any, prop, proptest};
 
 fn range(base: u64, size: u64) -> PhysRange {
@@ -24,11 +25,13 @@ fn plan_of(bytes: &[u8], gic_lines: u32) -> DevicePlan {
     }
     let console = host.console.clone().ok();
     let machine = Machine {
+        tree: tree(bytes),
         host: &host,
         console: console.as_ref(),
         gic_lines,
     };
-    let plan = plan(&Blob::check(bytes).unwrap(), &machine).unwrap();
+    let plan = plan(&machine, &Selection::of(&machine));
+    check_budget(machine.tree).unwrap();
     let mut hidden: Vec<PhysRange> = host.ram.clone();
     hidden.extend(host.gic.regions());
     hidden.extend(console.map(|uart| uart.reg));
@@ -184,16 +187,38 @@ fn a_tree_made_to_search_forever_is_refused_by_the_node_that_takes_the_time() {
     let bytes = compile_with(VIRT, &changes);
     let host = HostInfo::parse(&bytes).unwrap();
     let machine = Machine {
+        tree: tree(&bytes),
         host: &host,
         console: None,
         gic_lines: 288,
     };
-    let refused = plan(&Blob::check(&bytes).unwrap(), &machine).unwrap_err();
-    let line = refused.to_string();
+    let _ = plan(&machine, &Selection::of(&machine));
+    let line = check_budget(machine.tree).unwrap_err().to_string();
     assert!(
         line.ends_with("steps, the last at /platform-bus@c000000"),
         "{line}"
     );
+}
+
+#[test]
+fn interrupts_that_are_cut_short_by_the_budget_are_named() {
+    // Each of 24 lines is looked for in a map of very many entries that has it last.
+    let map = "1 &gic 0 0 0 0 4 ".repeat(60_000);
+    let last: String = (0..24)
+        .map(|n| alloc::format!("{} &gic 0 0 0 {n} 4 ", 100 + n))
+        .collect();
+    let users: String = (0..24)
+        .map(|n| {
+            let lines = alloc::format!("<{}> ", 100 + n).repeat(40);
+            alloc::format!("u{n} {{ interrupt-parent = <&nexus>; interrupts = {lines}; }};")
+        })
+        .collect();
+    let nodes = alloc::format!(
+        "nexus: nexus {{ #interrupt-cells = <1>; interrupt-map = <{map} {last}>; }}; {users} gpio-keys {{"
+    );
+    let bytes = compile_with(VIRT, &[("gpio-keys {", &nodes)]);
+    let line = HostInfo::parse(&bytes).unwrap_err().to_string();
+    assert!(line.contains("steps, the last at /"), "{line}");
 }
 
 proptest! {
@@ -210,12 +235,13 @@ proptest! {
         }
         if let Ok(host) = HostInfo::parse(&bytes) {
             let machine = Machine {
+                tree: tree(&bytes),
                 host: &host,
                 console: host.console.as_ref().ok(),
                 gic_lines,
             };
-            let blob = Blob::check(&bytes).unwrap();
-            let _ = plan(&blob, &machine);
+            let selection = Selection::of(&machine);
+            let _ = plan(&machine, &selection);
             let config = Config {
                 bootargs: "console=hvc0",
                 ramdisk: None,
@@ -225,7 +251,7 @@ proptest! {
                 extended: &[],
                 event_interrupt: 16,
             };
-            if let Ok(tree) = build(&blob, &machine, &config) {
+            if let Ok(tree) = build(&machine, &selection, &config) {
                 Blob::check(&tree).unwrap();
             }
         }

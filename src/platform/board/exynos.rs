@@ -8,10 +8,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use dt::Tree;
+
 use super::{Action, Board, Start, Step};
 use crate::platform::ranges::PhysRange;
 use crate::platform::translate;
-use crate::platform::tree::Tree;
 
 pub(super) const COMPATIBLE: &[&str] = &[
     PEN_BOARD,

@@ -12,7 +12,7 @@ mod vexpress;
 
 use alloc::vec::Vec;
 
-use super::tree::Tree;
+use dt::Tree;
 
 /// What is done to a register of 32 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

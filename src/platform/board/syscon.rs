@@ -4,9 +4,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use dt::{Node, Tree};
+
 use super::{Action, Step};
 use crate::platform::translate;
-use crate::platform::tree::{Node, Tree};
 
 const REBOOT: &[&str] = &["syscon-reboot"];
 const POWER_OFF: &[&str] = &["syscon-poweroff"];

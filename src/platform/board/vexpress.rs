@@ -6,9 +6,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use dt::Tree;
+
 use super::{Action, Board, Start, Step};
 use crate::platform::translate;
-use crate::platform::tree::Tree;
 
 pub(super) const COMPATIBLE: &[&str] = &["arm,vexpress"];
 

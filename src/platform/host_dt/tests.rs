@@ -1,14 +1,14 @@
 use super::{Conduit, EnableMethod, HostInfo, ModuleKind};
-use crate::platform::blob::Blob;
-use crate::platform::interrupt::Trigger;
 use crate::platform::ranges::PhysRange;
-use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
-use crate::platform::tree::{BUDGET, Tree};
+use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with, tree};
+use crate::platform::tree::check_budget;
 use crate::platform::uart::Model;
 use crate::platform::{BootError, console};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use armv7::addr::PhysAddr;
+use armv7::gic::Trigger;
+use dt::{BUDGET, Blob};
 use proptest::prelude::{any, prop, prop_assert, proptest};
 
 mod unsaid;
@@ -296,16 +296,16 @@ fn a_policy_among_modules_of_unknown_kind_is_told_by_its_beginning() {
         ModuleKind::XsmPolicy,
         ModuleKind::Ramdisk,
     ];
-    assert_eq!(kinds(HostInfo::parse_with(&bytes, &policy).unwrap()), told);
+    assert_eq!(kinds(HostInfo::of(tree(&bytes), &policy).unwrap()), told);
     let untold = [ModuleKind::Kernel, ModuleKind::Ramdisk, ModuleKind::Other];
     assert_eq!(
-        kinds(HostInfo::parse_with(&bytes, &|_| Some(0)).unwrap()),
+        kinds(HostInfo::of(tree(&bytes), &|_| Some(0)).unwrap()),
         untold
     );
     assert_eq!(kinds(HostInfo::parse(&bytes).unwrap()), untold);
     // One that says what it is, or is not in RAM, is not looked at.
     let never = |_: PhysAddr| -> Option<u32> { unreachable!() };
-    assert!(HostInfo::parse_with(&compile(VIRT), &never).is_ok());
+    assert!(HostInfo::of(tree(&compile(VIRT)), &never).is_ok());
     let outside = compile_with(
         VIRT,
         &[
@@ -314,7 +314,7 @@ fn a_policy_among_modules_of_unknown_kind_is_told_by_its_beginning() {
             ("0x54000000 0 0xe00123", "0x14000000 0 0xe00123"),
         ],
     );
-    assert!(HostInfo::parse_with(&outside, &never).is_err());
+    assert!(HostInfo::of(tree(&outside), &never).is_err());
 }
 
 #[test]
@@ -366,8 +366,7 @@ fn a_module_may_end_where_ram_does() {
 #[test]
 fn the_option_dtuart_wins_over_stdout_path() {
     let bytes = compile(VEXPRESS);
-    let blob = Blob::check(&bytes).unwrap();
-    let found = |spec| console::find(&blob, Some(spec)).unwrap();
+    let found = |spec| console::find(tree(&bytes), Some(spec)).unwrap();
     let aliased = found("serial0:115200n8");
     assert_eq!(
         (aliased.uart.options.as_str(), aliased.instead),
@@ -381,7 +380,6 @@ fn the_option_dtuart_wins_over_stdout_path() {
 #[test]
 fn a_wrong_dtuart_is_named_and_stdout_path_serves_instead() {
     let bytes = compile(VEXPRESS);
-    let blob = Blob::check(&bytes).unwrap();
     for (spec, named) in [
         (
             "/bus/motherboard-bus/iofpga-bus/rtc",
@@ -389,29 +387,28 @@ fn a_wrong_dtuart_is_named_and_stdout_path_serves_instead() {
         ),
         ("serial9", "\"serial9\""),
     ] {
-        let found = console::find(&blob, Some(spec)).unwrap();
+        let found = console::find(tree(&bytes), Some(spec)).unwrap();
         assert_eq!(found.uart.reg.base(), 0x1c09_0000);
         let line = found.instead.unwrap().to_string();
         assert!(line.contains(named), "{line}");
     }
     let silent = compile_with(VEXPRESS, &[("stdout-path", "other-path")]);
-    let error = console::find(&Blob::check(&silent).unwrap(), Some("serial9")).unwrap_err();
+    let error = console::find(tree(&silent), Some("serial9")).unwrap_err();
     assert!(error.to_string().contains("\"serial9\""), "{error}");
 }
 
 #[test]
 fn a_uart_found_by_its_address_is_known_by_its_node() {
-    let bytes = compile(VIRT);
-    let blob = Blob::check(&bytes).unwrap();
-    let uart = console::at(&blob, Model::Pl011, 0x0900_0000).unwrap();
+    let tree = tree(&compile(VIRT));
+    let uart = console::at(tree, Model::Pl011, 0x0900_0000).unwrap();
     assert_eq!(uart.path, "/pl011@9000000");
     assert_eq!(uart.interrupt.unwrap().intid, 33);
     assert_eq!(
-        console::at(&blob, Model::Pl011, 0x0901_0000),
+        console::at(tree, Model::Pl011, 0x0901_0000),
         None,
         "a clock"
     );
-    assert_eq!(console::at(&blob, Model::Pl011, 0x1c09_0000), None);
+    assert_eq!(console::at(tree, Model::Pl011, 0x1c09_0000), None);
 }
 
 /// The blob with a NOP token before every other one, and the sizes in the header to match.
@@ -443,10 +440,8 @@ fn with_nops(blob: &[u8]) -> Vec<u8> {
 fn nodes_that_a_loader_has_nopped_away_hide_nothing_else() {
     for source in [VIRT, VEXPRESS, ARNDALE] {
         let blob = compile(source);
-        let mut plain = HostInfo::parse(&blob).unwrap();
         let nopped = HostInfo::parse(&with_nops(&blob)).unwrap();
-        plain.tree_size = nopped.tree_size;
-        assert_eq!(plain, nopped);
+        assert_eq!(HostInfo::parse(&blob).unwrap(), nopped);
     }
 }
 
@@ -455,9 +450,8 @@ fn another_reader_finds_the_same_nodes_and_properties() {
     for source in [VIRT, VEXPRESS, ARNDALE] {
         let bytes = compile(source);
         let other = fdt::Fdt::new(&bytes).unwrap();
-        let blob = Blob::check(&bytes).unwrap();
-        let tree = Tree::new(&blob).unwrap();
-        assert_eq!(tree.len(), other.all_nodes().count());
+        let tree = tree(&bytes);
+        assert_eq!(tree.all().count(), other.all_nodes().count());
         for (node, other) in tree.all().zip(other.all_nodes()).skip(1) {
             assert_eq!(node.name(), other.name);
             let theirs: Vec<_> = other.properties().map(|p| (p.name, p.value)).collect();
@@ -511,10 +505,9 @@ fn a_tree_that_is_deeper_or_longer_than_any_board_is_refused_quickly() {
 
 /// Steps that reading a tree takes, and what comes of it.
 fn steps_of(bytes: &[u8]) -> (u32, Result<HostInfo, BootError>) {
-    let blob = Blob::check(bytes).unwrap();
-    let tree = Tree::new(&blob).unwrap();
-    let host = HostInfo::read(&blob, &tree, &|_| None);
-    let refused = tree.check_budget();
+    let tree = tree(bytes);
+    let host = HostInfo::read(tree, &|_| None);
+    let refused = check_budget(tree);
     (tree.spent(), refused.and(host))
 }
 
@@ -533,6 +526,22 @@ fn a_tree_made_to_search_forever_is_refused_by_the_node_that_takes_the_time() {
     let changes = changes.each_ref().map(|(from, to)| (*from, to.as_str()));
     let line = error(VIRT, &changes);
     assert!(line.ends_with("steps, the last at /"), "{line}");
+}
+
+#[test]
+fn all_readings_of_a_boot_share_one_budget() {
+    let tree = tree(&compile(VIRT));
+    HostInfo::read_command_lines(tree).unwrap();
+    let lines = tree.spent();
+    console::find(tree, None).unwrap();
+    let console = tree.spent();
+    HostInfo::of(tree, &|_| None).unwrap();
+    assert!(0 < lines && lines < console && console < tree.spent());
+    // What is left for later readings is less than one of them takes.
+    tree.root().spend((BUDGET - tree.spent() - 1) as usize);
+    assert_eq!(check_budget(tree), Ok(()));
+    let line = HostInfo::of(tree, &|_| None).unwrap_err().to_string();
+    assert!(line.contains("steps, the last at /"), "{line}");
 }
 
 #[test]

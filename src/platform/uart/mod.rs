@@ -8,8 +8,6 @@
 //! left before it was asked for. Then the FIFO was full after the question, and its way down raises the interrupt. In the
 //! handler [`Uart::acknowledge`] comes first.
 
-use super::tree::Node;
-
 mod exynos4210;
 mod ns16550;
 mod pl011;
@@ -20,6 +18,8 @@ pub(crate) mod testing;
 mod tests;
 
 use exynos4210::Exynos4210;
+
+use dt::Node;
 pub use ns16550::Family;
 use ns16550::Ns16550;
 use pl011::Pl011;

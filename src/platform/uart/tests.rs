@@ -1,7 +1,5 @@
 use super::{Family, Interrupts, Model, PATIENCE, Registers, Uart, Width};
-use crate::platform::blob::Blob;
-use crate::platform::testing::{VIRT, compile_with};
-use crate::platform::tree::Tree;
+use crate::platform::testing::{VIRT, compile_with, tree};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -204,9 +202,7 @@ fn an_exynos_uart_is_reset_without_touching_its_speed() {
 fn the_driver_is_chosen_by_compatible() {
     let model = |compatible: &str| {
         let bytes = compile_with(VIRT, &[("\"arm,pl011\", \"arm,primecell\"", compatible)]);
-        let blob = Blob::check(&bytes).unwrap();
-        let tree = Tree::new(&blob).unwrap();
-        Model::of(&tree.find("/pl011@9000000").unwrap())
+        Model::of(&tree(&bytes).find("/pl011@9000000").unwrap())
     };
     let synopsys = "\"snps,dw-apb-uart\"; reg-shift = <2>; reg-io-width = <4>";
     let words = Model::Ns16550 {

@@ -8,6 +8,7 @@ use super::{
     cpu, irq, set,
 };
 use crate::id::VcpuSet;
+use armv7::gic::Trigger;
 use armv7::syndrome::Width;
 
 #[test]
@@ -115,8 +116,9 @@ fn config_of_private_interrupts_is_fixed() {
     assert_eq!(machine.read(0, 0xC00), 0xAAAA_AAAA);
     assert_eq!(machine.read(0, 0xC04), 0);
     assert_eq!(machine.read(0, 0xC08), 0xAAAA_AAAA);
-    assert!(machine.vgic.is_edge(irq(32)) && machine.vgic.is_edge(irq(47)));
-    assert!(!machine.vgic.is_edge(irq(48)) && !machine.vgic.is_edge(irq(27)));
+    let triggers = [32, 47, 48, 27].map(|virq| machine.vgic.trigger_of(irq(virq)));
+    let (edge, level) = (Trigger::Edge, Trigger::Level);
+    assert_eq!(triggers, [edge, edge, level, level]);
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use dt::{Node, PHANDLE, Tree};
 use krypton::dom0::devices::DevicePlan;
 use krypton::platform::host_dt::HostInfo;
 use krypton::platform::interrupt::{self, Route};
 use krypton::platform::ranges::{self, PhysRange};
 use krypton::platform::translate;
-use krypton::platform::tree::{Node, PHANDLE, Tree};
 
 use super::loader::is_memory;
 use crate::Result;
@@ -75,7 +75,7 @@ pub fn kept_from_dom0(
     host: &HostInfo,
     console: Option<&str>,
 ) -> Option<&'static str> {
-    let path = node.path();
+    let path = node.path().to_string();
     let is_of = |boards: &str| host.compatible.iter().any(|name| name.starts_with(boards));
     let by_name = HIDDEN
         .iter()
@@ -100,7 +100,7 @@ pub fn differences(board: &Board<'_>, dom0: &Tree<'_>) -> Vec<String> {
     let mut found = Vec::new();
     nodes(&board.tree.root(), &dom0.root(), board, &mut found);
     for node in dom0.all() {
-        let path = node.path();
+        let path = node.path().to_string();
         let is_ours = rebuilt(&path) || is_memory(&node) || path.starts_with("/chosen");
         if !is_ours && board.tree.find(&path).is_none() {
             found.push(format!("{path} is not the board's"));
@@ -119,12 +119,12 @@ fn rebuilt(path: &str) -> bool {
 /// Compares a node that both have, and what is below.
 fn nodes(ours: &Node<'_>, theirs: &Node<'_>, board: &Board<'_>, found: &mut Vec<String>) {
     properties(ours, theirs, board, found);
-    if ours.path() == board.host.gic.path {
+    if ours.path() == board.host.gic.path.as_str() {
         return;
     }
     let mut candidates: Vec<_> = theirs.children().collect();
     for child in ours.children() {
-        let path = child.path();
+        let path = child.path().to_string();
         if rebuilt(&path) || is_memory(&child) {
             continue;
         }
@@ -146,7 +146,7 @@ fn nodes(ours: &Node<'_>, theirs: &Node<'_>, board: &Board<'_>, found: &mut Vec<
 }
 
 fn properties(ours: &Node<'_>, theirs: &Node<'_>, board: &Board<'_>, found: &mut Vec<String>) {
-    let path = ours.path();
+    let path = ours.path().to_string();
     let (is_gic, is_timer) = (path == board.host.gic.path, path == board.host.timer.path);
     let written_anew = |name: &str| match path.as_str() {
         "/chosen" => CHOSEN.iter().any(|known| name.starts_with(known)),
@@ -213,12 +213,12 @@ fn resources(board: &Board<'_>, dom0: &Tree<'_>, found: &mut Vec<String>) {
     let mapped = ranges::merge(mapped);
     let gic = dom0.find(&board.host.gic.path);
     let devices = dom0.all().filter(|node| {
-        let path = node.path();
+        let path = node.path().to_string();
         let ours = rebuilt(&path) || path == board.host.gic.path || path == board.host.timer.path;
         !ours && !is_memory(node) && node.ancestors().all(|n| n.is_enabled())
     });
     for node in devices {
-        let path = node.path();
+        let path = node.path().to_string();
         for region in translate::reg_ranges(&node).flatten() {
             let pages: PhysRange = region.pages_outward();
             if !mapped.iter().any(|range| range.contains(&pages)) {

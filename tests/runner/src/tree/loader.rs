@@ -1,10 +1,9 @@
 //! What a boot loader adds to a board's device tree: RAM, and boot modules.
 
-use krypton::platform::blob::Blob;
+use dt::{Blob, Node, Tree, Writer};
 use krypton::platform::host_dt::HostInfo;
 use krypton::platform::ranges::PhysRange;
-use krypton::platform::tree::{Node, Tree};
-use krypton::platform::writer::Writer;
+use krypton::platform::tree;
 
 use crate::Result;
 
@@ -32,6 +31,8 @@ const IMAGE: u64 = 2 * MIB;
 const TREE: u64 = 2 * MIB;
 const KERNEL: u64 = 6 * MIB;
 const RAMDISK: u64 = 16 * MIB;
+/// Bytes that the additions to a tree take at most.
+const ROOM: usize = 1 << 16;
 
 /// Reads `BASE:SIZE` or `SIZE`, in MiB or with a letter behind.
 pub fn ram(text: &str) -> Result<Ram> {
@@ -138,29 +139,32 @@ fn says_ram(bytes: &[u8]) -> Result<bool> {
 /// Does something with the tree in a blob.
 pub fn with_tree<T>(bytes: &[u8], f: impl FnOnce(&Tree<'_>) -> Result<T>) -> Result<T> {
     let blob = Blob::check(bytes).map_err(|error| error.to_string())?;
-    let tree = Tree::new(&blob).map_err(|error| error.to_string())?;
-    f(&tree)
+    let mut entries = tree::entries(&blob).map_err(|error| error.to_string())?;
+    f(&tree::read(blob, &mut entries).map_err(|error| error.to_string())?)
 }
 
 pub fn is_memory(node: &Node<'_>) -> bool {
     node.is_type("memory")
-        || node.base_name() == "memory" && !node.has("compatible") && node.path().len() < 24
+        || node.base_name() == "memory"
+            && !node.has("compatible")
+            && node.path().to_string().len() < 24
 }
 
 fn rewritten(bytes: &[u8], additions: &Additions<'_>) -> Result<Vec<u8>> {
-    let blob = Blob::check(bytes).map_err(|error| error.to_string())?;
-    let mut out = Writer::new();
-    for (address, size) in blob.reserved() {
-        out.reserve(*address, *size);
-    }
     with_tree(bytes, |tree| {
+        let mut blob = vec![0; 2 * (bytes.len() + ROOM)];
+        let mut out = Writer::new(&mut blob, bytes.len() + ROOM);
+        for (address, size) in tree.blob().reserved() {
+            out.reserve(address, size);
+        }
         copy(&tree.root(), &mut out, additions);
-        Ok(())
-    })?;
-    Ok(out.finish())
+        let length = out.finish().ok_or("the tree grows too much")?;
+        blob.truncate(length);
+        Ok(blob)
+    })
 }
 
-fn copy(node: &Node<'_>, out: &mut Writer, additions: &Additions<'_>) {
+fn copy(node: &Node<'_>, out: &mut Writer<'_>, additions: &Additions<'_>) {
     if additions.ram.is_some() && is_memory(node) {
         return;
     }
@@ -189,7 +193,7 @@ fn copy(node: &Node<'_>, out: &mut Writer, additions: &Additions<'_>) {
     out.end();
 }
 
-fn add_to_root(root: &Node<'_>, out: &mut Writer, additions: &Additions<'_>) {
+fn add_to_root(root: &Node<'_>, out: &mut Writer<'_>, additions: &Additions<'_>) {
     if let Some(ram) = additions.ram {
         let mut cells = Vec::new();
         for (number, count) in [
@@ -214,7 +218,7 @@ fn add_to_root(root: &Node<'_>, out: &mut Writer, additions: &Additions<'_>) {
     }
 }
 
-fn add_properties(chosen: &Node<'_>, out: &mut Writer, additions: &Additions<'_>) {
+fn add_properties(chosen: &Node<'_>, out: &mut Writer<'_>, additions: &Additions<'_>) {
     if !additions.modules.is_empty() {
         out.cells("#address-cells", &[2]);
         out.cells("#size-cells", &[2]);
@@ -224,7 +228,7 @@ fn add_properties(chosen: &Node<'_>, out: &mut Writer, additions: &Additions<'_>
     }
 }
 
-fn add_modules(out: &mut Writer, additions: &Additions<'_>) {
+fn add_modules(out: &mut Writer<'_>, additions: &Additions<'_>) {
     for (kind, range) in additions.modules {
         let cells = [range.base(), range.size()];
         let cells = cells.map(|number| [(number >> 32) as u32, number as u32]);

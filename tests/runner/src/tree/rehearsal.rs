@@ -1,16 +1,17 @@
 //! A boot up to where it would touch the machine, by the hypervisor's own code, in the order of `src/boot`.
 
+use dt::Tree;
 use krypton::cmdline::{DEFAULT_DOM0_MEM, Options};
 use krypton::dom0::kernel::KernelImage;
 use krypton::dom0::plan::{self, Plan, Wish};
 use krypton::dom0::selection::Machine;
 use krypton::mem::frame_table::FrameTable;
 use krypton::platform::BootError;
-use krypton::platform::blob::Blob;
 use krypton::platform::board::Start;
 use krypton::platform::console;
 use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo, UartInfo};
 use krypton::platform::ranges::PhysRange;
+use krypton::platform::tree;
 
 use super::loader::Loaded;
 
@@ -49,10 +50,13 @@ pub struct Rehearsal {
 impl Rehearsal {
     /// Does what a boot does with what a boot loader has loaded.
     pub fn of(loaded: &Loaded) -> Result<Self, BootError> {
-        let blob = Blob::check(&loaded.bytes)?;
-        let mut host = HostInfo::parse(&loaded.bytes)?;
+        tree::with(&loaded.bytes, |tree| Self::of_tree(tree, loaded))
+    }
+
+    fn of_tree(tree: &Tree<'_>, loaded: &Loaded) -> Result<Self, BootError> {
+        let mut host = HostInfo::of(tree, &|_| None)?;
         let (options, _) = Options::parse(&host.command_lines.hypervisor);
-        let console = console::find(&blob, options.dtuart.as_deref());
+        let console = console::find(tree, options.dtuart.as_deref());
         let console = console.map(|found| found.uart);
         let memory = options.dom0_mem.unwrap_or(DEFAULT_DOM0_MEM);
         let cpus = arrivals(&host);
@@ -63,8 +67,8 @@ impl Rehearsal {
         let dom0 = take_memory(&mut host, loaded).and_then(|()| {
             host.kernel()?;
             plan::plan(&Wish {
-                blob: &blob,
                 machine: Machine {
+                    tree,
                     host: &host,
                     console: console.as_ref().ok(),
                     gic_lines: GIC_LINES,
