@@ -15,6 +15,7 @@ const INFO: u32 = 5;
 const SET_AFFINITY: u32 = 9;
 const MAX_MEM: u32 = 11;
 const SET_CONTEXT: u32 = 12;
+const VCPU_INFO: u32 = 14;
 const MAX_VCPUS: u32 = 15;
 const CACHE_FLUSH: u32 = 71;
 const SET_POOL: u32 = 86;
@@ -54,6 +55,13 @@ pub struct Info {
     pub is_dying: bool,
     /// Pages that are in its account.
     pub pages: u32,
+}
+
+/// Some of `struct xen_domctl_getvcpuinfo`.
+#[derive(Clone, Copy, Debug)]
+pub struct VcpuInfo {
+    pub is_online: bool,
+    pub is_blocked: bool,
 }
 
 /// Where a domain's memory begins (abi.md 6.1).
@@ -122,6 +130,12 @@ impl Domain {
         // getdomaininfo answers for the next domain there is.
         let [id, flags, pages, ..] = control.argument;
         Ok((id as u16 == self.0).then_some(Info { is_dying: flags & FLAG_DYING != 0, pages }))
+    }
+
+    /// What the hypervisor tells of a vCPU.
+    pub fn vcpu_info(self, vcpu: u32) -> Result<VcpuInfo, i32> {
+        let [_, flags, ..] = self.control_and_read(VCPU_INFO, &[vcpu])?.argument;
+        Ok(VcpuInfo { is_online: flags & 0xff != 0, is_blocked: flags & 0xff00 != 0 })
     }
 
     /// Populates or decreases, for one extent of 2^`order` pages; the number of extents done.

@@ -1,18 +1,21 @@
 //! State that no list has: every coprocessor register that keeps what is written to it belongs to its vCPU.
 //!
 //! The guest tries every encoding of coprocessors 14 and 15, notes those that read back what was written, and sees whether
-//! they are its own when another vCPU has its turn on the same CPU. It knows no register by name but those that it cannot
-//! change as it runs ([`CAREFUL`]). And for each trap that the hypervisor arms, an access says that it is armed
-//! (DDI 0406C.d B1.14, B3.17).
+//! they are its own when another vCPU has its turn on the same CPU, or another domain's ([`another_domain`]). It knows no
+//! register by name but those that it cannot change as it runs ([`CAREFUL`]). And for each trap that the hypervisor arms,
+//! something says that it is armed ([`armed`]).
 #![no_std]
 #![no_main]
+
+mod another_domain;
+mod armed;
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use guests::abi::{self, DOM0};
 use guests::domain::Domain;
-use guests::exception::{Kind, Probe, catch};
+use guests::exception::{Probe, catch};
 use guests::harness::{Failure, Verdict, expect};
 use guests::hypercall::{self, call};
 use guests::memory::{Frame, PAGE_SIZE};
@@ -21,8 +24,10 @@ use guests::{cp15, ensure, ensure_eq, println, smp, suite};
 suite! { "registers":
     every_register_that_keeps_a_value_is_found,
     a_register_belongs_to_its_vcpu,
+    another_domain::a_register_belongs_to_its_domain,
     fcseidr_moves_nothing_of_the_hypervisor_s,
-    each_armed_trap_is_armed,
+    armed::each_armed_trap_is_armed,
+    armed::a_vcpu_in_wfi_is_blocked,
 }
 
 /// A register, by how it is reached.
@@ -71,7 +76,7 @@ const CAREFUL: [(Register, u32, &str); 22] = [
 ];
 
 /// Registers that must be among those that are found, so that the search is one: in the order of the search.
-const KNOWN: [(Register, &str); 12] = [
+const KNOWN: [(Register, &str); 13] = [
     (Narrow(14, 6, 0, 0, 0), "TEECR"),
     (Narrow(14, 6, 1, 0, 0), "TEEHBR"),
     (Narrow(15, 0, 3, 0, 0), "DACR"),
@@ -83,6 +88,7 @@ const KNOWN: [(Register, &str); 12] = [
     (Narrow(15, 0, 14, 1, 0), "CNTKCTL"),
     (Narrow(15, 2, 0, 0, 0), "CSSELR"),
     (Wide(15, 1, 2, Low), "TTBR1"),
+    (Wide(15, 2, 14, Low), "CNTP_CVAL"),
     (Wide(15, 3, 14, Low), "CNTV_CVAL"),
 ];
 
@@ -92,7 +98,7 @@ impl Register {
     }
 
     /// MRC or MRRC into r`to` (and r`to2`).
-    fn read(self, to: u32, to2: u32) -> u32 {
+    const fn read(self, to: u32, to2: u32) -> u32 {
         match self {
             Narrow(..) => self.encoding() | 1 << 20 | to << 12,
             Wide(..) => self.encoding() | 1 << 20 | to << 12 | to2 << 16,
@@ -107,7 +113,7 @@ impl Register {
         }
     }
 
-    fn encoding(self) -> u32 {
+    const fn encoding(self) -> u32 {
         match self {
             Narrow(p, opc1, crn, crm, opc2) => 0xee00_0010 | opc1 << 21 | crn << 16 | p << 8 | opc2 << 5 | crm,
             Wide(p, opc1, crm, _) => 0xec40_0000 | p << 8 | opc1 << 4 | crm,
@@ -304,7 +310,7 @@ fn every_register_that_keeps_a_value_is_found() -> Verdict {
     Ok(())
 }
 
-/// How the first vCPU's registers read before it changes them.
+/// How this vCPU's registers read before it changes them.
 static BEFORE: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];
 /// What each of the two vCPUs wants to find again.
 static WANTED: [[AtomicU32; MOST]; 2] = [const { [const { AtomicU32::new(0) }; MOST] }; 2];
@@ -315,18 +321,51 @@ static CHANGES: AtomicU32 = AtomicU32::new(0);
 
 fn yield_often() {
     for _ in 0..100 {
-        call(hypercall::SCHED_OP, [abi::SCHEDOP_YIELD, 0, 0, 0, 0]);
+        yield_once();
     }
+}
+
+fn yield_once() {
+    call(hypercall::SCHED_OP, [abi::SCHEDOP_YIELD, 0, 0, 0, 0]);
+}
+
+/// Inverts every bit that keeps what is written while something happens that needs nothing but hypercalls: even the vectors
+/// are elsewhere. Answers one more than the index of a register that was not as it had been left; 0 for none.
+fn with_all_inverted(list: &List, meanwhile: impl FnOnce()) -> usize {
+    for (index, found) in list.all().enumerate() {
+        BEFORE[index].store(found.read(), Ordering::SeqCst);
+    }
+    // One after the other, as some are seen in more than one place.
+    for (index, found) in list.all().enumerate() {
+        found.write(BEFORE[index].load(Ordering::SeqCst) ^ found.bits);
+    }
+    for (index, found) in list.all().enumerate() {
+        WANTED[0][index].store(found.read(), Ordering::SeqCst);
+    }
+    meanwhile();
+    let mut lost = 0;
+    for (index, found) in list.all().enumerate() {
+        if (found.read() ^ WANTED[0][index].load(Ordering::SeqCst)) & found.bits != 0 {
+            lost = index + 1;
+        }
+    }
+    for (index, found) in list.all().enumerate() {
+        found.write(BEFORE[index].load(Ordering::SeqCst));
+    }
+    lost
+}
+
+/// Whether a value seen elsewhere is what this vCPU had in the register: each bit that it inverted.
+fn is_leak(index: usize, found: &Found, seen: u32) -> bool {
+    (seen ^ BEFORE[index].load(Ordering::SeqCst)) & found.bits == found.bits
 }
 
 fn look_from_another_vcpu() {
     let Ok(list) = list() else { return };
     for (index, found) in list.all().enumerate() {
-        let (value, before) = (found.read(), BEFORE[index].load(Ordering::SeqCst));
+        let value = found.read();
         WANTED[1][index].store(value, Ordering::SeqCst);
-        if (value ^ before) & found.bits == found.bits {
-            LEAKS[index].store(1, Ordering::SeqCst);
-        }
+        LEAKS[index].store(is_leak(index, found, value).into(), Ordering::SeqCst);
     }
     yield_often();
     for (index, found) in list.all().enumerate() {
@@ -342,28 +381,11 @@ fn a_register_belongs_to_its_vcpu() -> Verdict {
     for vcpu in 0..2 {
         expect(Domain(DOM0).pin(vcpu, 0))?;
     }
-    // From here on nothing but hypercalls, until all is as it was: even the vectors are elsewhere.
-    for (index, found) in list.all().enumerate() {
-        BEFORE[index].store(found.read(), Ordering::SeqCst);
-    }
-    // One after the other, as some are seen in more than one place.
-    for (index, found) in list.all().enumerate() {
-        found.write(BEFORE[index].load(Ordering::SeqCst) ^ found.bits);
-    }
-    for (index, found) in list.all().enumerate() {
-        WANTED[0][index].store(found.read(), Ordering::SeqCst);
-    }
-    let started = smp::start(1, look_from_another_vcpu);
-    yield_often();
-    let mut lost = 0;
-    for (index, found) in list.all().enumerate() {
-        if (found.read() ^ WANTED[0][index].load(Ordering::SeqCst)) & found.bits != 0 {
-            lost = index + 1;
-        }
-    }
-    for (index, found) in list.all().enumerate() {
-        found.write(BEFORE[index].load(Ordering::SeqCst));
-    }
+    let mut started = 0;
+    let lost = with_all_inverted(list, || {
+        started = smp::start(1, look_from_another_vcpu);
+        yield_often();
+    });
     ensure_eq!(started, 0);
     ensure!(smp::goes_off(1));
     for (index, found) in list.all().enumerate() {
@@ -393,63 +415,5 @@ fn fcseidr_moves_nothing_of_the_hypervisor_s() -> Verdict {
     }
     cp15::write_fcseidr(0);
     ensure!(kept);
-    Ok(())
-}
-
-/// What an access of the kernel comes to where its trap is armed.
-#[derive(Clone, Copy)]
-enum Answer {
-    Undefined,
-    Reads(u32),
-}
-
-/// Each trap, by the bits of tests/trap_controls.rs, and an access that it catches. Where the trap is what makes a difference
-/// on the machine of the tests too, what came of the access without it is said.
-const ARMED: [(&str, u32, Answer); 18] = [
-    // SMC #0 with function 0, which nobody has.
-    ("HCR.TSC: else undefined, or the firmware's", 0xe160_0070, Answer::Reads(!0)),
-    ("HCR.TIDCP: c9", Narrow(15, 0, 9, 5, 0).encoding_of_read(), Answer::Undefined),
-    ("HCR.TIDCP: c10", Narrow(15, 0, 10, 4, 0).encoding_of_read(), Answer::Undefined),
-    ("HCR.TIDCP: c11", Narrow(15, 0, 11, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HSTR.T15", Narrow(15, 0, 15, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HCPTR.TCP0", Narrow(0, 0, 0, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HCPTR.TCP1", Narrow(1, 0, 0, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HCPTR.TCP5", Narrow(5, 0, 0, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HCPTR.TCP9", Narrow(9, 0, 0, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HCPTR.TCP12", Narrow(12, 0, 0, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HCPTR.TCP13", Narrow(13, 0, 0, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HCPTR.TTA", Narrow(14, 1, 0, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HDCR.TDRA: DBGDRAR, else the ROM's address", Narrow(14, 0, 1, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HDCR.TDRA: DBGDSAR", Narrow(14, 0, 2, 0, 0).encoding_of_read(), Answer::Undefined),
-    ("HDCR.TDOSA: DBGOSLSR, else the lock's form", Narrow(14, 0, 1, 1, 4).encoding_of_read(), Answer::Reads(0)),
-    ("HDCR.TDA: DBGDSCRint, else HDBGen", Narrow(14, 0, 0, 1, 0).encoding_of_read(), Answer::Reads(0)),
-    ("HDCR.TPMCR: PMCR, else the implementer", Narrow(15, 0, 9, 12, 0).encoding_of_read(), Answer::Reads(0)),
-    ("HDCR.TPM: PMCCNTR", Narrow(15, 0, 9, 13, 0).encoding_of_read(), Answer::Reads(0)),
-];
-
-impl Register {
-    /// MRC into r0.
-    const fn encoding_of_read(self) -> u32 {
-        match self {
-            Narrow(p, opc1, crn, crm, opc2) => 0xee10_0010 | opc1 << 21 | crn << 16 | p << 8 | opc2 << 5 | crm,
-            Wide(p, opc1, crm, _) => 0xec50_0000 | p << 8 | opc1 << 4 | crm,
-        }
-    }
-}
-
-fn each_armed_trap_is_armed() -> Verdict {
-    let code = Code(Frame::take().address());
-    for (index, (_, instruction, answer)) in ARMED.iter().enumerate() {
-        match (catch(code.put(&[*instruction, RETURN]), 0, 0), answer) {
-            (Err(fault), Answer::Undefined) => ensure!(fault.kind == Kind::Undefined, index),
-            (Ok(value), Answer::Reads(wanted)) => ensure_eq!(value, *wanted, index),
-            (Ok(_), Answer::Undefined) => ensure!(false, index),
-            (Err(_), Answer::Reads(_)) => ensure!(false, index),
-        }
-    }
-    // HCR.TAC: a write that went through would show.
-    let actlr = cp15::actlr();
-    cp15::write_actlr(actlr ^ 1 << 6);
-    ensure_eq!(cp15::actlr(), actlr);
     Ok(())
 }
