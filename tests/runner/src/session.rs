@@ -67,7 +67,7 @@ impl Session {
     pub fn open(machine: &Machine, echo: Echo, serial: Serial) -> Result<Self> {
         let folder = ScratchFolder::new("qemu")?;
         let monitor = folder.path().join("monitor");
-        let mut qemu = Command::new(QEMU)
+        let mut qemu = emulator(machine.cpus)
             .args(machine.with_tree(folder.path())?.arguments())
             .arg("-serial")
             .arg(match serial {
@@ -309,6 +309,31 @@ impl Session {
             .map_err(failed)?;
         Ok(without_noise(&read_to_monitor_prompt(&mut stream)))
     }
+}
+
+/// CPUs above which a machine is kept on one core of a host that has fewer: on more of them, CPUs that spin keep the host
+/// from running the one that they wait for, and Linux's stop_machine takes minutes.
+pub const CROWD: u32 = 4;
+
+/// Returns QEMU's command without arguments, on one core where a machine with so many CPUs is too much for the host.
+fn emulator(cpus: u32) -> Command {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if cpus <= CROWD || cores >= cpus as usize {
+        return Command::new(QEMU);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &first_core(), QEMU]);
+    command
+}
+
+/// Returns the first core that this program may run on, as proc(5) has it: `Cpus_allowed_list: 0-1`.
+fn first_core() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let first = list.and_then(|list| list.trim().split(['-', ',']).next());
+    first.unwrap_or("0").to_owned()
 }
 
 /// Reads from QEMU's monitor until it waits for a command, or has ended, or says nothing for [`MONITOR_PATIENCE`].

@@ -9,7 +9,7 @@ use crate::lanes::{Sum, Test, run};
 use crate::load_address::PLACES;
 use crate::options::{Hypervisor, Options};
 use crate::processors::{self, PROCESSORS};
-use crate::session::Echo;
+use crate::session::{CROWD, Echo};
 use crate::typed::{self, TYPED};
 use crate::{
     Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, project,
@@ -207,7 +207,9 @@ fn board_test(test: &'static BoardTest) -> Test {
 
 /// How many cores of the host a script of tests/dom0 keeps busy on so many CPUs.
 fn cores_for(script: &str, cpus: u32) -> usize {
-    if cpus > LIGHT_CPUS || BUSY.contains(&script) {
+    if cpus > CROWD {
+        1
+    } else if cpus > LIGHT_CPUS || BUSY.contains(&script) {
         cpus as usize
     } else {
         1
