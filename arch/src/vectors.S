@@ -48,18 +48,12 @@ hyp_vectors_\name:
 // Cortex-A12 and A17: BPIALL does it.
     hardened_vectors bpiall
 
-guest_trap_bpiall:
+    .irp    exit, guest_trap, guest_irq, guest_fiq
+\exit\()_bpiall:
     mcr     p15, 0, r0, c7, c5, 6       // BPIALL
     isb
-    b       guest_trap
-guest_irq_bpiall:
-    mcr     p15, 0, r0, c7, c5, 6
-    isb
-    b       guest_irq
-guest_fiq_bpiall:
-    mcr     p15, 0, r0, c7, c5, 6
-    isb
-    b       guest_fiq
+    b       \exit
+    .endr
 
 guest_trap_iciallu:
     mcr     p15, 0, r0, c7, c5, 0       // ICIALLU

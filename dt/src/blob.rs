@@ -23,7 +23,7 @@ const MAX_RESERVED: usize = 1024;
 /// Longest name of a node or property; the specification has 31, real trees exceed it a little.
 const MAX_NAME: usize = 127;
 
-/// What is wrong with a blob.
+/// A fault of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
     /// It does not begin like one; holds its first word.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 const LONG_NODE: &str = "regulator-with-a-very-long-node-name-of-over-31-letters@0";
 const LONG_PROPERTY: &str = "samsung,exynos-sataphy-i2c-phandle";
 
-/// What `write` writes.
+/// Returns the blob that `write` makes.
 fn blob_of(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut out = vec![0xaa; 1 << 20];
     let mut writer = Writer::new(&mut out, 1 << 19);
@@ -39,7 +39,7 @@ fn sample() -> Vec<u8> {
     })
 }
 
-/// What dtc reads in a blob; `None` where there is no dtc.
+/// Returns the source that dtc makes of a blob; `None` where there is no dtc.
 fn source_by_dtc(blob: &[u8]) -> Option<String> {
     let mut dtc = Command::new("dtc")
         .args(["-q", "-I", "dtb", "-O", "dts", "-"])
@@ -103,7 +103,7 @@ fn a_name_is_kept_once() {
     let (entry, name) = (12, "p000000\0".len());
     let shared = SHARED_NAMES / name;
     assert_eq!(size(shared, 2) - size(shared, 1), shared * entry);
-    // What is beyond the limit is written again, and read all the same.
+    // A name beyond the limit is written again, and is read all the same.
     let beyond = size(shared + 1, 2) - size(shared + 1, 1);
     assert_eq!(beyond, (shared + 1) * entry + name);
 }

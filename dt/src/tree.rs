@@ -24,7 +24,7 @@ const TOO_MANY_CELLS: u32 = 255;
 const NONE: u16 = u16::MAX;
 const _: () = assert!(MAX_NODES < NONE as usize);
 
-/// What a [`Tree`] keeps of a node: the caller lends one for each.
+/// Place and relations of a node. The caller of [`Tree::new`] lends one for each node.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// Where the node begins in the structure block.
@@ -56,7 +56,7 @@ impl Entry {
 pub struct Tree<'a> {
     blob: Blob<'a>,
     entries: &'a [Entry],
-    /// What is left of the budget.
+    /// Steps left of the budget.
     left: Cell<u32>,
     /// The node at which it ran out.
     exhausted_at: Cell<Option<usize>>,

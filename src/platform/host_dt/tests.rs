@@ -537,7 +537,7 @@ fn all_readings_of_a_boot_share_one_budget() {
     let console = tree.spent();
     HostInfo::of(tree, &|_| None).unwrap();
     assert!(0 < lines && lines < console && console < tree.spent());
-    // What is left for later readings is less than one of them takes.
+    // Leaves fewer steps than one more reading takes.
     tree.root().spend((BUDGET - tree.spent() - 1) as usize);
     assert_eq!(check_budget(tree), Ok(()));
     let line = HostInfo::of(tree, &|_| None).unwrap_err().to_string();

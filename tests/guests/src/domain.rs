@@ -132,7 +132,7 @@ impl Domain {
         Ok((id as u16 == self.0).then_some(Info { is_dying: flags & FLAG_DYING != 0, pages }))
     }
 
-    /// What the hypervisor tells of a vCPU.
+    /// Reads the state of a vCPU (XEN_DOMCTL_getvcpuinfo).
     pub fn vcpu_info(self, vcpu: u32) -> Result<VcpuInfo, i32> {
         let [_, flags, ..] = self.control_and_read(VCPU_INFO, &[vcpu])?.argument;
         Ok(VcpuInfo { is_online: flags & 0xff != 0, is_blocked: flags & 0xff00 != 0 })

@@ -311,14 +311,18 @@ impl Session {
     }
 }
 
-/// CPUs above which a machine is kept on one core of a host that has fewer: on more of them, CPUs that spin keep the host
-/// from running the one that they wait for, and Linux's stop_machine takes minutes.
-pub const CROWD: u32 = 4;
-
-/// Returns QEMU's command without arguments, on one core where a machine with so many CPUs is too much for the host.
-fn emulator(cpus: u32) -> Command {
+/// Returns whether a machine with so many CPUs is kept on one core: on a few, CPUs that spin keep the host from running the
+/// one that they wait for, and Linux's stop_machine takes minutes.
+pub fn is_crowd(cpus: u32) -> bool {
+    /// CPUs that share few cores well.
+    const MOST: u32 = 4;
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    if cpus <= CROWD || cores >= cpus as usize {
+    cpus > MOST && cores < cpus as usize
+}
+
+/// Returns QEMU's command without arguments.
+fn emulator(cpus: u32) -> Command {
+    if !is_crowd(cpus) {
         return Command::new(QEMU);
     }
     let mut command = Command::new("taskset");

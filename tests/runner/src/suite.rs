@@ -9,7 +9,7 @@ use crate::lanes::{Sum, Test, run};
 use crate::load_address::PLACES;
 use crate::options::{Hypervisor, Options};
 use crate::processors::{self, PROCESSORS};
-use crate::session::{CROWD, Echo};
+use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
     Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, project,
@@ -207,9 +207,7 @@ fn board_test(test: &'static BoardTest) -> Test {
 
 /// How many cores of the host a script of tests/dom0 keeps busy on so many CPUs.
 fn cores_for(script: &str, cpus: u32) -> usize {
-    if cpus > CROWD {
-        1
-    } else if cpus > LIGHT_CPUS || BUSY.contains(&script) {
+    if !is_crowd(cpus) && (cpus > LIGHT_CPUS || BUSY.contains(&script)) {
         cpus as usize
     } else {
         1

@@ -15,7 +15,7 @@ use guests::{clock, cp15, ensure, ensure_eq, smp};
 use crate::Register::Narrow;
 use crate::{Code, RETURN};
 
-/// What an access of the kernel comes to where its trap is armed.
+/// The outcome of an access by the kernel where its trap is armed.
 #[derive(Clone, Copy)]
 enum Answer {
     Undefined,
@@ -55,8 +55,7 @@ pub fn each_armed_trap_is_armed() -> Verdict {
         match (catch(code.put(&[*instruction, RETURN]), 0, 0), answer) {
             (Err(fault), Answer::Undefined) => ensure!(fault.kind == Kind::Undefined, index),
             (Ok(value), Answer::Reads(wanted)) => ensure_eq!(value, *wanted, index),
-            (Ok(_), Answer::Undefined) => ensure!(false, index),
-            (Err(_), Answer::Reads(_)) => ensure!(false, index),
+            (Ok(_), Answer::Undefined) | (Err(_), Answer::Reads(_)) => ensure!(false, index),
         }
     }
     // HCR.TAC: a write that went through would show.

@@ -330,7 +330,7 @@ fn yield_once() {
 }
 
 /// Inverts every bit that keeps what is written while something happens that needs nothing but hypercalls: even the vectors
-/// are elsewhere. Answers one more than the index of a register that was not as it had been left; 0 for none.
+/// are elsewhere. Returns one more than the index of a register that was not as it had been left; 0 for none.
 fn with_all_inverted(list: &List, meanwhile: impl FnOnce()) -> usize {
     for (index, found) in list.all().enumerate() {
         BEFORE[index].store(found.read(), Ordering::SeqCst);
@@ -355,7 +355,7 @@ fn with_all_inverted(list: &List, meanwhile: impl FnOnce()) -> usize {
     lost
 }
 
-/// Whether a value seen elsewhere is what this vCPU had in the register: each bit that it inverted.
+/// Returns whether a value seen elsewhere is what this vCPU had in the register: each bit that it inverted.
 fn is_leak(index: usize, found: &Found, seen: u32) -> bool {
     (seen ^ BEFORE[index].load(Ordering::SeqCst)) & found.bits == found.bits
 }
