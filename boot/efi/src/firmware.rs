@@ -4,7 +4,6 @@ use core::ffi::c_void;
 use core::{ptr, slice};
 
 use krypton_efi::path::{self, Name};
-use krypton_efi::tree;
 use uefi_raw::protocol::device_path::{DevicePathProtocol, DeviceSubType, DeviceType};
 use uefi_raw::protocol::file_system::{
     FileAttribute, FileMode, FileProtocolV1, SimpleFileSystemProtocol,
@@ -90,7 +89,7 @@ impl Firmware {
             .find(|table| table.vendor_guid == DEVICE_TREE)?;
         let start: *const u8 = found.vendor_table.cast();
         // SAFETY: the table of this GUID is a device tree; it is ours from here on, as the firmware changes it no more.
-        let size = tree::size(unsafe { slice::from_raw_parts(start, TREE_START) }).ok()?;
+        let size = dt::size(unsafe { slice::from_raw_parts(start, TREE_START) }).ok()?;
         // SAFETY: as above, and it is so long.
         Some(unsafe { slice::from_raw_parts(start, size) })
     }

@@ -21,8 +21,9 @@ mod firmware;
 mod image {
     use core::panic::PanicInfo;
 
+    use dt::Blob;
     use krypton_efi::config::{self, Config};
-    use krypton_efi::tree::{self, Kind, Module};
+    use krypton_efi::tree::{self, Kind, Module, Refused};
     use uefi_raw::table::system::SystemTable;
     use uefi_raw::{Handle, Status};
 
@@ -70,8 +71,9 @@ mod image {
             });
         }
         let given = firmware.device_tree();
+        let has_modules = |tree| Blob::check(tree).is_ok_and(|tree| tree::has_modules(&tree));
         let tree = match given {
-            Some(tree) if tree::has_modules(tree).unwrap_or(false) => {
+            Some(tree) if has_modules(tree) => {
                 firmware.print(&[b"Krypton: boot modules of the device tree\r\n"]);
                 tree
             }
@@ -97,17 +99,25 @@ mod image {
                 },
             )
         })?;
-        let tree = match config.tree {
-            Some(name) => {
-                let tree = folder.read(name)?;
-                tree::size(tree).map_err(|_| Trouble::new(name, b": no device tree"))?;
-                tree
-            }
-            None => given.ok_or(Trouble::new(
-                CONFIG,
-                b": no dtb in it, and none from the firmware",
-            ))?,
+        let (name, tree) = match config.tree {
+            Some(name) => (name, folder.read(name)?),
+            None => (
+                &b"device tree"[..],
+                given.ok_or(Trouble::new(
+                    CONFIG,
+                    b": no dtb in it, and none from the firmware",
+                ))?,
+            ),
         };
+        let tree = Blob::check(tree).map_err(|error| {
+            Trouble::new(
+                name,
+                match error {
+                    dt::Error::NoTree(_) => b": no device tree",
+                    _ => b": damaged",
+                },
+            )
+        })?;
         let mut modules = [None; MODULES];
         modules[0] = Some(load(
             &folder,
@@ -119,11 +129,17 @@ mod image {
             modules[1] = Some(load(&folder, name, Kind::Ramdisk, None)?);
         }
 
-        let texts =
-            config.options.map_or(0, <[u8]>::len) + config.kernel_arguments.map_or(0, <[u8]>::len);
-        let room = firmware.allocate(tree.len() + texts + tree::ADDED)?;
-        let length = tree::with_modules(tree, config.options, &modules, room);
-        let length = length.map_err(|_| Trouble::new(b"device tree", b": damaged"))?;
+        let room = firmware.allocate(tree::copy_room(&tree, config.options, &modules))?;
+        let length = tree::with_modules(&tree, config.options, &modules, room);
+        let length = length.map_err(|refused| {
+            Trouble::new(
+                name,
+                match refused {
+                    Refused::Cells => b": cells of /chosen are neither 1 nor 2",
+                    Refused::NoRoom => b": no room for a copy",
+                },
+            )
+        })?;
         Ok(room.get(..length).unwrap_or_default())
     }
 
