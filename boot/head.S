@@ -246,7 +246,7 @@ mmu_on:
     mcr     p15, 4, r1, c8, c7, 0       // TLBIALLH
     dsb     sy
     isb
-    ldr     r0, =hyp_vectors            // before anything may fault; init_cpu (arch/src/smp.rs) chooses for good
+    ldr     r0, =hyp_vectors            // before anything may fault; init_cpu (arch/src/controls.rs) chooses for good
     mcr     p15, 4, r0, c12, c0, 0      // HVBAR
     isb
     bx      lr

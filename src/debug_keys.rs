@@ -5,8 +5,11 @@
 
 use armv7::cpu::CpuId;
 
-use crate::domain::{registry, run};
+use crate::cpu;
+use crate::domain::registry;
 use crate::event::{Binding, Port};
+use crate::sched;
+use crate::time;
 use crate::{irq, latency, machine, mem};
 
 const KEYS: &[(u8, &str)] = &[
@@ -142,8 +145,8 @@ fn domains() {
 }
 
 fn run_queues() {
-    let now = run::now();
-    let scheduler = run::scheduler();
+    let now = time::now();
+    let scheduler = sched::lock();
     say!("'r' pressed -> run queues at {}", now.0);
     for cpu in scheduler.online().iter() {
         say!(
@@ -242,7 +245,7 @@ fn memory() {
 
 fn audit() {
     // Nobody is at work meanwhile: what is in a CPU's hands would be missed.
-    let result = run::hold_others().map(|_held| crate::domain::audit::audit());
+    let result = cpu::hold::others_wait().map(|_held| crate::domain::audit::audit());
     match result {
         Some(Ok(())) => {
             say!("'y' pressed -> audit: every reference on every frame is accounted for")
@@ -265,11 +268,11 @@ fn heap() {
 }
 
 fn clock() {
-    let now = run::now();
+    let now = time::now();
     say!(
         "'t' pressed -> counter {} ticks = {} ns at {} Hz",
         now.0,
-        run::clock().ns(now).0,
-        run::clock().hz()
+        time::clock().ns(now).0,
+        time::clock().hz()
     );
 }

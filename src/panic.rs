@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use armv7::gic;
 use armv7::smp;
 
-use crate::domain::run::SGI_STOP;
+use crate::cpu::SGI_STOP;
 use crate::log::print;
 use crate::{console, identity, machine};
 

@@ -42,6 +42,10 @@ pub mod rank {
     pub const SCHED: u8 = 70;
     /// A vCPU's time accounting.
     pub const RUNSTATE: u8 = 72;
+    /// The timer that drains the console.
+    pub const CONSOLE_TIMER: u8 = 73;
+    /// Ids of timers.
+    pub const TIMER_IDS: u8 = 74;
     /// Timer queues.
     pub const TIMER: u8 = 75;
     /// Page-frame allocator.

@@ -7,9 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use armv7::frame::SharedPage;
 
 use crate::abi::shared_info as abi;
-use crate::domain::{Domain, registry, run};
+use crate::domain::{Domain, registry};
 use crate::id::DomId;
-use crate::time::Ticks;
+use crate::time::{self, Ticks};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -25,7 +25,7 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
     AT_ZERO.store(at_zero, Ordering::Relaxed);
     // dom0's system time began with its virtual counter.
     let began = registry::get(DomId::DOM0).map_or(0, |dom0| dom0.cntvoff);
-    crate::log::set_time_of_day(at_zero.saturating_sub(run::clock().ns(Ticks(began)).0));
+    crate::log::set_time_of_day(at_zero.saturating_sub(time::clock().ns(Ticks(began)).0));
     for domain in registry::all() {
         publish(&domain);
     }
@@ -37,7 +37,7 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
 /// counter; like Xen, whole seconds of that are added here.
 pub fn publish(domain: &Domain) {
     let start = registry::get(DomId::DOM0).map_or(domain.cntvoff, |dom0| dom0.cntvoff);
-    let later = run::clock()
+    let later = time::clock()
         .ns(Ticks(domain.cntvoff.saturating_sub(start)))
         .0
         / NANOSECONDS;

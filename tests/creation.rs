@@ -21,8 +21,7 @@ use krypton::abi::handle::GuestHandle;
 use krypton::abi::memory::{self as memory_abi, MemAcquireResource, MemoryReservation};
 use krypton::call::{Args, Caller, Reply};
 use krypton::domain::create::{self, Spec};
-use krypton::domain::vcpu::START_CPSR;
-use krypton::domain::{Domain, Rights, audit, guest_map, registry, run};
+use krypton::domain::{Domain, Rights, audit, guest_map, registry};
 use krypton::error::Errno;
 use krypton::grant::Limits;
 use krypton::hypercall;
@@ -30,7 +29,9 @@ use krypton::id::{DomId, IntId};
 use krypton::mem::frame_table::{FrameEntry, FrameTable};
 use krypton::mem::p2m::{P2mType, PoolLimit};
 use krypton::mem::{self, Memory, memory};
-use krypton::sched::PoolId;
+use krypton::sched::{self, PoolId};
+use krypton::time;
+use krypton::vcpu::START_CPSR;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 const DOMCTL: u32 = 36;
@@ -64,7 +65,7 @@ impl Toolstack {
         let end = first.checked_add(FRAMES).unwrap();
         let memory = mem::init(Memory::new(frames, end, |_| ()));
         assert!(memory.add_ram(first, FRAMES));
-        assert!(run::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some());
+        assert!(sched::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some());
         guest_map::init(guest_map::Host {
             virtual_cpu: Mfn::new(0x8040).unwrap(),
             frames: 2,
@@ -248,8 +249,8 @@ impl Toolstack {
         // Closed accounts without pages are forgotten by the next operation.
         let _ = self.domctl(domctl::OP_GETDOMAININFO, 0, &0u32);
         assert_eq!(audit::audit(), Ok(()));
-        let scheduler = run::scheduler();
-        let (units, groups) = (scheduler.units(run::now()).count(), scheduler.groups());
+        let scheduler = sched::lock();
+        let (units, groups) = (scheduler.units(time::now()).count(), scheduler.groups());
         drop(scheduler);
         State {
             domains: registry::all().map(|domain| domain.id).collect(),
@@ -259,7 +260,7 @@ impl Toolstack {
             tables: self.domain.p2m.lock().tables(),
             units,
             groups,
-            timers: run::timers(),
+            timers: time::registered(),
             vmids: memory().vmids.in_use(),
         }
     }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use armv7::smp::controls;
+use armv7::controls;
 use armv7::timer;
 
 enum Bit {

@@ -17,7 +17,7 @@ macro_rules! barrier {
         $(#[$doc])*
         #[inline(always)]
         pub fn $name() {
-            crate::host::registers::note(stringify!($name));
+            crate::host::cells::note(stringify!($name));
             core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
         }
     };

@@ -100,7 +100,7 @@ mod tests {
 
     use super::{Op, lines, maintain};
     use crate::cp15;
-    use crate::host::registers::steps;
+    use crate::host::cells::steps;
 
     #[test]
     fn maintenance_is_between_barriers() {

@@ -5,14 +5,14 @@
 //! them, so code that needs an order says so with [`crate::barrier`].
 //!
 //! Nothing here is public: what the rest of the project may do to the machine has a named, safe function elsewhere.
-//! Encodings: DDI 0406C.d B3.17 and B4.1. On a host each register is a cell of [`crate::host::registers`].
+//! Encodings: DDI 0406C.d B3.17 and B4.1. On a host each register is a cell of `host::cells`.
 
 use aarch32_cpu::register::{SysReg, SysReg64};
 #[cfg(target_arch = "arm")]
 use aarch32_cpu::register::{SysRegRead, SysRegRead64, SysRegWrite, SysRegWrite64};
 
 #[cfg(not(target_arch = "arm"))]
-use crate::host::registers as store;
+use crate::host::cells as store;
 
 macro_rules! registers32 {
     ($coprocessor:literal: $($name:ident $op1:literal $crn:literal $crm:literal $op2:literal;)*) => {$(

@@ -656,7 +656,7 @@ pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
 /// Banked LR and SPSR of an exception mode: a host remembers them for tests.
 #[cfg(not(target_arch = "arm"))]
 pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
-    crate::host::registers::set_exception_return(mode, lr, spsr);
+    crate::host::cells::set_exception_return(mode, lr, spsr);
 }
 
 /// Sets the loaded guest's data fault registers.

@@ -9,8 +9,7 @@
 use alloc::alloc::{alloc, dealloc};
 use alloc::sync::Arc;
 use core::alloc::Layout;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::ptr::NonNull;
 
 #[cfg(not(target_arch = "arm"))]
 pub use crate::host::heap::{free, usage};
@@ -22,8 +21,6 @@ use crate::host::heap::with_kept;
 #[cfg(target_arch = "arm")]
 use machine::with_kept;
 
-/// Bytes of heap before the machine's memory is known: for the largest device tree there may be (tests/early_heap.rs).
-pub const EARLY: usize = 512 << 10;
 /// Bytes that guests do not get: for allocations that cannot fail.
 pub const RESERVE: usize = 256 << 10;
 /// The heap is to grow when fewer bytes than this are free.
@@ -98,55 +95,16 @@ pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
     Some(arc)
 }
 
-/// How many keep a block. While none does, allocating needs not know which CPU this is, which it cannot know outside HYP:
-/// there a boot loader's mistake is still to be reported, in words that are allocated.
-static KEEPING: AtomicUsize = AtomicUsize::new(0);
-
-/// A block that a CPU (a thread, on a host) keeps for the allocation it makes next. Used by nobody else.
-pub(crate) struct Kept {
-    block: AtomicPtr<u8>,
-    size: AtomicUsize,
-    align: AtomicUsize,
-}
-
-impl Kept {
-    pub(crate) const fn new() -> Self {
-        Self {
-            block: AtomicPtr::new(ptr::null_mut()),
-            size: AtomicUsize::new(0),
-            align: AtomicUsize::new(0),
-        }
-    }
-
-    fn put(&self, block: NonNull<u8>, layout: Layout) {
-        KEEPING.fetch_add(1, Ordering::Relaxed); // its own CPU sees it, and no other needs to
-        self.block.store(block.as_ptr(), Ordering::Relaxed);
-        self.size.store(layout.size(), Ordering::Relaxed);
-        self.align.store(layout.align(), Ordering::Relaxed);
-    }
-
-    /// The block, if there is one of that very layout.
-    pub(crate) fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let block = NonNull::new(self.block.load(Ordering::Relaxed))?;
-        let fits = self.size.load(Ordering::Relaxed) == layout.size()
-            && self.align.load(Ordering::Relaxed) == layout.align();
-        if !fits {
-            return None;
-        }
-        self.block.store(ptr::null_mut(), Ordering::Relaxed);
-        KEEPING.fetch_sub(1, Ordering::Relaxed);
-        Some(block)
-    }
-}
-
 #[cfg(target_arch = "arm")]
 mod machine {
     use core::alloc::{GlobalAlloc, Layout};
     use core::ptr::{self, NonNull};
     use core::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::{BLOCK, EARLY, KEEPING, Kept, take_block};
+    use super::{BLOCK, take_block};
     use crate::cpu::MAX_CPUS;
+    use crate::kept::{KEEPING, Kept};
+    use crate::layout::EARLY_HEAP as EARLY;
     use crate::smp;
     use buddy_system_allocator::Heap;
     use spin::mutex::SpinMutex;

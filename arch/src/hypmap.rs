@@ -16,7 +16,7 @@ use crate::cpu::MAX_CPUS;
 use crate::layout;
 use crate::lpae::{Access, Attributes, Descriptor, HypMemory, Level, TableNote};
 use crate::mmio::Window;
-use crate::{smp, tlb};
+use crate::{probe, smp, tlb};
 
 const ENTRIES: usize = 512;
 const BLOCK_2M: usize = PAGE_SIZE << ORDER_2M;
@@ -175,7 +175,7 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     if !va.is_multiple_of(4) {
         return Err(0);
     }
-    let word = |offset: usize| smp::probe_read(va + offset).map(u32::from_be);
+    let word = |offset: usize| probe::read(va + offset).map(u32::from_be);
     match word(0) {
         Some(MAGIC) => {}
         Some(other) => return Err(other),
@@ -203,7 +203,7 @@ pub fn peek(at: PhysAddr) -> Option<u32> {
     low().set(index, Descriptor::leaf(Level::Two, block, READ_ONLY));
     publish();
     let va = layout::PEEK + (at.raw() as usize & (BLOCK_2M - 1));
-    let word = va.is_multiple_of(4).then(|| smp::probe_read(va)).flatten();
+    let word = va.is_multiple_of(4).then(|| probe::read(va)).flatten();
     low().set(index, Descriptor::INVALID);
     tlb::flush_boot();
     word

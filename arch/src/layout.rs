@@ -99,6 +99,9 @@ pub fn build_id() -> &'static [u8] {
     &[]
 }
 
+/// Bytes of heap before the machine's memory is known: for the largest device tree there may be (tests/early_heap.rs).
+pub const EARLY_HEAP: usize = 512 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::pages;

@@ -14,9 +14,11 @@ extern crate alloc;
 
 pub mod abort;
 pub mod addr;
+pub mod admission;
 pub mod backtrace;
 pub mod barrier;
 pub mod cache;
+pub mod controls;
 mod cp15;
 pub mod cpu;
 pub mod double;
@@ -33,10 +35,17 @@ pub mod heap;
 pub mod host;
 #[cfg(target_arch = "arm")]
 pub mod hypmap;
+mod kept;
 pub mod layout;
 pub mod lpae;
 pub mod mmio;
+#[cfg(target_arch = "arm")]
+pub mod pen;
 pub mod pmu;
+#[cfg(target_arch = "arm")]
+pub mod probe;
+#[cfg(target_arch = "arm")]
+pub mod secure;
 pub mod smc;
 pub mod smp;
 pub mod syndrome;

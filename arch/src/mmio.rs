@@ -51,7 +51,7 @@ impl Window {
         if !self.holds(offset, 4) {
             return None;
         }
-        crate::smp::probe_read(self.base + offset)
+        crate::probe::read(self.base + offset)
     }
 
     access!(read8, write8, u8);

@@ -105,7 +105,7 @@ pub(crate) fn flush_boot() {
 mod tests {
     use super::{flush_hyp, flush_hyp_page, flush_vmid, flush_vmid_repeated};
     use crate::cp15;
-    use crate::host::registers::steps;
+    use crate::host::cells::steps;
 
     fn processor(midr: u32) {
         // SAFETY: a cell of a host thread.

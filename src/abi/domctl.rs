@@ -4,7 +4,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::abi::handle::GuestHandle;
 use crate::abi::layout::Layout;
-use crate::abi::sysctl::Bitmap;
 use crate::{abi_constants, abi_struct};
 
 abi_constants! {
@@ -263,6 +262,17 @@ abi_struct! {
 }
 
 abi_struct! {
+    /// A bit map in guest memory.
+    pub struct Bitmap: "struct xenctl_bitmap", 16, align 8 {
+        /// Its bytes.
+        0 "bitmap" => bitmap: GuestHandle<u8>,
+        /// Its length.
+        8 "nr_bits" => nr_bits: u32,
+        12 _ => pad: u32,
+    }
+}
+
+abi_struct! {
     /// Body of [`OP_MAX_MEM`].
     pub struct MaxMem: "struct xen_domctl_max_mem", 8, align 8 {
         /// Most memory in KiB.
@@ -481,6 +491,7 @@ pub const LAYOUTS: &[Layout] = &[
     ArchDomainConfig::LAYOUT,
     CreateDomain::LAYOUT,
     DomainInfo::LAYOUT,
+    Bitmap::LAYOUT,
     MaxMem::LAYOUT,
     VcpuContextOp::LAYOUT,
     GetVcpuInfo::LAYOUT,

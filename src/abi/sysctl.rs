@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::abi::domctl::DomainInfo;
+use crate::abi::domctl::{Bitmap, DomainInfo};
 use crate::abi::handle::GuestHandle;
 use crate::abi::layout::Layout;
 use crate::{abi_constants, abi_struct};
@@ -264,17 +264,6 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// A bit map in guest memory.
-    pub struct Bitmap: "struct xenctl_bitmap", 16, align 8 {
-        /// Its bytes.
-        0 "bitmap" => bitmap: GuestHandle<u8>,
-        /// Its length.
-        8 "nr_bits" => nr_bits: u32,
-        12 _ => pad: u32,
-    }
-}
-
-abi_struct! {
     /// Body of [`OP_CPUPOOL_OP`].
     pub struct CpupoolOp: "struct xen_sysctl_cpupool_op", 40, align 8 {
         /// `CPUPOOL_*`.
@@ -325,7 +314,6 @@ pub const LAYOUTS: &[Layout] = &[
     CpuTopoInfo::LAYOUT,
     MemInfo::LAYOUT,
     NumaInfo::LAYOUT,
-    Bitmap::LAYOUT,
     CpupoolOp::LAYOUT,
     SchedulerOp::LAYOUT,
 ];

@@ -2,19 +2,20 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use armv7::admission::Admission;
+use armv7::controls::GuestWait;
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 use armv7::features::{self, Vfp};
 use armv7::gic::{self, Gic};
 use armv7::smc::psci::CPU_ON;
-use armv7::smp::{Admission, GuestWait};
-use armv7::{errata, guest, hypmap, smp, timer};
+use armv7::{controls, errata, guest, hypmap, pen, secure, smp, timer};
 use krypton::cmdline::{Options, Vwfi};
-use krypton::domain::run;
 use krypton::irq::{self, Handler};
 use krypton::options;
 use krypton::platform::board::Start;
 use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo};
 use krypton::trap;
+use krypton::{cpu, sched, time};
 
 /// CPUs that may come up.
 static ADMISSION: Admission = Admission::new();
@@ -34,7 +35,7 @@ pub fn set_up_cpu(cpu: CpuId) {
         Some(Vwfi::Native) => GuestWait::Native,
         _ => GuestWait::Traps,
     };
-    let mismatches = smp::init_cpu(cpu, wait);
+    let mismatches = controls::init_cpu(cpu, wait);
     if armv7::abort::settle() {
         log::warn!("CPU{}: an asynchronous abort was pending", cpu.raw());
     }
@@ -59,7 +60,7 @@ pub fn set_up_cpu(cpu: CpuId) {
 
 /// Has CNTFRQ of this CPU say `hz` where nobody has set it.
 pub fn tell_frequency(cpu: CpuId, hz: u32) {
-    if smp::tell_frequency(hz) {
+    if secure::tell_frequency(hz) {
         log::info!("CPU{}: CNTFRQ was 0, now {hz}", cpu.raw());
     }
 }
@@ -92,7 +93,7 @@ pub fn enable_private_interrupts(gic: &Gic) {
 pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     let own = smp::affinity();
     let mut online = CpuSet::of(CpuId::BOOT);
-    run::cpu_online(CpuId::BOOT, gic.dist.target_mask());
+    cpu::set_online(CpuId::BOOT, gic.dist.target_mask());
     UP.store(online.bits(), Ordering::SeqCst);
     KIND.store(smp::midr(), Ordering::SeqCst);
     let most = options
@@ -118,7 +119,7 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
             online.insert(cpu);
         }
     }
-    smp::call_nobody();
+    pen::call_nobody();
     log::info!("Brought up {} CPUs", online.len());
     online
 }
@@ -130,9 +131,9 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
         (Some(psci), EnableMethod::Psci | EnableMethod::Unsaid, _)
             if psci.conduit == Conduit::Smc =>
         {
-            match smp::start(cpu, info.mpidr, psci.cpu_on) {
+            match pen::start(cpu, info.mpidr, psci.cpu_on) {
                 // The tree's number is that of other firmware: QEMU's Midway has the standard's functions.
-                rc if rc != 0 && !psci.standard => smp::start(cpu, info.mpidr, CPU_ON),
+                rc if rc != 0 && !psci.standard => pen::start(cpu, info.mpidr, CPU_ON),
                 rc => rc,
             }
         }
@@ -149,9 +150,9 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
                 log::warn!("SMP: CPU{number}: the board's registers cannot be mapped");
                 return false;
             };
-            smp::call(cpu, info.mpidr);
-            steps.run(smp::pen_entry());
-            smp::wake(&gic.dist, interface as u32);
+            pen::call(cpu, info.mpidr);
+            steps.run(pen::entry());
+            secure::wake(&gic.dist, interface as u32);
             0
         }
     };
@@ -161,7 +162,7 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
     while result == 0 && !is_up() && timer::counter() < end {
         core::hint::spin_loop();
     }
-    smp::call_nobody();
+    pen::call_nobody();
     if ADMISSION.give_up(cpu) {
         let later = match result {
             0 => "; if it still comes, it is parked",
@@ -208,16 +209,16 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
         log::warn!("SMP: CPU{} comes too late, parked", cpu.raw());
         krypton::machine::halt()
     }
-    run::cpu_online(cpu, gic.dist.target_mask());
+    cpu::set_online(cpu, gic.dist.target_mask());
     UP.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
     while !GO.load(Ordering::SeqCst) {
         armv7::fence::answer();
         core::hint::spin_loop();
     }
-    let Some(ready) = run::ready() else {
+    let Some(ready) = sched::ready() else {
         krypton::machine::halt()
     };
-    tell_frequency(cpu, run::clock().hz());
+    tell_frequency(cpu, time::clock().hz());
     trap::Cpu {
         id: cpu,
         gic,

@@ -14,18 +14,20 @@ use armv7::addr::{PAGE_SHIFT, PhysAddr};
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::gic::Gic;
 use armv7::guest::{MODE_HYP, MODE_MASK};
-use armv7::{features, gic, hypmap, smp, timer};
+use armv7::{features, gic, hypmap, secure, smp, timer};
 use dt::{Blob, Entry, Tree};
 use krypton::cmdline::{Bootscrub, Console, Level, Options};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::Machine;
-use krypton::domain::{Domain, guest_map, run};
+use krypton::domain::{Domain, guest_map};
 use krypton::id::IntId;
 use krypton::irq::{self, Handler};
 use krypton::platform::host_dt::{HostInfo, UartInfo};
 use krypton::platform::ranges::PhysRange;
 use krypton::platform::rescue::Candidate;
 use krypton::platform::{self, BootError, tree};
+use krypton::sched;
+use krypton::trap::chores;
 use krypton::{console, identity, machine, mem, options, panic, policy};
 use log::LevelFilter;
 
@@ -218,7 +220,7 @@ pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
     let mode = cpsr & MODE_MASK;
     if mode == MODE_HYP {
         if entry_cpsr & MODE_MASK != MODE_HYP {
-            smp::set_entered_secure();
+            secure::set_entered();
             log::info!("Entered in secure state, switched to HYP");
         }
         if !features::has_generic_timer() {
@@ -337,9 +339,9 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
 }
 
 /// The clock and the run queues.
-pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> run::Ready {
+pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> sched::Ready {
     let hz = counter_frequency(host);
-    let ready = run::init(hz, cpus, options.sched_ratelimit_us).unwrap_or_else(|| {
+    let ready = sched::init(hz, cpus, options.sched_ratelimit_us).unwrap_or_else(|| {
         fail(&BootError::Timer(
             "frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string(),
         ))
@@ -359,10 +361,10 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> run::Rea
 /// Ends the console's waiting for each byte, as guests are to run: see `console::transmit`. The last step of the boot that
 /// says something.
 pub fn queue_console(options: &Options) {
-    console::listen(run::note_console);
+    console::listen(chores::note_console);
     if options.sync_console {
         log::warn!("sync_console: guests wait for each byte of the console");
-    } else if run::set_up_console_timer().is_err() || !console::queue_up() {
+    } else if chores::set_up_console_timer().is_err() || !console::queue_up() {
         log::warn!("no memory for the console's queue; guests wait for each byte of it");
     }
 }
@@ -385,7 +387,7 @@ pub fn load_dom0(
     uart: Option<&UartInfo>,
     gic: &'static Gic,
     cpus: CpuSet,
-    ready: run::Ready,
+    ready: sched::Ready,
 ) -> alloc::sync::Arc<Domain> {
     log::info!("*** LOADING DOMAIN 0 ***");
     let loaded = memory::grant_window().and_then(|grant| {

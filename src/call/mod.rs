@@ -12,9 +12,9 @@ use armv7::addr::GuestVa;
 use armv7::smp;
 
 use crate::domain::Domain;
-use crate::domain::vcpu::Vcpu;
 use crate::error::Errno;
 use crate::latency;
+use crate::vcpu::Vcpu;
 
 /// Who makes a hypercall.
 pub struct Caller<'a> {

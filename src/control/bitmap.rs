@@ -1,6 +1,6 @@
 //! Sets of CPUs and nodes as `xenctl_bitmap`: bytes in guest memory, as many as the guest says.
 
-use crate::abi::sysctl::Bitmap;
+use crate::abi::domctl::Bitmap;
 use crate::call::Caller;
 use crate::call::guest_ptr::{copy_in, copy_out};
 use crate::error::Errno;

@@ -5,15 +5,17 @@
 
 use armv7::guest::{GuestContext, MODE_SVC, is_guest_mode};
 
-use super::domctl::Request;
+use super::request::Request;
 use super::{again, exclusive};
 use crate::abi::domctl::{CoreRegisters, VGCF_ONLINE, VcpuContextOp, VcpuGuestContext};
 use crate::call::guest_ptr::{read, write};
 use crate::call::{Outcome, Reply};
-use crate::domain::vcpu::{Registers, Vcpu, halt};
-use crate::domain::{Domain, run};
+use crate::cpu;
+use crate::domain::Domain;
 use crate::error::Errno;
 use crate::id::VcpuId;
+use crate::sched;
+use crate::vcpu::{Registers, Vcpu, halt};
 
 /// Whether every status register of a context names a mode that a guest may be in; those of other modes may be zero.
 fn has_guest_modes(regs: &CoreRegisters) -> bool {
@@ -131,16 +133,16 @@ fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
 ///
 /// Until it answers something the vCPU stays halted.
 fn with_registers<R>(vcpu: &Vcpu, f: impl FnOnce(&mut Registers) -> R) -> Option<R> {
-    run::halt(vcpu, halt::INSPECTED);
-    let cpu = run::scheduler().unload(vcpu.unit);
+    vcpu.halt(halt::INSPECTED);
+    let cpu = sched::lock().unload(vcpu.unit);
     if let Some(cpu) = cpu {
-        run::poke(cpu);
+        cpu::repick(cpu);
         return None;
     }
     let mut registers = vcpu.registers.try_lock()?;
     let result = f(&mut registers);
     drop(registers);
-    run::unhalt(vcpu, halt::INSPECTED);
+    vcpu.unhalt(halt::INSPECTED);
     Some(result)
 }
 
@@ -152,7 +154,7 @@ pub fn set(request: &Request<'_>) -> Outcome {
     let outcome = set_one(request, vcpu, &op);
     if outcome.is_err() {
         // An earlier go may have halted it.
-        run::unhalt(vcpu, halt::INSPECTED);
+        vcpu.unhalt(halt::INSPECTED);
     }
     outcome
 }
@@ -175,7 +177,7 @@ fn set_one(request: &Request<'_>, vcpu: &Vcpu, op: &VcpuContextOp) -> Outcome {
         .as_ref()
         .is_some_and(|context| context.flags & VGCF_ONLINE != 0);
     if !online {
-        run::halt(vcpu, halt::OFFLINE);
+        vcpu.halt(halt::OFFLINE);
     }
     let done = with_registers(vcpu, |registers| match &context {
         Some(context) => apply(context, registers),
@@ -188,7 +190,7 @@ fn set_one(request: &Request<'_>, vcpu: &Vcpu, op: &VcpuContextOp) -> Outcome {
     *vcpu.restart.lock() = None;
     vcpu.set_initialised(context.is_some());
     if online {
-        run::unhalt(vcpu, halt::OFFLINE);
+        vcpu.unhalt(halt::OFFLINE);
     }
     Ok(Reply::OK)
 }
@@ -224,7 +226,7 @@ pub fn get(request: &Request<'_>) -> Outcome {
 mod tests {
     use super::{apply, collect, has_guest_modes};
     use crate::abi::domctl::{CoreRegisters, VcpuGuestContext};
-    use crate::domain::vcpu::{Registers, START_CPSR, START_SCTLR};
+    use crate::vcpu::{Registers, START_CPSR, START_SCTLR};
     use zerocopy::{FromBytes, IntoBytes};
 
     #[test]

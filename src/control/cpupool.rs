@@ -8,14 +8,16 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use armv7::cpu::{CpuId, CpuSet};
 
-use super::{bitmap, info};
+use super::bitmap;
 use crate::abi::domctl::SCHEDULER_CREDIT2;
 use crate::abi::sysctl::{self as abi, CpupoolOp};
 use crate::call::{Caller, target};
-use crate::domain::{Domain, registry, run};
+use crate::cpu;
+use crate::domain::{Domain, registry};
 use crate::error::Errno;
 use crate::options;
-use crate::sched::{DEFAULT_RATELIMIT_US, MAX_POOLS, PoolId};
+use crate::sched::{self, DEFAULT_RATELIMIT_US, MAX_POOLS, PoolId};
+use crate::time;
 
 /// The toolstack's number of each pool, by the scheduler's; [`NONE`] for a pool that there is not. Changed only with the
 /// exclusive right.
@@ -34,6 +36,16 @@ static FREE: AtomicU32 = AtomicU32::new(0);
 /// CPUs in no pool.
 pub fn free() -> CpuSet {
     CpuSet::from_bits(FREE.load(Ordering::Relaxed))
+}
+
+/// Returns the CPUs of the machine, whether in a pool or free.
+pub fn cpus() -> CpuSet {
+    sched::lock().online().or(free())
+}
+
+/// Returns one more than the highest CPU number.
+pub fn nr_cpus() -> u32 {
+    u32::BITS - cpus().bits().leading_zeros()
 }
 
 /// All pools: the toolstack's number, and the scheduler's.
@@ -55,7 +67,7 @@ fn find(number: u32) -> Result<PoolId, Errno> {
 /// The pool with that number, for a domain to run in: one without CPUs is as good as none.
 pub fn for_domain(number: u32) -> Result<PoolId, Errno> {
     let pool = find(number)?;
-    if run::scheduler().pool(pool).is_empty() {
+    if sched::lock().pool(pool).is_empty() {
         return Err(Errno::NoEnt);
     }
     Ok(pool)
@@ -63,14 +75,14 @@ pub fn for_domain(number: u32) -> Result<PoolId, Errno> {
 
 /// The number of the pool that a domain is in.
 pub fn number_of(domain: &Domain) -> u32 {
-    let pool = run::scheduler().pool_of(domain.group.id());
+    let pool = sched::lock().pool_of(domain.group.id());
     pool.and_then(|pool| NUMBERS.get(pool.index()))
         .map_or(0, |number| number.load(Ordering::Relaxed))
 }
 
 /// The domains of a pool.
 fn domains(pool: PoolId) -> impl Iterator<Item = impl core::ops::Deref<Target = Domain>> {
-    registry::all().filter(move |domain| run::scheduler().pool_of(domain.group.id()) == Some(pool))
+    registry::all().filter(move |domain| sched::lock().pool_of(domain.group.id()) == Some(pool))
 }
 
 /// Carries out an operation; what it answers is in `op`. The caller has the exclusive right to change domains' lives.
@@ -86,20 +98,20 @@ pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
             op.cpupool_id = number;
             op.sched_id = SCHEDULER_CREDIT2;
             op.n_dom = domains(pool).count() as u32;
-            let members = run::scheduler().pool(pool);
+            let members = sched::lock().pool(pool);
             bitmap::write(caller, &op.cpumap, members.bits())
         }
         abi::CPUPOOL_FREEINFO => bitmap::write(caller, &op.cpumap, free().bits()),
         abi::CPUPOOL_ADDCPU => {
             let pool = find(op.cpupool_id)?;
-            let cpu = choose_free(op.cpu, info::nr_cpus(), free())?;
+            let cpu = choose_free(op.cpu, nr_cpus(), free())?;
             change(pool, |members| members.with(cpu));
             Ok(())
         }
         abi::CPUPOOL_RMCPU => {
             let pool = find(op.cpupool_id)?;
-            let members = run::scheduler().pool(pool);
-            let left = without(members, op.cpu, info::nr_cpus())?;
+            let members = sched::lock().pool(pool);
+            let left = without(members, op.cpu, nr_cpus())?;
             if pool == PoolId::FIRST && !left.contains(CpuId::BOOT) {
                 return Err(Errno::Inval);
             }
@@ -145,7 +157,7 @@ fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
     let pool = PoolId::new(index).ok_or(Errno::NoMem)?;
     let ratelimit =
         options::get().map_or(DEFAULT_RATELIMIT_US, |options| options.sched_ratelimit_us);
-    run::scheduler().set_ratelimit(pool, ratelimit);
+    sched::lock().set_ratelimit(pool, ratelimit);
     slot.store(number, Ordering::Relaxed);
     Ok(number)
 }
@@ -168,7 +180,7 @@ fn choose_number(wanted: u32, mut numbers: impl Iterator<Item = u32>) -> Result<
 
 /// Ends a pool that has neither CPUs nor domains, and is not the first.
 fn destroy(pool: PoolId) -> Result<(), Errno> {
-    let members = run::scheduler().pool(pool);
+    let members = sched::lock().pool(pool);
     if pool == PoolId::FIRST || !members.is_empty() || domains(pool).next().is_some() {
         return Err(Errno::Busy);
     }
@@ -180,9 +192,9 @@ fn destroy(pool: PoolId) -> Result<(), Errno> {
 
 /// Moves a domain to another pool. The caller has the exclusive right to change domains' lives.
 pub fn move_domain(domain: &Domain, pool: PoolId) {
-    let moved = run::scheduler().move_group(domain.group.id(), pool, run::now());
+    let moved = sched::lock().move_group(domain.group.id(), pool, time::now());
     if let Ok(kick) = moved {
-        run::poke_all(kick);
+        cpu::repick_all(kick);
     }
 }
 
@@ -221,20 +233,15 @@ fn without(members: CpuSet, cpu: u32, count: u32) -> Result<CpuSet, Errno> {
 
 /// Changes who is in a pool: CPUs that come are free ones, those that go become free.
 fn change(pool: PoolId, f: impl FnOnce(CpuSet) -> CpuSet) {
-    let now = run::now();
-    let mut scheduler = run::scheduler();
+    let now = time::now();
+    let mut scheduler = sched::lock();
     let before = scheduler.pool(pool);
     let members = f(before);
     let free = free().minus(members).or(before.minus(members));
     FREE.store(free.bits(), Ordering::Relaxed);
     let kick = scheduler.set_pool(pool, members, now);
     drop(scheduler);
-    run::poke_all(kick);
-}
-
-/// One more than the highest CPU number, for maps.
-pub fn width() -> u32 {
-    info::nr_cpus()
+    cpu::repick_all(kick);
 }
 
 #[cfg(test)]

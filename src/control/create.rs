@@ -6,20 +6,21 @@ use core::sync::atomic::{AtomicU16, Ordering};
 use armv7::cpu::CpuSet;
 use armv7::{features, pmu};
 
-use super::domctl::Request;
-use super::{again, cpupool, destroy, exclusive};
+use super::reap::forget_abandoned;
+use super::request::Request;
+use super::{again, cpupool, exclusive};
 use crate::abi::domctl as abi;
 use crate::abi::domctl::CreateDomain;
 use crate::call::{Outcome, Reply, must_pause};
 use crate::domain::create::{self, Spec};
-use crate::domain::vcpu::{Vcpu, halt};
-use crate::domain::{Domain, Life, Rights, guest_map, registry, run};
+use crate::domain::{Domain, Life, Rights, guest_map, registry};
 use crate::error::Errno;
 use crate::grant::{DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES, Limits};
 use crate::id::{DomId, MAX_VCPUS};
 use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::mem::{heap, memory};
 use crate::options;
+use crate::vcpu::{Vcpu, halt};
 
 /// Shared interrupts that a distributor can have (IHI 0048B 3.1.2).
 const MAX_SPIS: u32 = 960;
@@ -128,7 +129,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
     let Some(_exclusive) = exclusive() else {
         return again(request.args);
     };
-    destroy::reap();
+    forget_abandoned();
     heap::replenish();
     if !armv7::heap::has_room(HEAP_OF_DOMAIN) {
         return Err(Errno::NoMem);
@@ -152,7 +153,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
     });
     // What there was of a domain that cannot be made goes at once, its account included.
     let domain = made.inspect_err(|_| {
-        destroy::reap();
+        forget_abandoned();
     })?;
     if id.0 != wanted {
         ROVER.store(id.0, Ordering::Relaxed);
@@ -161,7 +162,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
         registry::remove(id);
         memory().close_account(id);
         drop(domain);
-        destroy::reap();
+        forget_abandoned();
         return Err(error);
     }
     config.arch.gic_version = abi::GIC_V2;
@@ -210,10 +211,10 @@ pub fn max_vcpus(request: &Request<'_>) -> Outcome {
         drop(state);
         for vcpu in domain.vcpus() {
             if paused {
-                run::halt(vcpu, halt::PAUSED);
+                vcpu.halt(halt::PAUSED);
             }
             if down {
-                run::halt(vcpu, halt::SHUTDOWN);
+                vcpu.halt(halt::SHUTDOWN);
             }
         }
     }

@@ -3,24 +3,22 @@
 //! Every step is done again from the start when the call is continued, and finds what earlier ones left: vCPUs stop and
 //! their registers are saved; event channels are closed and their peers told; grants that the domain has mapped are given
 //! back; its memory map is emptied. Then the domain is dead: a zombie that stays findable by its id while others use its
-//! pages, and that [`reap`] forgets after the last of them.
+//! pages, and that [`super::reap`] forgets after the last of them.
 //!
 //! A vCPU that is being stopped is never waited for: the call is made again until its CPU has let go of it.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::domctl::Request;
-use super::{again, cpupool, exclusive};
+use super::request::Request;
+use super::{again, cpupool, exclusive, reap};
 use crate::call::{Outcome, Reply, must_pause};
-use crate::domain::vcpu::halt;
-use crate::domain::{
-    Domain, Halted, Life, create, grants, registry, run, shutdown, tell_closed, virq,
-};
+use crate::cpu;
+use crate::domain::{Domain, Halted, Life, create, grants, tell_closed, virq};
 use crate::error::Errno;
 use crate::event::{EventError, Reset};
 use crate::mem::memory;
-use crate::sched::{PoolId, RunState};
+use crate::sched::{self, PoolId};
+use crate::vcpu::halt;
 
 /// Ports closed before others may run.
 const PORTS_AT_ONCE: u32 = 256;
@@ -32,9 +30,6 @@ const HANDLES_AT_ONCE: u32 = 256;
 const ENTRIES_AT_ONCE: u32 = 512;
 /// Table frames given back before others may run.
 const TABLES_AT_ONCE: u32 = 48;
-
-/// Dead domains that are still findable.
-static ZOMBIES: AtomicU32 = AtomicU32::new(0);
 
 /// Ends a domain.
 pub fn destroy(request: &Request<'_>) -> Outcome {
@@ -76,8 +71,7 @@ fn step(domain: &Arc<Domain>) -> Step {
         return Step::More;
     }
     domain.state.lock().life = Life::Dead;
-    ZOMBIES.fetch_add(1, Ordering::Relaxed);
-    shutdown::announce();
+    reap::add_zombie();
     Step::Done
 }
 
@@ -102,12 +96,12 @@ fn begin(domain: &Domain) {
 fn is_unloaded(domain: &Domain) -> bool {
     let mut all = true;
     for vcpu in domain.vcpus() {
-        let mut scheduler = run::scheduler();
+        let mut scheduler = sched::lock();
         let cpu = scheduler.unload(vcpu.unit);
-        all &= cpu.is_none() && scheduler.state(vcpu.unit) != Some(RunState::Running);
+        all &= cpu.is_none() && !scheduler.is_on_cpu(vcpu.unit);
         drop(scheduler);
         if let Some(cpu) = cpu {
-            run::poke(cpu);
+            cpu::repick(cpu);
         }
     }
     all
@@ -116,10 +110,7 @@ fn is_unloaded(domain: &Domain) -> bool {
 /// Forgets the domain's watchdogs. Its vCPUs have stopped, so none is set any more: one that was left would end the next
 /// domain of this id.
 fn drop_watchdogs(domain: &Domain) -> bool {
-    let dogs = core::mem::take(&mut *domain.watchdogs.lock());
-    for timer in dogs.into_iter().flatten() {
-        run::remove_timer(timer);
-    }
+    *domain.watchdogs.lock() = [None, None];
     true
 }
 
@@ -168,59 +159,20 @@ fn empty_pool(domain: &Domain) -> bool {
         .unwrap_or(true)
 }
 
-/// Whether there may be something to reap.
-pub fn has_zombies() -> bool {
-    ZOMBIES.load(Ordering::Relaxed) > 0
-}
-
-/// Forgets the dead domains whose pages nobody uses any more; whether there was one. The caller has the exclusive right to
-/// change domains' lives.
-pub fn reap() -> bool {
-    let mut forgot = false;
-    if has_zombies() {
-        for domain in registry::all_that(|domain| domain.state.lock().life == Life::Dead) {
-            // A call that began before the domain's end may have mapped a page since.
-            let empty = domain.p2m.lock().relinquish(ENTRIES_AT_ONCE);
-            if empty && is_abandoned(&domain) {
-                forget(&domain);
-                forgot = true;
-            }
-        }
-    }
-    while memory().take_emptied().is_some() {}
-    forgot
-}
-
-/// Whether nobody uses a page of the domain or a grant. Its shared_info goes with the domain itself.
-fn is_abandoned(domain: &Domain) -> bool {
-    /// The domain's own shared_info.
-    const KEPT: u32 = 1;
-    let idle = domain.grants.lock().is_idle();
-    idle && memory()
-        .account(domain.id)
-        .is_none_or(|account| account.total == 0 && account.shared <= KEPT)
-}
-
-fn forget(domain: &Domain) {
-    create::remove_vcpus(domain.vcpus());
-    registry::remove(domain.id);
-    ZOMBIES.fetch_sub(1, Ordering::Relaxed);
-    shutdown::announce();
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use armv7::addr::Gfn;
 
-    use super::{Step, begin, exclusive, reap, step};
-    use crate::domain::run::{self, Timer};
+    use super::super::reap::forget_abandoned;
+    use super::{Step, begin, exclusive, step};
     use crate::domain::testing::{NO_TLB, guest};
     use crate::domain::{Domain, Life, Rights, registry};
     use crate::id::DomId;
     use crate::mem::memory;
     use crate::mem::p2m::Access;
+    use crate::time::{Purpose, Timer};
 
     /// Takes `domain` apart.
     fn destroy(domain: &Arc<Domain>) {
@@ -230,7 +182,7 @@ mod tests {
     /// Whether nobody finds the domain, after as many looks at its map as one takes that is empty.
     fn is_forgotten(id: DomId) -> bool {
         (0..4).any(|_| {
-            exclusively(reap);
+            exclusively(forget_abandoned);
             registry::get(id).is_none()
         })
     }
@@ -256,7 +208,7 @@ mod tests {
         // Its shared_info goes with the last that knows the domain.
         assert_eq!(memory().account(id).map(|account| account.total), Some(0));
         drop(domain);
-        exclusively(reap);
+        exclusively(forget_abandoned);
         assert!(memory().account(id).is_none());
     }
 
@@ -276,9 +228,9 @@ mod tests {
     fn a_watchdog_that_was_set_while_the_domain_began_to_end_goes_too() {
         let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[0]);
         begin(&domain);
-        let timer = run::add_timer(Timer::Watchdog(domain.id)).unwrap();
+        let timer = Timer::new(Purpose::Watchdog(domain.id)).unwrap();
         domain.watchdogs.lock()[0] = Some(timer);
         destroy(&domain);
-        assert_eq!(*domain.watchdogs.lock(), [None; 2]);
+        assert!(domain.watchdogs.lock().iter().all(Option::is_none));
     }
 }

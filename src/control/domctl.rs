@@ -3,20 +3,17 @@
 //! Domains are named by their own ids: `DOMID_SELF` is no domain here. Only the operations that answer something write
 //! their structure back.
 
-use alloc::sync::Arc;
-
-use armv7::addr::GuestVa;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
+use super::reap::reap;
+use super::request::Request;
 use super::{
-    again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages, reap,
+    again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages,
     scheduler,
 };
 use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
-use crate::call::guest_ptr::{read, write};
+use crate::call::guest_ptr::read;
 use crate::call::{Args, Caller, Outcome, Reply, must_pause};
-use crate::domain::{Domain, registry, virq};
+use crate::domain::{registry, virq};
 use crate::error::Errno;
 use crate::event::EventVirq;
 use crate::id::{DomId, MAX_INTIDS};
@@ -29,56 +26,6 @@ const NODES: u32 = 1;
 const MAX_MAPPING: u64 = 64;
 /// KiB of a page.
 const KIB_PER_PAGE: u64 = 4;
-
-/// A domctl that was read, and the domain that it names.
-pub(super) struct Request<'a> {
-    /// Who asks.
-    pub caller: &'a Caller<'a>,
-    /// Arguments of the call.
-    pub args: &'a Args,
-    /// The copy of the structure.
-    pub op: Domctl,
-}
-
-impl Request<'_> {
-    /// The domain named.
-    pub fn domain(&self) -> Result<Arc<Domain>, Errno> {
-        registry::get(DomId(self.op.domain)).ok_or(Errno::Srch)
-    }
-
-    /// The domain named, which must not be the caller's own.
-    pub fn other(&self) -> Result<Arc<Domain>, Errno> {
-        let domain = self.domain()?;
-        if domain.id == self.caller.domain.id {
-            Err(Errno::Inval)
-        } else {
-            Ok(domain)
-        }
-    }
-
-    /// The body.
-    pub fn body<T: FromBytes + KnownLayout + Immutable>(&self) -> Result<T, Errno> {
-        self.op.body().ok_or(Errno::Fault)
-    }
-
-    fn at(&self) -> GuestVa {
-        self.args.ptr(0)
-    }
-
-    /// Writes a body back.
-    pub fn answer<T: IntoBytes + Immutable>(&self, body: &T) -> Outcome {
-        let at = self.at().checked_add(Domctl::BODY).ok_or(Errno::Fault)?;
-        write(self.caller.domain, at, body)?;
-        Ok(Reply::OK)
-    }
-
-    /// Writes a domain's id and a body back.
-    pub fn answer_for<T: IntoBytes + Immutable>(&self, id: DomId, body: &T) -> Outcome {
-        let at = self.at().checked_add(Domctl::DOMAIN).ok_or(Errno::Fault)?;
-        write(self.caller.domain, at, &id.0)?;
-        self.answer(body)
-    }
-}
 
 /// Carries out a domctl.
 pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {

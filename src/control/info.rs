@@ -2,13 +2,15 @@
 
 use armv7::features;
 
+use super::cpupool;
 use crate::abi::domctl::{self as abi, ArchDomainConfig, DomainInfo};
 use crate::abi::sysctl::{PHYSCAP_GNTTAB_V1, PHYSCAP_HAP, PHYSCAP_HVM, PHYSCAP_VPMU, PhysInfo};
-use crate::domain::vcpu::{Vcpu, halt};
-use crate::domain::{Domain, Life, State, run, runstate};
+use crate::domain::{Domain, Life, State};
 use crate::mem::account::Account;
 use crate::mem::memory;
-use crate::sched::RunState;
+use crate::sched;
+use crate::time;
+use crate::vcpu::{RunState, Vcpu, halt};
 
 /// Bits of a guest's physical addresses.
 const GPADDR_BITS: u8 = 40;
@@ -16,16 +18,6 @@ const GPADDR_BITS: u8 = 40;
 const NO_FRAME: u64 = u64::MAX;
 /// `shutdown_code` of a domain that never gave one.
 const NO_CODE: u32 = u32::MAX;
-
-/// The CPUs of the machine, whether in a pool or free.
-pub fn cpus() -> armv7::cpu::CpuSet {
-    run::scheduler().online().or(super::cpupool::free())
-}
-
-/// One more than the highest CPU number.
-pub fn nr_cpus() -> u32 {
-    u32::BITS - cpus().bits().leading_zeros()
-}
 
 /// Describes the machine.
 pub fn machine() -> PhysInfo {
@@ -37,11 +29,11 @@ pub fn machine() -> PhysInfo {
     PhysInfo {
         threads_per_core: 1,
         cores_per_socket: 1,
-        nr_cpus: cpus().len(),
-        max_cpu_id: nr_cpus().saturating_sub(1),
+        nr_cpus: cpupool::cpus().len(),
+        max_cpu_id: cpupool::nr_cpus().saturating_sub(1),
         nr_nodes: 1,
         max_node_id: 0,
-        cpu_khz: run::clock().hz() / 1000,
+        cpu_khz: time::clock().hz() / 1000,
         capabilities: PHYSCAP_HVM | PHYSCAP_HAP | PHYSCAP_GNTTAB_V1 | monitors,
         total_pages: memory.total_pages().into(),
         free_pages: memory.guest_pages().into(),
@@ -68,19 +60,19 @@ pub struct VcpuView {
 
 /// Looks at a vCPU.
 pub fn vcpu(vcpu: &Vcpu) -> VcpuView {
-    let scheduler = run::scheduler();
-    let running = scheduler.state(vcpu.unit) == Some(RunState::Running);
+    let scheduler = sched::lock();
+    let running = scheduler.is_on_cpu(vcpu.unit);
     let cpu = scheduler
         .cpu_of(vcpu.unit)
         .map_or(0, armv7::cpu::CpuId::raw);
     drop(scheduler);
-    let [ran, ..] = vcpu.runstate.lock().spent(run::now());
-    const _: () = assert!(runstate::State::Running as usize == 0);
+    let [ran, ..] = vcpu.runstate.lock().spent(time::now());
+    const _: () = assert!(RunState::Running as usize == 0);
     VcpuView {
         online: vcpu.is_online(),
         blocked: vcpu.halted() & halt::BLOCKED != 0,
         running,
-        cpu_ns: run::clock().ns(ran).0,
+        cpu_ns: time::clock().ns(ran).0,
         cpu,
     }
 }
@@ -151,7 +143,7 @@ pub fn domain(domain: &Domain) -> DomainInfo {
         .take(crate::id::MAX_VCPUS.into())
         .collect();
     let account = memory().account(domain.id);
-    let pool = super::cpupool::number_of(domain);
+    let pool = cpupool::number_of(domain);
     assemble(domain.id.0, &domain.state.lock(), &views, account, pool)
 }
 

@@ -1,20 +1,20 @@
 //! How a domain pauses and goes on.
 
-use super::domctl::Request;
+use super::request::Request;
 use super::{again, again_at, exclusive, progress};
 use crate::call::{Outcome, Reply};
-use crate::domain::vcpu::halt;
-use crate::domain::{Domain, Halted, run};
+use crate::domain::{Domain, Halted};
 use crate::error::Errno;
-use crate::sched::RunState;
+use crate::sched;
+use crate::vcpu::halt;
 
 /// Whether some vCPU of `domain` is on a CPU, if only until that CPU looks.
 pub(super) fn is_running(domain: &Domain) -> bool {
-    let scheduler = run::scheduler();
+    let scheduler = sched::lock();
     domain
         .vcpus()
         .iter()
-        .any(|vcpu| scheduler.state(vcpu.unit) == Some(RunState::Running))
+        .any(|vcpu| scheduler.is_on_cpu(vcpu.unit))
 }
 
 /// Stops a domain once more, and comes back when none of its vCPUs runs.

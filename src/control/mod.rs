@@ -3,9 +3,11 @@
 //! | file | question it answers |
 //! |---|---|
 //! | `sysctl`, `domctl` | which operation is it, and may the caller? |
+//! | `request` | which domain does a domctl name, and how is it answered? |
 //! | `info` | what do the machine and its domains look like? |
 //! | `cpupool`, `scheduler` | who runs where, with which share? |
 //! | `create`, `lifecycle`, `destroy` | how does a domain begin, pause and end? |
+//! | `reap` | when is a dead domain forgotten? |
 //! | `pages` | what of its memory does the toolstack manage? |
 //! | `context` | what is in a vCPU's registers? |
 //! | `bitmap` | how do sets travel? |
@@ -24,6 +26,8 @@ pub mod hypfs;
 mod info;
 mod lifecycle;
 mod pages;
+mod reap;
+mod request;
 mod scheduler;
 pub mod sysctl;
 
@@ -31,23 +35,13 @@ use crate::call::{Args, Caller, Outcome, Reply};
 use crate::error::Errno;
 use crate::sync::{Guard, Lock, rank};
 
+pub use reap::reap;
+
 static CONTROL: Lock<(), { rank::CONTROL }> = Lock::new(());
 
 /// The right to change domains' lives, for as long as it is held; `None` while somebody else has it.
 fn exclusive() -> Option<Guard<'static, ()>> {
     CONTROL.try_lock()
-}
-
-/// Forgets dead domains whose last page is gone, if nobody is changing domains' lives right now. Cheap when there are none.
-/// Whether there was one.
-#[inline]
-pub fn reap() -> bool {
-    if destroy::has_zombies()
-        && let Some(_exclusive) = exclusive()
-    {
-        return destroy::reap();
-    }
-    false
 }
 
 /// Only the control domain may go on.

@@ -4,7 +4,7 @@ use armv7::addr::{Gfn, PAGE_SIZE};
 use armv7::cache::{self, Op};
 use armv7::frame;
 
-use super::domctl::Request;
+use super::request::Request;
 use super::{again, again_at, exclusive, progress};
 use crate::abi::domctl::{CacheFlush, PagingMempool};
 use crate::call::{Outcome, Reply};

@@ -8,11 +8,13 @@ use super::{bitmap, cpupool};
 use crate::abi::domctl::{self, SCHEDULER_CREDIT2, VcpuAffinity};
 use crate::abi::sysctl;
 use crate::call::Caller;
-use crate::domain::vcpu::Vcpu;
-use crate::domain::{Domain, run};
+use crate::cpu;
+use crate::domain::Domain;
 use crate::error::Errno;
 use crate::id::VcpuId;
-use crate::sched::SchedError;
+use crate::sched::{self, SchedError};
+use crate::time;
+use crate::vcpu::Vcpu;
 
 impl From<SchedError> for Errno {
     fn from(error: SchedError) -> Self {
@@ -38,9 +40,9 @@ pub fn of_pool(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
         if !is_ratelimit(op.ratelimit_us) {
             return Err(Errno::Inval);
         }
-        run::scheduler().set_ratelimit(pool, op.ratelimit_us);
+        sched::lock().set_ratelimit(pool, op.ratelimit_us);
     }
-    op.ratelimit_us = run::scheduler().ratelimit(pool);
+    op.ratelimit_us = sched::lock().ratelimit(pool);
     Ok(())
 }
 
@@ -56,22 +58,22 @@ pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Er
     }
     match op.cmd {
         domctl::SCHEDOP_GETINFO => {
-            let share = run::scheduler().share(domain.group.id());
+            let share = sched::lock().share(domain.group.id());
             (op.weight, op.cap) = share.ok_or(Errno::Srch)?;
             Ok(())
         }
         domctl::SCHEDOP_PUTINFO => {
             let group = domain.group.id();
-            let mut scheduler = run::scheduler();
+            let mut scheduler = sched::lock();
             if op.weight != 0 {
                 scheduler.set_weight(group, op.weight)?;
             }
             if usize::from(op.cap) > 100 * domain.vcpus().len() {
                 return Err(Errno::Inval);
             }
-            let kick = scheduler.set_cap(group, op.cap, run::now())?;
+            let kick = scheduler.set_cap(group, op.cap, time::now())?;
             drop(scheduler);
-            run::poke_all(kick);
+            cpu::repick_all(kick);
             Ok(())
         }
         // Only for schedulers that know deadlines.
@@ -103,8 +105,8 @@ fn parts(op: &VcpuAffinity) -> Result<(bool, bool), Errno> {
 pub fn affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
     let vcpu = named(domain, op.vcpu)?;
     let (hard, soft) = parts(op)?;
-    let (hard_now, soft_now) = run::scheduler().affinity(vcpu.unit).ok_or(Errno::Srch)?;
-    let existing = CpuSet::from_bits(((1u64 << cpupool::width()) - 1) as u32);
+    let (hard_now, soft_now) = sched::lock().affinity(vcpu.unit).ok_or(Errno::Srch)?;
+    let existing = CpuSet::from_bits(((1u64 << cpupool::nr_cpus()) - 1) as u32);
     if hard {
         bitmap::write(caller, &op.hard, hard_now.and(existing).bits())?;
     }
@@ -129,15 +131,15 @@ pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> 
         None
     };
 
-    let now = run::now();
-    let mut scheduler = run::scheduler();
+    let now = time::now();
+    let mut scheduler = sched::lock();
     let online = scheduler.cpus_of(domain.group.id());
     let before = scheduler.affinity(vcpu.unit).ok_or(Errno::Srch)?;
     let after = combine(before, wanted_hard, wanted_soft, online)?;
     let kick = scheduler.set_affinity(vcpu.unit, after.0, after.1, now)?;
     drop(scheduler);
     if let Some(cpu) = kick {
-        run::poke(cpu);
+        cpu::repick(cpu);
     }
 
     if hard {

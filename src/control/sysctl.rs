@@ -9,10 +9,12 @@ use crate::abi::sysctl as abi;
 use crate::abi::sysctl::Sysctl;
 use crate::call::guest_ptr::{copy_out, element, read, write};
 use crate::call::{Args, Caller, Outcome, Reply};
-use crate::domain::{registry, run};
+use crate::domain::registry;
 use crate::error::Errno;
 use crate::id::DomId;
 use crate::mem::memory;
+use crate::sched;
+use crate::time;
 use crate::{console, debug_keys};
 
 const PAGE: u64 = 4096;
@@ -148,7 +150,7 @@ fn press_keys(caller: &Caller<'_>, args: &Args, op: &Sysctl) -> Outcome {
             return again_at(args, n);
         }
         if !console::has_room() {
-            run::yield_now(caller.vcpu);
+            caller.vcpu.yield_now();
             return again_at(args, n);
         }
         let key: u8 = read(caller.domain, element::<u8>(base, n)?)?;
@@ -158,15 +160,15 @@ fn press_keys(caller: &Caller<'_>, args: &Args, op: &Sysctl) -> Outcome {
 }
 
 fn cpu_info(caller: &Caller<'_>, op: &mut abi::GetCpuInfo) -> Result<(), Errno> {
-    let count = op.max_cpus.min(info::nr_cpus());
+    let count = op.max_cpus.min(cpupool::nr_cpus());
     let base = op.info.to_va().ok_or(Errno::Fault)?;
     for n in 0..count {
         let cpu = armv7::cpu::CpuId::new(n).ok_or(Errno::Inval)?;
-        let idle = run::scheduler().idle_time(cpu, run::now());
+        let idle = sched::lock().idle_time(cpu, time::now());
         write(
             caller.domain,
             element::<u64>(base, n)?,
-            &run::clock().ns(idle).0,
+            &time::clock().ns(idle).0,
         )?;
     }
     op.nr_cpus = count;
@@ -176,7 +178,7 @@ fn cpu_info(caller: &Caller<'_>, op: &mut abi::GetCpuInfo) -> Result<(), Errno> 
 /// Every CPU is a core of its own in one socket and node, as Xen on Arm has it.
 fn cpu_topology(caller: &Caller<'_>, at: GuestVa, op: &Sysctl) -> Result<(), Errno> {
     let op: abi::CpuTopoInfo = op.body().ok_or(Errno::Fault)?;
-    let mut count = info::nr_cpus();
+    let mut count = cpupool::nr_cpus();
     if !op.cputopo.is_null() {
         let base = op.cputopo.to_va().ok_or(Errno::Fault)?;
         count = count.min(op.num_cpus);

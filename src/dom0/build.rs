@@ -16,8 +16,7 @@ use super::selection::Machine;
 use crate::abi::hvm;
 use crate::cmdline::{DEFAULT_DOM0_MEM, Options};
 use crate::domain::create::{self, Spec};
-use crate::domain::vcpu::{Registers, halt};
-use crate::domain::{Domain, GicMap, Rights, run};
+use crate::domain::{Domain, GicMap, Rights};
 use crate::grant::Limits;
 use crate::id::{DomId, IntId, VcpuId};
 use crate::irq;
@@ -27,7 +26,8 @@ use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::platform::BootError;
 use crate::platform::host_dt::{HostInfo, ModuleKind};
 use crate::platform::ranges::PhysRange;
-use crate::sched::PoolId;
+use crate::sched::{self, PoolId};
+use crate::vcpu::{Registers, halt};
 
 /// What boot knows.
 pub struct Host<'a> {
@@ -46,7 +46,7 @@ pub struct Host<'a> {
     /// CPUs that run.
     pub cpus: u32,
     /// There is a scheduler.
-    pub ready: run::Ready,
+    pub ready: sched::Ready,
 }
 
 fn dom0(what: &str) -> BootError {
@@ -267,7 +267,7 @@ fn start(domain: &Domain, entry: u64, tree: u64) -> Result<(), BootError> {
     registers.context.r[1] = u32::MAX;
     registers.context.r[2] = tree;
     drop(registers);
-    run::unhalt(vcpu, halt::OFFLINE);
+    vcpu.unhalt(halt::OFFLINE);
     Ok(())
 }
 

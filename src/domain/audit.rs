@@ -6,7 +6,7 @@ use super::{Domain, registry};
 use crate::mem::audit::{Discrepancy, Name};
 use crate::mem::memory;
 
-/// Compares the frame table with what all domains hold. Nobody else may be at work meanwhile (`run::hold_others`).
+/// Compares the frame table with what all domains hold. Nobody else may be at work meanwhile (`cpu::hold::others_wait`).
 pub fn audit() -> Result<(), Discrepancy> {
     memory().audit(|name| {
         for domain in registry::all() {

@@ -7,11 +7,9 @@ use armv7::guest::Identity;
 use armv7::heap;
 use armv7::{errata, pmu};
 
-use super::flush;
 use super::memory::shared_page;
-use super::run::{self, Timer};
-use super::vcpu::{Timers, Vcpu};
 use super::{Domain, GicMap, Rights, registry};
+use crate::cpu::flush;
 use crate::emulate::psci;
 use crate::error::Errno;
 use crate::event::EventTable;
@@ -19,7 +17,9 @@ use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, VcpuId};
 use crate::mem::memory;
 use crate::mem::p2m::{P2m, PoolLimit, Tlb};
-use crate::sched::{PoolId, UnitId, UnitParams};
+use crate::sched::{self, PoolId, UnitParams};
+use crate::time;
+use crate::vcpu::{Timers, Vcpu};
 use crate::vgic::Vgic;
 
 /// What a new domain is to be.
@@ -81,7 +81,7 @@ pub fn domain(spec: &Spec) -> Result<Arc<Domain>, Errno> {
 }
 
 fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
-    let group = run::Group::new(spec.pool).map_err(|_| Errno::NoMem)?;
+    let group = sched::Group::new(spec.pool).map_err(|_| Errno::NoMem)?;
     let p2m = P2m::new(memory(), tlb(), spec.tables)?;
     let shared = shared_page(spec.id)?;
     let shared_info = shared.mfn();
@@ -99,7 +99,7 @@ fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
         group,
         spec.event_irq,
         spec.gic,
-        run::now().0,
+        time::now().0,
         spec.max_vcpus,
         shared_info,
     );
@@ -137,66 +137,32 @@ pub fn next_vcpu(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> R
 }
 
 fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Errno> {
-    let unit = run::add_unit(UnitParams {
+    let timers = Timers::new(domain.id, id).map_err(|_| Errno::NoMem)?;
+    let unit = sched::lock().add(UnitParams {
         group: domain.group.id(),
         hard,
         soft: CpuSet::ALL,
-    })
-    .map_err(|_| Errno::NoMem)?;
-    let made = timers(unit).and_then(|timers| {
-        let identity = Identity {
-            vttbr: domain.vttbr,
-            vmpidr: psci::vmpidr(id),
-            cntvoff: domain.cntvoff,
-            monitors: domain.monitors,
-        };
-        let vcpu = heap::try_arc(Vcpu::new(domain.id, id, unit, timers, identity));
-        let known =
-            vcpu.filter(|vcpu| registry::insert_unit(unit, domain.clone(), vcpu.clone()).is_ok());
-        known.ok_or_else(|| {
-            for timer in [timers.virtual_timer, timers.poll, timers.physical] {
-                run::remove_timer(timer);
-            }
-            Errno::NoMem
-        })
     });
-    if made.is_err() && run::remove_unit(unit).is_err() {
+    let unit = unit.map_err(|_| Errno::NoMem)?;
+    let identity = Identity {
+        vttbr: domain.vttbr,
+        vmpidr: psci::vmpidr(id),
+        cntvoff: domain.cntvoff,
+        monitors: domain.monitors,
+    };
+    let vcpu = heap::try_arc(Vcpu::new(domain.id, id, unit, timers, identity));
+    let known =
+        vcpu.filter(|vcpu| registry::insert_unit(unit, domain.clone(), vcpu.clone()).is_ok());
+    if known.is_none() && sched::lock().remove(unit).is_err() {
         log::error!("{}: a vCPU that never ran is still scheduled", domain.id);
     }
-    made
+    known.ok_or(Errno::NoMem)
 }
 
-fn timers(unit: UnitId) -> Result<Timers, Errno> {
-    let mut made = [None; 3];
-    for (slot, timer) in made.iter_mut().zip([
-        Timer::Virtual(unit),
-        Timer::Poll(unit),
-        Timer::Physical(unit),
-    ]) {
-        *slot = run::add_timer(timer).ok();
-    }
-    match made {
-        [Some(virtual_timer), Some(poll), Some(physical)] => Ok(Timers {
-            virtual_timer,
-            poll,
-            physical,
-        }),
-        some => {
-            for timer in some.into_iter().flatten() {
-                run::remove_timer(timer);
-            }
-            Err(Errno::NoMem)
-        }
-    }
-}
-
-/// Takes vCPUs that are halted and saved out of the scheduler, the timers and the registry.
+/// Takes vCPUs that are halted and saved out of the scheduler and the registry. Their timers go with them.
 pub fn remove_vcpus(vcpus: &[Arc<Vcpu>]) {
     for vcpu in vcpus {
-        for timer in [vcpu.timer, vcpu.poll_alarm, vcpu.physical_alarm] {
-            run::remove_timer(timer);
-        }
-        if run::remove_unit(vcpu.unit).is_err() {
+        if sched::lock().remove(vcpu.unit).is_err() {
             log::error!("{vcpu} is still scheduled");
             continue;
         }

@@ -4,16 +4,16 @@
 //! there before anything is decided about it.
 //!
 //! An interrupt that the vgic has latched for a vCPU that runs on this CPU goes into the list registers at once, under the
-//! lock that is held already ([`deliver`]). Every other vCPU is kicked ([`run::kick`]): it refills them itself before it
+//! lock that is held already ([`deliver`]). Every other vCPU is kicked ([`Domain::kick`]): it refills them itself before it
 //! enters its guest.
 
 use armv7::gic::{self, Gic};
 use armv7::smp;
 
-use super::vcpu::{Vcpu, work};
-use super::{Domain, run};
+use super::Domain;
 use crate::id::VcpuSet;
 use crate::sync::Guard;
+use crate::vcpu::{Vcpu, work};
 use crate::vgic::{ListRegisters, Maintenance, Vgic};
 
 /// This CPU's list registers, as the vgic room sees them.
@@ -57,7 +57,7 @@ fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
         vcpu.request(work::INTERRUPTS);
     }
     drop(vgic);
-    run::kick(domain, kick);
+    domain.kick(kick);
     deliverable
 }
 
@@ -67,7 +67,7 @@ pub fn block(domain: &Domain, vcpu: &Vcpu) {
         return;
     }
     // What came since then was told to it by a request.
-    run::block(vcpu);
+    vcpu.block();
 }
 
 /// Makes the vCPUs in `named`, an answer of `vgic`, see what changed for them.
@@ -84,7 +84,7 @@ pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
         }
     }
     drop(vgic);
-    run::kick(domain, kick);
+    domain.kick(kick);
 }
 
 /// Whether `vcpu` is loaded on this CPU and waits for nothing.

@@ -2,22 +2,18 @@
 //!
 //! A [`Domain`] composes the state rooms (memory map, interrupts, events, grants), each behind a lock of its own, and
 //! carries out what they answer: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
-//! ([`run`]).
+//! ([`Domain::kick`]).
 
 pub mod audit;
 pub mod create;
-mod flush;
 pub mod grants;
 pub mod guest_map;
 pub mod interface;
 pub mod memory;
 pub mod registry;
-pub mod run;
-pub mod runstate;
 pub mod shutdown;
 #[cfg(test)]
 pub mod testing;
-pub mod vcpu;
 pub mod virq;
 
 use alloc::sync::Arc;
@@ -34,11 +30,11 @@ use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::log::Allowance;
 use crate::mem::PinnedPage;
 use crate::mem::p2m::P2m;
+use crate::sched;
 use crate::sync::{Lock, rank};
-use crate::time::TimerId;
+use crate::time::Timer;
+use crate::vcpu::Vcpu;
 use crate::vgic::Vgic;
-
-use vcpu::{Vcpu, halt};
 
 /// A page of a guest that the hypervisor keeps mapped.
 pub type GuestPage = PinnedPage<'static>;
@@ -153,7 +149,7 @@ pub struct Domain {
     /// Its interrupts.
     pub vgic: Lock<Vgic, { rank::VGIC }>,
     /// Its place in the scheduler.
-    pub group: run::Group,
+    pub group: sched::Group,
     /// Slow state.
     pub state: Lock<State, { rank::DOMAIN }>,
     /// Interrupt that announces events.
@@ -169,7 +165,7 @@ pub struct Domain {
     /// Frame of shared_info.
     pub shared_info: Mfn,
     /// Watchdogs that it has set up.
-    pub watchdogs: Lock<[Option<TimerId>; MAX_WATCHDOGS], { rank::DOMAIN }>,
+    pub watchdogs: Lock<[Option<Timer>; MAX_WATCHDOGS], { rank::DOMAIN }>,
     /// What it may have logged.
     pub log_allowance: Allowance,
     vcpus: Once<Vec<Arc<Vcpu>>>,
@@ -185,7 +181,7 @@ impl Domain {
         events: EventTable<GuestPage>,
         grants: GrantTable<GuestPage>,
         vgic: Vgic,
-        group: run::Group,
+        group: sched::Group,
         event_irq: IntId,
         gic: GicMap,
         cntvoff: u64,
@@ -221,7 +217,7 @@ impl Domain {
             monitors: pmu::Access::Traps,
             max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
             shared_info,
-            watchdogs: Lock::new([None; MAX_WATCHDOGS]),
+            watchdogs: Lock::new([const { None }; MAX_WATCHDOGS]),
             log_allowance: Allowance::of_a_domain(),
             vcpus: Once::new(),
         }
@@ -257,6 +253,22 @@ impl Domain {
         interface::deliver(self, vgic, named);
     }
 
+    /// Makes the vCPUs of `set` look at their interrupts: they wake, or leave their guests.
+    #[inline]
+    pub fn kick(&self, set: VcpuSet) {
+        if set != VcpuSet::EMPTY {
+            self.kick_each(set);
+        }
+    }
+
+    fn kick_each(&self, set: VcpuSet) {
+        for id in set.iter() {
+            if let Some(vcpu) = self.vcpu(id) {
+                vcpu.kick();
+            }
+        }
+    }
+
     /// Tells vCPUs what an event operation answered.
     #[inline]
     pub fn notify(&self, notify: Notify) {
@@ -276,10 +288,8 @@ impl Domain {
         }
         // Those of whom the interrupt says nothing new, or that poll with the event masked.
         for id in notify.wakes().minus(named).iter() {
-            if let Some(vcpu) = self.vcpu(id)
-                && vcpu.halted() & halt::BLOCKED != 0
-            {
-                run::unhalt(vcpu, halt::BLOCKED);
+            if let Some(vcpu) = self.vcpu(id) {
+                vcpu.wake();
             }
         }
     }
@@ -294,8 +304,8 @@ impl Domain {
     pub fn set_halted_all(&self, reason: u32, halted: Halted) {
         for vcpu in self.vcpus() {
             match halted {
-                Halted::Yes => run::halt(vcpu, reason),
-                Halted::No => run::unhalt(vcpu, reason),
+                Halted::Yes => vcpu.halt(reason),
+                Halted::No => vcpu.unhalt(reason),
             }
         }
     }

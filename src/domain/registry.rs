@@ -4,10 +4,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Domain;
-use super::vcpu::Vcpu;
 use crate::id::DomId;
 use crate::sched::UnitId;
 use crate::sync::{Lock, rank};
+use crate::vcpu::Vcpu;
 
 struct Registry {
     /// By id, ascending.

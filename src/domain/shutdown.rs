@@ -3,12 +3,12 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use super::vcpu::halt;
 use super::{Domain, Halted, virq};
 use crate::abi::sched as abi;
 use crate::event::EventVirq;
 use crate::latency;
 use crate::machine;
+use crate::vcpu::halt;
 
 /// Why a domain stops (SHUTDOWN_*, xen/include/public/sched.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

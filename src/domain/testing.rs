@@ -9,15 +9,14 @@ use armv7::cpu::{CpuId, CpuSet};
 use armv7::guest::Identity;
 
 use super::memory::shared_page;
-use super::run::{self, Timer};
-use super::vcpu::{Timers, Vcpu};
 use super::{Domain, GicMap, Rights, registry};
 use crate::event::EventTable;
 use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, VcpuId};
 use crate::mem::p2m::{P2m, P2mType, PoolLimit, Tlb};
 use crate::mem::testing;
-use crate::sched::{PoolId, UnitParams};
+use crate::sched::{self, PoolId, UnitParams};
+use crate::vcpu::{Timers, Vcpu};
 use crate::vgic::Vgic;
 
 /// Stage 2 tables that nobody walks.
@@ -35,7 +34,7 @@ const MAX_PORT: u32 = 1023;
 /// The machine's scheduler, with one CPU.
 pub fn scheduler() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| assert!(run::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some()));
+    ONCE.call_once(|| assert!(sched::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some()));
 }
 
 /// A domain in the registry with one vCPU that is off, and a page of RAM at each of `ram`.
@@ -71,7 +70,7 @@ pub fn limited(
         EventTable::new(id, MAX_PORT, 1, info).unwrap(),
         GrantTable::new(Limits::new(4, 2).unwrap()),
         Vgic::new(1, 32).unwrap(),
-        run::Group::new(PoolId::FIRST).unwrap(),
+        sched::Group::new(PoolId::FIRST).unwrap(),
         IntId::new(31).unwrap(),
         GicMap {
             first_page: 0x3000,
@@ -83,17 +82,14 @@ pub fn limited(
     ));
     domain.grow_grants(1).unwrap();
     registry::insert(domain.clone()).unwrap();
-    let unit = run::add_unit(UnitParams {
-        group: domain.group.id(),
-        hard: CpuSet::ALL,
-        soft: CpuSet::ALL,
-    })
-    .unwrap();
-    let timers = Timers {
-        virtual_timer: run::add_timer(Timer::Virtual(unit)).unwrap(),
-        poll: run::add_timer(Timer::Poll(unit)).unwrap(),
-        physical: run::add_timer(Timer::Physical(unit)).unwrap(),
-    };
+    let unit = sched::lock()
+        .add(UnitParams {
+            group: domain.group.id(),
+            hard: CpuSet::ALL,
+            soft: CpuSet::ALL,
+        })
+        .unwrap();
+    let timers = Timers::new(id, VcpuId::ZERO).unwrap();
     let vcpu = Arc::new(Vcpu::new(
         id,
         VcpuId::ZERO,

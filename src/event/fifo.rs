@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use armv7::frame::PageRef;
 
-use super::delivery::{Area, Raised};
+use super::area::{Area, Raised};
 use super::ports::Channel;
 use super::word::{self, NotReplaced};
 use super::{EventError, Port};

@@ -25,6 +25,7 @@
 //!
 //! Facts: xen/include/public/event_channel.h; docs/abi-coverage.md.
 
+mod area;
 mod bind;
 mod delivery;
 mod error;

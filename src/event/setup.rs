@@ -5,7 +5,7 @@
 
 use armv7::frame::PageRef;
 
-use super::delivery::Area;
+use super::area::Area;
 use super::fifo::Fifo;
 use super::ports::Channel;
 use super::{Control, EventError, EventTable, Notify, Port, two_level};

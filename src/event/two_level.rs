@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use armv7::frame::{PageRef, SharedPage};
 
-use super::delivery::{Raised, Upcalls};
+use super::area::{Raised, Upcalls};
 use super::{Port, word};
 use crate::abi::event_channel::TWO_LEVEL_CHANNELS;
 use crate::abi::shared_info::SharedInfo;

@@ -6,7 +6,6 @@
 use super::guest_ptr::{copy_in, copy_out};
 use super::{Args, Caller, Outcome, Reply, must_pause};
 use crate::console;
-use crate::domain::run;
 use crate::error::Errno;
 
 /// Writes bytes.
@@ -41,7 +40,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
                 let taken = console::write_bytes(part) as u32;
                 done += taken;
                 if taken < len {
-                    run::yield_now(caller.vcpu);
+                    caller.vcpu.yield_now();
                     return Ok(again(args, done));
                 }
             }

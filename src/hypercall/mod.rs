@@ -25,9 +25,9 @@ use armv7::syndrome::psr;
 use crate::call::{Args, Budget, Caller, Outcome, Reply, guest_ptr, must_pause, target};
 use crate::control;
 use crate::domain::Domain;
-use crate::domain::vcpu::Vcpu;
 use crate::error::Errno;
 use crate::latency;
+use crate::vcpu::Vcpu;
 
 /// Immediate of the HVC that makes a hypercall.
 pub const HVC_IMMEDIATE: u16 = 0xEA1;

@@ -5,17 +5,16 @@ use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply};
 use crate::abi::sched as abi;
 use crate::domain::interface;
-use crate::domain::run::{self, Timer};
 use crate::domain::shutdown::{self, Reason};
-use crate::domain::vcpu::halt;
 use crate::error::Errno;
 use crate::event::{Poll, Port};
-use crate::time::Nanos;
+use crate::time::{self, Nanos, Purpose, Timer};
+use crate::vcpu::halt;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     match args.0[0] {
         abi::OP_YIELD => {
-            run::yield_now(caller.vcpu);
+            caller.vcpu.yield_now();
             // Not the constant, all of whose bytes would be copied.
             Ok(Reply::Value(0))
         }
@@ -79,19 +78,19 @@ fn poll(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
     let ports = ports.get(..op.nr_ports as usize).unwrap_or(&[]);
     // Blocked first, so that an event which comes between the look and the wait finds a vCPU to wake.
-    run::halt(caller.vcpu, halt::BLOCKED);
+    caller.vcpu.halt(halt::BLOCKED);
     let polled = caller.domain.events.lock().poll(caller.vcpu.id, ports);
     match polled {
         Ok(Poll::Wait) if caller.vcpu.requested() == 0 => {
             if op.timeout != 0 {
-                let deadline = run::clock().deadline(Nanos(op.timeout));
-                run::arm(caller.vcpu.poll_alarm, deadline);
+                let deadline = time::clock().deadline(Nanos(op.timeout));
+                caller.vcpu.timers.poll.arm(deadline);
             }
             Ok(Reply::OK)
         }
         done => {
             caller.domain.events.lock().end_poll(caller.vcpu.id);
-            run::unhalt(caller.vcpu, halt::BLOCKED);
+            caller.vcpu.unhalt(halt::BLOCKED);
             done.map(|_| Reply::OK).map_err(Errno::from)
         }
     }
@@ -103,7 +102,7 @@ fn watchdog(caller: &Caller<'_>, args: &Args) -> Outcome {
     let dogs = &caller.domain.watchdogs;
     let deadline = || {
         let ns = u64::from(op.timeout).saturating_mul(1_000_000_000);
-        run::clock().deadline(Nanos(run::now_ns().0.saturating_add(ns)))
+        time::clock().deadline(Nanos(time::now_ns().0.saturating_add(ns)))
     };
     if op.id == 0 {
         if op.timeout == 0 {
@@ -111,21 +110,20 @@ fn watchdog(caller: &Caller<'_>, args: &Args) -> Outcome {
         }
         let mut dogs = dogs.lock();
         let free = dogs.iter().position(Option::is_none).ok_or(Errno::NoSpc)?;
-        let timer = run::add_timer(Timer::Watchdog(caller.domain.id)).map_err(|_| Errno::NoMem)?;
+        let timer = Timer::new(Purpose::Watchdog(caller.domain.id)).map_err(|_| Errno::NoMem)?;
+        timer.arm(deadline());
         if let Some(dog) = dogs.get_mut(free) {
             *dog = Some(timer);
         }
-        run::arm(timer, deadline());
         return Ok(Reply::Value(free as u32 + 1));
     }
     let mut dogs = dogs.lock();
     let dog = dogs.get_mut(op.id as usize - 1).ok_or(Errno::Inval)?;
-    let timer = dog.ok_or(Errno::Inval)?;
+    let timer = dog.as_ref().ok_or(Errno::Inval)?;
     if op.timeout == 0 {
-        run::remove_timer(timer);
         *dog = None;
     } else {
-        run::arm(timer, deadline());
+        timer.arm(deadline());
     }
     Ok(Reply::OK)
 }

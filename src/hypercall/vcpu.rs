@@ -7,9 +7,9 @@ use super::guest_ptr::read;
 use super::{Args, Caller, Outcome, Reply};
 use crate::abi::vcpu as abi;
 use crate::domain::GuestPage;
-use crate::domain::runstate::{COPY_SIZE, GuestCopy};
 use crate::error::Errno;
 use crate::id::VcpuId;
+use crate::vcpu::{COPY_SIZE, GuestCopy};
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let [op, vcpu, ..] = args.0;

@@ -11,8 +11,8 @@ use armv7::cpu::{CpuId, CpuSet};
 use crate::time::Ticks;
 
 use super::fair::{Virtual, Waking};
-use super::unit::{State, UnitId};
-use super::{SchedError, Scheduler, check};
+use super::unit::State;
+use super::{SchedError, Scheduler, UnitId, check};
 
 /// Queue entries looked at for one that may move. Those behind run in their own queue, later.
 const LOOK_AHEAD: usize = 16;

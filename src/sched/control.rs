@@ -4,8 +4,8 @@ use armv7::cpu::{CpuId, CpuSet};
 
 use crate::time::Ticks;
 
-use super::unit::{State, Unit, UnitId};
-use super::{GroupId, PoolId, RunState, Scheduler};
+use super::unit::State;
+use super::{GroupId, PoolId, Scheduler, UnitId};
 
 /// A unit for debug output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,7 +13,7 @@ pub struct UnitInfo {
     /// Its id.
     pub id: UnitId,
     /// What it does.
-    pub state: RunState,
+    pub state: State,
     /// Where it runs, waits or last ran.
     pub cpu: CpuId,
     /// Its weight.
@@ -77,9 +77,14 @@ impl Scheduler {
             .map(|unit| unit.cpu)
     }
 
-    /// What a unit does. One that is about to stop counts as running until its CPU has picked.
-    pub fn state(&self, id: UnitId) -> Option<RunState> {
-        self.units.get(id).map(run_state)
+    /// Returns where a unit is.
+    pub fn state(&self, id: UnitId) -> Option<State> {
+        self.units.get(id).map(|unit| unit.state)
+    }
+
+    /// Returns whether a unit is on a CPU, also if that is to drop it.
+    pub fn is_on_cpu(&self, id: UnitId) -> bool {
+        self.state(id).is_some_and(State::is_on_cpu)
     }
 
     /// The unit a CPU runs.
@@ -118,19 +123,11 @@ impl Scheduler {
     pub fn units(&self, now: Ticks) -> impl Iterator<Item = UnitInfo> {
         self.units.iter().map(move |(id, unit)| UnitInfo {
             id,
-            state: run_state(unit),
+            state: unit.state,
             cpu: unit.cpu,
             weight: unit.weight.weight,
             cap: self.share(unit.group).map_or(0, |(_, cap)| cap),
             runtime: self.runtime(id, now),
         })
-    }
-}
-
-fn run_state(unit: &Unit) -> RunState {
-    match unit.state {
-        State::Blocked => RunState::Blocked,
-        State::Running | State::Leaving => RunState::Running,
-        State::Queued | State::Parked | State::Stranded => RunState::Runnable,
     }
 }

@@ -9,40 +9,9 @@ use armv7::cpu::{CpuId, CpuSet};
 use crate::time::Ticks;
 
 use super::fair::{Budget, DEFAULT_WEIGHT, Rules, Weight};
-use super::unit::{State, UnitId};
+use super::id::{GroupId, PoolId, UnitId};
+use super::unit::State;
 use super::{SchedError, Scheduler};
-
-/// A group; an index into the scheduler's table, used again after [`Scheduler::remove_group`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(transparent)]
-pub struct GroupId(u16);
-
-/// Most pools of CPUs.
-pub const MAX_POOLS: usize = 32;
-
-/// A pool of CPUs; an index below [`MAX_POOLS`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(transparent)]
-pub struct PoolId(u8);
-
-impl PoolId {
-    /// The pool that all CPUs are in at first.
-    pub const FIRST: Self = Self(0);
-
-    /// The pool with index `n`, or `None` beyond [`MAX_POOLS`].
-    pub const fn new(n: usize) -> Option<Self> {
-        if n < MAX_POOLS {
-            Some(Self(n as u8))
-        } else {
-            None
-        }
-    }
-
-    /// Index into a `[T; MAX_POOLS]`.
-    pub const fn index(self) -> usize {
-        self.0 as usize % MAX_POOLS
-    }
-}
 
 pub(super) struct Group {
     pub pool: PoolId,

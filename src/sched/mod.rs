@@ -21,6 +21,8 @@ mod affinity;
 mod control;
 mod fair;
 mod group;
+mod id;
+mod machine;
 mod unit;
 
 use alloc::vec::Vec;
@@ -32,12 +34,13 @@ use crate::time::Ticks;
 
 pub use control::UnitInfo;
 pub use fair::{DEFAULT_RATELIMIT_US, DEFAULT_WEIGHT};
-pub use group::{GroupId, MAX_POOLS, PoolId};
-pub use unit::UnitId;
+pub use id::{GroupId, MAX_POOLS, PoolId, UnitId};
+pub use machine::{Group, Ready, init, lock, ready};
+pub use unit::State;
 
 use fair::{Contender, Rules, Verdict, Virtual, Waking, Weight};
 use group::Groups;
-use unit::{State, Unit, Units};
+use unit::{Unit, Units};
 
 /// What a new unit may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,17 +84,6 @@ pub struct Choice {
     pub save: Option<UnitId>,
     /// Other CPUs that must pick.
     pub kick: CpuSet,
-}
-
-/// A unit's state as domain control reports it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RunState {
-    /// On a CPU.
-    Running,
-    /// Waits for a CPU, or for its cap.
-    Runnable,
-    /// Waits for an event, or is stopped.
-    Blocked,
 }
 
 struct Cpu {

@@ -6,24 +6,12 @@ use armv7::cpu::{CpuId, CpuSet};
 
 use super::SchedError;
 use super::fair::{Virtual, Waking, Weight};
-use super::group::GroupId;
+use super::id::{GroupId, UnitId};
 use crate::time::Ticks;
-
-/// A schedulable vCPU; an index into the scheduler's table, used again after [`super::Scheduler::remove`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(transparent)]
-pub struct UnitId(pub(super) u16);
-
-impl UnitId {
-    /// The index, for messages.
-    pub const fn raw(self) -> u16 {
-        self.0
-    }
-}
 
 /// Where a unit is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub enum State {
     /// Not runnable.
     Blocked,
     /// Runnable and current on its CPU.
@@ -36,6 +24,18 @@ pub(super) enum State {
     Parked,
     /// Runnable, but its registers are still on a CPU it may not run on; waits for their release.
     Stranded,
+}
+
+impl State {
+    /// Returns whether it is on its CPU, also if that is to drop it.
+    pub const fn is_on_cpu(self) -> bool {
+        matches!(self, Self::Running | Self::Leaving)
+    }
+
+    /// Returns whether it waits for a CPU, or for its cap.
+    pub const fn is_waiting(self) -> bool {
+        matches!(self, Self::Queued | Self::Parked | Self::Stranded)
+    }
 }
 
 pub(super) struct Unit {

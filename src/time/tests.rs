@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
-use armv7::cpu::CpuId;
 use proptest::collection::vec;
-use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
-use super::{Clock, Nanos, Ticks, TimerQueue};
+use super::queue::TimerQueue;
+use super::{Clock, Nanos, Ticks};
 
 const FREQUENCIES: [u32; 9] = [
     1000,
@@ -72,46 +72,29 @@ proptest! {
 }
 
 #[test]
-fn an_armed_timer_moves_with_its_cpu() {
-    let one = CpuId::new(1).unwrap();
+fn an_id_without_room_is_not_armed() {
     let mut queue = TimerQueue::new();
-    let id = queue.register("tick").unwrap();
-    queue.arm(id, CpuId::BOOT, Ticks(10));
-    queue.arm(id, one, Ticks(20));
-    assert_eq!(queue.next(CpuId::BOOT), None);
-    assert_eq!(queue.armed(id), Some((one, Ticks(20))));
-    assert_eq!(queue.expire(one, Ticks(19)), None);
-    assert_eq!(queue.expire(one, Ticks(20)), Some("tick"));
-    assert_eq!(queue.expire(one, Ticks(20)), None, "a timer fires once");
-}
-
-#[test]
-fn a_forgotten_timer_neither_fires_nor_arms() {
-    let mut queue = TimerQueue::new();
-    let id = queue.register(1).unwrap();
-    queue.arm(id, CpuId::BOOT, Ticks(10));
-    queue.unregister(id);
-    queue.arm(id, CpuId::BOOT, Ticks(10));
-    assert_eq!(queue.next(CpuId::BOOT), None);
-    assert_eq!(queue.register(2), Ok(id), "ids are used again");
+    queue.reserve(1).unwrap();
+    queue.arm(0, "known", Ticks(10));
+    queue.arm(1, "unknown", Ticks(5));
+    assert_eq!(queue.expire(Ticks(10)), Some("known"));
+    assert_eq!(queue.expire(Ticks(10)), None);
 }
 
 #[derive(Clone, Debug)]
 enum Op {
-    Register,
-    Unregister(usize),
-    Arm(usize, u32, u64),
-    Cancel(usize),
+    Arm(u16, u64),
+    Cancel(u16),
     Advance(u64),
 }
 
+const TIMERS: u16 = 16;
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        Just(Op::Register),
-        (0..16usize).prop_map(Op::Unregister),
-        (0..16usize, 0..8u32, 0..400u64).prop_map(|(t, cpu, d)| Op::Arm(t, cpu, d)),
-        (0..16usize, 0..8u32, 0..400u64).prop_map(|(t, cpu, d)| Op::Arm(t, cpu, d)),
-        (0..16usize).prop_map(Op::Cancel),
+        (0..TIMERS, 0..400u64).prop_map(|(timer, deadline)| Op::Arm(timer, deadline)),
+        (0..TIMERS, 0..400u64).prop_map(|(timer, deadline)| Op::Arm(timer, deadline)),
+        (0..TIMERS).prop_map(Op::Cancel),
         (0..100u64).prop_map(Op::Advance),
     ]
 }
@@ -120,51 +103,32 @@ proptest! {
     #[test]
     fn timers_behave_like_a_sorted_map(ops in vec(op(), 0..200)) {
         let mut queue = TimerQueue::new();
-        // timer -> where and when it is armed
-        let mut model: BTreeMap<usize, (CpuId, Ticks)> = BTreeMap::new();
-        let mut ids = Vec::new();
+        queue.reserve(TIMERS).unwrap();
+        // timer -> key and deadline
+        let mut model: BTreeMap<u16, (usize, Ticks)> = BTreeMap::new();
         let mut now = Ticks::ZERO;
-        for op in ops {
+        for (key, op) in ops.into_iter().enumerate() {
             match op {
-                Op::Register => ids.push(Some(queue.register(ids.len()).unwrap())),
-                Op::Unregister(t) => {
-                    if let Some(slot) = ids.get_mut(t)
-                        && let Some(id) = slot.take()
-                    {
-                        queue.unregister(id);
-                        model.remove(&t);
-                    }
+                Op::Arm(timer, deadline) => {
+                    queue.arm(timer, (timer, key), Ticks(deadline));
+                    model.insert(timer, (key, Ticks(deadline)));
                 }
-                Op::Arm(t, cpu, deadline) => {
-                    if let Some(&Some(id)) = ids.get(t) {
-                        let at = (CpuId::new(cpu).unwrap(), Ticks(deadline));
-                        queue.arm(id, at.0, at.1);
-                        model.insert(t, at);
-                    }
-                }
-                Op::Cancel(t) => {
-                    if let Some(&Some(id)) = ids.get(t) {
-                        queue.cancel(id);
-                        model.remove(&t);
-                    }
+                Op::Cancel(timer) => {
+                    queue.cancel(timer);
+                    model.remove(&timer);
                 }
                 Op::Advance(span) => {
                     now = now.plus(Ticks(span));
-                    for cpu in CpuId::all() {
-                        let mut last = Ticks::ZERO;
-                        while let Some(t) = queue.expire(cpu, now) {
-                            let (on, deadline) = model.remove(&t).expect("expired twice or never armed");
-                            assert!(on == cpu && deadline <= now && deadline >= last);
-                            last = deadline;
-                        }
+                    let mut last = Ticks::ZERO;
+                    while let Some((timer, key)) = queue.expire(now) {
+                        let (armed_as, deadline) = model.remove(&timer).expect("expired twice or never armed");
+                        assert!(armed_as == key && deadline <= now && deadline >= last);
+                        last = deadline;
                     }
-                    assert!(model.values().all(|&(_, deadline)| deadline > now), "an overdue timer was kept");
+                    assert!(model.values().all(|armed| armed.1 > now), "an overdue timer was kept");
                 }
             }
-            for cpu in CpuId::all() {
-                let earliest = model.values().filter(|at| at.0 == cpu).map(|at| at.1).min();
-                assert_eq!(queue.next(cpu), earliest);
-            }
+            assert_eq!(queue.next(), model.values().map(|armed| armed.1).min());
         }
     }
 }

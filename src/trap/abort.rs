@@ -19,16 +19,16 @@ use armv7::syndrome::{
     self, DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width, psr,
 };
 
-use super::exits::{raise_unless_endless, skip};
-use super::inject::Exception;
+use super::inject::{Exception, raise_unless_endless, skip};
 use super::serror;
 use crate::call::guest_ptr::copy_in;
+use crate::cpu;
 use crate::domain::interface::{HardwareLrs, deliver};
 use crate::domain::shutdown;
-use crate::domain::vcpu::Vcpu;
-use crate::domain::{Domain, GicMap, run};
+use crate::domain::{Domain, GicMap};
 use crate::guest_warn;
 use crate::mem::p2m;
+use crate::vcpu::Vcpu;
 use crate::vgic::{HostOp, HostWork, Vgic};
 
 /// One past the last distributor register (IHI 0048B 4.1.2); the rest of its region reads as zero.
@@ -288,7 +288,7 @@ fn freshen(domain: &Domain, vcpu: &Vcpu, offset: u32) {
         let mut vgic = domain.vgic.lock();
         let kick = vgic.freshen(vcpu.id, offset, &mut HardwareLrs(gic));
         drop(vgic);
-        run::kick(domain, kick);
+        domain.kick(kick);
     }
 }
 
@@ -300,7 +300,7 @@ fn at_host(domain: &Domain, vgic: &Vgic, work: &HostWork) {
         let target = || {
             let vcpu = vgic.target_of(virq).and_then(|id| domain.vcpu(id));
             let cpu = vcpu.and_then(|vcpu| vcpu.home()).unwrap_or(smp::this_cpu());
-            run::target_mask(cpu)
+            cpu::target_mask(cpu)
         };
         match work.op {
             HostOp::Enable => {

@@ -2,20 +2,17 @@
 
 use alloc::sync::Arc;
 
-use armv7::guest::{self, GuestContext, MODE_ABT, MODE_UND};
+use armv7::guest::{self, GuestContext};
 use armv7::syndrome::{
     self, CpAccess, CpWideAccess, Direction, Trap, Wait, condition, condition_passed, decode,
-    length, next_instruction,
 };
 use armv7::{cache, errata, frame, smp};
 
 use super::abort;
-use super::inject::{Exception, FaultRegisters, Injection, Interrupted, Mode, inject};
+use super::inject::{Exception, raise, skip};
 use crate::domain::Domain;
 use crate::domain::interface::block;
-use crate::domain::run;
 use crate::domain::shutdown::{self, Reason};
-use crate::domain::vcpu::{Vcpu, halt};
 use crate::emulate::cp15::{self, Cp15State, Outcome, Privilege, TimerAccess};
 use crate::emulate::psci::{self, Action, CpuOn, EntryState, Power, View};
 use crate::emulate::set_way::Operation;
@@ -23,7 +20,8 @@ use crate::guest_warn;
 use crate::hypercall::{self, HVC_IMMEDIATE};
 use crate::id::VcpuId;
 use crate::latency::Cause;
-use crate::time::Ticks;
+use crate::time::{self, Ticks};
+use crate::vcpu::{Vcpu, halt};
 
 /// What brought the vCPU here, for the measure of masked times.
 pub fn cause(context: &GuestContext) -> Cause {
@@ -82,7 +80,7 @@ fn conditional(
             skip(context, hsr);
             match wait {
                 Wait::Interrupt => block(domain, vcpu),
-                Wait::Event => run::yield_now(vcpu),
+                Wait::Event => vcpu.yield_now(),
             }
         }
         Trap::Smc => {
@@ -107,56 +105,6 @@ fn conditional(
         }
         _ => raise(context, Exception::Undefined),
     }
-}
-
-/// Steps over the trapped instruction.
-#[inline]
-pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
-    (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
-}
-
-/// [`raise`], unless the guest would take the exception for ever, as its handler cannot run; whether it was raised.
-pub(super) fn raise_unless_endless(context: &mut GuestContext, exception: Exception) -> bool {
-    let interrupted = interrupted(context);
-    let injection = inject(&interrupted, exception);
-    let endless = injection.repeats(&interrupted);
-    if !endless {
-        enter(context, &injection);
-    }
-    !endless
-}
-
-fn interrupted(context: &GuestContext) -> Interrupted {
-    let registers = guest::ExceptionState::read();
-    Interrupted {
-        pc: context.pc,
-        cpsr: context.cpsr,
-        sctlr: registers.sctlr,
-        vbar: registers.vbar,
-        ttbcr: registers.ttbcr,
-    }
-}
-
-/// Makes the loaded guest take an exception.
-pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
-    let injection = inject(&interrupted(context), exception);
-    enter(context, &injection);
-}
-
-#[inline]
-fn enter(context: &mut GuestContext, injection: &Injection) {
-    let mode = match injection.mode {
-        Mode::Undefined => MODE_UND,
-        Mode::Abort => MODE_ABT,
-    };
-    guest::set_exception_return(mode, injection.lr, injection.spsr);
-    match injection.fault {
-        FaultRegisters::None => {}
-        FaultRegisters::Instruction { ifsr, ifar } => guest::set_fetch_fault(ifsr, ifar),
-        FaultRegisters::Data { dfsr, dfar } => guest::set_data_fault(dfsr, dfar),
-    }
-    context.pc = injection.pc;
-    context.cpsr = injection.cpsr;
 }
 
 fn state() -> Cp15State {
@@ -229,7 +177,7 @@ fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAcce
         crm: access.crm,
         operand: guest::register(context, access.rt),
     };
-    let begun = vcpu.set_way.lock().begin(operation, run::now().0);
+    let begun = vcpu.set_way.lock().begin(operation, time::now().0);
     let Some(from) = begun else { return true };
     let next = domain
         .p2m
@@ -238,21 +186,21 @@ fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAcce
             // A frame that cannot be reached now stays in the caches: no slot to map it is left.
             let _ = frame::with(mfn, |page| cache::page(page, cache::Op::CleanInvalidate));
         });
-    vcpu.set_way.lock().cleaned(next, run::now().0);
+    vcpu.set_way.lock().cleaned(next, time::now().0);
     next.is_none()
 }
 
 /// Carries out an access of the loaded vCPU to its physical timer; answers what it reads.
 fn physical_timer(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
     let mut timer = vcpu.physical_timer.lock();
-    let answer = timer.access(access, value, run::now().0);
+    let answer = timer.access(access, value, time::now().0);
     if matches!(
         access,
         TimerAccess::WriteControl | TimerAccess::WriteValue | TimerAccess::WriteCompare
     ) {
         match timer.deadline() {
-            Some(deadline) => run::arm(vcpu.physical_alarm, Ticks(deadline)),
-            None => run::disarm(vcpu.physical_alarm),
+            Some(deadline) => vcpu.timers.physical_timer.arm(Ticks(deadline)),
+            None => vcpu.timers.physical_timer.disarm(),
         }
     }
     answer
@@ -281,7 +229,7 @@ fn call_firmware(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestCont
         Action::ReturnAll(values) => context.r[..4].copy_from_slice(&values),
         Action::Nothing => {}
         Action::CpuOn(on) => context.r[0] = cpu_on(domain, &on),
-        Action::CpuOff => run::halt(vcpu, halt::OFFLINE),
+        Action::CpuOff => vcpu.halt(halt::OFFLINE),
         Action::Suspend => {
             context.r[0] = psci::status::SUCCESS as u32;
             block(domain, vcpu);
@@ -302,13 +250,11 @@ fn cpu_on(domain: &Domain, on: &CpuOn) -> u32 {
         return psci::status::INVALID_PARAMETERS as u32;
     };
     let thumb = u32::from(on.state == EntryState::Thumb);
-    match run::start(target, on.entry | thumb, on.context) {
+    match target.start(on.entry | thumb, on.context) {
         true => psci::status::SUCCESS as u32,
         false => on.already_on,
     }
 }
-
-const _: () = assert!(syndrome::psr::MODE_UND == MODE_UND && syndrome::psr::MODE_ABT == MODE_ABT);
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Exceptions that the hypervisor gives a guest: the state in which the guest's handler starts.
 //!
-//! Pure: registers in, registers out. An injected exception must look like one the CPU took (XSA-103; DDI 0406C.d B1.8.3
+//! [`inject`] is pure: registers in, registers out; [`raise`] puts its result into the loaded guest. An injected exception must look like one the CPU took (XSA-103; DDI 0406C.d B1.8.3
 //! and B1.9): mode, masks, return address, vector, fault registers. After injecting, the trapped instruction is *not*
 //! stepped over.
 //!
@@ -8,7 +8,8 @@
 //! process SIGBUS for them, and KVM does the same. Xen 4.17 reports a debug event (status 0x22), which makes Linux ask
 //! its hardware breakpoint code first. Xen also leaves the offset out of the return address; the architecture's is here.
 
-use armv7::syndrome::{MemoryDirection, psr};
+use armv7::guest::{self, GuestContext};
+use armv7::syndrome::{MemoryDirection, length, next_instruction, psr};
 
 /// The guest state an injection depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,6 +178,58 @@ pub const fn inject(guest: &Interrupted, exception: Exception) -> Injection {
         fault,
     }
 }
+
+/// Steps over the trapped instruction.
+#[inline]
+pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
+    (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
+}
+
+/// [`raise`], unless the guest would take the exception for ever, as its handler cannot run; whether it was raised.
+pub(super) fn raise_unless_endless(context: &mut GuestContext, exception: Exception) -> bool {
+    let interrupted = interrupted(context);
+    let injection = inject(&interrupted, exception);
+    let endless = injection.repeats(&interrupted);
+    if !endless {
+        enter(context, &injection);
+    }
+    !endless
+}
+
+fn interrupted(context: &GuestContext) -> Interrupted {
+    let registers = guest::ExceptionState::read();
+    Interrupted {
+        pc: context.pc,
+        cpsr: context.cpsr,
+        sctlr: registers.sctlr,
+        vbar: registers.vbar,
+        ttbcr: registers.ttbcr,
+    }
+}
+
+/// Makes the loaded guest take an exception.
+pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
+    let injection = inject(&interrupted(context), exception);
+    enter(context, &injection);
+}
+
+#[inline]
+fn enter(context: &mut GuestContext, injection: &Injection) {
+    let mode = match injection.mode {
+        Mode::Undefined => guest::MODE_UND,
+        Mode::Abort => guest::MODE_ABT,
+    };
+    guest::set_exception_return(mode, injection.lr, injection.spsr);
+    match injection.fault {
+        FaultRegisters::None => {}
+        FaultRegisters::Instruction { ifsr, ifar } => guest::set_fetch_fault(ifsr, ifar),
+        FaultRegisters::Data { dfsr, dfar } => guest::set_data_fault(dfsr, dfar),
+    }
+    context.pc = injection.pc;
+    context.cpsr = injection.cpsr;
+}
+
+const _: () = assert!(psr::MODE_UND == guest::MODE_UND && psr::MODE_ABT == guest::MODE_ABT);
 
 #[cfg(test)]
 mod tests {

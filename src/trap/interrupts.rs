@@ -6,14 +6,15 @@ use armv7::gic::Ack;
 
 use super::{Cpu, load};
 use crate::console;
+use crate::cpu::{self, SGI_LOOK, SGI_STOP};
 use crate::debug_keys;
 use crate::domain::interface::deliver;
-use crate::domain::run::{self, SGI_LOOK, SGI_STOP, Timer};
-use crate::domain::vcpu::{Vcpu, halt};
-use crate::domain::{Domain, registry};
+use crate::domain::{Domain, registry, shutdown};
 use crate::event::EventVirq;
 use crate::id::{DomId, IntId, VcpuId};
 use crate::irq::{self, Handler, Owner};
+use crate::time::{self, Purpose};
+use crate::vcpu::Vcpu;
 
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
@@ -104,45 +105,46 @@ fn virtual_timer(loaded: Loaded<'_>) -> bool {
 
 /// Software timers that are due, and the end of a turn.
 fn timers(cpu: &Cpu) {
-    let now = run::now();
-    while let Some(timer) = run::expired(cpu.id, now) {
-        expire(timer);
+    let now = time::now();
+    while let Some(purpose) = time::expired(cpu.id, now) {
+        expire(purpose);
     }
-    if run::turn_is_over(cpu.id, now) {
-        run::poke(cpu.id);
-        run::program(cpu.id, Some(None));
+    if time::turn_is_over(cpu.id, now) {
+        cpu::repick(cpu.id);
+        time::set_turn_end(cpu.id, None);
     } else {
-        run::program(cpu.id, None);
+        time::program(cpu.id);
     }
 }
 
-fn expire(timer: Timer) {
-    match timer {
-        Timer::Virtual(unit) => {
-            if let Some((_, vcpu)) = run::owner(unit) {
-                run::unhalt(&vcpu, halt::BLOCKED);
+fn expire(purpose: Purpose) {
+    match purpose {
+        Purpose::Virtual(dom, id) => {
+            if let Some(domain) = registry::get(dom)
+                && let Some(vcpu) = domain.vcpu(id)
+            {
+                vcpu.wake();
             }
         }
-        Timer::Poll(unit) => {
-            if let Some((domain, vcpu)) = run::owner(unit) {
-                domain.events.lock().end_poll(vcpu.id);
-                run::unhalt(&vcpu, halt::BLOCKED);
+        Purpose::Poll(dom, id) => {
+            if let Some(domain) = registry::get(dom)
+                && let Some(vcpu) = domain.vcpu(id)
+            {
+                domain.events.lock().end_poll(id);
+                vcpu.wake();
             }
         }
-        Timer::Physical(unit) => {
-            if let Some((domain, vcpu)) = run::owner(unit) {
-                domain.inject(vcpu.id, IntId::PHYSICAL_TIMER);
-            }
-        }
-        Timer::Console => console::drain(),
-        Timer::Watchdog(dom) => {
+        Purpose::Physical(dom, id) => {
             if let Some(domain) = registry::get(dom) {
-                crate::domain::shutdown::shut_down(
-                    &domain,
-                    crate::domain::shutdown::Reason::Watchdog,
-                );
+                domain.inject(id, IntId::PHYSICAL_TIMER);
             }
         }
+        Purpose::Watchdog(dom) => {
+            if let Some(domain) = registry::get(dom) {
+                shutdown::shut_down(&domain, shutdown::Reason::Watchdog);
+            }
+        }
+        Purpose::Console => console::drain(),
     }
 }
 

@@ -3,14 +3,14 @@
 use alloc::sync::Arc;
 
 use super::{Cpu, serror};
+use crate::cpu::target_mask;
+use crate::domain::Domain;
 use crate::domain::interface::HardwareLrs;
-use crate::domain::run;
-use crate::domain::vcpu::{Registers, Vcpu, work};
-use crate::domain::{Domain, runstate::State};
 use crate::emulate::set_way::SetWay;
 use crate::emulate::timer::PhysicalTimer;
 use crate::id::IntId;
-use crate::time::Ticks;
+use crate::time::{self, Ticks};
+use crate::vcpu::{Registers, RunState, Vcpu, work};
 use crate::vgic::Vgic;
 
 /// The virtual timer's interrupt.
@@ -25,12 +25,10 @@ pub fn load(
     now: Ticks,
 ) {
     vcpu.set_loaded_on(Some(cpu.id));
-    if vcpu.set_alarm(false) {
-        run::disarm(vcpu.timer);
-    }
+    vcpu.timers.virtual_timer.disarm();
     registers.machine.load(&vcpu.identity);
     cpu.gic.hyp.load(&registers.interface);
-    run::account(vcpu, State::Running, now);
+    vcpu.account(RunState::Running, now);
     // Whoever makes more pending after this finds the vCPU loaded here, and says so.
     vcpu.answer(work::INTERRUPTS);
     let mut vgic = domain.vgic.lock();
@@ -42,14 +40,14 @@ pub fn load(
     }
     let kick = vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
     drop(vgic);
-    run::kick(domain, kick);
+    domain.kick(kick);
 }
 
 /// Sends the physical interrupts that a vCPU's guest sends to it to this CPU: otherwise each would interrupt the one that the
 /// vCPU ran on before, and this one for that.
 #[cold]
 fn bring_interrupts(cpu: &Cpu, vgic: &Vgic, vcpu: &Vcpu) {
-    let mask = run::target_mask(cpu.id);
+    let mask = target_mask(cpu.id);
     for pirq in vgic.pirqs_sent_to(vcpu.id) {
         cpu.gic.dist.set_targets(pirq.raw().into(), mask);
     }
@@ -68,10 +66,10 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
     registers.interface = cpu.gic.hyp.save();
     registers.machine.save();
     if let Some(deadline) = registers.machine.timer.deadline() {
-        vcpu.set_alarm(true);
-        run::arm(vcpu.timer, Ticks(deadline.saturating_add(domain.cntvoff)));
+        let deadline = Ticks(deadline.saturating_add(domain.cntvoff));
+        vcpu.timers.virtual_timer.arm(deadline);
     }
-    run::kick(domain, unloaded.kick);
+    domain.kick(unloaded.kick);
 }
 
 /// Moves what waits for the loaded vCPU into its list registers.
@@ -81,7 +79,7 @@ pub fn refill(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
         .vgic
         .lock()
         .refill(vcpu.id, &mut HardwareLrs(cpu.gic));
-    run::kick(domain, kick);
+    domain.kick(kick);
 }
 
 /// Answers a maintenance interrupt: reads back what the loaded vCPU did with its list registers, and fills them again. That
@@ -91,7 +89,7 @@ pub fn maintain(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let mut kick = vgic.fold(vcpu.id, &mut HardwareLrs(cpu.gic));
     kick |= vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
     drop(vgic);
-    run::kick(domain, kick);
+    domain.kick(kick);
 }
 
 /// Starts a vCPU from scratch, as PSCI CPU_ON asked.
@@ -104,11 +102,11 @@ pub fn restart(
     context: u32,
 ) {
     unload(cpu, domain, vcpu, registers);
-    run::disarm(vcpu.physical_alarm);
+    vcpu.timers.physical_timer.disarm();
     *vcpu.physical_timer.lock() = PhysicalTimer::default();
     *vcpu.set_way.lock() = SetWay::default();
     let kick = domain.vgic.lock().reset_vcpu(vcpu.id);
-    run::kick(domain, kick);
+    domain.kick(kick);
     *registers = Registers::start(entry, context);
-    load(cpu, domain, vcpu, registers, run::now());
+    load(cpu, domain, vcpu, registers, time::now());
 }

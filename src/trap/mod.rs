@@ -5,6 +5,7 @@
 //! vCPU is in two words, so the way back into the guest costs two loads when nothing is asked.
 
 mod abort;
+pub mod chores;
 mod exits;
 pub mod inject;
 mod interrupts;
@@ -12,20 +13,18 @@ mod load;
 mod serror;
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use armv7::cpu::CpuId;
 use armv7::gic::Gic;
 use armv7::guest::{self, Exit};
 
-use crate::domain::Domain;
-use crate::domain::run::{self, PICK};
-use crate::domain::runstate::State;
-use crate::domain::vcpu::{Registers, Vcpu, work};
+use crate::cpu::{self, work::PICK};
+use crate::domain::{Domain, registry};
 use crate::latency::{self, Cause};
 use crate::mem::heap;
-use crate::sched::UnitId;
-use crate::time::Ticks;
+use crate::sched::{self, UnitId};
+use crate::time::{self, Ticks};
+use crate::vcpu::{self, Registers, RunState, Vcpu, work};
 
 /// A physical CPU in the loop.
 pub struct Cpu {
@@ -34,14 +33,14 @@ pub struct Cpu {
     /// The interrupt controller, with this CPU's interfaces.
     pub gic: &'static Gic,
     /// There is a scheduler.
-    pub ready: run::Ready,
+    pub ready: sched::Ready,
 }
 
 /// Runs vCPUs on this CPU for ever.
 pub fn run(cpu: &Cpu) -> ! {
-    let mut next = (None, run::now());
+    let mut next = (None, time::now());
     loop {
-        next = match next.0.and_then(run::owner) {
+        next = match next.0.and_then(registry::unit) {
             Some((domain, vcpu)) => occupy(cpu, &domain, &vcpu, next.1),
             None => idle(cpu),
         };
@@ -54,7 +53,7 @@ type Picked = (Option<UnitId>, Ticks);
 /// Waits with nothing loaded until there is a unit to run.
 fn idle(cpu: &Cpu) -> Picked {
     loop {
-        let (choice, now) = run::pick(cpu.id);
+        let (choice, now) = vcpu::pick(cpu.id);
         if choice.unit.is_some() {
             return (choice.unit, now);
         }
@@ -77,7 +76,7 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
             cpu.gic.dist.enable(load::VIRTUAL_TIMER);
         }
         // Reaping, as everything, may have asked this very CPU for something: it gets no interrupt for that.
-        let asked = run::cpu_work(cpu.id).load(Ordering::Relaxed) != 0;
+        let asked = cpu::work_of(cpu.id) != 0;
         if !asked && !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             latency::end();
             armv7::barrier::wfi();
@@ -93,13 +92,13 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
 fn is_to_pick(cpu: &Cpu) -> bool {
     let mut pick = false;
     loop {
-        let work = run::cpu_work(cpu.id).swap(0, Ordering::SeqCst);
+        let work = cpu::take_work(cpu.id);
         pick |= work & PICK != 0;
         if work & !PICK == 0 {
             return pick;
         }
         // May ask this CPU for more.
-        run::do_chores(work);
+        chores::run(work);
     }
 }
 
@@ -108,7 +107,7 @@ fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, since: Ticks) -> Pi
     let mut registers = vcpu.registers.lock();
     load::load(cpu, domain, vcpu, &mut registers, since);
     loop {
-        if (run::cpu_work(cpu.id).load(Ordering::Relaxed) | vcpu.requested()) != 0
+        if (cpu::work_of(cpu.id) | vcpu.requested()) != 0
             && let Next::Leave(next) = serve(cpu, domain, vcpu, &mut registers)
         {
             return next;
@@ -138,7 +137,7 @@ enum Next {
 /// Does what this CPU and the loaded vCPU are asked to do.
 fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) -> Next {
     while is_to_pick(cpu) {
-        let (choice, now) = run::pick(cpu.id);
+        let (choice, now) = vcpu::pick(cpu.id);
         if choice.save.is_some() {
             leave(cpu, domain, vcpu, registers, now);
             return Next::Leave((choice.unit, now));
@@ -146,11 +145,11 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
         if choice.unit.is_none() {
             // Idle with the vCPU still loaded: it will most likely be the next to run. One that is not halted waits for its
             // cap.
-            run::account(vcpu, State::Runnable, now);
+            vcpu.account(RunState::Runnable, now);
             wait(cpu, Some((domain, vcpu)));
-            run::cpu_work(cpu.id).fetch_or(PICK, Ordering::Relaxed);
+            cpu::ask_this(PICK);
         } else {
-            run::account(vcpu, State::Running, now);
+            vcpu.account(RunState::Running, now);
         }
     }
     let requests = vcpu.take_requests();
@@ -169,7 +168,7 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
 /// Saves the loaded vCPU, which does not run from `now` on, and lets other CPUs have it.
 fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers, now: Ticks) {
     load::unload(cpu, domain, vcpu, registers);
-    run::account(vcpu, State::Runnable, now);
+    vcpu.account(RunState::Runnable, now);
     vcpu.set_loaded_on(None);
-    run::release(vcpu.unit);
+    vcpu::release(vcpu.unit);
 }

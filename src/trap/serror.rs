@@ -13,10 +13,9 @@ use armv7::guest;
 
 use crate::cmdline::Serrors;
 use crate::domain::Domain;
-use crate::domain::run;
-use crate::domain::vcpu::{Vcpu, halt};
 use crate::guest_warn;
 use crate::options;
+use crate::vcpu::{Vcpu, halt};
 
 /// The domain and vCPU that are loaded on this CPU.
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
@@ -75,7 +74,7 @@ pub fn look_while_idle(loaded: Loaded<'_>) {
     if abort::is_pending() && abort::settle() {
         answer(policy(), loaded);
         if let Some((_, vcpu)) = loaded {
-            run::unhalt(vcpu, halt::BLOCKED);
+            vcpu.unhalt(halt::BLOCKED);
         }
     }
 }
@@ -103,9 +102,7 @@ mod tests {
     use armv7::guest::has_async_abort;
     use armv7::host::registers::set_async_abort;
 
-    use super::{
-        Serrors, Source, Verdict, answer, halt, judge, look_while_idle, run, settle, settles,
-    };
+    use super::{Serrors, Source, Verdict, answer, halt, judge, look_while_idle, settle, settles};
     use crate::domain::Rights;
     use crate::domain::testing::{NO_TLB, guest};
 
@@ -141,8 +138,8 @@ mod tests {
     #[test]
     fn an_abort_on_an_idle_cpu_is_the_loaded_guest_s_and_wakes_it() {
         let (domain, vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
-        run::unhalt(&vcpu, halt::OFFLINE);
-        run::halt(&vcpu, halt::BLOCKED);
+        vcpu.unhalt(halt::OFFLINE);
+        vcpu.halt(halt::BLOCKED);
         look_while_idle(Some((&domain, &vcpu)));
         assert!(!has_async_abort());
         assert_eq!(vcpu.halted(), halt::BLOCKED);

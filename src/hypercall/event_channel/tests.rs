@@ -10,11 +10,11 @@ use super::{PEERS_AT_ONCE, RESET_AT_ONCE};
 use crate::abi::event_channel as abi;
 use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::testing::{NO_TLB, guest};
-use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, Rights, registry};
 use crate::error::Errno;
 use crate::event::{Binding, EventTable, Port};
 use crate::id::DomId;
+use crate::vcpu::Vcpu;
 
 struct Guest {
     domain: Arc<Domain>,

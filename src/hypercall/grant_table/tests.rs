@@ -10,13 +10,13 @@ use armv7::frame::{PageRef, SharedPage, page};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::abi::grant_table as abi;
-use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, Rights, registry};
 use crate::error::Errno;
 use crate::hypercall::{Args, Caller, Outcome, Reply};
 use crate::id::DomId;
 use crate::mem::memory;
 use crate::mem::p2m::{Entry, P2mType, Removed, Tlb};
+use crate::vcpu::Vcpu;
 
 mod blocks;
 mod caches;

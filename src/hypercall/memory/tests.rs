@@ -10,11 +10,11 @@ use crate::abi::handle::GuestHandle;
 use crate::abi::memory as abi;
 use crate::call::{Args, Caller, Reply};
 use crate::domain::testing::{NO_TLB, guest};
-use crate::domain::vcpu::Vcpu;
 use crate::domain::{Domain, Life, Rights, registry};
 use crate::error::Errno;
 use crate::mem::memory;
 use crate::mem::p2m::{P2mType, Removed};
+use crate::vcpu::Vcpu;
 
 /// Where a test domain has RAM.
 const RAM: u32 = 0x10;

@@ -3,7 +3,7 @@
 use armv7::cpu::{CpuId, CpuSet};
 
 use crate::sched::{
-    Choice, DEFAULT_WEIGHT, GroupId, PoolId, RunState, SchedError, Scheduler, UnitId, UnitParams,
+    Choice, DEFAULT_WEIGHT, GroupId, PoolId, SchedError, Scheduler, State, UnitId, UnitParams,
 };
 use crate::time::Ticks;
 
@@ -214,7 +214,7 @@ impl Machine {
         if before != unit {
             self.switches += 1;
             if let Some(old) = before {
-                let runnable = self.sched.state(old) == Some(RunState::Runnable);
+                let runnable = self.sched.state(old).is_some_and(State::is_waiting);
                 self.task(old).waits_since = runnable.then_some(now);
             }
         }
@@ -254,7 +254,7 @@ impl Machine {
             let allowed = hard.and(pool);
             let allowed = if allowed.is_empty() { pool } else { allowed };
             let here = self.sched.cpu_of(task.id).unwrap();
-            let stuck = pool.is_empty() && self.sched.state(task.id) != Some(RunState::Running);
+            let stuck = pool.is_empty() && !self.sched.is_on_cpu(task.id);
             assert!(stuck || allowed.contains(here), "{:?} on {here}", task.id);
         }
     }

@@ -5,7 +5,7 @@ use proptest::prelude::{Just, Strategy, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
 use super::machine::{HOG, Load, MS, Machine, PLAIN, assert_share, cpu, set, weighing};
-use crate::sched::{PoolId, RunState};
+use crate::sched::{PoolId, State};
 use crate::time::Ticks;
 
 const SECOND: PoolId = match PoolId::new(1) {
@@ -114,7 +114,7 @@ proptest! {
                     machine.task(id).wakes_at = None;
                     machine.task(id).waits_since = None;
                     machine.kick(kick);
-                    assert_eq!(machine.sched.state(id), Some(RunState::Blocked));
+                    assert_eq!(machine.sched.state(id), Some(State::Blocked));
                 },
                 Op::Unpause(t) => if let Some(id) = task(t) && machine.task(id).wakes_at.is_none() {
                     let kick = machine.wake(id);
@@ -138,7 +138,7 @@ proptest! {
             let pool = machine.sched.cpus_of(machine.group_of(info.id));
             let allowed = if hard.and(pool).is_empty() { pool } else { hard.and(pool) };
             assert!(
-                info.state != RunState::Runnable || info.cap != 0 || idle.and(allowed).is_empty(),
+                !info.state.is_waiting() || info.cap != 0 || idle.and(allowed).is_empty(),
                 "{info:?} waits while {idle:?} idle"
             );
         }

@@ -5,7 +5,7 @@ use armv7::cpu::CpuSet;
 use super::machine::{HOG, HZ, MS, Machine, PLAIN, Single, cpu, pinned, set, weighing};
 use crate::sched::fair::{Budget, Rules, Virtual, Weight};
 use crate::sched::{
-    Choice, DEFAULT_RATELIMIT_US, PoolId, RunState, SchedError, Scheduler, UnitParams,
+    Choice, DEFAULT_RATELIMIT_US, PoolId, SchedError, Scheduler, State, UnitParams,
 };
 use crate::time::Ticks;
 
@@ -90,7 +90,8 @@ fn a_unit_over_its_cap_leaves_a_cpu_it_may_not_use_and_runs_again_in_its_period(
         HOG,
     );
     machine.run_for(55 * MS);
-    assert_eq!(machine.sched.state(unit), Some(RunState::Runnable), "over");
+    let state = machine.sched.state(unit);
+    assert!(state.is_some_and(State::is_waiting), "over: {state:?}");
     let now = Ticks(machine.now);
     let kick = machine
         .sched

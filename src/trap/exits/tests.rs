@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use armv7::guest::{GuestContext, MODE_SVC, MODE_USR, has_async_abort, is_guest_mode};
+use armv7::guest::{
+    GuestContext, MODE_ABT, MODE_SVC, MODE_UND, MODE_USR, has_async_abort, is_guest_mode,
+};
 use armv7::host::registers::{self, exception_return};
 use armv7::syndrome::psr;
 use proptest::prelude::{any, proptest};
 
-use super::{MODE_ABT, MODE_UND, handle};
+use super::handle;
 use crate::domain::testing::{NO_TLB, guest};
-use crate::domain::vcpu::{Vcpu, halt, work};
-use crate::domain::{Domain, Rights, run};
+use crate::domain::{Domain, Rights};
 use crate::error::Errno;
+use crate::vcpu::{Vcpu, halt, work};
 
 const PC: u32 = 0x0001_0000;
 const VBAR: u32 = 0x8000_0000;
@@ -61,7 +63,7 @@ impl Running {
     fn new(ram: &[u32]) -> Self {
         let (domain, vcpu) = guest(Rights::GUEST, NO_TLB, ram);
         domain.set_vcpus(vec![vcpu.clone()]);
-        run::unhalt(&vcpu, halt::OFFLINE);
+        vcpu.unhalt(halt::OFFLINE);
         vcpu.take_requests();
         registers::set_guest(0, VBAR, EAE);
         let mut context = GuestContext::default();
@@ -109,7 +111,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        run::halt(&self.vcpu, halt::OFFLINE);
+        self.vcpu.halt(halt::OFFLINE);
         crate::domain::registry::remove(self.domain.id);
     }
 }

@@ -8,9 +8,9 @@
 use armv7::errata::Invalidation;
 use armv7::{fence, tlb};
 
-use super::run;
+use super::{interrupt, others};
 
-/// How translations of the VMID in a VTTBR are flushed.
+/// Returns what flushes the translations of the VMID in a VTTBR.
 pub fn by(invalidation: Invalidation) -> fn(vttbr: u64) {
     match invalidation {
         Invalidation::Plain => tlb::flush_vmid,
@@ -21,10 +21,10 @@ pub fn by(invalidation: Invalidation) -> fn(vttbr: u64) {
 
 fn flush_and_wait(vttbr: u64) {
     tlb::flush_vmid_repeated(vttbr);
-    let others = run::other_cpus();
+    let others = others();
     let request = fence::ask();
     for cpu in others {
-        run::look(cpu);
+        interrupt(cpu);
     }
     while !fence::is_answered(request, others) {
         // One of them may be waiting for this CPU.

@@ -2,6 +2,14 @@
 //!
 //! The physical CPU that runs a vCPU holds [`Vcpu::registers`] locked for as long as they are in its hardware; nobody else
 //! can look at them meanwhile. Everything that others may touch is beside that lock.
+//!
+//! | file | question |
+//! |---|---|
+//! | `run.rs` | what makes it run, wait and wake? |
+//! | `runstate.rs` | how long did it do what? |
+
+mod run;
+mod runstate;
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -10,13 +18,15 @@ use armv7::cpu::CpuId;
 use armv7::gic::VirtualInterface;
 use armv7::guest::{GuestContext, Identity, Machine};
 
-use crate::domain::runstate::RunState;
 use crate::emulate::set_way::SetWay;
 use crate::emulate::timer::PhysicalTimer;
 use crate::id::{DomId, VcpuId};
 use crate::sched::UnitId;
 use crate::sync::{Lock, rank};
-use crate::time::TimerId;
+use crate::time::{Purpose, Timer, TimerError};
+
+pub use run::{pick, release};
+pub use runstate::{Account, COPY_SIZE, GuestCopy, RunState};
 
 /// CPSR of a vCPU that starts: SVC mode, everything masked (xen/include/public/arch-arm.h, PSR_GUEST32_INIT, with Z set as
 /// Xen has it).
@@ -76,14 +86,25 @@ pub mod work {
 }
 
 /// Software timers of a vCPU.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Timers {
-    /// For its virtual timer while that is not in the hardware.
-    pub virtual_timer: TimerId,
-    /// For a poll that ends.
-    pub poll: TimerId,
-    /// For its emulated physical timer.
-    pub physical: TimerId,
+    /// Wakes it when its virtual timer is due and not in the hardware.
+    pub virtual_timer: Timer,
+    /// Wakes it when a poll is due.
+    pub poll: Timer,
+    /// Fires when its emulated physical timer is due.
+    pub physical_timer: Timer,
+}
+
+impl Timers {
+    /// Makes the timers of vCPU `id` of domain `dom`.
+    pub fn new(dom: DomId, id: VcpuId) -> Result<Self, TimerError> {
+        Ok(Self {
+            virtual_timer: Timer::new(Purpose::Virtual(dom, id))?,
+            poll: Timer::new(Purpose::Poll(dom, id))?,
+            physical_timer: Timer::new(Purpose::Physical(dom, id))?,
+        })
+    }
 }
 
 /// A virtual CPU.
@@ -94,12 +115,8 @@ pub struct Vcpu {
     pub id: VcpuId,
     /// Its place in the scheduler.
     pub unit: UnitId,
-    /// Wakes it when its virtual timer is due and not in the hardware.
-    pub timer: TimerId,
-    /// Wakes it when a poll is due.
-    pub poll_alarm: TimerId,
-    /// Fires when its emulated physical timer is due.
-    pub physical_alarm: TimerId,
+    /// Its software timers.
+    pub timers: Timers,
     /// Its emulated physical timer.
     pub physical_timer: Lock<PhysicalTimer, { rank::RUNSTATE }>,
     /// Where its memory and time are.
@@ -107,7 +124,7 @@ pub struct Vcpu {
     /// Processor state.
     pub registers: Lock<Registers, { rank::REGISTERS }>,
     /// Time spent in each state.
-    pub runstate: Lock<RunState, { rank::RUNSTATE }>,
+    pub runstate: Lock<Account, { rank::RUNSTATE }>,
     /// Set before CPU_ON lets it run: where it starts.
     pub restart: Lock<Option<(u32, u32)>, { rank::START }>,
     /// Where it is in cleaning its caches by set and way.
@@ -117,8 +134,6 @@ pub struct Vcpu {
     on: AtomicU8,
     /// Where it was loaded last: where the physical interrupts go that its guest sends to it. Changes under its domain's VGIC.
     home: AtomicU8,
-    /// `timer` may be armed. Changes with the registers locked.
-    alarm: AtomicBool,
     /// Virtual page through which it was last seen to reach its distributor.
     distributor_page: AtomicU32,
     /// It was given registers, by the toolstack or CPU_ON.
@@ -136,20 +151,17 @@ impl Vcpu {
             dom,
             id,
             unit,
-            timer: timers.virtual_timer,
-            poll_alarm: timers.poll,
-            physical_alarm: timers.physical,
+            timers,
             physical_timer: Lock::new(PhysicalTimer::default()),
             identity,
             registers: Lock::new(Registers::start(0, 0)),
-            runstate: Lock::new(RunState::new()),
+            runstate: Lock::new(Account::new()),
             restart: Lock::new(None),
             set_way: Lock::new(SetWay::default()),
             halt: AtomicU32::new(halt::OFFLINE),
             work: AtomicU32::new(work::INTERRUPTS),
             on: AtomicU8::new(NOWHERE),
             home: AtomicU8::new(NOWHERE),
-            alarm: AtomicBool::new(false),
             distributor_page: AtomicU32::new(NO_PAGE),
             initialised: AtomicBool::new(false),
         }
@@ -158,7 +170,7 @@ impl Vcpu {
     /// Why it does not run.
     #[inline]
     pub fn halted(&self) -> u32 {
-        // Pairs with `request`: see `run::block`.
+        // Pairs with `request`: see `Vcpu::block`.
         self.halt.load(Ordering::SeqCst)
     }
 
@@ -175,11 +187,6 @@ impl Vcpu {
     /// Notes that it was given registers, or has none any more.
     pub fn set_initialised(&self, initialised: bool) {
         self.initialised.store(initialised, Ordering::Relaxed);
-    }
-
-    /// Changes the reasons; only under the scheduler's lock (`run`).
-    pub(super) fn set_halted(&self, reasons: u32) {
-        self.halt.store(reasons, Ordering::SeqCst);
     }
 
     /// Asks for something to be done before the guest is entered.
@@ -251,16 +258,6 @@ impl Vcpu {
     /// Remembers that it reaches its distributor through a virtual page.
     pub fn remember_distributor_page(&self, page: u32) {
         self.distributor_page.store(page, Ordering::Relaxed);
-    }
-
-    /// Notes whether [`Vcpu::timer`] may be armed from here on; whether it might be until now. For whoever has its registers.
-    #[inline]
-    pub fn set_alarm(&self, armed: bool) -> bool {
-        let before = self.alarm.load(Ordering::Relaxed);
-        if before != armed {
-            self.alarm.store(armed, Ordering::Relaxed);
-        }
-        before
     }
 
     /// Records where its registers are.

@@ -7,14 +7,14 @@ use armv7::addr::PAGE_SIZE;
 use armv7::barrier::dmb_ish;
 use armv7::frame::PageRef;
 
-use super::run;
+use super::halt;
 use crate::mem::PinnedPage;
-use crate::time::Ticks;
+use crate::time::{self, Ticks};
 
 /// What a vCPU does, numbered as the guest sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum State {
+pub enum RunState {
     /// On a CPU.
     Running = 0,
     /// Could run.
@@ -23,6 +23,18 @@ pub enum State {
     Blocked = 2,
     /// Not up, or stopped.
     Offline = 3,
+}
+
+impl RunState {
+    /// Returns the state of a vCPU that has these reasons to be halted and is on no CPU.
+    pub const fn of_waiting(halted: u32) -> Self {
+        match halted {
+            0 => Self::Runnable,
+            // Whatever other reason there is, as Xen has it.
+            _ if halted & halt::BLOCKED != 0 => Self::Blocked,
+            _ => Self::Offline,
+        }
+    }
 }
 
 /// The guest's copy: `vcpu_runstate_info`, which may cross into a second page.
@@ -67,7 +79,7 @@ impl GuestCopy {
 /// What a copy tells.
 #[derive(Clone, Copy)]
 struct Told {
-    state: State,
+    state: RunState,
     since: u64,
     spent: [u64; 4],
 }
@@ -100,15 +112,15 @@ impl Told {
     }
 }
 
-impl Default for RunState {
+impl Default for Account {
     fn default() -> Self {
         Self::new()
     }
 }
 
 /// Accounting of one vCPU, in ticks: only what a guest or domain control reads is made into nanoseconds.
-pub struct RunState {
-    state: State,
+pub struct Account {
+    state: RunState,
     since: Ticks,
     spent: [Ticks; 4],
     copy: Option<GuestCopy>,
@@ -116,11 +128,11 @@ pub struct RunState {
     flagged: bool,
 }
 
-impl RunState {
+impl Account {
     /// Offline since the beginning.
     pub const fn new() -> Self {
         Self {
-            state: State::Offline,
+            state: RunState::Offline,
             since: Ticks::ZERO,
             spent: [Ticks::ZERO; 4],
             copy: None,
@@ -136,9 +148,9 @@ impl RunState {
     }
 
     /// The vCPU does something else from `now` on, or from the last change if that was later. The guest's copy has to be
-    /// told of it by [`RunState::publish`], once no lock of many is held.
+    /// told of it by [`Account::publish`], once no lock of many is held.
     #[inline(always)] // several times a switch
-    pub fn change(&mut self, state: State, now: Ticks) {
+    pub fn change(&mut self, state: RunState, now: Ticks) {
         if let Some(span) = now.0.checked_sub(self.since.0) {
             let spent = &mut self.spent[self.state as usize % 4];
             // A sum of spans that follow each other: it wraps where the counter does, after centuries.
@@ -149,7 +161,7 @@ impl RunState {
     }
 
     /// What it does.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> RunState {
         self.state
     }
 
@@ -183,7 +195,7 @@ impl RunState {
 
     #[inline(never)]
     fn tell(&self, copy: &GuestCopy) {
-        let ns = |ticks| run::clock().ns(ticks).0;
+        let ns = |ticks| time::clock().ns(ticks).0;
         let told = Told {
             state: self.state,
             since: ns(self.since),
@@ -195,20 +207,20 @@ impl RunState {
 
 #[cfg(test)]
 mod tests {
-    use super::{RunState, State, Told, UPDATE};
+    use super::{Account, RunState, Told, UPDATE};
     use crate::time::Ticks;
 
     #[test]
     fn time_is_counted_where_it_was_spent() {
-        let mut run = RunState::new();
-        run.change(State::Runnable, Ticks(10));
-        run.change(State::Running, Ticks(15));
-        run.change(State::Blocked, Ticks(115));
-        let spent = |run: &RunState| run.spent(Ticks(120)).map(|ticks| ticks.0);
+        let mut run = Account::new();
+        run.change(RunState::Runnable, Ticks(10));
+        run.change(RunState::Running, Ticks(15));
+        run.change(RunState::Blocked, Ticks(115));
+        let spent = |run: &Account| run.spent(Ticks(120)).map(|ticks| ticks.0);
         assert_eq!(spent(&run), [100, 5, 5, 10]);
         assert_eq!(spent(&run).iter().sum::<u64>(), 120);
         // As another CPU's change may be, whose time was read earlier.
-        run.change(State::Runnable, Ticks(110));
+        run.change(RunState::Runnable, Ticks(110));
         assert_eq!(spent(&run), [100, 10, 0, 10], "no time counts twice");
     }
 
@@ -229,12 +241,12 @@ mod tests {
         // All halves differ, and the clock passes 2^32.
         let times = [u64::from(u32::MAX), 3 << 32, 1, 0x1234_5678_9ABC];
         let before = Told {
-            state: State::Running,
+            state: RunState::Running,
             since: u64::from(u32::MAX) - 1,
             spent: times,
         };
         let after = Told {
-            state: State::Blocked,
+            state: RunState::Blocked,
             since: 1 << 32 | 5,
             spent: times.map(|time| time + (1 << 32) + 7),
         };

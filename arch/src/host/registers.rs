@@ -1,0 +1,93 @@
+//! What tests put into the registers of this CPU, and find there.
+
+use crate::cp15;
+
+pub use super::cells::exception_return;
+
+/// What a CPU tells of a trap.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trap {
+    /// HSR.
+    pub syndrome: u32,
+    /// HDFAR and HIFAR.
+    pub address: u32,
+    /// Page that stage 2 did not translate (HPFAR).
+    pub page: u32,
+}
+
+/// Lets this CPU have trapped.
+pub fn set_trap(trap: &Trap) {
+    // SAFETY: cells of a host thread.
+    unsafe {
+        cp15::Hsr::write(trap.syndrome);
+        cp15::Hdfar::write(trap.address);
+        cp15::Hifar::write(trap.address);
+        cp15::Hpfar::write(trap.page << 4);
+    }
+}
+
+/// What the guest on this CPU depends on when it takes an exception.
+pub fn set_guest(sctlr: u32, vbar: u32, ttbcr: u32) {
+    // SAFETY: cells of a host thread.
+    unsafe {
+        cp15::Sctlr::write(sctlr);
+        cp15::Vbar::write(vbar);
+        cp15::Ttbcr::write(ttbcr);
+    }
+}
+
+/// Sets the guest's ACTLR.
+pub fn set_actlr(value: u32) {
+    // SAFETY: a cell of a host thread.
+    unsafe { cp15::Actlr::write(value) }
+}
+
+/// Gives this CPU performance monitors of a version (`ID_DFR0[27:24]`).
+pub fn set_monitors(version: u32) {
+    // SAFETY: a cell of a host thread.
+    unsafe { cp15::IdDfr0::write(version << 24) }
+}
+
+/// Lets an asynchronous abort be pending on this CPU, or none.
+pub fn set_async_abort(pending: bool) {
+    // SAFETY: a cell of a host thread.
+    unsafe { cp15::Isr::write(u32::from(pending) << 8) }
+}
+
+/// Lets an interrupt wait for this CPU, or none.
+pub fn set_interrupt(waits: bool) {
+    // SAFETY: a cell of a host thread.
+    unsafe { cp15::Isr::write(u32::from(waits) << 7) }
+}
+
+/// The guest's fault registers: DFSR, DFAR, IFSR, IFAR.
+pub fn faults() -> [u32; 4] {
+    [
+        cp15::Dfsr::read(),
+        cp15::Dfar::read(),
+        cp15::Ifsr::read(),
+        cp15::Ifar::read(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cp15;
+
+    #[test]
+    fn registers_do_not_share_cells() {
+        // SAFETY: cells of a host thread.
+        unsafe {
+            cp15::Hcr::write(1);
+            cp15::Hdcr::write(2);
+            cp15::Sctlr::write(3);
+            cp15::Vttbr::write(4);
+            cp15::Cntvoff::write(5);
+        }
+        let narrow = [cp15::Hcr::read(), cp15::Hdcr::read(), cp15::Sctlr::read()];
+        assert_eq!(narrow, [1, 2, 3]);
+        assert_eq!((cp15::Vttbr::read(), cp15::Cntvoff::read()), (4, 5));
+        let elsewhere = std::thread::spawn(cp15::Hcr::read);
+        assert_eq!(elsewhere.join().ok(), Some(0));
+    }
+}

@@ -1,0 +1,45 @@
+//! Names of units, groups and pools: indices into the scheduler's tables.
+
+/// A schedulable vCPU; an index into the scheduler's table, used again after [`super::Scheduler::remove`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct UnitId(pub(super) u16);
+
+impl UnitId {
+    /// The index, for messages.
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+}
+
+/// A group; an index into the scheduler's table, used again after [`super::Scheduler::remove_group`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct GroupId(pub(super) u16);
+
+/// Most pools of CPUs.
+pub const MAX_POOLS: usize = 32;
+
+/// A pool of CPUs; an index below [`MAX_POOLS`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct PoolId(u8);
+
+impl PoolId {
+    /// The pool that all CPUs are in at first.
+    pub const FIRST: Self = Self(0);
+
+    /// The pool with index `n`, or `None` beyond [`MAX_POOLS`].
+    pub const fn new(n: usize) -> Option<Self> {
+        if n < MAX_POOLS {
+            Some(Self(n as u8))
+        } else {
+            None
+        }
+    }
+
+    /// Index into a `[T; MAX_POOLS]`.
+    pub const fn index(self) -> usize {
+        self.0 as usize % MAX_POOLS
+    }
+}

@@ -1,0 +1,203 @@
+//! Software timers, which hang off one hardware timer per CPU: CNTHP (DDI 0406C.d B8.1.5).
+//!
+//! A [`Timer`] is armed on the CPU that arms it, in that CPU's queue. The hardware timer is programmed for the first
+//! deadline there, or for the end of the running vCPU's turn, whichever comes first.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use armv7::cpu::{CpuId, MAX_CPUS};
+use armv7::smp;
+
+use super::Ticks;
+use super::queue::TimerQueue;
+use crate::id::{DomId, VcpuId};
+use crate::sync::{Lock, rank};
+
+/// What is done when a timer expires.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A vCPU's virtual timer that is not in the hardware: the vCPU wakes.
+    Virtual(DomId, VcpuId),
+    /// A vCPU's poll ends.
+    Poll(DomId, VcpuId),
+    /// A vCPU's emulated physical timer raises its interrupt.
+    Physical(DomId, VcpuId),
+    /// A domain's watchdog ends the domain.
+    Watchdog(DomId),
+    /// The console sends on, where its UART has no interrupt.
+    Console,
+}
+
+/// Why there is no timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimerError {
+    /// The heap is full.
+    NoMemory,
+    /// All ids are in use.
+    NoId,
+}
+
+type Queue = Lock<TimerQueue<Purpose>, { rank::TIMER }>;
+
+/// Highest number of timers; positions in a queue are 16 bits.
+const MAX_TIMERS: usize = 0x8000;
+/// CPU of a timer that is not armed.
+const NOWHERE: u8 = u8::MAX;
+
+static QUEUES: [Queue; MAX_CPUS] = [const { Lock::new(TimerQueue::new()) }; MAX_CPUS];
+/// By id: whether a timer has it.
+static IDS: Lock<Vec<bool>, { rank::TIMER_IDS }> = Lock::new(Vec::new());
+/// End of the running vCPU's turn on each CPU, in ticks; `u64::MAX` for none.
+static TURN_ENDS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
+
+#[inline]
+fn queue(cpu: CpuId) -> &'static Queue {
+    &QUEUES[cpu.index() % MAX_CPUS]
+}
+
+#[inline]
+fn turn_end(cpu: CpuId) -> &'static AtomicU64 {
+    &TURN_ENDS[cpu.index() % MAX_CPUS]
+}
+
+/// A timer; ends with the value. Whoever arms and disarms it sees to it that no other CPU does so at the same time.
+#[derive(Debug)]
+pub struct Timer {
+    id: u16,
+    purpose: Purpose,
+    /// CPU in whose queue it is, or was until it expired.
+    on: AtomicU8,
+}
+
+impl Timer {
+    /// Makes a timer that is not armed.
+    pub fn new(purpose: Purpose) -> Result<Self, TimerError> {
+        let mut ids = IDS.lock();
+        let index = ids.iter().position(|taken| !taken).unwrap_or(ids.len());
+        let id = u16::try_from(index)
+            .ok()
+            .filter(|_| index < MAX_TIMERS)
+            .ok_or(TimerError::NoId)?;
+        if index == ids.len() {
+            ids.try_reserve(1).map_err(|_| TimerError::NoMemory)?;
+            for queue in &QUEUES {
+                let room = queue.lock().reserve(id + 1);
+                room.map_err(|_| TimerError::NoMemory)?;
+            }
+            ids.push(true);
+        } else if let Some(taken) = ids.get_mut(index) {
+            *taken = true;
+        }
+        Ok(Self {
+            id,
+            purpose,
+            on: AtomicU8::new(NOWHERE),
+        })
+    }
+
+    /// Lets it expire on this CPU at `deadline`, instead of whatever was set before.
+    pub fn arm(&self, deadline: Ticks) {
+        let cpu = smp::this_cpu();
+        program_for(cpu, self.arm_on(cpu, deadline));
+    }
+
+    /// Arms it in the queue of `cpu`, and returns the first deadline there.
+    fn arm_on(&self, cpu: CpuId, deadline: Ticks) -> Option<Ticks> {
+        let before = self.on.load(Ordering::Relaxed);
+        if u32::from(before) != cpu.raw() {
+            self.disarm();
+            self.on.store(cpu.raw() as u8, Ordering::Relaxed);
+        }
+        let mut queue = queue(cpu).lock();
+        queue.arm(self.id, self.purpose, deadline);
+        queue.next()
+    }
+
+    /// Keeps it from expiring. The hardware timer may then fire for nothing, once.
+    #[inline]
+    pub fn disarm(&self) {
+        if let Some(cpu) = CpuId::new(self.on.load(Ordering::Relaxed).into()) {
+            self.on.store(NOWHERE, Ordering::Relaxed);
+            queue(cpu).lock().cancel(self.id);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // The id is another timer's from here on: none of it may be left.
+        for queue in &QUEUES {
+            queue.lock().cancel(self.id);
+        }
+        if let Some(taken) = IDS.lock().get_mut(usize::from(self.id)) {
+            *taken = false;
+        }
+    }
+}
+
+/// Returns how many timers there are.
+pub fn registered() -> usize {
+    IDS.lock().iter().filter(|taken| **taken).count()
+}
+
+/// Disarms one timer of `cpu` whose deadline `now` has reached and returns what is to be done; call until `None`.
+pub fn expired(cpu: CpuId, now: Ticks) -> Option<Purpose> {
+    queue(cpu).lock().expire(now)
+}
+
+/// Sets when the running vCPU's turn on `cpu`, which is this CPU, ends, and programs the hardware timer.
+pub fn set_turn_end(cpu: CpuId, end: Option<Ticks>) {
+    turn_end(cpu).store(end.map_or(u64::MAX, |end| end.0), Ordering::Relaxed);
+    program(cpu);
+}
+
+/// Returns whether the running vCPU's turn on `cpu` is over.
+pub fn turn_is_over(cpu: CpuId, now: Ticks) -> bool {
+    turn_end(cpu).load(Ordering::Relaxed) <= now.0
+}
+
+/// Programs the hardware timer of `cpu`, which is this CPU.
+pub fn program(cpu: CpuId) {
+    let first = queue(cpu).lock().next();
+    program_for(cpu, first);
+}
+
+#[inline]
+fn program_for(cpu: CpuId, timer: Option<Ticks>) {
+    let turn_ends = turn_end(cpu).load(Ordering::Relaxed);
+    let first = timer.map_or(turn_ends, |timer| timer.0.min(turn_ends));
+    armv7::timer::set_deadline((first != u64::MAX).then_some(first));
+}
+
+#[cfg(test)]
+mod tests {
+    use armv7::cpu::CpuId;
+
+    use super::{Purpose, Ticks, Timer, expired, queue};
+    use crate::id::{DomId, VcpuId};
+
+    /// CPUs that no other test has timers on.
+    fn cpus() -> (CpuId, CpuId) {
+        (CpuId::new(6).unwrap(), CpuId::new(7).unwrap())
+    }
+
+    #[test]
+    fn an_armed_timer_moves_with_its_cpu_and_ends_with_its_value() {
+        let purpose = Purpose::Poll(DomId(7), VcpuId::ZERO);
+        let (one, other) = cpus();
+        let timer = Timer::new(purpose).unwrap();
+        timer.arm_on(one, Ticks(10));
+        assert_eq!(timer.arm_on(other, Ticks(20)), Some(Ticks(20)));
+        assert_eq!(queue(one).lock().next(), None);
+        assert_eq!(expired(other, Ticks(19)), None);
+        assert_eq!(expired(other, Ticks(20)), Some(purpose));
+        assert_eq!(expired(other, Ticks(20)), None, "a timer fires once");
+        timer.arm_on(other, Ticks(30));
+        timer.disarm();
+        assert_eq!(queue(other).lock().next(), None);
+        timer.arm_on(other, Ticks(40));
+        drop(timer);
+        assert_eq!(queue(other).lock().next(), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! What a CPU is asked to do beside running vCPUs ([`crate::cpu::work`]), and what it asks itself for the console.
+
+use spin::Once;
+
+use crate::console;
+use crate::cpu::{self, work};
+use crate::domain::virq;
+use crate::event::EventVirq;
+use crate::sync::{Lock, rank};
+use crate::time::{self, Nanos, Purpose, Timer, TimerError, now};
+
+/// Time between two looks at a UART without interrupt: 16 bytes, the least that a FIFO has, take 1.4 ms at 115,200 baud.
+const CONSOLE_INTERVAL: Nanos = Nanos(1_000_000);
+static CONSOLE_TIMER: Once<Lock<Timer, { rank::CONSOLE_TIMER }>> = Once::new();
+
+/// Lets a timer drain the console where its UART has no interrupt.
+pub fn set_up_console_timer() -> Result<(), TimerError> {
+    CONSOLE_TIMER
+        .try_call_once(|| Timer::new(Purpose::Console).map(Lock::new))
+        .map(|_| ())
+}
+
+/// Has this CPU see to what the console has news of. Takes no lock, so that it may be called wherever something is printed.
+pub fn note_console(news: console::News) {
+    cpu::ask_this(match news {
+        console::News::Kept => work::CONSOLE_RING,
+        console::News::Waiting => work::CONSOLE_DRAIN,
+    });
+}
+
+/// Does what `asked` asks this CPU for beside choosing what runs.
+#[cold]
+pub(super) fn run(asked: u32) {
+    if asked & work::CONSOLE_RING != 0 {
+        virq::raise(EventVirq::CON_RING);
+    }
+    if asked & work::CONSOLE_DRAIN != 0
+        && let Some(timer) = CONSOLE_TIMER.get()
+    {
+        let deadline = now().plus(time::clock().ticks(CONSOLE_INTERVAL));
+        timer.lock().arm(deadline);
+    }
+    if asked & work::HOLD != 0 {
+        cpu::hold::wait();
+    }
+}

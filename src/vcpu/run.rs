@@ -1,0 +1,151 @@
+//! Running and stopping vCPUs: where the scheduler, the time accounts and the CPUs meet.
+//!
+//! A vCPU is runnable when it has no reason to be halted ([`halt`]). Reasons change in one place, under the scheduler's
+//! lock, so that they, the run queues and the time accounts never disagree.
+
+use core::sync::atomic::Ordering;
+
+use armv7::cpu::CpuId;
+use armv7::smp;
+
+use super::{RunState, Vcpu, halt, work};
+use crate::cpu;
+use crate::sched::{self, Choice, UnitId};
+use crate::time::{self, Ticks, now};
+
+/// Chooses what `cpu`, which is this CPU, runs next, and makes other CPUs choose where that is needed. Returns the choice
+/// and when it was made.
+pub fn pick(cpu: CpuId) -> (Choice, Ticks) {
+    let mut scheduler = sched::lock();
+    let now = now();
+    let choice = scheduler.pick(cpu, now);
+    drop(scheduler);
+    time::set_turn_end(cpu, choice.until);
+    cpu::repick_all(choice.kick);
+    (choice, now)
+}
+
+/// Says that a vCPU's registers are saved and may be loaded elsewhere.
+pub fn release(unit: UnitId) {
+    let cpu = sched::lock().release(unit, now());
+    if let Some(cpu) = cpu {
+        cpu::repick(cpu);
+    }
+}
+
+impl Vcpu {
+    /// Adds a reason not to run. When the vCPU runs on this or another CPU, that CPU picks.
+    pub fn halt(&self, reason: u32) {
+        self.change_halt(|reasons| reasons | reason);
+    }
+
+    /// Takes a reason away; without any left the vCPU becomes runnable.
+    pub fn unhalt(&self, reason: u32) {
+        self.change_halt(|reasons| reasons & !reason);
+    }
+
+    /// Wakes the vCPU if it is blocked.
+    #[inline]
+    pub fn wake(&self) {
+        if self.halted() & halt::BLOCKED != 0 {
+            self.unhalt(halt::BLOCKED);
+        }
+    }
+
+    /// Makes the vCPU look at its interrupts: wakes it, or makes it leave its guest.
+    #[inline]
+    pub fn kick(&self) {
+        self.request(work::INTERRUPTS);
+        if self.halted() & halt::BLOCKED != 0 {
+            self.unhalt(halt::BLOCKED);
+        } else if let Some(cpu) = self.loaded_on() {
+            cpu::interrupt(cpu);
+        }
+    }
+
+    fn change_halt(&self, change: impl FnOnce(u32) -> u32) {
+        let mut scheduler = sched::lock();
+        let before = self.halted();
+        let after = change(before);
+        if before == after {
+            return;
+        }
+        self.halt.store(after, Ordering::SeqCst);
+        let now = now();
+        let cpu = match (before, after) {
+            (0, _) => scheduler.block(self.unit, now),
+            (_, 0) => scheduler.wake(self.unit, now),
+            _ => None,
+        };
+        let turn_ends = match cpu {
+            Some(cpu) if after == 0 && cpu == smp::this_cpu() => scheduler.goes_on(cpu, now),
+            _ => None,
+        };
+        let (state, mut runstate) = (RunState::of_waiting(after), self.runstate.lock());
+        let changes = runstate.state() != state;
+        if changes {
+            runstate.change(state, now);
+        }
+        // The guest's memory is written without the lock of all.
+        drop(scheduler);
+        if changes {
+            runstate.publish();
+        }
+        drop(runstate);
+        match cpu {
+            Some(cpu) if turn_ends.is_some() => time::set_turn_end(cpu, turn_ends),
+            Some(cpu) => cpu::repick(cpu),
+            None => {}
+        }
+    }
+
+    /// Counts its time as running or runnable from `now` on, as its CPU sees it. One that was halted meanwhile keeps the
+    /// state it was given then: who halts stores the reason first and changes the accounts after it.
+    pub fn account(&self, state: RunState, now: Ticks) {
+        let mut runstate = self.runstate.lock();
+        if self.halted() == 0 && runstate.state() != state {
+            runstate.change(state, now);
+            runstate.publish();
+        }
+    }
+
+    /// Starts the vCPU, which is off, at `entry` (bit 0: in Thumb state) with `context` in r0; false when it is on, or about
+    /// to be.
+    ///
+    /// The lock is held until the vCPU is on, so one of two callers finds it on. Where it starts and the request to do so
+    /// stand before its reason to be off goes: whichever CPU runs it finds them, whether or not its old registers have been
+    /// saved since it went off.
+    pub fn start(&self, entry: u32, context: u32) -> bool {
+        let mut restart = self.restart.lock();
+        if self.is_online() {
+            return false;
+        }
+        *restart = Some((entry, context));
+        self.set_initialised(true);
+        self.request(work::RESTART);
+        self.unhalt(halt::OFFLINE);
+        true
+    }
+
+    /// Blocks the vCPU, which calls, until it is kicked, unless it was already.
+    ///
+    /// The reason is stored first and the requests looked at after it; whoever kicks the vCPU does it the other way round, so
+    /// one of the two sees the other.
+    pub fn block(&self) {
+        self.halt(halt::BLOCKED);
+        if self.requested() != 0 {
+            self.unhalt(halt::BLOCKED);
+        }
+    }
+
+    /// Lets others run before the vCPU, which calls, does again.
+    pub fn yield_now(&self) {
+        if sched::lock().yield_now(self.unit, now()) {
+            cpu::repick(smp::this_cpu());
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
