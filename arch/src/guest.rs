@@ -143,12 +143,21 @@ pub enum Access {
     Write,
 }
 
-/// Guest frame that holds `va` by the loaded guest's own stage 1, at PL1; `None` when it does not translate.
+/// Why stage 1 has no frame for an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Untranslated {
+    /// The guest's tables say so: it takes the fault itself when it tries.
+    ByGuest,
+    /// Stage 2 has nothing where the guest's tables are.
+    TablesMissing,
+}
+
+/// Returns the guest frame that holds `va` by the loaded guest's own stage 1, at PL1.
 ///
 /// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4): stage 1 only, so that the stage-2 answer comes from our own tables. The
 /// guest's PAR is put back.
 #[inline(always)]
-pub fn translate(va: u32, access: Access) -> Option<Gfn> {
+pub fn translate(va: u32, access: Access) -> Result<Gfn, Untranslated> {
     let saved = cp15::Par::read();
     // SAFETY: an address translation operation changes only PAR.
     unsafe {
@@ -164,15 +173,21 @@ pub fn translate(va: u32, access: Access) -> Option<Gfn> {
     decode_par(par, va)
 }
 
-/// Frame in a PAR value for `va`: long format has bit 11 set, short format may be a 16 MiB supersection (bit 1).
+/// Decodes a PAR value for `va` (DDI 0406C.d B4.1.112): long format has bit 11 set, short format may be a 16 MiB
+/// supersection (bit 1). HYP gets the long one, which alone tells the stage of a fault (FSTAGE).
 #[inline]
-fn decode_par(par: u64, va: u32) -> Option<Gfn> {
+fn decode_par(par: u64, va: u32) -> Result<Gfn, Untranslated> {
     const FAULT: u32 = 1;
+    /// In stage 2, with LPAE.
+    const IN_STAGE_2: u32 = 1 << 9 | LPAE;
     const LPAE: u32 = 1 << 11;
     const SUPERSECTION: u32 = 1 << 1;
     let (low, high) = (par as u32, (par >> 32) as u32);
     if low & FAULT != 0 {
-        return None;
+        return Err(match low & IN_STAGE_2 {
+            IN_STAGE_2 => Untranslated::TablesMissing,
+            _ => Untranslated::ByGuest,
+        });
     }
     let frame = if low & LPAE != 0 {
         low >> PAGE_SHIFT | (high & 0xFF) << 20
@@ -182,7 +197,7 @@ fn decode_par(par: u64, va: u32) -> Option<Gfn> {
         // PAR[31:24] = PA[31:24], PAR[23:16] = PA[39:32].
         low >> 24 << 12 | (low >> 16 & 0xFF) << 20 | va >> PAGE_SHIFT & 0xFFF
     };
-    Gfn::new(u64::from(frame))
+    Gfn::new(u64::from(frame)).ok_or(Untranslated::ByGuest)
 }
 
 /// Reads seven words, by one LDM.

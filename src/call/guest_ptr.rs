@@ -27,7 +27,7 @@ fn in_page(
 ) -> Result<(), Errno> {
     // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
     let p2m = domain.p2m.lock();
-    let gfn = translate(va.0, access).ok_or(Errno::Fault)?;
+    let gfn = translate(va.0, access).map_err(|_| Errno::Fault)?;
     let entry = p2m.find(gfn).ok_or(Errno::Fault)?;
     let allowed =
         entry.kind == P2mType::RamRw || access == Access::Read && entry.kind == P2mType::RamRo;

@@ -63,7 +63,7 @@ fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
 fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<GuestPage, Errno> {
     // The walk of the guest's tables must not meet another CPU's break-before-make.
     let p2m = caller.domain.p2m.lock();
-    let gfn = translate(va.0, Access::Write).ok_or(Errno::Fault)?;
+    let gfn = translate(va.0, Access::Write).map_err(|_| Errno::Fault)?;
     drop(p2m);
     caller
         .domain

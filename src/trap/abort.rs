@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use armv7::addr::{Gfn, GuestVa, PAGE_SHIFT};
 use armv7::errata;
 use armv7::gic;
-use armv7::guest::{self, Access, GuestContext};
+use armv7::guest::{self, Access, GuestContext, Untranslated};
 use armv7::smp;
 use armv7::syndrome::{
     self, DataAbort, DataAccess, FaultKind, InstrAbort, MemoryDirection, Width, psr,
@@ -89,7 +89,7 @@ fn verify(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, va: u32, hsr: u3
         MemoryDirection::Write => Access::Write,
     };
     // When nothing is there, the guest has changed its tables since: what the syndrome says was true then.
-    let gfn = guest::translate(va, wanted);
+    let gfn = guest::translate(va, wanted).ok();
     if gfn.is_some_and(|gfn| !is_distributor(domain.gic, gfn)) {
         return None;
     }
@@ -214,12 +214,12 @@ enum Wanted {
     Execute,
 }
 
-/// Whether the access may go through by now: another CPU was changing the map (break before make) when it faulted, or the
-/// guest its own tables.
+/// Returns whether the access may go through by now: another CPU was changing the map (break before make) when it faulted,
+/// or the guest its own tables.
 ///
 /// The map is locked before stage 1 is walked, since the walk reads guest memory too: it would find an entry gone once
-/// more. What then still does not translate is the guest's own fault, which it takes when it tries again; unless it was
-/// that walk that found nothing behind the guest's tables.
+/// more. What the guest's tables then still forbid is its own fault, which it takes when it tries again. That is so as well
+/// when a walk faulted: a write to a page that is to be copied first often comes behind a walk that met another CPU's change.
 fn may_try_again(
     domain: &Domain,
     va: u32,
@@ -235,8 +235,10 @@ fn may_try_again(
         Wanted::Write => Access::Write,
     };
     let p2m = domain.p2m.lock();
-    let Some(gfn) = guest::translate(va, access) else {
-        return !on_walk;
+    let gfn = match guest::translate(va, access) {
+        Ok(gfn) => gfn,
+        Err(Untranslated::ByGuest) => return true,
+        Err(Untranslated::TablesMissing) => return false,
     };
     if on_walk {
         return true;

@@ -1,4 +1,6 @@
-use super::{Identity, Machine, decode_par, has_async_abort, is_guest_mode, raise_async_abort};
+use super::{
+    Identity, Machine, Untranslated, decode_par, has_async_abort, is_guest_mode, raise_async_abort,
+};
 use crate::addr::Gfn;
 
 #[test]
@@ -49,8 +51,11 @@ fn an_asynchronous_abort_goes_and_comes_with_its_guest() {
 #[test]
 fn translations_are_read_in_all_three_formats() {
     let frame = |par, va| decode_par(par, va).map(Gfn::raw);
-    assert_eq!(frame(1, 0), None);
-    assert_eq!(frame(0xFF_8765_4800, 0x123), Some(0xFF8_7654));
-    assert_eq!(frame(0x1234_5000, 0xABC), Some(0x1_2345));
-    assert_eq!(frame(0x1201_0002, 0x00AB_CDEF), Some(0x011_2ABC));
+    assert_eq!(frame(0xFF_8765_4800, 0x123), Ok(0xFF8_7654));
+    assert_eq!(frame(0x1234_5000, 0xABC), Ok(0x1_2345));
+    assert_eq!(frame(0x1201_0002, 0x00AB_CDEF), Ok(0x011_2ABC));
+    for short_or_stage_1 in [1, 0x201, 0x801] {
+        assert_eq!(frame(short_or_stage_1, 0), Err(Untranslated::ByGuest));
+    }
+    assert_eq!(frame(0xA01, 0), Err(Untranslated::TablesMissing));
 }

@@ -36,6 +36,12 @@ pub fn set_guest(sctlr: u32, vbar: u32, ttbcr: u32) {
     }
 }
 
+/// Lets every translation of the guest's stage 1 come to this (PAR, DDI 0406C.d B4.1.112).
+pub fn set_translation(par: u64) {
+    // SAFETY: a cell of a host thread.
+    unsafe { cp15::Par::write(par) }
+}
+
 /// Sets the guest's ACTLR.
 pub fn set_actlr(value: u32) {
     // SAFETY: a cell of a host thread.

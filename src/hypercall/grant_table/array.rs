@@ -127,7 +127,7 @@ impl Array<'_> {
     fn hold(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
         // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
         let p2m = self.domain.p2m.lock();
-        let gfn = translate(at.0, guest::Access::Write).ok_or(Errno::Fault)?;
+        let gfn = translate(at.0, guest::Access::Write).map_err(|_| Errno::Fault)?;
         let pinned = p2m.pin(gfn, Access::Write);
         drop(p2m);
         // As for every argument: the caller's own memory only.

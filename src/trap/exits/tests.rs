@@ -305,6 +305,33 @@ fn an_access_that_the_map_allows_by_now_is_tried_again() {
     }
 }
 
+/// The fault was met by a walk of the guest's own tables.
+const ON_WALK: u32 = 1 << 7;
+
+#[test]
+fn a_fault_on_a_walk_is_tried_again_unless_the_tables_are_missing() {
+    const LONG: u64 = 1 << 11;
+    const FAULT: u64 = 1;
+    const FSTAGE: u64 = 1 << 9;
+    const PERMISSION: u64 = 0b00_1111 << 1;
+    const NO_ENTRY: u64 = 0b00_0111 << 1;
+    let took_it = |par, syndrome| {
+        let mut guest = Running::new(&[0]);
+        registers::set_translation(par);
+        guest.trap_at(hsr(class::DATA, syndrome), 0x123, 0);
+        registers::set_translation(0);
+        guest.context.pc != PC
+    };
+    // A write to a page that the guest's kernel has yet to copy; a page that it has yet to fetch; a page that is there.
+    for par in [LONG | PERMISSION | FAULT, LONG | NO_ENTRY | FAULT, LONG] {
+        assert!(!took_it(par, TRANSLATION | ON_WALK | WRITE), "{par:#x}");
+    }
+    assert!(took_it(
+        LONG | FSTAGE | NO_ENTRY | FAULT,
+        TRANSLATION | ON_WALK | WRITE
+    ));
+}
+
 #[test]
 fn an_access_that_the_memory_system_refuses_is_not_tried_again() {
     // External abort; external abort on a walk, level 2; parity error; TLB conflict.
