@@ -142,6 +142,7 @@ stage1_tables:
         .global stage1_fixmap
 stage1_fixmap:  .space  0x1000
 stage1_image:   .space  0x1000
+        .global stage1_level2
 stage1_level2:  .space  0x1000
         .global stage1_level1
 stage1_level1:  .space  0x1000              @ four entries; a page of its own keeps its 32-byte alignment simple

@@ -104,12 +104,23 @@ const READ_ONLY: u32 = 0x80;
 
 unsafe extern "C" {
     static mut stage1_fixmap: [u64; 512];
+    static mut stage1_level2: [u64; 512];
     static mut stage1_level1: [u64; 4];
 }
 
 /// Guest-physical address of the level 1 table, for tests that switch the translation regime.
 pub fn level1_table() -> u32 {
     physical(&raw const stage1_level1 as u32)
+}
+
+/// Puts a level 3 table at a guest-physical address behind [`UNMAPPED`], or none.
+pub fn set_table_of_unmapped(table: Option<u32>) {
+    const TABLE: u32 = 3;
+    let descriptor = table.map_or(0, |table| table | TABLE);
+    let index = (UNMAPPED >> 21) as usize % 512;
+    // SAFETY: as in `set_fixed`.
+    unsafe { (&raw mut stage1_level2).cast::<u64>().add(index).write_volatile(u64::from(descriptor)) };
+    cp15::flush_tlb();
 }
 
 fn set_fixed(slot: Slot, descriptor: u32) -> u32 {

@@ -30,6 +30,7 @@ suite! { "traps":
 
     a_load_from_nowhere_is_a_data_abort,
     a_store_to_nowhere_is_a_data_abort,
+    a_translation_table_in_nowhere_is_an_abort,
     an_injected_data_abort_has_the_architectural_lr_in_arm_state,
     an_injected_data_abort_has_the_architectural_lr_in_thumb_state,
     an_injected_data_abort_tells_address_and_status,
@@ -375,6 +376,17 @@ fn a_load_from_nowhere_is_a_data_abort() -> Verdict {
 
 fn a_store_to_nowhere_is_a_data_abort() -> Verdict {
     ensure!(is(catch(store, nowhere(), 0), Kind::DataAbort));
+    Ok(())
+}
+
+fn a_translation_table_in_nowhere_is_an_abort() -> Verdict {
+    let probes = [(load as Probe, Kind::DataAbort), (store, Kind::DataAbort), (jump, Kind::PrefetchAbort)];
+    for (index, (probe, kind)) in probes.into_iter().enumerate() {
+        memory::set_table_of_unmapped(Some(nowhere()));
+        let long = catch(probe, memory::UNMAPPED, 0);
+        memory::set_table_of_unmapped(None);
+        ensure!(is(long, kind), index);
+    }
     Ok(())
 }
 
