@@ -23,6 +23,7 @@
 //! | `card` | that card in QEMU's board of its kind |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `tree` | what a boot makes of a board's device tree, on the host |
+//! | `lines` | how long the source is |
 //! | `suite` | all tests in order |
 //! | `lanes` | tests side by side, and the sum |
 
@@ -40,6 +41,7 @@ mod identity;
 mod image;
 mod lanes;
 mod leftovers;
+mod lines;
 mod load_address;
 mod machine;
 mod options;
@@ -82,6 +84,7 @@ cargo xtask COMMAND [OPTION...]
                      latency, or those named; report: from what is stored)
   bench-check        Krypton's services against the stored figures
   tree FILE [MEM]    what a boot makes of a board's device tree; MEM: RAM if the file says none (1G, 0x40000000:1G)
+  lines [FOLDER]     lines of code, comments and tests by room, of this checkout or another
   reproducible       build HEAD in two folders and compare the bytes
   elf FILE           boot this ELF file like `run` (cargo's runner for the target)
 
@@ -130,6 +133,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "elf" => dom0::run(&options.with_elf_operand()?)?,
         "guest" => return lanes::run(suite::guests()?, &options),
         "faults" => return lanes::run(suite::faults(), &options),
+        "lines" => lines::show(&options)?,
         "tree" => return tree::show(&options),
         "test" => return suite::everything(&options),
         "soak" => return suite::soak(&options),
