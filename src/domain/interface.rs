@@ -13,7 +13,7 @@ use armv7::smp;
 use super::Domain;
 use crate::id::VcpuSet;
 use crate::sync::Guard;
-use crate::vcpu::{Vcpu, work};
+use crate::vcpu::Vcpu;
 use crate::vgic::{ListRegisters, Maintenance, Vgic};
 
 /// This CPU's list registers, as the vgic room sees them.
@@ -32,10 +32,6 @@ impl ListRegisters for HardwareLrs<'_> {
     fn write(&mut self, index: usize, value: u32) {
         self.0.hyp.write(index, value);
     }
-    #[inline]
-    fn empty(&self) -> u64 {
-        self.0.hyp.empty()
-    }
     fn set_maintenance(&mut self, want: Maintenance) {
         self.0.hyp.set_maintenance(want.hcr_bits());
     }
@@ -53,9 +49,6 @@ fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
     let mut vgic = domain.vgic.lock();
     let kick = vgic.fold(vcpu.id, &mut HardwareLrs(gic));
     let deliverable = vgic.has_deliverable(vcpu.id);
-    if vgic.is_dirty(vcpu.id) {
-        vcpu.request(work::INTERRUPTS);
-    }
     drop(vgic);
     domain.kick(kick);
     deliverable

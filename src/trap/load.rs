@@ -82,13 +82,10 @@ pub fn refill(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     domain.kick(kick);
 }
 
-/// Answers a maintenance interrupt: reads back what the loaded vCPU did with its list registers, and fills them again. That
-/// is what ends the condition which the interrupt signals, so it is done before the interrupt itself ends.
+/// Handles a maintenance interrupt: reads back what the loaded vCPU did with its list registers, and refills them. That ends
+/// the condition which the interrupt signals, so it is done before the interrupt itself ends.
 pub fn maintain(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
-    let mut vgic = domain.vgic.lock();
-    let mut kick = vgic.fold(vcpu.id, &mut HardwareLrs(cpu.gic));
-    kick |= vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
-    drop(vgic);
+    let kick = domain.vgic.lock().fold(vcpu.id, &mut HardwareLrs(cpu.gic));
     domain.kick(kick);
 }
 

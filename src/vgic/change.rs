@@ -1,8 +1,8 @@
 //! What a write to the distributor does to the interrupts.
 //!
-//! Each function takes the number of the bank or word and the value written. State that is latched here changes at
-//! once; of what is in list registers the change is noted, and [`Vgic::touch`] asks the vCPU that holds it to settle it.
-//! The answer names the vCPUs to kick and the work for physical interrupts.
+//! Each function takes the number of the bank or word and the value written, changes the bank, and returns the vCPUs to
+//! kick and the work for physical interrupts. Each change of an interrupt that is in flight goes the same way:
+//! [`Vgic::requeue`] wakes the vCPU that holds it, and the refill takes it out of its list register and chooses anew.
 //!
 //! Manual: IHI 0048B 4.3.
 
@@ -19,16 +19,12 @@ impl Vgic {
             return VcpuSet::EMPTY;
         }
         self.forwarding = forwarding;
-        for vcpu in self.existing.iter() {
-            let state = self.vcpu_mut(vcpu);
-            state.dirty = true;
-            state.calm = false;
-            state.resettle |= !forwarding;
-        }
-        // Who has not refilled since the last change will see this one too.
-        let kick = self.existing.minus(self.told);
-        self.told = self.existing;
-        kick
+        // A dirty vCPU has been kicked, and will see this change too.
+        let clean = self.existing.iter().filter(|id| !self.vcpu(*id).dirty);
+        let clean = clean.fold(VcpuSet::EMPTY, |set, id| set | VcpuSet::only(id));
+        clean
+            .iter()
+            .fold(VcpuSet::EMPTY, |kick, vcpu| kick | self.wake(vcpu))
     }
 
     /// `GICD_SGIR` (IHI 0048B 4.3.15). Filter 3 is reserved and does nothing; absent vCPUs are passed over.
@@ -65,13 +61,8 @@ impl Vgic {
             return Effects::NONE;
         }
         bank.enabled |= new;
-        let waiting = bank.pending & new;
-        let routed = bank.routed & new;
-        let kick = if waiting != 0 {
-            self.requeue(vcpu, number, waiting)
-        } else {
-            VcpuSet::EMPTY
-        };
+        let (in_flight, routed) = (bank.in_flight() & new, bank.routed & new);
+        let kick = self.requeue(vcpu, number, in_flight);
         Effects::kick(kick).and_host(HostOp::Enable, number, routed)
     }
 
@@ -79,94 +70,58 @@ impl Vgic {
         let Some(bank) = self.bank_mut(vcpu, number) else {
             return Effects::NONE;
         };
-        let keep = if number == 0 { SGIS } else { 0 };
-        let gone = value & bank.enabled & !keep;
+        let gone = value & bank.enabled & !read_only(number);
         if gone == 0 {
             return Effects::NONE;
         }
         bank.enabled &= !gone;
-        let waiting = bank.pending & gone;
-        let listed = bank.in_lr & gone;
-        let routed = bank.routed & gone;
-        if waiting != 0 && number != 0 {
-            self.dequeue(number, waiting);
-        }
-        let kick = if listed != 0 {
-            self.touch(vcpu, number, listed)
-        } else {
-            VcpuSet::EMPTY
-        };
+        let (in_flight, routed) = (bank.in_flight() & gone, bank.routed & gone);
+        let kick = self.requeue(vcpu, number, in_flight);
         Effects::kick(kick).and_host(HostOp::Disable, number, routed)
     }
 
     pub(super) fn set_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
-        let keep = if number == 0 { SGIS } else { 0 };
-        bits(value & !keep)
+        bits(value & !read_only(number))
             .filter_map(|bit| IntId::new(number * 32 + bit))
             .fold(VcpuSet::EMPTY, |kick, irq| kick | self.raise(vcpu, irq))
     }
 
     pub(super) fn clear_pending(&mut self, vcpu: VcpuId, number: u32, value: u32) -> Effects {
-        let keep = if number == 0 { SGIS } else { 0 };
-        let value = value & !keep;
+        let value = value & !read_only(number);
         let Some(bank) = self.bank_mut(vcpu, number) else {
             return Effects::NONE;
         };
-        let waiting = bank.pending & value;
-        bank.pending &= !waiting;
-        // The physical activation stays with an interrupt that is active; otherwise it ends here.
-        let ended = bank.held & waiting & !bank.active;
-        bank.held &= !ended;
-        let listed = bank.in_lr & value;
-        bank.drop_pending |= listed;
-        let routed = bank.routed & value;
-        if waiting != 0 && number != 0 {
-            self.dequeue(number, waiting);
-        }
-        self.owe(vcpu, number, ended);
-        let kick = if listed != 0 {
-            self.touch(vcpu, number, listed)
-        } else {
-            VcpuSet::EMPTY
-        };
+        let (in_flight, routed) = (bank.in_flight() & value, bank.routed & value);
+        // The physical activation stays with an interrupt that is active, and ends with it.
+        let ended = bank.phys_active & bank.pending & value & !bank.active;
+        bank.phys_active &= !ended;
+        bank.pending &= !value;
+        bank.drop_pending |= bank.in_lr & value;
+        self.deactivate(vcpu, number, ended);
+        let kick = self.requeue(vcpu, number, in_flight);
         Effects::kick(kick).and_host(HostOp::ClearPending, number, routed)
     }
 
-    /// `GICD_ISACTIVER`: an interrupt made active so is kept from delivery until `GICD_ICACTIVER`. As it is in no list
+    /// `GICD_ISACTIVER`: an interrupt made active so is not delivered until `GICD_ICACTIVER`. As it is in no list
     /// register, the guest's deactivation through its CPU interface does not reach it.
     pub(super) fn set_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
         let Some(bank) = self.bank_mut(vcpu, number) else {
             return VcpuSet::EMPTY;
         };
-        bank.forced |= value & !bank.active;
-        let listed = bank.in_lr & value;
-        if listed != 0 {
-            self.touch(vcpu, number, listed)
-        } else {
-            VcpuSet::EMPTY
-        }
+        bank.set_active |= value & !bank.active;
+        let in_flight = bank.in_flight() & value;
+        self.requeue(vcpu, number, in_flight)
     }
 
     pub(super) fn clear_active(&mut self, vcpu: VcpuId, number: u32, value: u32) -> VcpuSet {
         let Some(bank) = self.bank_mut(vcpu, number) else {
             return VcpuSet::EMPTY;
         };
-        let released = bank.forced & value & bank.pending;
-        bank.forced &= !value;
+        bank.set_active &= !value;
+        bank.drop_active |= bank.in_lr & value;
+        let in_flight = bank.in_flight() & value;
         let ended = bank.active & value;
-        let listed = bank.in_lr & value;
-        bank.drop_active |= listed;
-        let mut kick = VcpuSet::EMPTY;
-        if released != 0 {
-            kick |= self.requeue(vcpu, number, released);
-        }
-        if ended != 0 {
-            kick |= self.end_spilled(vcpu, number, ended);
-        }
-        if listed != 0 {
-            kick |= self.touch(vcpu, number, listed);
-        }
-        kick
+        self.end_active(vcpu, number, ended) | self.requeue(vcpu, number, in_flight)
     }
 
     pub(super) fn write_priority(
@@ -186,15 +141,8 @@ impl Vgic {
             return VcpuSet::EMPTY;
         }
         let changed = changed_bytes(old, *word) << ((index * 4) & 31);
-        let (listed, waiting) = (bank.in_lr & changed, bank.pending & changed);
-        let mut kick = VcpuSet::EMPTY;
-        if listed != 0 {
-            kick |= self.touch(vcpu, number, listed);
-        }
-        if waiting != 0 {
-            kick |= self.requeue(vcpu, number, waiting);
-        }
-        kick
+        let in_flight = bank.in_flight() & changed;
+        self.requeue(vcpu, number, in_flight)
     }
 
     pub(super) fn write_target(
@@ -215,15 +163,8 @@ impl Vgic {
         let word = &mut spi.target[index & 7];
         let old = core::mem::replace(word, *word & !mask | value & existing);
         let changed = changed_bytes(old, *word) << ((index * 4) & 31);
-        let (listed, waiting) = (spi.bank.in_lr & changed, spi.bank.pending & changed);
-        let routed = spi.bank.routed & changed;
-        let mut kick = VcpuSet::EMPTY;
-        if listed != 0 {
-            kick |= self.touch(vcpu, number, listed);
-        }
-        if waiting != 0 {
-            kick |= self.requeue(vcpu, number, waiting);
-        }
+        let (in_flight, routed) = (spi.bank.in_flight() & changed, spi.bank.routed & changed);
+        let kick = self.requeue(vcpu, number, in_flight);
         Effects::kick(kick).and_host(HostOp::Retarget, number, routed)
     }
 
@@ -264,17 +205,18 @@ impl Vgic {
         if *sources == 0 {
             state.private.pending &= !(1 << sgi);
         }
-        let listed = IntId::new(sgi)
-            .and_then(|irq| state.slot_of(irq))
-            .map(|index| state.slot(index));
-        match listed.and_then(Lr::source) {
-            Some(source) if gone & VcpuSet::only(source).0 != 0 => {
-                state.private.drop_pending |= 1 << sgi;
-                self.touch(vcpu, 0, 1 << sgi)
-            }
-            _ => VcpuSet::EMPTY,
+        let from_gone = |lr: Lr| u32::from(lr.virq()) == sgi && gone >> lr.source() & 1 != 0;
+        if !state.used_lrs().any(from_gone) {
+            return VcpuSet::EMPTY;
         }
+        state.private.drop_pending |= 1 << sgi;
+        self.wake(vcpu)
     }
+}
+
+/// The interrupts of a bank whose enables and pending states these registers cannot change.
+const fn read_only(number: u32) -> u32 {
+    if number == 0 { SGIS } else { 0 }
 }
 
 /// Bit n for byte n that differs.

@@ -19,10 +19,12 @@
 //! All other words, and interrupts that the domain does not have, are RAZ/WI. A width that the architecture does not
 //! allow at a register is refused, as are unaligned offsets (IHI 0048B 4.1.4).
 //!
-//! A write to an interrupt that is in list registers marks it; the vCPU whose list registers they are is kicked and
-//! settles the matter in its refill. The reader of pending and active state calls [`Vgic::freshen`] first.
+//! A write to an interrupt that is in a list register takes effect in the next refill of the vCPU that holds it, which is
+//! kicked. Before an access to pending and active state comes [`Vgic::freshen`].
 //!
 //! Manual: IHI 0048B 4.1.2 (map), 4.3 (registers).
+
+use core::ops::BitOr;
 
 use armv7::syndrome::Width;
 
@@ -222,7 +224,7 @@ impl Vgic {
             30 => Effects::kick(self.write_sgi_pending(vcpu, offset, value)),
             _ => Effects::NONE,
         };
-        if self.owed_banks != 0 || self.vcpu(vcpu).private.owed != 0 {
+        if self.deactivate_banks | self.vcpu(vcpu).private.deactivate != 0 {
             effects.kick |= self.wake(vcpu);
         }
         Ok(effects)
@@ -234,29 +236,22 @@ impl Vgic {
         matches!(offset, 0x200..0x400 | CPENDSGIR..SPENDSGIR_END)
     }
 
-    /// Learns what is in list registers before `vcpu` accesses `offset`, if that matters there. The vCPU's own are
-    /// read; other vCPUs that hold an interrupt in question are named, to be kicked, and their refill will look, so
-    /// that a guest that polls gets the truth. Nothing happens for most registers.
+    /// Brings what is known of list registers up to date before `vcpu` accesses `offset`, if that matters there: reads back
+    /// its own, and returns the other vCPUs that hold interrupts of the bank, for their refill to do the same, so that a
+    /// guest that polls gets the truth.
     #[inline]
     pub fn freshen(&mut self, vcpu: VcpuId, offset: u32, lrs: &mut impl ListRegisters) -> VcpuSet {
-        match offset {
-            0x200..0x400 => self.freshen_bank(vcpu, word(offset, 0x200) % 32, lrs),
-            CPENDSGIR..SPENDSGIR_END => self.fold(vcpu, lrs),
-            _ => VcpuSet::EMPTY,
+        if !Self::is_stale(offset) {
+            return VcpuSet::EMPTY;
         }
-    }
-
-    fn freshen_bank(&mut self, vcpu: VcpuId, number: u32, lrs: &mut impl ListRegisters) -> VcpuSet {
         let mut kick = self.fold(vcpu, lrs);
-        if let Some(spi) = self.spi(number) {
-            let mut holders = VcpuSet::EMPTY;
-            for bit in bits(spi.bank.in_lr) {
-                holders |= VcpuSet::only(spi.holder(bit));
-            }
-            for holder in holders.iter().filter(|holder| *holder != vcpu) {
-                if self.vcpu(holder).resident {
-                    kick |= self.wake_to_settle(holder);
-                }
+        if let Some(spi) = self.spi(word(offset, 0x200) % 32)
+            && offset < 0x400
+        {
+            let holders = bits(spi.bank.in_lr).map(|bit| VcpuSet::only(spi.holder(bit)));
+            let holders = holders.fold(VcpuSet::EMPTY, VcpuSet::bitor);
+            for holder in holders.minus(VcpuSet::only(vcpu)).iter() {
+                kick |= self.wake(holder);
             }
         }
         kick
@@ -282,9 +277,9 @@ impl Vgic {
         };
         let mut mask = 0;
         for state in whose.iter().map(|vcpu| self.vcpu(vcpu)) {
-            for lr in bits(state.in_use.into()).map(|index| state.slot(index)) {
-                if u32::from(lr.virq()) / 32 == number && has(lr) {
-                    mask |= 1 << (lr.virq() & 31);
+            for lr in state.used_lrs().filter(|lr| has(*lr)) {
+                if lr.place().0 == number {
+                    mask |= 1 << lr.place().1;
                 }
             }
         }
@@ -300,10 +295,10 @@ impl Vgic {
 
     pub(super) fn active_word(&self, vcpu: VcpuId, number: u32) -> u32 {
         self.bank(vcpu, number).map_or(0, |bank| match bank.in_lr {
-            0 => bank.active | bank.forced,
+            0 => bank.active | bank.set_active,
             _ => {
                 bank.active
-                    | bank.forced
+                    | bank.set_active
                     | self.listed(vcpu, number, Lr::is_active) & !bank.drop_active
             }
         })
@@ -341,12 +336,12 @@ impl Vgic {
 
     fn sgi_pending_from(&self, vcpu: VcpuId, sgi: u32) -> u8 {
         let state = self.vcpu(vcpu);
-        let listed = bits(state.in_use.into())
-            .map(|index| state.slot(index))
+        let listed = state
+            .used_lrs()
             .find(|lr| u32::from(lr.virq()) == sgi && lr.is_pending())
             .filter(|_| state.private.drop_pending >> sgi & 1 == 0)
-            .and_then(Lr::source);
-        state.sgi_sources[sgi as usize & 15] | listed.map_or(0, |source| VcpuSet::only(source).0)
+            .map_or(0, |lr| 1 << lr.source());
+        state.sgi_sources[sgi as usize & 15] | listed
     }
 }
 

@@ -1,58 +1,63 @@
-//! State of interrupts, 32 to a bank, and the queues of what waits for a list register.
+//! State of interrupts, 32 to a bank, and the queues of what wants a list register.
 //!
-//! A bank holds one bit per interrupt and question, so that a distributor register of one bit per interrupt is one
-//! word. Where an interrupt's state lives:
+//! A bank holds one bit per interrupt and property, so that a distributor register of one bit per interrupt is one
+//! word. The state of an interrupt is in three places:
 //!
-//! * pending: in `pending` (latched here) and, independently, in a list register. An interrupt that fires while it is
-//!   handled is both; the refill joins them where the hardware can express it (pending and active).
-//! * active: in a list register (`in_lr`); in `active` when it was taken but spilled for want of list registers; in
-//!   `forced` when the guest did not take it but set it through `GICD_ISACTIVER`.
-//! * physically active (interrupts routed from hardware): a list register with its HW bit answers for it, or `held`
-//!   does, or `owed` says that it must be deactivated now. Never two of these for one activation.
+//! * pending: in `pending` and, independently, in a list register, when it fired again since it went there;
+//! * active: in a list register; in `active` while it has none; in `set_active` when the guest did not take it but made
+//!   it active through `GICD_ISACTIVER`;
+//! * physically active (interrupts routed from hardware): a list register with the HW bit will deactivate the physical
+//!   interrupt, or `phys_active` is set, or `deactivate` is. Never two of these for one activation.
+//!
+//! Of an interrupt in a list register (`in_lr`) only the vCPU that holds it can change the state that is there: it is
+//! kicked, and its refill takes the interrupt out, applies `drop_pending` and `drop_active`, and chooses anew.
 //!
 //! Invariants:
-//! * a shared interrupt is in list registers of at most one vCPU, its `holder` (IHI 0048B 5.3.8: VirtualIDs are unique);
-//! * a shared interrupt that is pending and enabled is in the queue of exactly one vCPU: its holder's while it is in
-//!   a list register or active, else its target's, or of none when it has no target.
+//! * a shared interrupt is in the list registers of one vCPU at most, its `holder`;
+//! * a shared interrupt is in the queue of one vCPU at most: its holder's while it is active without a list register,
+//!   its target's while it is pending and enabled and in no list register.
 //!
 //! Manual: IHI 0048B 3.2.4 (the interrupt handling state machine), 4.3.
 
+use super::lr::Lr;
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
 /// Interrupts in a bank.
 pub(super) const BANK: u32 = 32;
 
-/// The implemented bits of four priorities: 32 levels, as the list registers of a GICv2 know (IHI 0048B 5.3.8).
+/// The implemented bits of four priorities: 32 levels, as in the list registers of a GICv2 (IHI 0048B 5.3.8).
 pub(super) const PRIORITY_MASK: u32 = 0xF8F8_F8F8;
 
-/// Priority of each interrupt at first, as in Xen (`GIC_PRI_IRQ`), four in a word.
+/// Priority of each interrupt after reset, as in Xen (`GIC_PRI_IRQ`), four in a word.
 const PRIORITY_RESET: u32 = 0xA0A0_A0A0;
 
 /// State of 32 interrupts. A bit is an interrupt.
 pub(super) struct Bank {
-    /// The guest wants it.
+    /// Enabled by the guest.
     pub enabled: u32,
-    /// Latched and not yet put into a list register.
+    /// Pending, besides what a list register says.
     pub pending: u32,
-    /// Taken by the guest, and now active without a list register.
+    /// Taken by the guest, and active without a list register.
     pub active: u32,
-    /// Active because the guest said so; kept from delivery. Never has a list register.
-    pub forced: u32,
-    /// In a list register of its vCPU or holder, as far as we have looked.
+    /// Made active by `GICD_ISACTIVER`: not delivered, and never in a list register.
+    pub set_active: u32,
+    /// In a list register of its vCPU or holder.
     pub in_lr: u32,
     /// The physical interrupt is active for this one, and no list register will deactivate it.
-    pub held: u32,
-    /// The physical interrupt is to be deactivated; paid by the next refill.
-    pub owed: u32,
-    /// The list register's pending state is to be withdrawn for good (`GICD_ICPENDR`).
+    pub phys_active: u32,
+    /// The next refill deactivates the physical interrupt.
+    pub deactivate: u32,
+    /// The list register's pending state has been cleared (`GICD_ICPENDR`).
     pub drop_pending: u32,
-    /// The list register's active state is to be cleared (`GICD_ICACTIVER`).
+    /// The list register's active state has been cleared (`GICD_ICACTIVER`).
     pub drop_active: u32,
     /// Fed by a physical interrupt.
     pub routed: u32,
     /// Priorities, four to a word.
     pub priority: [u32; 8],
+    /// The physical interrupts behind those `routed`.
+    pub pirq: [u16; 32],
 }
 
 impl Bank {
@@ -61,14 +66,15 @@ impl Bank {
             enabled,
             pending: 0,
             active: 0,
-            forced: 0,
+            set_active: 0,
             in_lr: 0,
-            held: 0,
-            owed: 0,
+            phys_active: 0,
+            deactivate: 0,
             drop_pending: 0,
             drop_active: 0,
             routed: 0,
             priority: [PRIORITY_RESET; 8],
+            pirq: [0; 32],
         }
     }
 
@@ -78,25 +84,32 @@ impl Bank {
         (self.priority[(bit / 4) as usize & 7] >> (bit % 4 * 8)) as u8
     }
 
-    /// Interrupts that cannot be given a list register now: they have one, or must end first.
-    #[inline]
-    pub(super) const fn blocked(&self) -> u32 {
-        self.in_lr | self.active | self.forced
+    /// Physical interrupt behind interrupt `bit`.
+    pub(super) fn pirq(&self, bit: u32) -> Option<u16> {
+        (self.routed >> (bit & 31) & 1 != 0).then_some(self.pirq[bit as usize & 31])
     }
 
-    /// Notes that a list register now answers for the interrupts `mask`, and for their physical activation.
+    /// Hands the physical activation of interrupt `bit`, if it has one, to its list register.
     #[inline]
-    pub(super) const fn enter_lr(&mut self, mask: u32) {
-        self.in_lr |= mask;
-        self.held &= !mask;
+    pub(super) fn link(&mut self, bit: u32, lr: Lr) -> Lr {
+        let mask = 1 << (bit & 31);
+        if self.phys_active & mask == 0 {
+            return lr;
+        }
+        self.phys_active &= !mask;
+        lr.linked(self.pirq[bit as usize & 31])
     }
 
-    /// Forgets the list register of the interrupts `mask`.
+    /// Interrupts that the guest could take, were they in a list register.
     #[inline]
-    pub(super) const fn leave_lr(&mut self, mask: u32) {
-        self.in_lr &= !mask;
-        self.drop_pending &= !mask;
-        self.drop_active &= !mask;
+    pub(super) const fn deliverable(&self) -> u32 {
+        self.pending & self.enabled & !(self.in_lr | self.active | self.set_active)
+    }
+
+    /// Interrupts whose place changes with their enable, priority, target or state.
+    #[inline]
+    pub(super) const fn in_flight(&self) -> u32 {
+        self.pending | self.active | self.in_lr
     }
 }
 
@@ -107,10 +120,8 @@ pub(super) struct SpiBank {
     pub target: [u32; 8],
     /// `GICD_ICFGR`, sixteen to a word; only the edge bits.
     pub config: [u32; 2],
-    /// vCPU in whose list registers it is, or for which it is active.
+    /// vCPU that it is active for, or in whose list registers it is.
     pub holder: [VcpuId; 32],
-    /// Physical interrupt behind it, where `routed`.
-    pub pirq: [u16; 32],
 }
 
 impl SpiBank {
@@ -120,18 +131,17 @@ impl SpiBank {
             target: [0x0101_0101; 8],
             config: [0; 2],
             holder: [VcpuId::ZERO; 32],
-            pirq: [0; 32],
         }
     }
 
-    /// vCPU that the guest's routing names: the lowest of the set, as in Xen.
+    /// vCPU that `GICD_ITARGETSR` names: the lowest of the set, as in Xen.
     #[inline]
     pub(super) fn target(&self, bit: u32) -> Option<VcpuId> {
         let set = (self.target[(bit / 4) as usize & 7] >> (bit % 4 * 8)) & 0xFF;
         VcpuId::new(set.trailing_zeros())
     }
 
-    /// vCPU in whose queue the interrupt belongs.
+    /// vCPU whose refill places the interrupt.
     #[inline]
     pub(super) fn owner(&self, bit: u32) -> Option<VcpuId> {
         if (self.bank.in_lr | self.bank.active) & (1 << bit) != 0 {
@@ -192,65 +202,37 @@ impl Vgic {
         self.spis.get_mut(number.checked_sub(1)? as usize)
     }
 
-    /// Marks that `vcpu` must pass through a refill before it runs on, and says so to the layer above.
+    /// Marks `vcpu` dirty and returns it, for the caller to kick.
     #[inline]
     pub(super) fn wake(&mut self, vcpu: VcpuId) -> VcpuSet {
         self.vcpu_mut(vcpu).dirty = true;
         VcpuSet::only(vcpu)
     }
 
-    /// As [`Self::wake`], for a refill that looks at every slot.
-    pub(super) fn wake_to_settle(&mut self, vcpu: VcpuId) -> VcpuSet {
-        let state = self.vcpu_mut(vcpu);
-        state.resettle = true;
-        state.calm = false;
-        self.wake(vcpu)
-    }
-
-    /// Latches `irq` and queues it. Nothing happens when it is latched already: whoever did that has kicked.
-    #[inline]
+    /// Makes `irq` pending. Nothing happens when it is already: its vCPU has been kicked.
+    #[inline(always)]
     pub(super) fn raise(&mut self, vcpu: VcpuId, irq: IntId) -> VcpuSet {
         let (number, bit) = (bank_of(irq), bit_of(irq));
         let mask = 1u32 << bit;
-        let forwarding = self.forwarding;
-        let owner = if number == 0 {
-            let bank = &mut self.vcpu_mut(vcpu).private;
-            if bank.pending & mask != 0 {
-                return VcpuSet::EMPTY;
-            }
-            bank.pending |= mask;
-            if bank.enabled & mask == 0 {
-                return VcpuSet::EMPTY;
-            }
-            vcpu
-        } else {
-            let Some(spi) = self.spi_mut(number) else {
-                return VcpuSet::EMPTY;
-            };
-            if spi.bank.pending & mask != 0 {
-                return VcpuSet::EMPTY;
-            }
-            spi.bank.pending |= mask;
-            if spi.bank.enabled & mask == 0 {
-                return VcpuSet::EMPTY;
-            }
-            let Some(owner) = spi.owner(bit) else {
-                return VcpuSet::EMPTY;
-            };
-            self.vcpu_mut(owner).enqueue(number, mask);
-            owner
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
         };
-        if forwarding {
-            self.wake(owner)
-        } else {
+        if bank.pending & mask != 0 {
+            return VcpuSet::EMPTY;
+        }
+        bank.pending |= mask;
+        if bank.enabled & mask == 0 {
             VcpuSet::EMPTY
+        } else if number == 0 {
+            self.wake(vcpu)
+        } else {
+            self.queue(number, bit)
         }
     }
 
-    /// Latches SGI `irq` from `source` at `vcpu`: one latch per source (IHI 0048B 3.2.4, 4.3.16).
+    /// Makes SGI `irq` from `source` pending at `vcpu`, once for each source (IHI 0048B 3.2.4, 4.3.16).
     #[inline(always)]
     pub(super) fn raise_sgi(&mut self, vcpu: VcpuId, irq: IntId, source: VcpuId) -> VcpuSet {
-        let forwarding = self.forwarding;
         let state = self.vcpu_mut(vcpu);
         let sources = &mut state.sgi_sources[irq.raw() as usize & 15];
         let from = VcpuSet::only(source).0;
@@ -259,84 +241,79 @@ impl Vgic {
         }
         *sources |= from;
         state.private.pending |= 1 << bit_of(irq);
-        if forwarding {
-            self.wake(vcpu)
-        } else {
-            VcpuSet::EMPTY
-        }
+        self.wake(vcpu)
     }
 
-    /// Puts the interrupts `mask` of a bank where they belong after their enable, target or state changed.
-    pub(super) fn requeue(&mut self, vcpu: VcpuId, number: u32, mask: u32) -> VcpuSet {
-        let mut kick = VcpuSet::EMPTY;
-        if number == 0 {
-            let bank = &self.vcpu(vcpu).private;
-            if bank.pending & bank.enabled & mask != 0 {
-                kick |= self.wake(vcpu);
-            }
-            return if self.forwarding {
-                kick
-            } else {
-                VcpuSet::EMPTY
-            };
-        }
-        self.dequeue(number, mask);
+    /// Queues an SPI at the vCPU that is to place it, and wakes that.
+    #[inline(always)]
+    pub(super) fn queue(&mut self, number: u32, bit: u32) -> VcpuSet {
+        let mask = 1 << bit;
         let Some(spi) = self.spi(number) else {
-            return kick;
+            return VcpuSet::EMPTY;
         };
-        for bit in bits(spi.bank.pending & spi.bank.enabled & mask) {
-            if let Some(owner) = self.spi(number).and_then(|spi| spi.owner(bit)) {
-                self.vcpu_mut(owner).enqueue(number, 1 << bit);
-                kick |= self.wake(owner);
+        let bank = &spi.bank;
+        let wanted = (bank.pending & bank.enabled | bank.active | bank.in_lr) & mask != 0;
+        match spi.owner(bit) {
+            Some(owner) if wanted => {
+                if bank.in_lr & mask == 0 {
+                    self.vcpu_mut(owner).enqueue(number, mask);
+                }
+                self.wake(owner)
             }
-        }
-        if self.forwarding {
-            kick
-        } else {
-            VcpuSet::EMPTY
+            _ => VcpuSet::EMPTY,
         }
     }
 
-    /// Takes shared interrupts out of whichever queue they are in.
-    pub(super) fn dequeue(&mut self, number: u32, mask: u32) {
+    /// Moves SPIs from queue to queue and wakes the vCPUs that must refill, after the enable, priority, target or state of
+    /// the interrupts `mask` changed, which are or were in flight.
+    #[inline]
+    pub(super) fn requeue(&mut self, vcpu: VcpuId, number: u32, mask: u32) -> VcpuSet {
+        if mask == 0 {
+            VcpuSet::EMPTY
+        } else {
+            self.requeue_some(vcpu, number, mask)
+        }
+    }
+
+    fn requeue_some(&mut self, vcpu: VcpuId, number: u32, mask: u32) -> VcpuSet {
+        if number == 0 {
+            return self.wake(vcpu);
+        }
         for state in self.vcpus.iter_mut().take(self.nr_vcpus.into()) {
             state.dequeue(number, mask);
         }
+        bits(mask).fold(VcpuSet::EMPTY, |kick, bit| kick | self.queue(number, bit))
     }
 
-    /// Notes that the physical interrupts behind `mask` are to be deactivated.
-    pub(super) fn owe(&mut self, vcpu: VcpuId, number: u32, mask: u32) {
+    /// Interrupts of a bank that are active for `vcpu` without a list register.
+    pub(super) fn active_in(&self, vcpu: VcpuId, number: u32) -> u32 {
+        let state = self.vcpu(vcpu);
+        match self.spi(number) {
+            None => state.private.active,
+            Some(spi) => spi.bank.active & state.queued(number),
+        }
+    }
+
+    /// Ends interrupts that are active for `vcpu` without a list register.
+    pub(super) fn end_active(&mut self, vcpu: VcpuId, number: u32, mask: u32) -> VcpuSet {
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        bank.active &= !mask;
+        // The physical activation stays with an interrupt that is pending, and ends with it.
+        let ended = bank.phys_active & mask & !bank.pending;
+        bank.phys_active &= !ended;
+        self.deactivate(vcpu, number, ended);
+        self.requeue(vcpu, number, mask)
+    }
+
+    /// Has the next refill deactivate the physical interrupts behind `mask`.
+    pub(super) fn deactivate(&mut self, vcpu: VcpuId, number: u32, mask: u32) {
         if let Some(bank) = self.bank_mut(vcpu, number) {
-            bank.owed |= mask & bank.routed;
+            bank.deactivate |= mask & bank.routed;
         }
-        if number == 0 {
-            self.vcpu_mut(vcpu).calm = false;
-        } else if mask != 0 {
-            self.owed_banks |= 1 << (number % BANK);
+        if number != 0 && mask != 0 {
+            self.deactivate_banks |= 1 << (number % BANK);
         }
-    }
-
-    /// Asks the vCPUs in whose list registers the interrupts `mask` are to bring them up to date. One that is not
-    /// loaded is brought up to date at once.
-    pub(super) fn touch(&mut self, vcpu: VcpuId, number: u32, mask: u32) -> VcpuSet {
-        let mut holders = VcpuSet::EMPTY;
-        if number == 0 {
-            if mask != 0 {
-                holders = VcpuSet::only(vcpu);
-            }
-        } else if let Some(spi) = self.spi(number) {
-            for bit in bits(mask) {
-                holders |= VcpuSet::only(spi.holder(bit));
-            }
-        }
-        let mut kick = VcpuSet::EMPTY;
-        for holder in holders.iter() {
-            if self.vcpu(holder).resident {
-                kick |= self.wake_to_settle(holder);
-            } else {
-                kick |= self.settle(holder);
-            }
-        }
-        kick
     }
 }

@@ -14,18 +14,17 @@
 //! | 9:0 | VirtualID | unique among the list registers of a CPU interface |
 //!
 //! An interrupt with HW set must not be pending and active: hardware would deactivate the physical interrupt at the
-//! first end. [`Lr::unlinked`] makes one that may.
+//! first end.
 
-use crate::id::VcpuId;
-
-/// List registers used at most. A Cortex-A15 and a GIC-400 have four; the architecture allows 64 (IHI 0048B 5.3.2).
-pub(super) const MAX_LRS: usize = 16;
+/// List registers used at most. All ARMv7 cores have four; the architecture allows 64 (IHI 0048B 5.3.2).
+pub(super) const MAX_LRS: usize = 4;
 
 const HW: u32 = 1 << 31;
 const ACTIVE: u32 = 1 << 29;
 const PENDING: u32 = 1 << 28;
 const EOI: u32 = 1 << 19;
 const PRIORITY_SHIFT: u32 = 23;
+#[cfg(test)]
 const PRIORITY: u32 = 0x1F << PRIORITY_SHIFT;
 const PHYSICAL_SHIFT: u32 = 10;
 const PHYSICAL: u32 = 0x3FF << PHYSICAL_SHIFT;
@@ -42,8 +41,6 @@ pub trait ListRegisters {
     fn read(&self, index: usize) -> u32;
     /// `GICH_LRn`.
     fn write(&mut self, index: usize, value: u32);
-    /// `GICH_ELRSR0` and `1`: a bit for each that holds neither an interrupt nor an unreported end of one.
-    fn empty(&self) -> u64;
     /// Replaces the maintenance enables in `GICH_HCR`.
     fn set_maintenance(&mut self, want: Maintenance);
     /// `GICH_HCR.EOICount`: ends of interrupts that were in no list register, since the last call, which clears it.
@@ -57,12 +54,12 @@ pub trait ListRegisters {
 pub struct Maintenance(u32);
 
 impl Maintenance {
-    /// None but that of single list registers with the EOI bit.
+    /// None but those of list registers with the EOI bit.
     pub const NONE: Self = Self(0);
     /// LRENPIE: the guest ended an interrupt that is in no list register.
     pub const NOT_PRESENT: Self = Self(1 << 2);
-    /// NPIE: no list register is pending, and more waits. Unlike UIE it cannot be true at once after a refill that
-    /// left something waiting, even with a single list register.
+    /// NPIE: no list register is pending. Asked for while more waits: a refill always leaves one pending then, so that,
+    /// unlike UIE, it is not asserted at once even with a single list register.
     pub const NO_PENDING: Self = Self(1 << 3);
 
     /// The bits for `GICH_HCR`, to go with its En bit.
@@ -97,12 +94,7 @@ impl Lr {
 
     /// An interrupt without state that ends in software.
     pub const fn software(virq: u16, priority: u8) -> Self {
-        Self(virq as u32 & VIRTUAL).with_priority(priority)
-    }
-
-    /// SGI `virq` without state, sent by vCPU number `source`.
-    pub const fn sgi(virq: u16, priority: u8, source: u8) -> Self {
-        Self(Self::software(virq, priority).0 | (source as u32 & 7) << CPUID_SHIFT)
+        Self(virq as u32 & VIRTUAL | (priority as u32 >> 3) << PRIORITY_SHIFT)
     }
 
     /// The value for the hardware.
@@ -115,9 +107,9 @@ impl Lr {
         (self.0 & VIRTUAL) as u16
     }
 
-    /// Whether the interrupt belongs to the vCPU alone.
-    pub const fn is_private(self) -> bool {
-        self.virq() < 32
+    /// Number of its bank, and its bit there.
+    pub const fn place(self) -> (u32, u32) {
+        (self.virq() as u32 / 32, self.virq() as u32 % 32)
     }
 
     /// Whether its end deactivates a physical interrupt.
@@ -150,19 +142,14 @@ impl Lr {
         self.0 & (HW | EOI) == EOI
     }
 
-    /// Who sent the SGI.
-    pub fn source(self) -> Option<VcpuId> {
-        VcpuId::new((self.0 >> CPUID_SHIFT) & 7)
+    /// Number of the vCPU that sent the SGI.
+    pub const fn source(self) -> u8 {
+        (self.0 >> CPUID_SHIFT & 7) as u8
     }
 
-    /// Its priority, with the three low bits that are not implemented as 0.
-    pub const fn priority(self) -> u8 {
-        (((self.0 & PRIORITY) >> PRIORITY_SHIFT) << 3) as u8
-    }
-
-    /// With this priority instead.
-    pub const fn with_priority(self, priority: u8) -> Self {
-        Self(self.0 & !PRIORITY | (priority as u32 >> 3) << PRIORITY_SHIFT)
+    /// Sent by vCPU number `source`, for an SGI.
+    pub const fn sent_by(self, source: u8) -> Self {
+        Self(self.0 | (source as u32 & 7) << CPUID_SHIFT)
     }
 
     /// Pending also.
@@ -170,37 +157,37 @@ impl Lr {
         Self(self.0 | PENDING)
     }
 
-    /// Not pending.
-    pub const fn without_pending(self) -> Self {
-        Self(self.0 & !PENDING)
-    }
-
     /// Active also.
     pub const fn with_active(self) -> Self {
         Self(self.0 | ACTIVE)
     }
 
-    /// Not active.
-    pub const fn without_active(self) -> Self {
-        Self(self.0 & !ACTIVE)
-    }
-
-    /// With a maintenance interrupt at its end, which leaves no room for a physical interrupt.
+    /// With a maintenance interrupt at its end. Not for one with HW set, whose PhysicalID has the bit.
     pub const fn reporting_end(self) -> Self {
-        Self(self.unlinked().0 | EOI)
+        Self(self.0 | EOI)
     }
 
     /// With its end deactivating `pirq`.
     pub const fn linked(self, pirq: u16) -> Self {
-        Self(self.0 & !PHYSICAL | HW | (pirq as u32) << PHYSICAL_SHIFT & PHYSICAL)
+        Self(self.0 | HW | (pirq as u32) << PHYSICAL_SHIFT & PHYSICAL)
+    }
+}
+
+/// For the fake list registers of the tests.
+#[cfg(test)]
+impl Lr {
+    /// Its priority, with the three low bits that are not implemented as 0.
+    pub const fn priority(self) -> u8 {
+        (((self.0 & PRIORITY) >> PRIORITY_SHIFT) << 3) as u8
     }
 
-    /// With no physical interrupt behind it.
-    pub const fn unlinked(self) -> Self {
-        if self.is_hw() {
-            Self(self.0 & !(HW | PHYSICAL))
-        } else {
-            self
-        }
+    /// Not pending.
+    pub const fn without_pending(self) -> Self {
+        Self(self.0 & !PENDING)
+    }
+
+    /// Not active.
+    pub const fn without_active(self) -> Self {
+        Self(self.0 & !ACTIVE)
     }
 }

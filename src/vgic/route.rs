@@ -5,7 +5,7 @@
 //! deactivates the physical one without an exit. Shared interrupts are routed one by one; a PPI (the virtual timer) is
 //! routed for all vCPUs at once, and its physical state is banked per CPU and moves with the vCPU.
 //!
-//! Invariant: an active physical interrupt is answered for until it is deactivated, see [`super::irq`].
+//! Invariant: something deactivates each physical interrupt that is active, see [`super::irq`].
 //!
 //! Manual: IHI 0048B 3.2.1 (priority drop), 5.2.2 and 5.3.8 (HW bit).
 
@@ -54,15 +54,12 @@ impl Vgic {
         if self.pirq_of(virq).is_some() {
             return Err(RouteError::Taken);
         }
-        if number == 0 {
-            self.ppi_pirq[bit as usize & 15] = pirq.raw();
-            for state in &mut self.vcpus {
-                state.private.routed |= mask;
-            }
-        } else {
-            let spi = self.spi_mut(number).ok_or(RouteError::NoSuchInterrupt)?;
-            spi.pirq[bit as usize & 31] = pirq.raw();
-            spi.bank.routed |= mask;
+        // A PPI is routed for every vCPU.
+        for vcpu in self.existing.iter() {
+            let bank = self.bank_mut(vcpu, number);
+            let bank = bank.ok_or(RouteError::NoSuchInterrupt)?;
+            bank.pirq[bit as usize & 31] = pirq.raw();
+            bank.routed |= mask;
         }
         Ok(())
     }
@@ -73,30 +70,19 @@ impl Vgic {
         let (number, bit) = (bank_of(virq), bit_of(virq));
         let mask = 1u32 << bit;
         let pirq = self.pirq_of(virq).ok_or(RouteError::NotRouted)?;
-        let holder = self
-            .spi(number)
-            .ok_or(RouteError::NoSuchInterrupt)?
-            .holder(bit);
-        let in_slot = self.vcpu(holder).slot_of(virq);
-        if in_slot.is_some() && self.vcpu(holder).resident {
+        let spi = self.spi_mut(number).ok_or(RouteError::NoSuchInterrupt)?;
+        let bank = &mut spi.bank;
+        if bank.in_lr & mask != 0 {
             return Err(RouteError::InUse);
         }
-        let spi = self.spi_mut(number).ok_or(RouteError::NoSuchInterrupt)?;
-        let mut active = (spi.bank.held | spi.bank.owed) & mask != 0;
-        if spi.bank.held & mask != 0 {
-            spi.bank.pending &= !mask;
+        let active = (bank.phys_active | bank.deactivate) & mask != 0;
+        if bank.phys_active & mask != 0 {
+            bank.pending &= !mask;
         }
-        spi.bank.held &= !mask;
-        spi.bank.owed &= !mask;
-        spi.bank.routed &= !mask;
-        if spi.bank.pending & mask == 0 {
-            self.dequeue(number, mask);
-        }
-        if let Some(index) = in_slot {
-            let lr = self.vcpu(holder).slot(index);
-            active |= lr.is_hw();
-            self.vcpu_mut(holder).set_slot(index, lr.unlinked());
-        }
+        bank.phys_active &= !mask;
+        bank.deactivate &= !mask;
+        bank.routed &= !mask;
+        let _ = self.requeue(VcpuId::ZERO, number, mask);
         Ok(Unrouted { pirq, active })
     }
 
@@ -109,14 +95,14 @@ impl Vgic {
         if bank.routed & mask == 0 {
             return Err(NotRouted);
         }
-        bank.held |= mask;
+        bank.phys_active |= mask;
         Ok(self.raise(vcpu, virq))
     }
 
     /// Physical interrupt behind `virq`.
     pub fn pirq_of(&self, virq: IntId) -> Option<IntId> {
-        self.pirq_at(bank_of(virq), bit_of(virq))
-            .and_then(|pirq| IntId::new(pirq.into()))
+        let bank = self.bank(VcpuId::ZERO, bank_of(virq))?;
+        IntId::new(bank.pirq(bit_of(virq))?.into())
     }
 
     /// Routed interrupts among the 32 from `first` on whose bits are set in `mask`: virtual and physical number.
@@ -141,7 +127,7 @@ impl Vgic {
         self.spis.iter().flat_map(move |spi| {
             bits(spi.bank.routed & spi.bank.enabled)
                 .filter(move |bit| spi.target(*bit) == Some(vcpu))
-                .filter_map(|bit| IntId::new(spi.pirq[bit as usize & 31].into()))
+                .filter_map(|bit| IntId::new(spi.bank.pirq(bit)?.into()))
         })
     }
 
@@ -164,18 +150,6 @@ impl Vgic {
         match self.spi(bank_of(virq)).is_some_and(is_edge) {
             true => Trigger::Edge,
             false => Trigger::Level,
-        }
-    }
-
-    #[inline]
-    pub(super) fn pirq_at(&self, number: u32, bit: u32) -> Option<u16> {
-        let mask = 1u32 << (bit % 32);
-        match self.spi(number) {
-            Some(spi) => (spi.bank.routed & mask != 0).then_some(spi.pirq[bit as usize & 31]),
-            None if number != 0 => None,
-            // Routed for one vCPU is routed for all.
-            None => (self.vcpu(VcpuId::ZERO).private.routed & mask != 0)
-                .then_some(self.ppi_pirq[bit as usize & 15]),
         }
     }
 }

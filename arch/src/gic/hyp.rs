@@ -92,17 +92,6 @@ impl HypInterface {
         }
     }
 
-    /// List registers that hold nothing, a bit each.
-    #[inline]
-    pub fn empty(&self) -> u64 {
-        let low = u64::from(self.regs.elrsr[0].get());
-        if self.count > 32 {
-            low | u64::from(self.regs.elrsr[1].get()) << 32
-        } else {
-            low
-        }
-    }
-
     /// Chooses when the maintenance interrupt comes: its enable bits in GICH_HCR.
     #[inline]
     pub fn set_maintenance(&self, enables: u32) {

@@ -86,11 +86,7 @@ impl Gich {
             .min_by_key(|i| self.lr(*i).priority())?;
         let lr = self.lr(index);
         self.lrs[index] = lr.without_pending().with_active().raw();
-        let source = if lr.virq() < 16 {
-            lr.source().map_or(0, VcpuId::raw)
-        } else {
-            0
-        };
+        let source = if lr.virq() < 16 { lr.source() } else { 0 };
         self.running.push((lr.virq(), source, lr.priority()));
         Some((lr.virq(), source))
     }
@@ -147,11 +143,6 @@ impl ListRegisters for Gich {
             let same = self.valid().filter(|other| other.virq() == virq).count();
             assert_eq!(same, 1, "VirtualID {virq} twice");
         }
-    }
-    fn empty(&self) -> u64 {
-        (0..self.lrs.len())
-            .filter(|i| self.lr(*i).is_free() && !self.lr(*i).reports_end())
-            .fold(0, |mask, i| mask | 1 << i)
     }
     fn set_maintenance(&mut self, want: Maintenance) {
         self.maintenance = want;

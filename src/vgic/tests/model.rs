@@ -370,11 +370,7 @@ impl World {
             let offered: Vec<_> = gich.valid().filter(|lr| lr.is_only_pending()).collect();
             for lr in &offered {
                 let intid = lr.virq().into();
-                let source = if intid < 16 {
-                    lr.source().unwrap().raw()
-                } else {
-                    0
-                };
+                let source = if intid < 16 { lr.source() } else { 0 };
                 assert!(
                     due.contains(&key(vcpu, intid, source)),
                     "vCPU {vcpu} is offered {lr:?}"

@@ -1,0 +1,456 @@
+//! How interrupts get into list registers and back.
+//!
+//! [`Vgic::refill`] runs before a dirty vCPU enters its guest. It takes every interrupt out of its list register into its
+//! bank, with what the guest did to it, and then puts those in that want a list register; hardware hears of the list
+//! registers whose contents changed. With four list registers that is at most eight accesses to them.
+//!
+//! * Nearly always all fit. Otherwise they are taken out again and [`Limit`] says which go in.
+//! * An active interrupt that does not go in is spilled: hardware counts its end (`GICH_HCR.EOICount`, LRENPIE), and as
+//!   ends come in the order of priority, the count tells whose they are.
+//! * While a pending interrupt waits for a list register, hardware reports when the guest has taken those that are
+//!   pending in one (NPIE).
+//! * An interrupt that is pending again while active has both states in its list register. Three exceptions wait for
+//!   the maintenance interrupt at its end instead: a physical activation, which needs the HW bit; an SGI of another
+//!   sender; and any while others wait, as those may be better.
+//!
+//! Manual: IHI 0048B 5.2.2 (managing list registers), 5.3.1 (EOICount, NPIE, LRENPIE), 5.3.8 (`GICH_LRn`).
+
+use super::choose::Limit;
+use super::irq::{bank_of, bit_of};
+use super::lr::{ListRegisters, Lr, MAX_LRS, Maintenance};
+use super::{Vgic, bits};
+use crate::id::{IntId, VcpuId, VcpuSet};
+
+/// The result of [`Vgic::unload`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Unloaded {
+    /// Other vCPUs that have something to deliver now.
+    pub kick: VcpuSet,
+    /// PPIs (bit n for INTID n) whose physical interrupt is active for this vCPU: clear that state on this CPU
+    /// (`GICD_ICACTIVER0`), and set it where the vCPU is loaded next ([`Vgic::active_ppis`]).
+    pub active_ppis: u32,
+}
+
+/// Which list registers a refill uses, and which of those get new contents.
+#[derive(Clone, Copy, Default)]
+struct Placed {
+    used: u32,
+    changed: u32,
+}
+
+impl Vgic {
+    /// Brings the list registers of `vcpu` up to date if it is dirty. The first call after an unload loads the vCPU: set
+    /// the physical state of [`Self::active_ppis`] before it. Returns other vCPUs that must refill.
+    #[inline]
+    pub fn refill(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
+        let state = self.vcpu(vcpu);
+        if state.dirty || !state.resident {
+            self.refill_now(vcpu, lrs)
+        } else {
+            VcpuSet::EMPTY
+        }
+    }
+
+    /// Reads the list registers back and refills them, dirty or not, so that the distributor knows what the guest did.
+    /// Does nothing for a vCPU that is not loaded. Returns other vCPUs that must refill.
+    pub fn fold(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
+        if self.vcpu(vcpu).resident {
+            self.refill_now(vcpu, lrs)
+        } else {
+            VcpuSet::EMPTY
+        }
+    }
+
+    /// Takes `vcpu` off its CPU: reads its list registers back and clears them. The caller saves `GICH_VMCR` and
+    /// `GICH_APR`, and moves the state of the PPIs returned.
+    pub fn unload(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> Unloaded {
+        let kick = self.read_back(vcpu, lrs);
+        self.write_changed(vcpu, Placed::default(), lrs);
+        self.set_maintenance(vcpu, Maintenance::NONE, lrs);
+        self.vcpu_mut(vcpu).resident = false;
+        self.deactivate_ended(vcpu, lrs);
+        Unloaded {
+            kick: kick.minus(VcpuSet::only(vcpu)),
+            active_ppis: self.active_ppis(vcpu),
+        }
+    }
+
+    /// PPIs (bit n for INTID n) whose physical interrupt must be active on the CPU on which `vcpu`, which is unloaded,
+    /// will be loaded.
+    pub fn active_ppis(&self, vcpu: VcpuId) -> u32 {
+        let private = &self.vcpu(vcpu).private;
+        private.phys_active | private.deactivate
+    }
+
+    fn refill_now(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
+        let kick = self.read_back(vcpu, lrs);
+        let room = lrs.count().min(MAX_LRS);
+        let mut placed = Placed::default();
+        let mut maintenance = Maintenance::NONE;
+        if !self.put_in(vcpu, &mut placed, room, None) {
+            (placed, maintenance) = self.put_in_best(vcpu, placed, room);
+        }
+        self.write_changed(vcpu, placed, lrs);
+        self.deactivate_ended(vcpu, lrs);
+        if self.vcpu(vcpu).maintenance != maintenance {
+            self.set_maintenance(vcpu, maintenance, lrs);
+        }
+        let state = self.vcpu_mut(vcpu);
+        state.resident = true;
+        state.dirty = false;
+        kick.minus(VcpuSet::only(vcpu))
+    }
+
+    /// Reads the list registers and takes their interrupts out. Returns vCPUs that must refill.
+    #[inline(always)]
+    fn read_back(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
+        let mut kick = VcpuSet::EMPTY;
+        let state = self.vcpu(vcpu);
+        if state.maintenance.contains(Maintenance::NOT_PRESENT) {
+            kick |= self.end_spilled(vcpu, lrs.take_eoi_count());
+        }
+        for index in bits(self.vcpu(vcpu).used) {
+            let lr = Lr::from_raw(lrs.read(index as usize));
+            self.vcpu_mut(vcpu).lrs[index as usize % MAX_LRS] = lr;
+            if lr.is_free() && !lr.reports_end() {
+                self.vcpu_mut(vcpu).used &= !(1 << index);
+            }
+            kick |= self.take_out(vcpu, lr);
+        }
+        kick
+    }
+
+    /// Moves the state of the interrupt in `lr` into its bank. Returns the vCPU that is to place it now, if any.
+    #[inline(always)]
+    fn take_out(&mut self, vcpu: VcpuId, lr: Lr) -> VcpuSet {
+        let (number, bit) = lr.place();
+        let mask = 1 << bit;
+        if !lr.is_free() {
+            self.take_out_state(vcpu, lr);
+        }
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
+        bank.in_lr &= !mask;
+        bank.drop_pending &= !mask;
+        bank.drop_active &= !mask;
+        if number == 0 || (bank.pending | bank.active) & mask == 0 {
+            VcpuSet::EMPTY
+        } else {
+            self.queue(number, bit)
+        }
+    }
+
+    /// Moves the state in a list register that is not empty, as far as writes to distributor registers have not cleared it.
+    fn take_out_state(&mut self, vcpu: VcpuId, lr: Lr) {
+        let (number, bit) = lr.place();
+        let mask = 1 << bit;
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return;
+        };
+        let pending = lr.is_pending() && bank.drop_pending & mask == 0;
+        let active = lr.is_active() && bank.drop_active & mask == 0;
+        // An active interrupt that is pending again in software gives up its physical activation, for which its list
+        // register has no room.
+        let ended = if active {
+            bank.pending & mask != 0
+        } else {
+            !pending
+        };
+        if active {
+            bank.active |= mask;
+            bank.set_active &= !mask;
+        }
+        if pending {
+            bank.pending |= mask;
+        }
+        if lr.is_hw() {
+            if ended {
+                self.deactivate(vcpu, number, mask);
+            } else {
+                bank.phys_active |= mask;
+            }
+        } else if lr.virq() < 16 {
+            let state = self.vcpu_mut(vcpu);
+            let sgi = bit as usize & 15;
+            state.sgi_active_from[sgi] = lr.source();
+            if pending {
+                state.sgi_sources[sgi] |= 1 << lr.source();
+            }
+        }
+    }
+
+    /// Puts the interrupts that want a list register into one, or those of them that are within `limit`. An interrupt
+    /// that was in one keeps it, so that no VirtualID is ever in two. Returns false when there are too many.
+    #[inline(always)]
+    fn put_in(
+        &mut self,
+        vcpu: VcpuId,
+        placed: &mut Placed,
+        room: usize,
+        limit: Option<&Limit>,
+    ) -> bool {
+        for index in bits(self.vcpu(vcpu).used) {
+            let (number, bit) = self.vcpu(vcpu).lr(index).place();
+            if self.wanting(vcpu, number, limit) >> bit & 1 != 0 {
+                self.place_again(vcpu, number, bit, index, placed, limit.is_some());
+            }
+        }
+        for number in bits(self.vcpu(vcpu).queued_banks | 1) {
+            for bit in bits(self.wanting(vcpu, number, limit)) {
+                let index = (!placed.used).trailing_zeros();
+                if index as usize >= room {
+                    return false;
+                }
+                self.place(vcpu, number, bit, index, placed, limit.is_some());
+            }
+        }
+        true
+    }
+
+    /// Puts the best interrupts in, when there are too many. Returns the maintenance interrupts that tell when another
+    /// choice is due.
+    #[cold]
+    #[inline(never)]
+    fn put_in_best(
+        &mut self,
+        vcpu: VcpuId,
+        mut placed: Placed,
+        room: usize,
+    ) -> (Placed, Maintenance) {
+        for index in bits(core::mem::take(&mut placed.used)) {
+            let _ = self.take_out(vcpu, self.vcpu(vcpu).lr(index));
+            self.vcpu_mut(vcpu).used |= 1 << (index & 31);
+        }
+        let limit = self.limit(vcpu, room);
+        self.put_in(vcpu, &mut placed, room, Some(&limit));
+        (placed, limit.maintenance())
+    }
+
+    /// Returns which interrupts of `vcpu` go in if `room` of them can.
+    fn limit(&self, vcpu: VcpuId, room: usize) -> Limit {
+        let mut limit = Limit::new(room);
+        for number in bits(self.vcpu(vcpu).queued_banks | 1) {
+            if let Some(bank) = self.bank(vcpu, number) {
+                for bit in bits(self.wanting(vcpu, number, None)) {
+                    limit.add(bank, number, bit);
+                }
+            }
+        }
+        limit.finish();
+        limit
+    }
+
+    /// Interrupts of a bank that want a list register of `vcpu`: they are active, or could be taken; within `limit`.
+    #[inline(always)]
+    fn wanting(&self, vcpu: VcpuId, number: u32, limit: Option<&Limit>) -> u32 {
+        let Some(bank) = self.bank(vcpu, number) else {
+            return 0;
+        };
+        let mut wanting = bank.active;
+        if self.forwarding {
+            wanting |= bank.deliverable();
+        }
+        if number != 0 {
+            wanting &= self.vcpu(vcpu).queued(number);
+        }
+        match limit {
+            None => wanting,
+            Some(limit) => limit.within(bank, number, wanting),
+        }
+    }
+
+    /// Writes the list registers whose contents change.
+    #[inline(always)]
+    fn write_changed(&mut self, vcpu: VcpuId, placed: Placed, lrs: &mut impl ListRegisters) {
+        let state = self.vcpu_mut(vcpu);
+        for index in bits(placed.changed & placed.used) {
+            lrs.write(index as usize, state.lr(index).raw());
+        }
+        for index in bits(state.used & !placed.used) {
+            state.lrs[index as usize % MAX_LRS] = Lr::FREE;
+            lrs.write(index as usize, Lr::FREE.raw());
+        }
+        state.used = placed.used;
+    }
+
+    /// [`Self::place`] for an interrupt that was there before: out of line, as most have ended when they are read back.
+    #[inline(never)]
+    fn place_again(
+        &mut self,
+        vcpu: VcpuId,
+        number: u32,
+        bit: u32,
+        index: u32,
+        placed: &mut Placed,
+        crowded: bool,
+    ) {
+        self.place(vcpu, number, bit, index, placed, crowded);
+    }
+
+    /// Moves the state of an interrupt from its bank to list register `index`. `crowded`: others wait for one.
+    #[inline(always)]
+    fn place(
+        &mut self,
+        vcpu: VcpuId,
+        number: u32,
+        bit: u32,
+        index: u32,
+        placed: &mut Placed,
+        crowded: bool,
+    ) {
+        let mask = 1 << (bit & 31);
+        if number != 0 {
+            self.vcpu_mut(vcpu).dequeue(number, mask);
+            if let Some(spi) = self.spi_mut(number) {
+                spi.set_holder(bit, vcpu);
+            }
+        }
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return;
+        };
+        bank.in_lr |= mask;
+        let lr = Lr::software((number * 32 + bit) as u16, bank.priority(bit));
+        let lr = if bank.active & mask != 0 {
+            self.with_active_state(vcpu, number, bit, lr, !crowded)
+        } else if number == 0 && bit < 16 {
+            self.with_pending_sgi(vcpu, bit, lr)
+        } else {
+            bank.pending &= !mask;
+            bank.link(bit, lr.with_pending())
+        };
+        let known = &mut self.vcpu_mut(vcpu).lrs[index as usize % MAX_LRS];
+        let here = 1 << (index % MAX_LRS as u32);
+        placed.used |= here;
+        if *known != lr {
+            *known = lr;
+            placed.changed |= here;
+        }
+    }
+
+    /// Takes the state of an SGI that is not active out of its bank. A list register has room for one sender.
+    #[inline(always)]
+    fn with_pending_sgi(&mut self, vcpu: VcpuId, sgi: u32, lr: Lr) -> Lr {
+        let state = self.vcpu_mut(vcpu);
+        let sources = &mut state.sgi_sources[sgi as usize & 15];
+        let lr = lr.sent_by(sources.trailing_zeros() as u8).with_pending();
+        *sources &= sources.wrapping_sub(1);
+        if *sources == 0 {
+            state.private.pending &= !(1 << (sgi & 15));
+            lr
+        } else {
+            lr.reporting_end()
+        }
+    }
+
+    /// Takes the state of an active interrupt out of its bank.
+    #[inline(never)]
+    fn with_active_state(
+        &mut self,
+        vcpu: VcpuId,
+        number: u32,
+        bit: u32,
+        lr: Lr,
+        may_be_both: bool,
+    ) -> Lr {
+        let mask = 1 << (bit & 31);
+        let spi = self.spi(number);
+        let is_here = spi.is_none_or(|spi| spi.target(bit) == Some(vcpu));
+        let may_be_both = may_be_both && self.forwarding && is_here;
+        if number == 0 && bit < 16 {
+            return self.with_active_sgi(vcpu, bit, lr, may_be_both);
+        }
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return lr;
+        };
+        bank.active &= !mask;
+        let lr = lr.with_active();
+        if bank.pending & mask == 0 {
+            bank.link(bit, lr)
+        } else if may_be_both && bank.enabled & !bank.phys_active & mask != 0 {
+            bank.pending &= !mask;
+            lr.with_pending()
+        } else {
+            lr.reporting_end()
+        }
+    }
+
+    fn with_active_sgi(&mut self, vcpu: VcpuId, sgi: u32, lr: Lr, may_be_both: bool) -> Lr {
+        let state = self.vcpu_mut(vcpu);
+        let private = &mut state.private;
+        let sources = &mut state.sgi_sources[sgi as usize & 15];
+        let source = state.sgi_active_from[sgi as usize & 15] & 7;
+        let mut lr = lr.sent_by(source).with_active();
+        private.active &= !(1 << (sgi & 15));
+        if may_be_both && *sources >> source & 1 != 0 {
+            lr = lr.with_pending();
+            *sources &= !(1 << source);
+        }
+        if *sources == 0 {
+            private.pending &= !(1 << (sgi & 15));
+            lr
+        } else {
+            lr.reporting_end()
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_maintenance(&mut self, vcpu: VcpuId, want: Maintenance, lrs: &mut impl ListRegisters) {
+        let state = self.vcpu_mut(vcpu);
+        let before = core::mem::replace(&mut state.maintenance, want);
+        if before == want {
+            return;
+        }
+        if want.contains(Maintenance::NOT_PRESENT) && !before.contains(Maintenance::NOT_PRESENT) {
+            // What was counted until now were not the ends of spilled interrupts.
+            let _ = lrs.take_eoi_count();
+        }
+        lrs.set_maintenance(want);
+    }
+
+    /// Ends `count` spilled interrupts, best first: what is active in the banks while others are in list registers.
+    #[cold]
+    #[inline(never)]
+    fn end_spilled(&mut self, vcpu: VcpuId, count: u32) -> VcpuSet {
+        let mut kick = VcpuSet::EMPTY;
+        for _ in 0..count {
+            let Some(irq) = self.best_active(vcpu) else {
+                break;
+            };
+            kick |= self.end_active(vcpu, bank_of(irq), 1 << bit_of(irq));
+        }
+        kick
+    }
+
+    fn best_active(&self, vcpu: VcpuId) -> Option<IntId> {
+        (0..=self.spis.len() as u32)
+            .flat_map(|number| bits(self.active_in(vcpu, number)).map(move |bit| (number, bit)))
+            .min_by_key(|(number, bit)| self.bank(vcpu, *number).map(|bank| bank.priority(*bit)))
+            .and_then(|(number, bit)| IntId::new(number * 32 + bit))
+    }
+
+    /// Deactivates the physical interrupts whose virtual ones ended other than by the guest's CPU interface.
+    #[inline]
+    fn deactivate_ended(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) {
+        if self.deactivate_banks | self.vcpu(vcpu).private.deactivate != 0 {
+            self.deactivate_each(vcpu, lrs);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn deactivate_each(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) {
+        // Bank 0 is that of this vCPU.
+        for number in bits(core::mem::take(&mut self.deactivate_banks) | 1) {
+            let Some(bank) = self.bank_mut(vcpu, number) else {
+                continue;
+            };
+            let ended = core::mem::take(&mut bank.deactivate);
+            bits(ended)
+                .filter_map(|bit| bank.pirq(bit))
+                .for_each(|pirq| lrs.deactivate(pirq));
+        }
+    }
+}
