@@ -158,6 +158,18 @@ impl IntId {
     }
 }
 
+/// A vCPU's place in the scheduler: an index into its table, used again after the vCPU has gone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct UnitId(pub u16);
+
+impl UnitId {
+    /// Returns the index.
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::IntId;

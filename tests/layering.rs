@@ -50,7 +50,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("event", &["abi", "error", "id"]),
     ("grant", &["abi", "error", "id"]),
     ("mem", &["id", "sync"]),
-    ("sched", &["pqueue", "sync", "time"]),
+    ("sched", &["id", "pqueue", "sync", "time"]),
     ("vgic", &["id"]),
     ("dom0/device_tree", &["platform"]),
     ("dom0/devices", &["platform"]),

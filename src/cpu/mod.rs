@@ -35,8 +35,9 @@ pub mod work {
 static WORK: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 static TARGETS: TargetMasks = TargetMasks::new();
 
+/// Returns the word of what `cpu` is asked for.
 #[inline]
-fn word(cpu: CpuId) -> &'static AtomicU32 {
+pub fn word(cpu: CpuId) -> &'static AtomicU32 {
     &WORK[cpu.index() % MAX_CPUS]
 }
 
@@ -56,12 +57,6 @@ fn others() -> CpuSet {
     CpuId::all()
         .filter(|cpu| *cpu != this && TARGETS.get(*cpu) != 0)
         .collect()
-}
-
-/// Returns what `cpu` is asked for.
-#[inline]
-pub fn work_of(cpu: CpuId) -> u32 {
-    word(cpu).load(Ordering::Relaxed)
 }
 
 /// Takes all that `cpu` is asked for.

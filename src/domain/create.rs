@@ -137,26 +137,26 @@ pub fn next_vcpu(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> R
 }
 
 fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Errno> {
-    let timers = Timers::new(domain.id, id).map_err(|_| Errno::NoMem)?;
     let unit = sched::lock().add(UnitParams {
         group: domain.group.id(),
         hard,
         soft: CpuSet::ALL,
     });
     let unit = unit.map_err(|_| Errno::NoMem)?;
-    let identity = Identity {
-        vttbr: domain.vttbr,
-        vmpidr: psci::vmpidr(id),
-        cntvoff: domain.cntvoff,
-        monitors: domain.monitors,
-    };
-    let vcpu = heap::try_arc(Vcpu::new(domain.id, id, unit, timers, identity));
-    let known =
-        vcpu.filter(|vcpu| registry::insert_unit(unit, domain.clone(), vcpu.clone()).is_ok());
-    if known.is_none() && sched::lock().remove(unit).is_err() {
+    let made = Timers::new(unit).ok().and_then(|timers| {
+        let identity = Identity {
+            vttbr: domain.vttbr,
+            vmpidr: psci::vmpidr(id),
+            cntvoff: domain.cntvoff,
+            monitors: domain.monitors,
+        };
+        let vcpu = heap::try_arc(Vcpu::new(domain.id, id, unit, timers, identity));
+        vcpu.filter(|vcpu| registry::insert_unit(unit, domain.clone(), vcpu.clone()).is_ok())
+    });
+    if made.is_none() && sched::lock().remove(unit).is_err() {
         log::error!("{}: a vCPU that never ran is still scheduled", domain.id);
     }
-    known.ok_or(Errno::NoMem)
+    made.ok_or(Errno::NoMem)
 }
 
 /// Takes vCPUs that are halted and saved out of the scheduler and the registry. Their timers go with them.

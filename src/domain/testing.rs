@@ -89,7 +89,7 @@ pub fn limited(
             soft: CpuSet::ALL,
         })
         .unwrap();
-    let timers = Timers::new(id, VcpuId::ZERO).unwrap();
+    let timers = Timers::new(unit).unwrap();
     let vcpu = Arc::new(Vcpu::new(
         id,
         VcpuId::ZERO,

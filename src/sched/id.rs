@@ -1,16 +1,6 @@
-//! Names of units, groups and pools: indices into the scheduler's tables.
+//! Names of groups and pools: indices into the scheduler's tables.
 
-/// A schedulable vCPU; an index into the scheduler's table, used again after [`super::Scheduler::remove`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(transparent)]
-pub struct UnitId(pub(super) u16);
-
-impl UnitId {
-    /// The index, for messages.
-    pub const fn raw(self) -> u16 {
-        self.0
-    }
-}
+pub use crate::id::UnitId;
 
 /// A group; an index into the scheduler's table, used again after [`super::Scheduler::remove_group`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

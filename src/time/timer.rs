@@ -11,18 +11,18 @@ use armv7::smp;
 
 use super::Ticks;
 use super::queue::TimerQueue;
-use crate::id::{DomId, VcpuId};
+use crate::id::{DomId, UnitId};
 use crate::sync::{Lock, rank};
 
 /// What is done when a timer expires.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
     /// A vCPU's virtual timer that is not in the hardware: the vCPU wakes.
-    Virtual(DomId, VcpuId),
+    Virtual(UnitId),
     /// A vCPU's poll ends.
-    Poll(DomId, VcpuId),
+    Poll(UnitId),
     /// A vCPU's emulated physical timer raises its interrupt.
-    Physical(DomId, VcpuId),
+    Physical(UnitId),
     /// A domain's watchdog ends the domain.
     Watchdog(DomId),
     /// The console sends on, where its UART has no interrupt.
@@ -175,7 +175,7 @@ mod tests {
     use armv7::cpu::CpuId;
 
     use super::{Purpose, Ticks, Timer, expired, queue};
-    use crate::id::{DomId, VcpuId};
+    use crate::id::UnitId;
 
     /// CPUs that no other test has timers on.
     fn cpus() -> (CpuId, CpuId) {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_armed_timer_moves_with_its_cpu_and_ends_with_its_value() {
-        let purpose = Purpose::Poll(DomId(7), VcpuId::ZERO);
+        let purpose = Purpose::Poll(UnitId(7));
         let (one, other) = cpus();
         let timer = Timer::new(purpose).unwrap();
         timer.arm_on(one, Ticks(10));

@@ -119,24 +119,20 @@ fn timers(cpu: &Cpu) {
 
 fn expire(purpose: Purpose) {
     match purpose {
-        Purpose::Virtual(dom, id) => {
-            if let Some(domain) = registry::get(dom)
-                && let Some(vcpu) = domain.vcpu(id)
-            {
+        Purpose::Virtual(unit) => {
+            if let Some((_, vcpu)) = registry::unit(unit) {
                 vcpu.wake();
             }
         }
-        Purpose::Poll(dom, id) => {
-            if let Some(domain) = registry::get(dom)
-                && let Some(vcpu) = domain.vcpu(id)
-            {
-                domain.events.lock().end_poll(id);
+        Purpose::Poll(unit) => {
+            if let Some((domain, vcpu)) = registry::unit(unit) {
+                domain.events.lock().end_poll(vcpu.id);
                 vcpu.wake();
             }
         }
-        Purpose::Physical(dom, id) => {
-            if let Some(domain) = registry::get(dom) {
-                domain.inject(id, IntId::PHYSICAL_TIMER);
+        Purpose::Physical(unit) => {
+            if let Some((domain, vcpu)) = registry::unit(unit) {
+                domain.inject(vcpu.id, IntId::PHYSICAL_TIMER);
             }
         }
         Purpose::Watchdog(dom) => {

@@ -13,6 +13,7 @@ mod load;
 mod serror;
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use armv7::cpu::CpuId;
 use armv7::gic::Gic;
@@ -76,7 +77,7 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
             cpu.gic.dist.enable(load::VIRTUAL_TIMER);
         }
         // Reaping, as everything, may have asked this very CPU for something: it gets no interrupt for that.
-        let asked = cpu::work_of(cpu.id) != 0;
+        let asked = cpu::word(cpu.id).load(Ordering::Relaxed) != 0;
         if !asked && !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             latency::end();
             armv7::barrier::wfi();
@@ -106,8 +107,9 @@ fn is_to_pick(cpu: &Cpu) -> bool {
 fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, since: Ticks) -> Picked {
     let mut registers = vcpu.registers.lock();
     load::load(cpu, domain, vcpu, &mut registers, since);
+    let asked = cpu::word(cpu.id);
     loop {
-        if (cpu::work_of(cpu.id) | vcpu.requested()) != 0
+        if (asked.load(Ordering::Relaxed) | vcpu.requested()) != 0
             && let Next::Leave(next) = serve(cpu, domain, vcpu, &mut registers)
         {
             return next;
@@ -134,7 +136,9 @@ enum Next {
     Leave(Picked),
 }
 
-/// Does what this CPU and the loaded vCPU are asked to do.
+/// Does what this CPU and the loaded vCPU are asked to do. Out of line: the loop around the guest keeps its values in
+/// registers.
+#[inline(never)]
 fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) -> Next {
     while is_to_pick(cpu) {
         let (choice, now) = vcpu::pick(cpu.id);

@@ -97,12 +97,12 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Makes the timers of vCPU `id` of domain `dom`.
-    pub fn new(dom: DomId, id: VcpuId) -> Result<Self, TimerError> {
+    /// Makes the timers of a vCPU.
+    pub fn new(unit: UnitId) -> Result<Self, TimerError> {
         Ok(Self {
-            virtual_timer: Timer::new(Purpose::Virtual(dom, id))?,
-            poll: Timer::new(Purpose::Poll(dom, id))?,
-            physical_timer: Timer::new(Purpose::Physical(dom, id))?,
+            virtual_timer: Timer::new(Purpose::Virtual(unit))?,
+            poll: Timer::new(Purpose::Poll(unit))?,
+            physical_timer: Timer::new(Purpose::Physical(unit))?,
         })
     }
 }
