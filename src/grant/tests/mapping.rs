@@ -60,7 +60,7 @@ fn a_place_beyond_the_address_space_or_at_zero_is_refused() {
 #[test]
 fn a_handle_is_unmapped_once() {
     let mut table = table(1, 1, 1);
-    let handle = table.vacancy().unwrap().record(mapping(5));
+    let handle = table.room().unwrap().record(mapping(5));
     assert_eq!(table.mappings(), 1);
     assert_eq!(table.unmap(handle, 5 << 12), Ok(Some(mapping(5))));
     assert_eq!(table.unmap(handle, 5 << 12), Err(GrantError::BadHandle));
@@ -74,7 +74,7 @@ fn a_handle_that_was_never_given_out_is_bad() {
         let refused = table.unmap(GrantHandle(number), 0x1000);
         assert_eq!(refused, Err(GrantError::BadHandle));
     }
-    let _ = table.vacancy().unwrap().record(mapping(5));
+    let _ = table.room().unwrap().record(mapping(5));
     assert_eq!(
         table.unmap(GrantHandle(1), 0x5000),
         Err(GrantError::BadHandle)
@@ -88,7 +88,7 @@ fn a_handle_that_was_never_given_out_is_bad() {
 #[test]
 fn unmapping_at_the_wrong_place_changes_nothing() {
     let mut table = table(1, 1, 1);
-    let handle = table.vacancy().unwrap().record(mapping(5));
+    let handle = table.room().unwrap().record(mapping(5));
     for host_addr in [0x6000, 0x1_0000_5000, 1 << 63] {
         assert_eq!(table.unmap(handle, host_addr), Err(GrantError::BadVirtAddr));
     }
@@ -101,7 +101,7 @@ fn unmapping_at_the_wrong_place_changes_nothing() {
 fn a_vacancy_that_is_not_used_costs_no_handle() {
     let mut table = table(1, 1, 1);
     for _ in 0..2 * HANDLES_PER_FRAME {
-        assert!(table.vacancy().is_ok());
+        assert!(table.room().is_ok());
     }
     assert_eq!(table.mappings(), 0);
 }
@@ -111,9 +111,9 @@ fn handles_end_at_the_limit_and_come_back() {
     let mut table = table(1, 1, 2);
     let mut handles = Vec::new();
     for n in 1..=2 * HANDLES_PER_FRAME {
-        handles.push(table.vacancy().unwrap().record(mapping(n)));
+        handles.push(table.room().unwrap().record(mapping(n)));
     }
-    assert_eq!(table.vacancy().err(), Some(GrantError::NoSpace));
+    assert_eq!(table.room().err(), Some(GrantError::NoSpace));
     handles.sort();
     handles.dedup();
     assert_eq!(handles.len() as u32, table.mappings());
@@ -126,15 +126,15 @@ fn handles_end_at_the_limit_and_come_back() {
         table.unmap(given_back, u64::from(old.gfn.raw()) << 12),
         Ok(Some(old))
     );
-    assert_eq!(table.vacancy().unwrap().record(mapping(9)), given_back);
-    assert_eq!(table.vacancy().err(), Some(GrantError::NoSpace));
+    assert_eq!(table.room().unwrap().record(mapping(9)), given_back);
+    assert_eq!(table.room().err(), Some(GrantError::NoSpace));
 }
 
 #[test]
 fn mappings_can_be_listed_in_small_steps() {
     let mut table = table(1, 1, 2);
     for n in 1..=300 {
-        let _ = table.vacancy().unwrap().record(mapping(n));
+        let _ = table.room().unwrap().record(mapping(n));
     }
     let (mut from, mut found) = (GrantHandle(0), 0);
     loop {

@@ -258,7 +258,7 @@ impl World {
         .expect("the request is well-formed");
         if let Ok(mfn) = self.acquire(granter, at, mapper, access) {
             let mapping = request.mapping(mfn);
-            match self.tables[mapper].vacancy() {
+            match self.tables[mapper].room() {
                 Ok(vacancy) => self.handles[mapper].push((vacancy.record(mapping), mapping)),
                 Err(_) => self.release(granter, at, access),
             }

@@ -10,6 +10,7 @@ use super::{Args, Granted, Outcome, Peers, allowed, status_at};
 use crate::abi::grant_table::{GrantError, MapGrantRef, UnmapGrantRef, status_of};
 use crate::domain::Domain;
 use crate::domain::grants::{Leaving, kind_of};
+use crate::domain::memory::account_page;
 use crate::grant::{GrantHandle, MapRequest};
 use crate::mem::frame_table::{Kind, State};
 use crate::mem::memory;
@@ -57,6 +58,18 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
     }
 }
 
+/// Gives the mapper a page for more handles. Another vCPU of it may have done so meanwhile: then there is room as well.
+#[cold]
+fn add_unit(mapper: &Domain) -> Result<(), GrantError> {
+    let page = account_page(mapper.id).map_err(|_| GrantError::NoSpace)?;
+    let mut grants = mapper.grants.lock();
+    if grants.add_unit(page) || !grants.wants_unit() {
+        Ok(())
+    } else {
+        Err(GrantError::NoSpace)
+    }
+}
+
 /// Enters the granted frame `mfn` into the mapper's stage 2 and table; or changes nothing.
 fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle, GrantError> {
     let reference = memory()
@@ -64,6 +77,11 @@ fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle,
         .ok_or(GrantError::General)?;
     let kind = kind_of(request.access);
     let mut grants = mapper.grants.lock();
+    if grants.wants_unit() {
+        drop(grants);
+        add_unit(mapper)?;
+        grants = mapper.grants.lock();
+    }
     let vacancy = grants.vacancy()?;
     let mut p2m = mapper.p2m.lock();
     match p2m.map(request.gfn, mfn, 1, kind, 1) {
