@@ -7,7 +7,7 @@ use super::{Domain, GuestPage};
 use crate::error::Errno;
 use crate::grant::GrowError;
 use crate::id::DomId;
-use crate::mem::p2m::{Access, P2mError};
+use crate::mem::p2m::{Access, Entry, P2mError};
 use crate::mem::{self, AllocError};
 
 impl From<AllocError> for Errno {
@@ -54,6 +54,12 @@ fn keep(owner: DomId, mfn: Mfn) -> Result<GuestPage, Errno> {
 }
 
 impl Domain {
+    /// Returns what the domain has at `gfn`.
+    #[inline(never)]
+    pub fn entry_at(&self, gfn: u64) -> Option<Entry> {
+        self.p2m.lock().lookup(Gfn::new(gfn)?)
+    }
+
     /// Keeps the domain's own page at `gfn` mapped and referenced; `-EINVAL` when it is not its own writable RAM.
     pub fn pin(&self, gfn: u64) -> Result<GuestPage, Errno> {
         let gfn = Gfn::new(gfn).ok_or(Errno::Inval)?;

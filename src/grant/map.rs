@@ -12,7 +12,9 @@ use armv7::addr::{Gfn, Ipa, Mfn, PAGE_SHIFT, PAGE_SIZE};
 use armv7::frame::{PageRef, SharedPage};
 
 use super::{Access, GrantHandle, GrantRef, HANDLES_PER_FRAME, Search};
-use crate::abi::grant_table::{GrantError, MAP_DEVICE, MAP_HOST, MAP_READONLY, MapGrantRef};
+use crate::abi::grant_table::{
+    GrantError, MAP_APPLICATION, MAP_CONTAINS_PTE, MAP_DEVICE, MAP_HOST, MAP_READONLY, MapGrantRef,
+};
 use crate::id::DomId;
 
 /// End of the list of free handles.
@@ -27,8 +29,8 @@ pub struct MapRequest {
     pub grant_ref: GrantRef,
     /// What for.
     pub access: Access,
-    /// Where in the caller's memory.
-    pub gfn: Gfn,
+    /// Where in the caller's memory, or what is wrong with the place: told after what is wrong with all else.
+    pub gfn: Result<Gfn, GrantError>,
 }
 
 impl MapRequest {
@@ -40,10 +42,11 @@ impl MapRequest {
         if op.flags & (MAP_DEVICE | MAP_HOST) == 0 {
             return Err(GrantError::BadGrantRef);
         }
-        if op.flags & !MAP_READONLY != MAP_HOST {
+        if op.flags & (MAP_DEVICE | MAP_APPLICATION | MAP_CONTAINS_PTE) != 0 {
             return Err(GrantError::General);
         }
         let gfn = Ipa::new(op.host_addr).map(Ipa::frame);
+        let gfn = gfn.filter(|gfn| gfn.raw() != 0);
         Ok(Self {
             granter: DomId(op.dom),
             grant_ref: GrantRef(op.grant_ref),
@@ -52,19 +55,20 @@ impl MapRequest {
             } else {
                 Access::Write
             },
-            gfn: gfn
-                .filter(|gfn| gfn.raw() != 0)
-                .ok_or(GrantError::BadVirtAddr)?,
+            gfn: match op.flags & !MAP_READONLY {
+                MAP_HOST => gfn.ok_or(GrantError::BadVirtAddr),
+                _ => Err(GrantError::General),
+            },
         })
     }
 
-    /// The mapping that fulfils this request with the frame `mfn`.
-    pub const fn mapping(&self, mfn: Mfn) -> Mapping {
+    /// The mapping that fulfils this request with the frame `mfn` at `gfn`.
+    pub const fn mapping(&self, gfn: Gfn, mfn: Mfn) -> Mapping {
         Mapping {
             granter: self.granter,
             grant_ref: self.grant_ref,
             access: self.access,
-            gfn: self.gfn,
+            gfn,
             mfn,
         }
     }
@@ -305,7 +309,7 @@ impl<P: PageRef> Maptrack<P> {
             return Ok(None);
         }
         if host_addr >> PAGE_SHIFT != u64::from(mapping.gfn.raw()) {
-            return Err(GrantError::BadVirtAddr);
+            return Err(GrantError::General);
         }
         Ok(Some(Occupied {
             index: handle.0,

@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use alloc::sync::Arc;
-use armv7::addr::Mfn;
+use armv7::addr::{Gfn, Mfn};
 
 use super::array::each;
 use super::{Args, Granted, Outcome, Peers, allowed, status_at};
@@ -14,7 +14,7 @@ use crate::domain::memory::account_page;
 use crate::grant::{GrantHandle, MapRequest};
 use crate::mem::frame_table::{Kind, State};
 use crate::mem::memory;
-use crate::mem::p2m::{P2m, P2mError, Removed};
+use crate::mem::p2m::{P2m, P2mError, P2mType, Removed};
 
 pub(super) fn map(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut peers = Peers::new(caller);
@@ -41,11 +41,16 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
     let mapper = peers.own;
     let granter = allowed(peers, request.granter)?;
     let (grant_ref, access) = (request.grant_ref, request.access);
-    let pinned =
+    let acquired =
         granter
             .grants
             .lock()
-            .acquire(grant_ref, mapper.id, access, &mut Granted(granter))?;
+            .acquire(grant_ref, mapper.id, access, &mut Granted(granter));
+    let pinned = match acquired {
+        Ok(pinned) => pinned,
+        // That the mapper's table is full is told before what is wrong with the granter's entry.
+        Err(error) => return Err(is_full(mapper).err().unwrap_or(error)),
+    };
     match enter(mapper, &request, pinned.mfn) {
         Ok(handle) => Ok((handle, pinned.mfn)),
         Err(error) => {
@@ -70,8 +75,21 @@ fn add_unit(mapper: &Domain) -> Result<(), GrantError> {
     }
 }
 
+/// Refuses a mapping for which the mapper has no handle.
+#[cold]
+fn is_full(mapper: &Domain) -> Result<(), GrantError> {
+    let mut grants = mapper.grants.lock();
+    match grants.wants_unit() {
+        true => Ok(()),
+        false => grants.vacancy().map(drop),
+    }
+}
+
 /// Enters the granted frame `mfn` into the mapper's stage 2 and table; or changes nothing.
 fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle, GrantError> {
+    let gfn = request
+        .gfn
+        .map_err(|error| is_full(mapper).err().unwrap_or(error))?;
     let reference = memory()
         .get(mfn, request.granter)
         .ok_or(GrantError::General)?;
@@ -84,20 +102,20 @@ fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle,
     }
     let vacancy = grants.vacancy()?;
     let mut p2m = mapper.p2m.lock();
-    match p2m.map(request.gfn, mfn, 1, kind, 1) {
+    match p2m.map(gfn, mfn, 1, kind, 1) {
         Ok(_) => {}
-        Err(P2mError::Occupied) => displace(&mut p2m, request, mfn)?,
+        Err(P2mError::Occupied) => displace(&mut p2m, gfn, mfn, kind)?,
         Err(_) => return Err(GrantError::General),
     }
     // The reference is the map's from here on.
     reference.into_raw();
-    Ok(vacancy.record(request.mapping(mfn)))
+    Ok(vacancy.record(request.mapping(gfn, mfn)))
 }
 
 /// Puts `mfn` where the mapper has a page of RAM, which is given back. Anything else stays: grants and foreign pages have
 /// their own way out, and of devices and the hypervisor's pages it is known where they are.
-fn displace(p2m: &mut P2m<'static>, request: &MapRequest, mfn: Mfn) -> Result<(), GrantError> {
-    let entry = p2m.lookup(request.gfn).ok_or(GrantError::General)?;
+fn displace(p2m: &mut P2m<'static>, gfn: Gfn, mfn: Mfn, kind: P2mType) -> Result<(), GrantError> {
+    let entry = p2m.lookup(gfn).ok_or(GrantError::General)?;
     let plain = matches!(
         memory().state(entry.mfn),
         State::Live {
@@ -109,7 +127,7 @@ fn displace(p2m: &mut P2m<'static>, request: &MapRequest, mfn: Mfn) -> Result<()
         return Err(GrantError::General);
     }
     let mut removed = Removed::new();
-    let replaced = p2m.replace(request.gfn, mfn, kind_of(request.access), &mut removed);
+    let replaced = p2m.replace(gfn, mfn, kind, &mut removed);
     p2m.release(removed);
     replaced.map_err(|_| GrantError::General)
 }
