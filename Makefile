@@ -61,6 +61,7 @@ gdb: setup ## boot and wait for a debugger: gdb-multiarch dist/krypton.elf -ex '
 clippy: setup-build ## lints, host and target, all denied
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@cargo clippy --release $(TARGET) -p krypton -p armv7 -p krypton-efi -- -D warnings
+	@cargo clippy --release $(TARGET) -p krypton --features latency -- -D warnings
 	@cd tests/guests && cargo clippy --release $(TARGET) -- -D warnings
 
 fmt: ## format all Rust code

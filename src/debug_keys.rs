@@ -139,6 +139,11 @@ fn domains() {
             for (index, value) in vgic.list_registers(vcpu.id) {
                 say!("      LR{index}={value:#010x}");
             }
+            for pirq in vgic.pirqs_sent_to(vcpu.id).take(MOST_SHOWN) {
+                let intid = pirq.raw().into();
+                let cpus = armv7::gic::get().map_or(0, |gic| gic.dist.targets(intid));
+                say!("      pirq {intid}: to CPUs {cpus:#x}");
+            }
         }
     }
     say!("stray interrupts: {}", irq::stray());

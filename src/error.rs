@@ -3,6 +3,8 @@
 //! Rooms have small error enums of their own; a hypercall handler turns them into an [`Errno`], and the dispatcher turns
 //! that into the negative register value in one place.
 
+use core::fmt;
+
 /// Positive error number as in `xen/include/public/errno.h`; a guest sees it negated in r0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
@@ -35,6 +37,7 @@ pub enum Errno {
     NoData = 61,
     Time = 62,
     Overflow = 75,
+    IlSeq = 84,
     OpNotSupp = 95,
     AddrInUse = 98,
     AddrNotAvail = 99,
@@ -42,6 +45,13 @@ pub enum Errno {
     NotConn = 107,
     TimedOut = 110,
     ConnRefused = 111,
+}
+
+/// Writes the number: names of all of them would be longer than what is said with them.
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error {}", *self as i32)
+    }
 }
 
 impl Errno {

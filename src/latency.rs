@@ -129,14 +129,14 @@ mod measure {
             let same = |longest: &&mut Longest| {
                 longest.cause == stretch.cause && longest.operation == stretch.operation
             };
-            match self.longest.iter_mut().find(same) {
-                Some(longest) => longest.ticks = longest.ticks.max(ticks),
-                None if self.longest.is_full() => {}
-                None => self.longest.push(Longest {
+            if let Some(longest) = self.longest.iter_mut().find(same) {
+                longest.ticks = longest.ticks.max(ticks);
+            } else if !self.longest.is_full() {
+                self.longest.push(Longest {
                     ticks,
                     cause: stretch.cause,
                     operation: stretch.operation,
-                }),
+                });
             }
         }
     }

@@ -56,8 +56,8 @@ impl Entry {
 pub struct Tree<'a> {
     blob: Blob<'a>,
     entries: &'a [Entry],
-    /// Steps left of the budget.
-    left: Cell<u32>,
+    /// Steps that were asked for, also beyond the budget.
+    spent: Cell<u32>,
     /// The node at which it ran out.
     exhausted_at: Cell<Option<usize>>,
 }
@@ -88,7 +88,7 @@ impl<'a> Tree<'a> {
         Some(Self {
             blob,
             entries,
-            left: Cell::new(BUDGET),
+            spent: Cell::new(0),
             exhausted_at: Cell::new(None),
         })
     }
@@ -148,9 +148,9 @@ impl<'a> Tree<'a> {
         self.exhausted_at.get().map(|index| self.node(index))
     }
 
-    /// Returns the steps that were taken.
+    /// Returns the steps that were asked for: more than the budget once that has run out, as the readers come to their ends.
     pub fn spent(&self) -> u32 {
-        BUDGET - self.left.get()
+        self.spent.get()
     }
 
     fn node(&'a self, index: usize) -> Node<'a> {
@@ -249,12 +249,13 @@ impl<'a> Node<'a> {
     pub fn spend(&self, steps: usize) -> bool {
         let tree = self.tree;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-        let left = tree.left.get().checked_sub(steps);
-        tree.left.set(left.unwrap_or(0));
-        if left.is_none() && tree.exhausted_at.get().is_none() {
+        let spent = tree.spent.get().saturating_add(steps);
+        tree.spent.set(spent);
+        let is_left = spent <= BUDGET;
+        if !is_left && tree.exhausted_at.get().is_none() {
             tree.exhausted_at.set(Some(self.index));
         }
-        left.is_some()
+        is_left
     }
 
     /// Returns the name with unit address; the root's is empty.

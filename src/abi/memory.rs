@@ -84,6 +84,9 @@ abi_constants! {
     SPACE_GMFN_FOREIGN: u32 = 4, "XENMAPSPACE_gmfn_foreign";
     /// Space: device memory.
     SPACE_DEV_MMIO: u32 = 5, "XENMAPSPACE_dev_mmio";
+    /// Flag of `reserved_device_memory_map`: the regions of all devices.
+    RDM_ALL: u32 = 1, "XENMEM_RDM_ALL";
+
     /// Bit of a grant-table index: status frames (version 2 only).
     IDX_GRANT_TABLE_STATUS: u32 = 0x8000_0000, "XENMAPIDX_grant_table_status";
 

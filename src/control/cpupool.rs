@@ -123,12 +123,9 @@ pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
         }
         abi::CPUPOOL_MOVEDOMAIN => {
             let id = u16::try_from(op.domid).map_err(|_| Errno::Srch)?;
-            let target = target::any(caller, id)?;
-            if target.is_own() {
-                return Err(Errno::Perm);
-            }
-            if number_of(target.domain()) != op.cpupool_id {
-                move_domain(target.domain(), for_domain(op.cpupool_id)?);
+            let domain = target::remote(caller, id)?;
+            if number_of(&domain) != op.cpupool_id {
+                move_domain(&domain, for_domain(op.cpupool_id)?);
             }
             Ok(())
         }

@@ -123,20 +123,20 @@ fn choose_id(wanted: u16, rover: u16, is_free: impl Fn(DomId) -> bool) -> Result
 /// Makes a domain, paused and without vCPUs.
 pub fn create(request: &Request<'_>) -> Outcome {
     let mut config: CreateDomain = request.body()?;
-    let plan = check(&config, grant_limits())?;
-    cpupool::for_domain(config.cpupool_id)?;
-    let host = guest_map::host().ok_or(Errno::NoSys)?;
     let Some(_exclusive) = exclusive() else {
         return again(request.args);
     };
     forget_abandoned();
+    let is_free = |id| registry::get(id).is_none() && memory().account(id).is_none();
+    let wanted = request.op.domain;
+    let id = choose_id(wanted, ROVER.load(Ordering::Relaxed), is_free)?;
+    let plan = check(&config, grant_limits())?;
+    let pool = cpupool::for_domain(config.cpupool_id)?;
+    let host = guest_map::host().ok_or(Errno::NoSys)?;
     heap::replenish();
     if !armv7::heap::has_room(HEAP_OF_DOMAIN) {
         return Err(Errno::NoMem);
     }
-    let is_free = |id| registry::get(id).is_none() && memory().account(id).is_none();
-    let wanted = request.op.domain;
-    let id = choose_id(wanted, ROVER.load(Ordering::Relaxed), is_free)?;
     let made = create::domain(&Spec {
         id,
         rights: Rights::GUEST,
@@ -149,7 +149,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
         max_pages: 0,
         tables: PoolLimit::Pages(FIRST_POOL),
         monitors: plan.monitors,
-        pool: cpupool::for_domain(config.cpupool_id)?,
+        pool,
     });
     // What there was of a domain that cannot be made goes at once, its account included.
     let domain = made.inspect_err(|_| {

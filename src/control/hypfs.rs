@@ -53,16 +53,19 @@ const ROOT: Node = Node::Dir(&[
 pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     authorize(caller)?;
     let [op, path, path_len, buffer, buffer_len] = args.0;
+    if op == abi::OP_GET_VERSION {
+        return match [path, path_len, buffer, buffer_len] {
+            [0, 0, 0, 0] => Ok(Reply::Value(abi::VERSION)),
+            _ => Err(Errno::Inval),
+        };
+    }
+    let mut bytes = [0; abi::MAX_PATH_LEN as usize];
+    let bytes = bytes.get_mut(..path_len as usize).ok_or(Errno::Inval)?;
+    copy_in(caller.domain, GuestVa(path), bytes)?;
+    let node = find(&ROOT, bytes)?;
     match op {
-        abi::OP_GET_VERSION if [path, path_len, buffer, buffer_len] == [0; 4] => {
-            Ok(Reply::Value(abi::VERSION))
-        }
-        abi::OP_GET_VERSION => Err(Errno::Inval),
         abi::OP_READ => {
-            let mut bytes = [0; abi::MAX_PATH_LEN as usize];
-            let bytes = bytes.get_mut(..path_len as usize).ok_or(Errno::Inval)?;
-            copy_in(caller.domain, GuestVa(path), bytes)?;
-            let content = find(&ROOT, bytes)?.content();
+            let content = node.content();
             if (buffer_len as usize) < size_of::<DirEntry>() {
                 return Err(Errno::Inval);
             }
@@ -87,6 +90,9 @@ fn find<'a>(root: &'a Node, path: &[u8]) -> Result<&'a Node, Errno> {
     let (&0, path) = path.split_last().ok_or(Errno::Inval)? else {
         return Err(Errno::Inval);
     };
+    if path.contains(&0) {
+        return Err(Errno::Inval);
+    }
     let path = core::str::from_utf8(path).map_err(|_| Errno::NoEnt)?;
     let path = path.strip_prefix('/').ok_or(Errno::Inval)?;
     let mut node = root;
@@ -167,6 +173,7 @@ mod tests {
             (&b"/"[..], Errno::Inval),
             (b"", Errno::Inval),
             (b"buildinfo\0", Errno::Inval),
+            (b"/\0\0", Errno::Inval),
             (b"/none\0", Errno::NoEnt),
             (b"/buildinfo/changeset/x\0", Errno::NoEnt),
             (b"/\xFF\0", Errno::NoEnt),

@@ -13,7 +13,8 @@
 //! | `bitmap` | how do sets travel? |
 //! | `hypfs` | what is in the hypervisor's file system? |
 //!
-//! Rights are checked before anything is read or locked. Operations that change a domain's life exclude one another
+//! Rights are checked before anything is locked or changed, and where Xen checks them: behind the form of what was asked
+//! for, and behind that there is such a domain. Operations that change a domain's life exclude one another
 //! (`exclusive`); who comes second tries again instead of waiting.
 
 mod bitmap;

@@ -120,8 +120,14 @@ pub fn affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Resu
 pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
     let vcpu = named(domain, op.vcpu)?;
     let (hard, soft) = parts(op)?;
+    let online = sched::lock().cpus_of(domain.group.id());
     let wanted_hard = if hard {
-        Some(bitmap::read(caller, &op.hard)?)
+        let wanted = bitmap::read(caller, &op.hard)?;
+        // Told before what is wrong with the soft one.
+        if CpuSet::from_bits(wanted).and(online).is_empty() {
+            return Err(Errno::Inval);
+        }
+        Some(wanted)
     } else {
         None
     };
@@ -133,7 +139,6 @@ pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> 
 
     let now = time::now();
     let mut scheduler = sched::lock();
-    let online = scheduler.cpus_of(domain.group.id());
     let before = scheduler.affinity(vcpu.unit).ok_or(Errno::Srch)?;
     let after = combine(before, wanted_hard, wanted_soft, online)?;
     let kick = scheduler.set_affinity(vcpu.unit, after.0, after.1, now)?;

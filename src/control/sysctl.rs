@@ -29,12 +29,12 @@ const NODE_DISTANCE: u32 = 20;
 
 /// Carries out a sysctl.
 pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
-    authorize(caller)?;
     let at = args.ptr(0);
     let op: Sysctl = read(caller.domain, at)?;
     if op.interface_version != abi::INTERFACE_VERSION {
         return Err(Errno::Acces);
     }
+    authorize(caller)?;
     crate::latency::detail(op.cmd);
     reap();
     match op.cmd {

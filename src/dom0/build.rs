@@ -170,14 +170,14 @@ fn create(
         monitors: pmu::Access::Traps,
     };
     let domain = create::domain(&spec)
-        .map_err(|error| dom0(&alloc::format!("cannot be created: {error:?}")))?;
+        .map_err(|error| dom0(&alloc::format!("cannot be created: {error}")))?;
     let pin = options.dom0_vcpus_pin;
     let affinity = |id: VcpuId| match CpuId::new(id.raw().into()) {
         Some(cpu) if pin => CpuSet::of(cpu),
         _ => CpuSet::ALL,
     };
     while !create::next_vcpu(&domain, affinity)
-        .map_err(|error| dom0(&alloc::format!("no vCPUs: {error:?}")))?
+        .map_err(|error| dom0(&alloc::format!("no vCPUs: {error}")))?
     {}
     Ok(domain)
 }

@@ -103,3 +103,6 @@ fn extended(wish: &Wish<'_>, banks: &[PhysRange], devices: &DevicePlan) -> Vec<P
     used.push(wish.grant);
     layout::extended_regions(&host.ram, &ranges::merge(used))
 }
+
+#[cfg(test)]
+mod tests;

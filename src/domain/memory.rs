@@ -1,13 +1,13 @@
 //! A domain's pages: pinning one for the hypervisor, pages shared with it, and copies by the p2m.
 
-use armv7::addr::Gfn;
+use armv7::addr::{Gfn, Mfn};
 use armv7::frame::PageRef;
 
 use super::{Domain, GuestPage};
 use crate::error::Errno;
 use crate::grant::GrowError;
 use crate::id::DomId;
-use crate::mem::p2m::{Access, P2mError};
+use crate::mem::p2m::{Access, Entry, P2mError};
 use crate::mem::{self, AllocError};
 
 impl From<AllocError> for Errno {
@@ -35,7 +35,18 @@ impl From<P2mError> for Errno {
 /// A zeroed page that the hypervisor keeps for `owner` and shares with it.
 pub fn shared_page(owner: DomId) -> Result<GuestPage, Errno> {
     let memory = mem::memory();
-    let mfn = memory.alloc_shared(owner)?;
+    keep(owner, memory.alloc_shared(owner)?)
+}
+
+/// A zeroed page in which the hypervisor keeps account of what `owner` does: not of the memory that it needs itself, and not
+/// of what is set aside for others.
+pub fn account_page(owner: DomId) -> Result<GuestPage, Errno> {
+    keep(owner, mem::memory().alloc_spare_shared(owner)?)
+}
+
+#[inline(never)]
+fn keep(owner: DomId, mfn: Mfn) -> Result<GuestPage, Errno> {
+    let memory = mem::memory();
     // The page's own reference becomes the value's: one more is taken for the value, then the first one dropped.
     let page = memory.get(mfn, owner).and_then(|reference| reference.map());
     memory.put(mfn);
@@ -43,6 +54,12 @@ pub fn shared_page(owner: DomId) -> Result<GuestPage, Errno> {
 }
 
 impl Domain {
+    /// Returns what the domain has at `gfn`.
+    #[inline(never)]
+    pub fn entry_at(&self, gfn: u64) -> Option<Entry> {
+        self.p2m.lock().lookup(Gfn::new(gfn)?)
+    }
+
     /// Keeps the domain's own page at `gfn` mapped and referenced; `-EINVAL` when it is not its own writable RAM.
     pub fn pin(&self, gfn: u64) -> Result<GuestPage, Errno> {
         let gfn = Gfn::new(gfn).ok_or(Errno::Inval)?;

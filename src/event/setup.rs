@@ -11,6 +11,7 @@ use super::ports::Channel;
 use super::{Control, EventError, EventTable, Notify, Port, two_level};
 use crate::abi::event_channel::fifo::{PRIORITY_DEFAULT, WORDS_PER_PAGE};
 use crate::abi::event_channel::{ControlBlock, TWO_LEVEL_CHANNELS};
+use crate::abi::shared_info::VcpuInfo;
 
 /// Ports looked at in one go for events that waited: as many as a page of event words has.
 const RAISED_AT_ONCE: u32 = WORDS_PER_PAGE;
@@ -28,6 +29,16 @@ impl<P: PageRef> EventTable<P> {
             return Err(EventError::Retired);
         }
         self.delivery.register_info(vcpu, page, offset)
+    }
+
+    /// What is wrong with a `vcpu_info` of `vcpu` at `offset`, whatever its page; asked before the page is looked at.
+    pub fn check_vcpu_info(&self, vcpu: u32, offset: u32) -> Result<(), EventError> {
+        self.vcpu(vcpu)?;
+        if Area::<P>::fits(offset, size_of::<VcpuInfo>()) {
+            Ok(())
+        } else {
+            Err(EventError::BadInfoOffset)
+        }
     }
 
     /// What is wrong with a control block of `vcpu` at `offset`, whatever its page; asked before the page is looked at.

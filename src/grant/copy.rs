@@ -1,6 +1,6 @@
-//! What a copy between frames must be before anything is acquired for it.
+//! What a copy between frames must be before anything is acquired for it, and the copy.
 
-use armv7::addr::{Gfn, PAGE_SIZE};
+use armv7::addr::Gfn;
 use armv7::frame::SharedPage;
 
 use super::{Access, GrantId, GrantRef};
@@ -14,7 +14,7 @@ pub struct CopyPlan {
     pub source: Side,
     /// Where to; written.
     pub dest: Side,
-    /// Bytes; may be none. Fits into both pages from the sides' offsets on.
+    /// Bytes; may be none, or more than fit into a page from a side's offset on.
     pub len: u16,
 }
 
@@ -34,26 +34,21 @@ pub struct Side {
 pub enum Place {
     /// A grant, perhaps of the caller itself ([`DomId::SELF`]).
     Grant(GrantId),
-    /// RAM of the caller.
-    Own(Gfn),
+    /// RAM of the caller; `None` for a frame that no guest can have.
+    Own(Option<Gfn>),
 }
 
 impl CopyPlan {
     /// Decodes an element of `copy`.
     pub fn decode(op: &Copy) -> Result<Self, GrantError> {
-        let plan = Self {
+        Ok(Self {
             source: side(&op.source, op.flags & COPY_SOURCE_GREF != 0, Access::Read)?,
             dest: side(&op.dest, op.flags & COPY_DEST_GREF != 0, Access::Write)?,
             len: op.len,
-        };
-        if fits(plan.source.offset, plan.len) && fits(plan.dest.offset, plan.len) {
-            Ok(plan)
-        } else {
-            Err(GrantError::BadCopyArg)
-        }
+        })
     }
 
-    /// Copies between the two pages, which the caller holds.
+    /// Copies between the two pages, which the caller holds; a range that leaves its page is refused.
     pub fn run(&self, source: &SharedPage, dest: &SharedPage) -> Result<(), GrantError> {
         let copied = dest.copy_from(
             usize::from(self.dest.offset),
@@ -77,7 +72,7 @@ fn side(ptr: &CopyPtr, is_grant: bool, access: Access) -> Result<Side, GrantErro
             grant_ref: GrantRef(ptr.grant_ref()),
         })
     } else if domid == DomId::SELF {
-        Place::Own(Gfn::new(ptr.frame).ok_or(GrantError::BadPage)?)
+        Place::Own(Gfn::new(ptr.frame))
     } else {
         return Err(GrantError::PermissionDenied);
     };
@@ -86,8 +81,4 @@ fn side(ptr: &CopyPtr, is_grant: bool, access: Access) -> Result<Side, GrantErro
         offset: ptr.offset,
         access,
     })
-}
-
-fn fits(offset: u16, len: u16) -> bool {
-    usize::from(offset) + usize::from(len) <= PAGE_SIZE
 }

@@ -1,16 +1,20 @@
 //! The mapper's side: handles of the grants that a domain has mapped.
 //!
-//! Handles live in units of [`HANDLES_PER_FRAME`] that are allocated when all others are in use; the free ones form a
-//! list. Taking a mapping out of its slot is what makes an unmap happen exactly once (XSA-218); it stays there, under the
-//! table's lock, until its page is out of the mapper's stage 2.
+//! Handles live in units of [`HANDLES_PER_FRAME`], a page each, which the caller brings when all others are in use: the
+//! page is booked to the mapper, and free memory again when the mapper is gone. The free handles form a list. Taking a
+//! mapping out of its slot is what makes an unmap happen exactly once (XSA-218); it stays there, under the table's lock,
+//! until its page is out of the mapper's stage 2.
 
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
-use armv7::addr::{Gfn, Ipa, Mfn, PAGE_SHIFT};
-use armv7::heap;
+use armv7::addr::{Gfn, Ipa, Mfn, PAGE_SHIFT, PAGE_SIZE};
+use armv7::frame::{PageRef, SharedPage};
 
 use super::{Access, GrantHandle, GrantRef, HANDLES_PER_FRAME, Search};
-use crate::abi::grant_table::{GrantError, MAP_DEVICE, MAP_HOST, MAP_READONLY, MapGrantRef};
+use crate::abi::grant_table::{
+    GrantError, MAP_APPLICATION, MAP_CONTAINS_PTE, MAP_DEVICE, MAP_HOST, MAP_READONLY, MapGrantRef,
+};
 use crate::id::DomId;
 
 /// End of the list of free handles.
@@ -25,8 +29,8 @@ pub struct MapRequest {
     pub grant_ref: GrantRef,
     /// What for.
     pub access: Access,
-    /// Where in the caller's memory.
-    pub gfn: Gfn,
+    /// Where in the caller's memory, or what is wrong with the place: told after what is wrong with all else.
+    pub gfn: Result<Gfn, GrantError>,
 }
 
 impl MapRequest {
@@ -38,10 +42,11 @@ impl MapRequest {
         if op.flags & (MAP_DEVICE | MAP_HOST) == 0 {
             return Err(GrantError::BadGrantRef);
         }
-        if op.flags & !MAP_READONLY != MAP_HOST {
+        if op.flags & (MAP_DEVICE | MAP_APPLICATION | MAP_CONTAINS_PTE) != 0 {
             return Err(GrantError::General);
         }
         let gfn = Ipa::new(op.host_addr).map(Ipa::frame);
+        let gfn = gfn.filter(|gfn| gfn.raw() != 0);
         Ok(Self {
             granter: DomId(op.dom),
             grant_ref: GrantRef(op.grant_ref),
@@ -50,19 +55,20 @@ impl MapRequest {
             } else {
                 Access::Write
             },
-            gfn: gfn
-                .filter(|gfn| gfn.raw() != 0)
-                .ok_or(GrantError::BadVirtAddr)?,
+            gfn: match op.flags & !MAP_READONLY {
+                MAP_HOST => gfn.ok_or(GrantError::BadVirtAddr),
+                _ => Err(GrantError::General),
+            },
         })
     }
 
-    /// The mapping that fulfils this request with the frame `mfn`.
-    pub const fn mapping(&self, mfn: Mfn) -> Mapping {
+    /// The mapping that fulfils this request with the frame `mfn` at `gfn`.
+    pub const fn mapping(&self, gfn: Gfn, mfn: Mfn) -> Mapping {
         Mapping {
             granter: self.granter,
             grant_ref: self.grant_ref,
             access: self.access,
-            gfn: self.gfn,
+            gfn,
             mfn,
         }
     }
@@ -98,35 +104,108 @@ pub enum Step {
     Done,
 }
 
+/// Words of a slot: its state, and what that says of the rest.
+const SLOT_WORDS: usize = 4;
+/// The slot is in use: granter and access beside this bit, then reference, guest frame and machine frame. Else the second
+/// word is the next free handle.
+const IN_USE: u32 = 1;
+/// The mapping may write.
+const WRITABLE: u32 = 2;
+const GRANTER_SHIFT: u32 = 16;
+
+/// A slot in a unit's page, written and read under the table's lock only.
 #[derive(Clone, Copy)]
-enum Slot {
-    Free { next: u32 },
-    Used(Mapping),
+struct Slot<'a>(&'a [AtomicU32; SLOT_WORDS]);
+
+const _: () = assert!(SLOT_WORDS * 4 * HANDLES_PER_FRAME as usize == PAGE_SIZE);
+
+impl<'a> Slot<'a> {
+    #[inline]
+    fn at(page: &'a SharedPage, index: usize) -> Option<Self> {
+        page.words().as_chunks().0.get(index).map(Self)
+    }
+
+    #[inline]
+    fn word(self, n: usize) -> u32 {
+        self.0[n % SLOT_WORDS].load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set(self, words: [u32; SLOT_WORDS]) {
+        for (cell, word) in self.0.iter().zip(words) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn is_used(self) -> bool {
+        self.word(0) & IN_USE != 0
+    }
+
+    #[inline(always)]
+    fn mapping(self) -> Option<Mapping> {
+        let state = self.word(0);
+        if state & IN_USE == 0 {
+            return None;
+        }
+        Some(Mapping {
+            granter: DomId((state >> GRANTER_SHIFT) as u16),
+            grant_ref: GrantRef(self.word(1)),
+            access: match state & WRITABLE {
+                0 => Access::Read,
+                _ => Access::Write,
+            },
+            gfn: Gfn::new(self.word(2).into())?,
+            mfn: Mfn::new(self.word(3).into())?,
+        })
+    }
+
+    #[inline(always)]
+    fn use_for(self, mapping: &Mapping) {
+        let writable = match mapping.access {
+            Access::Read => 0,
+            Access::Write => WRITABLE,
+        };
+        let granter = u32::from(mapping.granter.0) << GRANTER_SHIFT;
+        self.set([
+            granter | writable | IN_USE,
+            mapping.grant_ref.0,
+            mapping.gfn.raw(),
+            mapping.mfn.raw(),
+        ]);
+    }
+
+    #[inline]
+    fn free(self, next: u32) {
+        let [state, link, ..] = self.0;
+        state.store(0, Ordering::Relaxed);
+        link.store(next, Ordering::Relaxed);
+    }
 }
 
-const _: () = assert!(size_of::<Slot>() * HANDLES_PER_FRAME as usize == 4096);
-
-pub(super) struct Maptrack {
-    units: Vec<Vec<Slot>>,
+pub(super) struct Maptrack<P> {
+    units: Vec<P>,
     max_units: u32,
     free: u32,
     used: u32,
+    /// Slots of the last unit that were not looked at when the table is emptied.
+    left: u32,
 }
 
 /// A free handle, with the memory for a mapping. Dropping it changes nothing.
 pub struct Vacancy<'a> {
     index: u32,
-    next: u32,
-    slot: &'a mut Slot,
+    slot: Slot<'a>,
     free: &'a mut u32,
     used: &'a mut u32,
 }
 
 impl Vacancy<'_> {
     /// Makes the handle name `mapping`.
+    #[inline(always)]
     pub fn record(self, mapping: Mapping) -> GrantHandle {
-        *self.slot = Slot::Used(mapping);
-        *self.free = self.next;
+        *self.free = self.slot.word(1);
+        self.slot.use_for(&mapping);
         *self.used += 1;
         GrantHandle(self.index)
     }
@@ -137,7 +216,7 @@ impl Vacancy<'_> {
 pub struct Occupied<'a> {
     index: u32,
     mapping: Mapping,
-    slot: &'a mut Slot,
+    slot: Slot<'a>,
     free: &'a mut u32,
     used: &'a mut u32,
 }
@@ -150,55 +229,87 @@ impl Occupied<'_> {
 
     /// Frees the handle; its mapping is out of the mapper's stage 2, and the granter's entry is the caller's to release.
     pub fn free(self) {
-        *self.slot = Slot::Free { next: *self.free };
+        self.slot.free(*self.free);
         *self.free = self.index;
         *self.used = self.used.saturating_sub(1);
     }
 }
 
-impl Maptrack {
+impl<P: PageRef> Maptrack<P> {
     pub(super) const fn new(max_units: u32) -> Self {
         Self {
             units: Vec::new(),
             max_units,
             free: NONE,
             used: 0,
+            left: HANDLES_PER_FRAME,
         }
     }
 
-    pub(super) fn vacancy(&mut self) -> Result<Vacancy<'_>, GrantError> {
-        if self.free == NONE {
-            self.grow()?;
+    /// Returns whether a page for more handles is wanted, and may be had.
+    #[inline]
+    pub(super) fn wants_unit(&self) -> bool {
+        self.free == NONE && (self.units.len() as u32) < self.max_units
+    }
+
+    /// Adds a page of handles; false (and the page dropped) when no more are wanted, or without memory to keep account of it.
+    pub(super) fn add_unit(&mut self, page: P) -> bool {
+        if !self.wants_unit() || self.units.try_reserve(1).is_err() {
+            return false;
         }
+        let first = self.units.len() as u32 * HANDLES_PER_FRAME;
+        for n in 0..HANDLES_PER_FRAME {
+            let next = match n + 1 {
+                HANDLES_PER_FRAME => NONE,
+                next => first + next,
+            };
+            if let Some(slot) = Slot::at(page.page(), n as usize) {
+                slot.free(next);
+            }
+        }
+        self.units.push(page);
+        self.free = first;
+        true
+    }
+
+    /// Shows every page of handles, for an audit.
+    pub(super) fn pages(&self) -> impl Iterator<Item = &P> {
+        self.units.iter()
+    }
+
+    pub(super) fn vacancy(&mut self) -> Result<Vacancy<'_>, GrantError> {
         let index = self.free;
-        let slot = slot_mut(&mut self.units, index).ok_or(GrantError::NoSpace)?;
-        let Slot::Free { next } = *slot else {
-            debug_assert!(false, "the list of free handles holds free ones");
-            return Err(GrantError::NoSpace);
-        };
+        let slot = slot(&self.units, index).ok_or(GrantError::NoSpace)?;
+        debug_assert!(
+            slot.word(0) == 0,
+            "the list of free handles holds free ones"
+        );
         Ok(Vacancy {
             index,
-            next,
             slot,
             free: &mut self.free,
             used: &mut self.used,
         })
     }
 
+    /// Returns whether `handle` is in use.
+    pub(super) fn has(&self, handle: GrantHandle) -> bool {
+        slot(&self.units, handle.0).is_some_and(Slot::is_used)
+    }
+
+    #[inline(always)]
     pub(super) fn occupied(
         &mut self,
         handle: GrantHandle,
         host_addr: u64,
     ) -> Result<Option<Occupied<'_>>, GrantError> {
-        let slot = slot_mut(&mut self.units, handle.0).ok_or(GrantError::BadHandle)?;
-        let Slot::Used(mapping) = *slot else {
-            return Err(GrantError::BadHandle);
-        };
+        let slot = slot(&self.units, handle.0).ok_or(GrantError::BadHandle)?;
+        let mapping = slot.mapping().ok_or(GrantError::BadHandle)?;
         if host_addr == 0 {
             return Ok(None);
         }
         if host_addr >> PAGE_SHIFT != u64::from(mapping.gfn.raw()) {
-            return Err(GrantError::BadVirtAddr);
+            return Err(GrantError::General);
         }
         Ok(Some(Occupied {
             index: handle.0,
@@ -211,9 +322,13 @@ impl Maptrack {
 
     /// Puts back what [`Maptrack::release_next`] took last.
     pub(super) fn keep(&mut self, mapping: Mapping) {
-        if let Some(unit) = self.units.last_mut() {
-            // Never grows the unit: its last slot has just been taken.
-            unit.push(Slot::Used(mapping));
+        if let Some(slot) = self
+            .units
+            .last()
+            .and_then(|unit| Slot::at(unit.page(), self.left as usize))
+        {
+            slot.use_for(&mapping);
+            self.left += 1;
             self.used += 1;
         }
     }
@@ -222,18 +337,24 @@ impl Maptrack {
     pub(super) fn release_next(&mut self, budget: &mut u32) -> Step {
         self.max_units = 0;
         self.free = NONE;
-        while let Some(unit) = self.units.last_mut() {
-            while !unit.is_empty() {
+        while let Some(unit) = self.units.last() {
+            while let Some(index) = self.left.checked_sub(1) {
                 let Some(left) = budget.checked_sub(1) else {
                     return Step::More;
                 };
                 *budget = left;
-                if let Some(Slot::Used(mapping)) = unit.pop() {
+                self.left = index;
+                let Some(slot) = Slot::at(unit.page(), index as usize) else {
+                    continue;
+                };
+                if let Some(mapping) = slot.mapping() {
+                    slot.free(NONE);
                     self.used = self.used.saturating_sub(1);
                     return Step::Release(mapping);
                 }
             }
             self.units.pop();
+            self.left = HANDLES_PER_FRAME;
         }
         Step::Done
     }
@@ -245,47 +366,22 @@ impl Maptrack {
     pub(super) fn next(&self, from: GrantHandle, limit: u32) -> Search<(GrantHandle, Mapping)> {
         let mut number = from.0;
         for _ in 0..limit {
-            let (unit, index) = position(number);
-            let Some(unit) = self.units.get(unit) else {
+            let Some(slot) = slot(&self.units, number) else {
                 return Search::Absent;
             };
-            if let Some(Slot::Used(mapping)) = unit.get(index) {
-                return Search::Found((GrantHandle(number), *mapping));
+            if let Some(mapping) = slot.mapping() {
+                return Search::Found((GrantHandle(number), mapping));
             }
             number = number.saturating_add(1);
         }
         Search::More(number)
     }
-
-    fn grow(&mut self) -> Result<(), GrantError> {
-        let number = self.units.len() as u32;
-        if number >= self.max_units {
-            return Err(GrantError::NoSpace);
-        }
-        let mut unit = Vec::new();
-        if !heap::has_room(HANDLES_PER_FRAME as usize * size_of::<Slot>())
-            || self.units.try_reserve(1).is_err()
-            || unit.try_reserve_exact(HANDLES_PER_FRAME as usize).is_err()
-        {
-            return Err(GrantError::NoSpace);
-        }
-        let first = number * HANDLES_PER_FRAME;
-        unit.extend((1..=HANDLES_PER_FRAME).map(|next| Slot::Free {
-            next: if next == HANDLES_PER_FRAME {
-                NONE
-            } else {
-                first + next
-            },
-        }));
-        self.units.push(unit);
-        self.free = first;
-        Ok(())
-    }
 }
 
-fn slot_mut(units: &mut [Vec<Slot>], number: u32) -> Option<&mut Slot> {
+#[inline]
+fn slot<P: PageRef>(units: &[P], number: u32) -> Option<Slot<'_>> {
     let (unit, index) = position(number);
-    units.get_mut(unit)?.get_mut(index)
+    Slot::at(units.get(unit)?.page(), index)
 }
 
 /// Unit and index of a handle.

@@ -16,7 +16,8 @@
 //!   marks are cleared (XSA-230, XSA-236).
 //! - Every loop over memory that a guest can write at the same time is bounded (XSA-295). A granter that keeps us from
 //!   clearing its marks keeps its marks.
-//! - Once a handle's memory exists, mapping allocates nothing.
+//! - Once a handle's memory exists, mapping allocates nothing. That memory is a page at a time, which the caller brings
+//!   ([`add_unit`](GrantTable::add_unit)) and books to the mapper.
 //!
 //! # Locks
 //! A table lives in a `Lock<GrantTable<_>, { rank::GRANT }>`. No operation needs two tables at once: each step below is

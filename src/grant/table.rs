@@ -22,7 +22,7 @@ const UNMAPPED_FRAME: u64 = !0;
 /// `P` keeps a frame of entries mapped.
 pub struct GrantTable<P> {
     frames: Vec<Frame<P>>,
-    maptrack: Maptrack,
+    maptrack: Maptrack<P>,
     limits: Limits,
     life: Life,
     /// Times that the granter kept us from clearing marks.
@@ -296,12 +296,28 @@ impl<P: PageRef> GrantTable<P> {
         Some(index as u32)
     }
 
+    /// Returns whether there is no place for a new mapping, but [`add_unit`](Self::add_unit) would make some.
+    #[inline]
+    pub fn wants_unit(&self) -> bool {
+        self.maptrack.wants_unit() && self.life == Life::Open
+    }
+
+    /// Adds a page for handles; false (and the page dropped) when none is wanted any more, or without memory.
+    pub fn add_unit(&mut self, page: P) -> bool {
+        self.life == Life::Open && self.maptrack.add_unit(page)
+    }
+
     /// Finds a place for a new mapping, with the memory for it.
     pub fn vacancy(&mut self) -> Result<Vacancy<'_>, GrantError> {
         if self.life == Life::Closed {
             return Err(GrantError::General);
         }
         self.maptrack.vacancy()
+    }
+
+    /// Returns whether `handle` names a mapping.
+    pub fn has_mapping(&self, handle: GrantHandle) -> bool {
+        self.maptrack.has(handle)
     }
 
     /// The mapping `handle`, if it is at the guest physical address `host_addr`.
@@ -352,9 +368,10 @@ impl<P: PageRef> GrantTable<P> {
         self.frames.iter().map(|frame| frame.pinned).sum()
     }
 
-    /// Shows every frame of entries, for an audit.
+    /// Shows every frame of entries and every page of handles, for an audit.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
-        self.frames.iter().filter_map(|frame| frame.page.as_ref())
+        let frames = self.frames.iter().filter_map(|frame| frame.page.as_ref());
+        frames.chain(self.maptrack.pages())
     }
 
     /// Shows the frame behind each entry in use, for an audit.

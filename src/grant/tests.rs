@@ -10,7 +10,7 @@ use armv7::host::frame::{FIRST, FRAMES};
 
 use super::{
     ENTRIES_PER_FRAME, GrantHandle, GrantRef, GrantTable, GrantedFrame, GranterMemory, Limits,
-    Mapping, PinError,
+    Mapping, PinError, Vacancy,
 };
 use crate::abi::grant_table::{GTF_PERMIT_ACCESS, GrantError};
 use crate::id::DomId;
@@ -42,7 +42,17 @@ impl<P: PageRef> GrantTable<P> {
     }
 }
 
-/// A frame of entries in the host's arena.
+impl GrantTable<Page> {
+    /// Finds a place for a mapping, and brings a page for more of them where that is wanted.
+    pub(super) fn room(&mut self) -> Result<Vacancy<'_>, GrantError> {
+        if self.wants_unit() && !self.add_unit(page()) {
+            return Err(GrantError::NoSpace);
+        }
+        self.vacancy()
+    }
+}
+
+/// A frame of entries, or of handles, in the host's arena.
 pub(super) struct Page(Mfn);
 
 /// Frames of finished tests.

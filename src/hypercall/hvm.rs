@@ -31,9 +31,6 @@ fn field(params: &mut Params, index: u32) -> Option<&mut u64> {
 
 fn set(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op: abi::HvmParam = read(caller.domain, args.ptr(1))?;
-    if op.index >= abi::NR_PARAMS {
-        return Err(Errno::Inval);
-    }
     let target = target::control(caller, op.domid)?;
     if field(&mut Params::default(), op.index).is_none() {
         return Err(Errno::Inval);
@@ -48,9 +45,6 @@ fn set(caller: &Caller<'_>, args: &Args) -> Outcome {
 
 fn get(caller: &Caller<'_>, args: &Args) -> Outcome {
     let mut op: abi::HvmParam = read(caller.domain, args.ptr(1))?;
-    if op.index >= abi::NR_PARAMS {
-        return Err(Errno::Inval);
-    }
     let target = target::control(caller, op.domid)?;
     if op.index == abi::PARAM_MONITOR_RING_PFN && target.is_own() {
         return Err(Errno::Perm);

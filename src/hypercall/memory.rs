@@ -9,9 +9,10 @@ use super::guest_ptr::{element, read, write};
 use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply, grow_grants, must_pause};
 use crate::abi::memory as abi;
-use crate::domain::{Domain, Life};
+use crate::domain::{Domain, Life, registry};
 use crate::error::Errno;
 use crate::grant::FrameError;
+use crate::id::DomId;
 use crate::mem::frame_table::{Kind, State};
 use crate::mem::p2m::{Access, P2mType, Removed, Run};
 use crate::mem::{AllocError, FrameRef, memory};
@@ -24,10 +25,10 @@ const ENTRIES_AT_ONCE: u32 = 512;
 /// The largest extent that is populated, a block of the map; larger ones are answered as if there were no such piece of
 /// memory, and callers ask for smaller ones then.
 const LARGEST_EXTENT: u32 = ORDER_2M;
-/// Most frames of one acquire_resource.
-const MAX_RESOURCE_FRAMES: u32 = 64;
 /// Bits of the operation in the call's number.
 const OP_BITS: u32 = 6;
+/// No guest frame: what guests say where they have none (`INVALID_GFN`).
+const NO_GFN: u64 = u64::MAX;
 /// The most that the rest of the number holds.
 const MAX_PROGRESS: u32 = u32::MAX >> OP_BITS;
 
@@ -35,6 +36,9 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op = args.0[0] & abi::OP_MASK;
     crate::latency::detail(op);
     let start = args.0[0] >> OP_BITS;
+    if start != 0 {
+        check_progress(op, start)?;
+    }
     match op {
         abi::OP_INCREASE_RESERVATION | abi::OP_DECREASE_RESERVATION | abi::OP_POPULATE_PHYSMAP => {
             reservation(caller, args, op, start)
@@ -50,18 +54,61 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_CLAIM_PAGES => claim(caller, args),
         abi::OP_GET_VNUMAINFO => {
             let op: abi::VnumaTopologyInfo = read(caller.domain, args.ptr(1))?;
+            if op.pad != 0 {
+                return Err(Errno::Inval);
+            }
             target::control(caller, op.domid)?;
             Err(Errno::OpNotSupp)
         }
-        abi::OP_EXCHANGE => Err(Errno::OpNotSupp),
+        abi::OP_EXCHANGE => {
+            let _: abi::MemoryExchange = read(caller.domain, args.ptr(1))?;
+            Err(Errno::OpNotSupp)
+        }
         abi::OP_RESERVED_DEVICE_MEMORY_MAP => {
             let mut op: abi::ReservedDeviceMemoryMap = read(caller.domain, args.ptr(1))?;
+            if op.flags & !abi::RDM_ALL != 0 {
+                return Err(Errno::Inval);
+            }
             op.nr_entries = 0;
             write(caller.domain, args.ptr(1), &op)?;
             Ok(Reply::OK)
         }
         abi::OP_ACQUIRE_RESOURCE => acquire_resource(caller, args, start),
         _ => Err(Errno::NoSys),
+    }
+}
+
+/// Operations whose calls go on with some progress, a bit each.
+const CONTINUED: u64 = 1 << abi::OP_INCREASE_RESERVATION
+    | 1 << abi::OP_DECREASE_RESERVATION
+    | 1 << abi::OP_POPULATE_PHYSMAP
+    | 1 << abi::OP_ACQUIRE_RESOURCE;
+/// Operations on pages whose number has 16 bits.
+const OF_FEW: u64 = 1 << abi::OP_ADD_TO_PHYSMAP | 1 << abi::OP_ADD_TO_PHYSMAP_BATCH;
+/// Other operations that there are.
+const AT_ONCE: u64 = 1 << abi::OP_EXCHANGE
+    | 1 << abi::OP_MAXIMUM_RAM_PAGE
+    | 1 << abi::OP_CURRENT_RESERVATION
+    | 1 << abi::OP_MAXIMUM_RESERVATION
+    | 1 << abi::OP_MAXIMUM_GPFN
+    | 1 << abi::OP_REMOVE_FROM_PHYSMAP
+    | 1 << abi::OP_CLAIM_PAGES
+    | 1 << abi::OP_GET_VNUMAINFO
+    | 1 << abi::OP_RESERVED_DEVICE_MEMORY_MAP;
+
+/// Refuses progress that a caller claims where a call is never continued, or that no call of the operation comes to.
+#[cold]
+#[inline(never)]
+fn check_progress(op: u32, start: u32) -> Result<(), Errno> {
+    let is_of = |set: u64| set >> op & 1 != 0;
+    if is_of(CONTINUED) || is_of(OF_FEW) && start <= u16::MAX.into() {
+        Ok(())
+    } else if is_of(OF_FEW) {
+        Err(Errno::Dom)
+    } else if is_of(AT_ONCE) {
+        Err(Errno::Inval)
+    } else {
+        Err(Errno::NoSys)
     }
 }
 
@@ -244,13 +291,27 @@ fn let_go(domain: &Domain, removed: Removed) {
 
 fn add_to_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op: abi::AddToPhysmap = read(caller.domain, args.ptr(1))?;
-    let target = target::control(caller, op.domid)?;
     if op.space == abi::SPACE_GMFN_FOREIGN {
         return Err(Errno::NoSys);
     }
+    let target = changeable(caller, op.domid, op.space)?;
     match add_one(target.domain(), op.space, op.idx, op.gpfn)? {
         Added::Yes => Ok(Reply::OK),
         Added::NotYet => Ok(Reply::Again(*args)),
+    }
+}
+
+/// The domain named `id`, to whose memory the caller may add pages of `space`: devices only the hardware domain to its own.
+fn changeable<'a>(caller: &Caller<'a>, id: u16, space: u32) -> Result<Target<'a>, Errno> {
+    let target = target::any(caller, id)?;
+    let own_hardware = target.is_own() && caller.domain.rights.hardware;
+    if space == abi::SPACE_DEV_MMIO && !own_hardware {
+        return Err(Errno::Acces);
+    }
+    if target.is_own() || caller.domain.is_control() {
+        Ok(target)
+    } else {
+        Err(Errno::Perm)
     }
 }
 
@@ -264,7 +325,10 @@ enum Added {
 
 /// Maps one page of the hypervisor's, or a device page, at `gpfn`.
 fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Errno> {
-    let gfn = Gfn::new(gpfn).ok_or(Errno::Inval)?;
+    if gpfn == NO_GFN {
+        return Err(Errno::Inval);
+    }
+    let gfn = || Gfn::new(gpfn).ok_or(Errno::Inval);
     match space {
         abi::SPACE_SHARED_INFO => {
             if idx != 0 {
@@ -274,6 +338,7 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Er
             if state.shared_info_gfn.is_some() {
                 return Err(Errno::Busy);
             }
+            let gfn = gfn()?;
             let displaced = map_own(domain, gfn, domain.shared_info)?;
             state.shared_info_gfn = Some(gfn);
             if displaced == Displaced::Shared {
@@ -288,20 +353,18 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Er
             if !grow_grants(domain, u64::from(index) + 1)? {
                 return Ok(Added::NotYet);
             }
+            let gfn = gfn()?;
             let displaced = place_grant_frame(domain, index, gfn)?;
             if displaced == Displaced::Shared {
                 forget_shared_info(domain, gfn);
             }
         }
         // Everything that a domain may drive is mapped from its start.
-        abi::SPACE_DEV_MMIO => {
-            let entry = domain.p2m.lock().lookup(gfn);
-            match entry {
-                Some(entry)
-                    if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx => {}
-                _ => return Err(Errno::Perm),
-            }
-        }
+        abi::SPACE_DEV_MMIO => match domain.entry_at(gpfn) {
+            Some(entry)
+                if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx => {}
+            _ => return Err(Errno::Perm),
+        },
         _ => return Err(Errno::NoSys),
     }
     Ok(Added::Yes)
@@ -425,25 +488,40 @@ fn foreign<'a>(caller: &Caller<'a>, domain: &Domain, id: u16) -> Result<Target<'
 
 fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
     let op: abi::AddToPhysmapBatch = read(caller.domain, args.ptr(1))?;
-    let target = target::control(caller, op.domid)?;
     let space = u32::from(op.space);
+    if space == abi::SPACE_GMFN_RANGE {
+        return Err(Errno::OpNotSupp);
+    }
+    let target = changeable(caller, op.domid, space)?;
+    let count = u32::from(op.size);
+    if start >= count {
+        return if start == 0 {
+            Ok(Reply::OK)
+        } else {
+            Err(Errno::IlSeq)
+        };
+    }
+    // What is wrong with the domain is told for each page.
     let source = match space {
-        abi::SPACE_GMFN_FOREIGN => Some(foreign(caller, target.domain(), op.foreign_domid)?),
-        abi::SPACE_GMFN_RANGE => return Err(Errno::OpNotSupp),
+        abi::SPACE_GMFN_FOREIGN => Some(foreign(caller, target.domain(), op.foreign_domid)),
+        abi::SPACE_DEV_MMIO if op.foreign_domid != 0 => return Err(Errno::OpNotSupp),
         _ => None,
     };
     let idxs = op.idxs.to_va().ok_or(Errno::Fault)?;
     let gpfns = op.gpfns.to_va().ok_or(Errno::Fault)?;
     let errs = op.errs.to_va().ok_or(Errno::Fault)?;
-    let count = u32::from(op.size);
     for n in start..count {
         if n > start && must_pause() {
             return Ok(again(args, abi::OP_ADD_TO_PHYSMAP_BATCH, n));
         }
         let idx: u64 = read(caller.domain, element::<u64>(idxs, n)?)?;
         let gpfn: u64 = read(caller.domain, element::<u64>(gpfns, n)?)?;
+        if gpfn == NO_GFN {
+            return Err(Errno::Inval);
+        }
         let result = match &source {
-            Some(source) => map_foreign(target.domain(), source.domain(), idx, gpfn),
+            Some(Err(error)) => Err(*error),
+            Some(Ok(source)) => map_foreign(target.domain(), source.domain(), idx, gpfn),
             None => match add_one(target.domain(), space, idx, gpfn) {
                 Ok(Added::NotYet) => {
                     return Ok(again(args, abi::OP_ADD_TO_PHYSMAP_BATCH, n));
@@ -461,10 +539,10 @@ fn remove_from_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op: abi::RemoveFromPhysmap = read(caller.domain, args.ptr(1))?;
     let target = target::control(caller, op.domid)?;
     let domain = target.domain();
-    let gfn = Gfn::new(op.gpfn).ok_or(Errno::Inval)?;
+    let gfn = Gfn::new(op.gpfn).ok_or(Errno::NoEnt)?;
     let mut removed = Removed::new();
     let mut p2m = domain.p2m.lock();
-    if p2m.lookup(gfn).is_none() {
+    if p2m.lookup(gfn).is_none_or(|entry| !entry.kind.is_ram()) {
         return Err(Errno::NoEnt);
     }
     // Grants are unmapped by their handle, devices never.
@@ -495,16 +573,17 @@ fn forget_shared_info(domain: &Domain, gfn: Gfn) {
 }
 
 fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
-    if !caller.domain.is_control() {
-        return Err(Errno::Perm);
-    }
     let op: abi::MemoryReservation = read(caller.domain, args.ptr(1))?;
     if !op.extent_start.is_null() || op.extent_order != 0 || op.mem_flags != 0 {
         return Err(Errno::Inval);
     }
-    let pages = u32::try_from(op.nr_extents).map_err(|_| Errno::Inval)?;
-    let target = target::any(caller, op.domid)?;
-    match memory().set_claim(target.domain().id, pages) {
+    // By its number only: `DOMID_SELF` names none.
+    let domain = registry::get(DomId(op.domid)).ok_or(Errno::Inval)?;
+    if !caller.domain.is_control() {
+        return Err(Errno::Perm);
+    }
+    let pages = u32::try_from(op.nr_extents).map_err(|_| Errno::NoMem)?;
+    match memory().set_claim(domain.id, pages) {
         true => Ok(Reply::OK),
         false => Err(Errno::NoMem),
     }
@@ -513,29 +592,30 @@ fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
 /// Maps frames of another domain's grant table, for the toolstack that fills in its first entries.
 fn acquire_resource(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
     let mut op: abi::MemAcquireResource = read(caller.domain, args.ptr(1))?;
-    if op.pad != 0 {
+    let end = op.frame.checked_add(op.nr_frames.into());
+    let end = end.and_then(|end| u32::try_from(end).ok());
+    let (0, Some(end)) = (op.pad, end) else {
         return Err(Errno::Inval);
-    }
+    };
     let source = target::remote(caller, op.domid)?;
     if op.resource != abi::RESOURCE_GRANT_TABLE || op.id != abi::RESOURCE_GRANT_TABLE_ID_SHARED {
         return Err(Errno::Inval);
     }
-    if op.nr_frames == 0 {
-        if !op.frame_list.is_null() {
+    if op.frame_list.is_null() {
+        if op.nr_frames != 0 || start != 0 {
             return Err(Errno::Inval);
         }
         op.nr_frames = source.grants.lock().max_size();
         write(caller.domain, args.ptr(1), &op)?;
         return Ok(Reply::OK);
     }
-    if op.nr_frames > MAX_RESOURCE_FRAMES {
-        return Err(Errno::TooBig);
+    if start >= op.nr_frames || op.nr_frames > MAX_PROGRESS {
+        return Err(Errno::Inval);
     }
-    let list = op.frame_list.to_va().ok_or(Errno::Fault)?;
-    let end = op.frame.checked_add(op.nr_frames.into());
-    if !grow_grants(&source, end.ok_or(Errno::Inval)?)? {
+    if !grow_grants(&source, end.into())? {
         return Ok(again(args, abi::OP_ACQUIRE_RESOURCE, start));
     }
+    let list = op.frame_list.to_va().ok_or(Errno::Fault)?;
     for n in start..op.nr_frames {
         if n > start && must_pause() {
             return Ok(again(args, abi::OP_ACQUIRE_RESOURCE, n));

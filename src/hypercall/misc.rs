@@ -15,14 +15,14 @@ const RUNSTATE_UPDATE_FLAG: u32 = 5;
 
 pub(super) fn vm_assist(caller: &Caller<'_>, args: &Args) -> Outcome {
     let [op, kind, ..] = args.0;
+    if kind != RUNSTATE_UPDATE_FLAG {
+        return Err(Errno::Inval);
+    }
     let flagged = match op {
         ENABLE => true,
         DISABLE => false,
         _ => return Err(Errno::NoSys),
     };
-    if kind != RUNSTATE_UPDATE_FLAG {
-        return Err(Errno::Inval);
-    }
     caller.domain.state.lock().runstate_flag = flagged;
     for vcpu in caller.domain.vcpus() {
         vcpu.runstate.lock().set_flagged(flagged);
@@ -31,12 +31,12 @@ pub(super) fn vm_assist(caller: &Caller<'_>, args: &Args) -> Outcome {
 }
 
 pub(super) fn platform_op(caller: &Caller<'_>, args: &Args) -> Outcome {
-    if !caller.domain.is_control() {
-        return Err(Errno::Perm);
-    }
     let op: abi::PlatformOp = read(caller.domain, args.ptr(0))?;
     if op.interface_version != abi::INTERFACE_VERSION {
         return Err(Errno::Acces);
+    }
+    if !caller.domain.is_control() {
+        return Err(Errno::Perm);
     }
     match op.cmd {
         abi::OP_SETTIME64 => {

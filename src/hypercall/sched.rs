@@ -1,13 +1,13 @@
 //! sched_op (29): giving up the CPU, waiting for events, and ending.
 
 use super::guest_ptr::{element, read};
-use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply};
 use crate::abi::sched as abi;
-use crate::domain::interface;
 use crate::domain::shutdown::{self, Reason};
+use crate::domain::{interface, registry};
 use crate::error::Errno;
 use crate::event::{Poll, Port};
+use crate::id::DomId;
 use crate::time::{self, Nanos, Purpose, Timer};
 use crate::vcpu::halt;
 
@@ -31,19 +31,19 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_SHUTDOWN_CODE => {
             let op: abi::SchedShutdown = read(caller.domain, args.ptr(1))?;
             let reason = Reason::new(op.reason).ok_or(Errno::Inval)?;
-            caller.domain.state.lock().shutdown_code = Some(reason as u32);
+            // The first one counts.
+            let mut state = caller.domain.state.lock();
+            state.shutdown_code.get_or_insert(reason as u32);
             Ok(Reply::OK)
         }
         abi::OP_REMOTE_SHUTDOWN => {
             let op: abi::SchedRemoteShutdown = read(caller.domain, args.ptr(1))?;
-            let reason = Reason::new(op.reason).ok_or(Errno::Inval)?;
+            // By its number only: `DOMID_SELF` names none.
+            let domain = registry::get(DomId(op.domain_id)).ok_or(Errno::Srch)?;
             if !caller.domain.is_control() {
                 return Err(Errno::Perm);
             }
-            match target::any(caller, op.domain_id)? {
-                Target::Own(_) => return Err(Errno::Srch),
-                Target::Other(domain) => shutdown::shut_down(&domain, reason),
-            }
+            shutdown::shut_down(&domain, Reason::new(op.reason).ok_or(Errno::Inval)?);
             Ok(Reply::OK)
         }
         abi::OP_POLL => poll(caller, args),

@@ -18,6 +18,9 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     match op {
         abi::OP_REGISTER_VCPU_INFO => {
             let op: abi::RegisterVcpuInfo = read(caller.domain, args.ptr(2))?;
+            let events = caller.domain.events.lock();
+            events.check_vcpu_info(args.0[1], op.offset)?;
+            drop(events);
             if id != caller.vcpu.id && vcpu.is_online() {
                 return Err(Errno::Inval);
             }

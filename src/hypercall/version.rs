@@ -82,15 +82,18 @@ fn build_id(caller: &Caller<'_>, arg: GuestVa) -> Outcome {
         return Err(Errno::Perm);
     }
     let id = identity::build_id();
+    let room = match arg {
+        GuestVa(0) => None,
+        _ => Some(read::<abi::BuildId>(caller.domain, arg)?.len as usize),
+    };
+    if room == Some(0) {
+        return Err(Errno::Inval);
+    }
     if id.is_empty() {
         return Err(Errno::NoData);
     }
-    if arg != GuestVa(0) {
-        let head: abi::BuildId = read(caller.domain, arg)?;
-        if head.len == 0 {
-            return Err(Errno::Inval);
-        }
-        if (head.len as usize) < id.len() {
+    if let Some(room) = room {
+        if room < id.len() {
             return Err(Errno::NoBufs);
         }
         let body = arg

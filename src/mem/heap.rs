@@ -1,6 +1,6 @@
 //! Memory for Rust's own heap: whole blocks as it runs low, and back when nothing is in them.
 //!
-//! Grants, maptracks and event ports are in the heap, as many as domains have limits for. What guests ask for stops before
+//! What is known of grants in use, and event ports, are in the heap, as many as domains have limits for. What guests ask for stops before
 //! the heap is used up (`armv7::heap::has_room`); this keeps it from coming to that while there is memory at all. What a
 //! domain had goes back to the heap with it, and a block of which all has gone back is memory like any other.
 

@@ -96,6 +96,13 @@ pub fn memory() -> &'static Memory {
         .expect("boot makes the memory before the first domain")
 }
 
+/// Whether a page comes out of what domains may get only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    Yes,
+    No,
+}
+
 impl Memory {
     /// Memory without free frames. `frames` is all zeroes; the direct map reaches frames below `direct_end`.
     pub fn new(frames: FrameTable, direct_end: Mfn, clean: CleanPage) -> Self {
@@ -235,10 +242,23 @@ impl Memory {
     /// A zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller owns the
     /// reference: [`Memory::put`] ends it, and frees the page once no mapping has one.
     pub fn alloc_shared(&self, owner: DomId) -> Result<Mfn, AllocError> {
+        self.alloc_shared_of(owner, Spare::No)
+    }
+
+    /// [`Memory::alloc_shared`] of what domains may get, and nobody has claimed: for what a domain can have many of.
+    pub fn alloc_spare_shared(&self, owner: DomId) -> Result<Mfn, AllocError> {
+        self.alloc_shared_of(owner, Spare::Yes)
+    }
+
+    #[inline(never)]
+    fn alloc_shared_of(&self, owner: DomId, spare: Spare) -> Result<Mfn, AllocError> {
         let mut pages = self.pages.lock();
         let open = |account: &&mut Account| !account.closed;
         if pages.accounts.get_mut(owner).filter(open).is_none() {
             return Err(AllocError::NoAccount);
+        }
+        if spare == Spare::Yes && pages.guest_pages_at_hand() <= pages.accounts.claimed() {
+            return Err(AllocError::NoMemory);
         }
         let block = pages
             .take(0, Purpose::Hypervisor)

@@ -62,15 +62,17 @@ told_by_keys() {
     xl dmesg -c
 }
 
-# Free memory in KiB, and the tables of dom0's own map, where the hypervisor tells their number: mapping a domU's memory
-# breaks up blocks of that map, each of which needs a table, for good. `xl info` knows MiB only; debug keys tell all.
+# Free memory in KiB, and what is kept for dom0, where the hypervisor tells how much that is: the tables of its own map, as
+# mapping a domU's memory breaks up blocks of that map, each of which needs a table, for good; and pages that hold its
+# grants and their handles, of which it has as many as it once used. `xl info` knows MiB only; debug keys tell all.
 # Prints nothing when the answer is not in the log, which holds 16 KiB: no number is equal to that.
 free_memory() {
     told_by_keys mq | awk '
-        /Dom heap: [0-9]+kB free/ { sub(/.*Dom heap: /, ""); heap = $0 + 0; tables = 0 }
+        /Dom heap: [0-9]+kB free/ { sub(/.*Dom heap: /, ""); heap = $0 + 0; tables = shared = 0 }
         /information for domain / { in_dom0 = / domain 0:/ }
+        in_dom0 && / shared=/ { line = $0; sub(/.* shared=/, "", line); shared = line + 0 }
         in_dom0 && / pool=/ { sub(/.* pool=/, ""); tables = $0 + 0; in_dom0 = 0 }
-        END { if (heap != "") print heap + 4 * tables }'
+        END { if (heap != "") print heap + 4 * (tables + shared) }'
 }
 
 # Who wrote the hypervisor: of Debian's Xen less is asked here and there.

@@ -112,6 +112,25 @@ for cpu in 0 1; do
 done
 check "the domain ends" xl destroy hog
 
+# sent_to VCPU CPUS: the interrupts of devices that dom0 sends to that vCPU, all of them, come to those CPUs, a bit each.
+sent_to() {
+    told=$(told_by_keys q | awk -v vcpu="d0v$1" '
+        / VCPU[0-9]+: / { is_it = index($0, " " vcpu " ") }
+        is_it && /pirq [0-9]+: to CPUs/ { print $NF }' | sort -u)
+    echo "$told"
+    [ "$told" = "$2" ]
+}
+# A disk's interrupts arrive.
+reads_a_disk() { dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct; }
+if is_krypton; then
+    for cpu in 1 0; do
+        check "dom0's vCPU 0 moves to CPU $cpu" xl vcpu-pin Domain-0 0 $cpu
+        check "the interrupts of its devices follow" eventually sent_to 0 0x$((1 << cpu))
+        check "and arrive" reads_a_disk
+    done
+    check "dom0's vCPU 0 may be anywhere again" xl vcpu-pin Domain-0 0 all
+fi
+
 check_output "credit2 is the scheduler of the pool" '^Cpupool Pool-node0: .*ratelimit=1000us' xl sched-credit2 -s -p Pool-node0
 check "another scheduler has nothing to show" xl sched-credit
 check "all memory is free again, and accounted for" memory_comes_back "$before"

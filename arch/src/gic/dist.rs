@@ -135,6 +135,14 @@ impl Distributor {
         }
     }
 
+    /// Returns the interface bits of the CPUs that the SPI `intid` is sent to.
+    pub fn targets(&self, intid: u32) -> u8 {
+        match (32..self.lines).contains(&intid) {
+            true => self.regs.read8(ITARGETSR + intid as usize),
+            false => 0,
+        }
+    }
+
     /// Sets how `intid` signals; only while it is disabled (IHI 0048B 4.3.13).
     pub fn set_trigger(&self, intid: u32, trigger: Trigger) {
         if !(16..self.lines).contains(&intid) {

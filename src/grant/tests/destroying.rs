@@ -21,7 +21,7 @@ fn a_closed_table_begins_nothing() {
     table.close();
     let refused = table.acquire(REF, MAPPER, Access::Read, &mut memory);
     assert_eq!(refused, Err(GrantError::BadDomain));
-    assert_eq!(table.vacancy().err(), Some(GrantError::General));
+    assert_eq!(table.room().err(), Some(GrantError::General));
     let refused = table.grow(page()).map_err(|(why, _)| why);
     assert_eq!(refused, Err(GrowError::Limit));
     assert_eq!(flags(&table, REF.0), GTF_PERMIT_ACCESS);
@@ -66,7 +66,7 @@ fn a_dead_mapper_gives_everything_back_in_bounded_steps() {
     for n in 0..all {
         let access = [Access::Read, Access::Write][n as usize % 2];
         granter.acquire(REF, MAPPER, access, &mut memory).unwrap();
-        let _ = mapper.vacancy().unwrap().record(mapping(access));
+        let _ = mapper.room().unwrap().record(mapping(access));
     }
     mapper.close();
     let (mut released, mut calls) = (0, 0);
@@ -96,7 +96,7 @@ fn a_dead_mapper_gives_everything_back_in_bounded_steps() {
 #[test]
 fn handles_without_mappings_cost_budget_too() {
     let mut table = table(1, 1, 1);
-    let handle = table.vacancy().unwrap().record(mapping(Access::Read));
+    let handle = table.room().unwrap().record(mapping(Access::Read));
     assert!(table.unmap(handle, 5 << 12).is_ok());
     table.close();
     let mut budget = HANDLES_PER_FRAME - 1;
@@ -109,7 +109,7 @@ fn handles_without_mappings_cost_budget_too() {
 #[test]
 fn a_mapping_that_cannot_be_undone_comes_again() {
     let mut table = table(1, 1, 1);
-    let _ = table.vacancy().unwrap().record(mapping(Access::Read));
+    let _ = table.room().unwrap().record(mapping(Access::Read));
     table.close();
     for _ in 0..3 {
         let mut budget = HANDLES_PER_FRAME;
@@ -128,7 +128,7 @@ fn a_mapping_that_cannot_be_undone_comes_again() {
 fn a_table_that_is_being_emptied_knows_no_old_handle() {
     let mut table = table(1, 1, 1);
     for _ in 0..3 {
-        let _ = table.vacancy().unwrap().record(mapping(Access::Read));
+        let _ = table.room().unwrap().record(mapping(Access::Read));
     }
     table.close();
     let mut budget = HANDLES_PER_FRAME;

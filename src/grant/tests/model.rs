@@ -257,8 +257,8 @@ impl World {
         })
         .expect("the request is well-formed");
         if let Ok(mfn) = self.acquire(granter, at, mapper, access) {
-            let mapping = request.mapping(mfn);
-            match self.tables[mapper].vacancy() {
+            let mapping = request.mapping(gfn(place), mfn);
+            match self.tables[mapper].room() {
                 Ok(vacancy) => self.handles[mapper].push((vacancy.record(mapping), mapping)),
                 Err(_) => self.release(granter, at, access),
             }
@@ -276,7 +276,7 @@ impl World {
             Address::Zero => assert_eq!(table.unmap(handle, 0), Ok(None)),
             Address::Wrong => {
                 let refused = table.unmap(handle, host_addr ^ 0x10_0000_0000);
-                assert_eq!(refused, Err(GrantError::BadVirtAddr));
+                assert_eq!(refused, Err(GrantError::General));
             }
             Address::Right | Address::StaleHandle => {
                 assert_eq!(table.unmap(handle, host_addr), Ok(Some(mapping)));

@@ -185,7 +185,7 @@ fn two_unmaps_of_one_handle_succeed_once() {
         scope.spawn(unmapper);
         scope.spawn(unmapper);
         for n in 1..=ROUNDS {
-            let handle = domain.table.lock().vacancy().unwrap().record(mapping);
+            let handle = domain.table.lock().room().unwrap().record(mapping);
             assert_eq!(handle, GrantHandle(0));
             round.store(n, Ordering::Release);
             while arrived.load(Ordering::Acquire) < 2 * n {
@@ -245,7 +245,7 @@ fn map_and_unmap(domains: &[Domain; 2], own: usize, granter: usize, grant_ref: G
         gfn: gfn(5),
         mfn: pinned.mfn,
     };
-    let handle = domains[own].table.lock().vacancy().unwrap().record(mapping);
+    let handle = domains[own].table.lock().room().unwrap().record(mapping);
     let taken = domains[own]
         .table
         .lock()

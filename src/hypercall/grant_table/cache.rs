@@ -5,7 +5,7 @@ use armv7::frame;
 
 use super::array::again;
 use super::{Args, OP_MASK, Outcome};
-use crate::abi::grant_table::{CACHE_CLEAN, CACHE_SOURCE_GREF, CacheFlush, OP_CACHE_FLUSH};
+use crate::abi::grant_table::{CacheFlush, OP_CACHE_FLUSH};
 use crate::domain::{Domain, registry};
 use crate::error::Errno;
 use crate::grant::{FlushAction, FlushRequest, GrantRef, Search};
@@ -63,7 +63,7 @@ pub(super) fn flush(caller: &Domain, args: &Args) -> Outcome {
 }
 
 fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Errno> {
-    let Some(request) = decode(op)? else {
+    let Some(request) = FlushRequest::decode(op)? else {
         return Ok(Flushed::Done {
             looked: 0,
             lines: 0,
@@ -103,18 +103,4 @@ fn flush_one(caller: &Domain, op: &CacheFlush, from: u32) -> Result<Flushed, Err
         looked,
         lines: u32::from(request.length).div_ceil(LINE),
     })
-}
-
-/// Decodes an element. A page that is named by a reference is refused, but only when something is to be done.
-fn decode(op: &CacheFlush) -> Result<Option<FlushRequest>, Errno> {
-    if op.op & CACHE_SOURCE_GREF == 0 {
-        return FlushRequest::decode(op);
-    }
-    match FlushRequest::decode(&CacheFlush {
-        op: CACHE_CLEAN,
-        ..*op
-    })? {
-        Some(_) => Err(Errno::OpNotSupp),
-        None => Ok(None),
-    }
 }

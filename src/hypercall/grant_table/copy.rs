@@ -8,7 +8,7 @@ use armv7::frame::{self, SharedPage};
 
 use super::array::each;
 use super::{Args, Granted, Outcome, Peers, allowed, status_at};
-use crate::abi::grant_table::{Copy, GrantError, status_of};
+use crate::abi::grant_table::{COPY_DEST_GREF, COPY_SOURCE_GREF, Copy, GrantError, status_of};
 use crate::domain::Domain;
 use crate::grant::{Access, CopyPlan, GrantRef, Place, Side};
 use crate::id::DomId;
@@ -25,6 +25,30 @@ pub(super) fn copy(caller: &Arc<Domain>, args: &Args) -> Outcome {
 
 #[inline(never)]
 fn copy_one(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
+    attempt(sources, dests, op).map_err(|error| told_before(sources, op).err().unwrap_or(error))
+}
+
+/// Looks for what is told of an element before what is wrong with either page: with the two sides' domains.
+#[cold]
+fn told_before(peers: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
+    let mut may_share = Ok(());
+    for (side, grant) in [(&op.source, COPY_SOURCE_GREF), (&op.dest, COPY_DEST_GREF)] {
+        let id = match DomId(side.domid) {
+            DomId::SELF => peers.own.id,
+            _ if op.flags & grant == 0 => return Err(GrantError::PermissionDenied),
+            id => id,
+        };
+        // That there is such a domain is told before what may not be.
+        match allowed(peers, id).map(drop) {
+            Err(GrantError::BadDomain) => return Err(GrantError::BadDomain),
+            allowed => may_share = may_share.and(allowed),
+        }
+    }
+    may_share
+}
+
+#[inline(always)]
+fn attempt(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
     let plan = CopyPlan::decode(op)?;
     let caller = sources.own;
     let source = Held::take(sources, &plan.source)?;
@@ -49,7 +73,7 @@ fn copy_one(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result
 /// One side's page.
 enum Held<'a> {
     /// The caller's.
-    Own(Gfn, p2m::Access),
+    Own(Option<Gfn>, p2m::Access),
     /// A page that cannot go away until this is dropped.
     Grant {
         granter: &'a Domain,
@@ -93,7 +117,7 @@ impl<'a> Held<'a> {
     #[inline]
     fn mfn(&self, p2m: &P2m<'_>) -> Result<Mfn, GrantError> {
         match *self {
-            Self::Own(gfn, access) => match p2m.find(gfn) {
+            Self::Own(gfn, access) => match gfn.and_then(|gfn| p2m.find(gfn)) {
                 // What is granted to the caller is named by its reference.
                 Some(entry) if entry.kind.is_own_ram() && entry.kind.allows(access) => {
                     Ok(entry.mfn)

@@ -3,17 +3,18 @@
 use core::mem::offset_of;
 
 use alloc::sync::Arc;
-use armv7::addr::Mfn;
+use armv7::addr::{Gfn, Mfn};
 
 use super::array::each;
 use super::{Args, Granted, Outcome, Peers, allowed, status_at};
 use crate::abi::grant_table::{GrantError, MapGrantRef, UnmapGrantRef, status_of};
 use crate::domain::Domain;
 use crate::domain::grants::{Leaving, kind_of};
+use crate::domain::memory::account_page;
 use crate::grant::{GrantHandle, MapRequest};
 use crate::mem::frame_table::{Kind, State};
 use crate::mem::memory;
-use crate::mem::p2m::{P2m, P2mError, Removed};
+use crate::mem::p2m::{P2m, P2mError, P2mType, Removed};
 
 pub(super) fn map(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut peers = Peers::new(caller);
@@ -40,11 +41,16 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
     let mapper = peers.own;
     let granter = allowed(peers, request.granter)?;
     let (grant_ref, access) = (request.grant_ref, request.access);
-    let pinned =
+    let acquired =
         granter
             .grants
             .lock()
-            .acquire(grant_ref, mapper.id, access, &mut Granted(granter))?;
+            .acquire(grant_ref, mapper.id, access, &mut Granted(granter));
+    let pinned = match acquired {
+        Ok(pinned) => pinned,
+        // That the mapper's table is full is told before what is wrong with the granter's entry.
+        Err(error) => return Err(is_full(mapper).err().unwrap_or(error)),
+    };
     match enter(mapper, &request, pinned.mfn) {
         Ok(handle) => Ok((handle, pinned.mfn)),
         Err(error) => {
@@ -57,29 +63,59 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
     }
 }
 
+/// Gives the mapper a page for more handles. Another vCPU of it may have done so meanwhile: then there is room as well.
+#[cold]
+fn add_unit(mapper: &Domain) -> Result<(), GrantError> {
+    let page = account_page(mapper.id).map_err(|_| GrantError::NoSpace)?;
+    let mut grants = mapper.grants.lock();
+    if grants.add_unit(page) || !grants.wants_unit() {
+        Ok(())
+    } else {
+        Err(GrantError::NoSpace)
+    }
+}
+
+/// Refuses a mapping for which the mapper has no handle.
+#[cold]
+fn is_full(mapper: &Domain) -> Result<(), GrantError> {
+    let mut grants = mapper.grants.lock();
+    match grants.wants_unit() {
+        true => Ok(()),
+        false => grants.vacancy().map(drop),
+    }
+}
+
 /// Enters the granted frame `mfn` into the mapper's stage 2 and table; or changes nothing.
 fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle, GrantError> {
+    let gfn = request
+        .gfn
+        .map_err(|error| is_full(mapper).err().unwrap_or(error))?;
     let reference = memory()
         .get(mfn, request.granter)
         .ok_or(GrantError::General)?;
     let kind = kind_of(request.access);
     let mut grants = mapper.grants.lock();
+    if grants.wants_unit() {
+        drop(grants);
+        add_unit(mapper)?;
+        grants = mapper.grants.lock();
+    }
     let vacancy = grants.vacancy()?;
     let mut p2m = mapper.p2m.lock();
-    match p2m.map(request.gfn, mfn, 1, kind, 1) {
+    match p2m.map(gfn, mfn, 1, kind, 1) {
         Ok(_) => {}
-        Err(P2mError::Occupied) => displace(&mut p2m, request, mfn)?,
+        Err(P2mError::Occupied) => displace(&mut p2m, gfn, mfn, kind)?,
         Err(_) => return Err(GrantError::General),
     }
     // The reference is the map's from here on.
     reference.into_raw();
-    Ok(vacancy.record(request.mapping(mfn)))
+    Ok(vacancy.record(request.mapping(gfn, mfn)))
 }
 
 /// Puts `mfn` where the mapper has a page of RAM, which is given back. Anything else stays: grants and foreign pages have
 /// their own way out, and of devices and the hypervisor's pages it is known where they are.
-fn displace(p2m: &mut P2m<'static>, request: &MapRequest, mfn: Mfn) -> Result<(), GrantError> {
-    let entry = p2m.lookup(request.gfn).ok_or(GrantError::General)?;
+fn displace(p2m: &mut P2m<'static>, gfn: Gfn, mfn: Mfn, kind: P2mType) -> Result<(), GrantError> {
+    let entry = p2m.lookup(gfn).ok_or(GrantError::General)?;
     let plain = matches!(
         memory().state(entry.mfn),
         State::Live {
@@ -91,7 +127,7 @@ fn displace(p2m: &mut P2m<'static>, request: &MapRequest, mfn: Mfn) -> Result<()
         return Err(GrantError::General);
     }
     let mut removed = Removed::new();
-    let replaced = p2m.replace(request.gfn, mfn, kind_of(request.access), &mut removed);
+    let replaced = p2m.replace(gfn, mfn, kind, &mut removed);
     p2m.release(removed);
     replaced.map_err(|_| GrantError::General)
 }

@@ -13,7 +13,7 @@ use crate::abi::grant_table::{
 };
 use crate::domain::Domain;
 use crate::error::Errno;
-use crate::grant::{GrantRef, VERSION, set_version as version_rule};
+use crate::grant::{GrantHandle, GrantRef, VERSION, set_version as version_rule};
 use crate::hypercall::guest_ptr::{copy_out, read, write};
 use crate::hypercall::target::{self, Target};
 use crate::hypercall::{Reply, grow_grants};
@@ -126,8 +126,11 @@ pub(super) fn get_version(caller: &Caller<'_>, at: GuestVa) -> Outcome {
 /// Version 1 has no status frames.
 pub(super) fn get_status_frames(caller: &Caller<'_>, args: &Args) -> Outcome {
     let (at, mut op) = only::<GetStatusFrames>(caller, args)?;
-    let refused = target(caller, op.dom).and(Err::<(), _>(GrantError::General));
-    op.status = status_of(&refused);
+    let listed = target(caller, op.dom).and(match op.nr_frames {
+        0 => Ok(()),
+        _ => Err(GrantError::General),
+    });
+    op.status = status_of(&listed);
     answer(
         caller.domain,
         at,
@@ -151,7 +154,11 @@ pub(super) fn swap(caller: &Domain, args: &Args) -> Outcome {
 /// Pages do not change hands on Arm.
 pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
     each(caller, args, |op: &mut Transfer| {
-        op.status = GrantError::General.status();
+        let error = match caller.entry_at(op.mfn) {
+            Some(entry) if entry.kind.is_ram() => GrantError::General,
+            _ => GrantError::BadPage,
+        };
+        op.status = error.status();
         status_at(offset_of!(Transfer, status))
     })
 }
@@ -159,7 +166,11 @@ pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
 /// There is no second mapping to put in the place of one that goes.
 pub(super) fn refuse_replace(caller: &Domain, args: &Args) -> Outcome {
     each(caller, args, |op: &mut UnmapAndReplace| {
-        op.status = GrantError::General.status();
+        let error = match caller.grants.lock().has_mapping(GrantHandle(op.handle)) {
+            true => GrantError::General,
+            false => GrantError::BadHandle,
+        };
+        op.status = error.status();
         status_at(offset_of!(UnmapAndReplace, status))
     })
 }

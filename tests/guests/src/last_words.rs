@@ -3,9 +3,31 @@
 //! What a domain said before it ended, or closed its event channels, is to be in dom0's log of its console
 //! (tests/dom0/last_words.sh).
 
+use core::arch::global_asm;
+
 use crate::abi::DOMID_SELF;
+use crate::exception::catch;
 use crate::harness::{SHUTDOWN_CRASH, power_off, shut_down};
 use crate::{event, platform, psci};
+
+global_asm!(
+    // u32 hvc_unknown(_, _): a call that means nothing, which the hypervisor logs.
+    ".arm",
+    ".global hvc_unknown",
+    "hvc_unknown: .inst 0xe140ea70",
+    "bx lr",
+);
+
+unsafe extern "C" {
+    fn hvc_unknown(a: u32, b: u32) -> u32;
+}
+
+/// Does what is logged, for ever.
+fn flood() -> ! {
+    loop {
+        _ = catch(hvc_unknown, 0, 0);
+    }
+}
 
 /// Does what the boot arguments ask for; comes back when they ask for nothing.
 pub fn speak() {
@@ -19,6 +41,7 @@ pub fn speak() {
         Some("crash") => _ = shut_down(SHUTDOWN_CRASH),
         Some("psci") => _ = psci::call(psci::SYSTEM_OFF, 0, 0, 0),
         Some("spin") => {}
+        Some("flood") => flood(),
         _ => power_off(),
     }
     loop {

@@ -35,7 +35,7 @@ const CORTEX_A15_R2P1: &str = "cortex-a15,midr=0x412fc0f1";
 /// The processor of an Exynos 5250, with all that is known to be wrong with a Cortex-A15.
 const CORTEX_A15_R0P4: &str = "cortex-a15,midr=0x410fc0f4";
 
-pub static BOARDS: [Board; 6] = [
+pub static BOARDS: [Board; 8] = [
     // Calxeda's ECX-2000: RAM at 0.
     Board {
         name: "midway",
@@ -46,6 +46,28 @@ pub static BOARDS: [Board; 6] = [
         console: "/soc/serial@fff36000",
         kernel: 0x1000_0000,
         initrd: 0x1400_0000,
+    },
+    // Aspeed's AST2600: Cortex-A7 with half of VFP's registers.
+    Board {
+        name: "ast2600",
+        machine: "ast2600-evb",
+        more: &["-audio", "none"],
+        virtio: false,
+        tree: "aspeed-ast2600-evb.dtb",
+        console: "serial4",
+        kernel: 0x9000_0000,
+        initrd: 0x9400_0000,
+    },
+    // NXP's i.MX 6UltraLite: one Cortex-A7.
+    Board {
+        name: "imx6ul",
+        machine: "mcimx6ul-evk",
+        more: &["-audio", "none"],
+        virtio: false,
+        tree: "imx6ul-14x14-evk.dtb",
+        console: "serial0",
+        kernel: 0x9000_0000,
+        initrd: 0x9400_0000,
     },
     // NXP's i.MX 7: Cortex-A7, RAM where a Versatile Express has it.
     Board {
@@ -111,7 +133,7 @@ pub struct BoardTest {
     says: &'static [&'static str],
 }
 
-pub static TESTS: [BoardTest; 8] = [
+pub static TESTS: [BoardTest; 9] = [
     BoardTest {
         board: "midway",
         script: "facts",
@@ -160,6 +182,16 @@ pub static TESTS: [BoardTest; 8] = [
         script: "reboot",
         cpus: 2,
         says: &[],
+    },
+    BoardTest {
+        board: "ast2600",
+        script: "facts",
+        cpus: 2,
+        says: &[
+            "CPU0: VFP with 16 registers",
+            "SMP: CPU1: no way to start (aspeed,ast2600-smp)",
+            "Brought up 1 CPUs",
+        ],
     },
     BoardTest {
         board: "orangepi-pc",

@@ -140,7 +140,7 @@ fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<
     let data = copy(&project::data_disk()?, folder.path())?;
     let mut machine = common(options, data, folder)?;
     match name {
-        "guests" | "last_words" => write_test_guests(folder.path())?,
+        "guests" | "last_words" | "flood" => write_test_guests(folder.path())?,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
     }

@@ -46,7 +46,7 @@ const RAM_END: u32 = 0x8000_0000;
 /// On `virt` there is nothing at all.
 const NOWHERE: u32 = 0xf000_0000;
 
-pub static FAULTS: [Fault; 22] = [
+pub static FAULTS: [Fault; 30] = [
     Fault {
         name: "no-hyp-mode",
         wrong: Wrong::Machine(|machine| machine.virtualization = false),
@@ -105,6 +105,73 @@ pub static FAULTS: [Fault; 22] = [
         name: "no-memory-node",
         wrong: Wrong::Source(without_memory),
         says: &["RAM 0 MiB, need * MiB"],
+    },
+    Fault {
+        name: "ram-bank-far-away",
+        wrong: Wrong::Source(|source| {
+            in_root(
+                source,
+                "memory@8000000000 { device_type = \"memory\"; reg = <0x80 0 0 0x40000000>; };",
+            )
+        }),
+        says: &[
+            "RAM bank 0x8000000000-0x8040000000 ignored: too far from the rest",
+            BOOTED,
+        ],
+    },
+    Fault {
+        name: "reservations-without-ranges",
+        wrong: Wrong::Source(|source| {
+            in_root(
+                source,
+                "reserved-memory { fw@4c000000 { reg = <0 0x4c000000 0 0x100000>; }; };",
+            )
+        }),
+        says: &[
+            "/reserved-memory/fw@4c000000 is reserved, although*no ranges",
+            BOOTED,
+        ],
+    },
+    Fault {
+        name: "timer-interrupts-by-name",
+        wrong: Wrong::Source(with_named_timer),
+        says: &[dom0::UP],
+    },
+    Fault {
+        name: "uart-in-the-page-of-the-console",
+        wrong: Wrong::Source(|source| {
+            in_root(
+                source,
+                "serial@9000800 { compatible = \"ns16550a\"; reg = <0 0x9000800 0 0x100>; interrupts = <0 20 4>; \
+                 clock-frequency = <24000000>; reg-shift = <2>; };",
+            )
+        }),
+        says: &[
+            "/serial@9000800 disabled: its registers are in*which is the console's",
+            dom0::UP,
+        ],
+    },
+    Fault {
+        name: "empty-line-of-the-kernel-module",
+        wrong: Wrong::Source(with_empty_line),
+        says: &[dom0::UP],
+    },
+    Fault {
+        name: "dom0-mem-with-a-tail",
+        wrong: Wrong::Machine(|machine| {
+            machine.memory_mib = 2048;
+            machine.append += " dom0_mem=768M,max=768M";
+        }),
+        says: &["max=768M", "/786432K available"],
+    },
+    // Whatever of it is below the kernel, Linux would not use.
+    Fault {
+        name: "dom0-mem-of-nearly-all",
+        wrong: Wrong::Machine(|machine| {
+            machine.memory_mib = 2048;
+            machine.append += " dom0_mem=1900M";
+        }),
+        says: &["/1945600K available"],
     },
     Fault {
         name: "too-little-ram",
@@ -177,6 +244,14 @@ pub static FAULTS: [Fault; 22] = [
         name: "no-console-that-we-know",
         wrong: Wrong::Silent {
             board: "imx7",
+            console: "ttymxc0",
+        },
+        says: &[dom0::UP],
+    },
+    Fault {
+        name: "no-console-that-we-know-on-an-imx6ul",
+        wrong: Wrong::Silent {
+            board: "imx6ul",
             console: "ttymxc0",
         },
         says: &[dom0::UP],
@@ -436,6 +511,43 @@ fn with_policy(source: &str) -> Result<String> {
     let (_, end) = node(&rest, "chosen {")?;
     rest.insert_str(end - "};".len(), &modules);
     Ok(rest)
+}
+
+/// Names the timer's interrupts, and has them in another order than the usual one.
+fn with_named_timer(source: &str) -> Result<String> {
+    const PROPERTY: &str = "interrupts = <";
+    let (start, end) = node(source, "timer {")?;
+    let (before, rest) = source[start..end]
+        .split_once(PROPERTY)
+        .ok_or("QEMU's timer has no interrupts")?;
+    let (cells, after) = rest.split_once('>').ok_or("a property does not end")?;
+    let cells: Vec<&str> = cells.split_whitespace().collect();
+    let lines: Vec<String> = cells.chunks(3).map(|line| line.join(" ")).collect();
+    let [secure, physical, virtual_one, hypervisor] = lines.as_slice() else {
+        return Err("QEMU describes the timer in a new way".into());
+    };
+    let lines = [virtual_one, hypervisor, secure, physical].map(String::as_str);
+    let names = "interrupt-names = \"virt\", \"hyp-phys\", \"sec-phys\", \"phys\";";
+    let timer = format!("{before}{names} {PROPERTY}{}>{after}", lines.join(" "));
+    Ok([&source[..start], &timer, &source[end..]].concat())
+}
+
+/// Moves the line of the kernel's module to where the hypervisor's was, and leaves an empty one there.
+fn with_empty_line(source: &str) -> Result<String> {
+    const PROPERTY: &str = "bootargs = \"";
+    let (start, end) = node(source, "module@0x50000000")?;
+    let module = &source[start..end];
+    let line = module
+        .split_once(PROPERTY)
+        .and_then(|(_, rest)| rest.split_once('"'));
+    let (line, _) = line.ok_or("the kernel's module has no line")?;
+    let emptied = module.replace(line, "");
+    let rest = [&source[..start], &emptied, &source[end..]].concat();
+    let (before, after) = rest
+        .split_once(&format!("\n\t\t{PROPERTY}"))
+        .ok_or("/chosen has no line")?;
+    let (_, after) = after.split_once('"').ok_or("a property does not end")?;
+    Ok(format!("{before}\n\t\t{PROPERTY}{line}\"{after}"))
 }
 
 fn without_memory(source: &str) -> Result<String> {

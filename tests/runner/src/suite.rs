@@ -21,7 +21,7 @@ const LIGHT_CPUS: u32 = 2;
 
 /// The scripts of tests/dom0 and the machines they run on. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen
 /// in QEMU, so Krypton alone is tested there.
-const DOM0: [(&str, u32, u32, bool); 20] = [
+const DOM0: [(&str, u32, u32, bool); 21] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("shell", 2, 1024, false),
@@ -37,6 +37,7 @@ const DOM0: [(&str, u32, u32, bool); 20] = [
     ("pools", 2, 1024, false),
     ("guests", 2, 1024, false),
     ("last_words", 2, 1024, false),
+    ("flood", 2, 1024, false),
     ("demo", 2, 1024, false),
     ("load", 2, 1024, false),
     ("many", 2, 2048, false),

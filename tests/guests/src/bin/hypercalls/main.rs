@@ -420,6 +420,7 @@ fn vm_assist_knows_the_runstate_flag_only() -> Verdict {
         ensure_eq!(call(hypercall::VM_ASSIST, [command, RUNSTATE_UPDATE_FLAG, 0, 0, 0]), 0, command);
     }
     ensure_eq!(call(hypercall::VM_ASSIST, [2, RUNSTATE_UPDATE_FLAG, 0, 0, 0]), ENOSYS);
+    ensure_eq!(call(hypercall::VM_ASSIST, [2, 0, 0, 0, 0]), EINVAL);
     Ok(())
 }
 
@@ -493,8 +494,10 @@ fn unknown_hvm_parameters_return_einval() -> Verdict {
         let mut argument = HvmParameter { domid: DOMID_SELF, pad: 0, index, value: 1 };
         ensure_eq!(call_with(hypercall::HVM_OP, abi::HVMOP_SET_PARAM, &mut argument), EINVAL, index);
     }
-    let mut argument = HvmParameter { domid: DOMID_ABSENT, pad: 0, index: HVM_PARAM_STORE_PFN, value: 0 };
-    ensure_eq!(call_with(hypercall::HVM_OP, abi::HVMOP_GET_PARAM, &mut argument), ESRCH);
+    for index in [HVM_PARAM_STORE_PFN, u32::MAX] {
+        let mut argument = HvmParameter { domid: DOMID_ABSENT, pad: 0, index, value: 0 };
+        ensure_eq!(call_with(hypercall::HVM_OP, abi::HVMOP_GET_PARAM, &mut argument), ESRCH, index);
+    }
     Ok(())
 }
 
@@ -590,8 +593,10 @@ fn poll_with_a_deadline_in_the_past_returns_at_once() -> Verdict {
 
 fn shutdown_of_an_absent_domain_returns_esrch() -> Verdict {
     // struct sched_remote_shutdown: domid, reason.
-    let mut argument = [u32::from(DOMID_ABSENT), 0];
-    ensure_eq!(call_with(hypercall::SCHED_OP, abi::SCHEDOP_REMOTE_SHUTDOWN, &mut argument), ESRCH);
+    for reason in [0, 99] {
+        let mut argument = [u32::from(DOMID_ABSENT), reason];
+        ensure_eq!(call_with(hypercall::SCHED_OP, abi::SCHEDOP_REMOTE_SHUTDOWN, &mut argument), ESRCH, reason);
+    }
     Ok(())
 }
 
@@ -663,6 +668,7 @@ fn vcpu_info_must_be_aligned_and_within_its_page() -> Verdict {
         ensure_eq!(event::register_vcpu_info(0, frame.gfn(), offset), ENXIO, offset);
     }
     ensure_eq!(event::register_vcpu_info(0, 0xf_0000, 0), EINVAL);
+    ensure_eq!(event::register_vcpu_info(0, 0xf_0000, 4), ENXIO);
     Ok(())
 }
 
