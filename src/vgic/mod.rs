@@ -20,8 +20,8 @@
 //! | file | question |
 //! |---|---|
 //! | `irq.rs` | which state has an interrupt, and which vCPU places it? |
-//! | `dist.rs` | which register is it, and what does it read? |
-//! | `change.rs` | what does a write to it do? |
+//! | `dist.rs` | which register is it, and how is it accessed? |
+//! | `registers.rs` | what does it read, and what does a write to it do? |
 //! | `lr.rs` | what does a list register say, and what are they as a device? |
 //! | `refill.rs` | how do interrupts get into list registers and back? |
 //! | `choose.rs` | which interrupts get one? |
@@ -29,12 +29,12 @@
 //!
 //! Manual: IHI 0048B chapters 3 (state machine), 4.3 (distributor), 5 (virtualization).
 
-mod change;
 mod choose;
 mod dist;
 mod irq;
 mod lr;
 mod refill;
+mod registers;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -157,9 +157,12 @@ impl VcpuState {
 #[inline]
 fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
     core::iter::from_fn(move || {
+        if mask == 0 {
+            return None;
+        }
         let bit = mask.trailing_zeros();
-        mask &= mask.wrapping_sub(1);
-        (bit < 32).then_some(bit)
+        mask &= mask - 1;
+        Some(bit)
     })
 }
 
@@ -257,8 +260,8 @@ impl Vgic {
         Some(Snapshot {
             irq,
             enabled: bank.enabled & mask != 0,
-            pending: self.pending_word(vcpu, number) & mask != 0,
-            active: self.active_word(vcpu, number) & mask != 0,
+            pending: self.read_pending(vcpu, number) & mask != 0,
+            active: self.read_active(vcpu, number) & mask != 0,
             in_lr: bank.in_lr & mask != 0,
             phys_active: bank.phys_active & mask != 0,
             priority: bank.priority(bit_of(irq)),

@@ -135,7 +135,7 @@ impl Vgic {
         bank.in_lr &= !mask;
         bank.drop_pending &= !mask;
         bank.drop_active &= !mask;
-        if number == 0 || (bank.pending | bank.active) & mask == 0 {
+        if number == 0 || bank.in_flight() & mask == 0 {
             VcpuSet::EMPTY
         } else {
             self.queue(number, bit)
