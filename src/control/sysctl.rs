@@ -8,9 +8,10 @@ use crate::abi::domctl::{DomainInfo, SCHEDULER_CREDIT2};
 use crate::abi::sysctl as abi;
 use crate::abi::sysctl::Sysctl;
 use crate::call::guest_ptr::{copy_out, element, read, write};
-use crate::call::{Args, Caller, Outcome, Reply};
-use crate::domain::registry;
+use crate::call::{Args, Caller, Outcome, Reply, must_pause};
+use crate::domain::{registry, virq};
 use crate::error::Errno;
+use crate::event::EventVirq;
 use crate::id::DomId;
 use crate::mem::memory;
 use crate::sched;
@@ -24,6 +25,8 @@ const KEYS_AT_ONCE: u32 = 1;
 const DOMAINS_AT_ONCE: u32 = 1024;
 /// Console output copied in one call; the toolstack asks for more.
 const CONSOLE_AT_ONCE: u32 = 64 << 10;
+/// Console output copied before an interrupt that waits ends the call.
+const CONSOLE_BEFORE_PAUSE: u32 = 4 << 10;
 /// What `xl info -n` shows as distance of a node to itself without a NUMA description.
 const NODE_DISTANCE: u32 = 20;
 
@@ -115,6 +118,11 @@ fn read_console(caller: &Caller<'_>, op: &mut abi::ReadConsole) -> Result<(), Er
         copy_out(caller.domain, to, part.get(..count).unwrap_or(&[]))?;
         done += count as u32;
         at = next;
+        // Who got less than there is hears of the rest.
+        if done >= CONSOLE_BEFORE_PAUSE && must_pause() {
+            virq::raise(EventVirq::CON_RING);
+            break;
+        }
     }
     if op.clear != 0 {
         console::consume_ring(at);

@@ -26,7 +26,7 @@ pub const SECTION: &str = "latency.";
 
 /// Scripts of tests/dom0 that need no second CPU: domUs made, dumped, ballooned, rebooted and destroyed; the test guests as
 /// domUs.
-const SCRIPTS: [&str; 3] = ["toolstack", "masked", "guests"];
+const SCRIPTS: [&str; 4] = ["toolstack", "masked", "guests", "flood"];
 
 /// Runs all workloads; answers what they took, by section.
 pub fn measure(options: &Options, echo: Echo) -> Result<Vec<(String, Figures)>> {
