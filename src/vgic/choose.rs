@@ -11,7 +11,7 @@ use super::lr::{MAX_LRS, Maintenance};
 const PENDING: u32 = 1 << 31;
 const PRIORITY_SHIFT: u32 = 16;
 
-/// Place of an interrupt in the order: class, priority, number.
+/// Returns the place of an interrupt in the order: class, priority, number.
 fn key(bank: &Bank, number: u32, bit: u32) -> u32 {
     let class = if bank.active >> bit & 1 != 0 {
         0

@@ -98,14 +98,14 @@ static ROWS: [u8; 256] = {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refused;
 
-/// What a write asks of the layers above.
+/// What is left to the caller after a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Effects {
     /// vCPUs that must pass through a refill, the writer included: kick those that run, wake those that wait if
     /// [`Vgic::has_deliverable`].
     pub kick: VcpuSet,
-    // The host's work, in parts: all of it is two words, which are answered in registers.
+    // The parts of `HostWork`: with them the struct is two words, which are returned in registers.
     op: Option<HostOp>,
     bank: u8,
     mask: u32,
@@ -149,8 +149,7 @@ impl Effects {
         }
     }
 
-    /// Besides, `op` for the routed interrupts `mask` of bank `number`. The physical state of PPIs is not the guest's to
-    /// change.
+    /// Adds `op` for the routed interrupts `mask` of bank `number`. Guests do not change the physical state of PPIs.
     pub(super) const fn and_host(self, op: HostOp, number: u32, mask: u32) -> Self {
         if mask == 0 || number == 0 {
             return self;
@@ -163,7 +162,7 @@ impl Effects {
         }
     }
 
-    /// Work at the physical distributor.
+    /// Returns the work at the physical distributor.
     #[inline]
     pub fn host(self) -> Option<HostWork> {
         Some(HostWork {
@@ -196,7 +195,7 @@ const fn lanes(offset: u32, width: Width) -> (u32, u32) {
 }
 
 impl Vgic {
-    /// Returns what `vcpu` reads at `offset`.
+    /// Reads the register at `offset` for `vcpu`.
     #[inline]
     pub fn read(&self, vcpu: VcpuId, offset: u32, width: Width) -> Result<u32, Refused> {
         let register = register(offset, width)?;
@@ -205,7 +204,7 @@ impl Vgic {
         Ok((value & lanes) >> shift)
     }
 
-    /// Does what `vcpu` writes at `offset`. The vCPU's refill must follow before it runs on.
+    /// Writes to the register at `offset` for `vcpu`, which must be refilled before it enters its guest.
     #[inline]
     pub fn write(
         &mut self,

@@ -72,7 +72,7 @@ impl Maintenance {
         Self(self.0 | other.0)
     }
 
-    /// Whether all of `other` is asked for.
+    /// Returns whether all of `other` is asked for.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -112,32 +112,32 @@ impl Lr {
         (self.virq() as u32 / 32, self.virq() as u32 % 32)
     }
 
-    /// Whether its end deactivates a physical interrupt.
+    /// Returns whether its end deactivates a physical interrupt.
     pub const fn is_hw(self) -> bool {
         self.0 & HW != 0
     }
 
-    /// Whether it is pending, active or not.
+    /// Returns whether it is pending, active or not.
     pub const fn is_pending(self) -> bool {
         self.0 & PENDING != 0
     }
 
-    /// Whether it is active, pending or not.
+    /// Returns whether it is active, pending or not.
     pub const fn is_active(self) -> bool {
         self.0 & ACTIVE != 0
     }
 
-    /// Whether the guest could take it now.
+    /// Returns whether the guest could take it now.
     pub const fn is_only_pending(self) -> bool {
         self.is_pending() && !self.is_active()
     }
 
-    /// Whether it is neither pending nor active.
+    /// Returns whether it is neither pending nor active.
     pub const fn is_free(self) -> bool {
         self.0 & (PENDING | ACTIVE) == 0
     }
 
-    /// Whether it asks for a maintenance interrupt, which lasts until it is rewritten.
+    /// Returns whether it asks for a maintenance interrupt, which lasts until it is rewritten.
     pub const fn reports_end(self) -> bool {
         self.0 & (HW | EOI) == EOI
     }

@@ -3,7 +3,7 @@
 //!
 //! Owns the state of every virtual interrupt of one domain, the contents of its vCPUs' list registers, and the routes
 //! from physical interrupts. It is pure state: the list registers are reached through [`ListRegisters`], and what must
-//! happen elsewhere (kick a vCPU, enable a physical interrupt) is answered as a value. The domain keeps the whole in
+//! happen elsewhere (kick a vCPU, enable a physical interrupt) is returned as a value. The domain keeps the whole in
 //! one `Lock<Vgic, { rank::VGIC }>`.
 //!
 //! How an interrupt travels: [`Vgic::inject`] makes it pending in its bank and returns the vCPU to kick; that vCPU, before
@@ -153,7 +153,7 @@ impl VcpuState {
     }
 }
 
-/// Numbers of the bits set in `mask`, lowest first.
+/// Returns the numbers of the bits set in `mask`, lowest first.
 #[inline]
 fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
     core::iter::from_fn(move || {

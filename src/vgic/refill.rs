@@ -1,8 +1,8 @@
 //! How interrupts get into list registers and back.
 //!
 //! [`Vgic::refill`] runs before a dirty vCPU enters its guest. It takes every interrupt out of its list register into its
-//! bank, with what the guest did to it, and then puts those in that want a list register; hardware hears of the list
-//! registers whose contents changed. With four list registers that is at most eight accesses to them.
+//! bank, with what the guest did to it, then puts those in that want a list register, and writes the list registers whose
+//! contents changed. With four list registers that is at most eight accesses to them.
 //!
 //! * Nearly always all fit. Otherwise they are taken out again and [`Limit`] says which go in.
 //! * An active interrupt that does not go in is spilled: hardware counts its end (`GICH_HCR.EOICount`, LRENPIE), and as
@@ -21,7 +21,7 @@ use super::lr::{ListRegisters, Lr, MAX_LRS, Maintenance};
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
-/// The result of [`Vgic::unload`].
+/// What is left to the caller of [`Vgic::unload`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Unloaded {

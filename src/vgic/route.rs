@@ -64,8 +64,8 @@ impl Vgic {
         Ok(())
     }
 
-    /// Takes SPI `virq` away from its physical interrupt. Disable that first. What it latched is dropped; a vCPU that
-    /// handles it may finish. When a domain dies, unload its vCPUs, then unroute [`Self::routes`] one after the other.
+    /// Takes SPI `virq` away from its physical interrupt. Disable that first. If it made the SPI pending, that is dropped; a
+    /// vCPU that handles it may finish. When a domain dies, unload its vCPUs, then unroute [`Self::routes`] one after the other.
     pub fn unroute_hw(&mut self, virq: IntId) -> Result<Unrouted, RouteError> {
         let (number, bit) = (bank_of(virq), bit_of(virq));
         let mask = 1u32 << bit;
@@ -136,7 +136,7 @@ impl Vgic {
         self.spi(bank_of(virq))?.target(bit_of(virq))
     }
 
-    /// Whether the guest enabled `virq` at `vcpu`.
+    /// Returns whether the guest enabled `virq` at `vcpu`.
     pub fn is_enabled(&self, vcpu: VcpuId, virq: IntId) -> bool {
         self.bank(vcpu, bank_of(virq))
             .is_some_and(|bank| bank.enabled & 1 << bit_of(virq) != 0)
