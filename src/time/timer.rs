@@ -99,7 +99,8 @@ impl Timer {
     /// Lets it expire on this CPU at `deadline`, instead of whatever was set before.
     pub fn arm(&self, deadline: Ticks) {
         let cpu = smp::this_cpu();
-        program_for(cpu, self.arm_on(cpu, deadline));
+        let timer = self.arm_on(cpu, deadline);
+        program_first(timer, turn_end(cpu).load(Ordering::Relaxed));
     }
 
     /// Arms it in the queue of `cpu`, and returns the first deadline there.
@@ -148,8 +149,9 @@ pub fn expired(cpu: CpuId, now: Ticks) -> Option<Purpose> {
 
 /// Sets when the running vCPU's turn on `cpu`, which is this CPU, ends, and programs the hardware timer.
 pub fn set_turn_end(cpu: CpuId, end: Option<Ticks>) {
-    turn_end(cpu).store(end.map_or(u64::MAX, |end| end.0), Ordering::Relaxed);
-    program(cpu);
+    let end = end.map_or(u64::MAX, |end| end.0);
+    turn_end(cpu).store(end, Ordering::Relaxed);
+    program_first(queue(cpu).lock().next(), end);
 }
 
 /// Returns whether the running vCPU's turn on `cpu` is over.
@@ -159,13 +161,12 @@ pub fn turn_is_over(cpu: CpuId, now: Ticks) -> bool {
 
 /// Programs the hardware timer of `cpu`, which is this CPU.
 pub fn program(cpu: CpuId) {
-    let first = queue(cpu).lock().next();
-    program_for(cpu, first);
+    let timer = queue(cpu).lock().next();
+    program_first(timer, turn_end(cpu).load(Ordering::Relaxed));
 }
 
 #[inline]
-fn program_for(cpu: CpuId, timer: Option<Ticks>) {
-    let turn_ends = turn_end(cpu).load(Ordering::Relaxed);
+fn program_first(timer: Option<Ticks>, turn_ends: u64) {
     let first = timer.map_or(turn_ends, |timer| timer.0.min(turn_ends));
     armv7::timer::set_deadline((first != u64::MAX).then_some(first));
 }

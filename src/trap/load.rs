@@ -17,6 +17,7 @@ use crate::vgic::Vgic;
 pub const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
 
 /// Loads a vCPU, which runs from `now` on.
+#[inline(never)]
 pub fn load(
     cpu: &Cpu,
     domain: &Arc<Domain>,

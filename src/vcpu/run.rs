@@ -21,7 +21,9 @@ pub fn pick(cpu: CpuId) -> (Choice, Ticks) {
     let choice = scheduler.pick(cpu, now);
     drop(scheduler);
     time::set_turn_end(cpu, choice.until);
-    cpu::repick_all(choice.kick);
+    if !choice.kick.is_empty() {
+        cpu::repick_all(choice.kick);
+    }
     (choice, now)
 }
 
@@ -71,6 +73,10 @@ impl Vcpu {
             return;
         }
         self.halt.store(after, Ordering::SeqCst);
+        let state = RunState::of_waiting(after);
+        if before != 0 && RunState::of_waiting(before) == state {
+            return;
+        }
         let now = now();
         let cpu = match (before, after) {
             (0, _) => scheduler.block(self.unit, now),
@@ -81,16 +87,11 @@ impl Vcpu {
             Some(cpu) if after == 0 && cpu == smp::this_cpu() => scheduler.goes_on(cpu, now),
             _ => None,
         };
-        let (state, mut runstate) = (RunState::of_waiting(after), self.runstate.lock());
-        let changes = runstate.state() != state;
-        if changes {
-            runstate.change(state, now);
-        }
+        let mut runstate = self.runstate.lock();
+        runstate.change(state, now);
         // The guest's memory is written without the lock of all.
         drop(scheduler);
-        if changes {
-            runstate.publish();
-        }
+        runstate.publish();
         drop(runstate);
         match cpu {
             Some(cpu) if turn_ends.is_some() => time::set_turn_end(cpu, turn_ends),
