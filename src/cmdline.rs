@@ -21,7 +21,7 @@ use value::{boolean, bootscrub, console, number, orders, size, threshold, timest
 
 /// Most vCPUs that a GICv2 domain can have (IHI 0048B 3.2: 8 CPU interfaces).
 pub const MAX_VCPUS: u32 = 8;
-/// What dom0 gets without `dom0_mem`, as in Xen 4.17.
+/// The memory of dom0 without `dom0_mem`, as in Xen 4.17.
 pub const DEFAULT_DOM0_MEM: u64 = 512 << 20;
 
 /// How chatty one of the two logs is; the order is from silent to chatty.
@@ -48,7 +48,7 @@ pub struct Threshold {
     pub limited: Level,
 }
 
-/// What is put before a line on the console.
+/// The stamp before a line on the console.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timestamps {
     /// Nothing.
@@ -63,7 +63,7 @@ pub enum Timestamps {
     DateMs,
 }
 
-/// What a guest's WFI and WFE do.
+/// The effect of a guest's WFI and WFE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vwfi {
     /// They trap, and the vCPU blocks.
@@ -72,7 +72,7 @@ pub enum Vwfi {
     Native,
 }
 
-/// What an asynchronous abort does.
+/// The effect of an asynchronous abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Serrors {
     /// Each goes to the guest whose vCPU was loaded when it arose; one that no guest can have caused stops the machine.
@@ -137,7 +137,7 @@ pub struct Options {
     pub dtuart: Option<String>,
     /// The letter that, with Ctrl, switches the console's input; 0 switches the feature off.
     pub conswitch: u8,
-    /// Whether input stays with the hypervisor after boot (`conswitch=ax`).
+    /// True if input stays with the hypervisor after boot (`conswitch=ax`).
     pub conswitch_stay: bool,
     pub console_timestamps: Timestamps,
     pub console_to_ring: bool,
@@ -222,7 +222,7 @@ pub enum Note {
 }
 
 impl Note {
-    /// Whether the line is a warning rather than information.
+    /// Returns whether the line is a warning rather than information.
     pub const fn is_warning(&self) -> bool {
         matches!(self, Self::BadValue(_) | Self::Tail { .. })
     }
@@ -260,7 +260,7 @@ enum Verdict {
 }
 
 impl Options {
-    /// The options in `line`, and what to say about those that were not taken.
+    /// Returns the options in `line`, and what to say about those that were not taken.
     pub fn parse(line: &str) -> (Self, Vec<Note>) {
         let mut options = Self::default();
         let mut notes = Vec::new();
@@ -289,7 +289,7 @@ impl Options {
         (options, notes)
     }
 
-    /// The number of vCPUs for dom0 on a machine with `cpus` CPUs.
+    /// Returns the number of vCPUs for dom0 on a machine with `cpus` CPUs.
     pub fn dom0_vcpus(&self, cpus: u32) -> u32 {
         let (low, high) = self.dom0_max_vcpus.unwrap_or((1, u32::MAX));
         let low = low.clamp(1, MAX_VCPUS);

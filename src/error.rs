@@ -55,7 +55,7 @@ impl fmt::Display for Errno {
 }
 
 impl Errno {
-    /// The value a guest finds in r0.
+    /// Returns the value a guest finds in r0.
     pub const fn to_reg(self) -> u32 {
         (-(self as i32)) as u32
     }

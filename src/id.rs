@@ -44,7 +44,7 @@ impl VcpuId {
     /// The boot vCPU.
     pub const ZERO: Self = Self(0);
 
-    /// The vCPU numbered `n`, or `None` when no domain can have it.
+    /// Returns the vCPU numbered `n`, or `None` when no domain can have it.
     pub const fn new(n: u32) -> Option<Self> {
         if n < MAX_VCPUS as u32 {
             Some(Self(n as u8))
@@ -53,12 +53,12 @@ impl VcpuId {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn raw(self) -> u8 {
         self.0
     }
 
-    /// The number as an index.
+    /// Returns the number as an index.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -78,7 +78,7 @@ impl VcpuSet {
         Self(1 << vcpu.raw())
     }
 
-    /// Whether `vcpu` is in the set.
+    /// Returns whether `vcpu` is in the set.
     pub const fn contains(self, vcpu: VcpuId) -> bool {
         self.0 & (1 << vcpu.raw()) != 0
     }
@@ -89,7 +89,7 @@ impl VcpuSet {
         Self(self.0 & !other.0)
     }
 
-    /// The members, lowest first.
+    /// Returns the members, lowest first.
     #[inline]
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
         let mut left = u32::from(self.0);
@@ -128,7 +128,7 @@ impl IntId {
     /// The physical timer's private interrupt, as guests see it.
     pub const PHYSICAL_TIMER: Self = Self(30);
 
-    /// The interrupt numbered `n`, or `None` from [`MAX_INTIDS`] on.
+    /// Returns the interrupt numbered `n`, or `None` from [`MAX_INTIDS`] on.
     pub const fn new(n: u32) -> Option<Self> {
         if n < MAX_INTIDS {
             Some(Self(n as u16))
@@ -137,7 +137,7 @@ impl IntId {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn raw(self) -> u16 {
         self.0
     }

@@ -1,4 +1,4 @@
-//! What this build is: the words that `xl info`, the banner and the log show.
+//! The identity of this build: the words that `xl info`, the banner and the log show.
 
 use alloc::string::String;
 
@@ -37,12 +37,12 @@ pub fn set_command_line(line: &str) {
     COMMAND_LINE.call_once(|| line.into());
 }
 
-/// The hypervisor's command line.
+/// Returns the hypervisor's command line.
 pub fn command_line() -> &'static str {
     COMMAND_LINE.get().map_or("", |line| line)
 }
 
-/// The linker's id of the image; empty on a host.
+/// Returns the linker's id of the image; empty on a host.
 pub fn build_id() -> &'static [u8] {
     armv7::layout::build_id()
 }

@@ -10,7 +10,7 @@ use armv7::gic::{Gic, Trigger};
 use crate::domain::Domain;
 use crate::id::{DomId, IntId, VcpuId};
 
-/// What an interrupt of the hypervisor's is for.
+/// The use of an interrupt of the hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub enum Handler {
@@ -41,7 +41,7 @@ static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
 /// Interrupts that nobody owned.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
-/// Who gets `intid`.
+/// Returns who gets `intid`.
 #[inline]
 pub fn owner(intid: u32) -> Owner {
     let Some(owner) = OWNERS.get(intid as usize) else {
@@ -90,7 +90,7 @@ pub fn route_to_guest(gic: &Gic, intid: u32, domain: &Domain, trigger: Trigger) 
     true
 }
 
-/// Interrupts so far that nobody owned.
+/// Returns the interrupts so far that nobody owned.
 pub fn stray() -> u32 {
     STRAY.load(Ordering::Relaxed)
 }

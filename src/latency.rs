@@ -5,7 +5,7 @@
 //!
 //! Ticks are the system counter's. In an emulator they say something only where virtual time counts instructions.
 
-/// What a stretch began with.
+/// The begin of a stretch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     /// A hypercall, by its number.
@@ -22,7 +22,7 @@ pub enum Cause {
 mod measure {
     use super::Cause;
 
-    /// Interrupts are masked from now on.
+    /// Notes that interrupts are masked from now on.
     #[inline(always)]
     pub fn begin(_cause: impl FnOnce() -> Cause) {}
 
@@ -81,7 +81,7 @@ mod measure {
         longest: ArrayVec::new_const(),
     });
 
-    /// Interrupts are masked from now on.
+    /// Notes that interrupts are masked from now on.
     pub fn begin(cause: impl FnOnce() -> Cause) {
         let since = timer::counter();
         MEASURES.lock().now[smp::this_cpu().index()] = Some(Stretch {

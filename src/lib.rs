@@ -2,7 +2,7 @@
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// What fails is answered for where it fails: a dropped error may be a page that somebody still reaches.
+// A failure is handled where it happens: a dropped error may be a page that somebody still reaches.
 #![cfg_attr(
     not(test),
     deny(clippy::let_underscore_must_use, clippy::unused_result_ok)

@@ -143,7 +143,7 @@ impl Write for Marked<'_, '_> {
 }
 
 static GUEST_LEVEL: AtomicU8 = AtomicU8::new(Level::Warn as u8);
-/// What all guests together have had logged.
+/// The lines that all guests together have had logged.
 static ALL_GUESTS: Allowance = Allowance::of_all();
 /// A period is so many ticks of the system counter, as a shift: between a second and two.
 static PERIOD_SHIFT: AtomicU8 = AtomicU8::new(26);

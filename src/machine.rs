@@ -89,14 +89,14 @@ fn end(what: &str, by_firmware: fn(), steps: fn(&Ends) -> &Steps) -> ! {
         }
         steps(ends).run(0);
     }
-    // What ends the machine may take a moment to do it.
+    // The end of the machine may take a moment.
     wait(1);
     let ways = ends.map(|ends| (ends.psci, !steps(ends).is_empty()));
     log::error!("cannot {what} this board: {}", why(ways));
     halt_after_words()
 }
 
-/// Why nothing has ended the machine: whether firmware and registers were there to do it.
+/// Returns why nothing has ended the machine: whether firmware and registers were there to do it.
 fn why(ways: Option<(bool, bool)>) -> &'static str {
     match ways {
         None => "its device tree is not read yet",

@@ -3,7 +3,7 @@
 //! boot/head.S turns the MMU on and calls [`hyp_main`], which runs on the boot CPU with interrupts masked, as all of our
 //! code does. Each step either succeeds or ends the boot with one line that says why (`boot::fail`).
 #![cfg_attr(target_os = "none", no_std, no_main)]
-// What fails is answered for where it fails: a dropped error may be a page that somebody still reaches.
+// A failure is handled where it happens: a dropped error may be a page that somebody still reaches.
 #![cfg_attr(
     not(test),
     deny(clippy::let_underscore_must_use, clippy::unused_result_ok)

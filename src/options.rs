@@ -12,7 +12,7 @@ pub fn set(options: Options) -> &'static Options {
     OPTIONS.call_once(|| options)
 }
 
-/// The options; `None` before boot has read them.
+/// Returns the options; `None` before boot has read them.
 pub fn get() -> Option<&'static Options> {
     OPTIONS.get()
 }

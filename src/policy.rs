@@ -15,7 +15,7 @@ pub fn set_silo(on: bool) {
     SILO.store(on, Ordering::Relaxed);
 }
 
-/// Whether `caller` may connect `a` and `b`.
+/// Returns whether `caller` may connect `a` and `b`.
 #[inline]
 pub fn may_share(caller: &Domain, a: DomId, b: DomId) -> Result<(), Errno> {
     may_share_under(SILO.load(Ordering::Relaxed), caller, a, b)

@@ -7,9 +7,9 @@
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
-/// What a queue orders by.
+/// The order of a queue.
 pub trait Key: Copy {
-    /// Whether `self` comes out earlier than `other`.
+    /// Returns whether `self` comes out earlier than `other`.
     fn before(self, other: Self) -> bool;
 }
 
@@ -109,31 +109,31 @@ impl<K: Key> PriorityQueue<K> {
         Some((first.id, first.key))
     }
 
-    /// The id with the lowest key.
+    /// Returns the id with the lowest key.
     #[inline]
     pub fn first(&self) -> Option<(u16, K)> {
         self.heap.first().map(|entry| (entry.id, entry.key))
     }
 
-    /// The entry at `place` in the order of [`PriorityQueue::iter`].
+    /// Returns the entry at `place` in the order of [`PriorityQueue::iter`].
     #[inline]
     pub fn nth(&self, place: usize) -> Option<(u16, K)> {
         self.heap.get(place).map(|entry| (entry.id, entry.key))
     }
 
-    /// The key `id` is queued under.
+    /// Returns the key `id` is queued under.
     pub fn key_of(&self, id: u16) -> Option<K> {
         let at = *self.place.get(usize::from(id))?;
         self.heap.get(usize::from(at)).map(|entry| entry.key)
     }
 
-    /// Number of queued ids.
+    /// Returns the number of queued ids.
     #[inline]
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Whether nothing is queued.
+    /// Returns whether nothing is queued.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()

@@ -112,7 +112,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
         armv7::break_lock(&self.inner);
     }
 
-    /// The value, when nobody else can have it.
+    /// Returns the value, when nobody else can have it.
     pub fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut()
     }

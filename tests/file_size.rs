@@ -1,4 +1,5 @@
-//! One room, one idea: no file of code is longer than 800 lines, and one over 500 says why in its header.
+//! One room, one idea: no file of code is longer than 800 lines, and one over 500 says why in its header. And no comment of
+//! the image's source begins with half a question.
 
 #[path = "support/source.rs"]
 mod source;
@@ -32,4 +33,31 @@ fn no_file_is_too_long() {
         "longer than {LIMIT} lines:\n{}",
         wrong.join("\n")
     );
+}
+
+/// "Whether it is" and "What it does" are no sentences: a comment says what is returned, held or done.
+#[test]
+fn no_comment_begins_with_half_a_question() {
+    let mut wrong = Vec::new();
+    for folder in ["arch/src", "boot", "dt/src", "src"] {
+        let mut files = source::files(folder, &[".rs"]);
+        files.retain(|file| !file.is_test());
+        for file in files {
+            let mut before = "";
+            for (n, line) in file.text.lines().map(str::trim).enumerate() {
+                let text = line.strip_prefix("//").unwrap_or("");
+                let text = text.trim_start_matches(['/', '!']).trim_start();
+                let is_first = !before.starts_with("//");
+                if is_first
+                    && ["Whether ", "What "]
+                        .iter()
+                        .any(|word| text.starts_with(word))
+                {
+                    wrong.push(format!("{}:{}: {line}", file.path, n + 1));
+                }
+                before = line;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

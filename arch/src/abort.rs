@@ -10,7 +10,7 @@ use crate::cp15;
 /// ISR.A: one is pending (DDI 0406C.d B4.1.98).
 const ISR_A: u32 = 1 << 8;
 
-/// Whether an asynchronous abort is pending on this CPU.
+/// Returns whether an asynchronous abort is pending on this CPU.
 #[inline]
 pub fn is_pending() -> bool {
     cp15::Isr::read() & ISR_A != 0

@@ -30,19 +30,19 @@ macro_rules! address {
         pub struct $frame(u32);
 
         impl $frame {
-            /// The frame numbered `n`, or `None` beyond 40 address bits.
+            /// Returns the frame numbered `n`, or `None` beyond 40 address bits.
             pub const fn new(n: u64) -> Option<Self> {
                 if n < MAX_FRAMES as u64 { Some(Self(n as u32)) } else { None }
             }
-            /// The frame number.
+            /// Returns the frame number.
             pub const fn raw(self) -> u32 {
                 self.0
             }
-            /// Address of the frame's first byte.
+            /// Returns the address of the frame's first byte.
             pub const fn addr(self) -> $addr {
                 $addr((self.0 as u64) << PAGE_SHIFT)
             }
-            /// The frame `n` further on, or `None` beyond the end of the space.
+            /// Returns the frame `n` further on, or `None` beyond the end of the space.
             pub const fn checked_add(self, n: u32) -> Option<Self> {
                 match self.0.checked_add(n) {
                     Some(sum) if sum < MAX_FRAMES => Some(Self(sum)),
@@ -53,7 +53,7 @@ macro_rules! address {
             pub const fn checked_sub(self, base: Self) -> Option<u32> {
                 self.0.checked_sub(base.0)
             }
-            /// Whether the frame number is a multiple of `1 << order`.
+            /// Returns whether the frame number is a multiple of `1 << order`.
             pub const fn is_aligned(self, order: u32) -> bool {
                 order < 32 && self.0 & ((1u32 << order) - 1) == 0
             }
@@ -69,15 +69,15 @@ macro_rules! address {
         pub struct $addr(u64);
 
         impl $addr {
-            /// The address `a`, or `None` beyond 40 bits.
+            /// Returns the address `a`, or `None` beyond 40 bits.
             pub const fn new(a: u64) -> Option<Self> {
                 if a >> ADDR_BITS == 0 { Some(Self(a)) } else { None }
             }
-            /// The address as a number.
+            /// Returns the address as a number.
             pub const fn raw(self) -> u64 {
                 self.0
             }
-            /// The frame that holds the address.
+            /// Returns the frame that holds the address.
             pub const fn frame(self) -> $frame {
                 $frame((self.0 >> PAGE_SHIFT) as u32)
             }
@@ -85,7 +85,7 @@ macro_rules! address {
             pub const fn offset(self) -> usize {
                 self.0 as usize & (PAGE_SIZE - 1)
             }
-            /// The address `n` bytes on, or `None` beyond 40 bits.
+            /// Returns the address `n` bytes on, or `None` beyond 40 bits.
             pub const fn checked_add(self, n: u64) -> Option<Self> {
                 match self.0.checked_add(n) {
                     Some(sum) => Self::new(sum),
@@ -119,7 +119,7 @@ impl GuestVa {
     pub const fn offset(self) -> usize {
         self.0 as usize & (PAGE_SIZE - 1)
     }
-    /// The address `n` bytes on, or `None` past 4 GiB.
+    /// Returns the address `n` bytes on, or `None` past 4 GiB.
     pub const fn checked_add(self, n: u32) -> Option<Self> {
         match self.0.checked_add(n) {
             Some(sum) => Some(Self(sum)),

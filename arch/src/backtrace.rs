@@ -87,7 +87,7 @@ fn byte(rest: &mut &[u8]) -> Option<u8> {
     take(rest, 1)?.first().copied()
 }
 
-/// A number of up to 28 bits.
+/// Returns a number of up to 28 bits.
 fn distance(rest: &mut &[u8]) -> Option<u32> {
     let mut value = 0;
     for shift in [0, 7, 14, 21] {
@@ -100,7 +100,8 @@ fn distance(rest: &mut &[u8]) -> Option<u32> {
     None
 }
 
-/// The entry of `table` that `address` is in: its name and how far in. A damaged table may give a wrong name, or none.
+/// Returns the entry of `table` that `address` is in: its name and how far in. A damaged table may give a wrong name, or
+/// none.
 fn find(table: &[u8], address: u32) -> Option<(Name, u32)> {
     let mut rest = table;
     let (mut start, count) = (word(&mut rest)?, word(&mut rest)?);
@@ -117,7 +118,7 @@ fn find(table: &[u8], address: u32) -> Option<(Name, u32)> {
     (name.len > 0 && name.text().is_some()).then_some((name, address.checked_sub(start)?))
 }
 
-/// Name of the function that holds `address`, and the offset in it.
+/// Returns the name of the function that holds `address`, and the offset in it.
 #[cfg(target_os = "none")]
 pub fn symbol(address: u32) -> Option<(Name, u32)> {
     // Hidden from the compiler: the build changes the table after the compiler has seen it as zeroes.
@@ -125,13 +126,13 @@ pub fn symbol(address: u32) -> Option<(Name, u32)> {
     find(table, address)
 }
 
-/// Name of the function that holds `address`: a host keeps no table.
+/// Returns the name of the function that holds `address`: a host keeps no table.
 #[cfg(not(target_os = "none"))]
 pub fn symbol(address: u32) -> Option<(Name, u32)> {
     find(&[], address)
 }
 
-/// The addresses in use of this CPU's stack, from the fault's stack pointer on, or from here.
+/// Returns the addresses in use of this CPU's stack, from the fault's stack pointer on, or from here.
 #[cfg(target_arch = "arm")]
 fn used() -> core::ops::Range<usize> {
     use crate::layout;
@@ -151,7 +152,7 @@ fn used() -> core::ops::Range<usize> {
     start.max(guard_end) & !3..end & !3
 }
 
-/// The word at an address of [`used`].
+/// Returns the word at an address of [`used`].
 #[cfg(target_arch = "arm")]
 fn peek(at: usize) -> u32 {
     // SAFETY: the address is within one CPU's stack, which is mapped.
@@ -201,7 +202,7 @@ pub fn walk(mut report: impl FnMut(u32)) {
 #[cfg(not(target_arch = "arm"))]
 pub fn walk(_report: impl FnMut(u32)) {}
 
-/// Whether the instruction before `address` is a call: BL or BLX in ARM state.
+/// Returns whether the instruction before `address` is a call: BL or BLX in ARM state.
 #[cfg(target_arch = "arm")]
 fn is_return_address(address: usize) -> bool {
     use crate::layout;

@@ -8,7 +8,7 @@ use crate::barrier::dsb_sy;
 use crate::cp15::{Ctr, Dccimvac, Dccmvac, Icialluis};
 use crate::frame::SharedPage;
 
-/// What to do to the lines of a range.
+/// An operation on the lines of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
     /// Write dirty lines back.
@@ -17,12 +17,12 @@ pub enum Op {
     CleanInvalidate,
 }
 
-/// Bytes in the smallest data cache line of any level.
+/// Returns the bytes in the smallest data cache line of any level.
 fn line_size() -> usize {
     4 << ((Ctr::read() >> 16) & 0xF)
 }
 
-/// First line and number of lines that cover `len` bytes at `start`.
+/// Returns the first line and number of lines that cover `len` bytes at `start`.
 fn lines(start: usize, len: usize, line: usize) -> (usize, usize) {
     let Some(last) = len.checked_sub(1).map(|rest| start.saturating_add(rest)) else {
         return (start, 0);
@@ -47,7 +47,7 @@ fn one(va: u32, op: Op) {
 fn maintain(start: usize, len: usize, op: Op) {
     let line = line_size();
     let (first, count) = lines(start, len, line);
-    // What was written is to be in the lines by now.
+    // Completes earlier writes, which are to be in the lines by now.
     dsb_sy();
     let mut va = (first * line) as u32;
     // Of a page eight lines a turn: the loop is half of what a line costs otherwise.

@@ -51,9 +51,9 @@ pub const HCPTR_TTA: u32 = 1 << 20;
 pub struct Mismatch {
     /// Name of the register.
     pub register: &'static str,
-    /// What was written.
+    /// The value written.
     pub wrote: u32,
-    /// What reads back.
+    /// The value that reads back.
     pub reads: u32,
 }
 
@@ -64,7 +64,7 @@ unsafe extern "C" {
     static hyp_vectors_bpiall: u8;
 }
 
-/// What a guest's WFI and WFE do.
+/// The effect of a guest's WFI and WFE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GuestWait {
     /// They trap.
@@ -111,7 +111,7 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
         0 => TSC,
         _ => 0,
     };
-    // What there is nothing to control of reads as it likes.
+    // A bit that controls nothing may read as anything.
     let missing_trace = if features::has_trace() { 0 } else { HCPTR_TTA };
     let missing_monitors = if features::has_monitors() {
         0

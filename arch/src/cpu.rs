@@ -22,7 +22,7 @@ impl CpuId {
     /// The CPU that booted the machine.
     pub const BOOT: Self = Self(0);
 
-    /// The CPU with logical index `n`, or `None` beyond [`MAX_CPUS`].
+    /// Returns the CPU with logical index `n`, or `None` beyond [`MAX_CPUS`].
     pub const fn new(n: u32) -> Option<Self> {
         if n < MAX_CPUS as u32 {
             Some(Self(n as u8))
@@ -31,18 +31,18 @@ impl CpuId {
         }
     }
 
-    /// Index into a `[T; MAX_CPUS]`. The mask tells the compiler what the constructor guarantees.
+    /// Returns the index into a `[T; MAX_CPUS]`. The mask tells the compiler what the constructor guarantees.
     #[inline]
     pub const fn index(self) -> usize {
         self.0 as usize & (MAX_CPUS - 1)
     }
 
-    /// The logical index, for messages and the ABI.
+    /// Returns the logical index, for messages and the ABI.
     pub const fn raw(self) -> u32 {
         self.0 as u32
     }
 
-    /// Every CPU a machine could have, in order.
+    /// Returns every CPU a machine could have, in order.
     pub fn all() -> CpuIter {
         CpuSet::ALL.iter()
     }
@@ -76,23 +76,23 @@ impl CpuSet {
         Self(1 << cpu.index())
     }
 
-    /// Bit n is set when CPU n is in the set.
+    /// Returns the set as bits: n is set when CPU n is in the set.
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// Whether the set has no CPU.
+    /// Returns whether the set has no CPU.
     #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Number of CPUs in the set.
+    /// Returns the number of CPUs in the set.
     pub const fn len(self) -> u32 {
         self.0.count_ones()
     }
 
-    /// Whether `cpu` is in the set.
+    /// Returns whether `cpu` is in the set.
     #[inline]
     pub const fn contains(self, cpu: CpuId) -> bool {
         self.0 & (1 << cpu.index()) != 0
@@ -140,7 +140,7 @@ impl CpuSet {
         Self(self.0 & !other.0)
     }
 
-    /// The lowest CPU of the set.
+    /// Returns the lowest CPU of the set.
     #[inline]
     pub const fn first(self) -> Option<CpuId> {
         if self.0 == 0 {
@@ -150,7 +150,7 @@ impl CpuSet {
         }
     }
 
-    /// The CPUs of the set, lowest first.
+    /// Returns the CPUs of the set, lowest first.
     #[inline]
     pub const fn iter(self) -> CpuIter {
         CpuIter(self)

@@ -1,6 +1,6 @@
 //! Words of 64 bits that are read and changed at once.
 //!
-//! What `AtomicU64` promises, in fewer instructions: the compiler loads with an exclusive pair, and keeps the three register
+//! The promises of `AtomicU64`, in fewer instructions: the compiler loads with an exclusive pair, and keeps the three register
 //! pairs of a compare-and-swap in memory. With the Large Physical Address Extension LDRD and STRD are single-copy atomic
 //! wherever translation tables may lie (DDI 0406C.d A3.5.3), which is all RAM. Everything here is relaxed: callers add
 //! the fences that they need.

@@ -1,6 +1,6 @@
 //! Which errata this processor has: pure functions of MIDR and REVIDR (Cortex-A15 MPCore Software Developers Errata Notice).
 //!
-//! What is worked around elsewhere asks here; what only firmware can set is reported at boot. docs/errata.md lists all that
+//! Workarounds elsewhere ask here; bits that only firmware can set are reported at boot. docs/errata.md lists all that
 //! is known of, and why some need nothing.
 
 use crate::cp15;
@@ -26,7 +26,7 @@ pub const fn misreports_thumb_stores(midr: u32) -> bool {
     matches!(cortex_a15(midr), Some(0x04))
 }
 
-/// What a broadcast TLB invalidate takes (erratum 798181): on some processors it counts as complete by its DSB although other
+/// The steps of a broadcast TLB invalidate (erratum 798181): on some processors it counts as complete by its DSB although other
 /// CPUs have not done it, or although their accesses by the old translation are still under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalidation {
@@ -61,7 +61,7 @@ pub const fn invalidation_of(midr: u32, revidr: u32) -> Invalidation {
     }
 }
 
-/// What a broadcast TLB invalidate takes on this processor.
+/// Returns what a broadcast TLB invalidate takes on this processor.
 pub fn invalidation() -> Invalidation {
     invalidation_of(cp15::Midr::read(), cp15::Revidr::read())
 }
@@ -93,7 +93,8 @@ pub fn empties_predictor() -> bool {
     predictor_of(cp15::Midr::read()) != Predictor::Kept
 }
 
-/// Numbers of errata whose workaround firmware should have switched on in `actlr` and has not. Cortex-A15 up to r0p4.
+/// Returns the numbers of errata whose workaround firmware should have switched on in `actlr` and has not. Cortex-A15 up to
+/// r0p4.
 pub fn left_by_firmware(midr: u32, actlr: u32) -> impl Iterator<Item = u32> {
     let affected = matches!(cortex_a15(midr), Some(..=0x04));
     BY_FIRMWARE
@@ -102,12 +103,12 @@ pub fn left_by_firmware(midr: u32, actlr: u32) -> impl Iterator<Item = u32> {
         .map(|(number, _)| number)
 }
 
-/// Whether the first halfword of a Thumb instruction begins one of 32 bits (DDI 0406C.d A6.1).
+/// Returns whether the first halfword of a Thumb instruction begins one of 32 bits (DDI 0406C.d A6.1).
 pub const fn is_wide(first: u16) -> bool {
     first >= 0xE800
 }
 
-/// The store of one register without write-back that a Thumb instruction is; `None` for all others
+/// Returns the store of one register without write-back that a Thumb instruction is; `None` for all others
 /// (DDI 0406C.d A6.2.4 and A6.3.10).
 pub const fn thumb_store(first: u16, second: u16) -> Option<DataAccess> {
     if is_wide(first) {

@@ -6,7 +6,7 @@ use crate::cp15;
 use crate::smp;
 use crate::syndrome::{Trap, decode};
 
-/// What arch/src/vectors.S saves.
+/// The registers that arch/src/vectors.S saves.
 #[repr(C)]
 pub struct Frame {
     sp: u32,
@@ -23,7 +23,7 @@ unsafe extern "C" {
     static settle_closed: u8;
 }
 
-/// Whether a data abort taken at `elr` is the asynchronous one that `abort::settle` waits for.
+/// Returns whether a data abort taken at `elr` is the asynchronous one that `abort::settle` waits for.
 fn is_settled(elr: u32, hsr: u32) -> bool {
     let window = &raw const settle_open as u32..&raw const settle_closed as u32;
     window.contains(&elr)
@@ -33,7 +33,7 @@ fn is_settled(elr: u32, hsr: u32) -> bool {
 /// Stack pointer at the last fault, for the panic's backtrace; 0 when there was none.
 static FAULT_SP: AtomicU32 = AtomicU32::new(0);
 
-/// Where a backtrace should start: the stack of the fault, if the panic comes from one.
+/// Returns where a backtrace should start: the stack of the fault, if the panic comes from one.
 pub fn stack_of_fault() -> Option<u32> {
     match FAULT_SP.load(Ordering::Relaxed) {
         0 => None,
@@ -41,7 +41,7 @@ pub fn stack_of_fault() -> Option<u32> {
     }
 }
 
-/// The exception behind each vector.
+/// Returns the exception behind each vector.
 fn name(kind: u32) -> &'static str {
     match kind {
         1 => "undefined instruction",

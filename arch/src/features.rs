@@ -27,7 +27,7 @@ pub enum Vfp {
 }
 
 impl Vfp {
-    /// What CPACR, after all was asked of it, and MVFR0 say (DDI 0406C.d B4.1.40; B6.1.39, `A_SIMD registers`).
+    /// The answer of CPACR, after all was asked of it, and MVFR0 (DDI 0406C.d B4.1.40; B6.1.39, `A_SIMD registers`).
     fn by(cpacr: u32, mvfr0: impl FnOnce() -> u32) -> Self {
         if cpacr & CPACR_VFP != CPACR_VFP {
             return Self::None;
@@ -50,7 +50,7 @@ pub(crate) fn has_all_vfp() -> bool {
     VFP.load(Ordering::Relaxed) == Vfp::ThirtyTwo as u8 // written before there are guests
 }
 
-/// The registers that guests have.
+/// Returns the registers that guests have.
 pub fn vfp() -> Vfp {
     match VFP.load(Ordering::Relaxed) {
         n if n == Vfp::ThirtyTwo as u8 => Vfp::ThirtyTwo,
@@ -64,7 +64,7 @@ pub fn note() {
     VFP.store(vfp_here() as u8, Ordering::Relaxed);
 }
 
-/// The registers that this CPU has.
+/// Returns the registers that this CPU has.
 ///
 /// CPACR's fields of coprocessors that do not exist, or that NSACR bars, stay zero; only then may MVFR0 be read.
 pub fn vfp_here() -> Vfp {
@@ -95,7 +95,7 @@ fn mvfr0() -> u32 {
     value
 }
 
-/// A Cortex-A15's.
+/// Returns a Cortex-A15's.
 #[cfg(not(target_arch = "arm"))]
 fn mvfr0() -> u32 {
     0x1011_0222

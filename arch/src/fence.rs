@@ -26,7 +26,7 @@ pub fn answer() {
     FENCE.answer(smp::this_cpu());
 }
 
-/// Whether every CPU of `cpus` has executed a barrier since `request`.
+/// Returns whether every CPU of `cpus` has executed a barrier since `request`.
 pub fn is_answered(request: Request, cpus: CpuSet) -> bool {
     FENCE.is_answered(request, cpus)
 }

@@ -25,7 +25,7 @@ pub struct SharedPage([AtomicU32; PAGE_SIZE / 4]);
 
 /// Something that keeps a frame mapped (and perhaps referenced) for as long as it lives.
 pub trait PageRef {
-    /// The frame.
+    /// Returns the frame.
     fn page(&self) -> &SharedPage;
 }
 
@@ -111,23 +111,23 @@ impl SharedPage {
         unsafe { raw::zero_page(self.0.as_ptr().cast_mut().cast()) };
     }
 
-    /// The page's first word, as the start of its 1024 words.
+    /// Returns the page's first word, as the start of its 1024 words.
     pub fn words(&self) -> &[AtomicU32; PAGE_SIZE / 4] {
         &self.0
     }
 
-    /// Whether every byte is zero.
+    /// Returns whether every byte is zero.
     pub fn is_zero(&self) -> bool {
         self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
     }
 
-    /// Address of the page in the hypervisor's (on the host: the process's) address space.
+    /// Returns the address of the page in the hypervisor's (on the host: the process's) address space.
     pub fn hyp_va(&self) -> usize {
         self.0.as_ptr() as usize
     }
 }
 
-/// The frame `mfn` in the direct map, or `None` when the direct map does not reach it.
+/// Returns the frame `mfn` in the direct map, or `None` when the direct map does not reach it.
 #[inline]
 pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
@@ -136,7 +136,7 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     Some(unsafe { &*(va as *const SharedPage) })
 }
 
-/// The frame `mfn` of a translation table.
+/// Returns the frame `mfn` of a translation table.
 ///
 /// # Panics
 /// When it is not in the direct map, which all tables are in.
@@ -179,7 +179,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The frame.
+    /// Returns the frame.
     pub fn mfn(&self) -> Mfn {
         self.mfn
     }

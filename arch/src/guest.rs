@@ -91,7 +91,7 @@ pub fn enter(_context: &mut GuestContext) -> Exit {
     Exit::Interrupt
 }
 
-/// Whether a CPSR or SPSR value names a mode that a guest may be in (DDI 0406C.d B1.3.1).
+/// Returns whether a CPSR or SPSR value names a mode that a guest may be in (DDI 0406C.d B1.3.1).
 pub const fn is_guest_mode(psr: u32) -> bool {
     matches!(
         psr & MODE_MASK,
@@ -105,19 +105,19 @@ pub fn syndrome() -> u32 {
     cp15::Hsr::read()
 }
 
-/// Virtual address of the last data abort from a guest (HDFAR).
+/// Returns the virtual address of the last data abort from a guest (HDFAR).
 #[inline]
 pub fn fault_va() -> u32 {
     cp15::Hdfar::read()
 }
 
-/// Virtual address of the last prefetch abort from a guest (HIFAR).
+/// Returns the virtual address of the last prefetch abort from a guest (HIFAR).
 #[inline]
 pub fn fetch_fault_va() -> u32 {
     cp15::Hifar::read()
 }
 
-/// Page of the guest physical address of the last stage-2 fault: HPFAR, whose bits 31 to 4 are bits 39 to 12 of the
+/// Returns the page of the guest physical address of the last stage-2 fault: HPFAR, whose bits 31 to 4 are bits 39 to 12 of the
 /// IPA.
 #[inline]
 pub fn fault_page() -> u32 {
@@ -134,7 +134,7 @@ pub fn cntkctl() -> u32 {
     cp15::Cntkctl::read()
 }
 
-/// What a translation is asked for.
+/// The access that a translation is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// A load.
@@ -535,16 +535,16 @@ pub struct Machine {
     async_abort: bool,
 }
 
-/// What makes a loaded guest that guest: where its memory and time are and who it thinks it is.
+/// The identity of a loaded guest: where its memory and time are and who it thinks it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity {
     /// Stage-2 root and VMID.
     pub vttbr: u64,
-    /// What the guest reads as MPIDR.
+    /// The MPIDR that the guest reads.
     pub vmpidr: u32,
     /// Subtracted from the physical counter to give its virtual counter.
     pub cntvoff: u64,
-    /// Whether it has the performance monitors.
+    /// Its access to the performance monitors.
     pub monitors: crate::pmu::Access,
 }
 
@@ -623,7 +623,7 @@ fn take_async_abort() -> bool {
     true
 }
 
-/// Whether the loaded guest has an asynchronous abort to take.
+/// Returns whether the loaded guest has an asynchronous abort to take.
 pub fn has_async_abort() -> bool {
     cp15::Hcr::read() & HCR_VA != 0
 }
@@ -692,7 +692,7 @@ pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
     }
 }
 
-/// A general register as an instruction of the guest names it: 0 to 14 in the guest's current mode.
+/// Returns a general register as an instruction of the guest names it: 0 to 14 in the guest's current mode.
 ///
 /// r0 to r7 are in the context; r8 to r12 too, except in FIQ mode; r13 and r14 are banked by mode and still in the
 /// hardware (DDI 0406C.d B1.3.2). Register 15 reads as 0.

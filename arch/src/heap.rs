@@ -30,13 +30,13 @@ const BLOCK: usize = crate::addr::PAGE_SIZE << crate::addr::ORDER_2M;
 /// The heap may give a block back when so many bytes are free: it does not grow again at once.
 const AMPLE: usize = BLOCK + 2 * LOW;
 
-/// Whether `bytes` may be taken on a guest's behalf.
+/// Returns whether `bytes` may be taken on a guest's behalf.
 #[inline]
 pub fn has_room(bytes: usize) -> bool {
     free() >= bytes.saturating_add(RESERVE)
 }
 
-/// Whether the heap is to grow.
+/// Returns whether the heap is to grow.
 #[inline]
 pub fn is_low() -> bool {
     free() < LOW
@@ -78,7 +78,7 @@ fn take_block<const ORDERS: usize>(
 
 /// `Arc::new` that answers `None` when the heap is full; `value` is dropped then.
 pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
-    // What an `Arc` allocates: two counts, then the value.
+    // The allocation of an `Arc`: two counts, then the value.
     let (layout, _) = Layout::new::<[usize; 2]>()
         .extend(Layout::new::<T>())
         .ok()?;
@@ -123,7 +123,7 @@ mod machine {
         FREE.store(free, Ordering::Relaxed);
     }
 
-    /// Bytes that are free, in pieces of any size.
+    /// Returns the bytes that are free, in pieces of any size.
     #[inline]
     pub fn free() -> usize {
         FREE.load(Ordering::Relaxed)
@@ -185,7 +185,7 @@ mod machine {
     /// Bytes that the heap has given back, and counts as in use.
     static GONE: AtomicUsize = AtomicUsize::new(0);
 
-    /// Bytes of the heap: in use, and in all.
+    /// Returns the bytes of the heap: in use, and in all.
     pub fn usage() -> (usize, usize) {
         let heap = HEAP.lock();
         let gone = GONE.load(Ordering::Relaxed);
@@ -219,7 +219,7 @@ mod machine {
             })
         }
 
-        /// A zeroed slice of `len` elements that lasts for ever; `None` when there is no room.
+        /// Returns a zeroed slice of `len` elements that lasts for ever; `None` when there is no room.
         pub fn slice<T: FromZeros>(&mut self, len: usize) -> Option<&'static mut [T]> {
             let start = self.next.checked_next_multiple_of(align_of::<T>())?;
             let end = start.checked_add(len.checked_mul(size_of::<T>())?)?;
@@ -309,7 +309,7 @@ mod tests {
         unsafe { heap.dealloc(used, small) };
         let rest = take_block(&mut heap, may_go);
         assert_eq!(rest, (in_use != start).then_some(in_use));
-        // What may not go was put back.
+        // Blocks that may not go were put back.
         assert!(
             heap.alloc(Layout::from_size_align(BLOCK, BLOCK).unwrap())
                 .is_ok()

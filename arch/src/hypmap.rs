@@ -118,12 +118,12 @@ pub fn init(load: PhysAddr) {
     publish();
 }
 
-/// Frames of the image, from its first page to the end of BSS.
+/// Returns the frames of the image, from its first page to the end of BSS.
 pub fn image_frames() -> (Mfn, Mfn) {
     (image_phys(layout::IMAGE), image_phys(layout::image_end()))
 }
 
-/// Physical address of a byte of the image.
+/// Returns the physical address of a byte of the image.
 pub fn image_address(va: usize) -> PhysAddr {
     let frame = image_phys(va).addr();
     frame
@@ -301,7 +301,7 @@ fn is_direct_block(block: u32) -> bool {
         .is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (block % 32) != 0)
 }
 
-/// Address of `mfn` in the direct map.
+/// Returns the address of `mfn` in the direct map.
 #[inline]
 pub fn direct(mfn: Mfn) -> Option<usize> {
     let [start, frames, va] = &SOLID;
@@ -325,7 +325,7 @@ fn direct_beyond_hole(mfn: Mfn) -> Option<NonZeroUsize> {
     NonZeroUsize::new(layout::DIRECT + ((index as usize) << PAGE_SHIFT))
 }
 
-/// Frames from the first of the direct map that it can hold at most.
+/// Returns the frames from the first of the direct map that it can hold at most.
 pub fn direct_limit() -> Option<Mfn> {
     let first = DIRECT_FIRST.load(Ordering::Relaxed);
     Mfn::new(u64::from(first) + (layout::DIRECT_SIZE >> PAGE_SHIFT) as u64)
@@ -365,7 +365,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Address of the mapping.
+    /// Returns the address of the mapping.
     pub fn va(&self) -> usize {
         slot_va(self.index)
     }
@@ -377,7 +377,7 @@ pub struct CpuWindow {
 }
 
 impl CpuWindow {
-    /// Address of the window.
+    /// Returns the address of the window.
     pub fn va(&self) -> usize {
         self.slot.va()
     }
@@ -475,7 +475,7 @@ pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
     Some(start as *mut u8)
 }
 
-/// Where a block of private memory was that is there no more.
+/// Returns where a block of private memory was that is there no more.
 fn private_hole() -> Option<usize> {
     let next = PRIVATE_NEXT.load(Ordering::Relaxed) as usize;
     (layout::PRIVATE..next)

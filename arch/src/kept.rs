@@ -31,7 +31,7 @@ impl Kept {
         self.align.store(layout.align(), Ordering::Relaxed);
     }
 
-    /// The block, if there is one of that very layout.
+    /// Returns the block, if there is one of that very layout.
     pub(crate) fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
         let block = NonNull::new(self.block.load(Ordering::Relaxed))?;
         let fits = self.size.load(Ordering::Relaxed) == layout.size()

@@ -22,7 +22,7 @@ pub const PRIVATE: usize = 0x0200_0000;
 pub const PRIVATE_END: usize = 0x3000_0000;
 /// The boot loader's device tree: two 2 MiB blocks.
 pub const FDT: usize = 0x3C00_0000;
-/// What boot looks into: a 2 MiB block.
+/// The window that boot looks through: a 2 MiB block.
 pub const PEEK: usize = 0x3C40_0000;
 /// Device registers: one table of pages.
 pub const DEVICE: usize = 0x3D00_0000;
@@ -68,7 +68,7 @@ mod symbols {
 #[cfg(target_os = "none")]
 pub use symbols::{boot_end, fault_stack_start, image_end, stacks_start, text_end};
 
-/// Pages that `len` bytes at `offset` of a page touch; `None` when there are none, or more than `most`.
+/// Returns the pages that `len` bytes at `offset` of a page touch; `None` when there are none, or more than `most`.
 pub fn pages(offset: usize, len: u64, most: usize) -> Option<usize> {
     let end = u64::try_from(offset).ok()?.checked_add(len)?;
     let pages = usize::try_from(end.div_ceil(crate::addr::PAGE_SIZE as u64)).ok()?;
@@ -78,7 +78,7 @@ pub fn pages(offset: usize, len: u64, most: usize) -> Option<usize> {
 /// Bytes from one CPU's guard page to the next one's.
 pub const STACK_STRIDE: usize = 0xC000;
 
-/// The linker's build id of the image: 20 bytes.
+/// Returns the linker's build id of the image: 20 bytes.
 #[cfg(target_os = "none")]
 pub fn build_id() -> &'static [u8] {
     /// Bytes of the ELF note before its descriptor: sizes, type and the name "GNU".
@@ -93,7 +93,7 @@ pub fn build_id() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start as *const u8, end.saturating_sub(start)) }
 }
 
-/// The linker's build id: none on a host.
+/// Returns the linker's build id: none on a host.
 #[cfg(not(target_os = "none"))]
 pub fn build_id() -> &'static [u8] {
     &[]

@@ -4,7 +4,7 @@
 //! hypercall. On a host (x86, for tests) the modules that touch the machine are replaced by fakes with the same names.
 #![cfg_attr(target_os = "none", no_std)]
 #![warn(missing_docs)]
-// What fails is answered for where it fails: a dropped error may be a page that somebody still reaches.
+// A failure is handled where it happens: a dropped error may be a page that somebody still reaches.
 #![cfg_attr(
     not(test),
     deny(clippy::let_underscore_must_use, clippy::unused_result_ok)

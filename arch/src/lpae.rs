@@ -48,7 +48,7 @@ pub enum HypMemory {
     StronglyOrdered = 3,
 }
 
-/// What may be done through a mapping.
+/// The accesses that a mapping allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {
     /// Stores are allowed.
@@ -160,7 +160,7 @@ impl Attributes {
         Self(bits)
     }
 
-    /// The kind given to [`Attributes::stage2`].
+    /// Returns the kind given to [`Attributes::stage2`].
     pub const fn kind(self) -> u8 {
         ((self.0 & KIND_MASK) >> KIND_SHIFT) as u8
     }
@@ -187,7 +187,7 @@ impl Level {
             Self::Three => 0,
         }
     }
-    /// Pages that one entry covers.
+    /// Returns the pages that one entry covers.
     pub const fn span(self) -> u32 {
         1 << self.order()
     }
@@ -195,7 +195,7 @@ impl Level {
     pub const fn step(self) -> u64 {
         (self.span() as u64) << crate::addr::PAGE_SHIFT
     }
-    /// The level that a table entry of this level leads to.
+    /// Returns the level that a table entry of this level leads to.
     pub const fn next(self) -> Option<Self> {
         match self {
             Self::One => Some(Self::Two),
@@ -203,13 +203,13 @@ impl Level {
             Self::Three => None,
         }
     }
-    /// Index within one table frame of the entry for input frame `input`.
+    /// Returns the index within one table frame of the entry for input frame `input`.
     pub const fn index(self, input: u32) -> usize {
         (input >> self.order()) as usize % ENTRIES
     }
 }
 
-/// What the walker keeps in the ignored bits of a table descriptor (DDI 0406C.d figure B3-15: 58:52 and 11:2).
+/// A note in the ignored bits of a table descriptor (DDI 0406C.d figure B3-15: 58:52 and 11:2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TableNote {
     /// Valid entries in the table that the descriptor leads to.
@@ -258,7 +258,7 @@ impl Descriptor {
         )
     }
 
-    /// The frame of the table that an entry of level 1 or 2 leads to, and nothing else of it.
+    /// Returns the frame of the table that an entry of level 1 or 2 leads to, and nothing else of it.
     #[inline]
     pub fn next_table(self) -> Option<Mfn> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
@@ -268,7 +268,7 @@ impl Descriptor {
         }
     }
 
-    /// The leaf that an entry of level 3 is, and nothing else.
+    /// Returns the leaf that an entry of level 3 is, and nothing else.
     #[inline]
     pub fn page(self) -> Option<(Mfn, Attributes)> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
@@ -278,7 +278,7 @@ impl Descriptor {
         }
     }
 
-    /// The leaf that an entry of level 1 or 2 is, and nothing else; its frame is not rounded down.
+    /// Returns the leaf that an entry of level 1 or 2 is, and nothing else; its frame is not rounded down.
     #[inline]
     pub fn block(self) -> Option<(Mfn, Attributes)> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID {
@@ -298,7 +298,7 @@ impl Descriptor {
         Attributes(self.0 & !FRAME_MASK & !(VALID | TABLE_OR_PAGE))
     }
 
-    /// Whether the hardware looks at it.
+    /// Returns whether the hardware looks at it.
     #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
@@ -329,7 +329,7 @@ impl Descriptor {
         Self(self.0 & !FILLED_MASK | filled)
     }
 
-    /// How often that was.
+    /// Returns how often that was.
     #[inline]
     pub const fn filled(self) -> u8 {
         ((self.0 & FILLED_MASK) >> FILLED_SHIFT) as u8

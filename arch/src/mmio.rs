@@ -72,7 +72,7 @@ impl<T> core::ops::Deref for Block<T> {
 }
 
 impl Window {
-    /// The window as a register structure.
+    /// Returns the window as a register structure.
     ///
     /// # Panics
     /// When the structure does not fit: a wrong description of a device of ours.

@@ -10,7 +10,7 @@ static secondary_gate: AtomicU32 = AtomicU32::new(NOBODY);
 /// No affinity has all its bits set.
 const NOBODY: u32 = !0;
 
-/// Physical address at which a CPU enters that comes out of a boot loader's pen, to wait there for [`call`].
+/// Returns the physical address at which a CPU enters that comes out of a boot loader's pen, to wait there for [`call`].
 pub fn entry() -> u32 {
     unsafe extern "C" {
         static secondary_pen: u8;

@@ -41,7 +41,7 @@ pub struct Monitors {
     events: [(u32, u32); MOST],
 }
 
-/// Whether the loaded guest has the monitors.
+/// Returns whether the loaded guest has the monitors.
 fn are_open() -> bool {
     cp15::Hdcr::read() & TRAPS == 0
 }

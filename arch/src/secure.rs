@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether boot/secure.S has taken us to HYP, and keeps the monitor.
+/// True if boot/secure.S has taken us to HYP, and keeps the monitor.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
 /// Notes that boot/secure.S has taken us to HYP.

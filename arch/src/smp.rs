@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::cp15;
 use crate::cpu::{CpuId, MAX_CPUS};
 
-/// The CPU this runs on.
+/// Returns the CPU this runs on.
 #[cfg(target_arch = "arm")]
 #[inline]
 pub fn this_cpu() -> CpuId {
@@ -13,13 +13,13 @@ pub fn this_cpu() -> CpuId {
     CpuId::new(cp15::Htpidr::read()).unwrap_or(CpuId::BOOT)
 }
 
-/// The CPU this runs on: on a host there is one.
+/// Returns the CPU this runs on: on a host there is one.
 #[cfg(not(target_arch = "arm"))]
 pub fn this_cpu() -> CpuId {
     CpuId::BOOT
 }
 
-/// Whether a physical interrupt waits for this CPU to let it in (ISR, DDI 0406C.d B4.1.84).
+/// Returns whether a physical interrupt waits for this CPU to let it in (ISR, DDI 0406C.d B4.1.84).
 #[inline]
 pub fn interrupt_waits() -> bool {
     const I: u32 = 1 << 7;
@@ -50,7 +50,7 @@ impl Numbers {
         }
     }
 
-    /// The CPU with this affinity.
+    /// Returns the CPU with this affinity.
     fn find(&self, affinity: u32) -> Option<CpuId> {
         CpuId::all().find(|cpu| {
             let entry = self.0.get(cpu.index());
@@ -61,8 +61,8 @@ impl Numbers {
 
 static NUMBERS: Numbers = Numbers::new();
 
-/// The CPU this runs on, for one that may have lost its number, or cannot read it outside HYP: what firmware calls it tells.
-/// One that is not set up yet has no number but the boot CPU's.
+/// Returns the CPU this runs on, for one that may have lost its number, or cannot read it outside HYP: what firmware calls
+/// it tells. One that is not set up yet has no number but the boot CPU's.
 pub fn this_cpu_by_affinity() -> CpuId {
     NUMBERS.find(affinity()).unwrap_or(CpuId::BOOT)
 }

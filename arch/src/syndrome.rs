@@ -8,7 +8,7 @@
 //! are taken only when their condition holds and the saved PC is already past them; so is no other class here.
 //! An SMC traps only when its condition holds on ARMv7, and its saved PC is the SMC itself.
 
-/// What the syndrome says happened.
+/// A trap as its syndrome describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trap {
     /// Undefined instruction in Hyp mode, illegal return, or anything without a syndrome of its own (EC 0x00).
@@ -108,7 +108,7 @@ pub enum HcptrAccess {
     Simd,
 }
 
-/// What a failed instruction fetch tells.
+/// A failed instruction fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InstrAbort {
     /// Kind of fault.
@@ -119,13 +119,13 @@ pub struct InstrAbort {
     pub ea: bool,
 }
 
-/// What a failed data access tells.
+/// A failed data access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(align(4))] // moved as words
 pub struct DataAbort {
     /// The instruction, where one register is loaded or stored without write-back (ISV); otherwise it must be fetched.
     pub access: Option<DataAccess>,
-    /// Whether memory was to be read or written. Cache maintenance counts as a write.
+    /// The direction of the access. Cache maintenance counts as a write.
     pub direction: MemoryDirection,
     /// Kind of fault.
     pub fault: FaultKind,
@@ -169,7 +169,7 @@ pub enum Width {
 }
 
 impl Width {
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u32 {
         match self {
             Self::Byte => 1,
@@ -201,7 +201,7 @@ impl DataAccess {
         hsr & !ACCESS | 1 << 24 | width << 22 | extend << 21 | (self.rt as u32 & 0xF) << 16
     }
 
-    /// The register value a load of `raw` leaves behind.
+    /// Returns the register value a load of `raw` leaves behind.
     pub const fn extend(self, raw: u32) -> u32 {
         match (self.width, self.extend) {
             (Width::Byte, Extend::Zero) => raw as u8 as u32,
@@ -266,12 +266,12 @@ impl FaultKind {
         }
     }
 
-    /// Whether it was reported some time after the access that caused it, so that nothing tells which one that was.
+    /// Returns whether it was reported some time after the access that caused it, so that nothing tells which one that was.
     pub const fn is_asynchronous(self) -> bool {
         matches!(self, Self::AsyncExternal | Self::AsyncParity)
     }
 
-    /// Whether the memory system refused the access or the table walk for it, there and then.
+    /// Returns whether the memory system refused the access or the table walk for it, there and then.
     pub const fn is_synchronous_external(self) -> bool {
         matches!(
             self,
@@ -279,7 +279,7 @@ impl FaultKind {
         )
     }
 
-    /// Whether stage 2 raised it because of the map: the only kinds that emulation or a map change can answer.
+    /// Returns whether stage 2 raised it because of the map: the only kinds that emulation or a map change can answer.
     pub const fn is_stage2_map(self) -> bool {
         matches!(
             self,
@@ -391,7 +391,7 @@ pub const fn condition(hsr: u32) -> Condition {
     }
 }
 
-/// Length of the instruction that caused `hsr`. Not valid for class 0, prefetch aborts, and data aborts without
+/// Returns the length of the instruction that caused `hsr`. Not valid for class 0, prefetch aborts, and data aborts without
 /// [`DataAbort::access`].
 #[inline]
 pub const fn length(hsr: u32) -> Length {
@@ -402,7 +402,7 @@ pub const fn length(hsr: u32) -> Length {
     }
 }
 
-/// Whether an instruction under `condition` executes with the flags (and IT state) of the saved `cpsr`
+/// Returns whether an instruction under `condition` executes with the flags (and IT state) of the saved `cpsr`
 /// (DDI 0406C.d A8.3, `ConditionPassed`).
 #[inline]
 pub const fn condition_passed(condition: Condition, cpsr: u32) -> bool {
@@ -509,7 +509,7 @@ const DATA_ABORT: u32 = 0x24;
 /// HSR.EC of an HVC.
 const HVC: u32 = 0x12;
 
-/// The immediate of the HVC that `hsr` is, if it is one.
+/// Returns the immediate of the HVC that `hsr` is, if it is one.
 #[inline(always)]
 pub const fn hvc(hsr: u32) -> Option<u16> {
     if hsr >> 26 == HVC {
@@ -519,15 +519,15 @@ pub const fn hvc(hsr: u32) -> Option<u16> {
     }
 }
 
-/// Whether `hsr` is a data abort of a guest.
+/// Returns whether `hsr` is a data abort of a guest.
 #[inline(always)]
 pub const fn is_data_abort(hsr: u32) -> bool {
     hsr >> 26 == DATA_ABORT
 }
 
-/// The access and its direction, if `hsr` is a data abort of a guest that describes it, that was not made for a translation
-/// table walk, and that stage 2 raised for want of an entry. For the way to emulated registers, which nothing is mapped for;
-/// of faults of another kind HPFAR may tell nothing (DDI 0406C.d B3.13.6).
+/// Returns the access and its direction, if `hsr` is a data abort of a guest that describes it, that was not made for a
+/// translation table walk, and that stage 2 raised for want of an entry. For the way to emulated registers, which nothing is
+/// mapped for; of faults of another kind HPFAR may tell nothing (DDI 0406C.d B3.13.6).
 #[inline(always)]
 pub const fn emulated_access(hsr: u32) -> Option<(DataAccess, MemoryDirection)> {
     const STAGE1_WALK: u32 = 1 << 7;

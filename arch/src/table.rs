@@ -34,7 +34,7 @@ const _: () = assert!(Descriptor(!0).filled() == MERGE_AFTER - 1);
 
 /// Where tables come from and how they are reached.
 pub trait TableFrames {
-    /// A frame of zeroes in the direct map.
+    /// Returns a frame of zeroes in the direct map.
     fn alloc(&mut self) -> Option<Mfn>;
     /// Takes a frame back, whatever it holds; no walk can reach it any more.
     fn free(&mut self, table: Mfn);
@@ -68,7 +68,7 @@ pub trait TableFrames {
             descriptor = descriptor.wrapping_add(step);
         }
     }
-    /// Whether all entries of `table` are what [`TableFrames::fill`] would write.
+    /// Returns whether all entries of `table` are what [`TableFrames::fill`] would write.
     #[inline]
     fn is_filled(&self, table: Mfn, first: u64, step: u64) -> bool {
         let page = frame::table(table);
@@ -114,7 +114,7 @@ pub enum TableError {
     Occupied,
 }
 
-/// What a [`Table::lookup`] found.
+/// The result of a [`Table::lookup`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf {
     /// The frame that the input maps to; for a visited leaf, the first frame.
@@ -174,12 +174,12 @@ impl Table {
             inputs: crate::addr::MAX_FRAMES,
         }
     }
-    /// First frame of the root.
+    /// Returns the first frame of the root.
     pub const fn root(&self) -> Mfn {
         let [root, _] = self.roots;
         root
     }
-    /// Number of input frames.
+    /// Returns the number of input frames.
     pub const fn inputs(&self) -> u32 {
         self.inputs
     }
@@ -208,7 +208,7 @@ impl Table {
         }
     }
 
-    /// What `input` maps to.
+    /// Returns what `input` maps to.
     #[inline(always)] // the stage-2 map has one caller, which everybody calls
     pub fn lookup<F: TableFrames>(&self, frames: &F, input: u32) -> Option<Leaf> {
         if input >= self.inputs {
@@ -243,13 +243,13 @@ impl Table {
         })
     }
 
-    /// The root frame that the walk for `input` starts in.
+    /// Returns the root frame that the walk for `input` starts in.
     #[inline]
     fn root_of(&self, input: u32) -> Mfn {
         self.roots[(input >> 27) as usize % 2]
     }
 
-    /// The entry for the page `input`, if tables lead to it.
+    /// Returns the entry for the page `input`, if tables lead to it.
     #[inline(always)] // large, and wanted in parts
     fn page_entry<F: TableFrames>(&self, frames: &F, input: u32) -> Option<PageEntry> {
         if input >= self.inputs {

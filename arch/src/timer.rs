@@ -12,12 +12,12 @@ const IMASK: u32 = 1 << 1;
 /// CNTHCTL: PL1 may read the physical counter (PL1PCTEN), and its accesses to the physical timer trap.
 pub const CNTHCTL: u32 = 1;
 
-/// Ticks per second as firmware left it in CNTFRQ; 0 when it did not.
+/// Returns the ticks per second as firmware left it in CNTFRQ; 0 when it did not.
 pub fn frequency() -> u32 {
     cp15::Cntfrq::read()
 }
 
-/// Now, in ticks of the physical counter.
+/// Returns the time, in ticks of the physical counter.
 #[inline]
 pub fn counter() -> u64 {
     isb();
@@ -39,7 +39,7 @@ pub fn set_deadline(deadline: Option<u64>) {
     }
 }
 
-/// Whether the loaded guest's virtual timer signals its interrupt: on, not masked, condition met.
+/// Returns whether the loaded guest's virtual timer signals its interrupt: on, not masked, condition met.
 #[inline]
 pub fn guest_signals() -> bool {
     const ISTATUS: u32 = 1 << 2;
@@ -80,7 +80,7 @@ impl VirtualTimer {
         }
     }
 
-    /// When the timer fires, in ticks of the virtual counter; `None` when it is off or masked.
+    /// Returns when the timer fires, in ticks of the virtual counter; `None` when it is off or masked.
     #[inline]
     pub fn deadline(&self) -> Option<u64> {
         (self.ctl & (ENABLE | IMASK) == ENABLE).then_some(self.cval)

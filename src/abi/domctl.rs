@@ -7,7 +7,7 @@ use crate::abi::layout::Layout;
 use crate::{abi_constants, abi_struct};
 
 abi_constants! {
-    /// What `interface_version` must be.
+    /// The only `interface_version`.
     INTERFACE_VERSION: u32 = 0x15, "XEN_DOMCTL_INTERFACE_VERSION";
     /// Makes a domain.
     OP_CREATEDOMAIN: u32 = 1, "XEN_DOMCTL_createdomain";
@@ -142,7 +142,7 @@ abi_constants! {
     TEE_NONE: u16 = 0, "XEN_DOMCTL_CONFIG_TEE_NONE";
     /// The vCPU is up.
     VGCF_ONLINE: u32 = 1, "VGCF_online";
-    /// What can be monitored.
+    /// The events that can be monitored.
     MONITOR_OP_GET_CAPABILITIES: u32 = 2, "XEN_DOMCTL_MONITOR_OP_GET_CAPABILITIES";
 }
 
@@ -167,7 +167,7 @@ impl Domctl {
     /// Where the body is.
     pub const BODY: u32 = 16;
 
-    /// The body as a `T`.
+    /// Returns the body as a `T`.
     pub fn body<T: FromBytes + KnownLayout + Immutable>(&self) -> Option<T> {
         T::read_from_prefix(self.body.as_bytes())
             .ok()
@@ -176,7 +176,7 @@ impl Domctl {
 }
 
 abi_struct! {
-    /// What is particular to Arm domains.
+    /// The configuration that is particular to Arm domains.
     pub struct ArchDomainConfig: "struct xen_arch_domainconfig", 12, align 4 {
         /// `GIC_*`.
         0 "gic_version" => gic_version: u8,

@@ -154,13 +154,13 @@ pub enum GrantError {
 }
 
 impl GrantError {
-    /// The value for a `status` field; always negative.
+    /// Returns the value for a `status` field; always negative.
     pub const fn status(self) -> i16 {
         self as i16
     }
 }
 
-/// The value for the `status` field of an element.
+/// Returns the value for the `status` field of an element.
 pub fn status_of<T>(outcome: &Result<T, GrantError>) -> i16 {
     match outcome {
         Ok(_) => STATUS_OKAY,
@@ -271,7 +271,7 @@ abi_struct! {
 }
 
 impl CopyPtr {
-    /// The grant reference, if this side is one.
+    /// Returns the grant reference, if this side is one.
     pub const fn grant_ref(&self) -> u32 {
         self.frame as u32
     }

@@ -28,17 +28,17 @@ impl<T> GuestHandle<T> {
         }
     }
 
-    /// The eight bytes.
+    /// Returns the eight bytes.
     pub const fn raw(&self) -> u64 {
         self.raw
     }
 
-    /// Whether all eight bytes are zero.
+    /// Returns whether all eight bytes are zero.
     pub const fn is_null(&self) -> bool {
         self.raw == 0
     }
 
-    /// The address, or `None` when the upper half is not zero.
+    /// Returns the address, or `None` when the upper half is not zero.
     pub const fn to_va(&self) -> Option<GuestVa> {
         if self.raw >> 32 == 0 {
             Some(GuestVa(self.raw as u32))

@@ -25,7 +25,7 @@ abi_constants! {
 }
 
 abi_struct! {
-    /// What an entry is, in front of its content.
+    /// The head of an entry, in front of its content.
     pub struct DirEntry: "struct xen_hypfs_direntry", 12, align 4 {
         /// `TYPE_*`.
         0 "type" => kind: u8,

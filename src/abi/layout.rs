@@ -37,7 +37,7 @@ pub struct Constant {
     pub value: i64,
 }
 
-/// Size of the type that a field accessor answers a reference to.
+/// Returns the size of the type that a field accessor answers a reference to.
 pub const fn size_of_field<S, F>(_: fn(&S) -> &F) -> usize {
     size_of::<F>()
 }
@@ -65,7 +65,7 @@ macro_rules! abi_struct {
             /// The structure with all bytes zero.
             pub const ZERO: Self = zerocopy::transmute!([0u8; $size]);
 
-            /// What the C headers must agree with.
+            /// The layout that the C headers must agree with.
             pub const LAYOUT: $crate::abi::layout::Layout = $crate::abi::layout::Layout {
                 c_name: $c_name,
                 size: size_of::<Self>(),
@@ -94,7 +94,7 @@ macro_rules! abi_constants {
     ( $( $(#[$meta:meta])* $name:ident : $type:ty = $value:expr, $c_name:literal; )* ) => {
         $( $(#[$meta])* pub const $name: $type = $value; )*
 
-        /// What the C headers must agree with.
+        /// The layout that the C headers must agree with.
         pub const CONSTANTS: &[$crate::abi::layout::Constant] = &[
             $( $crate::abi::layout::Constant { c_name: $c_name, value: $name as i64 }, )*
         ];

@@ -181,7 +181,7 @@ abi_struct! {
         /// Whose memory changes.
         0 "domid" => domid: u16,
         2 _ => _pad: [u16; 3],
-        /// What is unmapped.
+        /// The frame to unmap.
         8 "gpfn" => gpfn: u64,
     }
 }

@@ -6,7 +6,7 @@ use crate::abi::layout::Layout;
 use crate::{abi_constants, abi_struct};
 
 abi_constants! {
-    /// What `interface_version` must be.
+    /// The only `interface_version`.
     INTERFACE_VERSION: u32 = 0x0300_0001, "XENPF_INTERFACE_VERSION";
     /// Sets the wall clock.
     OP_SETTIME64: u32 = 62, "XENPF_settime64";
@@ -25,7 +25,7 @@ abi_struct! {
 }
 
 impl PlatformOp {
-    /// The body as the argument of [`OP_SETTIME64`].
+    /// Returns the body as the argument of [`OP_SETTIME64`].
     pub fn settime64(&self) -> Option<SetTime64> {
         SetTime64::read_from_prefix(self.body.as_bytes())
             .ok()

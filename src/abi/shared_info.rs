@@ -28,7 +28,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// What a vCPU shares with the hypervisor.
+    /// The words that a vCPU shares with the hypervisor.
     pub struct VcpuInfo: "struct vcpu_info", 48, align 8 {
         /// Non-zero: events are waiting.
         0 "evtchn_upcall_pending" => evtchn_upcall_pending: u8,
@@ -42,7 +42,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// What a domain shares with the hypervisor: the first bytes of a page, the rest of which is zero.
+    /// The page that a domain shares with the hypervisor: the first bytes of a page, the rest of which is zero.
     pub struct SharedInfo: "struct shared_info", 1088, align 8 {
         /// vCPU 0's initial `vcpu_info` (`XEN_LEGACY_MAX_VCPUS` is 1).
         0 "vcpu_info" => vcpu_info: [VcpuInfo; 1],

@@ -8,7 +8,7 @@ use crate::abi::layout::Layout;
 use crate::{abi_constants, abi_struct};
 
 abi_constants! {
-    /// What `interface_version` must be.
+    /// The only `interface_version`.
     INTERFACE_VERSION: u32 = 0x15, "XEN_SYSCTL_INTERFACE_VERSION";
     /// Reads past console output.
     OP_READCONSOLE: u32 = 1, "XEN_SYSCTL_readconsole";
@@ -89,7 +89,7 @@ impl Sysctl {
     /// Where the body is.
     pub const BODY: u32 = 8;
 
-    /// The body as a `T`.
+    /// Returns the body as a `T`.
     pub fn body<T: FromBytes + KnownLayout + Immutable>(&self) -> Option<T> {
         T::read_from_prefix(self.body.as_bytes())
             .ok()

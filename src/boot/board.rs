@@ -24,7 +24,7 @@ pub fn prepare_board(host: &HostInfo) {
     });
 }
 
-/// The accesses of `steps`; `None` when a register cannot be mapped.
+/// Returns the accesses of `steps`; `None` when a register cannot be mapped.
 pub fn map(steps: &[Step]) -> Option<Steps> {
     let mut mapped = Steps::default();
     for step in steps {

@@ -196,7 +196,7 @@ pub fn check_kind(cpu: CpuId) {
     }
 }
 
-/// A secondary joins: its interrupt interfaces, and then waits for the others to be ready.
+/// Lets a secondary join: its interrupt interfaces, and then waits for the others to be ready.
 pub fn join(cpu: CpuId) -> trap::Cpu {
     let Some(gic) = gic::get() else {
         krypton::machine::halt()

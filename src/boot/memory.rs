@@ -86,7 +86,7 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
             );
         }
     }
-    // What cannot be mapped directly is too little to be worth a mapping of its own.
+    // The rest that cannot be mapped directly is too little to be worth a mapping of its own.
     for range in odd {
         host.reserve(range);
     }
@@ -125,7 +125,7 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
     );
 }
 
-/// The parts of `range` that are RAM.
+/// Returns the parts of `range` that are RAM.
 fn clip(range: &PhysRange, ram: &[PhysRange]) -> Vec<PhysRange> {
     ram.iter()
         .filter_map(|bank| {
@@ -143,7 +143,7 @@ fn exact(first: Mfn, end: Mfn) -> Option<PhysRange> {
     PhysRange::from_ends(first.addr().raw(), end.addr().raw())
 }
 
-/// The 2 MiB blocks that hold `first..end`.
+/// Returns the 2 MiB blocks that hold `first..end`.
 fn block_range(first: Mfn, end: Mfn) -> Option<PhysRange> {
     PhysRange::from_ends(
         first.addr().raw() & !(BLOCK - 1),
@@ -183,7 +183,7 @@ fn map_directly(host: &HostInfo, first: Mfn) -> Vec<PhysRange> {
     odd
 }
 
-/// Machine addresses that dom0 sees its grant table at: the image's, which are never its memory.
+/// Returns the machine addresses that dom0 sees its grant table at: the image's, which are never its memory.
 pub fn grant_window() -> Result<PhysRange, BootError> {
     /// gnttab_max_frames' default, in bytes.
     const SIZE: u64 = 64 << PAGE_SHIFT;

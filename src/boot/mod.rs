@@ -74,7 +74,7 @@ pub fn find_tree(given: u32, load: u32) -> Loaded {
     }
     rescue_console();
     if image.contains(&given.into()) {
-        // What was there is zeroes by now, or code of ours.
+        // The place holds zeroes by now, or code of ours.
         let range = format!("{:#x}-{:#x}", image.start, image.end);
         fail(&BootError::Module(format!(
             "the device tree at {given:#x} overlaps the hypervisor at {range}"
@@ -99,7 +99,7 @@ pub fn read_tree<'a>(loaded: &Loaded, nodes: &'a mut Vec<Entry>) -> Tree<'a> {
 /// Tells whether a console has been looked for.
 static CONSOLE_SOUGHT: AtomicBool = AtomicBool::new(false);
 
-/// Where nothing says where a console is: looks where well-known boards have one, and uses it.
+/// Finds a console where nothing names one: looks where well-known boards have one, and uses it.
 fn rescue_console() -> Option<&'static Candidate> {
     CONSOLE_SOUGHT.store(true, Ordering::Relaxed); // boot has one CPU
     let (image, _) = hypmap::image_frames();
@@ -151,12 +151,12 @@ pub fn read_machine(tree: &Tree<'_>, options: &Options) -> HostInfo {
     host
 }
 
-/// Ticks of the system counter in a second: the tree's word, or firmware's; 0 when neither says.
+/// Returns the ticks of the system counter in a second: the tree's word, or firmware's; 0 when neither says.
 fn counter_frequency(host: &HostInfo) -> u32 {
     host.timer.frequency.unwrap_or_else(timer::frequency)
 }
 
-/// What is printed at a level of the command line. Boot facts are printed at Xen's default, "warning".
+/// Returns what is printed at a level of the command line. Boot facts are printed at Xen's default, "warning".
 fn level(level: Level) -> LevelFilter {
     match level {
         Level::None => LevelFilter::Off,
@@ -168,7 +168,7 @@ fn level(level: Level) -> LevelFilter {
 
 /// Starts the console: everything logged so far appears on it.
 pub fn start_console(tree: &Tree<'_>, options: &Options) -> Option<UartInfo> {
-    /// What Ctrl takes away from a letter's code.
+    /// The difference between a letter's code and its code with Ctrl.
     const CONTROL: u8 = 0x1F;
     /// All registers that the drivers know; a tree may claim more than can be mapped.
     const REGISTERS: u64 = 0x1000;
@@ -276,7 +276,7 @@ pub fn greet(host: &HostInfo) {
     }
 }
 
-/// The interrupt controller, and the interrupts that the hypervisor itself takes.
+/// Returns the interrupt controller, and the interrupts that the hypervisor itself takes.
 pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'static Gic {
     /// GICC_DIR is in the second page even where the tree describes only one.
     const GICC_SIZE: u64 = 0x2000;
@@ -338,7 +338,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
     gic
 }
 
-/// The clock and the run queues.
+/// Returns the clock and the run queues.
 pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> sched::Ready {
     let hz = counter_frequency(host);
     let ready = sched::init(hz, cpus, options.sched_ratelimit_us).unwrap_or_else(|| {

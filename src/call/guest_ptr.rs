@@ -123,7 +123,7 @@ pub fn write<T: IntoBytes + Immutable>(
     copy_out(domain, va, value.as_bytes())
 }
 
-/// Address of element `index` of an array of `T` at `base`.
+/// Returns the address of element `index` of an array of `T` at `base`.
 #[inline]
 pub fn element<T>(base: GuestVa, index: u32) -> Result<GuestVa, Errno> {
     let offset = (size_of::<T>() as u32)

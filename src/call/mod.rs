@@ -1,4 +1,4 @@
-//! What a hypercall's handler gets and answers: caller, arguments, reply, budget; guest pointers and the domains named.
+//! The arguments and answers of a hypercall's handler: caller, arguments, reply, budget; guest pointers and the domains named.
 //!
 //! A handler whose work may be long spends a [`Budget`] and answers [`Reply::Again`]: the guest executes the same HVC again
 //! with the progress in its arguments, after it had a chance to take an interrupt.
@@ -36,7 +36,7 @@ impl Args {
     }
 }
 
-/// What a handler answers when it does not fail.
+/// The answer of a handler that does not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The result for r0.
@@ -78,7 +78,8 @@ impl Budget {
     }
 }
 
-/// Whether to continue a call later, asked after each piece of work that bounds how long interrupts stay masked: one waits.
+/// Returns whether to continue a call later, asked after each piece of work that bounds how long interrupts stay masked: one
+/// waits.
 #[inline]
 pub fn must_pause() -> bool {
     let waits = smp::interrupt_waits();

@@ -16,7 +16,7 @@ pub enum Target<'a> {
 }
 
 impl Target<'_> {
-    /// The domain.
+    /// Returns the domain.
     pub fn domain(&self) -> &Arc<Domain> {
         match self {
             Self::Own(domain) => domain,
@@ -24,13 +24,14 @@ impl Target<'_> {
         }
     }
 
-    /// Whether it is the caller's own.
+    /// Returns whether it is the caller's own.
     pub fn is_own(&self) -> bool {
         matches!(self, Self::Own(_))
     }
 }
 
-/// The domain named `id`, which may be the caller's own under its number or `DOMID_SELF`; `-ESRCH` when there is none.
+/// Returns the domain named `id`, which may be the caller's own under its number or `DOMID_SELF`; `-ESRCH` when there is
+/// none.
 ///
 /// For operations that check rights themselves.
 pub fn any<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
@@ -41,7 +42,7 @@ pub fn any<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
     registry::get(id).map(Target::Other).ok_or(Errno::Srch)
 }
 
-/// The domain named `id`, if the caller may act on it: itself, or any when it is the control domain.
+/// Returns the domain named `id`, if the caller may act on it: itself, or any when it is the control domain.
 ///
 /// A caller without the right learns `-EPERM` for every id that exists and `-ESRCH` for others, as under Xen.
 pub fn control<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
@@ -53,7 +54,7 @@ pub fn control<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
     }
 }
 
-/// The domain id that `id` means, whether or not such a domain exists.
+/// Returns the domain id that `id` means, whether or not such a domain exists.
 pub fn resolve_id(caller: &Caller<'_>, id: u16) -> DomId {
     let id = DomId(id);
     if id == DomId::SELF {

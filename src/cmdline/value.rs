@@ -2,7 +2,7 @@
 
 use super::{Bootscrub, Console, Level, MAX_VCPUS, MemopMaxOrder, Threshold, Timestamps};
 
-/// The words of `line`: runs without blanks, where blanks between double quotes do not count.
+/// Returns the words of `line`: runs without blanks, where blanks between double quotes do not count.
 pub(super) fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |c: char| {
@@ -24,7 +24,7 @@ pub(super) fn beginnings(text: &str) -> impl Iterator<Item = (&str, &str)> {
         .filter_map(|at| text.split_at_checked(at))
 }
 
-/// Where the first number in `text` ends, with its unit.
+/// Returns where the first number in `text` ends, with its unit.
 fn end_of_number(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let start = bytes.iter().position(u8::is_ascii_digit)?;
@@ -40,12 +40,12 @@ fn end_of_number(text: &str) -> Option<usize> {
     Some(start + end + usize::from(has_unit))
 }
 
-/// A decimal, or with `0x` hexadecimal, number.
+/// Returns a decimal, or with `0x` hexadecimal, number.
 pub(super) fn number(text: &str) -> Option<u32> {
     u32::try_from(long(text)?).ok()
 }
 
-/// A number of bytes: a number with the unit B, K, M, G or T; without unit it counts KiB.
+/// Returns a number of bytes: a number with the unit B, K, M, G or T; without unit it counts KiB.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         // In a hexadecimal number a final B is a digit, as in Xen.
@@ -59,7 +59,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
     long(digits)?.checked_mul(1 << shift)
 }
 
-/// A switch: no value or one of Xen's words for on and off.
+/// Returns a switch: no value or one of Xen's words for on and off.
 pub(super) fn boolean(value: Option<&str>) -> Option<bool> {
     match value {
         None | Some("" | "1" | "yes" | "on" | "true" | "enable") => Some(true),
@@ -92,7 +92,7 @@ pub(super) fn vcpu_range(text: &str) -> Option<(u32, u32)> {
     (low > 0 && low <= high).then_some((low, high))
 }
 
-/// The last console in the list that Krypton can serve.
+/// Returns the last console in the list that Krypton can serve.
 pub(super) fn console(text: &str) -> Option<Console> {
     let mut chosen = None;
     for part in text.split(',') {
@@ -139,7 +139,7 @@ pub(super) fn threshold(text: &str) -> Option<Threshold> {
     Some(Threshold { always, limited })
 }
 
-/// When to scrub; inside, `None` for never.
+/// Returns when to scrub; inside, `None` for never.
 pub(super) fn bootscrub(value: Option<&str>) -> Option<Option<Bootscrub>> {
     if value == Some("idle") {
         return Some(Some(Bootscrub::Idle));

@@ -55,7 +55,7 @@ enum Focus {
     Dom0,
 }
 
-/// What a burst of typing leads to.
+/// The outcome of a burst of typing.
 #[derive(Debug, Default)]
 pub struct Received {
     /// dom0 has something to read.
@@ -92,7 +92,7 @@ const TO_DOM0: &str = "*** Serial input to DOM0 (type 'CTRL-a' three times to sw
 /// Printed when input goes to the hypervisor.
 const TO_HYPERVISOR: &str = "*** Serial input to Xen (type 'CTRL-a' three times to switch input)";
 
-/// What the rest of the hypervisor is told of.
+/// News for the rest of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum News {
     /// The ring has more.
@@ -211,12 +211,12 @@ pub fn remember() {
     CONSOLE.lock().ring.resize(FIRST_RING);
 }
 
-/// What the command line says about the console.
+/// The console's part of the command line.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// What is typed three times to move the input; 0 for nothing.
+    /// The character that moves the input when it is typed three times; 0 for nothing.
     pub switch_char: u8,
-    /// Whether the output of domains is kept too.
+    /// True if the output of domains is kept too.
     pub keep_domains: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is to be sent, and sending it without waiting for the line.
+//! The queue of what is to be sent, and sending without waiting for the line.
 //!
 //! While the machine boots every byte is polled out: nothing else is there to be done, and a line is seen at once. From
 //! [`Transmitter::queue_up`] on, what the UART does not take at once waits in a queue, which the UART's interrupt drains, or
@@ -86,7 +86,7 @@ impl<R: Registers> Transmitter<R> {
     /// Sends what a domain says, as much as there is room for; answers how much that was.
     pub fn send_of_domain(&mut self, text: &[u8]) -> usize {
         if self.queue.len() != 0 {
-            // What has left in the meantime makes room, even if no interrupt tells so.
+            // Bytes that have left in the meantime make room, even if no interrupt tells so.
             self.drain();
         }
         let room = OF_DOMAINS.saturating_sub(self.queue.len()) as usize;
@@ -125,7 +125,7 @@ impl<R: Registers> Transmitter<R> {
             0 => self.raise_for(Interrupts::Receive),
             _ => {
                 self.raise_for(Interrupts::ReceiveAndTransmit);
-                // What left before that was not told.
+                // Bytes that left before that were not told of.
                 self.fill();
             }
         }

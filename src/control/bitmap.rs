@@ -8,12 +8,12 @@ use crate::error::Errno;
 /// Longest map that is filled; what is beyond belongs to CPUs that nobody has.
 const MAX_BYTES: usize = 512;
 
-/// Bytes of a map of `nr_bits`.
+/// Returns the bytes of a map of `nr_bits`.
 const fn bytes(nr_bits: u32) -> usize {
     nr_bits.div_ceil(8) as usize
 }
 
-/// The bits that a map of `nr_bits` can say.
+/// Returns the bits that a map of `nr_bits` can say.
 const fn clip(bits: u32, nr_bits: u32) -> u32 {
     match 1u32.checked_shl(nr_bits) {
         Some(end) => bits & (end - 1),

@@ -17,7 +17,7 @@ use crate::id::VcpuId;
 use crate::sched;
 use crate::vcpu::{Registers, Vcpu, halt};
 
-/// Whether every status register of a context names a mode that a guest may be in; those of other modes may be zero.
+/// Returns whether every status register of a context names a mode that a guest may be in; those of other modes may be zero.
 fn has_guest_modes(regs: &CoreRegisters) -> bool {
     let banked = [
         regs.spsr_svc as u32,
@@ -29,7 +29,7 @@ fn has_guest_modes(regs: &CoreRegisters) -> bool {
     is_guest_mode(regs.cpsr as u32) && banked.iter().all(|spsr| *spsr == 0 || is_guest_mode(*spsr))
 }
 
-/// A saved status that an exception return can use: one that was never set returns to supervisor mode.
+/// Returns a saved status that an exception return can use: one that was never set returns to supervisor mode.
 const fn saved_status(spsr: u32) -> u32 {
     if spsr == 0 { MODE_SVC } else { spsr }
 }
@@ -76,7 +76,7 @@ fn apply(context: &VcpuGuestContext, registers: &mut Registers) {
     system.ttbr1 = context.ttbr1;
 }
 
-/// The context that a vCPU's registers make.
+/// Returns the context that a vCPU's registers make.
 fn collect(registers: &Registers, online: bool) -> VcpuGuestContext {
     let general: &GuestContext = &registers.context;
     let banked = &registers.machine.banked;
@@ -121,7 +121,7 @@ fn collect(registers: &Registers, online: bool) -> VcpuGuestContext {
     context
 }
 
-/// The vCPU that an operation names.
+/// Returns the vCPU that an operation names.
 fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
     VcpuId::new(vcpu)
         .and_then(|id| domain.vcpu(id))

@@ -33,7 +33,7 @@ const NONE: u32 = abi::CPUPOOL_ANY;
 /// CPUs in no pool, a bit each. Changed only together with the scheduler's CPUs, under its lock.
 static FREE: AtomicU32 = AtomicU32::new(0);
 
-/// CPUs in no pool.
+/// Returns the CPUs in no pool.
 pub fn free() -> CpuSet {
     CpuSet::from_bits(FREE.load(Ordering::Relaxed))
 }
@@ -48,7 +48,7 @@ pub fn nr_cpus() -> u32 {
     u32::BITS - cpus().bits().leading_zeros()
 }
 
-/// All pools: the toolstack's number, and the scheduler's.
+/// Returns all pools: the toolstack's number, and the scheduler's.
 fn all() -> impl Iterator<Item = (u32, PoolId)> {
     NUMBERS.iter().enumerate().filter_map(|(n, number)| {
         let number = number.load(Ordering::Relaxed);
@@ -56,7 +56,7 @@ fn all() -> impl Iterator<Item = (u32, PoolId)> {
     })
 }
 
-/// The pool with that number.
+/// Returns the pool with that number.
 fn find(number: u32) -> Result<PoolId, Errno> {
     all()
         .find(|(other, _)| *other == number)
@@ -64,7 +64,7 @@ fn find(number: u32) -> Result<PoolId, Errno> {
         .ok_or(Errno::NoEnt)
 }
 
-/// The pool with that number, for a domain to run in: one without CPUs is as good as none.
+/// Returns the pool with that number, for a domain to run in: one without CPUs is as good as none.
 pub fn for_domain(number: u32) -> Result<PoolId, Errno> {
     let pool = find(number)?;
     if sched::lock().pool(pool).is_empty() {
@@ -73,14 +73,14 @@ pub fn for_domain(number: u32) -> Result<PoolId, Errno> {
     Ok(pool)
 }
 
-/// The number of the pool that a domain is in.
+/// Returns the number of the pool that a domain is in.
 pub fn number_of(domain: &Domain) -> u32 {
     let pool = sched::lock().pool_of(domain.group.id());
     pool.and_then(|pool| NUMBERS.get(pool.index()))
         .map_or(0, |number| number.load(Ordering::Relaxed))
 }
 
-/// The domains of a pool.
+/// Returns the domains of a pool.
 fn domains(pool: PoolId) -> impl Iterator<Item = impl core::ops::Deref<Target = Domain>> {
     registry::all().filter(move |domain| sched::lock().pool_of(domain.group.id()) == Some(pool))
 }
@@ -133,7 +133,7 @@ pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
     }
 }
 
-/// The pool with the lowest number from `wanted` on.
+/// Returns the pool with the lowest number from `wanted` on.
 fn at_or_after(wanted: u32, pools: impl Iterator<Item = (u32, PoolId)>) -> Option<(u32, PoolId)> {
     pools
         .filter(|(number, _)| *number >= wanted)
@@ -159,7 +159,7 @@ fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
     Ok(number)
 }
 
-/// The number of a new pool: `wanted`, or one more than the highest there is.
+/// Returns the number of a new pool: `wanted`, or one more than the highest there is.
 fn choose_number(wanted: u32, mut numbers: impl Iterator<Item = u32>) -> Result<u32, Errno> {
     if wanted != NONE {
         return match numbers.any(|number| number == wanted) {
@@ -195,14 +195,14 @@ pub fn move_domain(domain: &Domain, pool: PoolId) {
     }
 }
 
-/// The CPU of that number, of `count` CPUs.
+/// Returns the CPU of that number, of `count` CPUs.
 fn numbered(cpu: u32, count: u32) -> Result<CpuId, Errno> {
     CpuId::new(cpu)
         .filter(|cpu| cpu.raw() < count)
         .ok_or(Errno::Inval)
 }
 
-/// The free CPU that `cpu` names, of `count` CPUs.
+/// Returns the free CPU that `cpu` names, of `count` CPUs.
 fn choose_free(cpu: u32, count: u32, free: CpuSet) -> Result<CpuId, Errno> {
     if cpu == abi::CPUPOOL_ANY {
         return free.first().ok_or(Errno::NoDev);

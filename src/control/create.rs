@@ -36,7 +36,7 @@ const NO_PORT_LIMIT: u32 = i32::MAX as u32;
 /// The id that was given out last.
 static ROVER: AtomicU16 = AtomicU16::new(0);
 
-/// What was checked of a [`CreateDomain`].
+/// The checked parts of a [`CreateDomain`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Plan {
     max_vcpus: u8,
@@ -93,7 +93,7 @@ fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Resul
     })
 }
 
-/// A number that is at most `limit`; a negative one stands for that.
+/// Returns a number that is at most `limit`; a negative one stands for that.
 fn up_to(wanted: i32, limit: u32) -> Result<u32, Errno> {
     match u32::try_from(wanted) {
         Ok(wanted) if wanted <= limit => Ok(wanted),
@@ -151,7 +151,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
         monitors: plan.monitors,
         pool,
     });
-    // What there was of a domain that cannot be made goes at once, its account included.
+    // The parts of a domain that cannot be made go at once, its account included.
     let domain = made.inspect_err(|_| {
         forget_abandoned();
     })?;
@@ -231,7 +231,7 @@ mod tests {
 
     const LIMITS: (u32, u32) = (64, 1024);
 
-    /// What Debian's libxl asks for.
+    /// Returns what Debian's libxl asks for.
     fn libxl() -> CreateDomain {
         CreateDomain {
             ssidref: 12,

@@ -46,7 +46,7 @@ pub fn destroy(request: &Request<'_>) -> Outcome {
     }
 }
 
-/// What one go leads to.
+/// The outcome of one go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     Done,
@@ -92,7 +92,7 @@ fn begin(domain: &Domain) {
     virq::forget(domain.id);
 }
 
-/// Whether no CPU has anything of the domain's vCPUs; asks those that have to save it.
+/// Returns whether no CPU has anything of the domain's vCPUs; asks those that have to save it.
 fn is_unloaded(domain: &Domain) -> bool {
     let mut all = true;
     for vcpu in domain.vcpus() {
@@ -179,7 +179,7 @@ mod tests {
         assert!((0..100).any(|_| exclusively(|| step(domain)) == Step::Done));
     }
 
-    /// Whether nobody finds the domain, after as many looks at its map as one takes that is empty.
+    /// Returns whether nobody finds the domain, after as many looks at its map as one takes that is empty.
     fn is_forgotten(id: DomId) -> bool {
         (0..4).any(|_| {
             exclusively(forget_abandoned);

@@ -185,8 +185,8 @@ fn set(request: &Request<'_>) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// What is wrong with giving an interrupt to a domain: shared ones only, under their own number; and devices stay with dom0.
-/// The body is `machine_irq`, `irq_type`, and of a shared one its number (16 bits).
+/// Returns what is wrong with giving an interrupt to a domain: shared ones only, under their own number; and devices stay
+/// with dom0. The body is `machine_irq`, `irq_type`, and of a shared one its number (16 bits).
 fn pass_through([machine, kind, spi]: [u32; 3]) -> Errno {
     /// `PT_IRQ_TYPE_SPI`.
     const SHARED: u32 = 5;
@@ -199,8 +199,8 @@ fn pass_through([machine, kind, spi]: [u32; 3]) -> Errno {
     }
 }
 
-/// What is wrong with giving a domain an emulated UART: there is none, for what that matters beside the form. The body is
-/// the operation, the kind, a frame, and two bytes of padding behind the console's domain.
+/// Returns what is wrong with giving a domain an emulated UART: there is none, for what that matters beside the form. The
+/// body is the operation, the kind, a frame, and two bytes of padding behind the console's domain.
 fn no_vuart([operation, _, _, _, console]: [u32; 5]) -> Errno {
     if console >> 16 != 0 || operation != 0 {
         Errno::Inval
@@ -214,7 +214,7 @@ fn forbid(allow: u8) -> Result<(), Errno> {
     if allow == 0 { Ok(()) } else { Err(Errno::Perm) }
 }
 
-/// The last frame of a range that may not wrap around.
+/// Returns the last frame of a range that may not wrap around.
 fn range_end(first: u64, count: u64) -> Result<u64, Errno> {
     count
         .checked_sub(1)

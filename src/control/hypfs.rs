@@ -85,7 +85,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// The entry that a zero-terminated path names.
+/// Returns the entry that a zero-terminated path names.
 fn find<'a>(root: &'a Node, path: &[u8]) -> Result<&'a Node, Errno> {
     let (&0, path) = path.split_last().ok_or(Errno::Inval)? else {
         return Err(Errno::Inval);
@@ -137,7 +137,7 @@ impl Node {
     }
 }
 
-/// A directory's content: entry, offset of the next one (u16) and zero-terminated name, padded to four bytes.
+/// Returns a directory's content: entry, offset of the next one (u16) and zero-terminated name, padded to four bytes.
 fn list(entries: &[(&str, Node)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, (name, node)) in entries.iter().enumerate() {

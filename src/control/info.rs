@@ -1,4 +1,4 @@
-//! What the machine and its domains look like to the toolstack.
+//! The machine and its domains as the toolstack sees them.
 
 use armv7::features;
 
@@ -43,7 +43,7 @@ pub fn machine() -> PhysInfo {
     }
 }
 
-/// What one vCPU does.
+/// The state of a vCPU for the toolstack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct VcpuView {
     /// It is up.

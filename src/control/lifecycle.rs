@@ -8,7 +8,7 @@ use crate::error::Errno;
 use crate::sched;
 use crate::vcpu::halt;
 
-/// Whether some vCPU of `domain` is on a CPU, if only until that CPU looks.
+/// Returns whether some vCPU of `domain` is on a CPU, if only until that CPU looks.
 pub(super) fn is_running(domain: &Domain) -> bool {
     let scheduler = sched::lock();
     domain

@@ -40,7 +40,7 @@ pub use reap::reap;
 
 static CONTROL: Lock<(), { rank::CONTROL }> = Lock::new(());
 
-/// The right to change domains' lives, for as long as it is held; `None` while somebody else has it.
+/// Returns the right to change domains' lives, for as long as it is held; `None` while somebody else has it.
 fn exclusive() -> Option<Guard<'static, ()>> {
     CONTROL.try_lock()
 }
@@ -59,20 +59,20 @@ fn authorize(caller: &Caller<'_>) -> Result<(), Errno> {
 const PROGRESS: u32 = 0xC0DE_0000;
 const PROGRESS_MASK: u32 = 0xFFFF;
 
-/// How far a call has come that is being continued.
+/// Returns how far a call has come that is being continued.
 fn progress(args: &Args) -> Option<u32> {
     let mark = args.0[1];
     (mark & !PROGRESS_MASK == PROGRESS).then_some(mark & PROGRESS_MASK)
 }
 
-/// The same call again, which has come so far.
+/// Returns the same call again, which has come so far.
 fn again_at(args: &Args, progress: u32) -> Outcome {
     let mut next = *args;
     next.0[1] = PROGRESS | progress & PROGRESS_MASK;
     Ok(Reply::Again(next))
 }
 
-/// The same call again.
+/// Returns the same call again.
 fn again(args: &Args) -> Outcome {
     Ok(Reply::Again(*args))
 }

@@ -41,7 +41,7 @@ pub fn set_pool(request: &Request<'_>) -> Outcome {
     }
 }
 
-/// Pages of a pool, which has whole ones.
+/// Returns the pages of a pool, which has whole ones.
 fn pool_pages(op: PagingMempool) -> Result<u32, Errno> {
     let page = PAGE_SIZE as u64;
     if !op.size.is_multiple_of(page) {

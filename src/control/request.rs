@@ -23,12 +23,12 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The domain named.
+    /// Returns the domain named.
     pub fn domain(&self) -> Result<Arc<Domain>, Errno> {
         registry::get(DomId(self.op.domain)).ok_or(Errno::Srch)
     }
 
-    /// The domain named, which must not be the caller's own.
+    /// Returns the domain named, which must not be the caller's own.
     pub fn other(&self) -> Result<Arc<Domain>, Errno> {
         let domain = self.domain()?;
         if domain.id == self.caller.domain.id {
@@ -38,7 +38,7 @@ impl Request<'_> {
         }
     }
 
-    /// The body.
+    /// Returns the body.
     pub fn body<T: FromBytes + KnownLayout + Immutable>(&self) -> Result<T, Errno> {
         self.op.body().ok_or(Errno::Fault)
     }

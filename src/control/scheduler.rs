@@ -46,7 +46,7 @@ pub fn of_pool(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether a rate limit is off or in range.
+/// Returns whether a rate limit is off or in range.
 const fn is_ratelimit(us: u32) -> bool {
     us == 0 || us >= sysctl::RATELIMIT_MIN && us <= sysctl::RATELIMIT_MAX
 }
@@ -81,7 +81,7 @@ pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Er
     }
 }
 
-/// The vCPU that a domctl names.
+/// Returns the vCPU that a domctl names.
 pub fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
     let id = VcpuId::new(vcpu)
         .filter(|id| id.raw() < domain.max_vcpus)
@@ -89,7 +89,7 @@ pub fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
     domain.vcpu(id).map(|vcpu| &**vcpu).ok_or(Errno::Srch)
 }
 
-/// The parts of the affinity that an operation is about.
+/// Returns the parts of the affinity that an operation is about.
 fn parts(op: &VcpuAffinity) -> Result<(bool, bool), Errno> {
     let hard = op.flags & domctl::VCPUAFFINITY_HARD != 0;
     let soft = op.flags & domctl::VCPUAFFINITY_SOFT != 0;
@@ -156,7 +156,7 @@ pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> 
     Ok(())
 }
 
-/// The affinity after a change; a hard one needs a CPU of the domain's pool.
+/// Returns the affinity after a change; a hard one needs a CPU of the domain's pool.
 fn combine(
     (hard, soft): (CpuSet, CpuSet),
     wanted_hard: Option<u32>,

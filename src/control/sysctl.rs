@@ -27,7 +27,7 @@ const DOMAINS_AT_ONCE: u32 = 1024;
 const CONSOLE_AT_ONCE: u32 = 64 << 10;
 /// Console output copied before an interrupt that waits ends the call.
 const CONSOLE_BEFORE_PAUSE: u32 = 4 << 10;
-/// What `xl info -n` shows as distance of a node to itself without a NUMA description.
+/// The distance that `xl info -n` shows of a node to itself without a NUMA description.
 const NODE_DISTANCE: u32 = 20;
 
 /// Carries out a sysctl.
@@ -183,7 +183,7 @@ fn cpu_info(caller: &Caller<'_>, op: &mut abi::GetCpuInfo) -> Result<(), Errno> 
     Ok(())
 }
 
-/// Every CPU is a core of its own in one socket and node, as Xen on Arm has it.
+/// Describes every CPU as a core of its own in one socket and node, as Xen on Arm has it.
 fn cpu_topology(caller: &Caller<'_>, at: GuestVa, op: &Sysctl) -> Result<(), Errno> {
     let op: abi::CpuTopoInfo = op.body().ok_or(Errno::Fault)?;
     let mut count = cpupool::nr_cpus();

@@ -19,7 +19,7 @@ pub const SGI_LOOK: u32 = 0;
 /// SGI that stops a CPU for good: another one panics.
 pub const SGI_STOP: u32 = 1;
 
-/// What a CPU may be asked to do, a bit each.
+/// The requests to a CPU, a bit each.
 pub mod work {
     /// Choose what runs.
     pub const PICK: u32 = 1;
@@ -31,7 +31,7 @@ pub mod work {
     pub const CONSOLE_DRAIN: u32 = 1 << 3;
 }
 
-/// What each CPU is asked to do: set by any CPU, taken by its own.
+/// The requests to each CPU: set by any CPU, taken by its own.
 static WORK: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 static TARGETS: TargetMasks = TargetMasks::new();
 

@@ -29,7 +29,7 @@ use crate::platform::ranges::PhysRange;
 use crate::sched::{self, PoolId};
 use crate::vcpu::{Registers, halt};
 
-/// What boot knows.
+/// The facts that boot has found.
 pub struct Host<'a> {
     /// The machine.
     pub info: &'a HostInfo,

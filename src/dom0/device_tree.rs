@@ -16,7 +16,7 @@ use crate::platform::ranges::{self, PhysRange};
 
 mod nodes;
 
-/// What the host's tree does not say about dom0.
+/// The facts about dom0 that the host's tree does not give.
 #[derive(Clone, Copy, Debug)]
 pub struct Config<'a> {
     /// dom0's command line.

@@ -15,7 +15,7 @@ use super::selection::{Fate, Hidden, Machine, Selection, regions, routes};
 use crate::platform::interrupt::{self, FIRST_SPI, Interrupt, Route};
 use crate::platform::ranges::{self, PhysRange};
 
-/// What dom0 gets of the machine's devices.
+/// The part of the machine's devices that dom0 gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DevicePlan {
     /// Device regions to map 1:1: whole pages, sorted, apart from one another.
@@ -24,7 +24,7 @@ pub struct DevicePlan {
     pub reserved_ram: Vec<PhysRange>,
     /// Shared interrupts to route to dom0, sorted by id.
     pub interrupts: Vec<Interrupt>,
-    /// What was left out or is odd, one line each.
+    /// A line for each device that was left out or is odd.
     pub notes: Vec<String>,
 }
 

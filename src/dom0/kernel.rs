@@ -1,4 +1,4 @@
-//! What kind of kernel a module holds, and where it wants to be.
+//! The kind of kernel that a module holds, and where it wants to be.
 //!
 //! Accepted are ARM zImages (Linux Documentation/arm/booting; header at 0x24) and legacy U-Boot images around an
 //! uncompressed ARM kernel. A gzip file is refused by name: Debian and everybody else ships zImages for ARM, so an

@@ -177,8 +177,8 @@ const EXTENDED_MIN: u64 = 64 * MIB;
 /// Most extended regions in the hypervisor node.
 const EXTENDED_MAX: usize = 8;
 
-/// Machine RAM that dom0 does not have: its guest-physical addresses serve dom0 for foreign mappings. `used` holds dom0's
-/// banks, reserved ranges, the grant region and device regions.
+/// Returns the machine RAM that dom0 does not have: its guest-physical addresses serve dom0 for foreign mappings. `used` holds
+/// dom0's banks, reserved ranges, the grant region and device regions.
 pub fn extended_regions(ram: &[PhysRange], used: &[PhysRange]) -> Vec<PhysRange> {
     let unused = ranges::subtract(ram, used);
     let aligned = unused

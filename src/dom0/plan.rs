@@ -1,4 +1,4 @@
-//! What dom0 will be, decided before anything is done: memory, devices, tree, and where things go.
+//! The plan of dom0, made before anything is done: memory, devices, tree, and where things go.
 
 use alloc::vec::Vec;
 
@@ -12,7 +12,7 @@ use crate::platform::host_dt::ModuleKind;
 use crate::platform::ranges::{self, PhysRange};
 use crate::platform::tree::check_budget;
 
-/// What dom0 is to have, and of what it is made.
+/// The parts of dom0, and what they are made of.
 #[derive(Clone, Copy)]
 pub struct Wish<'a> {
     /// The machine, and what the hypervisor keeps of it.

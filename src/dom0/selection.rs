@@ -22,7 +22,7 @@ use crate::platform::ranges::{self, PhysRange};
 use crate::platform::timer::TIMER;
 use crate::platform::translate;
 
-/// What dom0's view of the machine depends on.
+/// The facts that dom0's view of the machine depends on.
 #[derive(Clone, Copy)]
 pub struct Machine<'a> {
     /// The machine's device tree.
@@ -35,7 +35,7 @@ pub struct Machine<'a> {
     pub gic_lines: u32,
 }
 
-/// What becomes of a node.
+/// The treatment of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     /// dom0 gets it as it is.
@@ -104,7 +104,7 @@ impl Selection {
             let above = node.parent().map_or(Fate::Keep, |p| selection.fate(&p));
             let fate = match above {
                 Fate::Drop | Fate::Disable => above,
-                // What the GIC's replacement keeps of its children is written with it.
+                // The children that the GIC's replacement keeps are written with it.
                 Fate::Stub | Fate::Gic | Fate::Timer => Fate::Drop,
                 Fate::Keep | Fate::Chosen => judge.decide(&node, &mut selection.notes),
             };
@@ -140,7 +140,7 @@ impl Selection {
     }
 }
 
-/// What a decision about a node depends on.
+/// The facts that a decision about a node depends on.
 struct Judge<'a> {
     machine: &'a Machine<'a>,
     gic: Option<Node<'a>>,
@@ -217,7 +217,7 @@ pub(super) struct Hidden(Vec<(PhysRange, &'static str)>);
 impl Hidden {
     pub(super) fn of(machine: &Machine<'_>) -> Self {
         let host = machine.host;
-        // What is reserved in RAM is dom0's, and mapped as such.
+        // Reserved RAM is dom0's, and mapped as such.
         let ram = ranges::subtract(&host.ram, &host.firmware_reserved);
         let ram = ram.into_iter().map(|range| (range, "RAM"));
         let gic = host.gic.regions().map(|range| (range, "the GIC's"));

@@ -22,12 +22,12 @@ use crate::time;
 use crate::vcpu::{Timers, Vcpu};
 use crate::vgic::Vgic;
 
-/// What a new domain is to be.
+/// The parameters of a new domain.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Its id.
     pub id: DomId,
-    /// What it may do.
+    /// Its rights.
     pub rights: Rights,
     /// Most vCPUs.
     pub max_vcpus: u8,
@@ -47,11 +47,11 @@ pub struct Spec {
     pub tables: PoolLimit,
     /// CPUs that it runs on.
     pub pool: PoolId,
-    /// Whether it has the performance monitors.
+    /// Its access to the performance monitors.
     pub monitors: pmu::Access,
 }
 
-/// What the machine does after a stage-2 change.
+/// Returns what the machine does after a stage-2 change.
 fn tlb() -> Tlb {
     Tlb {
         flush: flush::by(errata::invalidation()),

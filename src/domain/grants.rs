@@ -55,7 +55,7 @@ impl<'a> Peers<'a> {
         Self { own, last: None }
     }
 
-    /// The domain `id`.
+    /// Returns the domain `id`.
     #[inline(always)]
     pub fn find(&mut self, id: DomId) -> Option<&Domain> {
         if id == self.own.id {
@@ -68,7 +68,7 @@ impl<'a> Peers<'a> {
     }
 }
 
-/// The stage-2 type of a grant's mapping.
+/// Returns the stage-2 type of a grant's mapping.
 pub const fn kind_of(access: grant::Access) -> P2mType {
     match access {
         grant::Access::Read => P2mType::GrantRo,

@@ -18,7 +18,7 @@ const GICC_SIZE: u64 = 0x2000;
 /// GUEST_EVTCHN_PPI.
 const EVENT_PPI: u32 = 31;
 
-/// What guests get of the machine.
+/// The parts of the machine that guests get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Host {
     /// First frame of the virtual CPU interface.
@@ -36,12 +36,12 @@ pub fn init(host: Host) {
     HOST.call_once(|| host);
 }
 
-/// What guests get of the machine, once boot has told.
+/// Returns what guests get of the machine, once boot has told.
 pub fn host() -> Option<&'static Host> {
     HOST.get()
 }
 
-/// The distributor.
+/// Returns the distributor.
 pub const fn gic() -> GicMap {
     GicMap {
         first_page: (GICD_BASE >> PAGE_SHIFT) as u32,
@@ -54,7 +54,7 @@ pub const fn event_irq() -> Option<IntId> {
     IntId::new(EVENT_PPI)
 }
 
-/// Where the virtual CPU interface goes: guest frame, and number of frames.
+/// Returns where the virtual CPU interface goes: guest frame, and number of frames.
 pub fn cpu_interface(host: &Host) -> Option<(Gfn, u32)> {
     let frames = (GICC_SIZE >> PAGE_SHIFT) as u32;
     Some((Gfn::new(GICC_BASE >> PAGE_SHIFT)?, frames.min(host.frames)))

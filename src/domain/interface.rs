@@ -43,7 +43,7 @@ impl ListRegisters for HardwareLrs<'_> {
     }
 }
 
-/// Whether an interrupt is pending for the calling vCPU that would wake it.
+/// Returns whether an interrupt is pending for the calling vCPU that would wake it.
 fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
     let Some(gic) = gic::get() else { return false };
     let mut vgic = domain.vgic.lock();
@@ -59,7 +59,7 @@ pub fn block(domain: &Domain, vcpu: &Vcpu) {
     if has_deliverable(domain, vcpu) {
         return;
     }
-    // What came since then was told to it by a request.
+    // An interrupt that came since then has left a request.
     vcpu.block();
 }
 
@@ -80,7 +80,7 @@ pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
     domain.kick(kick);
 }
 
-/// Whether `vcpu` is loaded on this CPU and waits for nothing.
+/// Returns whether `vcpu` is loaded on this CPU and waits for nothing.
 #[inline]
 fn runs_here(vcpu: &Vcpu) -> bool {
     vcpu.is_loaded_on(smp::this_cpu()) && vcpu.halted() == 0

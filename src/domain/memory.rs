@@ -32,14 +32,14 @@ impl From<P2mError> for Errno {
     }
 }
 
-/// A zeroed page that the hypervisor keeps for `owner` and shares with it.
+/// Returns a zeroed page that the hypervisor keeps for `owner` and shares with it.
 pub fn shared_page(owner: DomId) -> Result<GuestPage, Errno> {
     let memory = mem::memory();
     keep(owner, memory.alloc_shared(owner)?)
 }
 
-/// A zeroed page in which the hypervisor keeps account of what `owner` does: not of the memory that it needs itself, and not
-/// of what is set aside for others.
+/// Returns a zeroed page in which the hypervisor keeps account of what `owner` does: not of the memory that it needs itself,
+/// and not of what is set aside for others.
 pub fn account_page(owner: DomId) -> Result<GuestPage, Errno> {
     keep(owner, mem::memory().alloc_spare_shared(owner)?)
 }

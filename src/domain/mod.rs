@@ -39,7 +39,7 @@ use crate::vgic::Vgic;
 /// A page of a guest that the hypervisor keeps mapped.
 pub type GuestPage = PinnedPage<'static>;
 
-/// What a domain may do beyond its own affairs; every domain starts with nothing.
+/// The rights of a domain beyond its own affairs; every domain starts with nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rights {
     /// Manage other domains and the machine.
@@ -93,7 +93,7 @@ pub enum Life {
     Dead,
 }
 
-/// What changes slowly in a domain.
+/// The slow state of a domain.
 #[derive(Debug)]
 pub struct State {
     /// Where it is in its life.
@@ -114,7 +114,7 @@ pub struct State {
     pub runstate_flag: bool,
     /// Seconds to add to the machine's wall clock for it.
     pub time_offset: i64,
-    /// Whether it is being debugged.
+    /// True if it is being debugged.
     pub debugged: bool,
     /// vCPUs that were made while the domain has not got all of them.
     pub unfinished: Vec<Arc<Vcpu>>,
@@ -136,7 +136,7 @@ pub const MAX_WATCHDOGS: usize = 2;
 pub struct Domain {
     /// Its name to hypercalls.
     pub id: DomId,
-    /// What it may do.
+    /// Its rights.
     pub rights: Rights,
     /// Its memory.
     pub p2m: Lock<P2m<'static>, { rank::P2M }>,
@@ -156,9 +156,9 @@ pub struct Domain {
     pub event_irq: IntId,
     /// Where its interrupt controller is.
     pub gic: GicMap,
-    /// What its virtual counter is behind the physical one, in ticks.
+    /// The difference between the physical counter and its virtual one, in ticks.
     pub cntvoff: u64,
-    /// Whether it has the performance monitors.
+    /// Its access to the performance monitors.
     pub monitors: pmu::Access,
     /// Most vCPUs it may have.
     pub max_vcpus: u8,
@@ -166,13 +166,13 @@ pub struct Domain {
     pub shared_info: Mfn,
     /// Watchdogs that it has set up.
     pub watchdogs: Lock<[Option<Timer>; MAX_WATCHDOGS], { rank::DOMAIN }>,
-    /// What it may have logged.
+    /// The lines that it may have logged.
     pub log_allowance: Allowance,
     vcpus: Once<Vec<Arc<Vcpu>>>,
 }
 
 impl Domain {
-    /// A domain without vCPUs. The parts come from `domain::create`.
+    /// Returns a domain without vCPUs. The parts come from `domain::create`.
     #[allow(clippy::too_many_arguments)] // the parts of a domain, each once
     pub fn new(
         id: DomId,
@@ -228,19 +228,19 @@ impl Domain {
         self.vcpus.call_once(|| vcpus);
     }
 
-    /// Its vCPUs.
+    /// Returns its vCPUs.
     #[inline]
     pub fn vcpus(&self) -> &[Arc<Vcpu>] {
         self.vcpus.get().map_or(&[], Vec::as_slice)
     }
 
-    /// One of its vCPUs.
+    /// Returns one of its vCPUs.
     #[inline]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Arc<Vcpu>> {
         self.vcpus().get(id.index())
     }
 
-    /// Whether it is the control domain.
+    /// Returns whether it is the control domain.
     pub fn is_control(&self) -> bool {
         self.rights.control
     }
@@ -318,7 +318,7 @@ pub fn tell_closed(to: End, from: End) {
     }
 }
 
-/// Whether vCPUs are to be halted.
+/// A choice between halting vCPUs and letting them run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Halted {
     /// Halt them.

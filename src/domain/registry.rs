@@ -57,7 +57,7 @@ pub fn remove(id: DomId) {
     drop(removed);
 }
 
-/// The domain `id`.
+/// Returns the domain `id`.
 #[inline]
 pub fn get(id: DomId) -> Option<Arc<Domain>> {
     let domains = &REGISTRY.lock().domains;
@@ -65,12 +65,12 @@ pub fn get(id: DomId) -> Option<Arc<Domain>> {
     domains.get(place).cloned()
 }
 
-/// The first domain whose id is at least `id`.
+/// Returns the first domain whose id is at least `id`.
 pub fn at_or_after(id: DomId) -> Option<Arc<Domain>> {
     first_that(id, |_| true)
 }
 
-/// The first domain whose id is at least `id` and for which `is_wanted` holds.
+/// Returns the first domain whose id is at least `id` and for which `is_wanted` holds.
 fn first_that(id: DomId, is_wanted: impl Fn(&Domain) -> bool) -> Option<Arc<Domain>> {
     let domains = &REGISTRY.lock().domains;
     let place = domains.partition_point(|other| other.id < id);
@@ -78,12 +78,12 @@ fn first_that(id: DomId, is_wanted: impl Fn(&Domain) -> bool) -> Option<Arc<Doma
     rest.find(|domain| is_wanted(domain)).cloned()
 }
 
-/// All domains, lowest id first, one at a time and without holding the lock meanwhile.
+/// Returns all domains, lowest id first, one at a time and without holding the lock meanwhile.
 pub fn all() -> impl Iterator<Item = Arc<Domain>> {
     all_that(|_| true)
 }
 
-/// The domains for which `is_wanted` holds, which is asked under the lock.
+/// Returns the domains for which `is_wanted` holds, which is asked under the lock.
 pub fn all_that(is_wanted: impl Fn(&Domain) -> bool) -> impl Iterator<Item = Arc<Domain>> {
     let mut next = Some(DomId(0));
     core::iter::from_fn(move || {
@@ -124,7 +124,7 @@ pub fn remove_unit(unit: UnitId) {
     drop(entry);
 }
 
-/// The domain and vCPU behind `unit`.
+/// Returns the domain and vCPU behind `unit`.
 pub fn unit(unit: UnitId) -> Option<(Arc<Domain>, Arc<Vcpu>)> {
     REGISTRY
         .lock()

@@ -29,7 +29,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason with this number.
+    /// Returns the reason with this number.
     pub const fn new(code: u32) -> Option<Self> {
         Some(match code {
             abi::SHUTDOWN_POWEROFF => Self::Poweroff,

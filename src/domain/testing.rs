@@ -37,7 +37,7 @@ pub fn scheduler() {
     ONCE.call_once(|| assert!(sched::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some()));
 }
 
-/// A domain in the registry with one vCPU that is off, and a page of RAM at each of `ram`.
+/// Returns a domain in the registry with one vCPU that is off, and a page of RAM at each of `ram`.
 pub fn guest(rights: Rights, tlb: Tlb, ram: &[u32]) -> (Arc<Domain>, Arc<Vcpu>) {
     limited(rights, tlb, ram, MAX_PAGES, PoolLimit::Unlimited)
 }

@@ -1,4 +1,4 @@
-//! What a guest takes for hardware or firmware and is not: traps turned into answers.
+//! The hardware and firmware that a guest sees and that are not there: traps turned into answers.
 
 pub mod cp15;
 pub mod psci;

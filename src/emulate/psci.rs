@@ -63,7 +63,7 @@ const STANDARD_UID: [u32; 4] = [0x6F38_63F8, 0xBD4C_394B, 0x16CE_2092, 0x6F9F_E5
 /// Affinity fields of an MPIDR: Aff2, Aff1, Aff0 (DDI 0406C.d B4.1.106).
 const AFFINITY_MASK: u32 = 0x00FF_FFFF;
 
-/// Whether a vCPU is on, as PSCI means it: a paused or blocked one is.
+/// The power state of a vCPU, as PSCI means it: a paused or blocked one is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
     /// Started and not switched off.
@@ -72,17 +72,17 @@ pub enum Power {
     Off,
 }
 
-/// What [`call`] must know about the domain.
+/// The facts about the domain that [`call`] needs.
 pub trait View {
-    /// Whether vCPU `id` is on; `None` if the domain has no such vCPU.
+    /// Returns whether vCPU `id` is on; `None` if the domain has no such vCPU.
     fn power(&self, id: VcpuId) -> Option<Power>;
 
-    /// Whether exceptions to Hyp mode invalidate the branch predictor on every CPU, which is what SMCCC_ARCH_WORKAROUND_1
-    /// promises.
+    /// Returns whether exceptions to Hyp mode invalidate the branch predictor on every CPU, which is what
+    /// SMCCC_ARCH_WORKAROUND_1 promises.
     fn hardens_branch_predictor(&self) -> bool;
 }
 
-/// What a call asks for.
+/// The action that a call asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// r0 gets a value; r1 to r3 keep theirs.
@@ -128,13 +128,13 @@ pub enum EntryState {
     Thumb,
 }
 
-/// The multiprocessor affinity register a vCPU sees: 16 to a cluster, as Xen numbers them.
+/// Returns the multiprocessor affinity register a vCPU sees: 16 to a cluster, as Xen numbers them.
 pub const fn vmpidr(vcpu: VcpuId) -> u32 {
     let id = vcpu.raw() as u32;
     0x8000_0000 | id & 0xF | (id >> 4) << 8
 }
 
-/// The vCPU whose [`vmpidr`] has these affinity fields.
+/// Returns the vCPU whose [`vmpidr`] has these affinity fields.
 const fn vcpu_of(mpidr: u32) -> Option<VcpuId> {
     let (aff2, aff1, aff0) = (mpidr >> 16 & 0xFF, mpidr >> 8 & 0xFF, mpidr & 0xFF);
     if aff2 != 0 || aff0 > 0xF {

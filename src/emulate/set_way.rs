@@ -6,7 +6,7 @@
 //! loop's first operation. A loop does each operation once: the first one again, or any one after a pause, begins a new
 //! loop. All memory of a guest is too much for one exit, so the same instruction traps again until it is through.
 //!
-//! What the guest dirties between the first operation and the end of its loop is not written back; nor would it be in
+//! Lines that the guest dirties between the first operation and the end of its loop are not written back; nor would they be in
 //! hardware, where a line may be dirtied after the loop has passed it.
 //!
 //! Xen cleans too, and then watches SCTLR (HCR.TVM) for the caches to be switched, to know when to do it again.
@@ -38,7 +38,7 @@ pub struct SetWay {
 }
 
 impl SetWay {
-    /// What an operation at `now` asks for: the frame from which on memory is to be cleaned, or nothing.
+    /// Returns what an operation at `now` asks for: the frame from which on memory is to be cleaned, or nothing.
     pub fn begin(&mut self, operation: Operation, now: u64) -> Option<Gfn> {
         if self.next.is_some() {
             return self.next;
@@ -65,7 +65,7 @@ mod tests {
     use super::{Operation, PAUSE, SetWay};
     use armv7::addr::Gfn;
 
-    /// All sets and ways of two levels, as Linux goes through them.
+    /// Returns all sets and ways of two levels, as Linux goes through them.
     fn a_loop() -> Vec<Operation> {
         let level = |level: u32, sets: u32, ways: u32| {
             (0..sets).flat_map(move |set| {
@@ -78,7 +78,7 @@ mod tests {
         level(0, 8, 2).chain(level(1, 16, 2)).collect()
     }
 
-    /// How often memory is cleaned when the operations are done one each tick from `start` on.
+    /// Returns how often memory is cleaned when the operations are done one each tick from `start` on.
     fn cleanings(state: &mut SetWay, operations: &[Operation], start: u64) -> usize {
         let cleanings = (start..).zip(operations).filter(|(now, operation)| {
             let begun = state.begin(**operation, *now).is_some();

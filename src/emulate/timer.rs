@@ -18,7 +18,7 @@ pub struct PhysicalTimer {
 }
 
 impl PhysicalTimer {
-    /// What an access does to the timer and answers, at `now`.
+    /// Returns what an access does to the timer and answers, at `now`.
     pub fn access(&mut self, access: TimerAccess, value: u64, now: u64) -> u64 {
         match access {
             TimerAccess::ReadControl => {
@@ -41,7 +41,7 @@ impl PhysicalTimer {
         0
     }
 
-    /// When the timer's interrupt is due; `None` when it is off or masked.
+    /// Returns when the timer's interrupt is due; `None` when it is off or masked.
     pub fn deadline(&self) -> Option<u64> {
         (self.ctl & (ENABLE | IMASK) == ENABLE).then_some(self.cval)
     }

@@ -21,7 +21,7 @@ pub(super) struct Area<P> {
 }
 
 impl<P: PageRef> Area<P> {
-    /// The area of `size` bytes at `offset`, or `None` when it is not aligned to 8 or leaves the page.
+    /// Returns the area of `size` bytes at `offset`, or `None` when it is not aligned to 8 or leaves the page.
     pub fn new(page: P, offset: u32, size: usize) -> Option<Self> {
         Self::fits(offset, size).then_some(Self {
             page,
@@ -35,8 +35,8 @@ impl<P: PageRef> Area<P> {
         offset <= PAGE_SIZE - size && offset.is_multiple_of(8)
     }
 
-    /// The word at `at` bytes into the area. Inside the area it is never outside the page, which `%` lets the compiler
-    /// know without a check.
+    /// Returns the word at `at` bytes into the area. Inside the area it is never outside the page, which `%` lets the
+    /// compiler know without a check.
     #[inline]
     pub fn word(&self, at: usize) -> &AtomicU32 {
         let words = self.page.page().words();
@@ -45,7 +45,7 @@ impl<P: PageRef> Area<P> {
 }
 
 impl<P> Area<P> {
-    /// The page.
+    /// Returns the page.
     pub fn kept(&self) -> &P {
         &self.page
     }
@@ -63,7 +63,7 @@ impl<P: PageRef> Upcalls<P> {
         }
     }
 
-    /// Page and offset of `vcpu`'s `vcpu_info`; vCPU 0 has one in `shared_info` to begin with, the others have none.
+    /// Returns the page and offset of `vcpu`'s `vcpu_info`; vCPU 0 has one in `shared_info` to begin with, the others have none.
     #[inline]
     fn info<'a>(&'a self, shared: &'a SharedPage, vcpu: VcpuId) -> Option<(&'a SharedPage, usize)> {
         match &self.registered[vcpu.index()] {
@@ -146,7 +146,7 @@ impl<P: PageRef> Upcalls<P> {
     }
 }
 
-/// What raising an event did to the words that the guest sees.
+/// The effect of raising an event on the words that the guest sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Raised {
     /// The event was not pending before.

@@ -10,7 +10,7 @@ use super::ports::State;
 use super::{End, EventError, EventTable, EventVirq, Notify, Port};
 use crate::id::{DomId, VcpuId};
 
-/// What closing a port leads to.
+/// The consequence of closing a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the peer must be told, and the port must be freed"]
 pub enum Close {
@@ -172,7 +172,8 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// The port that opens next. A closed port that the guest still has on a queue is not reused: its link is in use.
+    /// Returns the port that opens next. A closed port that the guest still has on a queue is not reused: its link is in
+    /// use.
     fn find_free(&mut self) -> Result<Port, EventError> {
         if self.retired {
             return Err(EventError::Retired);

@@ -19,7 +19,7 @@ pub(super) struct Delivery<P> {
 }
 
 impl<P: PageRef> Delivery<P> {
-    /// Every page of the guest that is kept for its events.
+    /// Returns every page of the guest that is kept for its events.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         let fifo = self.fifo.iter().flat_map(Fifo::pages);
         core::iter::once(&self.shared)
@@ -66,7 +66,7 @@ impl<P: PageRef> Delivery<P> {
         }
     }
 
-    /// Whether the event of `port` is pending.
+    /// Returns whether the event of `port` is pending.
     pub fn is_pending(&self, port: Port, channel: &Channel) -> bool {
         match &self.fifo {
             Some(fifo) => channel.saved || fifo.is_pending(port),
@@ -84,7 +84,7 @@ impl<P: PageRef> Delivery<P> {
         }
     }
 
-    /// Whether the guest still has the event of the closed port `port` on a queue.
+    /// Returns whether the guest still has the event of the closed port `port` on a queue.
     pub fn is_linked(&self, port: Port) -> bool {
         self.fifo.as_ref().is_some_and(|fifo| fifo.is_linked(port))
     }
@@ -99,7 +99,7 @@ impl<P: PageRef> Delivery<P> {
         }
     }
 
-    /// Whether `vcpu` has been told to look for events and did not do so yet.
+    /// Returns whether `vcpu` has been told to look for events and did not do so yet.
     pub fn is_upcall_pending(&self, vcpu: VcpuId) -> bool {
         self.upcalls.is_marked(self.shared.page(), vcpu)
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with an event channel operation, and the error number that a guest sees for it.
+//! Faults of an event channel operation, and the error number that a guest sees for it.
 
 use alloc::collections::TryReserveError;
 

@@ -53,7 +53,7 @@ impl<P> Queues<P> {
     };
 }
 
-/// What [`append`] did.
+/// The outcome of [`append`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Appended {
     /// The event is behind the tail.
@@ -70,7 +70,7 @@ pub(super) struct Fifo<P> {
     queues: [Queues<P>; MAX_VCPUS as usize],
 }
 
-/// The word of `port`, when its page is there.
+/// Returns the word of `port`, when its page is there.
 #[inline]
 fn event_word<P: PageRef>(array: &[P], port: u32) -> Option<&AtomicU32> {
     let page = array.get((port / WORDS_PER_PAGE) as usize)?;
@@ -78,7 +78,7 @@ fn event_word<P: PageRef>(array: &[P], port: u32) -> Option<&AtomicU32> {
 }
 
 impl<P: PageRef> Fifo<P> {
-    /// Every page of the guest that is kept: event words and control blocks.
+    /// Returns every page of the guest that is kept: event words and control blocks.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         let controls = self
             .queues
@@ -94,7 +94,7 @@ impl<P: PageRef> Fifo<P> {
         }
     }
 
-    /// Where the raising of events for the control block of `vcpu` is to go on, if it was left.
+    /// Returns where the raising of events for the control block of `vcpu` is to go on, if it was left.
     pub fn left_at(&mut self, vcpu: VcpuId) -> &mut Option<u32> {
         &mut self.queues[vcpu.index()].left_at
     }
@@ -109,7 +109,7 @@ impl<P: PageRef> Fifo<P> {
         Ok(core::mem::take(&mut queues.stranded))
     }
 
-    /// Whether `vcpu` has a control block.
+    /// Returns whether `vcpu` has a control block.
     pub fn has_control(&self, vcpu: VcpuId) -> bool {
         self.queues[vcpu.index()].control.is_some()
     }
@@ -219,12 +219,12 @@ impl<P: PageRef> Fifo<P> {
         }
     }
 
-    /// Whether the event of `port` is pending in its word.
+    /// Returns whether the event of `port` is pending in its word.
     pub fn is_pending(&self, port: Port) -> bool {
         self.has(port, PENDING)
     }
 
-    /// Whether the event of `port` is on a queue.
+    /// Returns whether the event of `port` is on a queue.
     pub fn is_linked(&self, port: Port) -> bool {
         self.has(port, LINKED)
     }
@@ -269,7 +269,7 @@ fn append(tail: &AtomicU32, port: u32) -> Appended {
     Appended::Refused
 }
 
-/// One attempt of [`append`], on a tail that was last `seen`.
+/// Makes one attempt of [`append`], on a tail that was last `seen`.
 ///
 /// Release on success: pairs with the guest's unlinking of the tail, after which it follows the link to our word.
 #[inline]

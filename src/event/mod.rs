@@ -96,18 +96,18 @@ impl Notify {
         }
     }
 
-    /// Whether there is nobody to tell.
+    /// Returns whether there is nobody to tell.
     #[inline]
     pub fn is_none(self) -> bool {
         self == Self::NONE
     }
 
-    /// The vCPUs that get an upcall, lowest first.
+    /// Returns the vCPUs that get an upcall, lowest first.
     pub fn upcalls(self) -> impl Iterator<Item = VcpuId> {
         self.upcall.iter()
     }
 
-    /// The vCPUs to wake for either reason.
+    /// Returns the vCPUs to wake for either reason.
     pub fn wakes(self) -> VcpuSet {
         self.upcall | self.wake
     }
@@ -130,7 +130,7 @@ pub enum Control {
     More(Notify),
 }
 
-/// What a send leads to.
+/// The consequence of a send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an event that nobody is told of is lost"]
 pub enum Sent {
@@ -147,7 +147,7 @@ pub enum Sent {
     Nowhere,
 }
 
-/// What a port is, for `EVTCHNOP_status`.
+/// The state of a port, for `EVTCHNOP_status`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Binding {
     /// Nothing.
@@ -162,16 +162,16 @@ pub enum Binding {
     Ipi,
 }
 
-/// What `EVTCHNOP_status` answers.
+/// The answer of `EVTCHNOP_status`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
-    /// What the port is.
+    /// The state of the port.
     pub binding: Binding,
     /// vCPU that is notified.
     pub vcpu: VcpuId,
 }
 
-/// What a poll leads to.
+/// The consequence of a poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Poll {
@@ -197,7 +197,7 @@ pub struct EventTable<P> {
 }
 
 impl<P: PageRef> EventTable<P> {
-    /// The table of a new domain: no port but 0 taken, two-level ABI, all bits in `shared_info` as they are.
+    /// Returns the table of a new domain: no port but 0 taken, two-level ABI, all bits in `shared_info` as they are.
     ///
     /// `max_port` is the highest port the domain may open (`max_evtchn_port`); `nr_vcpus` is 1 to [`MAX_VCPUS`].
     pub fn new(
@@ -221,12 +221,12 @@ impl<P: PageRef> EventTable<P> {
         })
     }
 
-    /// The domain's `shared_info` page.
+    /// Returns the domain's `shared_info` page.
     pub fn shared_info(&self) -> &SharedPage {
         self.delivery.shared.page()
     }
 
-    /// Every page that is kept for the domain's events, for an audit; a page counts once for each use.
+    /// Returns every page that is kept for the domain's events, for an audit; a page counts once for each use.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         self.delivery.pages()
     }
@@ -274,12 +274,12 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Whether the domain bound `virq` (of `vcpu`, for one that is not global).
+    /// Returns whether the domain bound `virq` (of `vcpu`, for one that is not global).
     pub fn is_virq_bound(&self, virq: EventVirq, vcpu: VcpuId) -> bool {
         self.virqs.port(virq, vcpu).is_some()
     }
 
-    /// What `port` is.
+    /// Returns what `port` is.
     pub fn status(&self, port: Port) -> Result<Status, EventError> {
         let channel = self.ports.get(port).ok_or(EventError::BadPort)?;
         let binding = match channel.state {
@@ -320,7 +320,7 @@ impl<P: PageRef> EventTable<P> {
         Ok(())
     }
 
-    /// Whether the event of `port` is pending, masked or not.
+    /// Returns whether the event of `port` is pending, masked or not.
     pub fn is_pending(&self, port: Port) -> Result<bool, EventError> {
         match self.ports.get(port) {
             Some(channel) if channel.is_usable() => Ok(self.delivery.is_pending(port, channel)),
@@ -351,17 +351,17 @@ impl<P: PageRef> EventTable<P> {
         self.delivery.pollers.remove(vcpu);
     }
 
-    /// One past the highest port that was ever open, for debug output.
+    /// Returns one past the highest port that was ever open, for debug output.
     pub fn end(&self) -> u32 {
         self.ports.end()
     }
 
-    /// Whether `vcpu` has an upcall that it did not take yet: then it must not be blocked.
+    /// Returns whether `vcpu` has an upcall that it did not take yet: then it must not be blocked.
     pub fn is_upcall_pending(&self, vcpu: VcpuId) -> bool {
         self.delivery.is_upcall_pending(vcpu)
     }
 
-    /// One past the highest port that may be opened: by the domain's limit, and by what its ABI can name.
+    /// Returns one past the highest port that may be opened: by the domain's limit, and by what its ABI can name.
     fn limit(&self) -> u32 {
         let channels = match self.delivery.fifo {
             Some(_) => fifo_abi::CHANNELS,
@@ -370,7 +370,7 @@ impl<P: PageRef> EventTable<P> {
         self.max_port.min(channels - 1) + 1
     }
 
-    /// The vCPU that a guest calls `vcpu`.
+    /// Returns the vCPU that a guest calls `vcpu`.
     fn vcpu(&self, vcpu: u32) -> Result<VcpuId, EventError> {
         VcpuId::new(vcpu)
             .filter(|v| v.raw() < self.nr_vcpus)

@@ -3,7 +3,7 @@
 use super::Port;
 use crate::id::{MAX_VCPUS, VcpuId, VcpuSet};
 
-/// What a polling vCPU waits for.
+/// The wait of a polling vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Target {
     /// Any event: the vCPU looks again itself.

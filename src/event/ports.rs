@@ -23,7 +23,7 @@ const WORDS: usize = BUCKET / WORD as usize;
 /// that claims more is told that no port is left.
 const MAX_LINKED_SKIPPED: u32 = 4096;
 
-/// What a port is.
+/// The state of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     /// Nothing. Port 0 is never anything else.
@@ -69,12 +69,12 @@ impl Channel {
         saved: false,
     };
 
-    /// Whether a guest may use the port.
+    /// Returns whether a guest may use the port.
     pub fn is_usable(&self) -> bool {
         !matches!(self.state, State::Free | State::Closing)
     }
 
-    /// Whether the port is the end of a channel to `peer`.
+    /// Returns whether the port is the end of a channel to `peer`.
     pub fn is_linked_to(&self, peer: End) -> bool {
         self.state
             == State::Interdomain {
@@ -100,7 +100,7 @@ pub(super) struct PortTable {
 }
 
 impl PortTable {
-    /// A table with the first bucket, in which only port 0 is taken.
+    /// Returns a table with the first bucket, in which only port 0 is taken.
     pub fn new() -> Result<Self, EventError> {
         let mut table = Self {
             buckets: Vec::new(),
@@ -115,7 +115,7 @@ impl PortTable {
         Ok(table)
     }
 
-    /// The port, or `None` beyond the table.
+    /// Returns the port, or `None` beyond the table.
     #[inline]
     pub fn get(&self, port: Port) -> Option<&Channel> {
         let bucket = self.buckets.get(port.0 as usize / BUCKET)?;
@@ -129,7 +129,7 @@ impl PortTable {
         Some(&mut bucket[port.0 as usize % BUCKET])
     }
 
-    /// One past the highest valid port.
+    /// Returns one past the highest valid port.
     pub fn end(&self) -> u32 {
         (self.buckets.len() * BUCKET) as u32
     }
@@ -139,7 +139,7 @@ impl PortTable {
         self.used
     }
 
-    /// The lowest taken port at or above `from`.
+    /// Returns the lowest taken port at or above `from`.
     pub fn next_used(&self, from: u32) -> Option<Port> {
         let mut keep = u32::MAX << (from % WORD);
         for (index, free) in self.free.iter().enumerate().skip((from / WORD) as usize) {
@@ -153,7 +153,7 @@ impl PortTable {
         None
     }
 
-    /// The lowest free port below `limit` for which `busy` is false. It is not taken yet.
+    /// Returns the lowest free port below `limit` for which `busy` is false. It is not taken yet.
     pub fn find_free(
         &mut self,
         limit: u32,
@@ -236,7 +236,7 @@ impl PortTable {
     }
 }
 
-/// The port of the lowest bit in `bits`, which is not zero, of word `index`.
+/// Returns the port of the lowest bit in `bits`, which is not zero, of word `index`.
 fn port_at(index: usize, bits: u32) -> Port {
     Port(index as u32 * WORD + bits.trailing_zeros())
 }

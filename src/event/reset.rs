@@ -4,7 +4,7 @@ use armv7::frame::PageRef;
 
 use super::{Close, End, EventError, EventTable};
 
-/// What one step of a reset leads to.
+/// The outcome of one step of a reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a reset goes on until it is done"]
 pub enum Reset {
@@ -31,7 +31,7 @@ impl<P: PageRef> EventTable<P> {
         Ok(())
     }
 
-    /// Whether a reset is under way.
+    /// Returns whether a reset is under way.
     pub fn is_resetting(&self) -> bool {
         self.reset_at.is_some()
     }

@@ -31,7 +31,8 @@ impl<P: PageRef> EventTable<P> {
         self.delivery.register_info(vcpu, page, offset)
     }
 
-    /// What is wrong with a `vcpu_info` of `vcpu` at `offset`, whatever its page; asked before the page is looked at.
+    /// Returns what is wrong with a `vcpu_info` of `vcpu` at `offset`, whatever its page; asked before the page is looked
+    /// at.
     pub fn check_vcpu_info(&self, vcpu: u32, offset: u32) -> Result<(), EventError> {
         self.vcpu(vcpu)?;
         if Area::<P>::fits(offset, size_of::<VcpuInfo>()) {
@@ -41,7 +42,8 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// What is wrong with a control block of `vcpu` at `offset`, whatever its page; asked before the page is looked at.
+    /// Returns what is wrong with a control block of `vcpu` at `offset`, whatever its page; asked before the page is looked
+    /// at.
     pub fn check_control(&self, vcpu: u32, offset: u32) -> Result<(), EventError> {
         self.vcpu(vcpu)?;
         if Area::<P>::fits(offset, size_of::<ControlBlock>()) {
@@ -51,7 +53,7 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// What is wrong with one more page of event words, whatever the page; asked before it is looked at.
+    /// Returns what is wrong with one more page of event words, whatever the page; asked before it is looked at.
     pub fn check_array(&self) -> Result<(), EventError> {
         let fifo = self.delivery.fifo.as_ref().ok_or(EventError::NoArray)?;
         fifo.check_room()

@@ -18,7 +18,8 @@ use crate::id::VcpuId;
 const PENDING: usize = offset_of!(SharedInfo, evtchn_pending);
 const MASK: usize = offset_of!(SharedInfo, evtchn_mask);
 
-/// The word of `bitmap` that holds `port`'s bit, and the bit. `None` for ports that two levels cannot name (XSA-342).
+/// Returns the word of `bitmap` that holds `port`'s bit, and the bit. `None` for ports that two levels cannot name
+/// (XSA-342).
 #[inline]
 fn bit(shared: &SharedPage, bitmap: usize, port: Port) -> Option<(&AtomicU32, u32)> {
     if port.0 >= TWO_LEVEL_CHANNELS {
@@ -88,7 +89,7 @@ fn select<P: PageRef>(shared: &SharedPage, upcalls: &Upcalls<P>, port: Port, vcp
     word::set(word, bit).is_ok_and(|old| old & bit == 0)
 }
 
-/// Whether the event of `port` is pending.
+/// Returns whether the event of `port` is pending.
 pub(super) fn is_pending(shared: &SharedPage, port: Port) -> bool {
     is_set(shared, PENDING, port)
 }

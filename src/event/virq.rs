@@ -21,7 +21,7 @@ impl EventVirq {
     /// A debug key asks each vCPU for its state.
     pub const DEBUG: Self = Self(abi::VIRQ_DEBUG as u8);
 
-    /// The VIRQ numbered `n`, or `None` when there is none.
+    /// Returns the VIRQ numbered `n`, or `None` when there is none.
     pub const fn new(n: u32) -> Option<Self> {
         if n < abi::NR_VIRQS {
             Some(Self(n as u8))
@@ -30,12 +30,12 @@ impl EventVirq {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn raw(self) -> u32 {
         self.0 as u32
     }
 
-    /// Whether there is one for the whole domain, rather than one for each vCPU.
+    /// Returns whether there is one for the whole domain, rather than one for each vCPU.
     pub const fn is_global(self) -> bool {
         !matches!(
             self.raw(),
@@ -56,12 +56,12 @@ impl VirqMap {
         }
     }
 
-    /// Whose row a VIRQ is in.
+    /// Returns whose row a VIRQ is in.
     fn row(virq: EventVirq, vcpu: VcpuId) -> usize {
         if virq.is_global() { 0 } else { vcpu.index() }
     }
 
-    /// The port that `virq` of `vcpu` is bound to.
+    /// Returns the port that `virq` of `vcpu` is bound to.
     pub fn port(&self, virq: EventVirq, vcpu: VcpuId) -> Option<Port> {
         let port = self.ports[Self::row(virq, vcpu)][usize::from(virq.0)];
         (port != 0).then_some(Port(port))

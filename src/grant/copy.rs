@@ -1,4 +1,4 @@
-//! What a copy between frames must be before anything is acquired for it, and the copy.
+//! The rules that a copy between frames must keep before anything is acquired for it, and the copy.
 
 use armv7::addr::Gfn;
 use armv7::frame::SharedPage;
@@ -25,7 +25,7 @@ pub struct Side {
     pub place: Place,
     /// First byte.
     pub offset: u16,
-    /// What the page must allow.
+    /// The access that the page must allow.
     pub access: Access,
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// The entry numbered `index` within `page`.
+    /// Returns the entry numbered `index` within `page`.
     pub(super) fn at(page: &'a SharedPage, index: usize) -> Option<Self> {
         let offset = index.checked_mul(size_of::<GrantEntryV1>())?;
         Some(Self {
@@ -108,12 +108,12 @@ impl<'a> Entry<'a> {
         Cleared::No
     }
 
-    /// The frame number (GFN). Read it once, after [`mark`](Self::mark).
+    /// Returns the frame number (GFN). Read it once, after [`mark`](Self::mark).
     pub(super) fn frame(&self) -> u32 {
         self.frame.load(Ordering::Relaxed)
     }
 
-    /// The flags, for a report.
+    /// Returns the flags, for a report.
     pub(super) fn flags(&self) -> u16 {
         self.flags.load(Ordering::Relaxed)
     }

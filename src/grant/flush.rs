@@ -1,4 +1,4 @@
-//! What a cache flush of a granted page must be.
+//! The rules for a cache flush of a granted page.
 
 use armv7::addr::{Mfn, PAGE_SIZE, PhysAddr};
 
@@ -14,11 +14,11 @@ pub struct FlushRequest {
     pub offset: u16,
     /// Bytes; at least one.
     pub length: u16,
-    /// What to do.
+    /// The operation.
     pub action: FlushAction,
 }
 
-/// What to do with the cache lines.
+/// An operation on cache lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FlushAction {
     /// Write them back.

@@ -20,14 +20,14 @@ use crate::id::DomId;
 /// End of the list of free handles.
 const NONE: u32 = !0;
 
-/// What a domain asks to map, checked as far as that needs no table.
+/// A request to map, checked as far as that needs no table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MapRequest {
     /// Whose table.
     pub granter: DomId,
     /// Which entry.
     pub grant_ref: GrantRef,
-    /// What for.
+    /// Its use.
     pub access: Access,
     /// Where in the caller's memory, or what is wrong with the place: told after what is wrong with all else.
     pub gfn: Result<Gfn, GrantError>,
@@ -62,7 +62,7 @@ impl MapRequest {
         })
     }
 
-    /// The mapping that fulfils this request with the frame `mfn` at `gfn`.
+    /// Returns the mapping that fulfils this request with the frame `mfn` at `gfn`.
     pub const fn mapping(&self, gfn: Gfn, mfn: Mfn) -> Mapping {
         Mapping {
             granter: self.granter,
@@ -84,7 +84,7 @@ pub struct Mapping {
     pub granter: DomId,
     /// Which entry.
     pub grant_ref: GrantRef,
-    /// What for.
+    /// Its use.
     pub access: Access,
     /// Where in the mapper's memory.
     pub gfn: Gfn,
@@ -222,7 +222,7 @@ pub struct Occupied<'a> {
 }
 
 impl Occupied<'_> {
-    /// What the handle names.
+    /// Returns what the handle names.
     pub const fn mapping(&self) -> Mapping {
         self.mapping
     }

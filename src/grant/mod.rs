@@ -32,7 +32,7 @@
 //! | destroy the mapper | [`release`](GrantTable::release) for each | [`close`](GrantTable::close), then [`release_next`](GrantTable::release_next) until done |
 //! | destroy the granter | [`close`](GrantTable::close), [`take_frame`](GrantTable::take_frame); forget it when [`is_idle`](GrantTable::is_idle) | |
 //!
-//! What the caller owes: a mapping is entered only where the mapper has nothing or plain RAM (which is given back), and
+//! The caller's part: a mapping is entered only where the mapper has nothing or plain RAM (which is given back), and
 //! only an unmap takes it out again; a mapper's hypercalls are over before its table is closed; a granter stays
 //! findable by its id until its table is idle.
 //!
@@ -77,11 +77,11 @@ pub struct GrantRef(pub u32);
 pub struct GrantHandle(pub u32);
 
 impl GrantHandle {
-    /// What a failed mapping answers.
+    /// The status of a failed mapping.
     pub const INVALID: Self = Self(!0);
 }
 
-/// What the user of a grant may do.
+/// The rights of a grant's user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Read.
@@ -95,7 +95,7 @@ pub enum Access {
 pub struct GrantedFrame {
     /// The machine frame.
     pub mfn: Mfn,
-    /// Whether its domain may write it.
+    /// True if its domain may write it.
     pub writable: bool,
 }
 
@@ -138,7 +138,7 @@ impl Limits {
     /// Most units of handles, so that every handle fits into 32 bits and none is [`GrantHandle::INVALID`].
     const MAPTRACK_END: u32 = 1 << 16;
 
-    /// The limits, or `None` when a domain could not work within them or we could not keep them.
+    /// Returns the limits, or `None` when a domain could not work within them or we could not keep them.
     pub const fn new(max_frames: u32, max_maptrack_frames: u32) -> Option<Self> {
         if max_frames < INITIAL_FRAMES
             || max_frames > Self::FRAMES_END
@@ -174,7 +174,7 @@ pub enum Search<T> {
     More(u32),
 }
 
-/// The rule of `set_version`: there is version 1, and it cannot be left.
+/// Checks a request of `set_version`: there is version 1, and it cannot be left.
 pub const fn set_version(version: u32) -> Result<u32, Errno> {
     match version {
         VERSION => Ok(VERSION),
@@ -192,7 +192,7 @@ impl From<PinError> for GrantError {
     }
 }
 
-/// What a grant of `granter` to `by` must be; both are needed, as neither alone says whose table to look in.
+/// The terms of a grant of `granter` to `by`; both are needed, as neither alone says whose table to look in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GrantId {
     /// Whose table.

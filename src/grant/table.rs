@@ -47,7 +47,7 @@ struct Frame<P> {
     pinned: u32,
 }
 
-/// What we know about one entry. Meaningful only while somebody reads or writes.
+/// The hypervisor's record of one entry. Meaningful only while somebody reads or writes.
 #[derive(Clone, Copy, Default)]
 struct Active {
     mfn: Mfn,
@@ -243,7 +243,7 @@ impl<P: PageRef> GrantTable<P> {
         Ok(())
     }
 
-    /// How many frames the table lacks to have `wanted` of them; an error when it may not become so large.
+    /// Returns how many frames the table lacks to have `wanted` of them; an error when it may not become so large.
     pub fn missing_frames(&self, wanted: u64) -> Result<u32, GrantError> {
         match u32::try_from(wanted) {
             Ok(wanted) if wanted <= self.limits.max_frames => {
@@ -253,22 +253,22 @@ impl<P: PageRef> GrantTable<P> {
         }
     }
 
-    /// Frames of entries now.
+    /// Returns the frames of entries now.
     pub fn size(&self) -> u32 {
         self.frames.len() as u32
     }
 
-    /// Frames of entries at most.
+    /// Returns the frames of entries at most.
     pub fn max_size(&self) -> u32 {
         self.limits.max_frames
     }
 
-    /// The frame of entries numbered `index`.
+    /// Returns the frame of entries numbered `index`.
     pub fn frame(&self, index: u32) -> Option<&P> {
         self.frames.get(index as usize)?.page.as_ref()
     }
 
-    /// Where the domain has frame `index`, as `setup_table` answers it: all ones when nowhere.
+    /// Returns where the domain has frame `index`, as `setup_table` answers it: all ones when nowhere.
     pub fn frame_gfn(&self, index: u32) -> u64 {
         self.frames
             .get(index as usize)
@@ -320,7 +320,7 @@ impl<P: PageRef> GrantTable<P> {
         self.maptrack.has(handle)
     }
 
-    /// The mapping `handle`, if it is at the guest physical address `host_addr`.
+    /// Returns the mapping `handle`, if it is at the guest physical address `host_addr`.
     ///
     /// The caller removes it from stage 2, frees the handle, and then releases the granter's entry. `None`: the address is 0, which
     /// asks for nothing.
@@ -382,7 +382,7 @@ impl<P: PageRef> GrantTable<P> {
             .map(|active| active.mfn)
     }
 
-    /// Whether neither this domain uses a grant nor anybody one of its grants.
+    /// Returns whether neither this domain uses a grant nor anybody one of its grants.
     pub fn is_idle(&self) -> bool {
         self.pinned() == 0 && self.mappings() == 0
     }
@@ -392,12 +392,12 @@ impl<P: PageRef> GrantTable<P> {
         self.unstable
     }
 
-    /// The first entry in use at or after `from`, looking at no more than `limit` entries.
+    /// Returns the first entry in use at or after `from`, looking at no more than `limit` entries.
     pub fn next_active(&self, from: GrantRef, limit: u32) -> Search<ActiveGrant> {
         self.search(from, limit, |_| true)
     }
 
-    /// Whether `by` uses a grant of `mfn`, looking at no more than `limit` entries from `from` on.
+    /// Returns whether `by` uses a grant of `mfn`, looking at no more than `limit` entries from `from` on.
     pub fn find_frame(
         &self,
         by: DomId,
@@ -408,7 +408,7 @@ impl<P: PageRef> GrantTable<P> {
         self.search(from, limit, |active| active.by == by.0 && active.mfn == mfn)
     }
 
-    /// The first mapping at or after `from`, looking at no more than `limit` handles.
+    /// Returns the first mapping at or after `from`, looking at no more than `limit` handles.
     pub fn next_mapping(&self, from: GrantHandle, limit: u32) -> Search<(GrantHandle, Mapping)> {
         self.maptrack.next(from, limit)
     }
@@ -497,7 +497,7 @@ impl Active {
     }
 }
 
-/// Frame and index of an entry.
+/// Returns the frame and index of an entry.
 fn position(grant_ref: GrantRef) -> (usize, usize) {
     let number = grant_ref.0 / ENTRIES_PER_FRAME;
     let index = grant_ref.0 % ENTRIES_PER_FRAME;

@@ -70,7 +70,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// The same call again, for what follows the first `done` bytes.
+/// Returns the same call again, for what follows the first `done` bytes.
 fn again(args: &Args, done: u32) -> Reply {
     let mut next = *args;
     let [_, count, buffer, ..] = &mut next.0;

@@ -21,7 +21,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     operation(caller, args, args.0[0], args.ptr(1))
 }
 
-/// The old form of the call: operation and argument in one structure.
+/// Returns the old form of the call: operation and argument in one structure.
 pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
     /// Offset of the argument behind the operation's number.
     const BODY: u32 = 4;

@@ -181,7 +181,7 @@ fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome
     Ok(Reply::Value(done >> order))
 }
 
-/// What became of a piece of an extent.
+/// The outcome of a piece of an extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     /// So many pages are done.
@@ -301,7 +301,8 @@ fn add_to_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// The domain named `id`, to whose memory the caller may add pages of `space`: devices only the hardware domain to its own.
+/// Returns the domain named `id`, to whose memory the caller may add pages of `space`: devices only the hardware domain to
+/// its own.
 fn changeable<'a>(caller: &Caller<'a>, id: u16, space: u32) -> Result<Target<'a>, Errno> {
     let target = target::any(caller, id)?;
     let own_hardware = target.is_own() && caller.domain.rights.hardware;
@@ -315,7 +316,7 @@ fn changeable<'a>(caller: &Caller<'a>, id: u16, space: u32) -> Result<Target<'a>
     }
 }
 
-/// What became of a page that was to be mapped.
+/// The outcome of mapping a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Added {
     Yes,
@@ -396,7 +397,7 @@ fn place_grant_frame(domain: &Domain, index: u32, gfn: Gfn) -> Result<Displaced,
     placed
 }
 
-/// What a page took the place of.
+/// The page that was there before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Displaced {
     /// Nothing, or memory that nobody keeps account of.
@@ -405,7 +406,7 @@ enum Displaced {
     Shared,
 }
 
-/// Whether a frame is one of the hypervisor's that it shares with its owner: shared_info, a grant frame.
+/// Returns whether a frame is one of the hypervisor's that it shares with its owner: shared_info, a grant frame.
 fn is_shared(mfn: Mfn) -> bool {
     matches!(
         memory().state(mfn),
@@ -474,7 +475,7 @@ fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<()
     place_foreign(domain, at, reference, kind)
 }
 
-/// The domain named `id`, whose memory `domain` is to map: another one, and only for the control domain.
+/// Returns the domain named `id`, whose memory `domain` is to map: another one, and only for the control domain.
 fn foreign<'a>(caller: &Caller<'a>, domain: &Domain, id: u16) -> Result<Target<'a>, Errno> {
     let source = target::any(caller, id)?;
     if source.domain().id == domain.id {
@@ -501,7 +502,7 @@ fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
             Err(Errno::IlSeq)
         };
     }
-    // What is wrong with the domain is told for each page.
+    // A fault of the domain is told for each page.
     let source = match space {
         abi::SPACE_GMFN_FOREIGN => Some(foreign(caller, target.domain(), op.foreign_domid)),
         abi::SPACE_DEV_MMIO if op.foreign_domid != 0 => return Err(Errno::OpNotSupp),

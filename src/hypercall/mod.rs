@@ -4,7 +4,7 @@
 //! else changes (xen/include/public/arch-arm.h). The dispatcher refuses unknown numbers with `-ENOSYS`. Of several
 //! mistakes the one is told that Xen 4.17 finds first (`tests`).
 //!
-//! What a handler gets and answers is in `call`.
+//! The arguments and answers of a handler are in `call`.
 
 mod console;
 mod event_channel;

@@ -76,13 +76,13 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// The multicall again, from the entry at `at`. The registers that it does not use stay the guest's.
+/// Returns the multicall again, from the entry at `at`. The registers that it does not use stay the guest's.
 fn rest(args: &Args, at: GuestVa, count: u32) -> Reply {
     let [_, _, r2, r3, r4] = args.0;
     Reply::Again(Args([at.0, count, r2, r3, r4]))
 }
 
-/// The entry's arguments as registers; `None` when one does not fit.
+/// Returns the entry's arguments as registers; `None` when one does not fit.
 fn registers(entry: &Entry) -> Option<Args> {
     let mut args = Args::default();
     for (to, from) in args.0.iter_mut().zip(entry.args) {

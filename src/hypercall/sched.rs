@@ -56,7 +56,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// The old form of the call: yield and block only.
+/// Returns the old form of the call: yield and block only.
 pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
     match args.0[0] {
         abi::OP_YIELD | abi::OP_BLOCK => call(caller, args),

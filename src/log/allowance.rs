@@ -24,7 +24,7 @@ pub struct Allowance {
     refused: AtomicU32,
 }
 
-/// What [`Allowance::ask`] answers.
+/// The answer of [`Allowance::ask`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The line may be printed.

@@ -1,4 +1,4 @@
-//! What `console_timestamps` puts before a line, in Xen's forms (docs/misc/xen-command-line.pandoc).
+//! The stamp that `console_timestamps` puts before a line, in Xen's forms (docs/misc/xen-command-line.pandoc).
 
 use core::fmt;
 
@@ -20,7 +20,7 @@ pub struct Moment {
     pub wall: Option<u64>,
 }
 
-/// What is put before a line; prints nothing, or brackets with the time in them and a blank.
+/// The stamp before a line; prints nothing, or brackets with the time in them and a blank.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
     /// How time is told. A date that is not known yet is told as the time since boot.

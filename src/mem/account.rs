@@ -74,7 +74,7 @@ impl Accounts {
         }
     }
 
-    /// The account of `owner`.
+    /// Returns the account of `owner`.
     pub fn get(&self, owner: DomId) -> Option<&Account> {
         self.sorted.get(self.find(owner).ok()?)
     }
@@ -84,7 +84,7 @@ impl Accounts {
         self.sorted.get_mut(place)
     }
 
-    /// Pages claimed by all.
+    /// Returns the pages claimed by all.
     pub fn claimed(&self) -> u32 {
         self.claimed
     }
@@ -168,7 +168,7 @@ impl Accounts {
         Some(self.sorted.remove(place).owner)
     }
 
-    /// All accounts.
+    /// Returns all accounts.
     pub fn iter(&self) -> impl Iterator<Item = &Account> {
         self.sorted.iter()
     }

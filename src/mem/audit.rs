@@ -43,7 +43,7 @@ pub enum Discrepancy {
 /// Says that `count` frames from the given one on have one more reference.
 pub type Name<'a> = &'a mut dyn FnMut(Mfn, u32);
 
-/// What the hypervisor itself holds on a frame of kind `Direct`, mapped or not: nobody names that.
+/// The references that the hypervisor itself holds on a frame of kind `Direct`, mapped or not: nobody names that.
 const RESERVATION: u32 = 1;
 
 impl Memory {

@@ -49,7 +49,7 @@ pub enum Kind {
     Direct = 10,
 }
 
-/// What a block that no domain owns is used for.
+/// The use of a block that no domain owns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Use {
@@ -155,7 +155,7 @@ const fn count_of(word: u64) -> u32 {
 }
 
 impl FrameTable {
-    /// Bytes of memory that the table of `frames` frames takes.
+    /// Returns the bytes of memory that the table of `frames` frames takes.
     pub const fn bytes_for(frames: u32) -> usize {
         frames as usize * size_of::<FrameEntry>()
     }
@@ -166,12 +166,12 @@ impl FrameTable {
         Self { entries, first }
     }
 
-    /// First frame described.
+    /// Returns the first frame described.
     pub fn first(&self) -> Mfn {
         self.first
     }
 
-    /// Number of frames described.
+    /// Returns the number of frames described.
     pub fn frames(&self) -> u32 {
         self.entries.len() as u32
     }
@@ -182,7 +182,7 @@ impl FrameTable {
         self.entries.get(index as usize).map(|entry| &entry.0)
     }
 
-    /// The frame's state.
+    /// Returns the frame's state.
     pub fn state(&self, mfn: Mfn) -> State {
         let Some(entry) = self.entry(mfn) else {
             return State::Outside;
@@ -333,7 +333,7 @@ impl FrameTable {
         }
     }
 
-    /// The free block that starts at `mfn`.
+    /// Returns the free block that starts at `mfn`.
     pub(super) fn head(&self, mfn: Mfn) -> Option<Head> {
         let word = double::load(self.entry(mfn)?);
         (word & TAG == FREE).then_some(Head {
@@ -345,7 +345,7 @@ impl FrameTable {
         })
     }
 
-    /// Whether a frame that is `Inner` or `Free` may hold something.
+    /// Returns whether a frame that is `Inner` or `Free` may hold something.
     pub(super) fn is_dirty(&self, mfn: Mfn) -> bool {
         self.entry(mfn)
             .is_some_and(|entry| double::load(entry) & FRAME_CLEAN == 0)
@@ -365,7 +365,7 @@ impl FrameTable {
         }
     }
 
-    /// Whether the table describes all of `first..first + count`.
+    /// Returns whether the table describes all of `first..first + count`.
     pub fn covers(&self, first: Mfn, count: u32) -> bool {
         match first.checked_sub(self.first) {
             Some(index) => index

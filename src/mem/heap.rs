@@ -1,8 +1,8 @@
 //! Memory for Rust's own heap: whole blocks as it runs low, and back when nothing is in them.
 //!
-//! What is known of grants in use, and event ports, are in the heap, as many as domains have limits for. What guests ask for stops before
-//! the heap is used up (`armv7::heap::has_room`); this keeps it from coming to that while there is memory at all. What a
-//! domain had goes back to the heap with it, and a block of which all has gone back is memory like any other.
+//! The heap holds what is known of grants in use, and event ports, as many as domains have limits for. A guest's request fails
+//! before the heap is used up (`armv7::heap::has_room`); this keeps it from coming to that while there is memory at all. A
+//! domain's share goes back to the heap with it, and a block of which all has gone back is memory like any other.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 

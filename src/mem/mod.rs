@@ -89,14 +89,14 @@ pub fn init(memory: Memory) -> &'static Memory {
     MEMORY.call_once(|| memory)
 }
 
-/// The machine's memory.
+/// Returns the machine's memory.
 pub fn memory() -> &'static Memory {
     MEMORY
         .get()
         .expect("boot makes the memory before the first domain")
 }
 
-/// Whether a page comes out of what domains may get only.
+/// The source of a page: all memory, or only what domains may get.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spare {
     Yes,
@@ -116,12 +116,12 @@ impl Memory {
         }
     }
 
-    /// The frame table.
+    /// Returns the frame table.
     pub fn frames(&self) -> &FrameTable {
         &self.frames
     }
 
-    /// The frame's state.
+    /// Returns the frame's state.
     pub fn state(&self, mfn: Mfn) -> State {
         self.frames.state(mfn)
     }
@@ -239,7 +239,7 @@ impl Memory {
         self.release(first, count);
     }
 
-    /// A zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller owns the
+    /// Returns a zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller owns the
     /// reference: [`Memory::put`] ends it, and frees the page once no mapping has one.
     pub fn alloc_shared(&self, owner: DomId) -> Result<Mfn, AllocError> {
         self.alloc_shared_of(owner, Spare::No)
@@ -279,7 +279,7 @@ impl Memory {
         self.pages.lock().accounts.open(owner, limit)
     }
 
-    /// The domain's account.
+    /// Returns the domain's account.
     pub fn account(&self, owner: DomId) -> Option<Account> {
         self.pages.lock().accounts.get(owner).copied()
     }
@@ -309,7 +309,7 @@ impl Memory {
         empty
     }
 
-    /// A domain whose account was closed and has become empty, if there is one. Cheap when there is none.
+    /// Returns a domain whose account was closed and has become empty, if there is one. Cheap when there is none.
     pub fn take_emptied(&self) -> Option<DomId> {
         if !self.emptied.load(Ordering::Relaxed) {
             return None;
@@ -463,7 +463,7 @@ impl Memory {
         }
     }
 
-    /// Whether a block that is in our hands has more than `some` dirty frames.
+    /// Returns whether a block that is in our hands has more than `some` dirty frames.
     fn has_dirty(&self, block: Block, some: u32) -> bool {
         let is_dirty = |n: &u32| {
             let mfn = block.first.checked_add(*n);
@@ -527,32 +527,32 @@ impl Memory {
 
     // Figures.
 
-    /// Free frames.
+    /// Returns the free frames.
     pub fn free_pages(&self) -> u32 {
         self.pages.lock().free_pages()
     }
 
-    /// Free frames that domains may get (`physinfo.free_pages`).
+    /// Returns the free frames that domains may get (`physinfo.free_pages`).
     pub fn guest_pages(&self) -> u32 {
         self.pages.lock().guest_pages()
     }
 
-    /// One more than the highest frame number described (`XENMEM_maximum_ram_page`).
+    /// Returns one more than the highest frame number described (`XENMEM_maximum_ram_page`).
     pub fn max_page(&self) -> u32 {
         self.frames.first().raw() + self.frames.frames()
     }
 
-    /// Frames ever added.
+    /// Returns the frames ever added.
     pub fn total_pages(&self) -> u32 {
         self.pages.lock().total_pages()
     }
 
-    /// Pages set aside by claims.
+    /// Returns the pages set aside by claims.
     pub fn claimed_pages(&self) -> u32 {
         self.pages.lock().accounts.claimed()
     }
 
-    /// The account of the first domain from `from` on, for listings.
+    /// Returns the account of the first domain from `from` on, for listings.
     pub fn account_from(&self, from: DomId) -> Option<Account> {
         let pages = self.pages.lock();
         pages
@@ -562,7 +562,7 @@ impl Memory {
             .copied()
     }
 
-    /// All accounts, one at a time and without holding the lock meanwhile.
+    /// Returns all accounts, one at a time and without holding the lock meanwhile.
     pub fn accounts(&self) -> impl Iterator<Item = Account> {
         let mut next = Some(DomId(0));
         core::iter::from_fn(move || {

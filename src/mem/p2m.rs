@@ -33,7 +33,7 @@ mod removed;
 #[cfg(test)]
 mod tests;
 
-/// What the machine does for a stage 2.
+/// The machine's part of a stage 2.
 #[derive(Clone, Copy, Debug)]
 pub struct Tlb {
     /// DSB ISHST; invalidate everything of the VMID in the given VTTBR on all CPUs; DSB ISH; ISB.
@@ -62,7 +62,7 @@ pub enum P2mError {
     OutOfRange,
     /// Something is mapped there.
     Occupied,
-    /// What is mapped there is of a kind that the caller does not accept.
+    /// The page there is of a kind that the caller does not accept.
     WrongType,
     /// The collection of removed entries has no room: settle it first.
     Full,
@@ -84,7 +84,7 @@ impl From<AllocError> for P2mError {
     }
 }
 
-/// What is behind a guest frame.
+/// The page behind a guest frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The machine frame.
@@ -105,7 +105,7 @@ pub struct P2m<'m> {
 }
 
 impl<'m> P2m<'m> {
-    /// An empty map with a fresh VMID. `Err` leaves nothing behind.
+    /// Returns an empty map with a fresh VMID. `Err` leaves nothing behind.
     pub fn new(memory: &'m Memory, tlb: Tlb, limit: PoolLimit) -> Result<Self, P2mError> {
         let vmid = memory.vmids.take().ok_or(P2mError::NoVmid)?;
         let Some(root) = memory.alloc_hyp(1) else {
@@ -127,22 +127,22 @@ impl<'m> P2m<'m> {
         Ok(p2m)
     }
 
-    /// The value for VTTBR.
+    /// Returns the value for VTTBR.
     pub fn vttbr(&self) -> u64 {
         self.space.vttbr()
     }
 
-    /// The VMID.
+    /// Returns the VMID.
     pub fn vmid(&self) -> u8 {
         self.space.vmid()
     }
 
-    /// The highest guest frame that was ever mapped.
+    /// Returns the highest guest frame that was ever mapped.
     pub fn max_gfn(&self) -> Option<Gfn> {
         self.high
     }
 
-    /// Pages in the pool, used or not.
+    /// Returns the pages in the pool, used or not.
     pub fn pool_pages(&self) -> u32 {
         self.space.total()
     }
@@ -158,7 +158,7 @@ impl<'m> P2m<'m> {
         self.space.resize(pages, budget)
     }
 
-    /// What is behind `gfn`.
+    /// Returns what is behind `gfn`.
     #[inline(never)]
     pub fn lookup(&self, gfn: Gfn) -> Option<Entry> {
         self.find(gfn)
@@ -175,8 +175,8 @@ impl<'m> P2m<'m> {
         })
     }
 
-    /// The RAM behind `gfn`, referenced, if `access` to it is allowed. Under the lock the entry's own reference keeps the
-    /// frame alive, so the answer is a page of this domain, or one that it maps, at this moment (XSA-473).
+    /// Returns the RAM behind `gfn`, referenced, if `access` to it is allowed. Under the lock the entry's own reference
+    /// keeps the frame alive, so the answer is a page of this domain, or one that it maps, at this moment (XSA-473).
     #[inline]
     pub fn pin(&self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
         let entry = self.find(gfn)?;

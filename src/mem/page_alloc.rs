@@ -27,7 +27,7 @@ const ORDERS: usize = MAX_ORDER as usize + 1;
 /// Most loose pages on one side of the direct map's end.
 const MAX_LOOSE: usize = 16;
 
-/// What a block is wanted for.
+/// The use of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
     /// Something that the hypervisor reaches through the direct map.
@@ -100,17 +100,17 @@ impl PageAllocator {
         }
     }
 
-    /// Number of free frames.
+    /// Returns the number of free frames.
     pub fn free_pages(&self) -> u32 {
         self.free + self.scrubbing
     }
 
-    /// Number of free frames that guests may get.
+    /// Returns the number of free frames that guests may get.
     pub fn guest_pages(&self) -> u32 {
         self.free_pages().saturating_sub(self.reserve)
     }
 
-    /// How many of those guests may get right now, while some may be out to be scrubbed.
+    /// Returns how many of those guests may get right now, while some may be out to be scrubbed.
     pub fn guest_pages_at_hand(&self) -> u32 {
         self.free.saturating_sub(self.reserve)
     }
@@ -120,12 +120,12 @@ impl PageAllocator {
         self.reserve = pages;
     }
 
-    /// Number of frames that were ever added.
+    /// Returns the number of frames that were ever added.
     pub fn total_pages(&self) -> u32 {
         self.total
     }
 
-    /// Whether some free frame may be dirty.
+    /// Returns whether some free frame may be dirty.
     pub fn has_dirty(&self) -> bool {
         self.lists[NEAR_DIRTY].orders | self.lists[FAR_DIRTY].orders != 0 || self.has_loose()
     }
@@ -340,7 +340,7 @@ impl PageAllocator {
         self.link(first, order, dirty);
     }
 
-    /// Whether the whole block is on one side of the direct map's end.
+    /// Returns whether the whole block is on one side of the direct map's end.
     fn one_sided(&self, first: Mfn, order: u32) -> bool {
         let last = first.checked_add((1 << order) - 1);
         last.is_some_and(|last| (first < self.direct_end) == (last < self.direct_end))
@@ -380,7 +380,7 @@ impl PageAllocator {
         }
     }
 
-    /// The free block that holds `mfn`.
+    /// Returns the free block that holds `mfn`.
     fn block_of(&self, mfn: Mfn) -> Option<(Mfn, u32, usize)> {
         (0..=MAX_ORDER).find_map(|order| {
             let first = mfn.align_down(order);
@@ -482,7 +482,7 @@ impl PageAllocator {
     }
 }
 
-/// What [`PageAllocator::check`] found broken.
+/// An invariant that [`PageAllocator::check`] found broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadList {
     /// The summary of non-empty lists is wrong.

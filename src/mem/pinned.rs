@@ -27,15 +27,15 @@ impl<'m> FrameRef<'m> {
             kind,
         }
     }
-    /// The frame.
+    /// Returns the frame.
     pub fn mfn(&self) -> Mfn {
         self.mfn
     }
-    /// Who owns it.
+    /// Returns who owns it.
     pub fn owner(&self) -> DomId {
         self.owner
     }
-    /// How it is used.
+    /// Returns how it is used.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -95,11 +95,11 @@ pub struct PinnedPage<'m> {
 }
 
 impl PinnedPage<'_> {
-    /// The reference.
+    /// Returns the reference.
     pub fn reference(&self) -> &FrameRef<'_> {
         &self.reference
     }
-    /// The frame.
+    /// Returns the frame.
     pub fn mfn(&self) -> Mfn {
         self.reference.mfn
     }

@@ -62,14 +62,14 @@ fn part_of_arena() -> (Memory, usize) {
     (memory, part)
 }
 
-/// The machine's memory, for tests of what reaches it by [`super::memory`]: one for all of them.
+/// Returns the machine's memory, for tests of what reaches it by [`super::memory`]: one for all of them.
 pub fn machine() -> &'static Memory {
     static MACHINE: OnceLock<&Memory> = OnceLock::new();
     MACHINE.get_or_init(|| super::init(part_of_arena().0))
 }
 
 impl Memory {
-    /// The audit, with the references in a list: a frame, once for each.
+    /// Returns the audit, with the references in a list: a frame, once for each.
     pub fn audit_list(&self, references: impl IntoIterator<Item = Mfn>) -> Result<(), Discrepancy> {
         let list: Vec<Mfn> = references.into_iter().collect();
         self.audit(|name| list.iter().for_each(|mfn| name(*mfn, 1)))

@@ -37,7 +37,7 @@ impl Vmids {
         None
     }
 
-    /// Number of VMIDs in use; 0 counts.
+    /// Returns the number of VMIDs in use; 0 counts.
     pub fn in_use(&self) -> u32 {
         let words = self.0.iter();
         words

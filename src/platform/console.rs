@@ -24,7 +24,7 @@ pub struct UartInfo {
     pub reg: PhysRange,
     /// Its interrupt; without one a timer sends, and nothing typed is received.
     pub interrupt: Option<Interrupt>,
-    /// What followed the path, as in `115200n8`.
+    /// The text behind the path, as in `115200n8`.
     pub options: String,
 }
 

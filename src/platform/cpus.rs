@@ -33,7 +33,7 @@ pub struct CpuInfo {
     pub mpidr: u32,
     /// How it is started.
     pub enable_method: EnableMethod,
-    /// What it is, as in "arm,cortex-a15".
+    /// Its kind, as in "arm,cortex-a15".
     pub compatible: String,
     /// Hz, where the tree says.
     pub clock_frequency: Option<u32>,
@@ -53,7 +53,7 @@ pub enum Conduit {
 pub struct PsciInfo {
     /// How it is called.
     pub conduit: Conduit,
-    /// Whether the ids are version 0.2's, so that PSCI_VERSION, SYSTEM_OFF and SYSTEM_RESET exist.
+    /// True if the ids are version 0.2's, so that PSCI_VERSION, SYSTEM_OFF and SYSTEM_RESET exist.
     pub standard: bool,
     /// Function id of CPU_ON.
     pub cpu_on: u32,

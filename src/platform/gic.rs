@@ -77,7 +77,7 @@ impl MsiFrame {
 }
 
 impl GicInfo {
-    /// The regions that no domain may map.
+    /// Returns the regions that no domain may map.
     pub fn regions(&self) -> [PhysRange; 4] {
         [
             self.distributor,

@@ -30,7 +30,7 @@ pub struct HostInfo {
     pub model: String,
     /// The root's compatible, most specific first.
     pub compatible: Vec<String>,
-    /// What the tree does not say about the board.
+    /// The facts about the board that the tree does not give.
     pub board: Board,
     /// RAM banks: whole pages, sorted, apart from one another.
     pub ram: Vec<PhysRange>,
@@ -38,13 +38,13 @@ pub struct HostInfo {
     pub reserved: Vec<PhysRange>,
     /// The part of `reserved` that stays so: without modules.
     permanent: Vec<PhysRange>,
-    /// What the hypervisor has reserved for itself.
+    /// The ranges that the hypervisor keeps for itself.
     pub private: Vec<PhysRange>,
     /// The fixed ranges of `/reserved-memory`, which dom0 gets 1:1 and nobody else.
     pub firmware_reserved: Vec<PhysRange>,
     /// Tells whether Linux takes `/reserved-memory` as it is; if not, dom0 must not be told that there is RAM.
     pub reservations_hold: bool,
-    /// What the boot loader has loaded.
+    /// The ranges that the boot loader has filled.
     pub modules: Vec<Module>,
     /// The command lines.
     pub command_lines: CommandLines,
@@ -154,7 +154,7 @@ impl HostInfo {
         Ok(())
     }
 
-    /// The first module of a kind.
+    /// Returns the first module of a kind.
     pub fn module(&self, kind: ModuleKind) -> Option<&Module> {
         self.modules.iter().find(|m| m.kind == kind)
     }
@@ -176,8 +176,8 @@ impl HostInfo {
         ranges::subtract(&modules, &self.permanent)
     }
 
-    /// Where the hypervisor's private memory goes: the last free `size` bytes, in whole blocks, away from where dom0 and its
-    /// modules are.
+    /// Returns where the hypervisor's private memory goes: the last free `size` bytes, in whole blocks, away from where dom0
+    /// and its modules are.
     pub fn private_place(&self, size: u64, block: u64) -> Option<PhysRange> {
         self.free_ram().iter().rev().find_map(|range| {
             let aligned = range.aligned_inward(block)?;
@@ -195,7 +195,7 @@ impl HostInfo {
         self.reserved = ranges::merge(reserved);
     }
 
-    /// The private interrupt for dom0's event channels: the first that no node uses.
+    /// Returns the private interrupt for dom0's event channels: the first that no node uses.
     pub fn event_interrupt(&self) -> Option<u32> {
         let unused = self.private_interrupts.trailing_ones();
         (unused < 16).then_some(interrupt::FIRST_PPI + unused)

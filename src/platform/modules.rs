@@ -1,4 +1,4 @@
-//! What the boot loader put into RAM for us, and the two command lines.
+//! The modules that the boot loader put into RAM for us, and the two command lines.
 //!
 //! Modules are nodes below `/chosen` as in Xen's booting.txt and QEMU's guest-loader; an initial RAM disk may also come by
 //! `linux,initrd-start` and `-end`, as U-Boot hands it to a kernel.
@@ -25,7 +25,7 @@ const MAX_LINE: usize = 4096;
 /// A module node lies at most so deep: `/chosen/x/module`.
 const MAX_DEPTH: usize = 3;
 
-/// What a module is for.
+/// The use of a module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ModuleKind {
     /// dom0's kernel.
@@ -55,7 +55,7 @@ impl fmt::Display for ModuleKind {
 /// A file in RAM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Module {
-    /// What it is for.
+    /// Its use.
     pub kind: ModuleKind,
     /// Where it is, to the byte.
     pub range: PhysRange,
@@ -157,7 +157,7 @@ fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
     })
 }
 
-/// What modules are that do not say it: the first is the kernel, a later one a policy if it begins like one, and the first
+/// Guesses the use of modules that do not say it: the first is the kernel, a later one a policy if it begins like one, and the first
 /// of the rest the RAM disk.
 #[derive(Default)]
 struct Guesses {

@@ -1,4 +1,4 @@
-//! What device trees do not say about devices, as data, by a node's compatible. Boards are in `board`.
+//! Facts about devices that device trees do not give, as data, by a node's compatible. Boards are in `board`.
 
 use dt::Node;
 

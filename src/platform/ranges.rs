@@ -17,7 +17,7 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// The `size` bytes at `start`; `None` when empty or beyond 40 bits.
+    /// Returns the `size` bytes at `start`; `None` when empty or beyond 40 bits.
     pub const fn new(start: u64, size: u64) -> Option<Self> {
         let Some(addr) = PhysAddr::new(start) else {
             return None;
@@ -28,7 +28,7 @@ impl PhysRange {
         Some(Self { start: addr, size })
     }
 
-    /// The bytes from `start` up to but without `end`; `None` when empty or beyond 40 bits.
+    /// Returns the bytes from `start` up to but without `end`; `None` when empty or beyond 40 bits.
     pub const fn from_ends(start: u64, end: u64) -> Option<Self> {
         match end.checked_sub(start) {
             Some(size) => Self::new(start, size),
@@ -36,32 +36,32 @@ impl PhysRange {
         }
     }
 
-    /// First address.
+    /// Returns the first address.
     pub const fn start(&self) -> PhysAddr {
         self.start
     }
 
-    /// First address, as a number.
+    /// Returns the first address, as a number.
     pub const fn base(&self) -> u64 {
         self.start.raw()
     }
 
-    /// Number of bytes, never 0.
+    /// Returns the number of bytes, never 0.
     pub const fn size(&self) -> u64 {
         self.size
     }
 
-    /// One past the last address; may be 2^40, which no [`PhysAddr`] holds.
+    /// Returns one past the last address; may be 2^40, which no [`PhysAddr`] holds.
     pub const fn end(&self) -> u64 {
         self.start.raw() + self.size
     }
 
-    /// Whether both share a byte.
+    /// Returns whether both share a byte.
     pub const fn overlaps(&self, other: &Self) -> bool {
         self.base() < other.end() && other.base() < self.end()
     }
 
-    /// Whether every byte of `other` is in this range.
+    /// Returns whether every byte of `other` is in this range.
     pub const fn contains(&self, other: &Self) -> bool {
         self.base() <= other.base() && other.end() <= self.end()
     }
@@ -76,12 +76,12 @@ impl PhysRange {
         }
     }
 
-    /// The whole pages inside the range, if any.
+    /// Returns the whole pages inside the range, if any.
     pub const fn pages_inward(&self) -> Option<Self> {
         self.aligned_inward(PAGE)
     }
 
-    /// The part whose ends are multiples of `align`, a power of two.
+    /// Returns the part whose ends are multiples of `align`, a power of two.
     pub const fn aligned_inward(&self, align: u64) -> Option<Self> {
         let start = (self.base() + align - 1) & !(align - 1);
         Self::from_ends(start, self.end() & !(align - 1))
@@ -131,7 +131,7 @@ pub fn merge(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
     merged
 }
 
-/// What is left of `from` without `holes`; both may be in any order, the result is sorted and joined.
+/// Returns what is left of `from` without `holes`; both may be in any order, the result is sorted and joined.
 pub fn subtract(from: &[PhysRange], holes: &[PhysRange]) -> Vec<PhysRange> {
     let holes = merge(holes.to_vec());
     let mut left = Vec::new();

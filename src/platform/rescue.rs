@@ -12,7 +12,7 @@ pub struct Candidate {
     ram: u32,
     /// Where the UART is.
     pub address: u64,
-    /// What it is.
+    /// Its kind.
     pub model: Model,
 }
 
@@ -50,7 +50,7 @@ pub fn candidates(load: u32) -> impl Iterator<Item = &'static Candidate> {
 }
 
 impl Candidate {
-    /// Whether the UART is there, by reads that answer nothing where nothing is.
+    /// Returns whether the UART is there, by reads that answer nothing where nothing is.
     pub fn is_there(&self, read: impl Fn(usize) -> Option<u32>) -> bool {
         PL011_ID
             .iter()

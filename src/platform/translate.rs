@@ -7,7 +7,7 @@ use dt::{Node, number};
 
 use super::ranges::PhysRange;
 
-/// The machine ranges of a node's `reg`, in order; an entry that the CPU cannot reach is `None`.
+/// Returns the machine ranges of a node's `reg`, in order; an entry that the CPU cannot reach is `None`.
 pub fn reg_ranges<'a>(node: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
     let bus = node.parent();
     node.reg()
@@ -49,7 +49,7 @@ pub fn to_machine(bus: &Node<'_>, address: u64, size: u64) -> Option<PhysRange> 
     None
 }
 
-/// The memory and I/O windows that a PCI host bridge opens for its bus, as machine ranges.
+/// Returns the memory and I/O windows that a PCI host bridge opens for its bus, as machine ranges.
 pub fn pci_windows<'a>(host: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
     let bus = host.parent();
     let up = bus.map_or(0, |bus| bus.address_cells()).min(2) * 4;

@@ -101,7 +101,7 @@ impl Scheduler {
         self.join(id, target, now)
     }
 
-    /// The CPU for a unit that may go anywhere: an idle one, its last one first, or else where it has most claim.
+    /// Returns the CPU for a unit that may go anywhere: an idle one, its last one first, or else where it has most claim.
     fn best_cpu(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get(id)?;
         let idle = [self.idle.and(unit.preferred), self.idle.and(unit.allowed)]
@@ -114,7 +114,7 @@ impl Scheduler {
         }
     }
 
-    /// The preferred CPU whose units have had most of their share, the last one unless another is well ahead.
+    /// Returns the preferred CPU whose units have had most of their share, the last one unless another is well ahead.
     fn least_claim(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get(id)?;
         let (home, preferred, weight) = (unit.cpu, unit.preferred, unit.weight);
@@ -272,7 +272,7 @@ impl Scheduler {
         }
     }
 
-    /// When the first parked unit of `cpu` may run again.
+    /// Returns when the first parked unit of `cpu` may run again.
     #[inline]
     pub(super) fn next_refill(&self, cpu: CpuId) -> Option<Ticks> {
         let refill = |&id: &UnitId| {
@@ -286,7 +286,7 @@ impl Scheduler {
             .min()
     }
 
-    /// Virtual time of the current unit of `cpu`, what it has run since it was charged included.
+    /// Returns the virtual time of the current unit of `cpu`, what it has run since it was charged included.
     #[inline(always)]
     fn current_virtual(&self, cpu: CpuId, now: Ticks) -> Option<Virtual> {
         let here = &self.cpus[cpu.index()];
@@ -315,10 +315,10 @@ impl Scheduler {
         self.standing(cpu, self.current_virtual(cpu, now))
     }
 
-    /// How far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag of one CPU's
-    /// units over `limit` is forgotten: the CPU behind is lifted. It is not measured from `virtual_time`, which may be far
-    /// from the others there: CPUs would lift each other in turns, and pass units to and fro. A light unit on `cpu` raises
-    /// the limit, since each of its turns is a leap in virtual time.
+    /// Returns how far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag of
+    /// one CPU's units over `limit` is forgotten: the CPU behind is lifted. It is not measured from `virtual_time`, which
+    /// may be far from the others there: CPUs would lift each other in turns, and pass units to and fro. A light unit on
+    /// `cpu` raises the limit, since each of its turns is a leap in virtual time.
     fn lead_over(
         &mut self,
         cpu: CpuId,

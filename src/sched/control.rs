@@ -12,7 +12,7 @@ use super::{GroupId, PoolId, Scheduler, UnitId};
 pub struct UnitInfo {
     /// Its id.
     pub id: UnitId,
-    /// What it does.
+    /// Its state.
     pub state: State,
     /// Where it runs, waits or last ran.
     pub cpu: CpuId,
@@ -34,22 +34,22 @@ impl Scheduler {
         }
     }
 
-    /// The rate limit of a pool, in microseconds.
+    /// Returns the rate limit of a pool, in microseconds.
     pub fn ratelimit(&self, pool: PoolId) -> u32 {
         self.ratelimits[pool.index()]
     }
 
-    /// The group a unit is in.
+    /// Returns the group a unit is in.
     pub fn group_of(&self, id: UnitId) -> Option<GroupId> {
         self.units.get(id).map(|unit| unit.group)
     }
 
-    /// A unit's hard and soft affinity, as set.
+    /// Returns a unit's hard and soft affinity, as set.
     pub fn affinity(&self, id: UnitId) -> Option<(CpuSet, CpuSet)> {
         self.units.get(id).map(|unit| (unit.hard, unit.soft))
     }
 
-    /// CPU time a unit has used.
+    /// Returns CPU time a unit has used.
     pub fn runtime(&self, id: UnitId, now: Ticks) -> Ticks {
         let Some(unit) = self.units.get(id) else {
             return Ticks::ZERO;
@@ -63,12 +63,12 @@ impl Scheduler {
         }
     }
 
-    /// Where a unit runs, waits or last ran.
+    /// Returns where a unit runs, waits or last ran.
     pub fn cpu_of(&self, id: UnitId) -> Option<CpuId> {
         self.units.get(id).map(|unit| unit.cpu)
     }
 
-    /// The CPU that has a unit's registers, if they are not saved.
+    /// Returns the CPU that has a unit's registers, if they are not saved.
     #[inline]
     pub fn loaded_on(&self, id: UnitId) -> Option<CpuId> {
         self.units
@@ -87,13 +87,13 @@ impl Scheduler {
         self.state(id).is_some_and(State::is_on_cpu)
     }
 
-    /// The unit a CPU runs.
+    /// Returns the unit a CPU runs.
     #[inline]
     pub fn current(&self, cpu: CpuId) -> Option<UnitId> {
         self.cpus[cpu.index()].current
     }
 
-    /// Ticks that a CPU had nothing to run, of the `now` ticks there were.
+    /// Returns the ticks that a CPU had nothing to run, of the `now` ticks there were.
     pub fn idle_time(&self, cpu: CpuId, now: Ticks) -> Ticks {
         let here = &self.cpus[cpu.index()];
         let turn = if here.current.is_some() {
@@ -104,22 +104,22 @@ impl Scheduler {
         Ticks(now.0.saturating_sub(here.busy.saturating_add(turn)))
     }
 
-    /// Number of units that wait for `cpu`.
+    /// Returns the number of units that wait for `cpu`.
     pub fn queue_len(&self, cpu: CpuId) -> usize {
         self.cpus[cpu.index()].queue.len()
     }
 
-    /// CPUs that have nothing to run.
+    /// Returns the CPUs that have nothing to run.
     pub fn idle_cpus(&self) -> CpuSet {
         self.idle
     }
 
-    /// CPUs that are in some pool.
+    /// Returns the CPUs that are in some pool.
     pub fn online(&self) -> CpuSet {
         self.online
     }
 
-    /// All units, for debug output.
+    /// Returns all units, for debug output.
     pub fn units(&self, now: Ticks) -> impl Iterator<Item = UnitInfo> {
         self.units.iter().map(move |(id, unit)| UnitInfo {
             id,

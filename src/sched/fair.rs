@@ -39,7 +39,7 @@ const CAP_GRAIN_US: u32 = 50;
 pub(super) struct Virtual(pub u64);
 
 impl Virtual {
-    /// How far `self` is ahead of `other`; negative when it is behind.
+    /// Returns how far `self` is ahead of `other`; negative when it is behind.
     #[inline]
     pub fn lead(self, other: Self) -> i64 {
         self.0.wrapping_sub(other.0) as i64
@@ -100,8 +100,8 @@ impl Weight {
         new
     }
 
-    /// Virtual time that `span` ticks of running cost: one 32-bit multiplication. A span over 2^32 ticks (a minute at
-    /// 62.5 MHz) counts as that much, for a unit that ran so long ran alone.
+    /// Returns the virtual time that `span` ticks of running cost: one 32-bit multiplication. A span over 2^32 ticks (a minute
+    /// at 62.5 MHz) counts as that much, for a unit that ran so long ran alone.
     #[inline]
     pub fn charge(&self, span: u64) -> u64 {
         let span = u32::try_from(span).unwrap_or(u32::MAX);
@@ -146,12 +146,12 @@ impl Rules {
         }
     }
 
-    /// Ticks of a rate limit; 0 is none.
+    /// Returns the ticks of a rate limit; 0 is none.
     pub const fn ratelimit(&self, us: u32) -> u64 {
         (us as u64 * self.ticks_per_us_16) >> 16
     }
 
-    /// Whether the running unit goes on although one waits, and when to ask again.
+    /// Returns whether the running unit goes on although one waits, and when to ask again.
     #[inline]
     pub fn contest(&self, running: &Contender, waiting: Virtual, waking: Waking) -> Verdict {
         let lead = running.virtual_time.lead(waiting);
@@ -187,7 +187,7 @@ pub(super) struct Contender {
     pub slice: u64,
 }
 
-/// What the first in the queue has done lately.
+/// The recent past of the first in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Waking {
     /// It waited its turn, or used up its share before it slept.
@@ -216,7 +216,7 @@ pub(super) enum Verdict {
 pub(super) struct Budget {
     full: u64,
     left: i64,
-    /// What was run before then is not charged.
+    /// The time from which on running is charged.
     began: Ticks,
     refill_at: Ticks,
 }
@@ -263,7 +263,7 @@ impl Budget {
         self.refill_at
     }
 
-    /// When the budget ends if `running` units draw on it from `now` on.
+    /// Returns when the budget ends if `running` units draw on it from `now` on.
     pub fn ends(&self, now: Ticks, running: u32, rules: &Rules) -> Ticks {
         let left = u32::try_from(self.left.max(0)).unwrap_or(u32::MAX);
         let each = u64::from(left / running.max(1));

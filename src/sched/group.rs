@@ -17,7 +17,7 @@ pub(super) struct Group {
     pub pool: PoolId,
     pub weight: u16,
     pub cap: u16,
-    /// What is left of the cap in this period; `None` without a cap.
+    /// The rest of the cap in this period; `None` without a cap.
     pub budget: Option<Budget>,
     pub units: u16,
 }
@@ -94,12 +94,12 @@ impl Scheduler {
         }
     }
 
-    /// Number of groups.
+    /// Returns the number of groups.
     pub fn groups(&self) -> usize {
         self.groups.0.iter().flatten().count()
     }
 
-    /// Weight of a group's units, and its cap in percent of one CPU, 0 for none.
+    /// Returns the weight of a group's units, and its cap in percent of one CPU, 0 for none.
     pub fn share(&self, id: GroupId) -> Option<(u16, u16)> {
         self.groups.get(id).map(|group| (group.weight, group.cap))
     }
@@ -136,17 +136,17 @@ impl Scheduler {
         Ok(kick)
     }
 
-    /// The pool a group is in.
+    /// Returns the pool a group is in.
     pub fn pool_of(&self, id: GroupId) -> Option<PoolId> {
         self.groups.get(id).map(|group| group.pool)
     }
 
-    /// CPUs of a pool.
+    /// Returns the CPUs of a pool.
     pub fn pool(&self, pool: PoolId) -> CpuSet {
         self.pools[pool.index()]
     }
 
-    /// CPUs that a group's units may use at most.
+    /// Returns the CPUs that a group's units may use at most.
     pub fn cpus_of(&self, id: GroupId) -> CpuSet {
         self.pool_of(id)
             .map_or(CpuSet::EMPTY, |pool| self.pool(pool))
@@ -198,7 +198,7 @@ impl Scheduler {
         self.obey_affinities(now).or(idle)
     }
 
-    /// Whether a capped group has anything left at `now`, with what is due then.
+    /// Returns whether a capped group has anything left at `now`, with what is due then.
     pub(super) fn refill(&mut self, id: GroupId, now: Ticks) -> bool {
         let budget = self
             .groups
@@ -207,7 +207,7 @@ impl Scheduler {
         budget.is_none_or(|budget| budget.refill(now, &self.rules))
     }
 
-    /// When a unit of a capped group has to give way if all of it that run now go on.
+    /// Returns when a unit of a capped group has to give way if all of it that run now go on.
     pub(super) fn budget_ends(&self, id: GroupId, now: Ticks) -> Option<Ticks> {
         let budget = self.groups.get(id)?.budget.as_ref()?;
         let is_member = |unit: UnitId| self.units.get(unit).is_some_and(|unit| unit.group == id);

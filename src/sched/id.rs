@@ -19,7 +19,7 @@ impl PoolId {
     /// The pool that all CPUs are in at first.
     pub const FIRST: Self = Self(0);
 
-    /// The pool with index `n`, or `None` beyond [`MAX_POOLS`].
+    /// Returns the pool with index `n`, or `None` beyond [`MAX_POOLS`].
     pub const fn new(n: usize) -> Option<Self> {
         if n < MAX_POOLS {
             Some(Self(n as u8))
@@ -28,7 +28,7 @@ impl PoolId {
         }
     }
 
-    /// Index into a `[T; MAX_POOLS]`.
+    /// Returns the index into a `[T; MAX_POOLS]`.
     pub const fn index(self) -> usize {
         self.0 as usize % MAX_POOLS
     }

@@ -42,7 +42,7 @@ use fair::{Contender, Rules, Verdict, Virtual, Waking, Weight};
 use group::Groups;
 use unit::{Unit, Units};
 
-/// What a new unit may ask for.
+/// The parameters of a new unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnitParams {
     /// Whose weight, cap and pool of CPUs it shares.
@@ -72,7 +72,7 @@ pub enum SchedError {
     Busy,
 }
 
-/// What a CPU is to do next.
+/// The next step of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Choice {
     /// The unit to run; idle without one.
@@ -127,7 +127,7 @@ impl Cpu {
         }
     }
 
-    /// Its current unit, in a contest with one that waits.
+    /// Returns its current unit, in a contest with one that waits.
     #[inline(always)]
     fn contender(&self, unit: &Unit, virtual_time: Virtual, now: Ticks) -> Contender {
         Contender {

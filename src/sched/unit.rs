@@ -63,14 +63,14 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Its virtual time when it runs and has been charged until `charged`.
+    /// Returns its virtual time when it runs and has been charged until `charged`.
     #[inline]
     pub fn virtual_now(&self, charged: Ticks, now: Ticks) -> Virtual {
         self.virtual_time
             .plus(self.weight.charge(now.since(charged).0))
     }
 
-    /// What its waking up means for `running`.
+    /// Returns what its waking up means for `running`.
     #[inline]
     pub fn waking_against(&self, running: &Self) -> Waking {
         match self.waking {
@@ -115,14 +115,14 @@ impl Units {
         self.0.iter_mut().flatten()
     }
 
-    /// The lowest id in use that is not below `from`.
+    /// Returns the lowest id in use that is not below `from`.
     pub fn id_from(&self, from: u16) -> Option<UnitId> {
         let above = self.0.get(usize::from(from)..)?;
         let skipped = above.iter().position(Option::is_some)?;
         u16::try_from(skipped).ok()?.checked_add(from).map(UnitId)
     }
 
-    /// A free id, with room for it, and the number of ids that then exist.
+    /// Returns a free id, with room for it, and the number of ids that then exist.
     pub fn vacancy(&mut self) -> Result<(UnitId, u16), SchedError> {
         let index = self
             .0

@@ -116,7 +116,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A counter of `hz` ticks per second (CNTFRQ); `None` below 1 kHz, where firmware forgot to set it.
+    /// Returns a counter of `hz` ticks per second (CNTFRQ); `None` below 1 kHz, where firmware forgot to set it.
     pub const fn new(hz: u32) -> Option<Self> {
         if hz < 1000 {
             return None;
@@ -128,7 +128,7 @@ impl Clock {
         })
     }
 
-    /// Ticks per second.
+    /// Returns the ticks per second.
     pub const fn hz(&self) -> u32 {
         self.hz
     }
@@ -145,7 +145,7 @@ impl Clock {
         Ticks(self.to_ticks.of(ns.0))
     }
 
-    /// The first tick at which [`Clock::ns`] has surely reached `ns`: for deadlines, which must not fire early.
+    /// Returns the first tick at which [`Clock::ns`] has surely reached `ns`: for deadlines, which must not fire early.
     #[inline]
     pub const fn deadline(&self, ns: Nanos) -> Ticks {
         Ticks(self.to_ticks.of(ns.0).saturating_add(1))

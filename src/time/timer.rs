@@ -14,7 +14,7 @@ use super::queue::TimerQueue;
 use crate::id::{DomId, UnitId};
 use crate::sync::{Lock, rank};
 
-/// What is done when a timer expires.
+/// The consequence of a timer's expiry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
     /// A vCPU's virtual timer that is not in the hardware: the vCPU wakes.
@@ -178,7 +178,7 @@ mod tests {
     use super::{Purpose, Ticks, Timer, expired, queue};
     use crate::id::UnitId;
 
-    /// CPUs that no other test has timers on.
+    /// Returns the CPUs that no other test has timers on.
     fn cpus() -> (CpuId, CpuId) {
         (CpuId::new(6).unwrap(), CpuId::new(7).unwrap())
     }

@@ -76,7 +76,7 @@ pub fn emulate(
     done
 }
 
-/// The syndrome of the access, if `va` leads to the distributor and not to something above 4 GiB that looks like it;
+/// Returns the syndrome of the access, if `va` leads to the distributor and not to something above 4 GiB that looks like it;
 /// remembers that it does.
 ///
 /// Where the syndrome is not to be believed nothing is remembered, so that every access is worked out here.
@@ -107,7 +107,7 @@ fn verify(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, va: u32, hsr: u3
     Some(hsr)
 }
 
-/// The Thumb store at `pc`, from the guest's memory: it may have changed it since, and then misleads itself.
+/// Returns the Thumb store at `pc`, from the guest's memory: it may have changed it since, and then misleads itself.
 fn store_at(domain: &Domain, pc: u32) -> Option<DataAccess> {
     let half = |at: u32| {
         let mut bytes = [0; 2];
@@ -122,7 +122,7 @@ fn store_at(domain: &Domain, pc: u32) -> Option<DataAccess> {
     errata::thumb_store(first, second)
 }
 
-/// Whether a guest frame is one of the emulated distributor's.
+/// Returns whether a guest frame is one of the emulated distributor's.
 fn is_distributor(gic: GicMap, gfn: Gfn) -> bool {
     gfn.raw().wrapping_sub(gic.first_page) < gic.pages
 }
@@ -177,7 +177,7 @@ pub fn fetch(
     }
 }
 
-/// Why an access did not go through, in words.
+/// Returns why an access did not go through, in words.
 fn why(fault: FaultKind) -> &'static str {
     match fault {
         FaultKind::Permission(_) => "not permitted",
@@ -206,7 +206,7 @@ fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception
     shutdown::crash(domain, format_args!("its handler of aborts cannot be run"));
 }
 
-/// What the guest wanted of memory.
+/// The access that the guest wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Read,

@@ -1,4 +1,4 @@
-//! What a CPU is asked to do beside running vCPUs ([`crate::cpu::work`]), and what it asks itself for the console.
+//! The requests to a CPU beside running vCPUs ([`crate::cpu::work`]), and those that it makes to itself for the console.
 
 use spin::Once;
 

@@ -23,7 +23,7 @@ use crate::latency::Cause;
 use crate::time::{self, Ticks};
 use crate::vcpu::{Vcpu, halt};
 
-/// What brought the vCPU here, for the measure of masked times.
+/// Returns what brought the vCPU here, for the measure of masked times.
 pub fn cause(context: &GuestContext) -> Cause {
     /// HSR.EC of an HVC (DDI 0406C.d B3.13.6).
     const HVC: u32 = 0x12;
@@ -170,7 +170,7 @@ const CLEANED_AT_ONCE: u32 = 64;
 const LOOKED_AT: u32 = 512;
 
 /// Goes on with what an operation by set and way asks for: the guest's memory is written back and dropped from the caches.
-/// Whether that is done.
+/// Returns whether that is done.
 #[cold]
 fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAccess) -> bool {
     let operation = Operation {

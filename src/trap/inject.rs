@@ -26,7 +26,7 @@ pub struct Interrupted {
     pub ttbcr: u32,
 }
 
-/// What the guest is told.
+/// An exception as the guest is told of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exception {
     /// The instruction is undefined.
@@ -40,7 +40,7 @@ pub enum Exception {
     DataAbort {
         /// Faulting virtual address.
         address: u32,
-        /// Whether it was to be read or written.
+        /// The direction of the access.
         direction: MemoryDirection,
     },
 }
@@ -93,8 +93,8 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Whether it leaves the guest where it is: it could not run the first instruction of its handler, and would take the
-    /// same exception for ever.
+    /// Returns whether it leaves the guest where it is: it could not run the first instruction of its handler, and would
+    /// take the same exception for ever.
     pub const fn repeats(&self, guest: &Interrupted) -> bool {
         self.pc == guest.pc && self.cpsr == guest.cpsr
     }

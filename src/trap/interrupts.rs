@@ -54,7 +54,7 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
             false
         }
     };
-    // What a guest has taken it ends itself.
+    // A guest ends itself what it has taken.
     if !taken {
         cpu.gic.cpu.deactivate(ack);
     }

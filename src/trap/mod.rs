@@ -48,7 +48,7 @@ pub fn run(cpu: &Cpu) -> ! {
     }
 }
 
-/// What a CPU runs next, if anything, and when that was chosen.
+/// The unit that a CPU runs next, if any, and when it was chosen.
 type Picked = (Option<UnitId>, Ticks);
 
 /// Waits with nothing loaded until there is a unit to run.
@@ -128,7 +128,7 @@ fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, since: Ticks) -> Pi
     }
 }
 
-/// What [`serve`] leads to.
+/// The outcome of [`serve`].
 enum Next {
     /// Enter the guest.
     Enter,

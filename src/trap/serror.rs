@@ -20,7 +20,7 @@ use crate::vcpu::{Vcpu, halt};
 /// The domain and vCPU that are loaded on this CPU.
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
-/// What happens with an asynchronous abort.
+/// The treatment of an asynchronous abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     /// The loaded guest gets it.
@@ -29,7 +29,7 @@ enum Verdict {
     Stop,
 }
 
-/// Whether the abort arose with a guest loaded.
+/// The origin of an abort: with a guest loaded, or without.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Source {
     Guest,
@@ -43,7 +43,7 @@ const fn judge(policy: Serrors, source: Source) -> Verdict {
     }
 }
 
-/// Whether an abort must be looked for before a vCPU is taken off: where it matters which guest gets it.
+/// Returns whether an abort must be looked for before a vCPU is taken off: where it matters which guest gets it.
 const fn settles(policy: Serrors) -> bool {
     matches!(policy, Serrors::Diverse)
 }

@@ -167,19 +167,19 @@ impl Vcpu {
         }
     }
 
-    /// Why it does not run.
+    /// Returns why it does not run.
     #[inline]
     pub fn halted(&self) -> u32 {
         // Pairs with `request`: see `Vcpu::block`.
         self.halt.load(Ordering::SeqCst)
     }
 
-    /// Whether it is up (PSCI AFFINITY_INFO).
+    /// Returns whether it is up (PSCI AFFINITY_INFO).
     pub fn is_online(&self) -> bool {
         self.halted() & halt::OFFLINE == 0
     }
 
-    /// Whether it was ever given registers.
+    /// Returns whether it was ever given registers.
     pub fn is_initialised(&self) -> bool {
         self.is_online() || self.initialised.load(Ordering::Relaxed)
     }
@@ -196,7 +196,7 @@ impl Vcpu {
         self.work.fetch_or(what, Ordering::SeqCst);
     }
 
-    /// What is asked for.
+    /// Returns what is asked for.
     #[inline]
     pub fn requested(&self) -> u32 {
         self.work.load(Ordering::SeqCst)
@@ -216,7 +216,7 @@ impl Vcpu {
         self.work.swap(0, Ordering::SeqCst)
     }
 
-    /// The CPU whose hardware holds its registers.
+    /// Returns the CPU whose hardware holds its registers.
     #[inline]
     pub fn loaded_on(&self) -> Option<CpuId> {
         match self.on.load(Ordering::SeqCst) {
@@ -225,7 +225,7 @@ impl Vcpu {
         }
     }
 
-    /// The CPU that it was loaded on last.
+    /// Returns the CPU that it was loaded on last.
     pub fn home(&self) -> Option<CpuId> {
         match self.home.load(Ordering::Relaxed) {
             NOWHERE => None,
@@ -243,13 +243,14 @@ impl Vcpu {
         moves
     }
 
-    /// Whether the hardware of `cpu`, which must be this CPU, holds its registers: that nobody else changes.
+    /// Returns whether the hardware of `cpu`, which must be this CPU, holds its registers: that nobody else changes.
     #[inline]
     pub fn is_loaded_on(&self, cpu: CpuId) -> bool {
         u32::from(self.on.load(Ordering::Relaxed)) == cpu.raw()
     }
 
-    /// The virtual page through which it was last seen to reach its distributor; a number that no page has before that.
+    /// Returns the virtual page through which it was last seen to reach its distributor; a number that no page has before
+    /// that.
     #[inline]
     pub fn distributor_page(&self) -> u32 {
         self.distributor_page.load(Ordering::Relaxed)

@@ -11,7 +11,7 @@ use super::halt;
 use crate::mem::PinnedPage;
 use crate::time::{self, Ticks};
 
-/// What a vCPU does, numbered as the guest sees it.
+/// The state of a vCPU, numbered as the guest sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum RunState {
@@ -76,7 +76,7 @@ impl GuestCopy {
     }
 }
 
-/// What a copy tells.
+/// The content of a copy.
 #[derive(Clone, Copy)]
 struct Told {
     state: RunState,
@@ -140,7 +140,7 @@ impl Account {
         }
     }
 
-    /// The pages of the guest's copy, for an audit.
+    /// Returns the pages of the guest's copy, for an audit.
     pub fn pages(&self) -> impl Iterator<Item = &PinnedPage<'static>> {
         self.copy
             .iter()
@@ -160,12 +160,12 @@ impl Account {
         self.state = state;
     }
 
-    /// What it does.
+    /// Returns what it does.
     pub fn state(&self) -> RunState {
         self.state
     }
 
-    /// Time spent in each state, the current one up to `now`.
+    /// Returns the time spent in each state, the current one up to `now`.
     pub fn spent(&self, now: Ticks) -> [Ticks; 4] {
         let mut spent = self.spent;
         if let Some(current) = spent.get_mut(self.state as usize) {
@@ -180,7 +180,7 @@ impl Account {
         self.publish();
     }
 
-    /// Whether UPDATE is to be set while the copy changes.
+    /// Has UPDATE set, or not, while the copy changes.
     pub fn set_flagged(&mut self, flagged: bool) {
         self.flagged = flagged;
     }

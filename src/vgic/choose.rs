@@ -92,8 +92,8 @@ impl Limit {
         self.keys.iter().take(self.len).any(|kept| *kept == key)
     }
 
-    /// The maintenance interrupts that tell when others can be chosen: NPIE while a pending interrupt waits, LRENPIE while
-    /// an active one is spilled.
+    /// Returns the maintenance interrupts that tell when others can be chosen: NPIE while a pending interrupt waits, LRENPIE
+    /// while an active one is spilled.
     pub fn maintenance(&self) -> Maintenance {
         self.maintenance
     }

@@ -98,7 +98,7 @@ static ROWS: [u8; 256] = {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refused;
 
-/// What is left to the caller after a write.
+/// The rest of the work after a write, for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Effects {
@@ -116,7 +116,7 @@ const _: () = assert!(size_of::<Result<Effects, Refused>>() == 8);
 /// Work for the physical interrupts behind some virtual SPIs: [`Vgic::routes`] of `first` and `mask` lists them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostWork {
-    /// What to do to each.
+    /// The operation on each.
     pub op: HostOp,
     /// A multiple of 32.
     pub first: IntId,
@@ -124,7 +124,7 @@ pub struct HostWork {
     pub mask: u32,
 }
 
-/// What to do to a physical interrupt.
+/// An operation on a physical interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostOp {
     /// Configure it as [`Vgic::trigger_of`] says, send it to [`Vgic::target_of`], enable it.
@@ -185,7 +185,7 @@ fn register(offset: u32, width: Width) -> Result<&'static Register, Refused> {
     }
 }
 
-/// The bits of its word that an access covers, and how far left its value goes there.
+/// Returns the bits of its word that an access covers, and how far left its value goes there.
 #[inline]
 const fn lanes(offset: u32, width: Width) -> (u32, u32) {
     match width {

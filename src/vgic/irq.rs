@@ -84,7 +84,7 @@ impl Bank {
         (self.priority[(bit / 4) as usize & 7] >> (bit % 4 * 8)) as u8
     }
 
-    /// Physical interrupt behind interrupt `bit`.
+    /// Returns the physical interrupt behind interrupt `bit`.
     pub(super) fn pirq(&self, bit: u32) -> Option<u16> {
         (self.routed >> (bit & 31) & 1 != 0).then_some(self.pirq[bit as usize & 31])
     }
@@ -100,13 +100,13 @@ impl Bank {
         lr.linked(self.pirq[bit as usize & 31])
     }
 
-    /// Interrupts that the guest could take, were they in a list register.
+    /// Returns the interrupts that the guest could take, were they in a list register.
     #[inline]
     pub(super) const fn deliverable(&self) -> u32 {
         self.pending & self.enabled & !(self.in_lr | self.active | self.set_active)
     }
 
-    /// Interrupts whose place changes with their enable, priority, target or state.
+    /// Returns the interrupts whose place changes with their enable, priority, target or state.
     #[inline]
     pub(super) const fn in_flight(&self) -> u32 {
         self.pending | self.active | self.in_lr
@@ -162,7 +162,7 @@ impl SpiBank {
     }
 }
 
-/// Number of the bank that holds `irq`: 0 is private to the vCPU.
+/// Returns the number of the bank that holds `irq`: 0 is private to the vCPU.
 #[inline]
 pub(super) const fn bank_of(irq: IntId) -> u32 {
     irq.raw() as u32 / BANK
@@ -285,7 +285,7 @@ impl Vgic {
         bits(mask).fold(VcpuSet::EMPTY, |kick, bit| kick | self.queue(number, bit))
     }
 
-    /// Interrupts of a bank that are active for `vcpu` without a list register.
+    /// Returns the interrupts of a bank that are active for `vcpu` without a list register.
     pub(super) fn active_in(&self, vcpu: VcpuId, number: u32) -> u32 {
         let state = self.vcpu(vcpu);
         match self.spi(number) {

@@ -35,7 +35,7 @@ const VIRTUAL: u32 = 0x3FF;
 ///
 /// Indices are below [`count`](Self::count). All calls are made on the CPU on which the vCPU is or will be loaded.
 pub trait ListRegisters {
-    /// How many there are (`GICH_VTR.ListRegs` + 1).
+    /// Returns how many there are (`GICH_VTR.ListRegs` + 1).
     fn count(&self) -> usize;
     /// `GICH_LRn`.
     fn read(&self, index: usize) -> u32;
@@ -62,7 +62,7 @@ impl Maintenance {
     /// unlike UIE, it is not asserted at once even with a single list register.
     pub const NO_PENDING: Self = Self(1 << 3);
 
-    /// The bits for `GICH_HCR`, to go with its En bit.
+    /// Returns the bits for `GICH_HCR`, to go with its En bit.
     pub const fn hcr_bits(self) -> u32 {
         self.0
     }
@@ -87,7 +87,7 @@ impl Lr {
     /// Holds nothing.
     pub const FREE: Self = Self(0);
 
-    /// What hardware says.
+    /// The state that hardware shows.
     pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
@@ -97,17 +97,17 @@ impl Lr {
         Self(virq as u32 & VIRTUAL | (priority as u32 >> 3) << PRIORITY_SHIFT)
     }
 
-    /// The value for the hardware.
+    /// Returns the value for the hardware.
     pub const fn raw(self) -> u32 {
         self.0
     }
 
-    /// Its virtual INTID.
+    /// Returns its virtual INTID.
     pub const fn virq(self) -> u16 {
         (self.0 & VIRTUAL) as u16
     }
 
-    /// Number of its bank, and its bit there.
+    /// Returns the number of its bank, and its bit there.
     pub const fn place(self) -> (u32, u32) {
         (self.virq() as u32 / 32, self.virq() as u32 % 32)
     }
@@ -142,7 +142,7 @@ impl Lr {
         self.0 & (HW | EOI) == EOI
     }
 
-    /// Number of the vCPU that sent the SGI.
+    /// Returns the number of the vCPU that sent the SGI.
     pub const fn source(self) -> u8 {
         (self.0 >> CPUID_SHIFT & 7) as u8
     }
@@ -176,7 +176,7 @@ impl Lr {
 /// For the fake list registers of the tests.
 #[cfg(test)]
 impl Lr {
-    /// Its priority, with the three low bits that are not implemented as 0.
+    /// Returns its priority, with the three low bits that are not implemented as 0.
     pub const fn priority(self) -> u8 {
         (((self.0 & PRIORITY) >> PRIORITY_SHIFT) << 3) as u8
     }

@@ -146,7 +146,7 @@ impl VcpuState {
         self.lrs[index as usize % MAX_LRS]
     }
 
-    /// The list registers in use, as last read or written.
+    /// Returns the list registers in use, as last read or written.
     #[inline]
     fn used_lrs(&self) -> impl Iterator<Item = Lr> {
         bits(self.used).map(|index| self.lr(index))
@@ -167,7 +167,8 @@ fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
 }
 
 impl Vgic {
-    /// A distributor as after reset, for `nr_vcpus` vCPUs and `nr_spis` shared interrupts, rounded up to whole banks.
+    /// Returns a distributor as after reset, for `nr_vcpus` vCPUs and `nr_spis` shared interrupts, rounded up to whole
+    /// banks.
     pub fn new(nr_vcpus: u8, nr_spis: u16) -> Result<Self, NewError> {
         if nr_vcpus == 0 || nr_vcpus > MAX_VCPUS {
             return Err(NewError::VcpuCount);
@@ -253,7 +254,7 @@ impl Vgic {
         })
     }
 
-    /// The state of `irq` as `vcpu` sees it, for debug keys.
+    /// Returns the state of `irq` as `vcpu` sees it, for debug keys.
     pub fn snapshot(&self, vcpu: VcpuId, irq: IntId) -> Option<Snapshot> {
         let (number, mask) = (bank_of(irq), 1 << bit_of(irq));
         let bank = self.bank(vcpu, number)?;
@@ -270,8 +271,8 @@ impl Vgic {
         })
     }
 
-    /// Every interrupt of `vcpu`, and for the boot vCPU every shared one, that is pending, active, in a list register
-    /// or routed.
+    /// Returns every interrupt of `vcpu`, and for the boot vCPU every shared one, that is pending, active, in a list
+    /// register or routed.
     pub fn dump(&self, vcpu: VcpuId) -> impl Iterator<Item = Snapshot> {
         let end = if vcpu == VcpuId::ZERO {
             self.nr_intids()
@@ -284,7 +285,7 @@ impl Vgic {
             .filter(|shot| shot.pending || shot.active || shot.in_lr || shot.pirq.is_some())
     }
 
-    /// The list registers of `vcpu` that are in use, as last read or written: number and value.
+    /// Returns the list registers of `vcpu` that are in use, as last read or written: number and value.
     pub fn list_registers(&self, vcpu: VcpuId) -> impl Iterator<Item = (u32, u32)> {
         let state = self.vcpu(vcpu);
         bits(state.used).map(|index| (index, state.lr(index).raw()))

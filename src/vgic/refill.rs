@@ -21,7 +21,7 @@ use super::lr::{ListRegisters, Lr, MAX_LRS, Maintenance};
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
-/// What is left to the caller of [`Vgic::unload`].
+/// The rest of the work, for the caller of [`Vgic::unload`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Unloaded {
@@ -242,7 +242,7 @@ impl Vgic {
         limit
     }
 
-    /// Interrupts of a bank that want a list register of `vcpu`: they are active, or could be taken; within `limit`.
+    /// Returns the interrupts of a bank that want a list register of `vcpu`: they are active, or could be taken; within `limit`.
     #[inline(always)]
     fn wanting(&self, vcpu: VcpuId, number: u32, limit: Option<&Limit>) -> u32 {
         let Some(bank) = self.bank(vcpu, number) else {
@@ -404,7 +404,7 @@ impl Vgic {
             return;
         }
         if want.contains(Maintenance::NOT_PRESENT) && !before.contains(Maintenance::NOT_PRESENT) {
-            // What was counted until now were not the ends of spilled interrupts.
+            // The ends counted until now were not those of spilled interrupts.
             let _ = lrs.take_eoi_count();
         }
         lrs.set_maintenance(want);

@@ -1,4 +1,4 @@
-//! What each register of the distributor reads, and what a write to it does.
+//! The registers of the distributor: the value of a read, and the effect of a write.
 //!
 //! The functions are those of the table in [`super::dist`]. A read returns the word with an index. A write changes the
 //! bank, and returns the vCPUs to kick and the work for physical interrupts. Each change of an interrupt that is in flight
@@ -150,8 +150,8 @@ impl Vgic {
         })
     }
 
-    /// An interrupt made active so is not delivered until `GICD_ICACTIVER`. As it is in no list register, the guest's
-    /// deactivation through its CPU interface does not reach it.
+    /// Makes interrupts active, which are not delivered until `GICD_ICACTIVER`. As it is in no list register, the
+    /// guest's deactivation through its CPU interface does not reach it.
     pub(super) fn write_isactiver(
         &mut self,
         vcpu: VcpuId,
@@ -284,7 +284,7 @@ impl Vgic {
         })
     }
 
-    /// A byte for each SGI: the vCPUs from which it is pending (IHI 0048B 4.3.16, 4.3.17).
+    /// Returns a byte for each SGI: the vCPUs from which it is pending (IHI 0048B 4.3.16, 4.3.17).
     pub(super) fn read_pendsgir(&self, vcpu: VcpuId, index: u32) -> u32 {
         let state = self.vcpu(vcpu);
         let mut sources =
@@ -361,7 +361,7 @@ impl Vgic {
     }
 }
 
-/// The interrupts of a bank whose enables and pending states the registers of a bit each cannot change.
+/// Returns the interrupts of a bank whose enables and pending states the registers of a bit each cannot change.
 const fn read_only(number: u32) -> u32 {
     if number == 0 { SGIS } else { 0 }
 }

@@ -99,13 +99,13 @@ impl Vgic {
         Ok(self.raise(vcpu, virq))
     }
 
-    /// Physical interrupt behind `virq`.
+    /// Returns the physical interrupt behind `virq`.
     pub fn pirq_of(&self, virq: IntId) -> Option<IntId> {
         let bank = self.bank(VcpuId::ZERO, bank_of(virq))?;
         IntId::new(bank.pirq(bit_of(virq))?.into())
     }
 
-    /// Routed interrupts among the 32 from `first` on whose bits are set in `mask`: virtual and physical number.
+    /// Returns the routed interrupts among the 32 from `first` on whose bits are set in `mask`: virtual and physical number.
     pub fn routes(&self, first: IntId, mask: u32) -> impl Iterator<Item = (IntId, IntId)> {
         let base = u32::from(first.raw());
         bits(mask).filter_map(move |bit| {
@@ -114,7 +114,7 @@ impl Vgic {
         })
     }
 
-    /// Every routed SPI: virtual and physical number.
+    /// Returns every routed SPI: virtual and physical number.
     pub fn routed_spis(&self) -> impl Iterator<Item = (IntId, IntId)> {
         (32..self.nr_intids()).filter_map(|n| {
             let virq = IntId::new(n)?;
@@ -122,7 +122,7 @@ impl Vgic {
         })
     }
 
-    /// The physical interrupts of enabled SPIs that the guest sends to `vcpu`.
+    /// Returns the physical interrupts of enabled SPIs that the guest sends to `vcpu`.
     pub fn pirqs_sent_to(&self, vcpu: VcpuId) -> impl Iterator<Item = IntId> {
         self.spis.iter().flat_map(move |spi| {
             bits(spi.bank.routed & spi.bank.enabled)

@@ -41,7 +41,7 @@ pub struct CpuInterface {
 pub struct Ack(u32);
 
 impl Ack {
-    /// Its INTID.
+    /// Returns its INTID.
     #[inline]
     pub fn intid(self) -> u32 {
         self.0 & 0x3FF

@@ -79,7 +79,7 @@ impl Distributor {
         self.regs.write32(ISENABLER, 0x0000_FFFF);
     }
 
-    /// One past the highest INTID.
+    /// Returns one past the highest INTID.
     pub fn lines(&self) -> u32 {
         self.lines
     }
@@ -201,7 +201,7 @@ impl TargetMasks {
         }
     }
 
-    /// The bit of `cpu`; 0 when it is not up.
+    /// Returns the bit of `cpu`; 0 when it is not up.
     #[inline]
     pub fn get(&self, cpu: CpuId) -> u8 {
         self.0

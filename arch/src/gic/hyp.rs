@@ -72,7 +72,7 @@ impl HypInterface {
         self.regs.hcr.write(HCR::EN::SET);
     }
 
-    /// Number of list registers.
+    /// Returns the number of list registers.
     #[inline]
     pub fn count(&self) -> usize {
         self.count

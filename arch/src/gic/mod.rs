@@ -42,7 +42,7 @@ pub fn init(gicd: Window, gicc: Window, gich: Window) -> &'static Gic {
     })
 }
 
-/// The controller; `None` before [`init`].
+/// Returns the controller; `None` before [`init`].
 #[inline]
 pub fn get() -> Option<&'static Gic> {
     GIC.get()

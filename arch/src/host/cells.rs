@@ -27,7 +27,7 @@ pub(crate) fn note(step: &'static str) {
 #[inline(always)]
 pub(crate) fn note(_: &'static str) {}
 
-/// The barriers and writes of registers that `f` makes on this CPU, in order.
+/// Returns the barriers and writes of registers that `f` makes on this CPU, in order.
 #[cfg(test)]
 pub(crate) fn steps(f: impl FnOnce()) -> Vec<&'static str> {
     STEPS.take();
@@ -35,12 +35,12 @@ pub(crate) fn steps(f: impl FnOnce()) -> Vec<&'static str> {
     STEPS.take()
 }
 
-/// Where the register of an MRC or MCR is: three bits for each opcode, four for CRn and CRm.
+/// Returns where the register of an MRC or MCR is: three bits for each opcode, four for CRn and CRm.
 pub(crate) const fn place(opc1: usize, crn: usize, crm: usize, opc2: usize) -> usize {
     opc1 << 11 | crn << 7 | crm << 3 | opc2
 }
 
-/// Where the register of an MRRC or MCRR is.
+/// Returns where the register of an MRRC or MCRR is.
 pub(crate) const fn wide_place(opc1: usize, crm: usize) -> usize {
     opc1 << 4 | crm
 }

@@ -14,7 +14,7 @@ pub const FRAMES: u32 = 0x1_0000;
 pub struct Slot;
 
 impl Slot {
-    /// Address of the mapping.
+    /// Returns the address of the mapping.
     pub fn va(&self) -> usize {
         unreachable!("the arena has no frames outside its direct map")
     }
@@ -31,7 +31,7 @@ fn base() -> usize {
     })
 }
 
-/// Address of `mfn` in the arena.
+/// Returns the address of `mfn` in the arena.
 pub fn direct(mfn: Mfn) -> Option<usize> {
     let index = mfn.raw().checked_sub(FIRST)?;
     if index >= FRAMES {
@@ -40,12 +40,12 @@ pub fn direct(mfn: Mfn) -> Option<usize> {
     Some(base() + index as usize * PAGE_SIZE)
 }
 
-/// A window on a frame outside the direct map: there is none.
+/// Returns a window on a frame outside the direct map: there is none.
 pub fn open_window(_: Mfn) -> Option<Slot> {
     None
 }
 
-/// A lasting mapping of a frame outside the direct map: there is none.
+/// Returns a lasting mapping of a frame outside the direct map: there is none.
 pub fn map_slot(_: Mfn) -> Option<Slot> {
     None
 }

@@ -124,12 +124,12 @@ pub fn fail_no_more() -> bool {
     }
 }
 
-/// Bytes of the heap: in use by this thread, and in all, which nobody knows.
+/// Returns the bytes of the heap: in use by this thread, and in all, which nobody knows.
 pub fn usage() -> (usize, usize) {
     (IN_USE.get().max(0) as usize, 0)
 }
 
-/// Free bytes, as this thread was told: plenty at first.
+/// Returns free bytes, as this thread was told: plenty at first.
 pub fn free() -> usize {
     FREE.get()
 }

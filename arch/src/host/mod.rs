@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `cells.rs` | the registers of coprocessor 15, as [`crate::cp15`] reads and writes them |
 //! | `registers.rs` | a CPU that has trapped, or has an interrupt: what tests put into registers |
-//! | `frame.rs` | [`crate::hypmap`] |
+//! | `frame.rs` | `hypmap`, which only the machine has |
 //! | `heap.rs` | the heap of the image |
 
 pub(crate) mod cells;

@@ -1,10 +1,10 @@
-//! What tests put into the registers of this CPU, and find there.
+//! The registers of this CPU as tests set and read them.
 
 use crate::cp15;
 
 pub use super::cells::exception_return;
 
-/// What a CPU tells of a trap.
+/// A trap as a CPU describes it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trap {
     /// HSR.
@@ -26,7 +26,7 @@ pub fn set_trap(trap: &Trap) {
     }
 }
 
-/// What the guest on this CPU depends on when it takes an exception.
+/// Sets the registers that decide how the guest on this CPU takes an exception.
 pub fn set_guest(sctlr: u32, vbar: u32, ttbcr: u32) {
     // SAFETY: cells of a host thread.
     unsafe {
@@ -66,7 +66,7 @@ pub fn set_interrupt(waits: bool) {
     unsafe { cp15::Isr::write(u32::from(waits) << 7) }
 }
 
-/// The guest's fault registers: DFSR, DFAR, IFSR, IFAR.
+/// Returns the guest's fault registers: DFSR, DFAR, IFSR, IFAR.
 pub fn faults() -> [u32; 4] {
     [
         cp15::Dfsr::read(),

@@ -71,7 +71,7 @@ impl Machine {
     }
 }
 
-/// Whether the word leads to a table, and which: only table frames have such numbers here.
+/// Returns whether the word leads to a table, and which: only table frames have such numbers here.
 fn table_in(word: u64) -> Option<u32> {
     let frame = (word >> 12) as u32 & 0xFFF_FFFF;
     (word & 3 == 3 && frame >= FIRST_TABLE).then_some(frame)
@@ -149,7 +149,7 @@ impl TableFrames for Machine {
     }
 }
 
-/// Every count is right and no reachable table is empty; answers the number of tables reached.
+/// Checks that every count is right and no reachable table is empty; answers the number of tables reached.
 fn check_counts(machine: &Machine, table: Mfn, level: Level) -> usize {
     let mut reached = 0;
     for index in 0..ENTRIES {

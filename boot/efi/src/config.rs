@@ -4,7 +4,7 @@
 //! `default` in `[global]` names the section to boot; what that does not say, `[global]` may. Without a default, headers
 //! do not matter: the first line with the key counts.
 
-/// What to boot. Names are of files beside the configuration file.
+/// The boot configuration. Names are of files beside the configuration file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config<'a> {
     /// dom0's kernel.
@@ -19,7 +19,7 @@ pub struct Config<'a> {
     pub options: Option<&'a [u8]>,
 }
 
-/// What is wrong with the file.
+/// A fault of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
     /// `default` names a section that is not there.
@@ -106,13 +106,13 @@ fn lines(file: &[u8]) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// A word, and what follows it if anything does.
+/// Returns a word, and what follows it if anything does.
 fn first_word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let (word, rest) = halves(text, |byte| byte.is_ascii_whitespace());
     (word, rest.map(<[u8]>::trim_ascii))
 }
 
-/// What is before the first byte that `is_border`, and what is after it.
+/// Returns what is before the first byte that `is_border`, and what is after it.
 fn halves(text: &[u8], is_border: impl Fn(u8) -> bool) -> (&[u8], Option<&[u8]>) {
     let mut parts = text.splitn(2, |byte| is_border(*byte));
     (parts.next().unwrap_or_default(), parts.next())

@@ -7,7 +7,7 @@ const MODE_HYP: u32 = 0x1a;
 /// No ARMv7 cache line is shorter.
 const LINE: usize = 32;
 
-/// Whether the firmware runs in HYP, so that we may go on there.
+/// Returns whether the firmware runs in HYP, so that we may go on there.
 pub fn is_in_hyp() -> bool {
     let cpsr: u32;
     // SAFETY: reads a register.

@@ -24,11 +24,11 @@ const SPARE_DESCRIPTORS: usize = 8;
 /// Why the boot ends, in words for the console.
 #[derive(Clone, Copy)]
 pub struct Trouble<'a> {
-    /// What it is about, often a file.
+    /// Its subject, often a file.
     pub name: &'a [u8],
-    /// What is wrong with it.
+    /// The fault.
     pub text: &'a [u8],
-    /// What the firmware is told.
+    /// The status for the firmware.
     pub status: Status,
 }
 
@@ -74,7 +74,7 @@ impl Firmware {
         }
     }
 
-    /// The firmware's device tree.
+    /// Returns the firmware's device tree.
     pub fn device_tree(&self) -> Option<&'static [u8]> {
         // SAFETY: the system table says how many configuration tables there are.
         let tables = unsafe {
@@ -170,7 +170,7 @@ impl Firmware {
         // One more than asked for: the memory for the map is in the map.
         let room = self.allocate(size + SPARE_DESCRIPTORS * 2 * size_of::<MemoryDescriptor>())?;
         let mut last = Status::ABORTED;
-        // What the firmware does at the end may change the map once.
+        // The firmware's own end may change the map once.
         for _ in 0..2 {
             let mut size = room.len();
             let key = self.memory_map(room.as_mut_ptr().cast(), &mut size);
@@ -273,7 +273,7 @@ impl Folder<'_> {
     }
 }
 
-/// The letters of the file path nodes of a device path (UEFI 10.3.5.4).
+/// Returns the letters of the file path nodes of a device path (UEFI 10.3.5.4).
 fn letters(path: *const DevicePathProtocol) -> impl Iterator<Item = u16> {
     const HEADER: usize = size_of::<DevicePathProtocol>();
     let mut node = path.cast::<u8>();

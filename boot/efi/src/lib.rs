@@ -1,4 +1,4 @@
-//! What the UEFI start is made of that needs no firmware: the configuration file and the device tree's `/chosen`.
+//! The parts of the UEFI start that need no firmware: the configuration file and the device tree's `/chosen`.
 //!
 //! Everything works on bytes in buffers that the caller has: there is no allocator, and no text formatting.
 #![cfg_attr(not(test), no_std)]

@@ -36,8 +36,8 @@ mod image {
     /// A kernel, a RAM disk.
     const MODULES: usize = 2;
 
-    /// A status in the low word and, if it is 0, the device tree's address in the high one; the boot services have ended
-    /// then, and all that the hypervisor reads is in memory.
+    /// Returns a status in the low word and, if it is 0, the device tree's address in the high one; the boot services have
+    /// ended then, and all that the hypervisor reads is in memory.
     ///
     /// # Safety
     /// `handle` and `table` are what the firmware gave the image; the image is at `image`, `size` bytes with its BSS.
@@ -84,7 +84,7 @@ mod image {
         Ok(tree)
     }
 
-    /// The device tree with what the configuration file says.
+    /// Returns the device tree with what the configuration file says.
     fn with_files(
         firmware: &Firmware,
         given: Option<&'static [u8]>,

@@ -7,7 +7,8 @@ pub type Name = [u16; LONGEST];
 
 const BACKSLASH: u16 = b'\\' as u16;
 
-/// The name of a file in a folder of the same notation; an empty folder is the volume's top. `None` when it is too long.
+/// Returns the name of a file in a folder of the same notation; an empty folder is the volume's top. `None` when it is too
+/// long.
 pub fn join(folder: &Name, file: &[u8]) -> Option<Name> {
     let mut name = [0; LONGEST];
     let folder = folder.iter().copied().take_while(|letter| *letter != 0);
@@ -24,7 +25,7 @@ pub fn join(folder: &Name, file: &[u8]) -> Option<Name> {
     Some(name)
 }
 
-/// The folder of a file whose name comes in parts (UEFI 10.3.5.4: the nodes of a file path), or the top.
+/// Returns the folder of a file whose name comes in parts (UEFI 10.3.5.4: the nodes of a file path), or the top.
 pub fn folder_of(parts: impl Iterator<Item = u16>) -> Name {
     let mut name = [0; LONGEST];
     let mut end = 0;

@@ -19,7 +19,7 @@ pub enum Refused {
 /// A file in RAM.
 #[derive(Clone, Copy, Debug)]
 pub struct Module<'a> {
-    /// What it is for.
+    /// Its use.
     pub kind: Kind,
     /// Where it is.
     pub address: u32,
@@ -29,7 +29,7 @@ pub struct Module<'a> {
     pub arguments: Option<&'a [u8]>,
 }
 
-/// What a module is for.
+/// The use of a module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// dom0's kernel.
@@ -131,7 +131,7 @@ const REPLACED: [&str; 5] = [
     "linux,initrd-end",
 ];
 
-/// What is added.
+/// The additions to a tree.
 struct Added<'a> {
     options: Option<&'a [u8]>,
     modules: &'a [Option<Module<'a>>],

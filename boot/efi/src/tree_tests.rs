@@ -19,7 +19,7 @@ const RAMDISK: Module<'_> = Module {
     arguments: None,
 };
 
-/// A tree with a memory node, after which `more` adds nodes.
+/// Returns a tree with a memory node, after which `more` adds nodes.
 fn tree(more: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
     let reserved = FdtReserveEntry::new(0x4000_0000, 0x1000).expect("a range");
     let mut tree = FdtWriter::new_with_mem_reserv(&[reserved]).expect("a writer");

@@ -127,7 +127,7 @@ enum End {
     Panic,
 }
 
-/// Bytes that tell where they were, with a line end now and then.
+/// Returns the bytes that tell where they were, with a line end now and then.
 fn text(count: &mut usize, len: usize) -> Vec<u8> {
     let bytes = (*count..*count + len).map(|n| if n % 37 == 0 { b'\n' } else { n as u8 });
     *count += len;
@@ -235,7 +235,7 @@ fn a_line_that_somebody_holds_stops_nothing() {
     }
 }
 
-/// The paths of `docs/performance.md`, "The console's line", each in nanoseconds: the accesses to the UART alone.
+/// Returns the paths of `docs/performance.md`, "The console's line", each in nanoseconds: the accesses to the UART alone.
 fn masked(kind: Kind) -> Vec<(&'static str, u64)> {
     let full = |interrupt| {
         let mut machine = Machine::new(kind, interrupt);

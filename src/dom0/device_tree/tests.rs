@@ -43,7 +43,7 @@ fn virt(bytes: &[u8]) -> Vec<u8> {
     )
 }
 
-/// One line per node and property; the order of a node's properties means nothing.
+/// Returns one line per node and property; the order of a node's properties means nothing.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     for node in tree(bytes).all() {
@@ -133,7 +133,7 @@ fn names_beyond_the_specification_are_kept() {
     }
 }
 
-/// The phandle of the first node whose path ends so.
+/// Returns the phandle of the first node whose path ends so.
 fn phandle_of(lines: &[String], path: &str) -> String {
     let line = lines
         .iter()

@@ -18,7 +18,7 @@ use crate::platform::{BootError, console};
 /// Steps that readers may ask for in vain on the way to their ends: a few for each node of the largest tree.
 const TO_THE_END: u32 = 16 * 16_384;
 
-/// What a boot makes of a tree, and its steps.
+/// Returns what a boot makes of a tree, and its steps.
 fn booted(bytes: &[u8]) -> (u32, Result<Plan, BootError>) {
     let tree = tree(bytes);
     let planned = HostInfo::read_command_lines(tree).and_then(|_| {
@@ -55,7 +55,7 @@ fn pieces(count: u32, piece: impl Fn(u32) -> String) -> String {
 /// A name, changes of the sample, and how many interrupts dom0 has if the tree is read.
 type Kind = (&'static str, Vec<(&'static str, String)>, usize);
 
-/// Interrupts of the sample's devices.
+/// Returns the interrupts of the sample's devices.
 fn interrupts() -> usize {
     booted(&compile_with(VIRT, &[]))
         .1

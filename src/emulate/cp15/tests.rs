@@ -29,7 +29,7 @@ fn kernel_cp15(opc1: u8, crn: u8, crm: u8, opc2: u8, direction: Direction) -> Ou
     )
 }
 
-/// Every MCR and MRC encoding.
+/// Returns every MCR and MRC encoding.
 fn all_registers() -> impl Iterator<Item = CpAccess> {
     (0..1u32 << 15).map(|bits| {
         let direction = if bits >> 14 == 0 {

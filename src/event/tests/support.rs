@@ -39,7 +39,7 @@ impl TestPage {
         }
     }
 
-    /// The page as the guest reaches it.
+    /// Returns the page as the guest reaches it.
     pub fn guest(&self) -> &'static SharedPage {
         page(self.kept.mfn()).unwrap()
     }
@@ -67,7 +67,7 @@ pub type Table = EventTable<TestPage>;
 pub const DOM: DomId = DomId(7);
 pub const PEER: DomId = DomId(3);
 
-/// A table of a domain with two vCPUs, and its `shared_info` as the guest sees it.
+/// Returns a table of a domain with two vCPUs, and its `shared_info` as the guest sees it.
 pub fn table() -> (Table, &'static SharedPage) {
     table_of(DOM, u32::MAX, 2)
 }

@@ -53,8 +53,8 @@ where
     Ok(again(args, args.0[0], rest, count - now))
 }
 
-/// The call again, from the element at `rest`, of which `count` are left. Registers that are no argument stay as they
-/// are.
+/// Returns the call again, from the element at `rest`, of which `count` are left. Registers that are no argument stay as
+/// they are.
 pub(super) fn again(args: &Args, op: u32, rest: GuestVa, count: u32) -> Reply {
     let [_, _, _, r3, r4] = args.0;
     Reply::Again(Args([op, rest.0, count, r3, r4]))
@@ -114,7 +114,7 @@ impl Array<'_> {
         }
     }
 
-    /// The frame that holds all of the element at `at`.
+    /// Returns the frame that holds all of the element at `at`.
     #[inline]
     fn page(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
         match &self.held {
@@ -140,7 +140,7 @@ impl Array<'_> {
     }
 }
 
-/// Whether the element at `at` begins in one page and ends in the next.
+/// Returns whether the element at `at` begins in one page and ends in the next.
 #[inline]
 fn is_in_two_pages<T>(at: GuestVa) -> bool {
     at.offset() + size_of::<T>() > PAGE_SIZE

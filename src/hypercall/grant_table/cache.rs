@@ -17,14 +17,14 @@ use crate::mem::memory;
 
 /// Work done before others may run, in cache lines.
 const WORK_AT_ONCE: u32 = 1024;
-/// What an element costs beside its lines: reading it and finding its page.
+/// The cost of an element beside its lines: reading it and finding its page.
 const ELEMENT: u32 = 4;
 /// Bytes of a line, as far as its cost goes (Cortex-A7 and Cortex-A15 have 64).
 const LINE: u32 = 64;
 /// Entries of owners' tables looked at before others may run: what [`OP_MASK`] leaves of an entry's number.
 const ENTRIES_AT_ONCE: u32 = OP_MASK + 1;
 
-/// What became of one element.
+/// The outcome of one element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Flushed {
     Done {

@@ -55,7 +55,7 @@ fn attempt(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result<
     let dest = match Held::take(dests, &plan.dest) {
         Ok(dest) => dest,
         Err(error) => {
-            // What is wrong with the source is told first.
+            // A fault of the source is told first.
             source.mfn(&caller.p2m.lock())?;
             return Err(error);
         }
@@ -113,12 +113,12 @@ impl<'a> Held<'a> {
         })
     }
 
-    /// The frame; `p2m` is the caller's map.
+    /// Returns the frame; `p2m` is the caller's map.
     #[inline]
     fn mfn(&self, p2m: &P2m<'_>) -> Result<Mfn, GrantError> {
         match *self {
             Self::Own(gfn, access) => match gfn.and_then(|gfn| p2m.find(gfn)) {
-                // What is granted to the caller is named by its reference.
+                // A page granted to the caller is named by its reference.
                 Some(entry) if entry.kind.is_own_ram() && entry.kind.allows(access) => {
                     Ok(entry.mfn)
                 }

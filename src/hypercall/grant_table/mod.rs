@@ -41,7 +41,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if count > i32::MAX as u32 || op != args.0[0] && op != abi::OP_CACHE_FLUSH {
         return Err(Errno::Inval);
     }
-    // What a domain maps and grants is kept account of in the heap.
+    // Maps and grants of a domain are kept account of in the heap.
     heap::replenish();
     match op {
         abi::OP_MAP_GRANT_REF => map::map(caller.domain, args),
@@ -61,12 +61,12 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// Bytes of a `status` field at `offset`.
+/// Returns the bytes of a `status` field at `offset`.
 const fn status_at(offset: usize) -> Range<usize> {
     offset..offset + size_of::<i16>()
 }
 
-/// The domain `id`, if the caller may share memory with it.
+/// Returns the domain `id`, if the caller may share memory with it.
 #[inline]
 fn allowed<'p>(peers: &'p mut Peers<'_>, id: DomId) -> Result<&'p Domain, abi::GrantError> {
     let own = peers.own;

@@ -26,7 +26,7 @@ fn only<T: FromBytes + IntoBytes>(caller: &Caller<'_>, args: &Args) -> Result<(G
     Ok((args.ptr(1), read(caller.domain, args.ptr(1))?))
 }
 
-/// The domain whose table an operation is about.
+/// Returns the domain whose table an operation is about.
 fn target<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, GrantError> {
     target::control(caller, id).map_err(|error| match error {
         Errno::Perm => GrantError::PermissionDenied,
@@ -151,7 +151,7 @@ pub(super) fn swap(caller: &Domain, args: &Args) -> Outcome {
     })
 }
 
-/// Pages do not change hands on Arm.
+/// Refuses: pages do not change hands on Arm.
 pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
     each(caller, args, |op: &mut Transfer| {
         let error = match caller.entry_at(op.mfn) {

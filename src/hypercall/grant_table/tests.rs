@@ -169,7 +169,7 @@ impl Guest {
         (0..ops.len()).map(|n| self.fetch(n)).collect()
     }
 
-    /// The same with one.
+    /// Returns the same with one.
     fn one<T>(&self, number: u32, op: &T) -> T
     where
         T: FromBytes + IntoBytes + FromZeros + Immutable + Clone,

@@ -188,7 +188,7 @@ fn only_the_control_domain_maps_memory_of_others_and_none_its_own() {
     registry::remove(control.id);
 }
 
-/// Where a domain has pages and blocks, and how many frames in each.
+/// Returns where a domain has pages and blocks, and how many frames in each.
 fn map_of(domain: &Domain) -> Vec<(u32, u32)> {
     let mut map = Vec::new();
     domain.p2m.lock().visit(gfn(0), |run| {

@@ -2,7 +2,7 @@
 
 use armv7::lpae::{self, Attributes, Shareability, Stage2Memory};
 
-/// What a caller wants to do with a guest frame.
+/// An access to a guest frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Load.
@@ -34,7 +34,7 @@ pub enum P2mType {
 }
 
 impl P2mType {
-    /// The kind numbered `kind`.
+    /// Returns the kind numbered `kind`.
     pub const fn from_kind(kind: u8) -> Option<Self> {
         Some(match kind {
             1 => Self::RamRw,
@@ -49,12 +49,12 @@ impl P2mType {
         })
     }
 
-    /// Whether the entry names RAM, and so owns a reference on it.
+    /// Returns whether the entry names RAM, and so owns a reference on it.
     pub const fn is_ram(self) -> bool {
         !matches!(self, Self::MmioDirect | Self::GicV)
     }
 
-    /// Whether the entry is the domain's own memory.
+    /// Returns whether the entry is the domain's own memory.
     pub const fn is_own_ram(self) -> bool {
         matches!(self, Self::RamRw | Self::RamRo)
     }
@@ -66,27 +66,27 @@ impl P2mType {
         self.is_own_ram()
     }
 
-    /// Whether the entry is another domain's page.
+    /// Returns whether the entry is another domain's page.
     pub const fn is_foreign(self) -> bool {
         matches!(self, Self::ForeignRw | Self::ForeignRo)
     }
 
-    /// Whether the entry is a granted page.
+    /// Returns whether the entry is a granted page.
     pub const fn is_grant(self) -> bool {
         matches!(self, Self::GrantRw | Self::GrantRo)
     }
 
-    /// Whether the guest may store there.
+    /// Returns whether the guest may store there.
     pub const fn is_writable(self) -> bool {
         !matches!(self, Self::RamRo | Self::GrantRo | Self::ForeignRo)
     }
 
-    /// Whether the hypervisor may do `access` there on the guest's behalf: never to devices.
+    /// Returns whether the hypervisor may do `access` there on the guest's behalf: never to devices.
     pub const fn allows(self, access: Access) -> bool {
         self.is_ram() && (self.is_writable() || matches!(access, Access::Read))
     }
 
-    /// The attributes of a leaf.
+    /// Returns the attributes of a leaf.
     #[inline]
     pub fn attributes(self) -> Attributes {
         const OF_KIND: [Attributes; 9] = {

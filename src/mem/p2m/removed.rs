@@ -1,4 +1,4 @@
-//! What was unmapped and may still be in a TLB.
+//! Pages that were unmapped and may still be in a TLB.
 
 use armv7::addr::{Gfn, Mfn};
 use arrayvec::ArrayVec;
@@ -18,7 +18,7 @@ pub struct Run {
     pub kind: P2mType,
 }
 
-/// What [`Removed`] holds, once it is settled.
+/// A part of [`Removed`].
 pub type Runs = ArrayVec<Run, { Removed::MAX_RUNS }>;
 
 /// Unmapped runs, whose references are the holder's only after [`super::P2m::settle`] has flushed. One value can collect
@@ -47,22 +47,22 @@ impl Removed {
         }
     }
 
-    /// Whether nothing was removed.
+    /// Returns whether nothing was removed.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
-    /// Whether another run may not fit.
+    /// Returns whether another run may not fit.
     pub fn is_full(&self) -> bool {
         self.runs.is_full() || self.frames >= Self::MAX_FRAMES
     }
 
-    /// Frames removed.
+    /// Returns the frames removed.
     pub fn frames(&self) -> u32 {
         self.frames
     }
 
-    /// What was removed, to look at.
+    /// Returns what was removed, to look at.
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }

@@ -31,7 +31,7 @@ fn gfn(n: u32) -> Gfn {
     Gfn::new(u64::from(n)).unwrap()
 }
 
-/// What the guest reaches at `at`, through the TLB.
+/// Returns what the guest reaches at `at`, through the TLB.
 fn touch(p2m: &P2m, at: u32) -> Option<Mfn> {
     let key = (p2m.vttbr(), at);
     if let Some(hit) = CACHED.with_borrow(|cached| cached.get(&key).copied()) {

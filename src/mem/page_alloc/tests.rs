@@ -14,7 +14,7 @@ fn mfn(n: u32) -> Mfn {
     Mfn::new(u64::from(n)).unwrap()
 }
 
-/// Frames from an odd place on, the direct map ending at an odd place too.
+/// Returns the frames from an odd place on, the direct map ending at an odd place too.
 fn allocator(frames: u32, direct: u32) -> PageAllocator {
     let entries: Vec<FrameEntry> = (0..frames).map(|_| FrameEntry::new()).collect();
     let table = FrameTable::new(Vec::leak(entries), mfn(FIRST));
@@ -105,7 +105,7 @@ fn scrubbing_everything_leaves_large_clean_blocks() {
     );
 }
 
-/// An allocator with one clean block of 2 MiB, in the direct map.
+/// Returns an allocator with one clean block of 2 MiB, in the direct map.
 fn clean_block() -> PageAllocator {
     let mut pages = allocator(8192, 8192);
     assert!(pages.add_ram(mfn(0x4_0000), 512));

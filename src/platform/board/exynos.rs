@@ -93,7 +93,7 @@ fn start(tree: &Tree<'_>) -> Start {
     }
 }
 
-/// The word at `offset` of the first node with one of these compatibles; `None` when it has no such word.
+/// Returns the word at `offset` of the first node with one of these compatibles; `None` when it has no such word.
 fn register(tree: &Tree<'_>, compatible: &[&str], offset: u64) -> Option<u64> {
     let node = tree.compatible(compatible).next()?;
     let registers: PhysRange = translate::reg_ranges(&node).next()??;

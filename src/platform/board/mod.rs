@@ -1,4 +1,4 @@
-//! What a board needs beyond its device tree: one file per family, found by the root's compatible.
+//! Boards' needs beyond their device trees: one file per family, found by the root's compatible.
 //!
 //! A board answers with data, made from the tree once: which nodes dom0 must not have, and which registers are written to
 //! begin, to start a CPU, to restart and to switch off. Boot maps the registers ahead (`boot::board`), so that the machine
@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use dt::Tree;
 
-/// What is done to a register of 32 bits.
+/// A change of a register of 32 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// It is written.
@@ -37,7 +37,7 @@ pub enum Action {
 pub struct Step {
     /// Physical address of the register.
     pub at: u64,
-    /// What is done to it.
+    /// The change.
     pub action: Action,
 }
 
@@ -86,8 +86,8 @@ const BOARDS: &[Family] = &[
     },
 ];
 
-/// The board that a tree describes; one that needs nothing if no family knows it, but for what the tree itself says of the
-/// machine's end.
+/// Returns the board that a tree describes; one that needs nothing if no family knows it, but for what the tree itself says
+/// of the machine's end.
 pub fn of(tree: &Tree<'_>) -> Board {
     let root = tree.root();
     let family = BOARDS

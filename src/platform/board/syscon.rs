@@ -14,19 +14,19 @@ const POWER_OFF: &[&str] = &["syscon-poweroff"];
 
 /// Allwinner's watchdog since the A31 (H3 user manual 4.7).
 const SUN6I_WATCHDOG: &[&str] = &["allwinner,sun6i-a31-wdt"];
-/// What happens when time is up; 1: the whole system is reset.
+/// The action when time is up; 1: the whole system is reset.
 const WDOG_CFG: u64 = 0x14;
 /// On and the time, half a second with 0.
 const WDOG_MODE: u64 = 0x18;
 
-/// What restarts the machine by its tree; nothing when that names nothing.
+/// Returns what restarts the machine by its tree; nothing when that names nothing.
 pub(super) fn reset(tree: &Tree<'_>) -> Vec<Step> {
     word(tree, REBOOT)
         .or_else(|| watchdog(tree))
         .unwrap_or_default()
 }
 
-/// What switches the machine off by its tree.
+/// Returns what switches the machine off by its tree.
 pub(super) fn off(tree: &Tree<'_>) -> Vec<Step> {
     word(tree, POWER_OFF).unwrap_or_default()
 }
@@ -65,7 +65,7 @@ fn watchdog(tree: &Tree<'_>) -> Option<Vec<Step>> {
     ])
 }
 
-/// The word at `offset` of a node's registers; `None` when it has none there.
+/// Returns the word at `offset` of a node's registers; `None` when it has none there.
 fn register(node: &Node<'_>, offset: u64) -> Option<u64> {
     let registers = translate::reg_ranges(node).next()??;
     let is_inside = offset.is_multiple_of(4) && offset.checked_add(4)? <= registers.size();

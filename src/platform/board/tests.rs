@@ -132,7 +132,7 @@ fn an_exynos_without_the_registers_does_without() {
     }
 }
 
-/// A system controller with a node in it.
+/// Returns a system controller with a node in it.
 fn controller(node: &str) -> Board {
     let controller =
         "syscon: syscon@10000 { compatible = \"syscon\"; reg = <0 0x10000 0 0x100>; };";

@@ -33,7 +33,7 @@ const SYS_FLAGSCLR: u64 = 0x34;
 const SYS_CFGDATA: u64 = 0xA0;
 /// Starts a request.
 const SYS_CFGCTRL: u64 = 0xA4;
-/// What became of the last request.
+/// The outcome of the last request.
 const SYS_CFGSTAT: u64 = 0xA8;
 
 /// `SYS_CFGCTRL`: start, write; bits 25:20 are the function. Site 0 is the motherboard.

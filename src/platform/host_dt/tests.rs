@@ -411,7 +411,7 @@ fn a_uart_found_by_its_address_is_known_by_its_node() {
     assert_eq!(console::at(tree, Model::Pl011, 0x1c09_0000), None);
 }
 
-/// The blob with a NOP token before every other one, and the sizes in the header to match.
+/// Returns the blob with a NOP token before every other one, and the sizes in the header to match.
 fn with_nops(blob: &[u8]) -> Vec<u8> {
     let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().unwrap()) as usize;
     let (start, size) = (word(8), word(36));

@@ -43,7 +43,7 @@ pub trait Registers {
     fn write(&mut self, offset: u32, width: Width, value: u32);
 }
 
-/// What a UART raises its interrupt for.
+/// The reasons for which a UART raises its interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interrupts {
     /// Nothing, as after [`Uart::new`].
@@ -65,7 +65,7 @@ pub enum Model {
         shift: u32,
         /// Bytes of one access.
         width: Width,
-        /// What it has beside a 16550's registers.
+        /// The registers that it has beside a 16550's.
         family: Family,
     },
     /// Samsung Exynos.
@@ -98,7 +98,7 @@ const OMAP: &[&str] = &[
 ];
 
 impl Model {
-    /// The driver for a node, if there is one.
+    /// Returns the driver for a node, if there is one.
     pub fn of(node: &Node<'_>) -> Option<Self> {
         if node.is_compatible(PL011) {
             return Some(Self::Pl011);
@@ -226,7 +226,7 @@ impl<R: Registers> Uart<R> {
         waits
     }
 
-    /// A received byte, if there is one.
+    /// Returns a received byte, if there is one.
     pub fn get(&mut self) -> Option<u8> {
         each!(&mut self.driver, uart => uart.get())
     }

@@ -43,7 +43,7 @@ const SCR_TX_EMPTY: u32 = 1 << 3;
 /// Bytes of a 16550A's FIFO; none of the relatives has fewer.
 const FIFO: u32 = 16;
 
-/// What a relative has beside a 16550's registers.
+/// The registers that a relative has beside a 16550's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
     /// Nothing that matters here.

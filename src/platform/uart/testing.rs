@@ -56,7 +56,7 @@ struct State {
 pub struct Slow(Rc<RefCell<State>>);
 
 impl Slow {
-    /// A UART, and its driver.
+    /// Returns a UART, and its driver.
     pub fn new(kind: Kind) -> (Self, Uart<Self>) {
         let slow = Self(Rc::new(RefCell::new(State {
             kind,
@@ -97,12 +97,12 @@ impl Slow {
         state.raised && state.enabled
     }
 
-    /// What has left.
+    /// Returns what has left.
     pub fn sent(&self) -> Vec<u8> {
         self.0.borrow().sent.clone()
     }
 
-    /// How many bytes have left.
+    /// Returns how many bytes have left.
     pub fn count(&self) -> usize {
         self.0.borrow().sent.len()
     }
@@ -120,7 +120,7 @@ impl State {
         }
     }
 
-    /// The interrupt comes when the FIFO has come down to this.
+    /// Lets the interrupt come when the FIFO has come down to this.
     fn level(&self) -> usize {
         match self.kind {
             Kind::Pl011(depth) => depth / 8,

@@ -179,7 +179,7 @@ impl Machine {
         panic!("CPUs kick each other for ever");
     }
 
-    /// What the trap loop does on a CPU that must pick.
+    /// Does what the trap loop does on a CPU that must pick.
     pub fn pick(&mut self, cpu: CpuId) -> CpuSet {
         let Choice {
             unit,

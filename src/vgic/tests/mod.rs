@@ -75,7 +75,7 @@ impl Gich {
             .filter(|lr| !lr.is_free())
     }
 
-    /// The guest reads `GICV_IAR`: number and sender.
+    /// Reads `GICV_IAR` as the guest does: number and sender.
     pub fn ack(&mut self) -> Option<(u16, u8)> {
         let below = self
             .running
@@ -91,7 +91,7 @@ impl Gich {
         Some((lr.virq(), source))
     }
 
-    /// The guest ends what it handles innermost (`GICV_EOIR`, EOImode 0).
+    /// Ends, as the guest does, what it handles innermost (`GICV_EOIR`, EOImode 0).
     pub fn eoi(&mut self) -> Option<(u16, u8)> {
         let (virq, source, _) = self.running.pop()?;
         let found =
@@ -113,7 +113,7 @@ impl Gich {
         Some((virq, source))
     }
 
-    /// The maintenance interrupt is asserted (`GICH_MISR`).
+    /// Returns whether the maintenance interrupt is asserted (`GICH_MISR`).
     pub fn maintenance_asserted(&self) -> bool {
         let lrs = || self.lrs.iter().map(|raw| Lr::from_raw(*raw));
         lrs().any(|lr| lr.is_free() && lr.reports_end())
@@ -182,7 +182,7 @@ impl Machine {
         machine
     }
 
-    /// A word write whose kicks are attended to at once.
+    /// Returns a word write whose kicks are attended to at once.
     pub fn write(&mut self, vcpu: u32, offset: u32, value: u32) -> Done {
         self.write_wide(vcpu, offset, Width::Word, value)
     }

@@ -166,7 +166,7 @@ impl World {
         (mask != 0).then(|| mask.trailing_zeros())
     }
 
-    /// What `vcpu` should be offered, or has been.
+    /// Returns what `vcpu` should be offered, or has been.
     fn deliverable(&self, vcpu: u32) -> Vec<Key> {
         let mine = |key: &&Key| match key.vcpu {
             Some(owner) => owner == vcpu,

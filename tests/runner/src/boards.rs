@@ -207,7 +207,7 @@ pub static TESTS: [BoardTest; 9] = [
     },
 ];
 
-/// The board of that name.
+/// Returns the board of that name.
 pub fn find(name: &str) -> Result<&'static Board> {
     BOARDS
         .iter()
@@ -266,7 +266,7 @@ enum Value {
     Strings(Vec<String>),
 }
 
-/// What goes into `/chosen`: node, property, value.
+/// Returns what goes into `/chosen`: node, property, value.
 fn chosen(
     machine: &Machine,
     kernel: u32,

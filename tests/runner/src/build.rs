@@ -31,7 +31,7 @@ pub fn image(options: &Options) -> Result {
     Ok(())
 }
 
-/// The flat binary stays below half of Debian's Xen 4.17 (442,372 bytes).
+/// Checks that the flat binary stays below half of Debian's Xen 4.17 (442,372 bytes).
 pub fn is_small() -> Result {
     const LARGEST: u64 = 442_371;
     let flat = krypton()?;
@@ -87,7 +87,7 @@ pub fn guests() -> Result<PathBuf> {
     })
 }
 
-/// An ELF file, with the table of function names in it if it has a place for one.
+/// Returns an ELF file, with the table of function names in it if it has a place for one.
 fn with_symbols(path: &Path) -> Result<Vec<u8>> {
     let mut elf = read(path)?;
     symbols::fill(&mut elf).map_err(|reason| format!("{}: {reason}", path.display()))?;
@@ -194,7 +194,7 @@ fn build_in(folder: &Path) -> Command {
     cargo
 }
 
-/// Where [`build_in`] leaves what it has built.
+/// Returns where [`build_in`] leaves what it has built.
 fn results_in(folder: &Path) -> PathBuf {
     folder.join("target").join(TARGET).join("release")
 }
@@ -214,7 +214,7 @@ fn cargo_in(folder: &Path) -> Command {
     cargo
 }
 
-/// The cargo that runs us, so that one tool chain builds everything.
+/// Returns the cargo that runs us, so that one tool chain builds everything.
 pub fn cargo_program() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
@@ -244,7 +244,7 @@ pub fn assemble(source: &str, options: &[String], folder: &Path) -> Result<PathB
     Ok(binary)
 }
 
-/// The SHA-256 of a file, in hexadecimal digits.
+/// Returns the SHA-256 of a file, in hexadecimal digits.
 pub fn sha256(file: &Path) -> Result<String> {
     let output = Command::new("sha256sum")
         .arg(file)

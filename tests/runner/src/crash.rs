@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The hypervisor is done with booting, and the console's input works.
 const BOOTED: &str = "Freed boot modules";
 
-/// A panic reports itself with function names and restarts the machine, at which QEMU ends.
+/// Checks that a panic reports itself with function names and restarts the machine, at which QEMU ends.
 pub fn reboots(options: &Options, echo: Echo) -> Result {
     let mut session = crash(options, "", echo)?;
     session.wait_for(&["Reboot in five seconds"], PATIENCE)?;
@@ -30,7 +30,7 @@ pub fn stays(options: &Options, echo: Echo) -> Result {
     }
 }
 
-/// A machine whose tree names nothing that would restart it says so.
+/// Checks that a machine whose tree names nothing that would restart it says so.
 pub fn cannot_restart(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("crash")?;
     let mut machine = Machine::new(options)?;
@@ -68,7 +68,7 @@ const UNDEFINED_INSTRUCTION: u32 = 0xe7f0_00f0;
 /// Where the image is linked (linker.ld).
 const IMAGE: usize = 0x3e00_0000;
 
-/// A fault before the device tree is read is told on a console that is where this board has one.
+/// Checks that a fault before the device tree is read is told on a console that is where this board has one.
 pub fn before_the_console(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("crash")?;
     let mut machine = Machine::new(options)?;
@@ -87,7 +87,7 @@ pub fn before_the_console(options: &Options, echo: Echo) -> Result {
     Ok(())
 }
 
-/// Address of the function of the image whose mangled name has `part` in it.
+/// Returns the address of the function of the image whose mangled name has `part` in it.
 fn address_of(part: &str) -> Result<usize> {
     let output = Command::new("arm-linux-gnueabihf-nm")
         .arg(build::elf()?)

@@ -58,7 +58,7 @@ pub fn make(disk: &Path, files: &[(PathBuf, String)]) -> Result {
     Ok(())
 }
 
-/// The folders that files of these names are in, outer ones first.
+/// Returns the folders that files of these names are in, outer ones first.
 fn folders(files: &[(PathBuf, String)]) -> BTreeSet<&str> {
     files
         .iter()
@@ -66,7 +66,8 @@ fn folders(files: &[(PathBuf, String)]) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The options that mtools want for an image without a configuration file. Its partition is no floppy: no checks of geometry.
+/// Returns the options that mtools want for an image without a configuration file. Its partition is no floppy: no checks of
+/// geometry.
 fn mtool(name: &str, partition: &str) -> Command {
     let mut command = Command::new(name);
     command

@@ -90,7 +90,7 @@ pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> R
     finish(name, &mut session, &machine, options)
 }
 
-/// The command that runs a script in the place of dom0's shell, with an end of line.
+/// Returns the command that runs a script in the place of dom0's shell, with an end of line.
 fn run_test(name: &str, options: &Options) -> String {
     let word = |number: Option<u32>| number.map_or("''".into(), |number| number.to_string());
     let (seconds, count) = (word(options.seconds), word(options.count));
@@ -135,7 +135,7 @@ pub fn told(name: &str, options: &Options, echo: Echo) -> Result<String> {
     Ok(session.transcript().to_owned())
 }
 
-/// The machine for a script, with its disks in a folder.
+/// Returns the machine for a script, with its disks in a folder.
 fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<Machine> {
     let data = copy(&project::data_disk()?, folder.path())?;
     let mut machine = common(options, data, folder)?;
@@ -147,8 +147,8 @@ fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<
     Ok(machine)
 }
 
-/// The machine that the tests of dom0, `make run` and `make demo` have in common, so that one snapshot serves them all:
-/// what domUs are made of, a disk for one, programs for one, a network, and spare disks.
+/// Returns the machine that the tests of dom0, `make run` and `make demo` have in common, so that one snapshot serves them
+/// all: what domUs are made of, a disk for one, programs for one, a network, and spare disks.
 fn common(options: &Options, data: PathBuf, folder: &ScratchFolder) -> Result<Machine> {
     let mut machine = Machine::new(options)?;
     give_watchdogs_patience(&mut machine);
@@ -230,7 +230,7 @@ fn ends_well(session: &mut Session, timeout: Duration) -> Result {
     }
 }
 
-/// The console works both ways, and leaving the shell ends the machine.
+/// Returns the console works both ways, and leaving the shell ends the machine.
 fn shell(mut session: Session, timeout: Duration) -> Result {
     session.type_text("echo the answer is $((6 * 7))\n")?;
     session.expect("the answer is 42", timeout)?;
@@ -247,7 +247,7 @@ fn shell(mut session: Session, timeout: Duration) -> Result {
     ends_well(&mut session, timeout)
 }
 
-/// What dom0 makes domUs of, and their disk.
+/// Returns what dom0 makes domUs of, and their disk.
 fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
     let mut disks = guest_volume()?;
     disks.extend([
@@ -271,19 +271,19 @@ fn write_test_guests(folder: &Path) -> Result {
     )
 }
 
-/// What dom0 makes domUs of, alone.
+/// Returns what dom0 makes domUs of, alone.
 pub fn guest_volume() -> Result<Vec<Disk>> {
     Ok(vec![mmio_disk(project::guests_volume()?, Writes::Lost)])
 }
 
-/// What dom0 makes domUs of, and the tools.
+/// Returns what dom0 makes domUs of, and the tools.
 pub fn measuring_disks() -> Result<Vec<Disk>> {
     let mut disks = guest_volume()?;
     disks.push(mmio_disk(project::tools_disk()?, Writes::Lost));
     Ok(disks)
 }
 
-/// A disk that forgets what is written to it.
+/// Returns a disk that forgets what is written to it.
 pub fn scratch_disk(file: &Path) -> Disk {
     mmio_disk(file.to_owned(), Writes::Lost)
 }

@@ -309,7 +309,7 @@ fn doctor(
     Ok(())
 }
 
-/// A board whose tree and command line name no console; dom0 has the UART for its own.
+/// Returns a board whose tree and command line name no console; dom0 has the UART for its own.
 fn silent(board: &str, console: &str, options: &Options, folder: &Path) -> Result<Machine> {
     let board = boards::find(board)?;
     let options = Options {
@@ -332,7 +332,7 @@ fn silent(board: &str, console: &str, options: &Options, folder: &Path) -> Resul
     Ok(machine)
 }
 
-/// The device tree that QEMU would hand over, with the boot modules and command lines in it, as source.
+/// Returns the device tree that QEMU would hand over, with the boot modules and command lines in it, as source.
 fn tree_source(machine: &Machine, folder: &Path) -> Result<String> {
     let blob = folder.join("qemu.dtb");
     dump_tree(machine, &blob)?;
@@ -366,7 +366,7 @@ fn compile(source: &str, folder: &Path) -> Result<Vec<u8>> {
     build::read(&output)
 }
 
-/// The compiler of device trees, from one of its formats to another.
+/// Returns the compiler of device trees, from one of its formats to another.
 pub fn dtc(from: &str, to: &str) -> Command {
     let mut command = Command::new("dtc");
     // Its complaints about QEMU's own tree would only hide ours.
@@ -419,8 +419,8 @@ pub fn raw_start(
     })
 }
 
-/// The smallest boot loader: r0 = 0, r1 = no machine number, r2 = the tree, and go. QEMU leaves a tree of its own at the
-/// beginning of RAM; it loses its magic, so that nobody finds it by searching. At [`POLICY`] a policy begins.
+/// Returns the smallest boot loader: r0 = 0, r1 = no machine number, r2 = the tree, and go. QEMU leaves a tree of its own at
+/// the beginning of RAM; it loses its magic, so that nobody finds it by searching. At [`POLICY`] a policy begins.
 fn loader(tree: u32) -> Vec<u8> {
     let code: [u32; 12] = [
         0xe3a0_3101, // mov r3, #0x40000000
@@ -568,7 +568,7 @@ fn with_ramdisk_at(source: &str, address: u32, size: Option<u32>) -> Result<Stri
     Ok([&source[..start], &moved, &source[end..]].concat())
 }
 
-/// Where the node whose name begins with `name` starts and ends; it has no children.
+/// Returns where the node whose name begins with `name` starts and ends; it has no children.
 fn node(source: &str, name: &str) -> Result<(usize, usize)> {
     let start = source
         .find(name)

@@ -93,7 +93,7 @@ struct Part {
     name: String,
     /// Major and minor, `8:17`.
     number: String,
-    /// Whether a mapper or RAID device is made of it.
+    /// True if a mapper or RAID device is made of it.
     held: bool,
 }
 
@@ -122,7 +122,7 @@ impl Target {
         Ok(Self::Device { path, bytes, parts })
     }
 
-    /// A file that is to be made; among devices that can only be a name that is wrong.
+    /// Returns a file that is to be made; among devices that can only be a name that is wrong.
     fn new_file(path: &Path) -> Result<Self> {
         let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
         let is_device = |folder: PathBuf| {
@@ -153,7 +153,7 @@ impl Target {
         }
     }
 
-    /// What to ask before writing; `None` where nothing can be lost.
+    /// Returns what to ask before writing; `None` where nothing can be lost.
     fn question(&self, layout: Layout) -> Option<String> {
         match self {
             Self::NewFile(_) => None,
@@ -229,7 +229,7 @@ fn write_around_loaders(
     card.write_all(&sector)
 }
 
-/// The size of a disk and its parts, itself first.
+/// Returns the size of a disk and its parts, itself first.
 fn whole_disk(name: &str, sysfs: &Path) -> Result<(u64, Vec<Part>)> {
     let folder = sysfs.join(name);
     if folder.join("partition").exists() {
@@ -263,7 +263,7 @@ fn whole_disk(name: &str, sysfs: &Path) -> Result<(u64, Vec<Part>)> {
     Ok((sectors * 512, parts)) // sysfs counts in 512 bytes, whatever the disk does
 }
 
-/// Why a disk is in use, if it is: by proc_pid_mountinfo(5), /proc/swaps, and what is made of it.
+/// Returns why a disk is in use, if it is: by proc_pid_mountinfo(5), /proc/swaps, and what is made of it.
 fn in_use(parts: &[Part], mountinfo: &str, swaps: &str) -> Option<String> {
     for part in parts {
         let path = format!("/dev/{}", part.name);

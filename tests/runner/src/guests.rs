@@ -8,7 +8,7 @@ use crate::project::root;
 use crate::session::{Echo, Session};
 use crate::{Result, build};
 
-/// The names of all guests.
+/// Returns the names of all guests.
 pub fn names() -> Result<Vec<String>> {
     let folder = root().join("tests/guests/src/bin");
     let entries = std::fs::read_dir(&folder)
@@ -27,7 +27,7 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     judge(session.transcript(), &sum)
 }
 
-/// The machine with the guest in dom0's place.
+/// Returns the machine with the guest in dom0's place.
 pub fn machine(name: &str, options: &Options) -> Result<Machine> {
     let elf = build::guests()?.join(name);
     let kernel = build::flat_guest(&elf, &root().join("target/guests").join(name))?;
@@ -38,7 +38,7 @@ pub fn machine(name: &str, options: &Options) -> Result<Machine> {
     Ok(machine)
 }
 
-/// The sum must say that nothing failed, and count every `ok` line: a guest that skips checks does not pass.
+/// Checks the sum: it must say that nothing failed, and count every `ok` line: a guest that skips checks does not pass.
 pub fn judge(transcript: &str, sum: &str) -> Result {
     let start = transcript.find("guest: ").unwrap_or(0);
     let count = |word: &str| {

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::project::root;
 
-/// The variables for a build of this clone. What is set already stays, for builds from an archive; what nobody knows is
-/// left out.
+/// Returns the variables for a build of this clone. What is set already stays, for builds from an archive; what nobody knows
+/// is left out.
 pub fn variables() -> Vec<(&'static str, String)> {
     let (date, changeset) = commit(root()).unzip();
     [
@@ -27,7 +27,7 @@ fn compiler() -> Option<String> {
     output(Command::new(rustc).current_dir(root()).arg("--version"))
 }
 
-/// When HEAD was committed, and the same with its hash, as Xen's banner has them. Nothing outside of a clone.
+/// Returns when HEAD was committed, and the same with its hash, as Xen's banner has them. Nothing outside of a clone.
 fn commit(folder: &Path) -> Option<(String, String)> {
     let git = |arguments: &[&str]| {
         // git's own variables would lead it elsewhere, as in a hook.
@@ -59,7 +59,7 @@ fn commit(folder: &Path) -> Option<(String, String)> {
     Some((date.clone(), format!("{date} git:{hash}{mark}")))
 }
 
-/// What a command prints, if it succeeds.
+/// Returns what a command prints, if it succeeds.
 fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -71,7 +71,7 @@ fn load_segments(elf: &[u8]) -> Option<Vec<Segment<'_>>> {
     Some(segments)
 }
 
-/// Where in an ELF file the `size` bytes are that are loaded for a virtual address.
+/// Returns where in an ELF file the `size` bytes are that are loaded for a virtual address.
 pub fn offset_of(elf: &[u8], address: u32, size: u32) -> Option<usize> {
     load_segments(elf)?.into_iter().find_map(|segment| {
         let start = address.checked_sub(segment.linked)? as usize;
@@ -130,7 +130,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::{crc32, flatten, uimage};
 
-    /// An ELF file with two segments, at 0x40000000 (with a zImage header) and 0x40001000, stored in reverse order.
+    /// Returns an ELF file with two segments, at 0x40000000 (with a zImage header) and 0x40001000, stored in reverse order.
     fn elf() -> Vec<u8> {
         let mut file = vec![0; 0x34];
         file[..6].copy_from_slice(b"\x7fELF\x01\x01");

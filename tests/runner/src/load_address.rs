@@ -30,7 +30,7 @@ enum Place {
 }
 
 impl Place {
-    /// The address for an image that needs so much memory.
+    /// Returns the address for an image that needs so much memory.
     fn address(&self, memory: u32) -> u32 {
         match *self {
             Self::At(address) => address,
@@ -132,7 +132,8 @@ fn boot(places: &Places, place: &Place, options: &Options, echo: Echo) -> Result
     Ok(())
 }
 
-/// Bytes that an image needs in memory, what it clears included: SizeOfImage of its PE header, whose place is at 0x3C.
+/// Returns the bytes that an image needs in memory, what it clears included: SizeOfImage of its PE header, whose place is at
+/// 0x3C.
 fn memory_size(image: &[u8]) -> Result<u32> {
     const SIZE_OF_IMAGE: usize = 24 + 56;
     let word = |at: usize| {

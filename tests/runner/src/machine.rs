@@ -126,7 +126,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine that the options describe, with Debian's dom0 in it. Builds the hypervisor.
+    /// Returns the machine that the options describe, with Debian's dom0 in it. Builds the hypervisor.
     pub fn new(options: &Options) -> Result<Self> {
         let console = options.board.map_or(CONSOLE.into(), |board| {
             format!("console=dtuart dtuart={}", board.console)
@@ -158,7 +158,7 @@ impl Machine {
         })
     }
 
-    /// The machine with its device tree in `folder`, if its board needs one.
+    /// Returns the machine with its device tree in `folder`, if its board needs one.
     pub fn with_tree(&self, folder: &Path) -> Result<Self> {
         let mut machine = self.clone();
         if let (Some(board), Start::Kernel) = (self.board, &self.start) {

@@ -155,7 +155,7 @@ impl Options {
         }
     }
 
-    /// The options of `elf FILE`.
+    /// Returns the options of `elf FILE`.
     pub fn with_elf_operand(mut self) -> Result<Self> {
         let file = self.operands.pop().ok_or("elf wants a file")?;
         self.hypervisor = Hypervisor::Elf(file.into());

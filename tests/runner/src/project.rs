@@ -6,12 +6,12 @@ use crate::Result;
 
 pub const TARGET: &str = "armv7a-none-eabi";
 
-/// The top folder of the clone.
+/// Returns the top folder of the clone.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// A file below the top folder that a set-up step makes.
+/// Returns a file below the top folder that a set-up step makes.
 pub fn made_by_setup(path: PathBuf) -> Result<PathBuf> {
     if path.exists() {
         Ok(path)
@@ -28,17 +28,17 @@ pub fn dom0_initrd() -> Result<PathBuf> {
     made_by_setup(root().join("target/dom0/initrd.gz"))
 }
 
-/// The file system with what domUs are made of.
+/// Returns the file system with what domUs are made of.
 pub fn guests_volume() -> Result<PathBuf> {
     made_by_setup(root().join("target/guests/guests.img"))
 }
 
-/// The disk that a domU gets, with an empty file system.
+/// Returns the disk that a domU gets, with an empty file system.
 pub fn data_disk() -> Result<PathBuf> {
     made_by_setup(root().join("target/guests/data.img"))
 }
 
-/// The disk with programs that put load on a domU.
+/// Returns the disk with programs that put load on a domU.
 pub fn tools_disk() -> Result<PathBuf> {
     made_by_setup(root().join("target/guests/tools.img"))
 }
@@ -48,7 +48,7 @@ pub fn debian_xen() -> Result<PathBuf> {
     made_by_setup(cache()?.join("debian/root/boot/xen-4.17-armhf"))
 }
 
-/// The folder with the device trees of Debian's kernel package.
+/// Returns the folder with the device trees of Debian's kernel package.
 pub fn debian_trees() -> Result<PathBuf> {
     let lib = made_by_setup(cache()?.join("debian/root/usr/lib"))?;
     let entries = std::fs::read_dir(&lib).map_err(|error| format!("{}: {error}", lib.display()))?;
@@ -75,7 +75,7 @@ pub fn uboot_of_orangepi() -> Result<PathBuf> {
     made_by_setup(cache()?.join("u-boot/orangepi.bin"))
 }
 
-/// A board's device tree out of Debian's kernel package.
+/// Returns a board's device tree out of Debian's kernel package.
 pub fn board_tree(name: &str) -> Result<PathBuf> {
     let folder = cache()?.join("debian/root/usr/lib");
     let trees = std::fs::read_dir(&folder)
@@ -91,7 +91,7 @@ pub fn uefi() -> Result<PathBuf> {
     made_by_setup(cache()?.join("uefi/virt.fd"))
 }
 
-/// The same folder as in tests/setup/lib.sh.
+/// Returns the same folder as in tests/setup/lib.sh.
 fn cache() -> Result<PathBuf> {
     let variable = |name| {
         std::env::var_os(name)

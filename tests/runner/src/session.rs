@@ -256,7 +256,7 @@ impl Session {
         self.shown += length;
     }
 
-    /// The console's end, every CPU's registers, and the hypervisor's own account of its domains and CPUs.
+    /// Returns the console's end, every CPU's registers, and the hypervisor's own account of its domains and CPUs.
     fn report(&mut self) -> String {
         let console = self.last_lines();
         let registers = self

@@ -170,7 +170,7 @@ impl Snapshot {
     }
 }
 
-/// The name of a shape, for a folder.
+/// Returns the name of a shape, for a folder.
 fn shape(machine: &Machine) -> String {
     let board = machine.board.map_or("virt", |board| board.name);
     let highmem = if machine.highmem { "-highmem" } else { "" };
@@ -183,7 +183,7 @@ fn shape(machine: &Machine) -> String {
     )
 }
 
-/// The names of a snapshot's files, but for the key.
+/// Returns the names of a snapshot's files, but for the key.
 fn files(machine: &Machine) -> Vec<String> {
     let overlays = machine
         .disks
@@ -221,7 +221,7 @@ impl Key {
             .collect()
     }
 
-    /// The first name whose value is another one in `stored`, which may have more lines.
+    /// Returns the first name whose value is another one in `stored`, which may have more lines.
     fn differs_from(&self, stored: &Self) -> Option<&str> {
         self.0
             .iter()
@@ -231,7 +231,7 @@ impl Key {
     }
 }
 
-/// The key of a machine that is to be booted now.
+/// Returns the key of a machine that is to be booted now.
 fn key(machine: &Machine) -> Result<Key> {
     let folder = ScratchFolder::new("key")?;
     let mut lines = vec![("QEMU".to_owned(), qemu_version()?)];
@@ -341,7 +341,7 @@ mod tests {
 
     const WANTED: &str = "QEMU: 10.0.2\nimage: abc\n";
 
-    /// A snapshot as it is made, in a folder that goes with it.
+    /// Returns a snapshot as it is made, in a folder that goes with it.
     fn made() -> (ScratchFolder, Snapshot) {
         let folder = ScratchFolder::new("snapshot").unwrap();
         let mut key = Key::parse(WANTED);
@@ -361,7 +361,7 @@ mod tests {
         [STATE, CONSOLE, "disk0"].map(String::from).into()
     }
 
-    /// What is wrong with the snapshot for a machine with this key.
+    /// Returns what is wrong with the snapshot for a machine with this key.
     fn wrong(snapshot: &Snapshot, wanted: &str) -> Option<String> {
         snapshot.check(&Key::parse(wanted), &files()).err()?
     }

@@ -116,7 +116,7 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     run(tests, options)
 }
 
-/// What is about the start alone, and about builds.
+/// Returns what is about the start alone, and about builds.
 fn starts() -> Vec<Test> {
     let mut tests = vec![
         Test::new("trees", |_| tree::test()).keeps_busy(2),
@@ -161,7 +161,7 @@ fn starts() -> Vec<Test> {
     tests
 }
 
-/// The bare-metal guests, and what one says where domains are not kept apart.
+/// Returns the bare-metal guests, and what one says where domains are not kept apart.
 pub fn guests() -> Result<Vec<Test>> {
     let test = |name: String| {
         Test::new(format!("guest {name}"), move |options| {
@@ -180,7 +180,7 @@ pub fn guests() -> Result<Vec<Test>> {
     Ok(tests)
 }
 
-/// The boot faults.
+/// Returns the boot faults.
 pub fn faults() -> Vec<Test> {
     let test = |fault: &'static Fault| {
         Test::new(format!("fault {}", fault.name), |options| {
@@ -206,7 +206,7 @@ fn board_test(test: &'static BoardTest) -> Test {
     .keeps_busy(cores_for(script, *cpus))
 }
 
-/// How many cores of the host a script of tests/dom0 keeps busy on so many CPUs.
+/// Returns how many cores of the host a script of tests/dom0 keeps busy on so many CPUs.
 fn cores_for(script: &str, cpus: u32) -> usize {
     if !is_crowd(cpus) && (cpus > LIGHT_CPUS || BUSY.contains(&script)) {
         cpus as usize
@@ -215,7 +215,7 @@ fn cores_for(script: &str, cpus: u32) -> usize {
     }
 }
 
-/// The ways through U-Boot.
+/// Returns the ways through U-Boot.
 fn uboot_ways() -> Vec<Test> {
     let test = |way: &'static uboot_ways::Way| {
         Test::new(format!("uboot {}", way.name), |options| {

@@ -33,7 +33,8 @@ pub fn fill(elf: &mut [u8]) -> Result {
     Ok(())
 }
 
-/// The table of as many functions as fit into `space` bytes. First go those that call nothing, small ones before large.
+/// Returns the table of as many functions as fit into `space` bytes. First go those that call nothing, small ones before
+/// large.
 fn fitting(mut functions: Vec<Function>, space: usize) -> Result<Vec<u8>> {
     let mut useless_first: Vec<usize> = (0..functions.len()).collect();
     useless_first.sort_by_key(|index| {
@@ -144,14 +145,14 @@ impl<'a> Symbols<'a> {
         })
     }
 
-    /// Where in the file the table is to go, and how many bytes there are for it.
+    /// Returns where in the file the table is to go, and how many bytes there are for it.
     fn place(&self) -> Option<(usize, usize)> {
         let symbol = self.all().find(|symbol| symbol.name == PLACE)?;
         let offset = offset_of(self.elf, symbol.value, symbol.size)?;
         Some((offset, symbol.size as usize))
     }
 
-    /// The functions of `.text` by address, each address once.
+    /// Returns the functions of `.text` by address, each address once.
     fn functions(&self) -> Vec<Function> {
         const UNTYPED: u8 = 0;
         const FUNCTION: u8 = 2;
@@ -196,7 +197,7 @@ fn string(table: &[u8], at: u32) -> Option<&str> {
     std::str::from_utf8(&rest[..length]).ok()
 }
 
-/// Whether there is a BL, or a BLX to a register, in code in ARM state.
+/// Returns whether there is a BL, or a BLX to a register, in code in ARM state.
 fn has_call(code: &[u8]) -> bool {
     (0..code.len()).step_by(4).any(|at| {
         word(code, at).is_some_and(|instruction| {
@@ -205,7 +206,8 @@ fn has_call(code: &[u8]) -> bool {
     })
 }
 
-/// A symbol's name for people: demangled, without hash, generics, `krypton::`, and as many leading modules as it takes.
+/// Returns a symbol's name for people: demangled, without hash, generics, `krypton::`, and as many leading modules as it
+/// takes.
 fn short_name(symbol: &str) -> String {
     let full = format!("{:#}", rustc_demangle::demangle(symbol));
     let mut name = without_generics(&full).replace("{{closure}}", "{}");
@@ -246,7 +248,7 @@ fn without_generics(name: &str) -> String {
     out + rest
 }
 
-/// A type without `&`, `mut ` and `dyn `.
+/// Returns a type without `&`, `mut ` and `dyn `.
 fn plain(subject: &str) -> &str {
     let mut plain = subject;
     while let Some(rest) = ["&", "mut ", "dyn ", "*const ", "*mut "]
@@ -258,21 +260,21 @@ fn plain(subject: &str) -> &str {
     plain
 }
 
-/// What is before the `>` that closes an angle bracket, and what is behind it.
+/// Returns what is before the `>` that closes an angle bracket, and what is behind it.
 fn split_at_close(text: &str) -> (&str, &str) {
     depths(text)
         .find(|(at, depth)| *depth == 0 && text[*at..].starts_with('>') && !is_arrow(text, *at))
         .map_or((text, ""), |(at, _)| (&text[..at], &text[at + 1..]))
 }
 
-/// What is before and behind `separator`, outside of angle brackets.
+/// Returns what is before and behind `separator`, outside of angle brackets.
 fn at_top_level<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     let (at, _) =
         depths(text).find(|(at, depth)| *depth == 0 && text[*at..].starts_with(separator))?;
     Some((&text[..at], &text[at + separator.len()..]))
 }
 
-/// Each character's place, and in how many angle brackets it is.
+/// Returns each character's place, and in how many angle brackets it is.
 fn depths(text: &str) -> impl Iterator<Item = (usize, i32)> {
     let mut depth = 0;
     text.char_indices().map(move |(at, character)| {

@@ -20,12 +20,12 @@ impl Transcript {
         &self.text
     }
 
-    /// Bytes up to the end of the line found last.
+    /// Returns the bytes up to the end of the line found last.
     pub fn searched(&self) -> usize {
         self.searched
     }
 
-    /// The first complete line not yet searched that matches one of `patterns`: the pattern's index and the line.
+    /// Returns the first complete line not yet searched that matches one of `patterns`: the pattern's index and the line.
     pub fn find_line(&mut self, patterns: &[&str]) -> Option<(usize, String)> {
         while let Some(end) = self.text[self.searched..].find('\n') {
             let line = &self.text[self.searched..self.searched + end];
@@ -37,19 +37,19 @@ impl Transcript {
         None
     }
 
-    /// Whether the last line, not yet complete, matches `pattern`: a prompt has no end of line.
+    /// Returns whether the last line, not yet complete, matches `pattern`: a prompt has no end of line.
     pub fn is_at_prompt(&self, pattern: &str) -> bool {
         matches(self.text.rsplit('\n').next().unwrap_or_default(), pattern)
     }
 
-    /// The last `count` lines.
+    /// Returns the last `count` lines.
     pub fn tail(&self, count: usize) -> String {
         let lines: Vec<&str> = self.text.lines().collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
 }
 
-/// Whether the pieces of `pattern` between `*` occur in `line`, in their order.
+/// Returns whether the pieces of `pattern` between `*` occur in `line`, in their order.
 pub fn matches(line: &str, pattern: &str) -> bool {
     let mut rest = line;
     pattern.split('*').all(|piece| match rest.find(piece) {

@@ -339,7 +339,7 @@ pub fn test() -> Result {
     }
 }
 
-/// The trees of Debian's kernel package, in the order of their names.
+/// Returns the trees of Debian's kernel package, in the order of their names.
 fn debians() -> Result<Vec<PathBuf>> {
     let folder = project::debian_trees()?;
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());

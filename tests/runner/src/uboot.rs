@@ -118,7 +118,7 @@ impl Board {
         Ok(Files(folder.to_owned()))
     }
 
-    /// What to do with a disk that has the board's files on it.
+    /// Returns what to do with a disk that has the board's files on it.
     pub fn instructions(&self) -> String {
         if matches!(self.tree, Tree::Qemu) {
             return "It is a disk for QEMU's virt board with U-Boot, which starts it by itself."
@@ -133,7 +133,7 @@ impl Board {
         )
     }
 
-    /// What to do with an image of the board's NOR flash.
+    /// Returns what to do with an image of the board's NOR flash.
     pub fn nor_instructions(&self) -> Result<String> {
         let address = self.nor_address()?;
         Ok(format!(
@@ -149,13 +149,13 @@ impl Board {
         ))
     }
 
-    /// Where the board's NOR flash is.
+    /// Returns where the board's NOR flash is.
     pub fn nor_address(&self) -> Result<u32> {
         self.nor
             .ok_or_else(|| format!("{} has no NOR flash that an image tree is for", self.name))
     }
 
-    /// The board's device tree, and the same with the modules in it.
+    /// Returns the board's device tree, and the same with the modules in it.
     fn make_tree(&self, options: &Options, folder: &Path) -> Result {
         let tree = folder.join("board.dtb");
         match self.tree {
@@ -206,7 +206,7 @@ impl Board {
         quietly(mkimage(folder).args(["-f", "krypton.its", "krypton.itb"]))
     }
 
-    /// A source of boot/uboot with this board's numbers in it.
+    /// Returns a source of boot/uboot with this board's numbers in it.
     fn filled(&self, name: &str) -> Result<String> {
         Ok(source(name)?.replace("@RAM@", &format!("{:#x}", self.ram)))
     }
@@ -269,7 +269,7 @@ fn in_nor_blocks(mut image: Vec<u8>) -> Result<Vec<u8>> {
     Ok(image)
 }
 
-/// What to type to start an image tree in NOR flash.
+/// Returns what to type to start an image tree in NOR flash.
 pub fn nor_commands(address: u32) -> String {
     format!("setenv fdt_high 0xffffffff; setenv initrd_high 0xffffffff; bootm {address:#x}")
 }
@@ -315,7 +315,7 @@ pub fn quietly(command: &mut Command) -> Result {
     ))
 }
 
-/// A source of boot/uboot.
+/// Returns a source of boot/uboot.
 pub fn source(name: &str) -> Result<String> {
     let path = root().join("boot/uboot").join(name);
     fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))

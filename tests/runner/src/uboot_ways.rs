@@ -165,8 +165,8 @@ pub fn refuses_damage(options: &Options, echo: Echo) -> Result {
     Ok(())
 }
 
-/// A U-Boot that has a key starts what is signed with it, and nothing else: not the same files unsigned, not with another
-/// command line and good hashes.
+/// Checks that a U-Boot that has a key starts what is signed with it, and nothing else: not the same files unsigned, not with
+/// another command line and good hashes.
 pub fn wants_signature(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("uboot")?;
     let files = Board::named("virt")?.make(options, folder.path())?;
@@ -216,7 +216,7 @@ fn refused(
     }
 }
 
-/// A key pair under the name that the image tree hints at.
+/// Returns a key pair under the name that the image tree hints at.
 fn make_key(folder: &Path) -> Result {
     let openssl = || {
         let mut command = Command::new("openssl");

@@ -14,13 +14,13 @@ const PAGE: u32 = 5;
 /// Tables of the mapper: two for its own page, two for the block's pages, and some more.
 const TABLES: u32 = 6;
 
-/// A domain that may have little: `pages` pages, and [`TABLES`] tables.
+/// Returns a domain that may have little: `pages` pages, and [`TABLES`] tables.
 fn small(rights: Rights, pages: u32, tables: PoolLimit) -> Guest {
     let (domain, vcpu) = limited(rights, TLB, &[0], pages, tables);
     Guest { domain, vcpu }
 }
 
-/// A domain with an aligned block at [`RAM`], granted to `by` page by page; the block's first frame.
+/// Returns a domain with an aligned block at [`RAM`], granted to `by` page by page; the block's first frame.
 fn granter(by: &Guest) -> (Guest, Mfn) {
     let granter = small(Rights::DOM0, 2 * BLOCK, PoolLimit::Unlimited);
     let first = memory().alloc_domain_pages(granter.domain.id, 9).unwrap();

@@ -38,7 +38,7 @@ fn path() -> PathBuf {
 }
 
 impl Store {
-    /// What was measured last; nothing, if there is no file.
+    /// Returns what was measured last; nothing, if there is no file.
     pub fn load() -> Result<Self> {
         match fs::read_to_string(path()) {
             Ok(text) => Self::parse(&text),
@@ -55,12 +55,12 @@ impl Store {
             .map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// A section's figures.
+    /// Returns a section's figures.
     pub fn section(&self, name: &str) -> Figures {
         self.0.get(name).cloned().unwrap_or_default()
     }
 
-    /// The sections whose names begin so.
+    /// Returns the sections whose names begin so.
     pub fn sections(&self, prefix: &str) -> impl Iterator<Item = (&str, &Figures)> {
         self.0
             .iter()

@@ -20,7 +20,7 @@ pub enum Ground {
 impl Ground {
     pub const ALL: [Self; 3] = [Self::Xen, Self::Krypton, Self::Bare];
 
-    /// Its section of the figures file.
+    /// Returns its section of the figures file.
     pub fn section(self) -> &'static str {
         match self {
             Self::Krypton => "krypton",
@@ -67,7 +67,7 @@ impl Part {
         }
     }
 
-    /// The machine with the guest in it.
+    /// Returns the machine with the guest in it.
     pub fn machine(self, ground: Ground, options: &Options) -> Result<Machine> {
         let elf = build::guests()?.join("bench");
         let kernel = build::flat_guest(&elf, &root().join("target/guests/bench"))?;

@@ -93,7 +93,7 @@ fn trace(
     Ok(rows.into_iter().zip(counts).collect())
 }
 
-/// The counts between each pair of marks.
+/// Returns the counts between each pair of marks.
 fn count(log: &Path, code: &Code, mark: u32) -> Result<Vec<Counts>> {
     let failed = |error| format!("{}: {error}", log.display());
     let mut rounds = Vec::new();
@@ -124,7 +124,7 @@ fn count(log: &Path, code: &Code, mark: u32) -> Result<Vec<Counts>> {
     Ok(rounds)
 }
 
-/// The address in a line `Trace 0: HOST [CS/ADDRESS/FLAGS/CFLAGS] NAME`.
+/// Returns the address in a line `Trace 0: HOST [CS/ADDRESS/FLAGS/CFLAGS] NAME`.
 fn executed(line: &str) -> Option<u32> {
     let (_, places) = line.strip_prefix("Trace ")?.split_once('[')?;
     u32::from_str_radix(places.split('/').nth(1)?.trim_start_matches("00000000"), 16).ok()
@@ -147,7 +147,7 @@ impl Code {
         })
     }
 
-    /// The instruction at an address, if it is the hypervisor's.
+    /// Returns the instruction at an address, if it is the hypervisor's.
     fn word(&self, address: u32) -> Option<u32> {
         match self {
             Self::Elf(elf) => image::word(elf, image::offset_of(elf, address, 4)?),
@@ -216,7 +216,7 @@ pub fn judge(store: &Store) -> Result {
     }
 }
 
-/// The table: Xen's count, then Krypton's.
+/// Returns the table: Xen's count, then Krypton's.
 pub fn markdown(store: &Store) -> String {
     let mut text = "| row |".to_owned();
     for (_, title) in KINDS {

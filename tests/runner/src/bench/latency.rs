@@ -63,7 +63,7 @@ pub fn measure(options: &Options, echo: Echo) -> Result<Vec<(String, Figures)>> 
     Ok(sections)
 }
 
-/// What a machine said until its end.
+/// Returns what a machine said until its end.
 fn ended(machine: &Machine, options: &Options, echo: Echo) -> Result<String> {
     let mut session = Session::start(machine, echo)?;
     session.expect("done: ", options.timeout)?;
@@ -71,7 +71,7 @@ fn ended(machine: &Machine, options: &Options, echo: Echo) -> Result<String> {
     Ok(session.transcript().to_owned())
 }
 
-/// The longest of each path, from lines `masked for TICKS ticks: PATH, operation OPERATION`.
+/// Returns the longest of each path, from lines `masked for TICKS ticks: PATH, operation OPERATION`.
 fn read(transcript: &str) -> Figures {
     let mut figures = Figures::new();
     for line in transcript.lines() {
@@ -83,7 +83,7 @@ fn read(transcript: &str) -> Figures {
     figures
 }
 
-/// A path's name in the figures file, and its instructions.
+/// Returns a path's name in the figures file, and its instructions.
 fn stretch(line: &str) -> Option<(String, f64)> {
     let (_, rest) = line.split_once("masked for ")?;
     let (ticks, rest) = rest.split_once(" ticks: ")?;
@@ -98,7 +98,7 @@ fn stretch(line: &str) -> Option<(String, f64)> {
     Some((path, ticks.parse::<f64>().ok()? * TICK))
 }
 
-/// The longest stretch of each path over all workloads, and the workload, longest first.
+/// Returns the longest stretch of each path over all workloads, and the workload, longest first.
 fn longest(store: &Store) -> Vec<(String, f64, String)> {
     let mut paths: BTreeMap<String, (f64, String)> = BTreeMap::new();
     for (section, figures) in store.sections(SECTION) {
@@ -117,7 +117,7 @@ fn longest(store: &Store) -> Vec<(String, f64, String)> {
     rows
 }
 
-/// The paths that take longest, in a sentence and a table.
+/// Returns the paths that take longest, in a sentence and a table.
 pub fn markdown(store: &Store) -> String {
     let rows = longest(store);
     let mut text = summary(store)
@@ -128,7 +128,7 @@ pub fn markdown(store: &Store) -> String {
     text
 }
 
-/// The longest of all, and whether it is within the limit.
+/// Returns the longest of all, and whether it is within the limit.
 pub fn summary(store: &Store) -> String {
     let rows = longest(store);
     match rows.first() {
@@ -162,7 +162,7 @@ pub fn judge(store: &Store) -> Result {
     }
 }
 
-/// A path by the names of xen/include/public and of HSR.EC, where this file knows them.
+/// Returns a path by the names of xen/include/public and of HSR.EC, where this file knows them.
 fn spoken(path: &str) -> String {
     let mut words = path.split('_');
     let kind = words.next().unwrap_or_default();

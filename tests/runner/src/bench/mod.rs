@@ -102,7 +102,7 @@ pub fn measure(options: &Options) -> Result {
     hardware::judge(&store)
 }
 
-/// What the figures depend on: QEMU, the compiler, the machine.
+/// Returns what the figures depend on: QEMU, the compiler, the machine.
 fn conditions(options: &Options) -> Result<String> {
     let version = |program: &str| {
         let output = Command::new(program)

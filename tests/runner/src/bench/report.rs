@@ -27,14 +27,14 @@ impl Line {
         }
     }
 
-    /// Whether the goal is met, where there is one.
+    /// Returns whether the goal is met, where there is one.
     pub fn is_met(&self) -> Option<bool> {
         // A goal has two digits.
         Some(self.ratio()? < self.row.goal? + 0.005)
     }
 }
 
-/// The rows of some groups that somebody has a figure for.
+/// Returns the rows of some groups that somebody has a figure for.
 pub fn lines(store: &Store, groups: &[Group]) -> Vec<Line> {
     let [xen, krypton, bare] = ["xen", "krypton", "bare"].map(|section| store.section(section));
     let of = |figures: &Figures, row: &Row| figures.get(row.name).copied();
@@ -54,7 +54,7 @@ pub fn lines(store: &Store, groups: &[Group]) -> Vec<Line> {
 /// Micro rows: those of the plot and of the mean.
 pub const MICRO: [Group; 3] = [Group::One, Group::Two, Group::Domains];
 
-/// The geometric mean of the ratios of all micro rows.
+/// Returns the geometric mean of the ratios of all micro rows.
 pub fn mean(store: &Store) -> Option<f64> {
     let ratios: Vec<f64> = lines(store, &MICRO)
         .iter()
@@ -65,7 +65,7 @@ pub fn mean(store: &Store) -> Option<f64> {
     (!ratios.is_empty()).then(|| (sum / ratios.len() as f64).exp())
 }
 
-/// What the micro rows come to, in a sentence.
+/// Returns what the micro rows come to, in a sentence.
 pub fn summary(store: &Store) -> String {
     let lines = lines(store, &MICRO);
     let met = lines
@@ -112,7 +112,7 @@ pub fn table(store: &Store) -> String {
     text + &summary(store) + "\n"
 }
 
-/// Name, bare, Xen, Krypton, ratio, goal, bar.
+/// Returns the name, bare, Xen, Krypton, ratio, goal, bar.
 fn cells(line: &Line) -> [String; 7] {
     let number = |value: Option<f64>| value.map_or("-".into(), |value| show(value, line.row.unit));
     let ratio = line.ratio();
@@ -137,7 +137,7 @@ fn bar(ratio: f64) -> String {
     "█".repeat(length)
 }
 
-/// A figure with its unit; whole numbers from 1,000 on.
+/// Returns a figure with its unit; whole numbers from 1,000 on.
 fn show(value: f64, unit: Unit) -> String {
     let number = if value < 1000.0 && value.fract() != 0.0 {
         format!("{value:.1}")

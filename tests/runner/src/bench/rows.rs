@@ -493,7 +493,7 @@ pub const ROWS: &[Row] = &[
     figure("image_size", Bytes, 0.0, "the flat image"),
 ];
 
-/// Whether a row is still measured.
+/// Returns whether a row is still measured.
 pub fn is_known(name: &str) -> bool {
     ROWS.iter().any(|row| row.name == name)
 }

@@ -41,7 +41,7 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Figures>
     Ok(figures)
 }
 
-/// The size of the hypervisor's image, as of now.
+/// Returns the size of the hypervisor's image, as of now.
 pub fn image_size(ground: Ground, options: &Options) -> Result<Figures> {
     let image = ground.machine(options)?.hypervisor;
     let size = fs::metadata(&image)

@@ -69,7 +69,7 @@ const CHOSEN: &[&str] = &[
     "linux,uefi-",
 ];
 
-/// Why dom0 does not get a node; `None` where it does.
+/// Returns why dom0 does not get a node; `None` where it does.
 pub fn kept_from_dom0(
     node: &Node<'_>,
     host: &HostInfo,
@@ -95,7 +95,7 @@ pub struct Board<'a> {
     pub devices: &'a DevicePlan,
 }
 
-/// All that differs and must not, a line each.
+/// Returns all that differs and must not, a line each.
 pub fn differences(board: &Board<'_>, dom0: &Tree<'_>) -> Vec<String> {
     let mut found = Vec::new();
     nodes(&board.tree.root(), &dom0.root(), board, &mut found);
@@ -237,7 +237,7 @@ fn resources(board: &Board<'_>, dom0: &Tree<'_>, found: &mut Vec<String>) {
     }
 }
 
-/// What `dtc` finds odd in a blob.
+/// Returns what `dtc` finds odd in a blob.
 pub fn warnings(blob: &[u8]) -> Result<BTreeSet<String>> {
     let failed = |error: std::io::Error| format!("dtc: {error}");
     let mut dtc = Command::new("dtc")

@@ -118,7 +118,7 @@ pub fn load(bytes: &[u8], ram: Option<Ram>, words: &str) -> Result<Loaded> {
     })
 }
 
-/// The bank that a person means.
+/// Returns the bank that a person means.
 fn bank_of(bytes: &[u8], ram: Ram) -> Result<PhysRange> {
     with_tree(bytes, |tree| {
         let of_tree = tree.all().filter(is_memory).find_map(|n| n.reg().next());

@@ -110,13 +110,13 @@ fn take_memory(host: &mut HostInfo, loaded: &Loaded) -> Result<(), BootError> {
     Ok(())
 }
 
-/// The image's pages show dom0 its grants.
+/// Returns the image's pages show dom0 its grants.
 fn grant(image: &PhysRange) -> Result<PhysRange, BootError> {
     PhysRange::new(image.base(), 0x4_0000)
         .ok_or_else(|| BootError::Dom0("no place for grants".into()))
 }
 
-/// How each CPU comes, taking the first for the one that boots.
+/// Returns how each CPU comes, taking the first for the one that boots.
 fn arrivals(host: &HostInfo) -> Vec<(CpuInfo, Arrival)> {
     let kind = host.cpus.first().map(|cpu| cpu.compatible.clone());
     let arrival = |(number, cpu): (usize, &CpuInfo)| match &cpu.enable_method {
