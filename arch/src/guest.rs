@@ -423,8 +423,8 @@ impl BankedRegisters {
     fn load(&self) {}
 }
 
-/// VFP and Advanced SIMD state: D0 to D31 and the system registers, as far as the processor has them. VFPv4 has no exceptional state (FPINST, FPINST2) to
-/// keep (DDI 0438 4.2).
+/// VFP and Advanced SIMD state: D0 to D31 and the system registers, as far as the processor has them. VFPv4 has no
+/// exceptional state (FPINST, FPINST2) to keep (DDI 0438 4.2).
 #[repr(C, align(8))]
 #[derive(Clone, Debug, Default)]
 pub struct VfpState {

@@ -1,9 +1,9 @@
 //! Memory that Rust lives in: slices that last as long as the system, and the small-object heap.
 //!
-//! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it, grows by whole
-//! 2 MiB blocks (`grow`), and gives back those of them that nothing is in (`shrink`). Running out is an error value for whoever used a fallible allocation; anything a guest can
-//! cause must be one of those, and asks [`has_room`] first: the last of the heap is for what cannot fail. `Vec` has such
-//! functions; for `Arc`, whose only stable one ends in a panic, there is
+//! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it, grows by whole 2 MiB
+//! blocks (`grow`), and gives back those of them that nothing is in (`shrink`). Running out is an error value for whoever
+//! used a fallible allocation; anything a guest can cause must be one of those, and asks [`has_room`] first: the last of the
+//! heap is for what cannot fail. `Vec` has such functions; for `Arc`, whose only stable one ends in a panic, there is
 //! [`try_arc`].
 
 use alloc::alloc::{alloc, dealloc};

@@ -1,8 +1,8 @@
 //! The console: one UART shared by the hypervisor and dom0, and the ring that remembers what went out.
 //!
-//! Output goes to the UART, by way of a queue (`transmit`), and into the ring. Input goes to dom0, or to the hypervisor's debug keys after
-//! the switch character (Ctrl-A by default) was typed three times. This room only moves bytes: what a received byte leads
-//! to (an event for dom0, a debug key) is answered as [`Received`].
+//! Output goes to the UART, by way of a queue (`transmit`), and into the ring. Input goes to dom0, or to the hypervisor's
+//! debug keys after the switch character (Ctrl-A by default) was typed three times. This room only moves bytes: what a
+//! received byte leads to (an event for dom0, a debug key) is answered as [`Received`].
 
 mod ring;
 mod transmit;

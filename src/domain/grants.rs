@@ -148,8 +148,9 @@ impl<'a> Leaving<'a> {
     }
 }
 
-/// Undoes the mappings that a dying domain leaves behind, looking at no more than `budget` handles; true when none is
-/// left. One that cannot be undone now stays for the next call. From the first call on, the domain maps nothing and nobody begins to use its grants.
+/// Undoes the mappings that a dying domain leaves behind, looking at no more than `budget` handles; true when none is left.
+/// One that cannot be undone now stays for the next call. From the first call on, the domain maps nothing and nobody begins
+/// to use its grants.
 ///
 /// Comes before the domain's stage 2 is taken apart, and after the last hypercall of its own.
 pub fn release_all(domain: &Arc<Domain>, budget: u32) -> bool {

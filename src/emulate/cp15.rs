@@ -3,12 +3,12 @@
 //! Pure: a trapped access and a little vCPU state in, an [`Outcome`] out. Default deny: only what the tables below name is
 //! answered, everything else is undefined for the guest, in kernel and user mode alike (XSA-93, XSA-102).
 //!
-//! The registers that trap (DDI 0406C.d B1.14.3, trap configuration in the trap room): ACTLR (HCR.TAC), set/way cache maintenance
-//! (HCR.TSW), lockdown and implementation-defined c9 to c11 (HCR.TIDCP), c15 (HSTR.T15), the physical timer
+//! The registers that trap (DDI 0406C.d B1.14.3, trap configuration in the trap room): ACTLR (HCR.TAC), set/way cache
+//! maintenance (HCR.TSW), lockdown and implementation-defined c9 to c11 (HCR.TIDCP), c15 (HSTR.T15), the physical timer
 //! (CNTHCTL.PL1PCEN clear), performance monitors (HDCR.TPM, TPMCR), debug registers (HDCR.TDA, TDOSA, TDRA), trace
-//! (HCPTR.TTA) and coprocessors 0 to 9, 12 and 13 (HCPTR); tests/trap_controls.rs says of each control why it is as it is.
-//! A register that does not trap and keeps a value is part of a vCPU (`armv7::guest`). Identification registers do not trap: HCR.TID3 stays clear,
-//! for Linux reads MVFR0 in each context switch.
+//! (HCPTR.TTA) and coprocessors 0 to 9, 12 and 13 (HCPTR); tests/trap_controls.rs says of each control why it is as it is. A
+//! register that does not trap and keeps a value is part of a vCPU (`armv7::guest`). Identification registers do not trap:
+//! HCR.TID3 stays clear, for Linux reads MVFR0 in each context switch.
 //!
 //! Set/way maintenance is not passed on. By set and way a guest would reach lines of other guests, and DCISW would throw
 //! their data away. What happens instead is [`super::set_way`]'s to say.

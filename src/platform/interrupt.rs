@@ -228,7 +228,8 @@ fn map_target<'a>(
     Some((Specifier { parent, cells }, address))
 }
 
-/// Returns the cells of a unit address in interrupt maps: there a node without `#address-cells` has unit addresses of no cells, whatever the default for buses.
+/// Returns the cells of a unit address in interrupt maps: there a node without `#address-cells` has unit addresses of no
+/// cells, whatever the default for buses.
 fn map_address_cells(node: &Node<'_>) -> usize {
     node.cell_count("#address-cells").unwrap_or(0)
 }

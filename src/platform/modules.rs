@@ -157,8 +157,8 @@ fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
     })
 }
 
-/// Guesses the use of modules that do not say it: the first is the kernel, a later one a policy if it begins like one, and the first
-/// of the rest the RAM disk.
+/// Guesses the use of modules that do not say it: the first is the kernel, a later one a policy if it begins like one, and
+/// the first of the rest the RAM disk.
 #[derive(Default)]
 struct Guesses {
     kernel: bool,

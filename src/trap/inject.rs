@@ -1,8 +1,8 @@
 //! Exceptions that the hypervisor gives a guest: the state in which the guest's handler starts.
 //!
-//! [`inject`] is pure: registers in, registers out; [`raise`] puts its result into the loaded guest. An injected exception must look like one the CPU took (XSA-103; DDI 0406C.d B1.8.3
-//! and B1.9): mode, masks, return address, vector, fault registers. After injecting, the trapped instruction is *not*
-//! stepped over.
+//! `inject` is pure: registers in, registers out; `raise` puts its result into the loaded guest. An injected exception must
+//! look like one the CPU took (XSA-103; DDI 0406C.d B1.8.3 and B1.9): mode, masks, return address, vector, fault registers.
+//! After injecting, the trapped instruction is *not* stepped over.
 //!
 //! Aborts are reported as synchronous external aborts: that is what a bus answers where no device is, Linux gives the
 //! process SIGBUS for them, and KVM does the same. Xen 4.17 reports a debug event (status 0x22), which makes Linux ask
