@@ -13,6 +13,11 @@ use crate::cpu;
 use crate::sched::{self, Choice, UnitId};
 use crate::time::{self, Ticks, now};
 
+/// Longest time in a guest without an exit, in ticks: 134 ms at 62.5 MHz. A GIC has no need of it. QEMU's does not see that a
+/// line is high when the guest ends its interrupt (by a list register with HW set), until something else happens in the GIC:
+/// a vCPU whose timer is due again by then, and that neither traps nor is interrupted, would never get another tick.
+const LONGEST_IN_GUEST: Ticks = Ticks(1 << 23);
+
 /// Chooses what `cpu`, which is this CPU, runs next, and makes other CPUs choose where that is needed. Returns the choice
 /// and when it was made.
 pub fn pick(cpu: CpuId) -> (Choice, Ticks) {
@@ -20,7 +25,8 @@ pub fn pick(cpu: CpuId) -> (Choice, Ticks) {
     let now = now();
     let choice = scheduler.pick(cpu, now);
     drop(scheduler);
-    time::set_turn_end(cpu, choice.until);
+    let alone = choice.unit.map(|_| now.plus(LONGEST_IN_GUEST));
+    time::set_turn_end(cpu, choice.until.or(alone));
     if !choice.kick.is_empty() {
         cpu::repick_all(choice.kick);
     }
