@@ -127,7 +127,7 @@ fn module_of(path: &str) -> Module {
 fn uses(text: &str) -> Vec<(bool, Module)> {
     let mut found = Vec::new();
     for item in text.split(';') {
-        // What comes before an item ends in a brace or a line.
+        // Text before an item ends in a brace or a line.
         let line = item
             .rfind("use ")
             .filter(|at| item[..*at].trim_end_matches("pub ").ends_with(['\n', ' ']) || *at == 0);

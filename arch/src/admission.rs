@@ -9,7 +9,7 @@ use crate::cpu::CpuId;
 pub struct Admission(AtomicU32);
 
 impl Admission {
-    /// Nobody is waited for.
+    /// Makes an admission that waits for no CPU.
     pub const fn new() -> Self {
         Self(AtomicU32::new(0))
     }

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cpu::CpuId;
 
-/// Who may leave boot/secondary.S: affinity, and the logical number from bit 24 on. Read with caches off.
+/// Names the CPU that may leave boot/secondary.S: its affinity, and its logical number from bit 24 on. Read with caches off.
 #[unsafe(no_mangle)]
 static secondary_gate: AtomicU32 = AtomicU32::new(NOBODY);
 /// No affinity has all its bits set.

@@ -26,8 +26,6 @@ const PORTS_AT_ONCE: u32 = 256;
 const PEERS_AT_ONCE: u32 = 32;
 /// Grant handles looked at before others may run.
 const HANDLES_AT_ONCE: u32 = 256;
-/// Entries of the memory map removed before others may run.
-const ENTRIES_AT_ONCE: u32 = 512;
 /// Table frames given back before others may run.
 const TABLES_AT_ONCE: u32 = 48;
 
@@ -65,7 +63,7 @@ fn step(domain: &Arc<Domain>) -> Step {
         && close_ports(domain)
         && grants::release_all(domain, HANDLES_AT_ONCE)
         && give_frames_back(domain)
-        && domain.p2m.lock().relinquish(ENTRIES_AT_ONCE)
+        && domain.p2m.lock().relinquish(reap::ENTRIES_AT_ONCE)
         && empty_pool(domain);
     if !done {
         return Step::More;

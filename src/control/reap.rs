@@ -6,8 +6,8 @@ use super::exclusive;
 use crate::domain::{Domain, Life, create, registry, shutdown};
 use crate::mem::memory;
 
-/// Entries of the memory map removed before others may run.
-const ENTRIES_AT_ONCE: u32 = 512;
+/// Entries of a dying or dead domain's memory map removed before others may run.
+pub(super) const ENTRIES_AT_ONCE: u32 = 512;
 
 /// Dead domains that are still findable.
 static ZOMBIES: AtomicU32 = AtomicU32::new(0);

@@ -14,7 +14,7 @@ use crate::id::DomId;
 
 /// A domctl that was read, and the domain that it names.
 pub(super) struct Request<'a> {
-    /// Who asks.
+    /// The caller.
     pub caller: &'a Caller<'a>,
     /// Arguments of the call.
     pub args: &'a Args,

@@ -118,7 +118,7 @@ fn read_console(caller: &Caller<'_>, op: &mut abi::ReadConsole) -> Result<(), Er
         copy_out(caller.domain, to, part.get(..count).unwrap_or(&[]))?;
         done += count as u32;
         at = next;
-        // Who got less than there is hears of the rest.
+        // Tells a reader that got less than there is to come back for the rest.
         if done >= CONSOLE_BEFORE_PAUSE && must_pause() {
             virq::raise(EventVirq::CON_RING);
             break;

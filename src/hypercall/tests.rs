@@ -63,7 +63,7 @@ impl Drop for Guest {
     }
 }
 
-/// Who calls, and whom calls are about.
+/// The domains of a test: the callers, and those that the calls name.
 struct Scene {
     control: Guest,
     plain: Guest,
@@ -101,7 +101,7 @@ impl Scene {
     }
 }
 
-/// What is wrong, who calls, operation, argument, and what is told.
+/// A faulty call: its faults, caller, operation, argument, and the error that comes of it.
 type Row<'a> = (&'a str, &'a Guest, u32, Vec<u32>, Outcome);
 
 /// Makes the calls of a table by hypercall `number`, whose operation is in r0 and argument at r1.

@@ -71,8 +71,8 @@ fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
         crate::control::reap();
         heap::replenish();
         heap::give_back();
-        // QEMU's GIC does not look again when a guest's end of interrupt leaves a line high, until something else is
-        // written: with one vCPU that may be never.
+        // QEMU's GIC overlooks a line that is high when the guest ends its interrupt (`LONGEST_IN_GUEST`, for a CPU that is
+        // not idle): writing to it makes it look.
         if loaded.is_some() && armv7::timer::guest_signals() {
             cpu.gic.dist.enable(load::VIRTUAL_TIMER);
         }

@@ -220,6 +220,7 @@ impl Vgic {
         room: usize,
     ) -> (Placed, Maintenance) {
         for index in bits(core::mem::take(&mut placed.used)) {
+            // Put in a moment ago, it is this vCPU's to place: nobody else is to be kicked.
             let _ = self.take_out(vcpu, self.vcpu(vcpu).lr(index));
             self.vcpu_mut(vcpu).used |= 1 << (index & 31);
         }

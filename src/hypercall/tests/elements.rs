@@ -15,7 +15,7 @@ fn status(guest: &Guest, offset: usize) -> i16 {
     i16::from_le_bytes(bytes)
 }
 
-/// What is wrong, who calls, operation, element, where its status is, and the status.
+/// A faulty element: its faults, caller, operation, the element, the offset of its status, and the status.
 type Element<'a> = (&'a str, &'a Guest, u32, Vec<u32>, usize, i16);
 
 fn check_elements(rows: &[Element<'_>]) {
