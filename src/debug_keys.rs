@@ -182,10 +182,10 @@ fn vcpus() {
                     say!("  {:08x?}", context.r);
                     say!(
                         "  sctlr {:08x} ttbr0 {:x} ttbr1 {:x} vbar {:08x}",
-                        registers.machine.system.sctlr,
-                        registers.machine.system.ttbr0,
-                        registers.machine.system.ttbr1,
-                        registers.machine.system.vbar
+                        registers.cpu.system.sctlr,
+                        registers.cpu.system.ttbr0,
+                        registers.cpu.system.ttbr1,
+                        registers.cpu.system.vbar
                     );
                 }
                 None => say!(

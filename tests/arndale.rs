@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use dt::Tree;
 use krypton::dom0::device_tree::{self, Config};
 use krypton::dom0::devices;
-use krypton::dom0::selection::{Machine, Selection};
+use krypton::dom0::selection::{HostView, Selection};
 use krypton::platform::board::{Action, Start, Step};
 use krypton::platform::host_dt::{EnableMethod, HostInfo};
 use krypton::platform::ranges::PhysRange;
@@ -84,7 +84,7 @@ fn dom0_gets_an_arndale_without_what_the_hypervisor_keeps() {
 
 fn dom0_gets(tree: &Tree<'_>) {
     let host = HostInfo::of(tree, &|_| None).unwrap();
-    let machine = Machine {
+    let machine = HostView {
         tree,
         host: &host,
         console: host.console.as_ref().ok(),

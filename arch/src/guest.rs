@@ -1,7 +1,7 @@
 //! A guest's processor state, and running it: [`enter`] is a function call that returns when the guest leaves.
 //!
 //! State is in two parts. [`GuestContext`] holds what every exit saves: the general registers, PC and CPSR. Everything else
-//! a guest can see ([`Machine`]: banked registers, cp15, VFP, virtual timer) stays in the hardware across exits and moves
+//! a guest can see ([`VcpuRegs`]: banked registers, cp15, VFP, virtual timer) stays in the hardware across exits and moves
 //! only when another vCPU is loaded. The list of registers is written once and makes the structure, the save and the load,
 //! so none of them can miss one.
 
@@ -73,7 +73,7 @@ unsafe extern "C" {
     fn guest_enter(context: *mut GuestContext) -> u32;
 }
 
-/// Runs the guest whose [`Machine`] is loaded until it leaves.
+/// Runs the guest whose [`VcpuRegs`] is loaded until it leaves.
 #[cfg(target_arch = "arm")]
 #[inline]
 pub fn enter(context: &mut GuestContext) -> Exit {
@@ -248,7 +248,7 @@ unsafe fn store_seven(to: *mut u32, words: [u32; 7]) {
 }
 
 // Registers of 32 bits come in groups of seven, each one LDM or STM; then the wide ones, and those that make no group.
-macro_rules! machine {
+macro_rules! system_registers {
     ($([$($field:ident = $register:ident,)*])* ; $($wide:ident = $register64:ident,)* ; $($single:ident = $register32:ident,)*) => {
         /// Coprocessor state of a guest, register by register. What else keeps a value is looked for by the test guest
         /// `registers`. Not among them: JOSCR and JMCR, which read as zero in the trivial implementation of Jazelle that
@@ -298,7 +298,7 @@ macro_rules! machine {
     };
 }
 
-machine! {
+system_registers! {
     [
         csselr = Csselr,
         sctlr = Sctlr,
@@ -521,7 +521,7 @@ impl VfpState {
 
 /// Everything of a guest's processor that stays in the hardware across exits.
 #[derive(Clone, Debug, Default)]
-pub struct Machine {
+pub struct VcpuRegs {
     /// cp15.
     pub system: SystemRegisters,
     /// Other modes' registers.
@@ -548,21 +548,21 @@ pub struct Identity {
     pub monitors: crate::pmu::Access,
 }
 
-impl Machine {
+impl VcpuRegs {
     /// State of a vCPU at its start: SCTLR as given, everything else zero.
     pub fn reset(sctlr: u32) -> Self {
-        let mut machine = Self::default();
-        machine.system.sctlr = sctlr;
+        let mut regs = Self::default();
+        regs.system.sctlr = sctlr;
         for spsr in [
-            &mut machine.banked.spsr_svc,
-            &mut machine.banked.spsr_abt,
-            &mut machine.banked.spsr_und,
-            &mut machine.banked.spsr_irq,
-            &mut machine.banked.spsr_fiq,
+            &mut regs.banked.spsr_svc,
+            &mut regs.banked.spsr_abt,
+            &mut regs.banked.spsr_und,
+            &mut regs.banked.spsr_irq,
+            &mut regs.banked.spsr_fiq,
         ] {
             *spsr = MODE_SVC;
         }
-        machine
+        regs
     }
 
     /// Puts the guest onto this CPU, with stage 2 pointing at its memory.

@@ -18,7 +18,7 @@ use armv7::{features, gic, hypmap, secure, smp, timer};
 use dt::{Blob, Entry, Tree};
 use krypton::cmdline::{Bootscrub, Console, Level, Options};
 use krypton::dom0::build::{self, Host};
-use krypton::dom0::selection::Machine;
+use krypton::dom0::selection::HostView;
 use krypton::domain::{Domain, guest_map};
 use krypton::id::IntId;
 use krypton::irq::{self, Handler};
@@ -393,7 +393,7 @@ pub fn load_dom0(
     let loaded = memory::grant_window().and_then(|grant| {
         build::build(&Host {
             info: host,
-            machine: Machine {
+            machine: HostView {
                 tree,
                 host,
                 console: uart,

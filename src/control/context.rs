@@ -44,7 +44,7 @@ fn apply(context: &VcpuGuestContext, registers: &mut Registers) {
     general.lr_usr = regs.lr_usr as u32;
     general.pc = regs.pc as u32;
     general.cpsr = regs.cpsr as u32;
-    let banked = &mut registers.machine.banked;
+    let banked = &mut registers.cpu.banked;
     banked.sp_usr = regs.sp_usr as u32;
     banked.sp_svc = regs.sp_svc as u32;
     banked.lr_svc = regs.lr_svc as u32;
@@ -69,7 +69,7 @@ fn apply(context: &VcpuGuestContext, registers: &mut Registers) {
     banked.sp_fiq = regs.sp_fiq as u32;
     banked.lr_fiq = regs.lr_fiq as u32;
     banked.spsr_fiq = saved_status(regs.spsr_fiq);
-    let system = &mut registers.machine.system;
+    let system = &mut registers.cpu.system;
     system.sctlr = context.sctlr as u32;
     system.ttbcr = context.ttbcr as u32;
     system.ttbr0 = context.ttbr0;
@@ -79,8 +79,8 @@ fn apply(context: &VcpuGuestContext, registers: &mut Registers) {
 /// Returns the context that a vCPU's registers make.
 fn collect(registers: &Registers, online: bool) -> VcpuGuestContext {
     let general: &GuestContext = &registers.context;
-    let banked = &registers.machine.banked;
-    let system = &registers.machine.system;
+    let banked = &registers.cpu.banked;
+    let system = &registers.cpu.system;
     let mut context = VcpuGuestContext::ZERO;
     context.flags = if online { VGCF_ONLINE } else { 0 };
     context.sctlr = system.sctlr.into();

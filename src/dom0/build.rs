@@ -12,7 +12,7 @@ use armv7::pmu;
 use super::devices::DevicePlan;
 use super::kernel::{self, KernelImage};
 use super::plan::{self, Plan, Wish};
-use super::selection::Machine;
+use super::selection::HostView;
 use crate::abi::hvm;
 use crate::cmdline::{DEFAULT_DOM0_MEM, Options};
 use crate::domain::create::{self, Spec};
@@ -34,7 +34,7 @@ pub struct Host<'a> {
     /// The machine.
     pub info: &'a HostInfo,
     /// Its device tree, and what dom0 does not get of it.
-    pub machine: Machine<'a>,
+    pub machine: HostView<'a>,
     /// Options.
     pub options: &'a Options,
     /// The interrupt controller.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use dt::{Node, PHANDLE, Writer};
 
-use super::selection::{Fate, Machine, Selection, is_rebuilt};
+use super::selection::{Fate, HostView, Selection, is_rebuilt};
 use crate::platform::BootError;
 use crate::platform::ranges::{self, PhysRange};
 
@@ -57,7 +57,7 @@ const OWN_NAMES: usize = 512;
 ///
 /// The blob's size does not depend on where the RAM disk is: build once with any place to learn it, and once more.
 pub fn build(
-    machine: &Machine<'_>,
+    machine: &HostView<'_>,
     selection: &Selection,
     config: &Config<'_>,
 ) -> Result<Vec<u8>, BootError> {
@@ -123,7 +123,7 @@ impl Bus {
 }
 
 struct Builder<'a> {
-    machine: &'a Machine<'a>,
+    machine: &'a HostView<'a>,
     config: &'a Config<'a>,
     selection: &'a Selection,
     out: Writer<'a>,

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use armv7::gic::Trigger;
 use dt::Node;
 
-use super::selection::{Fate, Hidden, Machine, Selection, regions, routes};
+use super::selection::{Fate, Hidden, HostView, Selection, regions, routes};
 use crate::platform::interrupt::{self, FIRST_SPI, Interrupt, Route};
 use crate::platform::ranges::{self, PhysRange};
 
@@ -29,7 +29,7 @@ pub struct DevicePlan {
 }
 
 /// Collects regions and interrupts of all nodes that dom0 sees. It is incomplete where the tree's budget is used up.
-pub fn plan(machine: &Machine<'_>, selection: &Selection) -> DevicePlan {
+pub fn plan(machine: &HostView<'_>, selection: &Selection) -> DevicePlan {
     let tree = machine.tree;
     let gic = tree.find(&machine.host.gic.path);
     let mut collected = Collected {
@@ -109,7 +109,7 @@ impl Collected {
 
     /// Names controllers that seem to hand interrupts on to the GIC in a way that no rule knows; dom0's drivers wait for those
     /// in vain.
-    fn name_unknown_controllers(&mut self, machine: &Machine<'_>, gic: Option<&Node<'_>>) {
+    fn name_unknown_controllers(&mut self, machine: &HostView<'_>, gic: Option<&Node<'_>>) {
         for (path, count) in &self.elsewhere {
             let Some(node) = machine.tree.find(path) else {
                 continue;
@@ -124,7 +124,7 @@ impl Collected {
     }
 
     /// Takes the message frames below the GIC; their interrupts are edges (Server Base System Architecture, appendix E).
-    fn take_message_frames(&mut self, machine: &Machine<'_>) {
+    fn take_message_frames(&mut self, machine: &HostView<'_>) {
         for frame in &machine.host.gic.frames {
             self.mmio.push(frame.reg.pages_outward());
             let Some((first, count)) = frame.interrupts else {
@@ -157,7 +157,7 @@ impl Collected {
             .binary_search_by_key(&intid, |line| line.intid)
     }
 
-    fn finish(mut self, machine: &Machine<'_>) -> DevicePlan {
+    fn finish(mut self, machine: &HostView<'_>) -> DevicePlan {
         let host = machine.host;
         // A message frame's range may hold the console's interrupt; no device that is kept does.
         if let Some(line) = machine.console.and_then(|uart| uart.interrupt)

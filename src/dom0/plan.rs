@@ -6,7 +6,7 @@ use super::device_tree::{self, Config};
 use super::devices::{self, DevicePlan};
 use super::kernel::KernelImage;
 use super::layout::{self, Placement};
-use super::selection::{Machine, Selection};
+use super::selection::{HostView, Selection};
 use crate::platform::BootError;
 use crate::platform::host_dt::ModuleKind;
 use crate::platform::ranges::{self, PhysRange};
@@ -16,7 +16,7 @@ use crate::platform::tree::check_budget;
 #[derive(Clone, Copy)]
 pub struct Wish<'a> {
     /// The machine, and what the hypervisor keeps of it.
-    pub machine: Machine<'a>,
+    pub machine: HostView<'a>,
     /// RAM that is free for dom0.
     pub free: &'a [PhysRange],
     /// Machine addresses that hold no memory of dom0's and can show it its grants.

@@ -24,7 +24,7 @@ use crate::platform::translate;
 
 /// The facts that dom0's view of the machine depends on.
 #[derive(Clone, Copy)]
-pub struct Machine<'a> {
+pub struct HostView<'a> {
     /// The machine's device tree.
     pub tree: &'a Tree<'a>,
     /// The machine.
@@ -89,7 +89,7 @@ pub(super) fn is_rebuilt(node: &Node<'_>) -> bool {
 
 impl Selection {
     /// Decides for every node of the machine's tree.
-    pub fn of(machine: &Machine<'_>) -> Self {
+    pub fn of(machine: &HostView<'_>) -> Self {
         let tree = machine.tree;
         let mut selection = Self {
             fates: vec![Fate::Drop; tree.blob().nodes()],
@@ -142,7 +142,7 @@ impl Selection {
 
 /// The facts that a decision about a node depends on.
 struct Judge<'a> {
-    machine: &'a Machine<'a>,
+    machine: &'a HostView<'a>,
     gic: Option<Node<'a>>,
     hidden: Hidden,
 }
@@ -215,7 +215,7 @@ impl Judge<'_> {
 pub(super) struct Hidden(Vec<(PhysRange, &'static str)>);
 
 impl Hidden {
-    pub(super) fn of(machine: &Machine<'_>) -> Self {
+    pub(super) fn of(machine: &HostView<'_>) -> Self {
         let host = machine.host;
         // Reserved RAM is dom0's, and mapped as such.
         let ram = ranges::subtract(&host.ram, &host.firmware_reserved);

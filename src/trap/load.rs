@@ -27,7 +27,7 @@ pub fn load(
 ) {
     vcpu.set_loaded_on(Some(cpu.id));
     vcpu.timers.virtual_timer.disarm();
-    registers.machine.load(&vcpu.identity);
+    registers.cpu.load(&vcpu.identity);
     cpu.gic.hyp.load(&registers.interface);
     vcpu.account(RunState::Running, now);
     // Whoever makes more pending after this finds the vCPU loaded here, and says so.
@@ -65,8 +65,8 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
         cpu.gic.dist.clear_active(VIRTUAL_TIMER);
     }
     registers.interface = cpu.gic.hyp.save();
-    registers.machine.save();
-    if let Some(deadline) = registers.machine.timer.deadline() {
+    registers.cpu.save();
+    if let Some(deadline) = registers.cpu.timer.deadline() {
         let deadline = Ticks(deadline.saturating_add(domain.cntvoff));
         vcpu.timers.virtual_timer.arm(deadline);
     }

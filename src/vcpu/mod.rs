@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use armv7::cpu::CpuId;
 use armv7::gic::VirtualInterface;
-use armv7::guest::{GuestContext, Identity, Machine};
+use armv7::guest::{GuestContext, Identity, VcpuRegs};
 
 use crate::emulate::set_way::SetWay;
 use crate::emulate::timer::PhysicalTimer;
@@ -40,7 +40,7 @@ pub struct Registers {
     /// General registers, saved at every exit.
     pub context: GuestContext,
     /// The rest, in the hardware while the vCPU is loaded.
-    pub machine: Machine,
+    pub cpu: VcpuRegs,
     /// The guest's view of its interrupt interface.
     pub interface: VirtualInterface,
 }
@@ -55,7 +55,7 @@ impl Registers {
         context.cpsr = START_CPSR | if entry & 1 != 0 { THUMB } else { 0 };
         Self {
             context,
-            machine: Machine::reset(START_SCTLR),
+            cpu: VcpuRegs::reset(START_SCTLR),
             interface: VirtualInterface::default(),
         }
     }

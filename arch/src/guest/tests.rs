@@ -1,5 +1,5 @@
 use super::{
-    Identity, Machine, Untranslated, decode_par, has_async_abort, is_guest_mode, raise_async_abort,
+    Identity, Untranslated, VcpuRegs, decode_par, has_async_abort, is_guest_mode, raise_async_abort,
 };
 use crate::addr::Gfn;
 
@@ -12,7 +12,7 @@ fn no_guest_is_ever_in_hyp_or_monitor_mode() {
 #[test]
 fn a_guest_s_registers_go_and_come_with_it() {
     let identity = Identity::default();
-    let (mut one, mut other) = (Machine::reset(0), Machine::reset(0));
+    let (mut one, mut other) = (VcpuRegs::reset(0), VcpuRegs::reset(0));
     (one.system.teecr, one.system.teehbr, one.system.dacr) = (1, 0x1234_5678, 7);
     one.load(&identity);
     one.save();
@@ -32,7 +32,7 @@ fn a_guest_s_registers_go_and_come_with_it() {
 #[test]
 fn an_asynchronous_abort_goes_and_comes_with_its_guest() {
     let identity = Identity::default();
-    let (mut one, other) = (Machine::reset(0), Machine::reset(0));
+    let (mut one, other) = (VcpuRegs::reset(0), VcpuRegs::reset(0));
     one.load(&identity);
     raise_async_abort();
     assert!(has_async_abort());

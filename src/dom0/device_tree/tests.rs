@@ -1,5 +1,5 @@
 use super::{Config, build};
-use crate::dom0::selection::{Machine, Selection};
+use crate::dom0::selection::{HostView, Selection};
 use crate::platform::host_dt::HostInfo;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with, tree};
@@ -25,7 +25,7 @@ fn built(bytes: &[u8], bank: PhysRange, extended: &[PhysRange], gic_lines: u32) 
         extended,
         event_interrupt: host.event_interrupt().unwrap(),
     };
-    let machine = Machine {
+    let machine = HostView {
         tree: tree(bytes),
         host: &host,
         console: host.console.as_ref().ok(),
@@ -220,7 +220,7 @@ fn the_interrupts_of_a_message_frame_are_told_once_they_are_known() {
     let bytes = compile(VIRT);
     let mut host = HostInfo::parse(&bytes).unwrap();
     host.gic.frames[0].set_type_register(80 << 16 | 64);
-    let machine = Machine {
+    let machine = HostView {
         tree: tree(&bytes),
         host: &host,
         console: None,
@@ -249,7 +249,7 @@ fn the_interrupts_of_a_message_frame_are_told_once_they_are_known() {
 fn a_bank_beyond_one_cell_addresses_is_refused() {
     let bytes = compile(ARNDALE);
     let host = HostInfo::parse(&bytes).unwrap();
-    let machine = Machine {
+    let machine = HostView {
         tree: tree(&bytes),
         host: &host,
         console: None,

@@ -1,6 +1,6 @@
 use super::{DevicePlan, plan};
 use crate::dom0::device_tree::{Config, build};
-use crate::dom0::selection::{Machine, Selection};
+use crate::dom0::selection::{HostView, Selection};
 use crate::platform::host_dt::HostInfo;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with, tree};
@@ -24,7 +24,7 @@ fn plan_of(bytes: &[u8], gic_lines: u32) -> DevicePlan {
         frame.set_type_register(80 << 16 | 64);
     }
     let console = host.console.clone().ok();
-    let machine = Machine {
+    let machine = HostView {
         tree: tree(bytes),
         host: &host,
         console: console.as_ref(),
@@ -186,7 +186,7 @@ fn a_tree_made_to_search_forever_is_refused_by_the_node_that_takes_the_time() {
     let changes = changes.each_ref().map(|(from, to)| (*from, to.as_str()));
     let bytes = compile_with(VIRT, &changes);
     let host = HostInfo::parse(&bytes).unwrap();
-    let machine = Machine {
+    let machine = HostView {
         tree: tree(&bytes),
         host: &host,
         console: None,
@@ -234,7 +234,7 @@ proptest! {
             bytes[at] = value;
         }
         if let Ok(host) = HostInfo::parse(&bytes) {
-            let machine = Machine {
+            let machine = HostView {
                 tree: tree(&bytes),
                 host: &host,
                 console: host.console.as_ref().ok(),

@@ -9,7 +9,7 @@ use dt::BUDGET;
 
 use super::{Plan, Wish, plan};
 use crate::dom0::kernel::KernelImage;
-use crate::dom0::selection::Machine;
+use crate::dom0::selection::HostView;
 use crate::platform::host_dt::HostInfo;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{VIRT, compile_with, tree};
@@ -25,7 +25,7 @@ fn booted(bytes: &[u8]) -> (u32, Result<Plan, BootError>) {
         let console = console::find(tree, None).map(|found| found.uart);
         let host = HostInfo::of(tree, &|_| None)?;
         plan(&Wish {
-            machine: Machine {
+            machine: HostView {
                 tree,
                 host: &host,
                 console: console.as_ref().ok(),

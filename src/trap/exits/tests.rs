@@ -356,7 +356,7 @@ fn an_asynchronous_abort_is_left_to_the_guest_to_take() {
             (before.pc, before.cpsr)
         );
         assert_eq!(registers::faults(), [0; 4], "the hardware fills them in");
-        guest.vcpu.registers.lock().machine.save();
+        guest.vcpu.registers.lock().cpu.save();
         assert!(!has_async_abort());
     }
 }

@@ -4,7 +4,7 @@ use dt::Tree;
 use krypton::cmdline::{DEFAULT_DOM0_MEM, Options};
 use krypton::dom0::kernel::KernelImage;
 use krypton::dom0::plan::{self, Plan, Wish};
-use krypton::dom0::selection::Machine;
+use krypton::dom0::selection::HostView;
 use krypton::mem::frame_table::FrameTable;
 use krypton::platform::BootError;
 use krypton::platform::board::Start;
@@ -67,7 +67,7 @@ impl Rehearsal {
         let dom0 = take_memory(&mut host, loaded).and_then(|()| {
             host.kernel()?;
             plan::plan(&Wish {
-                machine: Machine {
+                machine: HostView {
                     tree,
                     host: &host,
                     console: console.as_ref().ok(),
