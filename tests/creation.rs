@@ -20,8 +20,8 @@ use krypton::abi::domctl::{
 use krypton::abi::handle::GuestHandle;
 use krypton::abi::memory::{self as memory_abi, MemAcquireResource, MemoryReservation};
 use krypton::call::{Args, Caller, Reply};
-use krypton::domain::create::{self, Spec};
-use krypton::domain::{Domain, Rights, audit, guest_map, registry};
+use krypton::domain::create;
+use krypton::domain::{Domain, Rights, Spec, audit, guest_map, registry};
 use krypton::error::Errno;
 use krypton::grant::Limits;
 use krypton::hypercall;

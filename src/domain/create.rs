@@ -3,53 +3,22 @@
 use alloc::sync::Arc;
 
 use armv7::cpu::CpuSet;
+use armv7::errata;
 use armv7::guest::Identity;
 use armv7::heap;
-use armv7::{errata, pmu};
 
 use super::memory::shared_page;
-use super::{Domain, GicMap, Rights, registry};
+use super::{Domain, Parts, Spec, registry};
 use crate::cpu::flush;
 use crate::emulate::psci;
 use crate::error::Errno;
 use crate::event::EventTable;
-use crate::grant::{GrantTable, Limits};
-use crate::id::{DomId, IntId, VcpuId};
+use crate::id::{IntId, VcpuId};
 use crate::mem::memory;
-use crate::mem::p2m::{P2m, PoolLimit, Tlb};
-use crate::sched::{self, PoolId, UnitParams};
-use crate::time;
+use crate::mem::p2m::{P2m, Tlb};
+use crate::sched::{self, UnitParams};
 use crate::vcpu::{Timers, Vcpu};
 use crate::vgic::Vgic;
-
-/// The parameters of a new domain.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// Its id.
-    pub id: DomId,
-    /// Its rights.
-    pub rights: Rights,
-    /// Most vCPUs.
-    pub max_vcpus: u8,
-    /// Shared interrupts of its controller.
-    pub nr_spis: u16,
-    /// Interrupt that announces events.
-    pub event_irq: IntId,
-    /// Where its interrupt controller is.
-    pub gic: GicMap,
-    /// Highest event port.
-    pub max_port: u32,
-    /// Sizes of its grant and maptrack tables.
-    pub grants: Limits,
-    /// Most pages of RAM.
-    pub max_pages: u32,
-    /// Where its stage-2 tables come from.
-    pub tables: PoolLimit,
-    /// CPUs that it runs on.
-    pub pool: PoolId,
-    /// Its access to the performance monitors.
-    pub monitors: pmu::Access,
-}
 
 /// Returns what the machine does after a stage-2 change.
 fn tlb() -> Tlb {
@@ -64,10 +33,15 @@ fn tlb() -> Tlb {
 
 /// Makes a domain without vCPUs and enters it into the registry.
 pub fn domain(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+    domain_with(spec, tlb())
+}
+
+/// [`domain`] with `tlb` for its map.
+pub(super) fn domain_with(spec: &Spec, tlb: Tlb) -> Result<Arc<Domain>, Errno> {
     if !memory().open_account(spec.id, spec.max_pages) {
         return Err(Errno::NoMem);
     }
-    let made = parts(spec).and_then(|domain| {
+    let made = parts(spec, tlb).and_then(|domain| {
         registry::insert(domain.clone()).map_err(|error| match error {
             registry::RegistryError::Exists => Errno::Exist,
             registry::RegistryError::NoMemory => Errno::NoMem,
@@ -80,30 +54,23 @@ pub fn domain(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     made
 }
 
-fn parts(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+fn parts(spec: &Spec, tlb: Tlb) -> Result<Arc<Domain>, Errno> {
     let group = sched::Group::new(spec.pool).map_err(|_| Errno::NoMem)?;
-    let p2m = P2m::new(memory(), tlb(), spec.tables)?;
+    let p2m = P2m::new(memory(), tlb, spec.tables)?;
     let shared = shared_page(spec.id)?;
     let shared_info = shared.mfn();
     let events = EventTable::new(spec.id, spec.max_port, spec.max_vcpus, shared)?;
     let mut vgic = Vgic::new(spec.max_vcpus, spec.nr_spis).map_err(|_| Errno::Inval)?;
     vgic.route_hw(IntId::VIRTUAL_TIMER, IntId::VIRTUAL_TIMER)
         .map_err(|_| Errno::Inval)?;
-    let mut domain = Domain::new(
-        spec.id,
-        spec.rights,
+    let parts = Parts {
         p2m,
         events,
-        GrantTable::new(spec.grants),
         vgic,
         group,
-        spec.event_irq,
-        spec.gic,
-        time::now().0,
-        spec.max_vcpus,
         shared_info,
-    );
-    domain.monitors = spec.monitors;
+    };
+    let domain = Domain::new(spec, parts);
     while !domain.grow_grants(crate::grant::INITIAL_FRAMES.into())? {}
     heap::try_arc(domain).ok_or(Errno::NoMem)
 }

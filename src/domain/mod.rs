@@ -10,6 +10,7 @@ pub mod grants;
 pub mod guest_map;
 pub mod interface;
 pub mod memory;
+pub mod place;
 pub mod registry;
 pub mod shutdown;
 #[cfg(test)]
@@ -25,14 +26,14 @@ use armv7::pmu;
 use spin::Once;
 
 use crate::event::{End, EventTable, EventVirq, Notify};
-use crate::grant::GrantTable;
+use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::log::Allowance;
 use crate::mem::PinnedPage;
-use crate::mem::p2m::P2m;
-use crate::sched;
+use crate::mem::p2m::{P2m, PoolLimit};
+use crate::sched::{self, PoolId};
 use crate::sync::{Lock, rank};
-use crate::time::Timer;
+use crate::time::{self, Timer};
 use crate::vcpu::Vcpu;
 use crate::vgic::Vgic;
 
@@ -129,6 +130,49 @@ pub struct GicMap {
     pub pages: u32,
 }
 
+/// The parameters of a new domain.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its id.
+    pub id: DomId,
+    /// Its rights.
+    pub rights: Rights,
+    /// Most vCPUs.
+    pub max_vcpus: u8,
+    /// Shared interrupts of its controller.
+    pub nr_spis: u16,
+    /// Interrupt that announces events.
+    pub event_irq: IntId,
+    /// Where its interrupt controller is.
+    pub gic: GicMap,
+    /// Highest event port.
+    pub max_port: u32,
+    /// Sizes of its grant and maptrack tables.
+    pub grants: Limits,
+    /// Most pages of RAM.
+    pub max_pages: u32,
+    /// Where its stage-2 tables come from.
+    pub tables: PoolLimit,
+    /// CPUs that it runs on.
+    pub pool: PoolId,
+    /// Its access to the performance monitors.
+    pub monitors: pmu::Access,
+}
+
+/// The parts of a new domain that take memory, made by `domain::create`.
+pub struct Parts {
+    /// Its memory.
+    pub p2m: P2m<'static>,
+    /// Its event channels.
+    pub events: EventTable<GuestPage>,
+    /// Its interrupts.
+    pub vgic: Vgic,
+    /// Its place in the scheduler.
+    pub group: sched::Group,
+    /// Frame of shared_info.
+    pub shared_info: Mfn,
+}
+
 /// Watchdogs of one domain (NR_DOMAIN_WATCHDOG_TIMERS).
 pub const MAX_WATCHDOGS: usize = 2;
 
@@ -172,32 +216,17 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// Returns a domain without vCPUs. The parts come from `domain::create`.
-    #[allow(clippy::too_many_arguments)] // the parts of a domain, each once
-    pub fn new(
-        id: DomId,
-        rights: Rights,
-        p2m: P2m<'static>,
-        events: EventTable<GuestPage>,
-        grants: GrantTable<GuestPage>,
-        vgic: Vgic,
-        group: sched::Group,
-        event_irq: IntId,
-        gic: GicMap,
-        cntvoff: u64,
-        max_vcpus: u8,
-        shared_info: Mfn,
-    ) -> Self {
-        let vttbr = p2m.vttbr();
+    /// Returns a domain without vCPUs.
+    pub fn new(spec: &Spec, parts: Parts) -> Self {
         Self {
-            id,
-            rights,
-            p2m: Lock::new(p2m),
-            vttbr,
-            events: Lock::new(events),
-            grants: Lock::new(grants),
-            vgic: Lock::new(vgic),
-            group,
+            id: spec.id,
+            rights: spec.rights,
+            vttbr: parts.p2m.vttbr(),
+            p2m: Lock::new(parts.p2m),
+            events: Lock::new(parts.events),
+            grants: Lock::new(GrantTable::new(spec.grants)),
+            vgic: Lock::new(parts.vgic),
+            group: parts.group,
             state: Lock::new(State {
                 life: Life::Alive,
                 pause_count: 0,
@@ -211,12 +240,12 @@ impl Domain {
                 debugged: false,
                 unfinished: Vec::new(),
             }),
-            event_irq,
-            gic,
-            cntvoff,
-            monitors: pmu::Access::Traps,
-            max_vcpus: max_vcpus.clamp(1, MAX_VCPUS),
-            shared_info,
+            event_irq: spec.event_irq,
+            gic: spec.gic,
+            cntvoff: time::now().0,
+            monitors: spec.monitors,
+            max_vcpus: spec.max_vcpus.clamp(1, MAX_VCPUS),
+            shared_info: parts.shared_info,
             watchdogs: Lock::new([const { None }; MAX_WATCHDOGS]),
             log_allowance: Allowance::of_a_domain(),
             vcpus: Once::new(),

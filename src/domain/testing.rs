@@ -7,17 +7,15 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use armv7::addr::Gfn;
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::guest::Identity;
+use armv7::pmu;
 
-use super::memory::shared_page;
-use super::{Domain, GicMap, Rights, registry};
-use crate::event::EventTable;
-use crate::grant::{GrantTable, Limits};
+use super::{Domain, GicMap, Rights, Spec, create};
+use crate::grant::Limits;
 use crate::id::{DomId, IntId, VcpuId};
-use crate::mem::p2m::{P2m, P2mType, PoolLimit, Tlb};
+use crate::mem::p2m::{P2mType, PoolLimit, Tlb};
 use crate::mem::testing;
 use crate::sched::{self, PoolId, UnitParams};
 use crate::vcpu::{Timers, Vcpu};
-use crate::vgic::Vgic;
 
 /// Stage 2 tables that nobody walks.
 pub const NO_TLB: Tlb = Tlb {
@@ -54,34 +52,30 @@ pub fn limited(
     scheduler();
     let id = DomId(NEXT.fetch_add(1, Ordering::Relaxed));
     let memory = testing::machine();
-    assert!(memory.open_account(id, pages));
-    let mut p2m = P2m::new(memory, tlb, tables).unwrap();
-    for n in ram {
-        let mfn = memory.alloc_domain_pages(id, 0).unwrap();
-        let gfn = Gfn::new(u64::from(*n)).unwrap();
-        p2m.map(gfn, mfn, 1, P2mType::RamRw, 1).unwrap();
-    }
-    let info = shared_page(id).unwrap();
-    let shared_info = info.mfn();
-    let domain = Arc::new(Domain::new(
+    let spec = Spec {
         id,
         rights,
-        p2m,
-        EventTable::new(id, MAX_PORT, 1, info).unwrap(),
-        GrantTable::new(Limits::new(4, 2).unwrap()),
-        Vgic::new(1, 32).unwrap(),
-        sched::Group::new(PoolId::FIRST).unwrap(),
-        IntId::new(31).unwrap(),
-        GicMap {
+        max_vcpus: 1,
+        nr_spis: 32,
+        event_irq: IntId::new(31).unwrap(),
+        gic: GicMap {
             first_page: 0x3000,
             pages: 1,
         },
-        0,
-        1,
-        shared_info,
-    ));
-    domain.grow_grants(1).unwrap();
-    registry::insert(domain.clone()).unwrap();
+        max_port: MAX_PORT,
+        grants: Limits::new(4, 2).unwrap(),
+        max_pages: pages,
+        tables,
+        pool: PoolId::FIRST,
+        monitors: pmu::Access::Traps,
+    };
+    let domain = create::domain_with(&spec, tlb).unwrap();
+    for n in ram {
+        let mfn = memory.alloc_domain_pages(id, 0).unwrap();
+        let gfn = Gfn::new(u64::from(*n)).unwrap();
+        let mapped = domain.p2m.lock().map(gfn, mfn, 1, P2mType::RamRw, 1);
+        assert_eq!(mapped, Ok(1));
+    }
     let unit = sched::lock()
         .add(UnitParams {
             group: domain.group.id(),

@@ -53,7 +53,7 @@ use crate::id::DomId;
 pub use copy::{CopyPlan, Place, Side};
 pub use flush::{FlushAction, FlushRequest};
 pub use map::{MapRequest, Mapping, Occupied, Step, Vacancy};
-pub use table::{ActiveGrant, FrameError, GrantTable, GrowError};
+pub use table::{ActiveGrant, GrantTable, GrowError};
 
 /// Entries in one frame of a table.
 pub const ENTRIES_PER_FRAME: u32 = 512;

@@ -86,15 +86,6 @@ pub enum GrowError {
     NoMemory,
 }
 
-/// Why a frame of entries could not be given a place in its domain's memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FrameError {
-    /// The table has no such frame.
-    Absent,
-    /// The frame has a place already.
-    Busy,
-}
-
 impl<P: PageRef> GrantTable<P> {
     /// A table without frames.
     pub const fn new(limits: Limits) -> Self {
@@ -276,24 +267,23 @@ impl<P: PageRef> GrantTable<P> {
             .map_or(UNMAPPED_FRAME, |gfn| u64::from(gfn.raw()))
     }
 
-    /// Notes that the domain gets frame `index` at `gfn`.
-    pub fn place_frame(&mut self, index: u32, gfn: Gfn) -> Result<(), FrameError> {
-        let frame = self
-            .frames
-            .get_mut(index as usize)
-            .ok_or(FrameError::Absent)?;
-        if frame.gfn.is_some() {
-            return Err(FrameError::Busy);
-        }
-        frame.gfn = Some(gfn);
-        Ok(())
+    /// Returns whether the domain has frame `index` in its memory.
+    pub fn has_place(&self, index: u32) -> bool {
+        self.frame_gfn(index) != UNMAPPED_FRAME
     }
 
-    /// Notes that the domain has no frame of entries at `gfn` any more; answers which one it was.
-    pub fn displace_frame(&mut self, gfn: Gfn) -> Option<u32> {
-        let index = self.frames.iter().position(|f| f.gfn == Some(gfn))?;
-        self.frames.get_mut(index)?.gfn = None;
-        Some(index as u32)
+    /// Records that the domain has frame `index` at `gfn`.
+    pub fn set_place(&mut self, index: u32, gfn: Gfn) {
+        if let Some(frame) = self.frames.get_mut(index as usize) {
+            frame.gfn = Some(gfn);
+        }
+    }
+
+    /// Records that the domain has no frame of entries at `gfn`.
+    pub fn forget_place(&mut self, gfn: Gfn) {
+        if let Some(frame) = self.frames.iter_mut().find(|f| f.gfn == Some(gfn)) {
+            frame.gfn = None;
+        }
     }
 
     /// Returns whether there is no place for a new mapping, but [`add_unit`](Self::add_unit) would make some.

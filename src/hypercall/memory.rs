@@ -9,13 +9,12 @@ use super::guest_ptr::{element, read, write};
 use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply, grow_grants, must_pause};
 use crate::abi::memory as abi;
+use crate::domain::place::{self, Shared};
 use crate::domain::{Domain, Life, registry};
 use crate::error::Errno;
-use crate::grant::FrameError;
 use crate::id::DomId;
-use crate::mem::frame_table::{Kind, State};
 use crate::mem::p2m::{Access, P2mType, Removed, Run};
-use crate::mem::{AllocError, FrameRef, memory};
+use crate::mem::{AllocError, memory};
 use crate::options;
 
 /// Pages zeroed before others may run.
@@ -282,8 +281,8 @@ fn let_go(domain: &Domain, removed: Removed) {
     // A run of more is one block of plain memory.
     let small = |run: &&Run| run.count <= Removed::MAX_FRAMES;
     for (gfn, mfn) in removed.runs().iter().filter(small).flat_map(frames) {
-        if is_shared(mfn) {
-            forget_place(domain, gfn);
+        if place::is_shared(mfn) {
+            place::forget(domain, gfn);
         }
     }
     domain.p2m.lock().release(removed);
@@ -335,16 +334,7 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Er
             if idx != 0 {
                 return Err(Errno::Inval);
             }
-            let mut state = domain.state.lock();
-            if state.shared_info_gfn.is_some() {
-                return Err(Errno::Busy);
-            }
-            let gfn = gfn()?;
-            let displaced = map_own(domain, gfn, domain.shared_info)?;
-            state.shared_info_gfn = Some(gfn);
-            if displaced == Displaced::Shared {
-                domain.grants.lock().displace_frame(gfn);
-            }
+            place::put_shared(domain, Shared::Info, gfn()?)?;
         }
         abi::SPACE_GRANT_TABLE => {
             let index = u32::try_from(idx).map_err(|_| Errno::Inval)?;
@@ -354,11 +344,7 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Er
             if !grow_grants(domain, u64::from(index) + 1)? {
                 return Ok(Added::NotYet);
             }
-            let gfn = gfn()?;
-            let displaced = place_grant_frame(domain, index, gfn)?;
-            if displaced == Displaced::Shared {
-                forget_shared_info(domain, gfn);
-            }
+            place::put_shared(domain, Shared::GrantFrame(index), gfn()?)?;
         }
         // Everything that a domain may drive is mapped from its start.
         abi::SPACE_DEV_MMIO => match domain.entry_at(gpfn) {
@@ -369,93 +355,6 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Er
         _ => return Err(Errno::NoSys),
     }
     Ok(Added::Yes)
-}
-
-/// Maps frame `index` of the grant table at `gfn`, in place of another one if that is what is there.
-fn place_grant_frame(domain: &Domain, index: u32, gfn: Gfn) -> Result<Displaced, Errno> {
-    let mut grants = domain.grants.lock();
-    let mfn = grants.frame(index).ok_or(Errno::Inval)?.mfn();
-    // Also when its place is this very one: a frame is mapped once until it is removed.
-    if grants.frame_gfn(index) != u64::MAX {
-        return Err(Errno::Busy);
-    }
-    let before = grants.displace_frame(gfn);
-    let placed = match grants.place_frame(index, gfn) {
-        Ok(()) => map_own(domain, gfn, mfn).inspect_err(|_| {
-            grants.displace_frame(gfn);
-        }),
-        Err(FrameError::Absent) => Err(Errno::Inval),
-        Err(FrameError::Busy) => Err(Errno::Busy),
-    };
-    if placed.is_err()
-        && let Some(before) = before
-    {
-        // It is there still.
-        let placed = grants.place_frame(before, gfn);
-        debug_assert!(placed.is_ok(), "its place is free again");
-    }
-    placed
-}
-
-/// The page that was there before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Displaced {
-    /// Nothing, or memory that nobody keeps account of.
-    Plain,
-    /// A page of the hypervisor's: where it is must be forgotten.
-    Shared,
-}
-
-/// Returns whether a frame is one of the hypervisor's that it shares with its owner: shared_info, a grant frame.
-fn is_shared(mfn: Mfn) -> bool {
-    matches!(
-        memory().state(mfn),
-        State::Live {
-            kind: Kind::Shared,
-            ..
-        }
-    )
-}
-
-/// Puts a page at `gfn` of `domain`; what was there is given back. A grant leaves by its handle only, and what the domain
-/// has of devices stays.
-fn place(
-    domain: &Domain,
-    gfn: Gfn,
-    reference: FrameRef<'static>,
-    kind: P2mType,
-) -> Result<Displaced, Errno> {
-    let mut removed = Removed::new();
-    let mut p2m = domain.p2m.lock();
-    let displaced = match p2m.lookup(gfn) {
-        Some(old) if old.kind.is_grant() || !old.kind.is_ram() => return Err(Errno::Inval),
-        Some(old) if old.kind.is_own_ram() && is_shared(old.mfn) => Displaced::Shared,
-        _ => Displaced::Plain,
-    };
-    p2m.replace(gfn, reference.mfn(), kind, &mut removed)?;
-    // The reference is the map's from here on.
-    reference.into_raw();
-    p2m.release(removed);
-    Ok(displaced)
-}
-
-/// Maps a page that belongs to the domain but is the hypervisor's to give.
-fn map_own(domain: &Domain, gfn: Gfn, mfn: Mfn) -> Result<Displaced, Errno> {
-    let reference = memory().get(mfn, domain.id).ok_or(Errno::Inval)?;
-    place(domain, gfn, reference, P2mType::RamRw)
-}
-
-/// Maps another domain's page.
-fn place_foreign(
-    domain: &Domain,
-    gfn: Gfn,
-    reference: FrameRef<'static>,
-    kind: P2mType,
-) -> Result<(), Errno> {
-    if place(domain, gfn, reference, kind)? == Displaced::Shared {
-        forget_place(domain, gfn);
-    }
-    Ok(())
 }
 
 /// Maps the page `gfn` of `source` at `at` of `domain`.
@@ -472,7 +371,7 @@ fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<()
         P2mType::RamRo => P2mType::ForeignRo,
         _ => return Err(Errno::Inval),
     };
-    place_foreign(domain, at, reference, kind)
+    place::put_foreign(domain, at, reference, kind)
 }
 
 /// Returns the domain named `id`, whose memory `domain` is to map: another one, and only for the control domain.
@@ -556,21 +455,8 @@ fn remove_from_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
     )?;
     p2m.release(removed);
     drop(p2m);
-    forget_place(domain, gfn);
+    place::forget(domain, gfn);
     Ok(Reply::OK)
-}
-
-/// Notes that a page of the hypervisor's that was at `gfn` is not there any more.
-fn forget_place(domain: &Domain, gfn: Gfn) {
-    forget_shared_info(domain, gfn);
-    domain.grants.lock().displace_frame(gfn);
-}
-
-fn forget_shared_info(domain: &Domain, gfn: Gfn) {
-    let mut state = domain.state.lock();
-    if state.shared_info_gfn == Some(gfn) {
-        state.shared_info_gfn = None;
-    }
 }
 
 fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
@@ -629,7 +515,7 @@ fn acquire_resource(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
             .ok_or(Errno::Inval)?;
         let mfn = source.grants.lock().frame(index).ok_or(Errno::Inval)?.mfn();
         let reference = memory().get(mfn, source.id).ok_or(Errno::Inval)?;
-        place_foreign(caller.domain, at, reference, P2mType::ForeignRw)?;
+        place::put_foreign(caller.domain, at, reference, P2mType::ForeignRw)?;
     }
     Ok(Reply::OK)
 }

@@ -9,7 +9,7 @@ use crate::abi::grant_table::{
 };
 use crate::error::Errno;
 use crate::grant::{
-    Access, FrameError, GrantRef, GrantTable, GrantedFrame, GrowError, Limits, Search, set_version,
+    Access, GrantRef, GrantTable, GrantedFrame, GrowError, Limits, Search, set_version,
 };
 
 const BOTH: u16 = GTF_READING | GTF_WRITING;
@@ -328,14 +328,15 @@ fn limits_that_cannot_be_kept_are_refused() {
 fn a_frame_without_a_place_reads_as_all_ones() {
     let mut table = table(2, 2, 1);
     assert_eq!((table.frame_gfn(0), table.frame_gfn(99)), (!0, !0));
-    assert_eq!(table.place_frame(1, gfn(0x38000)), Ok(()));
-    assert_eq!(table.place_frame(1, gfn(0x38001)), Err(FrameError::Busy));
-    assert_eq!(table.place_frame(2, gfn(0x38001)), Err(FrameError::Absent));
+    table.set_place(1, gfn(0x38000));
+    table.set_place(2, gfn(0x38001));
+    assert!(table.has_place(1) && !table.has_place(0) && !table.has_place(2));
     assert_eq!((table.frame_gfn(0), table.frame_gfn(1)), (!0, 0x38000));
-    assert_eq!(table.displace_frame(gfn(0x38001)), None);
-    assert_eq!(table.displace_frame(gfn(0x38000)), Some(1));
+    table.forget_place(gfn(0x38001));
+    assert!(table.has_place(1));
+    table.forget_place(gfn(0x38000));
     assert_eq!(table.frame_gfn(1), !0);
-    assert_eq!(table.place_frame(1, gfn(0x38001)), Ok(()));
+    table.set_place(1, gfn(0x38001));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use alloc::sync::Arc;
-use armv7::addr::{Gfn, Mfn};
+use armv7::addr::Mfn;
 
 use super::array::each;
 use super::{Args, Granted, Outcome, Peers, allowed, status_at};
@@ -11,10 +11,10 @@ use crate::abi::grant_table::{GrantError, MapGrantRef, UnmapGrantRef, status_of}
 use crate::domain::Domain;
 use crate::domain::grants::{Leaving, kind_of};
 use crate::domain::memory::account_page;
+use crate::domain::place::{self, Replaces};
 use crate::grant::{GrantHandle, MapRequest};
-use crate::mem::frame_table::{Kind, State};
 use crate::mem::memory;
-use crate::mem::p2m::{P2m, P2mError, P2mType, Removed};
+use crate::mem::p2m::P2mError;
 
 pub(super) fn map(caller: &Arc<Domain>, args: &Args) -> Outcome {
     let mut peers = Peers::new(caller);
@@ -104,32 +104,15 @@ fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle,
     let mut p2m = mapper.p2m.lock();
     match p2m.map(gfn, mfn, 1, kind, 1) {
         Ok(_) => {}
-        Err(P2mError::Occupied) => displace(&mut p2m, gfn, mfn, kind)?,
+        Err(P2mError::Occupied) => {
+            place::put(&mut p2m, gfn, mfn, kind, Replaces::PlainRam)
+                .map_err(|_| GrantError::General)?;
+        }
         Err(_) => return Err(GrantError::General),
     }
     // The reference is the map's from here on.
     reference.into_raw();
     Ok(vacancy.record(request.mapping(gfn, mfn)))
-}
-
-/// Puts `mfn` where the mapper has a page of RAM, which is given back. Anything else stays: grants and foreign pages have
-/// their own way out, and of devices and the hypervisor's pages it is known where they are.
-fn displace(p2m: &mut P2m<'static>, gfn: Gfn, mfn: Mfn, kind: P2mType) -> Result<(), GrantError> {
-    let entry = p2m.lookup(gfn).ok_or(GrantError::General)?;
-    let plain = matches!(
-        memory().state(entry.mfn),
-        State::Live {
-            kind: Kind::Ram | Kind::Direct,
-            ..
-        }
-    );
-    if !plain || !entry.kind.is_own_ram() {
-        return Err(GrantError::General);
-    }
-    let mut removed = Removed::new();
-    let replaced = p2m.replace(gfn, mfn, kind, &mut removed);
-    p2m.release(removed);
-    replaced.map_err(|_| GrantError::General)
 }
 
 pub(super) fn unmap(caller: &Arc<Domain>, args: &Args) -> Outcome {
