@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+pub use armv7::gic::MAX_INTIDS;
+
 /// Most vCPUs a domain can have: a GICv2 distributor knows eight CPU interfaces (IHI 0048B 1.4).
 pub const MAX_VCPUS: u8 = 8;
 
@@ -114,8 +116,8 @@ impl core::ops::BitOrAssign for VcpuSet {
     }
 }
 
-/// Interrupts at most: INTIDs 1020 to 1023 are special (IHI 0048B 2.2.1).
-pub const MAX_INTIDS: u32 = 1020;
+/// Shared interrupts of an emulated distributor at most (Xen 4.17: VGIC_MAX of 992 without the private ones).
+pub const MAX_SPIS: u16 = 960;
 
 /// Number of an interrupt at a distributor, physical or virtual: 0 to 1019 (IHI 0048B 2.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

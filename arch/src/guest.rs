@@ -15,6 +15,7 @@ use crate::barrier::isb;
 use crate::cp15;
 #[cfg(target_arch = "arm")]
 use crate::features::{self, Vfp};
+use crate::syndrome::psr;
 
 /// General registers of a guest and where it goes on.
 #[repr(C)]
@@ -30,25 +31,6 @@ pub struct GuestContext {
     pub cpsr: u32,
     host_sp: u32,
 }
-
-/// Mode field of a CPSR.
-pub const MODE_MASK: u32 = 0x1F;
-/// User mode.
-pub const MODE_USR: u32 = 0x10;
-/// FIQ mode.
-pub const MODE_FIQ: u32 = 0x11;
-/// IRQ mode.
-pub const MODE_IRQ: u32 = 0x12;
-/// Supervisor mode.
-pub const MODE_SVC: u32 = 0x13;
-/// Abort mode.
-pub const MODE_ABT: u32 = 0x17;
-/// Undefined mode.
-pub const MODE_UND: u32 = 0x1B;
-/// System mode.
-pub const MODE_SYS: u32 = 0x1F;
-/// Hyp mode.
-pub const MODE_HYP: u32 = 0x1A;
 
 /// Why the guest left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,10 +74,16 @@ pub fn enter(_context: &mut GuestContext) -> Exit {
 }
 
 /// Returns whether a CPSR or SPSR value names a mode that a guest may be in (DDI 0406C.d B1.3.1).
-pub const fn is_guest_mode(psr: u32) -> bool {
+pub const fn is_guest_mode(status: u32) -> bool {
     matches!(
-        psr & MODE_MASK,
-        MODE_USR | MODE_FIQ | MODE_IRQ | MODE_SVC | MODE_ABT | MODE_UND | MODE_SYS
+        status & psr::MODE,
+        psr::MODE_USR
+            | psr::MODE_FIQ
+            | psr::MODE_IRQ
+            | psr::MODE_SVC
+            | psr::MODE_ABT
+            | psr::MODE_UND
+            | psr::MODE_SYS
     )
 }
 
@@ -560,7 +548,7 @@ impl VcpuRegs {
             &mut regs.banked.spsr_irq,
             &mut regs.banked.spsr_fiq,
         ] {
-            *spsr = MODE_SVC;
+            *spsr = psr::MODE_SVC;
         }
         regs
     }
@@ -656,7 +644,7 @@ pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
     // SAFETY: banked registers of guest modes; the hypervisor never uses them.
     unsafe {
         match mode {
-            MODE_ABT => {
+            psr::MODE_ABT => {
                 asm!("msr lr_abt, {}", in(reg) lr, options(nomem, nostack, preserves_flags));
                 asm!("msr spsr_abt, {}", in(reg) spsr, options(nomem, nostack, preserves_flags));
             }
@@ -698,13 +686,13 @@ pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
 /// hardware (DDI 0406C.d B1.3.2). Register 15 reads as 0.
 #[inline(always)]
 pub fn register(context: &GuestContext, number: u8) -> u32 {
-    let mode = context.cpsr & MODE_MASK;
+    let mode = context.cpsr & psr::MODE;
     match number {
-        0..=12 if number < 8 || mode != MODE_FIQ => {
+        0..=12 if number < 8 || mode != psr::MODE_FIQ => {
             context.r.get(usize::from(number)).copied().unwrap_or(0)
         }
         8..=12 => banked_register(mode, number),
-        14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr,
+        14 if mode == psr::MODE_USR || mode == psr::MODE_SYS => context.lr_usr,
         13 | 14 => banked_register(mode, number),
         _ => 0,
     }
@@ -713,15 +701,15 @@ pub fn register(context: &GuestContext, number: u8) -> u32 {
 /// Sets a general register as an instruction of the guest names it; a write to register 15 is dropped.
 #[inline(always)]
 pub fn set_register(context: &mut GuestContext, number: u8, value: u32) {
-    let mode = context.cpsr & MODE_MASK;
+    let mode = context.cpsr & psr::MODE;
     match number {
-        0..=12 if number < 8 || mode != MODE_FIQ => {
+        0..=12 if number < 8 || mode != psr::MODE_FIQ => {
             if let Some(register) = context.r.get_mut(usize::from(number)) {
                 *register = value;
             }
         }
         8..=12 => set_banked_register(mode, number, value),
-        14 if mode == MODE_USR || mode == MODE_SYS => context.lr_usr = value,
+        14 if mode == psr::MODE_USR || mode == psr::MODE_SYS => context.lr_usr = value,
         13 | 14 => set_banked_register(mode, number, value),
         _ => {}
     }
@@ -731,21 +719,21 @@ pub fn set_register(context: &mut GuestContext, number: u8, value: u32) {
 macro_rules! banked_access {
     ($mode:expr, $number:expr, $body:ident) => {
         match ($mode, $number) {
-            (MODE_FIQ, 8) => $body!("r8_fiq"),
-            (MODE_FIQ, 9) => $body!("r9_fiq"),
-            (MODE_FIQ, 10) => $body!("r10_fiq"),
-            (MODE_FIQ, 11) => $body!("r11_fiq"),
-            (MODE_FIQ, 12) => $body!("r12_fiq"),
-            (MODE_FIQ, 13) => $body!("sp_fiq"),
-            (MODE_FIQ, _) => $body!("lr_fiq"),
-            (MODE_IRQ, 13) => $body!("sp_irq"),
-            (MODE_IRQ, _) => $body!("lr_irq"),
-            (MODE_SVC, 13) => $body!("sp_svc"),
-            (MODE_SVC, _) => $body!("lr_svc"),
-            (MODE_ABT, 13) => $body!("sp_abt"),
-            (MODE_ABT, _) => $body!("lr_abt"),
-            (MODE_UND, 13) => $body!("sp_und"),
-            (MODE_UND, _) => $body!("lr_und"),
+            (psr::MODE_FIQ, 8) => $body!("r8_fiq"),
+            (psr::MODE_FIQ, 9) => $body!("r9_fiq"),
+            (psr::MODE_FIQ, 10) => $body!("r10_fiq"),
+            (psr::MODE_FIQ, 11) => $body!("r11_fiq"),
+            (psr::MODE_FIQ, 12) => $body!("r12_fiq"),
+            (psr::MODE_FIQ, 13) => $body!("sp_fiq"),
+            (psr::MODE_FIQ, _) => $body!("lr_fiq"),
+            (psr::MODE_IRQ, 13) => $body!("sp_irq"),
+            (psr::MODE_IRQ, _) => $body!("lr_irq"),
+            (psr::MODE_SVC, 13) => $body!("sp_svc"),
+            (psr::MODE_SVC, _) => $body!("lr_svc"),
+            (psr::MODE_ABT, 13) => $body!("sp_abt"),
+            (psr::MODE_ABT, _) => $body!("lr_abt"),
+            (psr::MODE_UND, 13) => $body!("sp_und"),
+            (psr::MODE_UND, _) => $body!("lr_und"),
             _ => $body!("sp_usr"),
         }
     };

@@ -338,6 +338,10 @@ pub mod psr {
     pub const MODE: u32 = 0x1F;
     /// User mode.
     pub const MODE_USR: u32 = 0x10;
+    /// FIQ mode.
+    pub const MODE_FIQ: u32 = 0x11;
+    /// IRQ mode.
+    pub const MODE_IRQ: u32 = 0x12;
     /// Supervisor mode.
     pub const MODE_SVC: u32 = 0x13;
     /// Abort mode.
@@ -346,6 +350,8 @@ pub mod psr {
     pub const MODE_HYP: u32 = 0x1A;
     /// Undefined mode.
     pub const MODE_UND: u32 = 0x1B;
+    /// System mode.
+    pub const MODE_SYS: u32 = 0x1F;
 }
 
 /// Exception class and instruction-specific syndrome of `hsr`.
@@ -506,8 +512,8 @@ const fn instr_abort(hsr: u32) -> InstrAbort {
 /// HSR.EC of a data abort of a guest (DDI 0406C.d B3.13.6).
 const DATA_ABORT: u32 = 0x24;
 
-/// HSR.EC of an HVC.
-const HVC: u32 = 0x12;
+/// HSR.EC of an HVC (DDI 0406C.d B3.13.6).
+pub const HVC: u32 = 0x12;
 
 /// Returns the immediate of the HVC that `hsr` is, if it is one.
 #[inline(always)]

@@ -85,13 +85,13 @@ pub(crate) fn flush_hyp() {
 #[cfg(target_arch = "arm")]
 /// The same for boot, which may run outside HYP until it has said so: there our translations are those of PL1.
 pub(crate) fn flush_boot() {
-    use crate::guest::{MODE_HYP, MODE_MASK};
+    use crate::syndrome::psr;
     let cpsr: u32;
     // SAFETY: reads a register.
     unsafe {
         core::arch::asm!("mrs {}, cpsr", out(reg) cpsr, options(nomem, nostack, preserves_flags));
     }
-    if cpsr & MODE_MASK == MODE_HYP {
+    if cpsr & psr::MODE == psr::MODE_HYP {
         return flush_hyp();
     }
     dsb_ishst();

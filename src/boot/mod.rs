@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use armv7::addr::{PAGE_SHIFT, PhysAddr};
 use armv7::cpu::{CpuId, CpuSet};
 use armv7::gic::Gic;
-use armv7::guest::{MODE_HYP, MODE_MASK};
+use armv7::syndrome::psr;
 use armv7::{features, gic, hypmap, secure, smp, timer};
 use dt::{Blob, Entry, Tree};
 use krypton::cmdline::{Bootscrub, Console, Level, Options};
@@ -217,9 +217,9 @@ pub fn keep_output(options: &Options) {
 
 /// Refuses to go on where guests cannot run.
 pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
-    let mode = cpsr & MODE_MASK;
-    if mode == MODE_HYP {
-        if entry_cpsr & MODE_MASK != MODE_HYP {
+    let mode = cpsr & psr::MODE;
+    if mode == psr::MODE_HYP {
+        if entry_cpsr & psr::MODE != psr::MODE_HYP {
             secure::set_entered();
             log::info!("Entered in secure state, switched to HYP");
         }
@@ -278,8 +278,6 @@ pub fn greet(host: &HostInfo) {
 
 /// Returns the interrupt controller, and the interrupts that the hypervisor itself takes.
 pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'static Gic {
-    /// GICC_DIR is in the second page even where the tree describes only one.
-    const GICC_SIZE: u64 = 0x2000;
     let map = |range: &PhysRange, size: u64| {
         hypmap::map_device(range.start(), size)
             .unwrap_or_else(|| fail(&BootError::Gic("registers cannot be mapped".to_string())))
@@ -292,7 +290,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
     }
     let gic = gic::init(
         map(&host.gic.distributor, 0x1000),
-        map(&host.gic.cpu, GICC_SIZE),
+        map(&host.gic.cpu, platform::gic::GICC_SIZE),
         map(&host.gic.hypervisor, 0x200),
     );
     log::info!("GICv2 initialization:");

@@ -3,7 +3,8 @@
 //! They are in the hardware of the CPU that runs the vCPU, or ran it last. So the vCPU is halted, its CPU is asked to save
 //! them, and the call comes back until they are there.
 
-use armv7::guest::{GuestContext, MODE_SVC, is_guest_mode};
+use armv7::guest::{GuestContext, is_guest_mode};
+use armv7::syndrome::psr;
 
 use super::request::Request;
 use super::{again, exclusive};
@@ -31,7 +32,7 @@ fn has_guest_modes(regs: &CoreRegisters) -> bool {
 
 /// Returns a saved status that an exception return can use: one that was never set returns to supervisor mode.
 const fn saved_status(spsr: u32) -> u32 {
-    if spsr == 0 { MODE_SVC } else { spsr }
+    if spsr == 0 { psr::MODE_SVC } else { spsr }
 }
 
 /// Puts a checked context into a vCPU's registers. Only the lower halves mean something to an ARM guest.

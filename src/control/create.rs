@@ -16,14 +16,12 @@ use crate::domain::create;
 use crate::domain::{Domain, Life, Rights, Spec, guest_map, registry};
 use crate::error::Errno;
 use crate::grant::{DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES, Limits};
-use crate::id::{DomId, MAX_VCPUS};
+use crate::id::{DomId, MAX_SPIS, MAX_VCPUS};
 use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::mem::{heap, memory};
 use crate::options;
 use crate::vcpu::{Vcpu, halt};
 
-/// Shared interrupts that a distributor can have (IHI 0048B 3.1.2).
-const MAX_SPIS: u32 = 960;
 /// Pages for tables until the toolstack sets the pool's size.
 const FIRST_POOL: u32 = 16;
 /// Bytes of the heap that must be left for a domain and its vCPUs, whose allocation cannot fail.
@@ -70,7 +68,7 @@ fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Resul
         || config.grant_opts & abi::GRANT_VERSION_MASK != crate::grant::VERSION
         || !matches!(arch.gic_version, abi::GIC_NATIVE | abi::GIC_V2)
         || arch.tee_type != abi::TEE_NONE
-        || arch.nr_spis > MAX_SPIS;
+        || arch.nr_spis > MAX_SPIS.into();
     if refused {
         return Err(Errno::Inval);
     }

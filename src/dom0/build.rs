@@ -18,7 +18,7 @@ use crate::cmdline::{DEFAULT_DOM0_MEM, Options};
 use crate::domain::create;
 use crate::domain::{Domain, GicMap, Rights, Spec};
 use crate::grant::Limits;
-use crate::id::{DomId, IntId, VcpuId};
+use crate::id::{DomId, IntId, MAX_SPIS, VcpuId};
 use crate::irq;
 use crate::mem::frame_table::Use;
 use crate::mem::memory;
@@ -152,7 +152,8 @@ fn create(
         id: DomId::DOM0,
         rights: Rights::DOM0,
         max_vcpus: u8::try_from(vcpus).map_err(|_| dom0("too many vCPUs"))?,
-        nr_spis: u16::try_from(host.gic.dist.lines().saturating_sub(32).min(960)).unwrap_or(960),
+        nr_spis: u16::try_from(host.gic.dist.lines().saturating_sub(32))
+            .map_or(MAX_SPIS, |spis| spis.min(MAX_SPIS)),
         event_irq: IntId::new(event).ok_or_else(|| dom0("no interrupt for events"))?,
         gic: GicMap {
             first_page: distributor.start().frame().raw(),

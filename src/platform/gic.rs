@@ -22,7 +22,7 @@ const GICV2: &[&str] = &[
 ];
 const GICV3: &[&str] = &["arm,gic-v3"];
 /// The CPU interface reaches to GICC_DIR at 0x1000 (IHI 0048B 4.1.3); some trees give one page.
-const GICC_SIZE: u64 = 0x2000;
+pub const GICC_SIZE: u64 = 0x2000;
 /// On Cortex-A15, A7 and GIC-400 these follow GICC (Cortex-A15 TRM 8.2).
 const GICH_AFTER_GICC: u64 = 0x2000;
 const GICV_AFTER_GICC: u64 = 0x4000;

@@ -8,7 +8,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use armv7::gic::Trigger;
+use armv7::gic::{MAX_INTIDS, Trigger};
 use arrayvec::ArrayVec;
 use dt::Node;
 
@@ -22,8 +22,6 @@ const MAX_HOPS: usize = 8;
 pub const FIRST_SPI: u32 = 32;
 /// First private peripheral interrupt.
 pub const FIRST_PPI: u32 = 16;
-/// One past the last interrupt id that a GIC can have.
-const INTID_END: u32 = 1020;
 
 /// An interrupt of the GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -273,7 +271,7 @@ fn gic_interrupt(cells: &[u32]) -> Route {
         return Route::Broken("a GIC interrupt has 3 cells");
     };
     let (first, end) = match kind {
-        0 => (FIRST_SPI, INTID_END),
+        0 => (FIRST_SPI, MAX_INTIDS),
         1 => (FIRST_PPI, FIRST_SPI),
         _ => return Route::Broken("a GIC interrupt is shared (0) or private (1)"),
     };

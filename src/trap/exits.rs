@@ -25,10 +25,8 @@ use crate::vcpu::{Vcpu, halt};
 
 /// Returns what brought the vCPU here, for the measure of masked times.
 pub fn cause(context: &GuestContext) -> Cause {
-    /// HSR.EC of an HVC (DDI 0406C.d B3.13.6).
-    const HVC: u32 = 0x12;
     match guest::syndrome() >> 26 {
-        HVC => Cause::Hypercall(context.r[12]),
+        syndrome::HVC => Cause::Hypercall(context.r[12]),
         class => Cause::Trap(class),
     }
 }

@@ -216,8 +216,8 @@ pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
 #[inline]
 fn enter(context: &mut GuestContext, injection: &Injection) {
     let mode = match injection.mode {
-        Mode::Undefined => guest::MODE_UND,
-        Mode::Abort => guest::MODE_ABT,
+        Mode::Undefined => psr::MODE_UND,
+        Mode::Abort => psr::MODE_ABT,
     };
     guest::set_exception_return(mode, injection.lr, injection.spsr);
     match injection.fault {
@@ -228,8 +228,6 @@ fn enter(context: &mut GuestContext, injection: &Injection) {
     context.pc = injection.pc;
     context.cpsr = injection.cpsr;
 }
-
-const _: () = assert!(psr::MODE_UND == guest::MODE_UND && psr::MODE_ABT == guest::MODE_ABT);
 
 #[cfg(test)]
 mod tests {

@@ -42,7 +42,7 @@ impl Distributor {
         let lines = ((regs.read32(TYPER) & 0x1F) + 1) * 32;
         let dist = Self {
             regs,
-            lines: lines.min(1020),
+            lines: lines.min(super::MAX_INTIDS),
         };
         dist.regs.write32(CTLR, 0);
         for n in 1..dist.lines as usize / 32 {

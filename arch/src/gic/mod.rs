@@ -16,6 +16,9 @@ pub use hyp::{HypInterface, VirtualInterface};
 
 use crate::mmio::Window;
 
+/// Interrupts at most: INTIDs 1020 to 1023 are special (IHI 0048B 2.2.1).
+pub const MAX_INTIDS: u32 = 1020;
+
 /// INTID of a spurious acknowledge (IHI 0048B 3.2.5); 1022 and 1023 both mean that nothing is to be done.
 pub const SPURIOUS: u32 = 1022;
 

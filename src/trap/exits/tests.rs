@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use armv7::guest::{
-    GuestContext, MODE_ABT, MODE_SVC, MODE_UND, MODE_USR, has_async_abort, is_guest_mode,
-};
+use armv7::guest::{GuestContext, has_async_abort, is_guest_mode};
 use armv7::host::registers::{self, exception_return};
 use armv7::syndrome::psr;
 use proptest::prelude::{any, proptest};
@@ -68,7 +66,7 @@ impl Running {
         registers::set_guest(0, VBAR, EAE);
         let mut context = GuestContext::default();
         context.r = core::array::from_fn(|n| 0x100 + n as u32);
-        (context.pc, context.cpsr) = (PC, MODE_SVC | psr::F);
+        (context.pc, context.cpsr) = (PC, psr::MODE_SVC | psr::F);
         Self {
             domain,
             vcpu,
@@ -93,7 +91,7 @@ impl Running {
     fn assert_stepped(&self) {
         assert_eq!(
             (self.context.pc, self.context.cpsr),
-            (PC + 4, MODE_SVC | psr::F)
+            (PC + 4, psr::MODE_SVC | psr::F)
         );
     }
 
@@ -101,11 +99,11 @@ impl Running {
     fn assert_took(&self, mode: u32, vector: u32, lr: u32) {
         assert_eq!(self.context.pc, VBAR + vector);
         assert_eq!(self.context.cpsr & psr::MODE, mode);
-        assert_eq!(exception_return(), (mode, lr, MODE_SVC | psr::F));
+        assert_eq!(exception_return(), (mode, lr, psr::MODE_SVC | psr::F));
     }
 
     fn assert_undefined(&self) {
-        self.assert_took(MODE_UND, 0x04, PC + 4);
+        self.assert_took(psr::MODE_UND, 0x04, PC + 4);
     }
 }
 
@@ -204,7 +202,7 @@ fn an_emulated_register_is_read_into_the_register_that_is_named() {
     assert_eq!(guest.context.r[3], 0xAC71);
     assert_eq!(guest.context.r[2], 0x102);
     let mut guest = Running::new(&[]);
-    guest.context.cpsr = MODE_USR;
+    guest.context.cpsr = psr::MODE_USR;
     guest.trap(actlr(3));
     assert_eq!(guest.context.pc, VBAR + 4, "not for user mode");
     assert_eq!(guest.context.r[3], 0x103);
@@ -283,12 +281,12 @@ const WRITE: u32 = 1 << 6;
 fn an_access_to_nothing_is_an_external_abort() {
     let mut guest = Running::new(&[]);
     guest.trap_at(hsr(class::DATA, TRANSLATION | WRITE), 0xDEAD_B000, 0x4_2000);
-    guest.assert_took(MODE_ABT, 0x10, PC + 8);
+    guest.assert_took(psr::MODE_ABT, 0x10, PC + 8);
     let [dfsr, dfar, ..] = registers::faults();
     assert_eq!((dfsr, dfar), (0xA10, 0xDEAD_B000));
     let mut guest = Running::new(&[]);
     guest.trap_at(hsr(class::FETCH, TRANSLATION), 0xDEAD_C000, 0x4_2000);
-    guest.assert_took(MODE_ABT, 0x0C, PC + 4);
+    guest.assert_took(psr::MODE_ABT, 0x0C, PC + 4);
     let [.., ifsr, ifar] = registers::faults();
     assert_eq!((ifsr, ifar), (0x210, 0xDEAD_C000));
 }
@@ -300,7 +298,7 @@ fn an_access_that_the_map_allows_by_now_is_tried_again() {
         guest.trap_at(hsr(class, TRANSLATION), 0x123, 0);
         assert_eq!(
             (guest.context.pc, guest.context.cpsr),
-            (PC, MODE_SVC | psr::F)
+            (PC, psr::MODE_SVC | psr::F)
         );
     }
 }
@@ -338,7 +336,7 @@ fn an_access_that_the_memory_system_refuses_is_not_tried_again() {
     for status in [0b01_0000, 0b01_0110, 0b01_1000, 0b11_0000] {
         let mut guest = Running::new(&[0]);
         guest.trap_at(hsr(class::DATA, status), 0x123, 0);
-        guest.assert_took(MODE_ABT, 0x10, PC + 8);
+        guest.assert_took(psr::MODE_ABT, 0x10, PC + 8);
         let [dfsr, dfar, ..] = registers::faults();
         assert_eq!((dfsr, dfar), (0x210, 0x123), "{status:#b}");
     }
