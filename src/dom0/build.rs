@@ -199,7 +199,7 @@ fn map(
         );
         let (first, count) = frames(bank);
         memory()
-            .alloc_direct_at(DomId::DOM0, first.frame(), count)
+            .alloc_direct(DomId::DOM0, first.frame(), count)
             .map_err(|error| dom0(&alloc::format!("bank {:#x}: {error:?}", bank.base())))?;
         map_range(domain, bank, bank, P2mType::RamRw)?;
     }

@@ -8,7 +8,7 @@ use crate::error::Errno;
 use crate::grant::GrowError;
 use crate::id::DomId;
 use crate::mem::p2m::{Access, Entry, P2mError};
-use crate::mem::{self, AllocError};
+use crate::mem::{self, AllocError, Source};
 
 impl From<AllocError> for Errno {
     fn from(error: AllocError) -> Self {
@@ -35,13 +35,13 @@ impl From<P2mError> for Errno {
 /// Returns a zeroed page that the hypervisor keeps for `owner` and shares with it.
 pub fn shared_page(owner: DomId) -> Result<GuestPage, Errno> {
     let memory = mem::memory();
-    keep(owner, memory.alloc_shared(owner)?)
+    keep(owner, memory.alloc_shared(owner, Source::All)?)
 }
 
 /// Returns a zeroed page in which the hypervisor keeps account of what `owner` does: not of the memory that it needs itself,
 /// and not of what is set aside for others.
 pub fn account_page(owner: DomId) -> Result<GuestPage, Errno> {
-    keep(owner, mem::memory().alloc_spare_shared(owner)?)
+    keep(owner, mem::memory().alloc_shared(owner, Source::Unclaimed)?)
 }
 
 #[inline(never)]

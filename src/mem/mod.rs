@@ -96,11 +96,13 @@ pub fn memory() -> &'static Memory {
         .expect("boot makes the memory before the first domain")
 }
 
-/// The source of a page: all memory, or only what domains may get.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spare {
-    Yes,
-    No,
+/// Where a page that the hypervisor shares with a domain comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// All free memory, the hypervisor's reserve with it.
+    All,
+    /// Memory that domains may get and nobody has claimed: for pages that a domain can have many of.
+    Unclaimed,
 }
 
 impl Memory {
@@ -159,20 +161,9 @@ impl Memory {
         self.pages.lock().give(first, count, true);
     }
 
-    /// Gives `owner` the lowest free block of `order` below `end` as memory that is mapped 1:1. Not scrubbed (it holds
-    /// what boot put there); each frame has the reservation's reference and one for the p2m entry to come.
-    pub fn alloc_direct(&self, owner: DomId, order: u32, end: Mfn) -> Result<Mfn, AllocError> {
-        let mut pages = self.pages.lock();
-        let count = Self::check_account(&pages, owner, order)?;
-        let block = pages.take_below(order, end).ok_or(AllocError::NoMemory)?;
-        pages.accounts.add_ram(owner, count);
-        drop(pages);
-        self.make_live(block.first, count, Kind::Direct, owner, 2);
-        Ok(block.first)
-    }
-
-    /// [`Memory::alloc_direct`] of a given range.
-    pub fn alloc_direct_at(&self, owner: DomId, first: Mfn, count: u32) -> Result<(), AllocError> {
+    /// Gives `owner` free frames as memory that is mapped 1:1. Not scrubbed (it holds what boot put there); each frame has the
+    /// reservation's reference and one for the p2m entry to come.
+    pub fn alloc_direct(&self, owner: DomId, first: Mfn, count: u32) -> Result<(), AllocError> {
         let mut pages = self.pages.lock();
         let account = pages.accounts.get(owner).ok_or(AllocError::NoAccount)?;
         if account.closed || account.limit.saturating_sub(account.total) < count {
@@ -241,23 +232,14 @@ impl Memory {
 
     /// Returns a zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller owns the
     /// reference: [`Memory::put`] ends it, and frees the page once no mapping has one.
-    pub fn alloc_shared(&self, owner: DomId) -> Result<Mfn, AllocError> {
-        self.alloc_shared_of(owner, Spare::No)
-    }
-
-    /// [`Memory::alloc_shared`] of what domains may get, and nobody has claimed: for what a domain can have many of.
-    pub fn alloc_spare_shared(&self, owner: DomId) -> Result<Mfn, AllocError> {
-        self.alloc_shared_of(owner, Spare::Yes)
-    }
-
     #[inline(never)]
-    fn alloc_shared_of(&self, owner: DomId, spare: Spare) -> Result<Mfn, AllocError> {
+    pub fn alloc_shared(&self, owner: DomId, source: Source) -> Result<Mfn, AllocError> {
         let mut pages = self.pages.lock();
         let open = |account: &&mut Account| !account.closed;
         if pages.accounts.get_mut(owner).filter(open).is_none() {
             return Err(AllocError::NoAccount);
         }
-        if spare == Spare::Yes && pages.guest_pages_at_hand() <= pages.accounts.claimed() {
+        if source == Source::Unclaimed && pages.guest_pages_at_hand() <= pages.accounts.claimed() {
             return Err(AllocError::NoMemory);
         }
         let block = pages

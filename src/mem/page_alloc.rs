@@ -206,31 +206,6 @@ impl PageAllocator {
         Some(self.take_from(first, found, first, order, list))
     }
 
-    /// Takes the lowest block of `order` that ends at or below `end` (boot: a search through the lists).
-    pub fn take_below(&mut self, order: u32, end: Mfn) -> Option<Block> {
-        if order > MAX_ORDER {
-            return None;
-        }
-        self.join_loose();
-        let mut best: Option<(Mfn, u32, usize)> = None;
-        for list in 0..self.lists.len() {
-            for found in order..=MAX_ORDER {
-                let mut index = self.lists[list].heads[found as usize];
-                while let Some(mfn) = self.frames.at(index) {
-                    let fits = mfn
-                        .checked_add((1 << order) - 1)
-                        .is_some_and(|last| last < end);
-                    if fits && best.is_none_or(|(lowest, ..)| mfn < lowest) {
-                        best = Some((mfn, found, list));
-                    }
-                    index = self.frames.head(mfn).map_or(NIL, |head| head.next);
-                }
-            }
-        }
-        let (first, found, list) = best?;
-        Some(self.take_from(first, found, first, order, list))
-    }
-
     /// Takes all of `first..first + count`, or nothing when some of it is not free. True when some may be dirty.
     pub fn take_range(&mut self, first: Mfn, count: u32) -> Option<bool> {
         if count == 0 || !self.frames.covers(first, count) {

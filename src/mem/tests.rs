@@ -143,7 +143,7 @@ fn a_dead_domain_s_account_lasts_until_its_last_page_is_unmapped_elsewhere() {
     let memory = memory();
     assert!(memory.open_account(A, 10));
     let ram = memory.alloc_domain_pages(A, 0).unwrap();
-    let info = memory.alloc_shared(A).unwrap();
+    let info = memory.alloc_shared(A, super::Source::All).unwrap();
     let foreign = memory.get_any(ram).unwrap();
     memory.put(ram);
     memory.put(info);
@@ -151,7 +151,10 @@ fn a_dead_domain_s_account_lasts_until_its_last_page_is_unmapped_elsewhere() {
     assert_eq!(memory.take_emptied(), None);
     assert!(!memory.open_account(A, 10), "the id still names pages");
     assert_eq!(memory.alloc_domain_pages(A, 0), Err(AllocError::NoAccount));
-    assert_eq!(memory.alloc_shared(A), Err(AllocError::NoAccount));
+    assert_eq!(
+        memory.alloc_shared(A, super::Source::All),
+        Err(AllocError::NoAccount)
+    );
     drop(foreign);
     assert_eq!(memory.take_emptied(), Some(A));
     assert_eq!(memory.take_emptied(), None);
@@ -197,9 +200,8 @@ fn guests_leave_the_hypervisor_its_reserve() {
 fn memory_mapped_one_to_one_stays_reserved_while_ballooned_out() {
     let memory = memory();
     assert!(memory.open_account(DomId::DOM0, PART) && memory.open_account(A, PART));
-    let end = memory.frames().first().checked_add(PART).unwrap();
-    let bank = memory.alloc_direct(DomId::DOM0, 11, end).unwrap();
-    assert!(bank.is_aligned(11));
+    let bank = memory.frames().first();
+    assert_eq!(memory.alloc_direct(DomId::DOM0, bank, 2048), Ok(()));
     assert_eq!(memory.account(DomId::DOM0).unwrap().total, 2048);
     // Out: the p2m entry's reference goes. Back in: it comes from the reservation.
     let page = bank.checked_add(5).unwrap();

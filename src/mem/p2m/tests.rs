@@ -233,7 +233,7 @@ fn a_foreign_mapping_outlives_the_owner() {
 fn hypervisor_pages_in_a_map_stay_the_hypervisor_s() {
     let memory = machine();
     let mut p2m = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
-    let info = memory.alloc_shared(A).unwrap();
+    let info = memory.alloc_shared(A, crate::mem::Source::All).unwrap();
     let entry = memory.get(info, A).unwrap().into_raw();
     assert_eq!(p2m.map(gfn(5), entry, 1, P2mType::RamRw, 1), Ok(1));
     assert_eq!(decrease(&mut p2m, 5, 1), Ok(1));
@@ -251,8 +251,8 @@ fn dom0_s_pages_leave_for_foreign_ones_and_come_back_to_the_same_frames() {
     let mut dom0 = P2m::new(&memory, TLB, PoolLimit::Unlimited).unwrap();
     let mut other = P2m::new(&memory, TLB, PoolLimit::Pages(8)).unwrap();
     populate(&memory, &mut other, A, 0, 0).unwrap();
-    let end = memory.frames().first().checked_add(PART).unwrap();
-    let bank = memory.alloc_direct(DomId::DOM0, 10, end).unwrap();
+    let bank = memory.frames().first().checked_add(PART - 1024).unwrap();
+    assert_eq!(memory.alloc_direct(DomId::DOM0, bank, 1024), Ok(()));
     let same = |n: u32| gfn(bank.raw() + n);
     assert_eq!(dom0.map(same(0), bank, 1024, P2mType::RamRw, 9), Ok(1024));
     for n in (0..1024).step_by(7) {

@@ -49,9 +49,8 @@ fn hypervisor_blocks_are_always_in_the_direct_map() {
 fn a_gigabyte_comes_apart_and_together_again() {
     let mut pages = allocator(0x300 + (1 << 18), u32::MAX >> 8);
     assert!(pages.add_ram(mfn(FIRST), 0x300 + (1 << 18)));
-    let page = pages.take_below(0, mfn(0x4_0001)).unwrap();
-    assert_eq!(page.first, mfn(FIRST));
-    let whole = pages.take_below(MAX_ORDER, mfn(0x8_0000)).unwrap();
+    assert_eq!(pages.take_range(mfn(FIRST), 1), Some(true));
+    let whole = pages.take(MAX_ORDER, Purpose::Guest).unwrap();
     assert_eq!(whole.first, mfn(0x4_0000));
     assert_eq!(pages.take(MAX_ORDER, Purpose::Guest), None);
     assert_eq!(pages.take(MAX_ORDER + 1, Purpose::Guest), None);
@@ -65,7 +64,7 @@ fn a_gigabyte_comes_apart_and_together_again() {
     );
     assert_eq!(pages.check(), Ok(()));
     pages.give(mfn(0x4_1234), 0x777, true);
-    pages.give_block(page);
+    pages.give(mfn(FIRST), 1, true);
     assert_eq!(pages.free_pages(), 0x300 + (1 << 18));
     assert!(pages.take(MAX_ORDER, Purpose::Guest).is_some());
 }
@@ -177,7 +176,6 @@ fn loose_pages_beyond_the_direct_map_are_none_of_the_hypervisor_s() {
 #[derive(Clone, Debug)]
 enum Op {
     Take(u32, bool),
-    Below(u32, u32),
     Range(u32, u32),
     Give(usize, bool),
     Scrub,
@@ -186,7 +184,6 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0u32..12, any::<bool>()).prop_map(|(order, guest)| Op::Take(order, guest)),
-        1 => (0u32..6, 0u32..3000).prop_map(|(order, end)| Op::Below(order, end)),
         2 => (0u32..3000, 1u32..600).prop_map(|(at, count)| Op::Range(at, count)),
         4 => (any::<usize>(), any::<bool>()).prop_map(|(which, dirty)| Op::Give(which, dirty)),
         2 => Just(Op::Scrub),
@@ -206,9 +203,6 @@ proptest! {
         for op in ops {
             let block = match op {
                 Op::Take(order, guest) => pages.take(order, if guest { Purpose::Guest } else { Purpose::Hypervisor }),
-                Op::Below(order, end) => pages.take_below(order, mfn(FIRST + end)).inspect(|block| {
-                    assert!(block.first.raw() + (1 << order) <= FIRST + end);
-                }),
                 Op::Range(at, count) => {
                     let whole = at + count <= COUNT && (at..at + count).all(|n| free.contains(&n));
                     let got = pages.take_range(mfn(FIRST + at), count);
