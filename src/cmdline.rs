@@ -296,7 +296,7 @@ impl Options {
         cpus.clamp(low, high.clamp(low, MAX_VCPUS))
     }
 
-    /// Takes the longest beginning of a value that is understood, as Xen does; answers the tail.
+    /// Takes the longest beginning of a value that is understood, as Xen does, and returns the tail.
     fn take_beginning<'a>(&mut self, name: &str, value: &'a str) -> Option<&'a str> {
         value::beginnings(value).find_map(|(beginning, tail)| {
             matches!(self.take(name, Some(beginning)), Verdict::Taken).then_some(tail)

@@ -95,7 +95,7 @@ pub fn print(text: fmt::Arguments<'_>) {
     write(text);
 }
 
-/// [`print`] that answers how many bytes that were.
+/// [`print`] that returns how many bytes that were.
 fn write(text: fmt::Arguments<'_>) -> u32 {
     let stamp = stamp();
     console::write_fmt(format_args!("{}", Lines { text, stamp }))
@@ -163,8 +163,8 @@ pub fn guest_may_log(level: Level, own: &Allowance) -> Option<u32> {
     if level as u8 > GUEST_LEVEL.load(Ordering::Relaxed) {
         return None;
     }
-    let answer = own.ask(period());
-    answer.granted.then_some(answer.suppressed)
+    let decision = own.ask(period());
+    decision.granted.then_some(decision.suppressed)
 }
 
 /// Prints a line that the guest called `name` may cause ([`guest_may_log`]), if the allowance of all guests is not used up,

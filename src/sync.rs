@@ -88,7 +88,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
         loop {
             while self.inner.is_locked() {
                 // The holder may be waiting for that.
-                armv7::fence::answer();
+                armv7::fence::acknowledge();
                 core::hint::spin_loop();
             }
             if let Some(inner) = self.inner.try_lock_weak() {

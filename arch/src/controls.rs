@@ -73,7 +73,7 @@ pub enum GuestWait {
     Native,
 }
 
-/// Sets up this CPU to run guests: vectors and all trap controls. Answers the registers that read back differently.
+/// Sets up this CPU to run guests: vectors and all trap controls. Returns the registers that read back differently.
 #[cfg(target_arch = "arm")]
 pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     let hcr = match wait {

@@ -27,7 +27,7 @@ pub enum Vfp {
 }
 
 impl Vfp {
-    /// The answer of CPACR, after all was asked of it, and MVFR0 (DDI 0406C.d B4.1.40; B6.1.39, `A_SIMD registers`).
+    /// The result of CPACR, after all was asked of it, and MVFR0 (DDI 0406C.d B4.1.40; B6.1.39, `A_SIMD registers`).
     fn by(cpacr: u32, mvfr0: impl FnOnce() -> u32) -> Self {
         if cpacr & CPACR_VFP != CPACR_VFP {
             return Self::None;

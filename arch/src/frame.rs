@@ -131,7 +131,7 @@ impl SharedPage {
 #[inline]
 pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
-    // SAFETY: 1. `direct` only answers addresses of frames that are mapped for the life of the system; 2. no plain Rust
+    // SAFETY: 1. `direct` only returns addresses of frames that are mapped for the life of the system; 2. no plain Rust
     // object lives in such a frame (module header).
     Some(unsafe { &*(va as *const SharedPage) })
 }
@@ -201,7 +201,7 @@ impl Drop for Kept {
     }
 }
 
-/// Maps `mfn` for as long as the answer lives; `None` when it is not RAM or no mapping slot is left.
+/// Maps `mfn` for as long as the result lives; `None` when it is not RAM or no mapping slot is left.
 pub fn keep(mfn: Mfn) -> Option<Kept> {
     if let Some(va) = map::direct(mfn) {
         return Some(Kept {

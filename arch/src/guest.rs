@@ -142,7 +142,7 @@ pub enum Untranslated {
 
 /// Returns the guest frame that holds `va` by the loaded guest's own stage 1, at PL1.
 ///
-/// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4): stage 1 only, so that the stage-2 answer comes from our own tables. The
+/// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4): stage 1 only, so that stage 2 is looked up in our own tables. The
 /// guest's PAR is put back.
 #[inline(always)]
 pub fn translate(va: u32, access: Access) -> Result<Gfn, Untranslated> {

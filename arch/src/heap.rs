@@ -76,7 +76,7 @@ fn take_block<const ORDERS: usize>(
     found
 }
 
-/// `Arc::new` that answers `None` when the heap is full; `value` is dropped then.
+/// `Arc::new` that returns `None` when the heap is full; `value` is dropped then.
 pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
     // The allocation of an `Arc`: two counts, then the value.
     let (layout, _) = Layout::new::<[usize; 2]>()
@@ -246,7 +246,7 @@ mod machine {
     /// Adds a 2 MiB block of RAM to the heap; false when the address space for it is full.
     ///
     /// # Safety
-    /// 1. Nobody else may use the block until [`shrink`] answers it, in the direct map either. 2. One CPU at a time calls
+    /// 1. Nobody else may use the block until [`shrink`] returns it, in the direct map either. 2. One CPU at a time calls
     ///    this or [`shrink`].
     pub unsafe fn grow(block: Mfn) -> bool {
         // SAFETY: passed on.

@@ -153,7 +153,7 @@ pub fn guard_stacks() {
     tlb::flush_hyp();
 }
 
-/// Maps the boot loader's device tree read-only and answers as much of it as it says it is long, up to 2 MiB; or its header
+/// Maps the boot loader's device tree read-only and returns as much of it as it says it is long, up to 2 MiB; or its header
 /// alone when there is no memory at its end.
 ///
 /// When no tree starts there, the error is the first word; 0 when it cannot be read.
@@ -449,7 +449,7 @@ pub fn unmap_slot(slot: Slot) {
 
 static PRIVATE_NEXT: AtomicU32 = AtomicU32::new(layout::PRIVATE as u32);
 
-/// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, as it is, and answers their address.
+/// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, as it is, and returns their address.
 ///
 /// # Safety
 /// 1. Nobody else may use the frames until [`unmap_private`]: not the page allocator, and nobody through the direct map.
@@ -483,7 +483,7 @@ fn private_hole() -> Option<usize> {
         .find(|start| !low().get(l2_index(*start)).is_valid())
 }
 
-/// Takes the block of private memory at `start` away from Rust, and answers which RAM it was.
+/// Takes the block of private memory at `start` away from Rust, and returns which RAM it was.
 ///
 /// # Safety
 /// 1. Nobody uses the block any more. 2. As for [`map_private`].

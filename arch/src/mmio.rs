@@ -45,7 +45,7 @@ impl Window {
         offset.is_multiple_of(size) && offset < self.len && size <= self.len - offset
     }
 
-    /// Reads the word at `offset`; `None` where nothing answers. For boot, on the boot CPU.
+    /// Reads the word at `offset`; `None` where there is no device. For boot, on the boot CPU.
     #[cfg(target_arch = "arm")]
     pub fn probe(&self, offset: usize) -> Option<u32> {
         if !self.holds(offset, 4) {

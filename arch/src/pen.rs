@@ -35,7 +35,7 @@ fn open_gate(value: u32) {
     crate::barrier::sev();
 }
 
-/// Starts the CPU with `affinity` by the PSCI function `cpu_on`, and lets it in as `cpu`; answers PSCI's return value.
+/// Starts the CPU with `affinity` by the PSCI function `cpu_on`, and lets it in as `cpu`; returns PSCI's result.
 pub fn start(cpu: CpuId, affinity: u32, cpu_on: u32) -> i32 {
     unsafe extern "C" {
         static secondary_entry: u8;

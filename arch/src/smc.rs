@@ -29,7 +29,7 @@ pub mod psci {
     pub const CPU_ON_0_1: u32 = 2;
 }
 
-/// Calls firmware with a function number and three arguments; answers r0.
+/// Calls firmware with a function number and three arguments; returns r0.
 ///
 /// # Safety
 /// The call must not make firmware change memory or state that Rust relies on.

@@ -279,7 +279,7 @@ impl FaultKind {
         )
     }
 
-    /// Returns whether stage 2 raised it because of the map: the only kinds that emulation or a map change can answer.
+    /// Returns whether stage 2 raised it because of the map: the only kinds that emulation or a map change can resolve.
     pub const fn is_stage2_map(self) -> bool {
         matches!(
             self,

@@ -592,7 +592,7 @@ impl Table {
         }
     }
 
-    /// Shows `visit` every leaf from `input` on, until it answers false.
+    /// Shows `visit` every leaf from `input` on, until it returns false.
     pub fn visit<F: TableFrames>(
         &self,
         frames: &F,
@@ -602,8 +602,8 @@ impl Table {
         self.visit_some(frames, input, u32::MAX, visit);
     }
 
-    /// Shows `visit` the leaves from `input` on, until it answers false or `budget` entries, holes among them, were looked
-    /// at. Answers the first input that was not, at most the end of the space; a leaf that `visit` answered false for was.
+    /// Shows `visit` the leaves from `input` on, until it returns false or `budget` entries, holes among them, were looked
+    /// at. Returns the first input that was not, at most the end of the space; a leaf that `visit` returned false for was.
     pub fn visit_some<F: TableFrames>(
         &self,
         frames: &F,

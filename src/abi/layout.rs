@@ -37,7 +37,7 @@ pub struct Constant {
     pub value: i64,
 }
 
-/// Returns the size of the type that a field accessor answers a reference to.
+/// Returns the size of the type that a field accessor returns a reference to.
 pub const fn size_of_field<S, F>(_: fn(&S) -> &F) -> usize {
     size_of::<F>()
 }

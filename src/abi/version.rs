@@ -3,7 +3,7 @@
 use crate::abi::layout::Layout;
 use crate::{abi_constants, abi_struct};
 
-/// The interface that we speak, as `XENVER_version` answers it: 4.17.
+/// The interface that we speak, as `XENVER_version` returns it: 4.17.
 pub const VERSION: u32 = (4 << 16) | 17;
 
 abi_constants! {
@@ -70,7 +70,7 @@ pub const FEATURES_DOM0: u32 = FEATURES_COMMON | 1 << FEATURE_DOM0 | 1 << FEATUR
 pub const FEATURES_DOMU: u32 = FEATURES_COMMON | 1 << FEATURE_NOT_DIRECT_MAPPED;
 
 abi_struct! {
-    /// Answer to `compile_info`: NUL-terminated strings.
+    /// Result of `compile_info`: NUL-terminated strings.
     pub struct CompileInfo: "struct xen_compile_info", 144, align 1 {
         /// The compiler.
         0 "compiler" => compiler: [u8; 64],
@@ -84,7 +84,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// Answer to `platform_parameters`.
+    /// Result of `platform_parameters`.
     pub struct PlatformParameters: "struct xen_platform_parameters", 8, align 8 {
         /// Start of the hypervisor's address space.
         0 "virt_start" => virt_start: u64,

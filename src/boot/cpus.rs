@@ -89,7 +89,7 @@ pub fn enable_private_interrupts(gic: &Gic) {
     }
 }
 
-/// Starts the other CPUs; answers all that run. One that does not come up is reported and left out.
+/// Starts the other CPUs, and returns all that run. One that does not come up is reported and left out.
 pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     let own = smp::affinity();
     let mut online = CpuSet::of(CpuId::BOOT);
@@ -212,7 +212,7 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
     cpu::set_online(cpu, gic.dist.target_mask());
     UP.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
     while !GO.load(Ordering::SeqCst) {
-        armv7::fence::answer();
+        armv7::fence::acknowledge();
         core::hint::spin_loop();
     }
     let Some(ready) = sched::ready() else {

@@ -151,7 +151,7 @@ fn block_range(first: Mfn, end: Mfn) -> Option<PhysRange> {
     )
 }
 
-/// Maps every whole 2 MiB block of RAM that is not private; answers the pieces below the direct map's end that are left.
+/// Maps every whole 2 MiB block of RAM that is not private, and returns the pieces below the direct map's end that are left.
 fn map_directly(host: &HostInfo, first: Mfn) -> Vec<PhysRange> {
     hypmap::start_direct_map(first);
     let end = hypmap::direct_limit().map_or(0, |end| end.addr().raw());

@@ -1,6 +1,6 @@
-//! The arguments and answers of a hypercall's handler: caller, arguments, reply, budget; guest pointers and the domains named.
+//! The arguments and results of a hypercall's handler: caller, arguments, reply, budget; guest pointers and the domains named.
 //!
-//! A handler whose work may be long spends a [`Budget`] and answers [`Reply::Again`]: the guest executes the same HVC again
+//! A handler whose work may be long spends a [`Budget`] and returns [`Reply::Again`]: the guest executes the same HVC again
 //! with the progress in its arguments, after it had a chance to take an interrupt.
 
 pub mod guest_ptr;
@@ -36,7 +36,7 @@ impl Args {
     }
 }
 
-/// The answer of a handler that does not fail.
+/// The result of a handler that does not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The result for r0.

@@ -125,7 +125,7 @@ impl Console {
         }
     }
 
-    /// Writes what a domain says, as much as there is room for; answers how much that was.
+    /// Writes what a domain says, as much as there is room for, and returns how much that was.
     fn put_of_domain(&mut self, data: &[u8]) -> usize {
         let count = match &mut self.line {
             Some(line) => line.send_of_domain(data),
@@ -254,14 +254,14 @@ pub fn drain() {
     }
 }
 
-/// Gives the input to dom0; answers the line that says so.
+/// Gives the input to dom0, and returns the line that says so.
 pub fn give_input_to_dom0() -> &'static str {
     let mut console = CONSOLE.lock();
     console.focus = Focus::Dom0;
     TO_DOM0
 }
 
-/// Writes bytes as they are: output of a domain. Answers how many found room; the others are to be written again.
+/// Writes bytes as they are: output of a domain. Returns how many found room; the others are to be written again.
 pub fn write_bytes(data: &[u8]) -> usize {
     CONSOLE.lock().put_of_domain(data)
 }
@@ -274,7 +274,7 @@ pub fn has_room() -> bool {
     line.is_none_or(Transmitter::has_room)
 }
 
-/// Writes a formatted text of the hypervisor's; answers how many bytes it has.
+/// Writes a formatted text of the hypervisor's, and returns how many bytes it has.
 pub fn write_fmt(text: fmt::Arguments<'_>) -> u32 {
     struct Writer<'a>(&'a mut Console, u32);
     impl fmt::Write for Writer<'_> {
@@ -316,7 +316,7 @@ pub fn serve() -> Received {
     received
 }
 
-/// Hands up to `out.len()` typed bytes to dom0; answers how many.
+/// Hands up to `out.len()` typed bytes to dom0, and returns how many.
 pub fn read_input(out: &mut [u8]) -> usize {
     let console = &mut *CONSOLE.lock();
     let count = out.len().min(console.input.len());
@@ -326,7 +326,7 @@ pub fn read_input(out: &mut [u8]) -> usize {
     count
 }
 
-/// Reads past output from `from` on; answers how much, and the position after it.
+/// Reads past output from `from` on, and returns how much, and the position after it.
 pub fn read_ring(from: u32, out: &mut [u8]) -> (usize, u32) {
     CONSOLE.lock().ring.read(from, out)
 }

@@ -79,7 +79,7 @@ impl Ring {
         self.consumed = self.oldest();
     }
 
-    /// Copies output from position `from` (or the oldest there is, if that is gone) into `out`; answers how much, and the
+    /// Copies output from position `from` (or the oldest there is, if that is gone) into `out`, and returns how much, and the
     /// position after it.
     pub fn read(&self, from: u32, out: &mut [u8]) -> (usize, u32) {
         let Some(mask) = self.bytes.len().checked_sub(1) else {

@@ -83,7 +83,7 @@ impl<R: Registers> Transmitter<R> {
         self.queue.len() < ENOUGH
     }
 
-    /// Sends what a domain says, as much as there is room for; answers how much that was.
+    /// Sends what a domain says, as much as there is room for, and returns how much that was.
     pub fn send_of_domain(&mut self, text: &[u8]) -> usize {
         if self.queue.len() != 0 {
             // Bytes that have left in the meantime make room, even if no interrupt tells so.

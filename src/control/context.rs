@@ -132,7 +132,7 @@ fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
 
 /// Runs `f` on the saved registers of a halted vCPU; `None` while they are still in some CPU, which is asked to save them.
 ///
-/// Until it answers something the vCPU stays halted.
+/// Until it returns something the vCPU stays halted.
 fn with_registers<R>(vcpu: &Vcpu, f: impl FnOnce(&mut Registers) -> R) -> Option<R> {
     vcpu.halt(halt::INSPECTED);
     let cpu = sched::lock().unload(vcpu.unit);

@@ -85,7 +85,7 @@ fn domains(pool: PoolId) -> impl Iterator<Item = impl core::ops::Deref<Target = 
     registry::all().filter(move |domain| sched::lock().pool_of(domain.group.id()) == Some(pool))
 }
 
-/// Carries out an operation; what it answers is in `op`. The caller has the exclusive right to change domains' lives.
+/// Carries out an operation; its result is in `op`. The caller has the exclusive right to change domains' lives.
 pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
     match op.op {
         abi::CPUPOOL_CREATE => {
@@ -140,7 +140,7 @@ fn at_or_after(wanted: u32, pools: impl Iterator<Item = (u32, PoolId)>) -> Optio
         .min_by_key(|(number, _)| *number)
 }
 
-/// Makes a pool without CPUs; answers its number.
+/// Makes a pool without CPUs, and returns its number.
 fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
     let number = choose_number(wanted, all().map(|(number, _)| number))?;
     if scheduler != SCHEDULER_CREDIT2 {

@@ -165,7 +165,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
     }
     config.arch.gic_version = abi::GIC_V2;
     config.arch.clock_frequency = host.clock_frequency;
-    request.answer_for(id, &config)
+    request.write_back_for(id, &config)
 }
 
 /// Gives a new domain what it has before its first page.

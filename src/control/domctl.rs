@@ -1,6 +1,6 @@
 //! domctl (36): which operation, on which domain, and whether the caller may.
 //!
-//! Domains are named by their own ids: `DOMID_SELF` is no domain here. Only the operations that answer something write
+//! Domains are named by their own ids: `DOMID_SELF` is no domain here. Only operations with a result write
 //! their structure back.
 
 use armv7::addr::Mfn;
@@ -75,7 +75,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             let domain = request.domain()?;
             let mut body = request.body()?;
             scheduler::of_domain(&domain, &mut body)?;
-            request.answer(&body)
+            request.write_back(&body)
         }
         // May be asked of no domain.
         abi::OP_TEST_ASSIGN_DEVICE if request.op.domain == DomId::INVALID.0 => {
@@ -100,7 +100,7 @@ fn unless_nobody(op: &Domctl, error: Errno) -> Errno {
     }
 }
 
-/// Operations that set something and answer nothing but success, and those that there are not.
+/// Operations without a result, and those that there are not.
 fn set(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
     match request.op.cmd {
@@ -228,7 +228,7 @@ fn describe(request: &Request<'_>) -> Outcome {
         return Err(Errno::Inval);
     }
     let domain = registry::at_or_after(id).ok_or(Errno::Srch)?;
-    request.answer_for(domain.id, &info::domain(&domain))
+    request.write_back_for(domain.id, &info::domain(&domain))
 }
 
 fn describe_vcpu(request: &Request<'_>) -> Outcome {
@@ -240,7 +240,7 @@ fn describe_vcpu(request: &Request<'_>) -> Outcome {
     body.running = view.running.into();
     body.cpu_time = view.cpu_ns;
     body.cpu = view.cpu;
-    request.answer(&body)
+    request.write_back(&body)
 }
 
 /// Nothing can be monitored, which may be asked.
@@ -251,7 +251,7 @@ fn monitor(request: &Request<'_>) -> Outcome {
     match op {
         abi::MONITOR_OP_GET_CAPABILITIES => {
             let [op, event, _, rest]: MonitorOp = request.body()?;
-            request.answer(&[op, event, 0, rest])
+            request.write_back(&[op, event, 0, rest])
         }
         _ => Err(Errno::OpNotSupp),
     }

@@ -1,9 +1,9 @@
 //! Managing domains and the machine, for the control domain only.
 //!
-//! | file | question it answers |
+//! | file | concern |
 //! |---|---|
 //! | `sysctl`, `domctl` | which operation is it, and may the caller? |
-//! | `request` | which domain does a domctl name, and how is it answered? |
+//! | `request` | which domain does a domctl name, and how is its result written back? |
 //! | `info` | what do the machine and its domains look like? |
 //! | `cpupool`, `scheduler` | who runs where, with which share? |
 //! | `create`, `lifecycle`, `destroy` | how does a domain begin, pause and end? |

@@ -50,11 +50,11 @@ fn pool_pages(op: PagingMempool) -> Result<u32, Errno> {
     u32::try_from(op.size / page).map_err(|_| Errno::NoMem)
 }
 
-/// Answers how large the pool is.
+/// Returns how large the pool is.
 pub fn pool(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
     let pages = domain.p2m.lock().pool_pages();
-    request.answer(&PagingMempool {
+    request.write_back(&PagingMempool {
         size: u64::from(pages) * PAGE_SIZE as u64,
     })
 }

@@ -48,16 +48,16 @@ impl Request<'_> {
     }
 
     /// Writes a body back.
-    pub fn answer<T: IntoBytes + Immutable>(&self, body: &T) -> Outcome {
+    pub fn write_back<T: IntoBytes + Immutable>(&self, body: &T) -> Outcome {
         let at = self.at().checked_add(Domctl::BODY).ok_or(Errno::Fault)?;
         write(self.caller.domain, at, body)?;
         Ok(Reply::OK)
     }
 
     /// Writes a domain's id and a body back.
-    pub fn answer_for<T: IntoBytes + Immutable>(&self, id: DomId, body: &T) -> Outcome {
+    pub fn write_back_for<T: IntoBytes + Immutable>(&self, id: DomId, body: &T) -> Outcome {
         let at = self.at().checked_add(Domctl::DOMAIN).ok_or(Errno::Fault)?;
         write(self.caller.domain, at, &id.0)?;
-        self.answer(body)
+        self.write_back(body)
     }
 }

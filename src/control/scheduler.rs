@@ -116,7 +116,7 @@ pub fn affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Resu
     Ok(())
 }
 
-/// Sets where a vCPU may and should run, and answers what comes of it.
+/// Sets where a vCPU may and should run, and returns what comes of it.
 pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
     let vcpu = named(domain, op.vcpu)?;
     let (hard, soft) = parts(op)?;

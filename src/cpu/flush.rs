@@ -3,7 +3,7 @@
 //! The broadcast invalidate does it. On processors with erratum 798181 that is complete too early: another invalidate has to
 //! follow, and on most of them accesses by the old translation may still be under way on other CPUs, to a page that is
 //! somebody else's by now. There all other CPUs are asked for a barrier besides, by [`armv7::fence`]. It is asked under the
-//! lock of the domain's map: whoever waits for that lock answers.
+//! lock of the domain's map: whoever waits for that lock acknowledges it.
 
 use armv7::errata::Invalidation;
 use armv7::{fence, tlb};
@@ -22,13 +22,13 @@ pub fn by(invalidation: Invalidation) -> fn(vttbr: u64) {
 fn flush_and_wait(vttbr: u64) {
     tlb::flush_vmid_repeated(vttbr);
     let others = others();
-    let request = fence::ask();
+    let request = fence::request();
     for cpu in others {
         interrupt(cpu);
     }
-    while !fence::is_answered(request, others) {
+    while !fence::is_acknowledged(request, others) {
         // One of them may be waiting for this CPU.
-        fence::answer();
+        fence::acknowledge();
         core::hint::spin_loop();
     }
 }

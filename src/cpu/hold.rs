@@ -46,7 +46,7 @@ impl Drop for Held {
 
 fn spin_while(condition: impl Fn() -> bool) {
     while condition() {
-        fence::answer();
+        fence::acknowledge();
         core::hint::spin_loop();
     }
 }

@@ -63,7 +63,7 @@ pub fn block(domain: &Domain, vcpu: &Vcpu) {
     vcpu.block();
 }
 
-/// Makes the vCPUs in `named`, an answer of `vgic`, see what changed for them.
+/// Makes the vCPUs in `named`, as `vgic` returned them, see what changed for them.
 #[inline(always)]
 pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
     let mut kick = named;

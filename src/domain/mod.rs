@@ -1,7 +1,7 @@
 //! Domains: what a guest is made of, and how its parts act on one another.
 //!
 //! A [`Domain`] composes the state rooms (memory map, interrupts, events, grants), each behind a lock of its own, and
-//! carries out what they answer: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
+//! carries out what they return: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
 //! ([`Domain::kick`]).
 
 pub mod audit;
@@ -298,7 +298,7 @@ impl Domain {
         }
     }
 
-    /// Tells vCPUs what an event operation answered.
+    /// Interrupts or wakes the vCPUs that an event operation names.
     #[inline]
     pub fn notify(&self, notify: Notify) {
         if !notify.is_none() {

@@ -15,7 +15,7 @@
 
 use armv7::syndrome::{CpAccess, CpWideAccess, Direction};
 
-/// The registers that the answers depend on.
+/// The registers that the results depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cp15State {
     /// ACTLR as the guest sees it: the host's at boot.

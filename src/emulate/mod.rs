@@ -1,4 +1,4 @@
-//! The hardware and firmware that a guest sees and that are not there: traps turned into answers.
+//! The hardware and firmware that a guest sees and that are not there: traps turned into results.
 
 pub mod cp15;
 pub mod psci;

@@ -1,10 +1,10 @@
-//! PSCI and the SMC Calling Convention towards guests: which answer or action a call asks for.
+//! PSCI and the SMC Calling Convention towards guests: which result or action a call asks for.
 //!
 //! Pure: [`call`] looks at registers and at a [`View`] of the domain, and says what to do. Guests reach it by `HVC #0` and
-//! by SMC (trapped by HCR.TSC); for an SMC the PC is still to be moved on. The ids and answers are Xen 4.17's
+//! by SMC (trapped by HCR.TSC); for an SMC the PC is still to be moved on. The ids and results are Xen 4.17's
 //! (ARM DEN 0022D for PSCI 1.1, ARM DEN 0028B for the convention).
 //!
-//! Nothing is refused by an exception: what we do not know answers -1, as the convention says.
+//! Nothing is refused by an exception: an unknown call returns -1, as the convention says.
 
 use crate::id::{MAX_VCPUS, VcpuId};
 
@@ -103,7 +103,7 @@ pub enum Action {
     SystemReset,
 }
 
-/// A vCPU to start. The caller checks once more, under a lock of that vCPU, that it is off, and answers
+/// A vCPU to start. The caller checks once more, under a lock of that vCPU, that it is off, and returns
 /// [`CpuOn::already_on`] otherwise: two vCPUs may start the same third one at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOn {

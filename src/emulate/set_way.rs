@@ -1,5 +1,5 @@
 //! Cache maintenance by set and way, as a guest does it before it switches its caches off: which of the trapped operations
-//! is answered by cleaning the guest's memory, and how far that is.
+//! is carried out by cleaning the guest's memory, and how far that is.
 //!
 //! A guest names lines that it cannot know: by set and way it would reach those of other guests, and only of this CPU. What
 //! it wants is its memory written back, so that is done instead, by address, once for each loop over the caches, at the

@@ -18,7 +18,7 @@ pub struct PhysicalTimer {
 }
 
 impl PhysicalTimer {
-    /// Returns what an access does to the timer and answers, at `now`.
+    /// Returns what an access does to the timer and reads, at `now`.
     pub fn access(&mut self, access: TimerAccess, value: u64, now: u64) -> u64 {
         match access {
             TimerAccess::ReadControl => {

@@ -98,7 +98,7 @@ impl<P: PageRef> Upcalls<P> {
             return false;
         };
         // The guest exchanges the byte with 0 and then looks for events; our store in between is what makes its look
-        // find this one (word.rs). If the guest keeps the byte busy, a spurious interrupt is the safe answer.
+        // find this one (word.rs). If the guest keeps the byte busy, a spurious interrupt is the safe result.
         word::raise(byte).map_or(true, |old| old == 0)
     }
 

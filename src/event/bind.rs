@@ -37,7 +37,7 @@ impl<P: PageRef> EventTable<P> {
 
     /// Opens a port in `local` and connects it to `remote_port` of `remote`, which must be offered to `local`'s domain.
     ///
-    /// Events may have been sent while nobody was bound: the answer raises one for `local`.
+    /// Events may have been sent while nobody was bound: the result raises one for `local`.
     pub fn bind_interdomain(
         local: &mut Self,
         remote: &mut Self,

@@ -122,7 +122,7 @@ impl<P: PageRef> Fifo<P> {
         Ok(())
     }
 
-    /// Appends a page of event words and answers the first port in it.
+    /// Appends a page of event words and returns the first port in it.
     pub fn add_page(&mut self, page: P) -> Result<u32, EventError> {
         self.check_room()?;
         self.array.try_reserve(1)?;

@@ -3,7 +3,7 @@
 //! An [`EventTable`] is all event state of one domain: its ports, the VIRQs bound to them, its vCPUs' `vcpu_info` and
 //! FIFO queues, and who polls. The domain keeps it in one lock, so that no rule here has to think about two hypervisor
 //! CPUs at once; only the guest is concurrent, and it is reached through atomics (`word`). There is no lock in here and
-//! no second domain: what must happen elsewhere is an answer.
+//! no second domain: what must happen elsewhere is returned.
 //!
 //! - [`Notify`]: inject the event interrupt into these vCPUs and wake those.
 //! - [`Sent::Peer`], [`Close::Peer`], [`Reset::Peer`]: the other end of the channel lives in the table of another domain.
@@ -71,7 +71,7 @@ pub struct End {
     pub port: Port,
 }
 
-/// Who must be told about an event, in the domain whose table answered this.
+/// Who must be told about an event, in the domain whose table returned this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an event that nobody is told of is lost"]
 pub struct Notify {
@@ -162,7 +162,7 @@ pub enum Binding {
     Ipi,
 }
 
-/// The answer of `EVTCHNOP_status`.
+/// The result of `EVTCHNOP_status`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
     /// The state of the port.

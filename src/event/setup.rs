@@ -128,7 +128,7 @@ impl<P: PageRef> EventTable<P> {
     }
 
     /// Raises the events of the open ports from `first` to before `end` for which `which` is true, looking at no more than
-    /// [`RAISED_AT_ONCE`]; also answers where to go on.
+    /// [`RAISED_AT_ONCE`]; also returns where to go on.
     fn raise_again(
         &mut self,
         first: u32,

@@ -26,7 +26,7 @@ pub(super) enum NotReplaced {
     Contended,
 }
 
-/// Replaces the word `w` by `change(w)` and answers `w`.
+/// Replaces the word `w` by `change(w)` and returns `w`.
 ///
 /// Release: pairs with the guest's exchange or compare-exchange of the same word. What the old value tells us is only
 /// used on state that the domain's lock orders, so there is nothing to acquire.
@@ -44,13 +44,13 @@ pub(super) fn update(word: &AtomicU32, change: impl Fn(u32) -> u32) -> Result<u3
     }
 }
 
-/// Sets `bits` and answers the word as it was.
+/// Sets `bits` and returns the word as it was.
 #[inline]
 pub(super) fn set(word: &AtomicU32, bits: u32) -> Result<u32, Contended> {
     update(word, |w| w | bits)
 }
 
-/// Clears `bits` and answers the word as it was.
+/// Clears `bits` and returns the word as it was.
 #[inline]
 pub(super) fn clear(word: &AtomicU32, bits: u32) -> Result<u32, Contended> {
     update(word, |w| w & !bits)
@@ -76,7 +76,7 @@ pub(super) fn replace(word: &AtomicU32, old: u32, new: u32) -> Result<(), NotRep
     Err(NotReplaced::Contended)
 }
 
-/// Sets the byte to 1 and answers what it was. Release, as in [`update`].
+/// Sets the byte to 1 and returns what it was. Release, as in [`update`].
 #[inline]
 pub(super) fn raise(byte: &AtomicU8) -> Result<u8, Contended> {
     let mut old = byte.load(Ordering::Relaxed);

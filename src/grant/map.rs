@@ -92,7 +92,7 @@ pub struct Mapping {
     pub mfn: Mfn,
 }
 
-/// Answer of `release_next`.
+/// Result of `release_next`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the mapping was taken out of its slot"]
 pub enum Step {

@@ -163,7 +163,7 @@ impl Limits {
     }
 }
 
-/// Answer of a search that does a bounded amount of work.
+/// Result of a search that does a bounded amount of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Search<T> {
     /// Found.

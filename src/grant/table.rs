@@ -259,7 +259,7 @@ impl<P: PageRef> GrantTable<P> {
         self.frames.get(index as usize)?.page.as_ref()
     }
 
-    /// Returns where the domain has frame `index`, as `setup_table` answers it: all ones when nowhere.
+    /// Returns where the domain has frame `index`, as `setup_table` reports it: all ones when nowhere.
     pub fn frame_gfn(&self, index: u32) -> u64 {
         self.frames
             .get(index as usize)

@@ -1,7 +1,7 @@
 //! memory_op (12): a domain's physical memory, and what it may map there.
 //!
 //! The number's low six bits are the operation; what is above them is the progress of a call that is being continued.
-//! Operations on lists answer how many entries were done, and never an error for what comes after the first.
+//! Operations on lists return how many entries were done, and never an error for what comes after the first.
 
 use armv7::addr::{Gfn, GuestVa, Mfn, ORDER_2M};
 
@@ -21,7 +21,7 @@ use crate::options;
 const ZEROED_AT_ONCE: u32 = 64;
 /// Entries of a map looked at before others may run.
 const ENTRIES_AT_ONCE: u32 = 512;
-/// The largest extent that is populated, a block of the map; larger ones are answered as if there were no such piece of
+/// The largest extent that is populated, a block of the map; larger ones are refused as if there were no such piece of
 /// memory, and callers ask for smaller ones then.
 const LARGEST_EXTENT: u32 = ORDER_2M;
 /// Bits of the operation in the call's number.
@@ -111,7 +111,7 @@ fn check_progress(op: u32, start: u32) -> Result<(), Errno> {
     }
 }
 
-/// `DOMID`-taking queries that answer a number of pages.
+/// Queries about a domain that return a number of pages.
 fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
     let arg: abi::MemoryDomain = read(caller.domain, args.ptr(1))?;
     let target = target::control(caller, arg.domid)?;

@@ -4,7 +4,7 @@
 //! else changes (xen/include/public/arch-arm.h). The dispatcher refuses unknown numbers with `-ENOSYS`. Of several
 //! mistakes the one is told that Xen 4.17 finds first (`tests`).
 //!
-//! The arguments and answers of a handler are in `call`.
+//! The arguments and results of a handler are in `call`.
 
 mod console;
 mod event_channel;
@@ -96,7 +96,7 @@ fn grow_grants(domain: &Domain, frames: u64) -> Result<bool, Errno> {
 /// Bytes of an HVC instruction, in ARM and Thumb state alike.
 const HVC_LENGTH: u32 = 4;
 
-/// Carries out the hypercall that the guest asks for in its registers, and puts the answer there.
+/// Carries out the hypercall that the guest asks for in its registers, and puts its result there.
 #[inline]
 pub fn dispatch(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let [r0, r1, r2, r3, r4, ..] = context.r;

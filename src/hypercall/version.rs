@@ -1,4 +1,4 @@
-//! xen_version (17): who we are and what we can do. Every answer fills its buffer whole, zero-padded (XSA-122).
+//! xen_version (17): who we are and what we can do. Every result fills its buffer whole, zero-padded (XSA-122).
 
 use armv7::addr::GuestVa;
 

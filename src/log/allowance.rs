@@ -24,9 +24,9 @@ pub struct Allowance {
     refused: AtomicU32,
 }
 
-/// The answer of [`Allowance::ask`].
+/// The result of [`Allowance::ask`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answer {
+pub struct Decision {
     /// The line may be printed.
     pub granted: bool,
     /// Lines that were refused in an earlier period, and not told of before.
@@ -54,7 +54,7 @@ impl Allowance {
     }
 
     /// Asks for a line in `period`. Two CPUs that see a period begin at once may get a line more each.
-    pub fn ask(&self, period: u32) -> Answer {
+    pub fn ask(&self, period: u32) -> Decision {
         // Counts only, nothing is published by them.
         let suppressed = match self.period.swap(period, Ordering::Relaxed) == period {
             true => 0,
@@ -67,7 +67,7 @@ impl Allowance {
         if !granted {
             self.refuse();
         }
-        Answer {
+        Decision {
             granted,
             suppressed,
         }
@@ -86,7 +86,7 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
-    use super::{Allowance, Answer, LINE, OF_A_DOMAIN, OF_ALL};
+    use super::{Allowance, Decision, LINE, OF_A_DOMAIN, OF_ALL};
 
     const COST: u32 = 80;
 
@@ -119,11 +119,11 @@ mod tests {
         for _ in 0..7 {
             assert!(!domain.ask(1).granted);
         }
-        let told = Answer {
+        let told = Decision {
             granted: true,
             suppressed: 7,
         };
-        let quiet = Answer {
+        let quiet = Decision {
             granted: true,
             suppressed: 0,
         };

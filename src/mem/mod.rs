@@ -1,6 +1,6 @@
 //! Memory: every RAM frame has one owner, one use and a count of the references that keep it.
 //!
-//! | file | question it answers |
+//! | file | concern |
 //! |---|---|
 //! | `frame_table` | what is this frame, and who keeps it? (the source of truth) |
 //! | `page_alloc` | which frames are free? |
@@ -455,7 +455,7 @@ impl Memory {
         block.dirty && dirty.nth(some as usize).is_some()
     }
 
-    /// Zeroes up to `budget` dirty frames; answers how many it zeroed.
+    /// Zeroes up to `budget` dirty frames, and returns how many it zeroed.
     fn scrub_frames(&self, first: Mfn, count: u32, budget: u32) -> u32 {
         let mut done = 0;
         for n in 0..count {

@@ -176,7 +176,7 @@ impl<'m> P2m<'m> {
     }
 
     /// Returns the RAM behind `gfn`, referenced, if `access` to it is allowed. Under the lock the entry's own reference
-    /// keeps the frame alive, so the answer is a page of this domain, or one that it maps, at this moment (XSA-473).
+    /// keeps the frame alive, so the result is a page of this domain, or one that it maps, at this moment (XSA-473).
     #[inline]
     pub fn pin(&self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
         let entry = self.find(gfn)?;
@@ -187,7 +187,7 @@ impl<'m> P2m<'m> {
     }
 
     /// Maps up to `count` frames at `gfn` to those at `mfn`, where nothing is mapped, in at most `budget` pages or blocks;
-    /// answers how many frames. For RAM, a reference on each of these frames becomes the map's.
+    /// returns how many frames. For RAM, a reference on each of these frames becomes the map's.
     #[inline(always)]
     pub fn map(
         &mut self,
@@ -238,7 +238,7 @@ impl<'m> P2m<'m> {
     }
 
     /// Unmaps up to `count` frames at `gfn` of kinds that `accept` accepts; looks at about `budget` entries and stops
-    /// when `removed` is full. Answers how many frames, holes included, it got through.
+    /// when `removed` is full. Returns how many frames, holes included, it got through.
     #[inline]
     pub fn unmap(
         &mut self,
@@ -387,7 +387,7 @@ impl<'m> P2m<'m> {
         last && none
     }
 
-    /// Shows every page and block from `from` on, until `visit` answers false.
+    /// Shows every page and block from `from` on, until `visit` returns false.
     pub fn visit(&self, from: Gfn, mut visit: impl FnMut(Run) -> bool) {
         self.table.visit(&self.space, from.raw(), |input, leaf| {
             match (
@@ -405,7 +405,7 @@ impl<'m> P2m<'m> {
         });
     }
 
-    /// Shows `show` up to `pages` frames of RAM, from `from` on and one by one, in at most `steps` entries. Answers where to
+    /// Shows `show` up to `pages` frames of RAM, from `from` on and one by one, in at most `steps` entries. Returns where to
     /// go on; `None` behind the last one.
     pub fn each_ram_page(
         &self,

@@ -1,4 +1,4 @@
-//! Finds the UART that is the console: `dtuart=` on the command line, else `/chosen/stdout-path`, else one that answers
+//! Finds the UART that is the console: `dtuart=` on the command line, else `/chosen/stdout-path`, else one that is there
 //! where a well-known machine has one ([`super::rescue`]).
 
 use alloc::format;

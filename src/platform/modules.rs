@@ -74,7 +74,7 @@ pub struct CommandLines {
     pub dom0: String,
 }
 
-/// Reads the word at a machine address; `None` where nothing answers.
+/// Reads the word at a machine address; `None` where there is no memory.
 pub type ReadWord<'a> = &'a dyn Fn(PhysAddr) -> Option<u32>;
 
 /// Finds all modules, in the tree's order.

@@ -50,7 +50,7 @@ pub fn candidates(load: u32) -> impl Iterator<Item = &'static Candidate> {
 }
 
 impl Candidate {
-    /// Returns whether the UART is there, by reads that answer nothing where nothing is.
+    /// Returns whether the UART is there. `read` returns `None` where no device is.
     pub fn is_there(&self, read: impl Fn(usize) -> Option<u32>) -> bool {
         PL011_ID
             .iter()

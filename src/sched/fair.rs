@@ -196,7 +196,7 @@ pub(super) enum Waking {
     WithCredit,
     /// As it came from a CPU where it fell behind, it need not wait at all: two CPUs that honour their rate limits would
     /// push it to and fro. Nor need one with credit whose domain has the CPU: who sends an interrupt to another vCPU may
-    /// spin until it is answered.
+    /// spin until it is acknowledged.
     AtOnce,
 }
 

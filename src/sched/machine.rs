@@ -17,7 +17,7 @@ static READY: Once<Ready> = Once::new();
 #[derive(Clone, Copy, Debug)]
 pub struct Ready(());
 
-/// Sets up the clock and the run queues; `hz` is the system counter's frequency, `None` the answer to one that cannot be.
+/// Sets up the clock and the run queues; `hz` is the system counter's frequency, `None` if it cannot be one.
 /// Only the first call counts.
 pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> Option<Ready> {
     let hz = time::init(hz)?.hz();

@@ -1,6 +1,6 @@
 //! Which vCPU runs on which physical CPU, for how long.
 //!
-//! Pure state: the caller holds one lock around the [`Scheduler`], tells it what happened and acts on what it answers (a
+//! Pure state: the caller holds one lock around the [`Scheduler`], reports what happened and acts on what it returns (a
 //! CPU to kick, a deadline to arm, registers to save). It never looks at a vCPU; a *unit* is a vCPU's place in here.
 //!
 //! Policy, in one paragraph: every CPU has a queue ordered by virtual time (`fair`), and runs the unit that had least

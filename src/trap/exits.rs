@@ -1,4 +1,4 @@
-//! Why a guest left: one match from the syndrome to the room that answers it.
+//! Why a guest left: one match from the syndrome to the room that handles it.
 
 use alloc::sync::Arc;
 
@@ -130,9 +130,9 @@ fn coprocessor(
         Outcome::Undefined => return raise(context, Exception::Undefined),
         Outcome::Timer(access_kind) => {
             let value = u64::from(guest::register(context, access.rt));
-            let answer = physical_timer(vcpu, access_kind, value);
+            let result = physical_timer(vcpu, access_kind, value);
             if access.direction == Direction::Read {
-                guest::set_register(context, access.rt, answer as u32);
+                guest::set_register(context, access.rt, result as u32);
             }
         }
     }
@@ -150,10 +150,10 @@ fn coprocessor_wide(
         Outcome::Timer(kind) => {
             let low = u64::from(guest::register(context, access.rt));
             let high = u64::from(guest::register(context, access.rt2));
-            let answer = physical_timer(vcpu, kind, low | high << 32);
+            let result = physical_timer(vcpu, kind, low | high << 32);
             if access.direction == Direction::Read {
-                guest::set_register(context, access.rt, answer as u32);
-                guest::set_register(context, access.rt2, (answer >> 32) as u32);
+                guest::set_register(context, access.rt, result as u32);
+                guest::set_register(context, access.rt2, (result >> 32) as u32);
             }
         }
         Outcome::Read(_) | Outcome::Ignored | Outcome::SetWay => {}
@@ -188,10 +188,10 @@ fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAcce
     next.is_none()
 }
 
-/// Carries out an access of the loaded vCPU to its physical timer; answers what it reads.
+/// Carries out an access of the loaded vCPU to its physical timer, and returns what it reads.
 fn physical_timer(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
     let mut timer = vcpu.physical_timer.lock();
-    let answer = timer.access(access, value, time::now().0);
+    let result = timer.access(access, value, time::now().0);
     if matches!(
         access,
         TimerAccess::WriteControl | TimerAccess::WriteValue | TimerAccess::WriteCompare
@@ -201,7 +201,7 @@ fn physical_timer(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
             None => vcpu.timers.physical_timer.disarm(),
         }
     }
-    answer
+    result
 }
 
 impl View for Domain {

@@ -80,7 +80,7 @@ fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
         _ => match ack.intid() {
             // The sender set a bit in this CPU's or its vCPU's word, and leaving the guest was the point; or it wants a
             // barrier.
-            SGI_LOOK => armv7::fence::answer(),
+            SGI_LOOK => armv7::fence::acknowledge(),
             SGI_STOP => {
                 cpu.gic.cpu.deactivate(ack);
                 crate::panic::stop_this_cpu();

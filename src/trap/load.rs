@@ -31,7 +31,7 @@ pub fn load(
     cpu.gic.hyp.load(&registers.interface);
     vcpu.account(RunState::Running, now);
     // Whoever makes more pending after this finds the vCPU loaded here, and says so.
-    vcpu.answer(work::INTERRUPTS);
+    vcpu.acknowledge(work::INTERRUPTS);
     let mut vgic = domain.vgic.lock();
     if vcpu.moves_to(cpu.id) {
         bring_interrupts(cpu, &vgic, vcpu);

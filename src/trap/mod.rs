@@ -103,7 +103,7 @@ fn is_to_pick(cpu: &Cpu) -> bool {
     }
 }
 
-/// Loads a vCPU that was chosen at `since`, and runs it until its registers are to be saved; answers what to run next.
+/// Loads a vCPU that was chosen at `since`, and runs it until its registers are to be saved, and returns what to run next.
 fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, since: Ticks) -> Picked {
     let mut registers = vcpu.registers.lock();
     load::load(cpu, domain, vcpu, &mut registers, since);

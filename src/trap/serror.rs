@@ -55,7 +55,7 @@ fn policy() -> Serrors {
 /// An abort that the loaded guest trapped for.
 #[cold]
 pub fn arrived(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
-    answer(policy(), Some((domain, vcpu)));
+    handle(policy(), Some((domain, vcpu)));
 }
 
 /// Takes the abort that is still to come of what the loaded guest did, before it is taken off this CPU.
@@ -63,7 +63,7 @@ pub fn arrived(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
 pub fn settle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let policy = policy();
     if settles(policy) && abort::settle() {
-        answer(policy, Some((domain, vcpu)));
+        handle(policy, Some((domain, vcpu)));
     }
 }
 
@@ -72,7 +72,7 @@ pub fn settle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
 #[inline]
 pub fn look_while_idle(loaded: Loaded<'_>) {
     if abort::is_pending() && abort::settle() {
-        answer(policy(), loaded);
+        handle(policy(), loaded);
         if let Some((_, vcpu)) = loaded {
             vcpu.unhalt(halt::BLOCKED);
         }
@@ -82,7 +82,7 @@ pub fn look_while_idle(loaded: Loaded<'_>) {
 /// # Panics
 /// When the policy is that the machine stops.
 #[cold]
-fn answer(policy: Serrors, loaded: Loaded<'_>) {
+fn handle(policy: Serrors, loaded: Loaded<'_>) {
     let source = match loaded {
         Some(_) => Source::Guest,
         None => Source::Hypervisor,
@@ -102,7 +102,7 @@ mod tests {
     use armv7::guest::has_async_abort;
     use armv7::host::registers::set_async_abort;
 
-    use super::{Serrors, Source, Verdict, answer, halt, judge, look_while_idle, settle, settles};
+    use super::{Serrors, Source, Verdict, halt, handle, judge, look_while_idle, settle, settles};
     use crate::domain::Rights;
     use crate::domain::testing::{NO_TLB, guest};
 
@@ -161,6 +161,6 @@ mod tests {
     #[should_panic(expected = "v0 loaded")]
     fn the_policy_panic_spares_nobody() {
         let (domain, vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
-        answer(Serrors::Panic, Some((&domain, &vcpu)));
+        handle(Serrors::Panic, Some((&domain, &vcpu)));
     }
 }

@@ -202,9 +202,9 @@ impl Vcpu {
         self.work.load(Ordering::SeqCst)
     }
 
-    /// Takes back a request that is about to be answered.
+    /// Acknowledges a request: clears it before the work is done.
     #[inline]
-    pub fn answer(&self, what: u32) {
+    pub fn acknowledge(&self, what: u32) {
         if self.requested() & what != 0 {
             self.work.fetch_and(!what, Ordering::SeqCst);
         }

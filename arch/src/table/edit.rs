@@ -111,7 +111,7 @@ impl Run {
 }
 
 impl Table {
-    /// Breaks up the blocks that lie across either end of a range; answers the path to its start.
+    /// Breaks up the blocks that lie across either end of a range, and returns the path to its start.
     pub(super) fn split_ends<F: TableFrames>(
         &mut self,
         frames: &mut F,

@@ -149,7 +149,7 @@ impl TableFrames for Machine {
     }
 }
 
-/// Checks that every count is right and no reachable table is empty; answers the number of tables reached.
+/// Checks that every count is right and no reachable table is empty, and returns the number of tables reached.
 fn check_counts(machine: &Machine, table: Mfn, level: Level) -> usize {
     let mut reached = 0;
     for index in 0..ENTRIES {

@@ -1,7 +1,7 @@
-//! The caller's array: read element by element, each answered in place.
+//! The caller's array: read element by element, each written back in place.
 //!
 //! The page that holds an element is translated once, for writing, and kept referenced until an element is elsewhere. An
-//! array that cannot be answered is so refused before anything is done for it.
+//! array that cannot be written is refused before anything is done for it.
 
 use core::ops::Range;
 
@@ -39,8 +39,8 @@ where
     for n in 0..now {
         let at = element::<T>(base, n)?;
         array.get(at, &mut op)?;
-        let answer = f(&mut op);
-        array.answer(at, &op, answer)?;
+        let changed = f(&mut op);
+        array.write_back(at, &op, changed)?;
         if n % PAUSE_EACH == PAUSE_EACH - 1 && must_pause() {
             now = n + 1;
             break;
@@ -61,7 +61,7 @@ pub(super) fn again(args: &Args, op: u32, rest: GuestVa, count: u32) -> Reply {
 }
 
 /// Writes the bytes `fields` of `op` back to where it came from.
-pub(super) fn answer<T: IntoBytes + Immutable>(
+pub(super) fn write_back<T: IntoBytes + Immutable>(
     domain: &Domain,
     at: GuestVa,
     op: &T,
@@ -96,14 +96,14 @@ impl Array<'_> {
     }
 
     #[inline]
-    fn answer<T: IntoBytes + Immutable>(
+    fn write_back<T: IntoBytes + Immutable>(
         &mut self,
         at: GuestVa,
         op: &T,
         fields: Range<usize>,
     ) -> Result<(), Errno> {
         if is_in_two_pages::<T>(at) {
-            return answer(self.domain, at, op, fields);
+            return write_back(self.domain, at, op, fields);
         }
         let mfn = self.page(at)?;
         let offset = at.offset() + fields.start;

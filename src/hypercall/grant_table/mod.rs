@@ -1,11 +1,11 @@
 //! grant_table_op (20): arrays of requests, whose memory they are about, and the steps of `grant` in their order.
 //!
-//! Each element is read on its own, dealt with, and answered in its own status field; the call itself fails only for
+//! Each element is read on its own, handled, and written back with a status of its own; the call itself fails only for
 //! what is no request at all. A long array is continued with the rest of it: pointer on, count down.
 //!
 //! | file | operations |
 //! |---|---|
-//! | `array` | (how an array is read and answered) |
+//! | `array` | (how an array is read and written back) |
 //! | `map` | map, unmap |
 //! | `copy` | copy |
 //! | `cache` | cache_flush |

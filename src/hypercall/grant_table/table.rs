@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use armv7::addr::{GuestVa, PAGE_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::array::{answer, each};
+use super::array::{each, write_back};
 use super::{Args, Caller, Outcome, status_at};
 use crate::abi::grant_table::{
     GetStatusFrames, GetVersion, GrantError, QuerySize, SetVersion, SetupTable, SwapGrantRef,
@@ -49,7 +49,7 @@ pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
         return Ok(Reply::Again(*args));
     }
     op.status = status_of(&grown);
-    answer(
+    write_back(
         caller.domain,
         at,
         &op,
@@ -90,22 +90,22 @@ pub(super) fn query_size(caller: &Caller<'_>, args: &Args) -> Outcome {
     let target = target(caller, op.dom);
     op.status = status_of(&target);
     let status = status_at(offset_of!(QuerySize, status));
-    let mut answered = status.clone();
+    let mut changed = status.clone();
     if let Ok(target) = target {
         let grants = target.domain().grants.lock();
         op.nr_frames = grants.size();
         op.max_nr_frames = grants.max_size();
         drop(grants);
-        answered.start = offset_of!(QuerySize, nr_frames);
+        changed.start = offset_of!(QuerySize, nr_frames);
     }
-    answer(caller.domain, at, &op, answered)?;
+    write_back(caller.domain, at, &op, changed)?;
     Ok(Reply::OK)
 }
 
 pub(super) fn set_version(caller: &Domain, at: GuestVa) -> Outcome {
     let op: SetVersion = read(caller, at)?;
     let result = version_rule(op.version);
-    // The version in use is answered whatever was asked for.
+    // The version in use is returned, whichever was asked for.
     write(caller, at, &SetVersion { version: VERSION })?;
     result.map(|_| Reply::OK)
 }
@@ -114,7 +114,7 @@ pub(super) fn get_version(caller: &Caller<'_>, at: GuestVa) -> Outcome {
     let mut op: GetVersion = read(caller.domain, at)?;
     target::control(caller, op.dom)?;
     op.version = VERSION;
-    answer(
+    write_back(
         caller.domain,
         at,
         &op,
@@ -131,7 +131,7 @@ pub(super) fn get_status_frames(caller: &Caller<'_>, args: &Args) -> Outcome {
         _ => Err(GrantError::General),
     });
     op.status = status_of(&listed);
-    answer(
+    write_back(
         caller.domain,
         at,
         &op,

@@ -155,7 +155,7 @@ impl Guest {
         op
     }
 
-    /// Carries out an operation on all of `ops`, which succeeds as a call; answers what became of them.
+    /// Carries out an operation on all of `ops`, which succeeds as a call, and returns what became of them.
     fn all<T>(&self, number: u32, ops: &[T]) -> Vec<T>
     where
         T: FromBytes + IntoBytes + FromZeros + Immutable,

@@ -83,7 +83,7 @@ impl<'m> Space<'m> {
         while self.shrink(u32::MAX).is_some() {}
     }
 
-    /// Adds frames, at most `most`; answers how many.
+    /// Adds frames, at most `most`, and returns how many.
     fn grow(&mut self, most: u32) -> Result<u32, P2mError> {
         let (first, count) = self
             .memory
@@ -95,7 +95,7 @@ impl<'m> Space<'m> {
         Ok(count)
     }
 
-    /// Gives spare frames back, at most `most` and those that are adjacent, as they mostly came; answers how many.
+    /// Gives spare frames back, at most `most` and those that are adjacent, as they mostly came, and returns how many.
     fn shrink(&mut self, most: u32) -> Option<u32> {
         let mut first = self.pop()?;
         let mut count = 1;

@@ -1,6 +1,6 @@
 //! Boards' needs beyond their device trees: one file per family, found by the root's compatible.
 //!
-//! A board answers with data, made from the tree once: which nodes dom0 must not have, and which registers are written to
+//! A board is data, made from the tree once: which nodes dom0 must not have, and which registers are written to
 //! begin, to start a CPU, to restart and to switch off. Boot maps the registers ahead (`boot::board`), so that the machine
 //! can be ended from anywhere. What firmware does by PSCI needs no board; where there are both, PSCI wins.
 //!

@@ -178,7 +178,7 @@ impl<R: Registers> Uart<R> {
         }
     }
 
-    /// Sends as much of a text as there is room for, with the line ends of a terminal; answers how much. Which driver it
+    /// Sends as much of a text as there is room for, with the line ends of a terminal, and returns how much. Which driver it
     /// goes to is decided once for all of it.
     pub fn put_some(&mut self, text: &[u8]) -> usize {
         let returned = &mut self.returned;
