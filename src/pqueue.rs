@@ -1,15 +1,15 @@
-//! A priority queue of small ids that never allocates once its ids are known.
+//! A priority queue of small ids that does not allocate after its ids are reserved.
 //!
-//! A binary heap with an index: `place[id]` says where in the heap an id is, so any id can be moved or taken out in
-//! O(log n). The run queues and the software timers share it. Memory comes from [`PriorityQueue::reserve_ids`] alone;
-//! inserting an id that was not reserved is refused, not served.
+//! A binary heap with an index: `place[id]` is the position of an id in the heap, so any id can be moved or removed in
+//! O(log n). The run queues and the software timers use it. Only [`PriorityQueue::reserve_ids`] allocates; inserting an
+//! id that was not reserved fails.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
-/// The order of a queue.
+/// Order of a queue.
 pub trait Key: Copy {
-    /// Returns whether `self` comes out earlier than `other`.
+    /// Returns whether `self` comes before `other`.
     fn before(self, other: Self) -> bool;
 }
 
@@ -19,7 +19,7 @@ struct Entry<K> {
     id: u16,
 }
 
-/// Position of an id that is not queued.
+/// Position of an id that is not in the queue.
 const ABSENT: u16 = u16::MAX;
 
 /// Ids below the reserved number, each at most once, lowest key first.
@@ -29,7 +29,7 @@ pub struct PriorityQueue<K> {
 }
 
 impl<K> PriorityQueue<K> {
-    /// An empty queue that knows no id.
+    /// Returns an empty queue without ids.
     pub const fn new() -> Self {
         Self {
             heap: Vec::new(),
@@ -45,7 +45,7 @@ impl<K> Default for PriorityQueue<K> {
 }
 
 impl<K: Key> PriorityQueue<K> {
-    /// Makes ids `0..ids` insertable. Never forgets ids that were known before.
+    /// Reserves ids `0..ids`. Ids reserved before stay reserved.
     pub fn reserve_ids(&mut self, ids: u16) -> Result<(), TryReserveError> {
         let ids = usize::from(ids);
         let missing = ids.saturating_sub(self.place.len());
@@ -55,7 +55,7 @@ impl<K: Key> PriorityQueue<K> {
         Ok(())
     }
 
-    /// Queues `id` under `key`, or moves it there. Says whether the id is known.
+    /// Inserts `id` with `key`, or changes its key. Returns false if the id is not reserved.
     #[inline(always)]
     pub fn insert(&mut self, id: u16, key: K) -> bool {
         let entry = Entry { key, id };
@@ -70,18 +70,18 @@ impl<K: Key> PriorityQueue<K> {
                 if end == 0 {
                     self.put(0, entry);
                 } else {
-                    self.settle_up(end, entry);
+                    self.sift_up(end, entry);
                 }
                 true
             }
             Some(&at) => {
-                self.settle(usize::from(at), entry);
+                self.sift(usize::from(at), entry);
                 true
             }
         }
     }
 
-    /// Takes `id` out and returns its key.
+    /// Removes `id`. Returns its key.
     #[inline]
     pub fn remove(&mut self, id: u16) -> Option<K> {
         let place = self.place.get_mut(usize::from(id))?;
@@ -90,12 +90,12 @@ impl<K: Key> PriorityQueue<K> {
         *place = ABSENT;
         let last = self.heap.pop()?;
         if at < self.heap.len() {
-            self.settle(at, last);
+            self.sift(at, last);
         }
         Some(key)
     }
 
-    /// Takes the id with the lowest key out.
+    /// Removes the id with the lowest key.
     #[inline]
     pub fn pop(&mut self) -> Option<(u16, K)> {
         let first = *self.heap.first()?;
@@ -104,7 +104,7 @@ impl<K: Key> PriorityQueue<K> {
         }
         let last = self.heap.pop()?;
         if !self.heap.is_empty() {
-            self.settle_down(0, last);
+            self.sift_down(0, last);
         }
         Some((first.id, first.key))
     }
@@ -115,13 +115,13 @@ impl<K: Key> PriorityQueue<K> {
         self.heap.first().map(|entry| (entry.id, entry.key))
     }
 
-    /// Returns the entry at `place` in the order of [`PriorityQueue::iter`].
+    /// Returns the entry at position `place` in the order of [`PriorityQueue::iter`].
     #[inline]
     pub fn nth(&self, place: usize) -> Option<(u16, K)> {
         self.heap.get(place).map(|entry| (entry.id, entry.key))
     }
 
-    /// Returns the key `id` is queued under.
+    /// Returns the key of `id`.
     pub fn key_of(&self, id: u16) -> Option<K> {
         let at = *self.place.get(usize::from(id))?;
         self.heap.get(usize::from(at)).map(|entry| entry.key)
@@ -133,27 +133,27 @@ impl<K: Key> PriorityQueue<K> {
         self.heap.len()
     }
 
-    /// Returns whether nothing is queued.
+    /// Returns whether the queue is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }
 
-    /// Queued ids: the lowest first, the others roughly from low to high.
+    /// Returns the entries: the lowest first, the others roughly in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (u16, K)> {
         self.heap.iter().map(|entry| (entry.id, entry.key))
     }
 
-    fn settle(&mut self, at: usize, entry: Entry<K>) {
+    fn sift(&mut self, at: usize, entry: Entry<K>) {
         let parent = at.checked_sub(1).and_then(|below| self.heap.get(below / 2));
         if parent.is_some_and(|parent| entry.key.before(parent.key)) {
-            self.settle_up(at, entry);
+            self.sift_up(at, entry);
         } else {
-            self.settle_down(at, entry);
+            self.sift_down(at, entry);
         }
     }
 
-    fn settle_up(&mut self, mut at: usize, entry: Entry<K>) {
+    fn sift_up(&mut self, mut at: usize, entry: Entry<K>) {
         while let Some(below) = at.checked_sub(1) {
             let Some(&parent) = self.heap.get(below / 2) else {
                 break;
@@ -167,7 +167,7 @@ impl<K: Key> PriorityQueue<K> {
         self.put(at, entry);
     }
 
-    fn settle_down(&mut self, mut at: usize, entry: Entry<K>) {
+    fn sift_down(&mut self, mut at: usize, entry: Entry<K>) {
         loop {
             let left = at * 2 + 1;
             let Some(&left_entry) = self.heap.get(left) else {
@@ -191,7 +191,7 @@ impl<K: Key> PriorityQueue<K> {
             *slot = entry;
         }
         if let Some(place) = self.place.get_mut(usize::from(entry.id)) {
-            // Positions are below the number of ids, and ids are 16 bits.
+            // Positions are below the number of ids, which are 16 bits.
             *place = at as u16;
         }
     }

@@ -1,16 +1,16 @@
-//! Flushing a domain's translations from the TLBs of all CPUs.
+//! Flushes of a domain's translations from the TLBs of all CPUs.
 //!
-//! The broadcast invalidate does it. On processors with erratum 798181 that is complete too early: another invalidate has to
-//! follow, and on most of them accesses by the old translation may still be under way on other CPUs, to a page that is
-//! somebody else's by now. There all other CPUs are asked for a barrier besides, by [`armv7::fence`]. It is asked under the
-//! lock of the domain's map: whoever waits for that lock acknowledges it.
+//! A broadcast invalidate suffices, except on processors with erratum 798181, where it completes too early. They need a
+//! second invalidate. On most of them accesses by the old translation may still be in progress on other CPUs, to a page
+//! that may have another owner by then, so all other CPUs must execute a barrier as well ([`armv7::fence`]). The
+//! request is made under the lock of the domain's p2m; a CPU that spins on a lock acknowledges it.
 
 use armv7::errata::Invalidation;
 use armv7::{fence, tlb};
 
 use super::{interrupt, others};
 
-/// Returns what flushes the translations of the VMID in a VTTBR.
+/// Returns the function that flushes the translations of a VTTBR's VMID.
 pub fn by(invalidation: Invalidation) -> fn(vttbr: u64) {
     match invalidation {
         Invalidation::Plain => tlb::flush_vmid,
@@ -27,7 +27,7 @@ fn flush_and_wait(vttbr: u64) {
         interrupt(cpu);
     }
     while !fence::is_acknowledged(request, others) {
-        // One of them may be waiting for this CPU.
+        // Another CPU may be waiting for this one.
         fence::acknowledge();
         core::hint::spin_loop();
     }

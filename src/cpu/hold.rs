@@ -1,35 +1,35 @@
-//! One CPU makes all others wait, for a look at state that they change.
+//! Stops all other CPUs while one inspects state that they change.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use armv7::fence;
 
-use super::{ask, others, work};
+use super::{others, request, work};
 
-/// Some CPU has the others wait.
+/// A CPU is holding the others.
 static HOLDING: AtomicBool = AtomicBool::new(false);
-/// CPUs that wait for it.
+/// Number of CPUs being held.
 static WAITING: AtomicU32 = AtomicU32::new(0);
 
-/// The other CPUs wait, in nobody's work, for as long as this value lives.
+/// Holds the other CPUs at the top of their loops until dropped.
 #[derive(Debug)]
 pub struct Held(());
 
-/// Makes all other CPUs wait at the top of their loops; `None` while another CPU does that. For debugging: it takes as long
-/// as the longest of their hypercalls. The caller holds no lock that one of them may be waiting for.
+/// Makes all other CPUs wait at the top of their loops. Returns `None` if another CPU already does. For debugging:
+/// takes as long as their longest hypercall. The caller must not hold a lock that another CPU may be waiting for.
 pub fn others_wait() -> Option<Held> {
     if HOLDING.swap(true, Ordering::SeqCst) {
         return None;
     }
     let others = others();
     for cpu in others {
-        ask(cpu, work::HOLD);
+        request(cpu, work::HOLD);
     }
     spin_while(|| WAITING.load(Ordering::SeqCst) < others.len());
     Some(Held(()))
 }
 
-/// Waits for the end of another CPU's hold, as it asked by [`work::HOLD`].
+/// Waits until another CPU's hold ends, on its request [`work::HOLD`].
 pub fn wait() {
     WAITING.fetch_add(1, Ordering::SeqCst);
     spin_while(|| HOLDING.load(Ordering::SeqCst));
@@ -39,7 +39,7 @@ pub fn wait() {
 impl Drop for Held {
     fn drop(&mut self) {
         HOLDING.store(false, Ordering::SeqCst);
-        // All have gone on before the next one may hold them.
+        // All must have left before the next hold begins.
         spin_while(|| WAITING.load(Ordering::SeqCst) > 0);
     }
 }

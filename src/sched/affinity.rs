@@ -1,10 +1,10 @@
-//! Where units go: placement on wake-up, moving waiting units between CPUs, affinity and online CPUs.
+//! Placement of units: on wake-up, by moving waiting units between CPUs, and by affinity and online CPUs.
 //!
-//! Every CPU has a clock, the lowest virtual time that competes there. Virtual times of two CPUs compare through each
-//! CPU's `offset`, so that CPUs between which units may move advance alike: that is what makes shares hold over several
-//! CPUs. Where units may not move (pinning), or one outweighs all others, clocks drift apart without meaning anything.
-//! Hence a difference over a limit is forgotten when it is about to matter: the clock behind is lifted by its offset,
-//! which changes nothing among the units of its own CPU.
+//! Every CPU has a clock, the lowest virtual time that competes there. Virtual times of two CPUs compare by adding each
+//! CPU's `offset`, so that CPUs between which units may move advance alike and shares hold across CPUs. Where units may
+//! not move (pinning), or one outweighs all others, clocks drift apart without meaning. So a difference over a limit is
+//! discarded when it would count: the offset of the CPU that lags grows, which changes nothing among the units of that
+//! CPU.
 
 use armv7::cpu::{CpuId, CpuSet};
 
@@ -14,11 +14,11 @@ use super::fair::{Virtual, Waking};
 use super::unit::State;
 use super::{SchedError, Scheduler, UnitId, check};
 
-/// Queue entries looked at for one that may move. Those behind run in their own queue, later.
+/// Queue entries checked for a unit that may move. Units behind those run in their own queue, later.
 const LOOK_AHEAD: usize = 16;
 
 impl Scheduler {
-    /// Changes where a unit may and should run. Returns the CPU that must pick.
+    /// Sets a unit's hard and soft affinity. Returns the CPU that must pick.
     pub fn set_affinity(
         &mut self,
         id: UnitId,
@@ -32,11 +32,11 @@ impl Scheduler {
         let unit = self.units.get_mut(id).ok_or(SchedError::NoUnit)?;
         unit.hard = hard;
         unit.soft = soft;
-        unit.settle_affinity(pool);
+        unit.update_affinity(pool);
         Ok(self.obey_affinity(id, now))
     }
 
-    /// Gets every unit off a CPU it may not use. Returns the CPUs that must pick.
+    /// Moves every unit off a CPU it may not use. Returns the CPUs that must pick.
     pub(super) fn obey_affinities(&mut self, now: Ticks) -> CpuSet {
         let mut kick = CpuSet::EMPTY;
         let mut next = 0;
@@ -50,7 +50,7 @@ impl Scheduler {
         kick
     }
 
-    /// Gets a unit off a CPU it may not use, whether it runs or not. Returns the CPU that must pick.
+    /// Moves a unit off a CPU it may not use, whatever its state. Returns the CPU that must pick.
     #[cold]
     pub(super) fn obey_affinity(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
@@ -63,7 +63,7 @@ impl Scheduler {
                 self.withdraw(id);
                 self.place_woken(id, now)
             }
-            // Registers on a CPU that goes away must be saved now; the unit moves when they are.
+            // Registers on a CPU that leaves the pool must be saved first; `release` then moves the unit.
             State::Blocked if !unit.loaded => {
                 let home = self.best_cpu(id, now)?;
                 self.relocate(id, home, now);
@@ -79,7 +79,7 @@ impl Scheduler {
         }
     }
 
-    /// Queues a unit that became runnable on the best CPU there is. Returns the CPU that must pick.
+    /// Queues a unit that became runnable on the best CPU. Returns the CPU that must pick.
     pub(super) fn place_woken(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let idle = self.idle;
         let unit = self.units.get_mut(id)?;
@@ -101,7 +101,7 @@ impl Scheduler {
         self.join(id, target, now)
     }
 
-    /// Returns the CPU for a unit that may go anywhere: an idle one, its last one first, or else where it has most claim.
+    /// Returns the CPU for a unit that is not loaded: an idle one, its last one first, or else the one of least claim.
     fn best_cpu(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get(id)?;
         let idle = [self.idle.and(unit.preferred), self.idle.and(unit.allowed)]
@@ -114,7 +114,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns the preferred CPU whose units have had most of their share, the last one unless another is well ahead.
+    /// Returns the preferred CPU whose units have had the most of their share; the last one unless another is well
+    /// ahead.
     fn least_claim(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get(id)?;
         let (home, preferred, weight) = (unit.cpu, unit.preferred, unit.weight);
@@ -128,7 +129,7 @@ impl Scheduler {
         for cpu in preferred.without(start) {
             let lead = self.lead_over(cpu, start, None, weight.lag_limit, now);
             let shorter = self.queue_len(cpu) < self.queue_len(start);
-            // Without a difference yet, as right after boot, the shorter queue is better.
+            // Until a difference has built up, as right after boot, the shorter queue is better.
             let lead = if shorter {
                 lead.max(weight.migration + 1)
             } else {
@@ -141,10 +142,10 @@ impl Scheduler {
         Some(best)
     }
 
-    /// Queues a unit that slept on `cpu`. Returns the CPU when it must pick now rather than at the end of the turn.
+    /// Queues a unit that slept on `cpu`. Returns `cpu` if it must pick now rather than at the end of the turn.
     fn join(&mut self, id: UnitId, cpu: CpuId, now: Ticks) -> Option<CpuId> {
         self.relocate(id, cpu, now);
-        // A CPU that runs one unit does not pick, so its clock may stand where it was long ago.
+        // The clock of a CPU that runs one unit may be long out of date, as that CPU does not pick.
         let current = self.current_virtual(cpu, now);
         self.standing(cpu, current);
         self.enqueue_woken(id, cpu);
@@ -153,7 +154,7 @@ impl Scheduler {
         (ahead || !self.cpus[cpu.index()].ticking).then_some(cpu)
     }
 
-    /// Queues a unit that slept, on a CPU whose frame its virtual time is in. Sleep earns credit, up to a limit.
+    /// Queues a unit that slept and whose virtual time is relative to `cpu`. Sleep earns credit, up to a limit.
     #[inline]
     pub(super) fn enqueue_woken(&mut self, id: UnitId, cpu: CpuId) {
         let Some(unit) = self.units.get_mut(id) else {
@@ -193,7 +194,7 @@ impl Scheduler {
                 self.enqueue(id, cpu);
                 return CpuSet::of(cpu);
             }
-            // Only idle CPUs take units that should be elsewhere.
+            // Only idle CPUs take units outside their soft affinity.
             let mut best = None;
             let mut most = weight.migration;
             for cpu in preferred {
@@ -218,8 +219,8 @@ impl Scheduler {
         CpuSet::EMPTY
     }
 
-    /// Takes a waiting unit from another CPU's queue, for a CPU without anything to do: the one with most claim where
-    /// most units wait. The unit is in no queue then.
+    /// Removes a waiting unit from the longest queue of another CPU, for `cpu`, which has nothing to run. Chooses the
+    /// first unit there that may run on `cpu`.
     pub(super) fn steal(&mut self, cpu: CpuId, now: Ticks) -> Option<UnitId> {
         let mut best: Option<(usize, UnitId, CpuId)> = None;
         for from in self.waiting.without(cpu) {
@@ -243,7 +244,7 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Parks a unit whose cap is used up on the CPU it was last on.
+    /// Parks a unit whose group's cap is used up on its last CPU. Returns that CPU, which must pick.
     pub(super) fn park(&mut self, id: UnitId) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
         unit.state = State::Parked;
@@ -251,7 +252,7 @@ impl Scheduler {
         Some(unit.cpu)
     }
 
-    /// Queues the parked units of `cpu` whose next period has begun.
+    /// Queues the parked units of `cpu` whose next period has begun, and adds the CPUs that must pick to `kick`.
     pub(super) fn unpark(&mut self, cpu: CpuId, now: Ticks, kick: &mut CpuSet) {
         let mut at = 0;
         while let Some(&id) = self.cpus[cpu.index()].parked.get(at) {
@@ -286,7 +287,7 @@ impl Scheduler {
             .min()
     }
 
-    /// Returns the virtual time of the current unit of `cpu`, what it has run since it was charged included.
+    /// Returns the virtual time of the current unit of `cpu`, including what it has run since the last charge.
     #[inline(always)]
     fn current_virtual(&self, cpu: CpuId, now: Ticks) -> Option<Virtual> {
         let here = &self.cpus[cpu.index()];
@@ -294,8 +295,8 @@ impl Scheduler {
         Some(unit.virtual_now(here.charged, now))
     }
 
-    /// Brings the clock of `cpu` up to date, whose current unit's virtual time is `current`; returns where its unit with most
-    /// claim stands.
+    /// Updates the clock of `cpu`, whose current unit has the virtual time `current`. Returns the lowest virtual time
+    /// there.
     #[inline(always)]
     fn standing(&mut self, cpu: CpuId, current: Option<Virtual>) -> Virtual {
         let here = &mut self.cpus[cpu.index()];
@@ -315,10 +316,11 @@ impl Scheduler {
         self.standing(cpu, self.current_virtual(cpu, now))
     }
 
-    /// Returns how far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there. A lead or lag of
-    /// one CPU's units over `limit` is forgotten: the CPU behind is lifted. It is not measured from `virtual_time`, which
-    /// may be far from the others there: CPUs would lift each other in turns, and pass units to and fro. A light unit on
-    /// `cpu` raises the limit, since each of its turns is a leap in virtual time.
+    /// Returns how far the units of `cpu` are ahead of `virtual_time` on `other`, or of the units there if `None`.
+    /// Discards a lead or lag over `limit` between the two CPUs' units, by raising the offset of the one that lags. The
+    /// excess is not measured from `virtual_time`, which may be far from the others there: CPUs would raise each other
+    /// in turns, and pass units to and fro. A light current unit on `cpu` raises the limit, as each of its turns is a
+    /// leap in virtual time.
     fn lead_over(
         &mut self,
         cpu: CpuId,
@@ -344,8 +346,8 @@ impl Scheduler {
         lead.clamp(-limit, limit).saturating_sub(further)
     }
 
-    /// Translates the virtual time of a unit that is in no queue to the frame of `to`: it keeps its distance from the
-    /// clock. An idle `to` takes over the clock it comes from, for its own stood still.
+    /// Moves a unit that is in no queue to `to`, and makes its virtual time relative to that CPU: it keeps its distance
+    /// from the clock. An idle `to` takes over the clock of the unit's last CPU, as its own stood still.
     #[inline(always)]
     fn relocate(&mut self, id: UnitId, to: CpuId, now: Ticks) {
         if let Some(from) = self.cpu_of(id).filter(|&from| from != to) {

@@ -1,4 +1,4 @@
-//! Parameters of units, and what domain control and debug keys want to know.
+//! Parameters and state of units, for domain control and debug keys.
 
 use armv7::cpu::{CpuId, CpuSet};
 
@@ -7,26 +7,26 @@ use crate::time::Ticks;
 use super::unit::State;
 use super::{GroupId, PoolId, Scheduler, UnitId};
 
-/// A unit for debug output.
+/// A unit, for debug output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnitInfo {
     /// Its id.
     pub id: UnitId,
     /// Its state.
     pub state: State,
-    /// Where it runs, waits or last ran.
+    /// CPU it runs on, waits for or last ran on.
     pub cpu: CpuId,
     /// Its weight.
     pub weight: u16,
-    /// The cap that it shares with its group, in percent.
+    /// Its group's cap, in percent of one CPU (0: no cap).
     pub cap: u16,
-    /// CPU time it used.
+    /// CPU time used.
     pub runtime: Ticks,
 }
 
 impl Scheduler {
-    /// Sets for how long a unit that runs in a pool is safe from units of equal standing (`sched_ratelimit_us`); 0 turns it
-    /// off.
+    /// Sets a pool's rate limit (`sched_ratelimit_us`): the time a unit runs before one of equal standing may pre-empt
+    /// it. 0 turns the limit off.
     pub fn set_ratelimit(&mut self, pool: PoolId, microseconds: u32) {
         self.ratelimits[pool.index()] = microseconds;
         for cpu in self.pool(pool) {
@@ -49,7 +49,7 @@ impl Scheduler {
         self.units.get(id).map(|unit| (unit.hard, unit.soft))
     }
 
-    /// Returns CPU time a unit has used.
+    /// Returns the CPU time a unit has used, up to `now`.
     pub fn runtime(&self, id: UnitId, now: Ticks) -> Ticks {
         let Some(unit) = self.units.get(id) else {
             return Ticks::ZERO;
@@ -63,12 +63,12 @@ impl Scheduler {
         }
     }
 
-    /// Returns where a unit runs, waits or last ran.
+    /// Returns the CPU a unit runs on, waits for or last ran on.
     pub fn cpu_of(&self, id: UnitId) -> Option<CpuId> {
         self.units.get(id).map(|unit| unit.cpu)
     }
 
-    /// Returns the CPU that has a unit's registers, if they are not saved.
+    /// Returns the CPU that holds a unit's registers, or `None` if they are saved.
     #[inline]
     pub fn loaded_on(&self, id: UnitId) -> Option<CpuId> {
         self.units
@@ -77,23 +77,23 @@ impl Scheduler {
             .map(|unit| unit.cpu)
     }
 
-    /// Returns where a unit is.
+    /// Returns a unit's state.
     pub fn state(&self, id: UnitId) -> Option<State> {
         self.units.get(id).map(|unit| unit.state)
     }
 
-    /// Returns whether a unit is on a CPU, also if that is to drop it.
+    /// Returns whether a unit is current on a CPU, including one that the next pick removes.
     pub fn is_on_cpu(&self, id: UnitId) -> bool {
         self.state(id).is_some_and(State::is_on_cpu)
     }
 
-    /// Returns the unit a CPU runs.
+    /// Returns the current unit of a CPU.
     #[inline]
     pub fn current(&self, cpu: CpuId) -> Option<UnitId> {
         self.cpus[cpu.index()].current
     }
 
-    /// Returns the ticks that a CPU had nothing to run, of the `now` ticks there were.
+    /// Returns the ticks for which a CPU had nothing to run, up to `now`.
     pub fn idle_time(&self, cpu: CpuId, now: Ticks) -> Ticks {
         let here = &self.cpus[cpu.index()];
         let turn = if here.current.is_some() {
@@ -104,7 +104,7 @@ impl Scheduler {
         Ticks(now.0.saturating_sub(here.busy.saturating_add(turn)))
     }
 
-    /// Returns the number of units that wait for `cpu`.
+    /// Returns the number of units in the queue of `cpu`.
     pub fn queue_len(&self, cpu: CpuId) -> usize {
         self.cpus[cpu.index()].queue.len()
     }
@@ -114,7 +114,7 @@ impl Scheduler {
         self.idle
     }
 
-    /// Returns the CPUs that are in some pool.
+    /// Returns the CPUs that are in a pool.
     pub fn online(&self) -> CpuSet {
         self.online
     }

@@ -1,6 +1,6 @@
-//! Groups of units: what the vCPUs of one domain have in common, a weight, a cap and a pool of CPUs.
+//! Groups of units: the weight, cap and CPU pool that the vCPUs of one domain share.
 //!
-//! A cap is the group's: its units draw on one budget, so that one busy vCPU of eight may have all of it (credit2).
+//! All units of a group draw on one budget, so that one busy vCPU of eight may use the whole cap, as in credit2.
 
 use alloc::vec::Vec;
 
@@ -17,7 +17,7 @@ pub(super) struct Group {
     pub pool: PoolId,
     pub weight: u16,
     pub cap: u16,
-    /// The rest of the cap in this period; `None` without a cap.
+    /// Remainder of the cap in this period; `None` without a cap.
     pub budget: Option<Budget>,
     pub units: u16,
 }
@@ -57,7 +57,7 @@ impl Groups {
         Ok(GroupId(id))
     }
 
-    /// Takes `span` off what a group has left at `now`; whether that is anything.
+    /// Charges `span` to a group's budget. Returns whether any is left at `now`.
     pub fn charge(&mut self, id: GroupId, span: u64, now: Ticks, rules: &Rules) -> bool {
         let budget = self.get_mut(id).and_then(|group| group.budget.as_mut());
         budget.is_none_or(|budget| budget.charge(span, now, rules))
@@ -71,7 +71,7 @@ impl Groups {
 }
 
 impl Scheduler {
-    /// Makes a group without units, with the weight that domains have by default, no cap and the CPUs of `pool`.
+    /// Adds a group without units, with the default weight, no cap and the CPUs of `pool`.
     pub fn add_group(&mut self, pool: PoolId) -> Result<GroupId, SchedError> {
         self.groups.add(Group {
             pool,
@@ -82,7 +82,7 @@ impl Scheduler {
         })
     }
 
-    /// Forgets a group without units.
+    /// Removes a group without units.
     pub fn remove_group(&mut self, id: GroupId) -> Result<(), SchedError> {
         match self.groups.get(id) {
             None => Err(SchedError::NoGroup),
@@ -99,7 +99,7 @@ impl Scheduler {
         self.groups.0.iter().flatten().count()
     }
 
-    /// Returns the weight of a group's units, and its cap in percent of one CPU, 0 for none.
+    /// Returns the weight of a group's units, and its cap in percent of one CPU (0: no cap).
     pub fn share(&self, id: GroupId) -> Option<(u16, u16)> {
         self.groups.get(id).map(|group| (group.weight, group.cap))
     }
@@ -117,7 +117,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Changes a group's cap from `now` on. Returns the CPUs that must pick for it to take effect.
+    /// Changes a group's cap, in percent of one CPU, from `now` on. Returns the CPUs that must pick for it to take
+    /// effect.
     pub fn set_cap(&mut self, id: GroupId, cap: u16, now: Ticks) -> Result<CpuSet, SchedError> {
         let group = self.groups.get_mut(id).ok_or(SchedError::NoGroup)?;
         if group.cap == cap {
@@ -136,7 +137,7 @@ impl Scheduler {
         Ok(kick)
     }
 
-    /// Returns the pool a group is in.
+    /// Returns the pool of a group.
     pub fn pool_of(&self, id: GroupId) -> Option<PoolId> {
         self.groups.get(id).map(|group| group.pool)
     }
@@ -146,13 +147,14 @@ impl Scheduler {
         self.pools[pool.index()]
     }
 
-    /// Returns the CPUs that a group's units may use at most.
+    /// Returns the CPUs of a group's pool.
     pub fn cpus_of(&self, id: GroupId) -> CpuSet {
         self.pool_of(id)
             .map_or(CpuSet::EMPTY, |pool| self.pool(pool))
     }
 
-    /// Moves a group to another pool. Its units may and should run on any CPU there. Returns the CPUs that must pick.
+    /// Moves a group to another pool, and resets the affinities of its units to all CPUs. Returns the CPUs that must
+    /// pick.
     pub fn move_group(
         &mut self,
         id: GroupId,
@@ -164,13 +166,13 @@ impl Scheduler {
         for unit in self.units.iter_mut().filter(|unit| unit.group == id) {
             unit.hard = CpuSet::ALL;
             unit.soft = CpuSet::ALL;
-            unit.settle_affinity(cpus);
+            unit.update_affinity(cpus);
         }
         Ok(self.obey_affinities(now))
     }
 
-    /// Changes which CPUs are in a pool; a CPU is in one at most. Returns the CPUs that must pick. One that was taken out
-    /// still has to pick and release until it has nothing loaded.
+    /// Changes the CPUs of a pool; a CPU is in at most one pool. Returns the CPUs that must pick. A removed CPU must
+    /// still pick and release until it has no unit loaded.
     pub fn set_pool(&mut self, pool: PoolId, cpus: CpuSet, now: Ticks) -> CpuSet {
         self.pools[pool.index()] = cpus;
         self.set_ratelimit(pool, self.ratelimit(pool));
@@ -182,7 +184,7 @@ impl Scheduler {
             if let Some(group) = self.groups.get(unit.group)
                 && group.pool == pool
             {
-                unit.settle_affinity(cpus);
+                unit.update_affinity(cpus);
             }
         }
         for cpu in CpuId::all() {
@@ -193,12 +195,12 @@ impl Scheduler {
                 self.idle.insert(cpu);
             }
         }
-        // New CPUs look for work.
+        // Idle CPUs, the new ones among them, must pick to find work.
         let idle = self.idle;
         self.obey_affinities(now).or(idle)
     }
 
-    /// Returns whether a capped group has anything left at `now`, with what is due then.
+    /// Adds to a capped group what is due at `now`. Returns whether it has any budget left.
     pub(super) fn refill(&mut self, id: GroupId, now: Ticks) -> bool {
         let budget = self
             .groups
@@ -207,7 +209,7 @@ impl Scheduler {
         budget.is_none_or(|budget| budget.refill(now, &self.rules))
     }
 
-    /// Returns when a unit of a capped group has to give way if all of it that run now go on.
+    /// Returns when the budget of a capped group is used up if all of its running units go on.
     pub(super) fn budget_ends(&self, id: GroupId, now: Ticks) -> Option<Ticks> {
         let budget = self.groups.get(id)?.budget.as_ref()?;
         let is_member = |unit: UnitId| self.units.get(unit).is_some_and(|unit| unit.group == id);

@@ -1,22 +1,22 @@
-//! Names of groups and pools: indices into the scheduler's tables.
+//! Identifiers of groups and pools: indices into the scheduler's tables.
 
 pub use crate::id::UnitId;
 
-/// A group; an index into the scheduler's table, used again after [`super::Scheduler::remove_group`].
+/// A group: an index into the scheduler's table, reused after [`super::Scheduler::remove_group`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct GroupId(pub(super) u16);
 
-/// Most pools of CPUs.
+/// Maximum number of CPU pools.
 pub const MAX_POOLS: usize = 32;
 
-/// A pool of CPUs; an index below [`MAX_POOLS`].
+/// A CPU pool: an index below [`MAX_POOLS`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct PoolId(u8);
 
 impl PoolId {
-    /// The pool that all CPUs are in at first.
+    /// The pool that contains all CPUs after boot.
     pub const FIRST: Self = Self(0);
 
     /// Returns the pool with index `n`, or `None` beyond [`MAX_POOLS`].

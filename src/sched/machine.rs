@@ -1,4 +1,4 @@
-//! The machine's scheduler, behind the lock of all.
+//! The machine's scheduler, behind its lock.
 
 use armv7::cpu::CpuSet;
 use spin::Once;
@@ -7,18 +7,18 @@ use super::{GroupId, PoolId, SchedError, Scheduler};
 use crate::sync::{Guard, Lock, rank};
 use crate::time;
 
-/// Ticks in a second of the scheduler that has no CPU yet.
+/// Placeholder frequency of the scheduler that exists before [`init`], without CPUs.
 const EARLY_HZ: u32 = 1_000_000;
 static SCHEDULER: Lock<Scheduler, { rank::SCHED }> =
     Lock::new(Scheduler::new(CpuSet::EMPTY, EARLY_HZ));
 static READY: Once<Ready> = Once::new();
 
-/// Shows that the clock and the run queues are set up: without it no CPU runs vCPUs, and no dom0 is built.
+/// Proof that the clock and the run queues are set up, required to run vCPUs and to build dom0.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready(());
 
-/// Sets up the clock and the run queues; `hz` is the system counter's frequency, `None` if it cannot be one.
-/// Only the first call counts.
+/// Sets up the clock and the run queues. `hz` is the system counter's frequency, `ratelimit_us` the first pool's rate
+/// limit in microseconds. Returns `None` if `hz` is out of range. Only the first call has an effect.
 pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> Option<Ready> {
     let hz = time::init(hz)?.hz();
     let ready = READY.call_once(|| {
@@ -30,28 +30,28 @@ pub fn init(hz: u32, online: CpuSet, ratelimit_us: u32) -> Option<Ready> {
     Some(*ready)
 }
 
-/// Returns what [`init`] returned, for CPUs that come later.
+/// Returns the proof of [`init`], for CPUs that start later; `None` before [`init`].
 pub fn ready() -> Option<Ready> {
     READY.get().copied()
 }
 
-/// Locks the scheduler. Before [`init`] it has no CPU.
-#[inline(never)] // its callers are many
+/// Locks the scheduler. It has no CPUs before [`init`].
+#[inline(never)] // for size: it has many callers
 pub fn lock() -> Guard<'static, Scheduler> {
     SCHEDULER.lock()
 }
 
-/// A domain's group; goes with the value, when its vCPUs have gone.
+/// A domain's group. Dropping it removes the group; its vCPUs must be removed before.
 #[derive(Debug)]
 pub struct Group(GroupId);
 
 impl Group {
-    /// Makes a group with the CPUs of `pool`.
+    /// Adds a group with the CPUs of `pool`.
     pub fn new(pool: PoolId) -> Result<Self, SchedError> {
         lock().add_group(pool).map(Self)
     }
 
-    /// Returns its name to the scheduler.
+    /// Returns the group's id in the scheduler.
     pub fn id(&self) -> GroupId {
         self.0
     }

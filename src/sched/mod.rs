@@ -1,21 +1,22 @@
-//! Which vCPU runs on which physical CPU, for how long.
+//! The scheduler: which vCPU runs on which physical CPU, and for how long.
 //!
-//! Pure state: the caller holds one lock around the [`Scheduler`], reports what happened and acts on what it returns (a
-//! CPU to kick, a deadline to arm, registers to save). It never looks at a vCPU; a *unit* is a vCPU's place in here.
+//! Pure state: the caller holds one lock around the [`Scheduler`], reports events, and acts on the returned values (a
+//! CPU to kick, a deadline to arm, registers to save). The scheduler does not access vCPUs; a *unit* is a vCPU's entry
+//! here.
 //!
-//! Policy, in one paragraph: every CPU has a queue ordered by virtual time (`fair`), and runs the unit that had least
-//! of its share. A wake-up goes to an idle CPU, the unit's last one first, and else to the CPU whose units had most
-//! (`affinity`). CPUs with waiting units push them to idle CPUs and to CPUs whose units are well ahead, and an idle CPU
-//! takes what waits elsewhere: together the queues act like one, without a tick on CPUs that have nothing to decide.
+//! Policy: every CPU has a queue ordered by virtual time (`fair`), and runs the unit that has had the least of its
+//! share. A woken unit goes to an idle CPU, its last one first, or else to the CPU whose units have had the most
+//! (`affinity`). A CPU with waiting units pushes them to idle CPUs and to CPUs whose units are well ahead, and an idle
+//! CPU steals from the others. So the queues act like one, without a tick on CPUs that have nothing to decide.
 //!
 //! Invariants:
 //! - a unit is on one CPU or in one queue, never two (`unit::State`);
-//! - the registers of a unit stay on the CPU that ran it until that CPU says [`Scheduler::release`]; only then may
-//!   another CPU run it. `Choice::save` tells when to;
-//! - after a unit is added, nothing here allocates.
+//! - the registers of a unit stay on the CPU that ran it until that CPU calls [`Scheduler::release`], when
+//!   `Choice::save` requires it; only then may another CPU run the unit;
+//! - only adding a unit or a group allocates.
 //!
-//! The trap loop: `block`/`yield_now`/kick/timer, then `pick`; if `save` names a unit, store its registers and `release`
-//! it; load `unit` if it is another one; arm the hypervisor timer at `until`; send the kicks.
+//! Trap loop: call `block`/`yield_now`/kick/timer, then `pick`. If `save` is set, store that unit's registers and
+//! `release` it. Load `unit` if it is not loaded; arm the hypervisor timer at `until`; send the kicks.
 
 mod affinity;
 mod control;
@@ -45,28 +46,28 @@ use unit::{Unit, Units};
 /// The parameters of a new unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnitParams {
-    /// Whose weight, cap and pool of CPUs it shares.
+    /// The group whose weight, cap and CPU pool apply.
     pub group: GroupId,
-    /// CPUs it may run on. When none of them is in the pool, all that are.
+    /// CPUs it may run on. If the pool contains none of them, all CPUs of the pool.
     pub hard: CpuSet,
     /// CPUs it should run on.
     pub soft: CpuSet,
 }
 
-/// Why a request was refused; nothing changed then.
+/// Reason a request was refused; the scheduler is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SchedError {
-    /// The heap is full.
+    /// Out of heap memory.
     NoMemory,
     /// All ids are in use.
     NoId,
-    /// There is no such unit.
+    /// The unit does not exist.
     NoUnit,
-    /// There is no such group.
+    /// The group does not exist.
     NoGroup,
-    /// A weight of zero.
+    /// The weight is zero.
     ZeroWeight,
-    /// A hard or soft affinity without any CPU.
+    /// The hard or soft affinity is empty.
     EmptyAffinity,
     /// The unit is on a CPU, or its registers are; or the group has units.
     Busy,
@@ -75,12 +76,13 @@ pub enum SchedError {
 /// The next step of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Choice {
-    /// The unit to run; idle without one.
+    /// The unit to run; `None` to idle.
     pub unit: Option<UnitId>,
-    /// When to pick again although nothing else happens; without it no timer is needed.
+    /// Time of the next pick if no event comes before; `None` if no timer is needed.
     pub until: Option<Ticks>,
-    /// The unit whose registers are on this CPU and must be saved now, before [`Scheduler::release`]. Without it what is
-    /// loaded stays loaded: `unit` itself, or when idle the unit that ran last and will most likely run next.
+    /// The unit whose registers are on this CPU and must be saved now, before [`Scheduler::release`]. If `None`, the
+    /// loaded registers stay: those of `unit`, or on an idle CPU those of the unit that ran last and will probably run
+    /// next.
     pub save: Option<UnitId>,
     /// Other CPUs that must pick.
     pub kick: CpuSet,
@@ -88,24 +90,24 @@ pub struct Choice {
 
 struct Cpu {
     queue: PriorityQueue<Virtual>,
-    /// Units of capped groups that wait for the next period here.
+    /// Units of capped groups that wait here for the next period.
     parked: Vec<UnitId>,
     current: Option<UnitId>,
-    /// Whose registers are in the CPU; stays when it goes idle.
+    /// The unit whose registers are in the CPU; kept when the CPU goes idle.
     loaded: Option<UnitId>,
-    /// Until when `current` has been charged.
+    /// Time until which `current` has been charged.
     charged: Ticks,
     turn_began: Ticks,
     /// Ticks that units ran here, up to `charged`.
     busy: u64,
-    /// The last pick asked for a timer.
+    /// The last pick set a timer.
     ticking: bool,
     yielded: bool,
-    /// That of its pool, in ticks.
+    /// Rate limit of the CPU's pool, in ticks.
     ratelimit: u64,
-    /// Lowest virtual time that still competes here; never goes back.
+    /// Lowest virtual time that competes here; never decreases.
     clock: Virtual,
-    /// Added to a virtual time here, it compares with those of other CPUs.
+    /// Added to a virtual time of this CPU, makes it comparable with those of other CPUs.
     offset: u64,
 }
 
@@ -127,7 +129,7 @@ impl Cpu {
         }
     }
 
-    /// Returns its current unit, in a contest with one that waits.
+    /// Returns the current unit as a contender against one that waits.
     #[inline(always)]
     fn contender(&self, unit: &Unit, virtual_time: Virtual, now: Ticks) -> Contender {
         Contender {
@@ -157,8 +159,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler without units for a system counter of `ticks_per_second`. All CPUs are in the first pool; before one first
-    /// picks it counts as idle.
+    /// Returns a scheduler without units, for a system counter of `ticks_per_second`. All CPUs are in the first pool,
+    /// and count as idle until their first pick.
     pub const fn new(online: CpuSet, ticks_per_second: u32) -> Self {
         let mut pools = [CpuSet::EMPTY; MAX_POOLS];
         pools[PoolId::FIRST.index()] = online;
@@ -182,7 +184,7 @@ impl Scheduler {
         }
     }
 
-    /// Adds a unit; it starts blocked. The only place that allocates.
+    /// Adds a blocked unit. Allocates, as only this and [`Scheduler::add_group`] do.
     pub fn add(&mut self, params: UnitParams) -> Result<UnitId, SchedError> {
         check(params.hard, params.soft)?;
         let group = self.groups.get(params.group).ok_or(SchedError::NoGroup)?;
@@ -213,7 +215,7 @@ impl Scheduler {
             hard: params.hard,
             soft: params.soft,
         };
-        unit.settle_affinity(self.cpus_of(params.group));
+        unit.update_affinity(self.cpus_of(params.group));
         let population = |cpu: &CpuId| {
             self.units
                 .iter()
@@ -233,8 +235,8 @@ impl Scheduler {
         Ok(id)
     }
 
-    /// Forgets a unit that is on no CPU and whose registers are saved. Otherwise [`Scheduler::block`] it, kick the CPU
-    /// that [`Scheduler::unload`] names, and try again.
+    /// Removes a unit that is on no CPU and whose registers are saved. If it fails with `Busy`, [`Scheduler::block`]
+    /// the unit, kick the CPU that [`Scheduler::unload`] returns, and retry.
     pub fn remove(&mut self, id: UnitId) -> Result<(), SchedError> {
         let unit = self.units.get(id).ok_or(SchedError::NoUnit)?;
         if unit.loaded || matches!(unit.state, State::Running | State::Leaving) {
@@ -248,13 +250,13 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Makes a unit runnable. Returns the CPU that must pick because of it, maybe the caller's own.
+    /// Makes a unit runnable. Returns the CPU that must pick, which may be the caller's own.
     #[inline]
     pub fn wake(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
         match unit.state {
             State::Blocked => {}
-            // Its CPU has not picked since it blocked, and will find it runnable.
+            // Its CPU has not picked since the unit blocked, and will find it runnable.
             State::Leaving => {
                 unit.state = State::Running;
                 return None;
@@ -276,10 +278,10 @@ impl Scheduler {
         self.place_woken(id, now)
     }
 
-    /// After a wake-up named `cpu`: until when it may go on with what it runs although a unit waits now, so that a timer will
-    /// do; `None` when it must pick.
+    /// Returns the time until which `cpu`, which a wake-up returned, may go on with its current unit while another
+    /// waits: a timer then suffices. `None` if it must pick now.
     ///
-    /// It is what a pick would come to that lets the running unit go on. Nothing is charged for that: the next pick does.
+    /// The verdict is the same as that of a pick. Does not charge the current unit; the next pick does.
     #[inline]
     pub fn goes_on(&mut self, cpu: CpuId, now: Ticks) -> Option<Ticks> {
         let here = &self.cpus[cpu.index()];
@@ -305,8 +307,8 @@ impl Scheduler {
         Some(now.plus(Ticks(span)))
     }
 
-    /// Makes a unit not runnable: it waits, or is paused, or goes offline. When it is on a CPU, that CPU must pick for it
-    /// to stop and is returned; the caller's own picks anyway.
+    /// Makes a unit not runnable: it waits, is paused or goes offline. If the unit is on a CPU, returns that CPU, which
+    /// must pick to stop it. The caller's own CPU picks anyway.
     #[inline]
     pub fn block(&mut self, id: UnitId, _now: Ticks) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
@@ -323,7 +325,8 @@ impl Scheduler {
         }
     }
 
-    /// Lets the others on its CPU run before the running unit. Says whether there are any, that is, whether to pick.
+    /// Lets the other units on its CPU run before the running unit. Returns whether there are any, so that the CPU must
+    /// pick.
     #[inline]
     pub fn yield_now(&mut self, id: UnitId, _now: Ticks) -> bool {
         let Some(unit) = self.units.get(id) else {
@@ -337,7 +340,7 @@ impl Scheduler {
         true
     }
 
-    /// Decides what `cpu` does next, and charges the unit that ran there until now.
+    /// Charges the unit that ran on `cpu` until now, and decides what runs next.
     pub fn pick(&mut self, cpu: CpuId, now: Ticks) -> Choice {
         let mut kick = CpuSet::EMPTY;
         if !self.cpus[cpu.index()].parked.is_empty() {
@@ -356,7 +359,7 @@ impl Scheduler {
             kick = self.push(cpu, now).or(kick);
         }
         if !self.waiting.contains(cpu) {
-            // Alone: nothing to decide until something happens.
+            // The only runnable unit here: nothing to decide until the next event.
             until = None;
         }
         if let Some(unit) = next.and_then(|id| self.units.get(id))
@@ -380,8 +383,8 @@ impl Scheduler {
         }
     }
 
-    /// Tells that the registers of a unit have been saved, as `Choice::save` asked. From now on other CPUs may run it;
-    /// returns one that should pick for that.
+    /// Records that the registers of a unit have been saved, as `Choice::save` required. From now on other CPUs may run
+    /// the unit; returns one that should pick for that.
     pub fn release(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
         unit.loaded = false;
@@ -400,8 +403,8 @@ impl Scheduler {
         }
     }
 
-    /// Asks for the registers of a unit to be saved although it may run next on the same CPU: somebody else wants them.
-    /// Returns the CPU that must pick for that; without one they are saved. Meant for a unit that is blocked.
+    /// Requests that the registers of a unit be saved even if the unit may run next on the same CPU. Returns the CPU
+    /// that must pick; `None` if the registers are saved already. Meant for blocked units.
     pub fn unload(&mut self, id: UnitId) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
         if !unit.loaded {
@@ -411,14 +414,14 @@ impl Scheduler {
         Some(unit.cpu)
     }
 
-    /// Charges the current unit of `cpu` and takes it off. Returns it when it may go on running here.
+    /// Charges the current unit of `cpu` and removes it. Returns the unit if it may go on running here.
     #[inline]
     fn stop_current(&mut self, cpu: CpuId, now: Ticks) -> Option<UnitId> {
         let here = &mut self.cpus[cpu.index()];
         let id = here.current.take()?;
         let span = now.since(here.charged).0;
         here.charged = now;
-        // These wrap where the counter does, after centuries.
+        // These sums wrap with the counter, after centuries.
         here.busy = here.busy.wrapping_add(span);
         let unit = self.units.get_mut(id)?;
         unit.runtime = unit.runtime.wrapping_add(span);
@@ -445,7 +448,8 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Chooses between the unit that was running and the first in the queue, and says when to ask again if one waits.
+    /// Chooses between the unit that was running and the first in the queue. Returns the time of the next pick if one
+    /// waits.
     #[inline]
     fn choose(
         &mut self,
@@ -488,7 +492,7 @@ impl Scheduler {
         (Some(first), Some(now.plus(Ticks(slice))))
     }
 
-    /// Makes `next` current on `cpu` and returns the unit whose registers have to make room.
+    /// Makes `next` current on `cpu`. Returns the unit whose registers must be saved.
     #[inline]
     fn start(&mut self, cpu: CpuId, next: Option<UnitId>, now: Ticks) -> Option<UnitId> {
         let here = &mut self.cpus[cpu.index()];
@@ -520,7 +524,7 @@ impl Scheduler {
         loaded.filter(|&old| old != id)
     }
 
-    /// Takes a unit that is on no CPU out of wherever it waits; it is blocked then.
+    /// Removes a unit that is on no CPU from the queue or list it waits in, and makes it blocked.
     fn withdraw(&mut self, id: UnitId) {
         let Some(unit) = self.units.get_mut(id) else {
             return;

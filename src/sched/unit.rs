@@ -1,4 +1,4 @@
-//! One schedulable vCPU as the scheduler sees it, and the table of all of them.
+//! A schedulable vCPU as the scheduler sees it, and the table of units.
 
 use alloc::vec::Vec;
 
@@ -9,30 +9,30 @@ use super::fair::{Virtual, Waking, Weight};
 use super::id::{GroupId, UnitId};
 use crate::time::Ticks;
 
-/// Where a unit is.
+/// Place of a unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     /// Not runnable.
     Blocked,
     /// Runnable and current on its CPU.
     Running,
-    /// Current on its CPU, no longer runnable; the next pick there drops it.
+    /// Current on its CPU but no longer runnable; the next pick there removes it.
     Leaving,
     /// In its CPU's run queue.
     Queued,
-    /// Runnable, but its cap is used up; in its CPU's parked list.
+    /// Runnable, but its group's cap is used up; in its CPU's parked list.
     Parked,
     /// Runnable, but its registers are still on a CPU it may not run on; waits for their release.
     Stranded,
 }
 
 impl State {
-    /// Returns whether it is on its CPU, also if that is to drop it.
+    /// Returns whether the unit is current on its CPU, including one that the next pick removes.
     pub const fn is_on_cpu(self) -> bool {
         matches!(self, Self::Running | Self::Leaving)
     }
 
-    /// Returns whether it waits for a CPU, or for its cap.
+    /// Returns whether the unit waits for a CPU or for its group's next period.
     pub const fn is_waiting(self) -> bool {
         matches!(self, Self::Queued | Self::Parked | Self::Stranded)
     }
@@ -42,35 +42,35 @@ pub(super) struct Unit {
     pub virtual_time: Virtual,
     pub state: State,
     pub waking: Waking,
-    /// Where it runs, waits or last ran. Virtual time is relative to this CPU's clock.
+    /// CPU it runs on, waits for or last ran on. Virtual time is relative to this CPU's clock.
     pub cpu: CpuId,
-    /// Its registers are on `cpu`; it can run nowhere else.
+    /// Its registers are on `cpu`; it can run on no other CPU.
     pub loaded: bool,
-    /// Somebody waits for its registers to be saved.
+    /// Its registers must be saved at the next pick (see `Scheduler::unload`).
     pub unload: bool,
-    /// Hard affinity among the CPUs of its pool; all of these when that leaves none.
+    /// Hard affinity among the CPUs of its pool; all CPUs of the pool if that set is empty.
     pub allowed: CpuSet,
-    /// Those of `allowed` in the soft affinity; all of `allowed` when that leaves none.
+    /// Soft affinity among `allowed`; all of `allowed` if that set is empty.
     pub preferred: CpuSet,
     pub weight: Weight,
     pub group: GroupId,
-    /// Its group has a budget.
+    /// Its group has a cap.
     pub capped: bool,
-    /// Ticks run, without the current turn since it was last charged.
+    /// Ticks run, up to the last charge.
     pub runtime: u64,
     pub hard: CpuSet,
     pub soft: CpuSet,
 }
 
 impl Unit {
-    /// Returns its virtual time when it runs and has been charged until `charged`.
+    /// Returns the virtual time at `now` of a unit that runs and has been charged until `charged`.
     #[inline]
     pub fn virtual_now(&self, charged: Ticks, now: Ticks) -> Virtual {
         self.virtual_time
             .plus(self.weight.charge(now.since(charged).0))
     }
 
-    /// Returns what its waking up means for `running`.
+    /// Returns how its wake-up counts against `running`.
     #[inline]
     pub fn waking_against(&self, running: &Self) -> Waking {
         match self.waking {
@@ -79,8 +79,8 @@ impl Unit {
         }
     }
 
-    /// Works out [`Unit::allowed`] and [`Unit::preferred`].
-    pub fn settle_affinity(&mut self, pool: CpuSet) {
+    /// Recomputes [`Unit::allowed`] and [`Unit::preferred`] for a pool with the CPUs `pool`.
+    pub fn update_affinity(&mut self, pool: CpuSet) {
         let or_all = |set: CpuSet, all| if set.is_empty() { all } else { set };
         self.allowed = or_all(self.hard.and(pool), pool);
         self.preferred = or_all(self.allowed.and(self.soft), self.allowed);
@@ -115,14 +115,14 @@ impl Units {
         self.0.iter_mut().flatten()
     }
 
-    /// Returns the lowest id in use that is not below `from`.
+    /// Returns the lowest id in use at or above `from`.
     pub fn id_from(&self, from: u16) -> Option<UnitId> {
         let above = self.0.get(usize::from(from)..)?;
         let skipped = above.iter().position(Option::is_some)?;
         u16::try_from(skipped).ok()?.checked_add(from).map(UnitId)
     }
 
-    /// Returns a free id, with room for it, and the number of ids that then exist.
+    /// Reserves room for a free id. Returns the id and one more than it, the number of ids a table needs.
     pub fn vacancy(&mut self) -> Result<(UnitId, u16), SchedError> {
         let index = self
             .0
@@ -139,7 +139,7 @@ impl Units {
         Ok((UnitId(id), id + 1))
     }
 
-    /// Puts `unit` into the place [`Units::vacancy`] found.
+    /// Stores `unit` at an id that [`Units::vacancy`] returned.
     pub fn put(&mut self, id: UnitId, unit: Unit) {
         match self.0.get_mut(usize::from(id.0)) {
             Some(slot) => *slot = Some(unit),
@@ -154,5 +154,5 @@ impl Units {
     }
 }
 
-/// One past the highest id; positions in a run queue are 16 bits.
+/// One past the highest id, as positions in a run queue are 16 bits.
 const MAX_UNITS: u16 = 0x8000;

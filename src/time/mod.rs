@@ -1,13 +1,13 @@
-//! Time: the system counter's ticks, nanoseconds, and the software timers that hang off one hardware timer per CPU.
+//! Time: ticks of the system counter, nanoseconds, and software timers multiplexed on one hardware timer per CPU.
 //!
-//! The hypervisor counts in ticks of the Generic Timer's system counter (DDI 0406C.d B8.1.1), which all CPUs share;
-//! guests and the ABI speak nanoseconds. [`Clock`] converts with a multiplication, since the Cortex-A15 has no 64-bit
-//! division. All arithmetic saturates: a deadline beyond the end of time is "never", not "long ago" (XSA-20).
+//! The hypervisor counts in ticks of the Generic Timer's system counter (DDI 0406C.d B8.1.1), which all CPUs share.
+//! Guests and the ABI count in nanoseconds. [`Clock`] converts by multiplication, as the Cortex-A15 has no 64-bit
+//! division. All arithmetic saturates: a deadline that overflows means "never" and not a time in the past (XSA-20).
 //!
-//! | file | question |
+//! | file | contents |
 //! |---|---|
-//! | `timer.rs` | who is to be called when, and what is the hardware timer programmed for? |
-//! | `queue.rs` | which deadline of a CPU comes first? |
+//! | `timer.rs` | software timers, and programming of the hardware timer |
+//! | `queue.rs` | the armed timers of one CPU by deadline |
 
 mod queue;
 mod timer;
@@ -33,18 +33,18 @@ pub struct Nanos(pub u64);
 macro_rules! arithmetic {
     ($unit:ident) => {
         impl $unit {
-            /// When the counter started; a span of no length.
+            /// The start of the counter; an empty span.
             pub const ZERO: Self = Self(0);
-            /// The end of time.
+            /// The largest value: never.
             pub const NEVER: Self = Self(u64::MAX);
 
-            /// The point `span` later, at most the end of time.
+            /// Returns the time `span` later, saturated.
             #[inline]
             pub const fn plus(self, span: Self) -> Self {
                 Self(self.0.saturating_add(span.0))
             }
 
-            /// The span since `earlier`, zero when that is in the future.
+            /// Returns the span since `earlier`, zero if `earlier` is later.
             #[inline]
             pub const fn since(self, earlier: Self) -> Self {
                 Self(self.0.saturating_sub(earlier.0))
@@ -66,7 +66,7 @@ impl Key for Ticks {
 /// Nanoseconds in a second.
 const NS_PER_SECOND: u32 = 1_000_000_000;
 
-/// A ratio as `mult / 2^shift`, with 32 significant bits: off by less than 2^-31, two seconds in 130 years.
+/// A ratio as `mult / 2^shift`, with 32 significant bits: relative error below 2^-31, two seconds in 130 years.
 #[derive(Clone, Copy, Debug)]
 struct Ratio {
     mult: u32,
@@ -74,11 +74,11 @@ struct Ratio {
 }
 
 impl Ratio {
-    /// `numerator / denominator`, both non-zero. Divides, so for set-up only.
+    /// Returns `numerator / denominator`, both non-zero. Divides, so for set-up only.
     const fn new(numerator: u32, denominator: u32) -> Self {
         let (numerator, denominator) = (numerator as u64, denominator as u64);
         let mut shift = 0;
-        // Up to 2^63: both factors are below 2^32 and the quotient must stay below it too.
+        // At most 2^63: both factors are below 2^32, and so must the quotient be.
         while numerator << (shift + 1) <= u64::MAX >> 2
             && (numerator << (shift + 1)) / denominator < u32::MAX as u64
         {
@@ -91,11 +91,11 @@ impl Ratio {
         }
     }
 
-    /// `value` times the ratio, rounded down, at most `u64::MAX`. Two 32-bit multiplications.
+    /// Returns `value` times the ratio, rounded down and saturated. Two 32-bit multiplications.
     #[inline(always)]
     const fn of(self, value: u64) -> u64 {
         let low = (value & 0xFFFF_FFFF) * self.mult as u64;
-        // At most (2^32-1)^2 + 2^32-1, so nothing wraps.
+        // At most (2^32-1)^2 + 2^32-1, so the sum does not wrap.
         let high = ((value >> 32) * self.mult as u64).wrapping_add(low >> 32);
         if self.shift >= 32 {
             return high >> (self.shift - 32);
@@ -107,7 +107,7 @@ impl Ratio {
     }
 }
 
-/// The system counter's frequency, ready for conversions.
+/// Conversions for the system counter's frequency.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     hz: u32,
@@ -116,7 +116,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Returns a counter of `hz` ticks per second (CNTFRQ); `None` below 1 kHz, where firmware forgot to set it.
+    /// Returns a clock of `hz` ticks per second (CNTFRQ); `None` below 1 kHz, where firmware has not set CNTFRQ.
     pub const fn new(hz: u32) -> Option<Self> {
         if hz < 1000 {
             return None;
@@ -133,26 +133,26 @@ impl Clock {
         self.hz
     }
 
-    /// `ticks` in nanoseconds, rounded down.
+    /// Converts `ticks` to nanoseconds, rounded down.
     #[inline(always)]
     pub const fn ns(&self, ticks: Ticks) -> Nanos {
         Nanos(self.to_ns.of(ticks.0))
     }
 
-    /// `ns` in ticks, rounded down: for spans.
+    /// Converts `ns` to ticks, rounded down. For spans.
     #[inline]
     pub const fn ticks(&self, ns: Nanos) -> Ticks {
         Ticks(self.to_ticks.of(ns.0))
     }
 
-    /// Returns the first tick at which [`Clock::ns`] has surely reached `ns`: for deadlines, which must not fire early.
+    /// Returns the first tick at which [`Clock::ns`] is at least `ns`. For deadlines, which must not fire early.
     #[inline]
     pub const fn deadline(&self, ns: Nanos) -> Ticks {
         Ticks(self.to_ticks.of(ns.0).saturating_add(1))
     }
 }
 
-/// A frequency like another, for what is asked before [`init`].
+/// Placeholder frequency before [`init`].
 const EARLY_HZ: u32 = 1_000_000;
 static EARLY_CLOCK: Clock = match Clock::new(EARLY_HZ) {
     Some(clock) => clock,
@@ -160,12 +160,13 @@ static EARLY_CLOCK: Clock = match Clock::new(EARLY_HZ) {
 };
 static CLOCK: Once<Clock> = Once::new();
 
-/// Sets the frequency of the system counter, in Hz; `None` for one that cannot be. Only the first call counts.
+/// Sets the frequency of the system counter, in Hz. Returns `None` if it is below 1 kHz. Only the first call has an
+/// effect.
 pub fn init(hz: u32) -> Option<&'static Clock> {
     Clock::new(hz).map(|clock| CLOCK.call_once(|| clock))
 }
 
-/// Returns the clock. Before [`init`] its seconds are not those of the world.
+/// Returns the clock. Before [`init`] its frequency is a placeholder.
 #[inline]
 pub fn clock() -> &'static Clock {
     CLOCK.get().unwrap_or(&EARLY_CLOCK)
@@ -177,7 +178,7 @@ pub fn now() -> Ticks {
     Ticks(armv7::timer::counter())
 }
 
-/// Returns the time since the system counter started.
+/// Returns the time since the system counter started, in nanoseconds.
 pub fn now_ns() -> Nanos {
     clock().ns(now())
 }

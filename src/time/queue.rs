@@ -1,4 +1,4 @@
-//! The armed timers of one CPU by deadline.
+//! The armed timers of one CPU, by deadline.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -6,15 +6,15 @@ use alloc::vec::Vec;
 use super::Ticks;
 use crate::pqueue::PriorityQueue;
 
-/// Timers that are armed on one CPU. Arming never allocates.
+/// The timers armed on one CPU. Arming does not allocate.
 pub(super) struct TimerQueue<K> {
     queue: PriorityQueue<Ticks>,
-    /// By id; that of a timer which is not armed is old.
+    /// Keys by id; out of date for a timer that is not armed.
     keys: Vec<Option<K>>,
 }
 
 impl<K: Copy> TimerQueue<K> {
-    /// A queue that knows no id.
+    /// Returns an empty queue without ids.
     pub const fn new() -> Self {
         Self {
             queue: PriorityQueue::new(),
@@ -22,7 +22,7 @@ impl<K: Copy> TimerQueue<K> {
         }
     }
 
-    /// Makes timers `0..ids` ready to be armed.
+    /// Reserves ids `0..ids` for arming.
     pub fn reserve(&mut self, ids: u16) -> Result<(), TryReserveError> {
         self.queue.reserve_ids(ids)?;
         let missing = usize::from(ids).saturating_sub(self.keys.len());
@@ -31,7 +31,7 @@ impl<K: Copy> TimerQueue<K> {
         Ok(())
     }
 
-    /// Lets `id` expire at `deadline` as `key`, instead of whatever was set before.
+    /// Makes `id` expire at `deadline` with `key`, replacing what was set before.
     #[inline]
     pub fn arm(&mut self, id: u16, key: K, deadline: Ticks) {
         if let Some(slot) = self.keys.get_mut(usize::from(id)) {
@@ -40,7 +40,7 @@ impl<K: Copy> TimerQueue<K> {
         }
     }
 
-    /// Keeps `id` from expiring.
+    /// Disarms `id`.
     #[inline]
     pub fn cancel(&mut self, id: u16) {
         self.queue.remove(id);
@@ -52,7 +52,7 @@ impl<K: Copy> TimerQueue<K> {
         self.queue.first().map(|(_, deadline)| deadline)
     }
 
-    /// Disarms one timer whose deadline `now` has reached and returns its key; call until `None`.
+    /// Disarms one timer whose deadline is at or before `now` and returns its key. Call it until `None`.
     #[inline]
     pub fn expire(&mut self, now: Ticks) -> Option<K> {
         let (id, deadline) = self.queue.first()?;

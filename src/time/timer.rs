@@ -1,7 +1,7 @@
-//! Software timers, which hang off one hardware timer per CPU: CNTHP (DDI 0406C.d B8.1.5).
+//! Software timers, multiplexed on one hardware timer per CPU: CNTHP (DDI 0406C.d B8.1.5).
 //!
-//! A [`Timer`] is armed on the CPU that arms it, in that CPU's queue. The hardware timer is programmed for the first
-//! deadline there, or for the end of the running vCPU's turn, whichever comes first.
+//! A [`Timer`] is armed in the queue of the CPU that arms it. The hardware timer is programmed for the first deadline
+//! in the queue or for the end of the running vCPU's turn, whichever comes first.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -14,25 +14,25 @@ use super::queue::TimerQueue;
 use crate::id::{DomId, UnitId};
 use crate::sync::{Lock, rank};
 
-/// The consequence of a timer's expiry.
+/// Effect of a timer's expiry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// A vCPU's virtual timer that is not in the hardware: the vCPU wakes.
+    /// Wakes a vCPU whose virtual timer is not in the hardware.
     Virtual(UnitId),
-    /// A vCPU's poll ends.
+    /// Ends a vCPU's poll.
     Poll(UnitId),
-    /// A vCPU's emulated physical timer raises its interrupt.
+    /// Raises the interrupt of a vCPU's emulated physical timer.
     Physical(UnitId),
-    /// A domain's watchdog ends the domain.
+    /// Shuts a domain down by its watchdog.
     Watchdog(DomId),
-    /// The console sends on, where its UART has no interrupt.
+    /// Continues console output if the UART has no interrupt.
     Console,
 }
 
-/// Why there is no timer.
+/// Reason a timer was not created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimerError {
-    /// The heap is full.
+    /// Out of heap memory.
     NoMemory,
     /// All ids are in use.
     NoId,
@@ -40,15 +40,15 @@ pub enum TimerError {
 
 type Queue = Lock<TimerQueue<Purpose>, { rank::TIMER }>;
 
-/// Highest number of timers; positions in a queue are 16 bits.
+/// Maximum number of timers, as positions in a queue are 16 bits.
 const MAX_TIMERS: usize = 0x8000;
-/// CPU of a timer that is not armed.
+/// CPU number of a timer that is not armed.
 const NOWHERE: u8 = u8::MAX;
 
 static QUEUES: [Queue; MAX_CPUS] = [const { Lock::new(TimerQueue::new()) }; MAX_CPUS];
-/// By id: whether a timer has it.
+/// Ids in use, by id.
 static IDS: Lock<Vec<bool>, { rank::TIMER_IDS }> = Lock::new(Vec::new());
-/// End of the running vCPU's turn on each CPU, in ticks; `u64::MAX` for none.
+/// End of the running vCPU's turn per CPU, in ticks; `u64::MAX` for none.
 static TURN_ENDS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
 #[inline]
@@ -61,17 +61,17 @@ fn turn_end(cpu: CpuId) -> &'static AtomicU64 {
     &TURN_ENDS[cpu.index() % MAX_CPUS]
 }
 
-/// A timer; ends with the value. Whoever arms and disarms it sees to it that no other CPU does so at the same time.
+/// A timer; disarmed when dropped. Callers must not arm or disarm one timer on two CPUs at the same time.
 #[derive(Debug)]
 pub struct Timer {
     id: u16,
     purpose: Purpose,
-    /// CPU in whose queue it is, or was until it expired.
+    /// CPU in whose queue it is, or was before it expired.
     on: AtomicU8,
 }
 
 impl Timer {
-    /// Makes a timer that is not armed.
+    /// Returns a timer that is not armed.
     pub fn new(purpose: Purpose) -> Result<Self, TimerError> {
         let mut ids = IDS.lock();
         let index = ids.iter().position(|taken| !taken).unwrap_or(ids.len());
@@ -96,14 +96,14 @@ impl Timer {
         })
     }
 
-    /// Lets it expire on this CPU at `deadline`, instead of whatever was set before.
+    /// Arms the timer on this CPU for `deadline`, in ticks, replacing an earlier deadline.
     pub fn arm(&self, deadline: Ticks) {
         let cpu = smp::this_cpu();
         let timer = self.arm_on(cpu, deadline);
         program_first(timer, turn_end(cpu).load(Ordering::Relaxed));
     }
 
-    /// Arms it in the queue of `cpu`, and returns the first deadline there.
+    /// Arms the timer in the queue of `cpu`. Returns the first deadline there.
     fn arm_on(&self, cpu: CpuId, deadline: Ticks) -> Option<Ticks> {
         let before = self.on.load(Ordering::Relaxed);
         if u32::from(before) != cpu.raw() {
@@ -115,7 +115,7 @@ impl Timer {
         queue.next()
     }
 
-    /// Keeps it from expiring. The hardware timer may then fire for nothing, once.
+    /// Disarms the timer. The hardware timer may fire once more without effect.
     #[inline]
     pub fn disarm(&self) {
         if let Some(cpu) = CpuId::new(self.on.load(Ordering::Relaxed).into()) {
@@ -127,7 +127,7 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // The id is another timer's from here on: none of it may be left.
+        // Another timer may get the id from here on, so every queue drops it.
         for queue in &QUEUES {
             queue.lock().cancel(self.id);
         }
@@ -137,24 +137,24 @@ impl Drop for Timer {
     }
 }
 
-/// Returns how many timers there are.
+/// Returns the number of timers.
 pub fn registered() -> usize {
     IDS.lock().iter().filter(|taken| **taken).count()
 }
 
-/// Disarms one timer of `cpu` whose deadline `now` has reached and returns what is to be done; call until `None`.
+/// Disarms one timer of `cpu` whose deadline is at or before `now` and returns its purpose. Call it until `None`.
 pub fn expired(cpu: CpuId, now: Ticks) -> Option<Purpose> {
     queue(cpu).lock().expire(now)
 }
 
-/// Sets when the running vCPU's turn on `cpu`, which is this CPU, ends, and programs the hardware timer.
+/// Sets the end of the running vCPU's turn on `cpu`, which is this CPU, and programs the hardware timer.
 pub fn set_turn_end(cpu: CpuId, end: Option<Ticks>) {
     let end = end.map_or(u64::MAX, |end| end.0);
     turn_end(cpu).store(end, Ordering::Relaxed);
     program_first(queue(cpu).lock().next(), end);
 }
 
-/// Returns whether the running vCPU's turn on `cpu` is over.
+/// Returns whether the running vCPU's turn on `cpu` has ended.
 pub fn turn_is_over(cpu: CpuId, now: Ticks) -> bool {
     turn_end(cpu).load(Ordering::Relaxed) <= now.0
 }

@@ -1,12 +1,12 @@
-//! A virtual CPU: its registers, why it does not run, and what waits to be done for it.
+//! A virtual CPU: its registers, its reasons not to run, and the work pending for it.
 //!
-//! The physical CPU that runs a vCPU holds [`Vcpu::registers`] locked for as long as they are in its hardware; nobody else
-//! can look at them meanwhile. Everything that others may touch is beside that lock.
+//! The physical CPU that runs a vCPU holds the lock of [`Vcpu::registers`] while they are in its hardware, so no other
+//! CPU can access them meanwhile. State that other CPUs may access is outside that lock.
 //!
-//! | file | question |
+//! | file | contents |
 //! |---|---|
-//! | `run.rs` | what makes it run, wait and wake? |
-//! | `runstate.rs` | how long did it do what? |
+//! | `run.rs` | running, blocking and waking |
+//! | `runstate.rs` | time spent in each state |
 
 mod run;
 mod runstate;
@@ -28,10 +28,10 @@ use crate::time::{Purpose, Timer, TimerError};
 pub use run::{pick, release};
 pub use runstate::{Account, COPY_SIZE, GuestCopy, RunState};
 
-/// CPSR of a vCPU that starts: SVC mode, everything masked (xen/include/public/arch-arm.h, PSR_GUEST32_INIT, with Z set as
-/// Xen has it).
+/// CPSR at a vCPU's start: SVC mode, A, I and F masked (PSR_GUEST32_INIT in xen/include/public/arch-arm.h), with Z set
+/// as in Xen.
 pub const START_CPSR: u32 = 0x4000_01D3;
-/// SCTLR of a vCPU that starts: MMU and caches off (SCTLR_GUEST_INIT).
+/// SCTLR at a vCPU's start: MMU and caches off (Xen's SCTLR_GUEST_INIT).
 pub const START_SCTLR: u32 = 0x00C5_0078;
 
 /// Processor state of a vCPU.
@@ -39,14 +39,14 @@ pub const START_SCTLR: u32 = 0x00C5_0078;
 pub struct Registers {
     /// General registers, saved at every exit.
     pub context: GuestContext,
-    /// The rest, in the hardware while the vCPU is loaded.
+    /// All other registers; in the hardware while the vCPU is loaded.
     pub cpu: VcpuRegs,
-    /// The guest's view of its interrupt interface.
+    /// The virtual CPU interface's state (`GICH_VMCR`, `GICH_APR`).
     pub interface: VirtualInterface,
 }
 
 impl Registers {
-    /// A vCPU at its start: ARM or (bit 0 of `entry`) Thumb state.
+    /// Returns the registers of a vCPU that starts at `entry`; bit 0 of `entry` selects Thumb state.
     pub fn start(entry: u32, r0: u32) -> Self {
         const THUMB: u32 = 1 << 5;
         let mut context = GuestContext::default();
@@ -61,43 +61,43 @@ impl Registers {
     }
 }
 
-/// Reasons for a vCPU not to run, a bit each; it runs when there is none.
+/// Reasons for a vCPU not to run, one bit each. A vCPU without reasons is runnable.
 pub mod halt {
-    /// It waits for an interrupt or event.
+    /// Waits for an interrupt or event.
     pub const BLOCKED: u32 = 1;
-    /// It is not up (PSCI).
+    /// Switched off (PSCI).
     pub const OFFLINE: u32 = 1 << 1;
     /// Its domain is paused by the toolstack.
     pub const PAUSED: u32 = 1 << 2;
     /// Its domain has shut down.
     pub const SHUTDOWN: u32 = 1 << 3;
-    /// Its domain is being taken apart: this reason never goes away.
+    /// Its domain is being destroyed. Never removed.
     pub const GONE: u32 = 1 << 4;
-    /// The toolstack wants its registers.
+    /// The toolstack reads or writes its registers.
     pub const INSPECTED: u32 = 1 << 5;
 }
 
-/// Things to do before a vCPU's guest is entered again, a bit each.
+/// Work to do before a vCPU's guest is entered, one bit each.
 pub mod work {
-    /// Its list registers are to be filled.
+    /// Refill its list registers.
     pub const INTERRUPTS: u32 = 1;
-    /// Its registers are to be started from scratch before it runs (CPU_ON).
+    /// Reset its registers before it runs (CPU_ON).
     pub const RESTART: u32 = 1 << 1;
 }
 
 /// Software timers of a vCPU.
 #[derive(Debug)]
 pub struct Timers {
-    /// Wakes it when its virtual timer is due and not in the hardware.
+    /// Wakes the vCPU when its virtual timer is due and not in the hardware.
     pub virtual_timer: Timer,
-    /// Wakes it when a poll is due.
+    /// Wakes the vCPU when a poll times out.
     pub poll: Timer,
-    /// Fires when its emulated physical timer is due.
+    /// Fires when the emulated physical timer is due.
     pub physical_timer: Timer,
 }
 
 impl Timers {
-    /// Makes the timers of a vCPU.
+    /// Returns the timers of a vCPU, not armed.
     pub fn new(unit: UnitId) -> Result<Self, TimerError> {
         Ok(Self {
             virtual_timer: Timer::new(Purpose::Virtual(unit))?,
@@ -111,41 +111,42 @@ impl Timers {
 pub struct Vcpu {
     /// Its domain.
     pub dom: DomId,
-    /// Its number there.
+    /// Its number in the domain.
     pub id: VcpuId,
-    /// Its place in the scheduler.
+    /// Its entry in the scheduler.
     pub unit: UnitId,
     /// Its software timers.
     pub timers: Timers,
     /// Its emulated physical timer.
     pub physical_timer: Lock<PhysicalTimer, { rank::RUNSTATE }>,
-    /// Where its memory and time are.
+    /// Its translation table base, MPIDR, counter offset and PMU access.
     pub identity: Identity,
     /// Processor state.
     pub registers: Lock<Registers, { rank::REGISTERS }>,
     /// Time spent in each state.
     pub runstate: Lock<Account, { rank::RUNSTATE }>,
-    /// Set before CPU_ON lets it run: where it starts.
+    /// Start address and r0 for CPU_ON, set before the vCPU may run.
     pub restart: Lock<Option<(u32, u32)>, { rank::START }>,
-    /// Where it is in cleaning its caches by set and way.
+    /// Progress of a guest that cleans its caches by set and way.
     pub set_way: Lock<SetWay, { rank::RUNSTATE }>,
     halt: AtomicU32,
     work: AtomicU32,
     on: AtomicU8,
-    /// Where it was loaded last: where the physical interrupts go that its guest sends to it. Changes under its domain's VGIC.
+    /// CPU on which it was last loaded, the target of the physical interrupts its guest directs to it. Changes under
+    /// its domain's VGIC lock.
     home: AtomicU8,
-    /// Virtual page through which it was last seen to reach its distributor.
+    /// Virtual page through which it last accessed its distributor.
     distributor_page: AtomicU32,
-    /// It was given registers, by the toolstack or CPU_ON.
+    /// Its registers have been set, by the toolstack or CPU_ON.
     initialised: AtomicBool,
 }
 
 const NOWHERE: u8 = u8::MAX;
-/// Number of no virtual page.
+/// Stands for no virtual page.
 const NO_PAGE: u32 = u32::MAX;
 
 impl Vcpu {
-    /// A vCPU that is not up.
+    /// Returns a vCPU that is off.
     pub fn new(dom: DomId, id: VcpuId, unit: UnitId, timers: Timers, identity: Identity) -> Self {
         Self {
             dom,
@@ -167,42 +168,42 @@ impl Vcpu {
         }
     }
 
-    /// Returns why it does not run.
+    /// Returns its reasons not to run, see [`halt`].
     #[inline]
     pub fn halted(&self) -> u32 {
         // Pairs with `request`: see `Vcpu::block`.
         self.halt.load(Ordering::SeqCst)
     }
 
-    /// Returns whether it is up (PSCI AFFINITY_INFO).
+    /// Returns whether it is on (PSCI AFFINITY_INFO).
     pub fn is_online(&self) -> bool {
         self.halted() & halt::OFFLINE == 0
     }
 
-    /// Returns whether it was ever given registers.
+    /// Returns whether its registers have been set.
     pub fn is_initialised(&self) -> bool {
         self.is_online() || self.initialised.load(Ordering::Relaxed)
     }
 
-    /// Notes that it was given registers, or has none any more.
+    /// Records whether its registers have been set.
     pub fn set_initialised(&self, initialised: bool) {
         self.initialised.store(initialised, Ordering::Relaxed);
     }
 
-    /// Asks for something to be done before the guest is entered.
+    /// Requests work to be done before the guest is entered, see [`work`].
     #[inline]
     pub fn request(&self, what: u32) {
-        // SeqCst: a vCPU that blocks stores its reason and then looks at this word; who asks does it the other way round.
+        // SeqCst: a vCPU that blocks stores its reason and then reads this word; a requester does the reverse.
         self.work.fetch_or(what, Ordering::SeqCst);
     }
 
-    /// Returns what is asked for.
+    /// Returns the pending requests.
     #[inline]
     pub fn requested(&self) -> u32 {
         self.work.load(Ordering::SeqCst)
     }
 
-    /// Acknowledges a request: clears it before the work is done.
+    /// Clears a request. Call it before doing the work.
     #[inline]
     pub fn acknowledge(&self, what: u32) {
         if self.requested() & what != 0 {
@@ -210,7 +211,7 @@ impl Vcpu {
         }
     }
 
-    /// Takes all requests.
+    /// Takes all pending requests.
     #[inline]
     pub fn take_requests(&self) -> u32 {
         self.work.swap(0, Ordering::SeqCst)
@@ -225,7 +226,7 @@ impl Vcpu {
         }
     }
 
-    /// Returns the CPU that it was loaded on last.
+    /// Returns the CPU on which it was last loaded.
     pub fn home(&self) -> Option<CpuId> {
         match self.home.load(Ordering::Relaxed) {
             NOWHERE => None,
@@ -233,9 +234,9 @@ impl Vcpu {
         }
     }
 
-    /// Notes that it is loaded on `cpu`; whether it was loaded elsewhere before.
+    /// Records that it is loaded on `cpu`. Returns whether it was last loaded on another CPU, or never.
     #[inline]
-    pub fn moves_to(&self, cpu: CpuId) -> bool {
+    pub fn set_home(&self, cpu: CpuId) -> bool {
         let moves = u32::from(self.home.load(Ordering::Relaxed)) != cpu.raw();
         if moves {
             self.home.store(cpu.raw() as u8, Ordering::Relaxed);
@@ -243,25 +244,25 @@ impl Vcpu {
         moves
     }
 
-    /// Returns whether the hardware of `cpu`, which must be this CPU, holds its registers: that nobody else changes.
+    /// Returns whether its registers are in the hardware of `cpu`, which must be this CPU; then no other CPU changes
+    /// that.
     #[inline]
     pub fn is_loaded_on(&self, cpu: CpuId) -> bool {
         u32::from(self.on.load(Ordering::Relaxed)) == cpu.raw()
     }
 
-    /// Returns the virtual page through which it was last seen to reach its distributor; a number that no page has before
-    /// that.
+    /// Returns the virtual page through which it last accessed its distributor, or a number beyond any page.
     #[inline]
     pub fn distributor_page(&self) -> u32 {
         self.distributor_page.load(Ordering::Relaxed)
     }
 
-    /// Remembers that it reaches its distributor through a virtual page.
+    /// Records the virtual page through which it accesses its distributor.
     pub fn remember_distributor_page(&self, page: u32) {
         self.distributor_page.store(page, Ordering::Relaxed);
     }
 
-    /// Records where its registers are.
+    /// Records the CPU whose hardware holds its registers.
     pub fn set_loaded_on(&self, cpu: Option<CpuId>) {
         self.on
             .store(cpu.map_or(NOWHERE, |cpu| cpu.raw() as u8), Ordering::SeqCst);

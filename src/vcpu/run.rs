@@ -1,7 +1,7 @@
-//! Running and stopping vCPUs: where the scheduler, the time accounts and the CPUs meet.
+//! Running and stopping vCPUs: joins the scheduler, the time accounts and the CPUs.
 //!
-//! A vCPU is runnable when it has no reason to be halted ([`halt`]). Reasons change in one place, under the scheduler's
-//! lock, so that they, the run queues and the time accounts never disagree.
+//! A vCPU is runnable when it has no reason to be halted ([`halt`]). Reasons change in one function, under the
+//! scheduler's lock, so that reasons, run queues and time accounts agree.
 
 use core::sync::atomic::Ordering;
 
@@ -13,13 +13,14 @@ use crate::cpu;
 use crate::sched::{self, Choice, UnitId};
 use crate::time::{self, Ticks, now};
 
-/// Longest time in a guest without an exit, in ticks: 134 ms at 62.5 MHz. A GIC has no need of it. QEMU's does not see that a
-/// line is high when the guest ends its interrupt (by a list register with HW set), until something else happens in the GIC:
-/// a vCPU whose timer is due again by then, and that neither traps nor is interrupted, would never get another tick.
+/// Longest time in a guest without an exit, in ticks (134 ms at 62.5 MHz). Works around QEMU's GIC, which does not
+/// sample a line that is high when the guest ends its interrupt (list register with HW set) until another event reaches
+/// the GIC. A vCPU that neither traps nor is interrupted, and whose timer is due again by then, would miss all further
+/// ticks.
 const LONGEST_IN_GUEST: Ticks = Ticks(1 << 23);
 
-/// Chooses what `cpu`, which is this CPU, runs next, and makes other CPUs choose where that is needed. Returns the choice
-/// and when it was made.
+/// Chooses what `cpu`, which is this CPU, runs next, and kicks other CPUs that must choose again. Returns the choice
+/// and its time.
 pub fn pick(cpu: CpuId) -> (Choice, Ticks) {
     let mut scheduler = sched::lock();
     let now = now();
@@ -33,7 +34,7 @@ pub fn pick(cpu: CpuId) -> (Choice, Ticks) {
     (choice, now)
 }
 
-/// Says that a vCPU's registers are saved and may be loaded elsewhere.
+/// Reports that a vCPU's registers are saved and may be loaded on another CPU.
 pub fn release(unit: UnitId) {
     let cpu = sched::lock().release(unit, now());
     if let Some(cpu) = cpu {
@@ -42,12 +43,12 @@ pub fn release(unit: UnitId) {
 }
 
 impl Vcpu {
-    /// Adds a reason not to run. When the vCPU runs on this or another CPU, that CPU picks.
+    /// Adds a reason not to run. If the vCPU is on a CPU, that CPU picks.
     pub fn halt(&self, reason: u32) {
         self.change_halt(|reasons| reasons | reason);
     }
 
-    /// Takes a reason away; without any left the vCPU becomes runnable.
+    /// Removes a reason. Without reasons the vCPU becomes runnable.
     pub fn unhalt(&self, reason: u32) {
         self.change_halt(|reasons| reasons & !reason);
     }
@@ -60,7 +61,7 @@ impl Vcpu {
         }
     }
 
-    /// Makes the vCPU look at its interrupts: wakes it, or makes it leave its guest.
+    /// Makes the vCPU refill its list registers: wakes it, or makes it leave its guest.
     #[inline]
     pub fn kick(&self) {
         self.request(work::INTERRUPTS);
@@ -95,7 +96,7 @@ impl Vcpu {
         };
         let mut runstate = self.runstate.lock();
         runstate.change(state, now);
-        // The guest's memory is written without the lock of all.
+        // The scheduler's lock is dropped before the guest's memory is written.
         drop(scheduler);
         runstate.publish();
         drop(runstate);
@@ -106,8 +107,8 @@ impl Vcpu {
         }
     }
 
-    /// Counts its time as running or runnable from `now` on, as its CPU sees it. One that was halted meanwhile keeps the
-    /// state it was given then: who halts stores the reason first and changes the accounts after it.
+    /// Counts its time from `now` on as running or runnable, as seen by its CPU. A vCPU that was halted meanwhile keeps
+    /// its state: `halt` stores the reason before it changes the account.
     pub fn account(&self, state: RunState, now: Ticks) {
         let mut runstate = self.runstate.lock();
         if self.halted() == 0 && runstate.state() != state {
@@ -116,12 +117,12 @@ impl Vcpu {
         }
     }
 
-    /// Starts the vCPU, which is off, at `entry` (bit 0: in Thumb state) with `context` in r0; false when it is on, or about
-    /// to be.
+    /// Starts the vCPU, which is off, at `entry` (bit 0 selects Thumb state) with `context` in r0. Returns false if it
+    /// is on or about to be.
     ///
-    /// The lock is held until the vCPU is on, so one of two callers finds it on. Where it starts and the request to do so
-    /// stand before its reason to be off goes: whichever CPU runs it finds them, whether or not its old registers have been
-    /// saved since it went off.
+    /// The lock is held until the vCPU is on, so the second of two callers finds it on. The start address and the
+    /// request are stored before the OFFLINE reason is removed, so that the CPU that runs the vCPU finds them, even if
+    /// its old registers have not been saved since it went off.
     pub fn start(&self, entry: u32, context: u32) -> bool {
         let mut restart = self.restart.lock();
         if self.is_online() {
@@ -134,10 +135,9 @@ impl Vcpu {
         true
     }
 
-    /// Blocks the vCPU, which calls, until it is kicked, unless it was already.
+    /// Blocks the calling vCPU until it is kicked, unless a request is pending.
     ///
-    /// The reason is stored first and the requests looked at after it; whoever kicks the vCPU does it the other way round, so
-    /// one of the two sees the other.
+    /// The reason is stored before the requests are read. A kick does the reverse, so one of the two sees the other.
     pub fn block(&self) {
         self.halt(halt::BLOCKED);
         if self.requested() != 0 {
@@ -145,7 +145,7 @@ impl Vcpu {
         }
     }
 
-    /// Lets others run before the vCPU, which calls, does again.
+    /// Lets other vCPUs run before the calling vCPU continues.
     pub fn yield_now(&self) {
         if sched::lock().yield_now(self.unit, now()) {
             cpu::repick(smp::this_cpu());

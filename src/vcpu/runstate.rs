@@ -1,5 +1,5 @@
-//! How long a vCPU spent running, waiting for a CPU, blocked and offline, and the guest's copy of it
-//! (`vcpu_runstate_info`, xen/include/public/vcpu.h).
+//! Time a vCPU spent running, runnable, blocked and offline, and the guest's copy of these times (`vcpu_runstate_info`,
+//! xen/include/public/vcpu.h).
 
 use core::sync::atomic::Ordering;
 
@@ -11,33 +11,33 @@ use super::halt;
 use crate::mem::PinnedPage;
 use crate::time::{self, Ticks};
 
-/// The state of a vCPU, numbered as the guest sees it.
+/// State of a vCPU, with the ABI's number (RUNSTATE_*).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum RunState {
     /// On a CPU.
     Running = 0,
-    /// Could run.
+    /// Waits for a CPU.
     Runnable = 1,
-    /// Waits.
+    /// Waits for an interrupt or event.
     Blocked = 2,
-    /// Not up, or stopped.
+    /// Off, or halted for another reason.
     Offline = 3,
 }
 
 impl RunState {
-    /// Returns the state of a vCPU that has these reasons to be halted and is on no CPU.
+    /// Returns the state of a vCPU that is on no CPU and is halted for these reasons.
     pub const fn of_waiting(halted: u32) -> Self {
         match halted {
             0 => Self::Runnable,
-            // Whatever other reason there is, as Xen has it.
+            // BLOCKED prevails over other reasons, as in Xen.
             _ if halted & halt::BLOCKED != 0 => Self::Blocked,
             _ => Self::Offline,
         }
     }
 }
 
-/// The guest's copy: `vcpu_runstate_info`, which may cross into a second page.
+/// The guest's `vcpu_runstate_info`, which may cross into a second page.
 pub struct GuestCopy {
     pages: [Option<PinnedPage<'static>>; 2],
     offset: usize,
@@ -45,20 +45,20 @@ pub struct GuestCopy {
 
 /// Bytes of `vcpu_runstate_info`.
 pub const COPY_SIZE: usize = 48;
-/// Set in `state_entry_time` while the rest is being written (XEN_RUNSTATE_UPDATE).
+/// Set in `state_entry_time` while the rest is written (XEN_RUNSTATE_UPDATE).
 const UPDATE: u64 = 1 << 63;
 const STATE_OFFSET: usize = 0;
 const ENTRY_TIME_OFFSET: usize = 8;
 const TIMES_OFFSET: usize = 16;
 
 impl GuestCopy {
-    /// A copy that starts at `offset` of the first page.
+    /// Returns a copy that starts at `offset` of the first page.
     pub const fn new(pages: [Option<PinnedPage<'static>>; 2], offset: usize) -> Self {
         Self { pages, offset }
     }
 
-    /// Writes one word of the copy. A reader on another CPU sees it whole where the guest has put its structure at a multiple
-    /// of four, as every compiler does.
+    /// Writes one word of the copy. The write is atomic if the guest's structure is aligned to 4 bytes, as compilers
+    /// align it.
     fn write(&self, at: usize, value: u32) {
         let start = self.offset + at;
         if let Some(Some(page)) = self.pages.get(start / PAGE_SIZE)
@@ -76,25 +76,25 @@ impl GuestCopy {
     }
 }
 
-/// The content of a copy.
+/// Contents of the guest's copy.
 #[derive(Clone, Copy)]
-struct Told {
+struct Times {
     state: RunState,
     since: u64,
     spent: [u64; 4],
 }
 
-impl Told {
-    /// Writes all of it by `write`, which takes an offset and a word.
+impl Times {
+    /// Writes all fields by `write`, which takes an offset and a word.
     ///
-    /// While `flagged`, `state_entry_time` says that the rest changes: a reader takes its upper half, the lower and the upper
-    /// again, and waits while UPDATE is set or anything has changed. UPDATE is in the upper half, so that is the first word
-    /// to change and the last. Of other times the upper half goes first too.
+    /// If `flagged`, `state_entry_time` marks the update. A reader reads its upper half, the lower and the upper again,
+    /// and retries while UPDATE is set or a half has changed. UPDATE is in the upper half, which is therefore the first
+    /// word to change and the last. Other times are also written upper half first.
     fn publish(&self, flagged: bool, mut write: impl FnMut(usize, u32)) {
         let upper = |time: u64| (time >> 32) as u32;
         if flagged {
             write(ENTRY_TIME_OFFSET + 4, upper(self.since | UPDATE));
-            // The guest must see the flag before any other change, and the changes before the flag goes.
+            // The guest must see the flag before any other change, and all changes before the flag is cleared.
             dmb_ish();
         } else {
             write(ENTRY_TIME_OFFSET + 4, upper(self.since));
@@ -118,18 +118,18 @@ impl Default for Account {
     }
 }
 
-/// Accounting of one vCPU, in ticks: only what a guest or domain control reads is made into nanoseconds.
+/// Time account of one vCPU, in ticks. Times are converted to nanoseconds when the guest or domain control reads them.
 pub struct Account {
     state: RunState,
     since: Ticks,
     spent: [Ticks; 4],
     copy: Option<GuestCopy>,
-    /// The guest wants UPDATE set while its copy changes (vm_assist).
+    /// The guest wants UPDATE set while its copy changes (VMASST_TYPE_runstate_update_flag).
     flagged: bool,
 }
 
 impl Account {
-    /// Offline since the beginning.
+    /// Returns the account of a vCPU that has been offline since the counter started.
     pub const fn new() -> Self {
         Self {
             state: RunState::Offline,
@@ -147,25 +147,25 @@ impl Account {
             .flat_map(|copy| copy.pages.iter().flatten())
     }
 
-    /// The vCPU does something else from `now` on, or from the last change if that was later. The guest's copy has to be
-    /// told of it by [`Account::publish`], once no lock of many is held.
-    #[inline(always)] // several times a switch
+    /// Changes the state at `now`, or at the last change if that was later. The caller then updates the guest's copy by
+    /// [`Account::publish`], after dropping the scheduler's lock.
+    #[inline(always)] // on the switch path
     pub fn change(&mut self, state: RunState, now: Ticks) {
         if let Some(span) = now.0.checked_sub(self.since.0) {
             let spent = &mut self.spent[self.state as usize % 4];
-            // A sum of spans that follow each other: it wraps where the counter does, after centuries.
+            // Wraps with the counter, after centuries.
             spent.0 = spent.0.wrapping_add(span);
             self.since = now;
         }
         self.state = state;
     }
 
-    /// Returns what it does.
+    /// Returns the current state.
     pub fn state(&self) -> RunState {
         self.state
     }
 
-    /// Returns the time spent in each state, the current one up to `now`.
+    /// Returns the time spent in each state, up to `now`.
     pub fn spent(&self, now: Ticks) -> [Ticks; 4] {
         let mut spent = self.spent;
         if let Some(current) = spent.get_mut(self.state as usize) {
@@ -174,40 +174,40 @@ impl Account {
         spent
     }
 
-    /// Replaces the guest's copy and fills it.
+    /// Replaces the guest's copy and writes it.
     pub fn register(&mut self, copy: Option<GuestCopy>) {
         self.copy = copy;
         self.publish();
     }
 
-    /// Has UPDATE set, or not, while the copy changes.
+    /// Sets whether UPDATE marks changes of the copy.
     pub fn set_flagged(&mut self, flagged: bool) {
         self.flagged = flagged;
     }
 
-    /// Tells the guest's copy, if there is one.
-    #[inline(always)] // as `change`
+    /// Writes the guest's copy, if any.
+    #[inline(always)] // on the switch path
     pub fn publish(&self) {
         if let Some(copy) = &self.copy {
-            self.tell(copy);
+            self.write_copy(copy);
         }
     }
 
     #[inline(never)]
-    fn tell(&self, copy: &GuestCopy) {
+    fn write_copy(&self, copy: &GuestCopy) {
         let ns = |ticks| time::clock().ns(ticks).0;
-        let told = Told {
+        let times = Times {
             state: self.state,
             since: ns(self.since),
             spent: self.spent.map(ns),
         };
-        told.publish(self.flagged, |at, word| copy.write(at, word));
+        times.publish(self.flagged, |at, word| copy.write(at, word));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Account, RunState, Told, UPDATE};
+    use super::{Account, RunState, Times, UPDATE};
     use crate::time::Ticks;
 
     #[test]
@@ -227,9 +227,9 @@ mod tests {
     /// The copy as a guest sees it.
     type Memory = [u32; 12];
 
-    fn write_into(memory: &mut Memory, told: &Told, flagged: bool) -> Vec<Memory> {
+    fn write_into(memory: &mut Memory, times: &Times, flagged: bool) -> Vec<Memory> {
         let mut seen = vec![*memory];
-        told.publish(flagged, |at, word| {
+        times.publish(flagged, |at, word| {
             memory[at / 4] = word;
             seen.push(*memory);
         });
@@ -240,12 +240,12 @@ mod tests {
     fn whoever_waits_for_the_flag_sees_one_state_whole() {
         // All halves differ, and the clock passes 2^32.
         let times = [u64::from(u32::MAX), 3 << 32, 1, 0x1234_5678_9ABC];
-        let before = Told {
+        let before = Times {
             state: RunState::Running,
             since: u64::from(u32::MAX) - 1,
             spent: times,
         };
-        let after = Told {
+        let after = Times {
             state: RunState::Blocked,
             since: 1 << 32 | 5,
             spent: times.map(|time| time + (1 << 32) + 7),

@@ -1,7 +1,8 @@
-//! Which interrupts get a list register when there are too many.
+//! The choice of interrupts for the list registers when there are too many.
 //!
-//! The best pending one always does, so that the guest can take it. Then come active ones, so that hardware sees their
-//! ends, then the other pending ones; each best first, and of equals the lowest-numbered.
+//! The best pending interrupt always gets a list register, so that the guest can take it. Active ones come next, so
+//! that hardware sees their ends, then the other pending ones. Within a class the best priority wins, then the lowest
+//! INTID.
 
 use super::bits;
 use super::irq::{BANK, Bank};
@@ -11,7 +12,7 @@ use super::lr::{MAX_LRS, Maintenance};
 const PENDING: u32 = 1 << 31;
 const PRIORITY_SHIFT: u32 = 16;
 
-/// Returns the place of an interrupt in the order: class, priority, number.
+/// Returns the sort key of an interrupt: class, priority, INTID. Lower is better.
 fn key(bank: &Bank, number: u32, bit: u32) -> u32 {
     let class = if bank.active >> bit & 1 != 0 {
         0
@@ -21,19 +22,19 @@ fn key(bank: &Bank, number: u32, bit: u32) -> u32 {
     class | u32::from(bank.priority(bit)) << PRIORITY_SHIFT | (number * BANK + bit)
 }
 
-/// The interrupts that get a list register: all with one of these keys.
+/// The interrupts chosen for list registers, by key.
 pub(super) struct Limit {
-    /// The first `len` are keys of the chosen, in ascending order.
+    /// Keys of the chosen interrupts, ascending; the first `len` are valid.
     keys: [u32; MAX_LRS],
     len: usize,
     room: usize,
-    /// The best pending interrupt that was left out.
+    /// Key of the best pending interrupt that was left out.
     best_left: Option<u32>,
     maintenance: Maintenance,
 }
 
 impl Limit {
-    /// Chooses up to `room` interrupts, from none so far.
+    /// Returns an empty choice of up to `room` interrupts.
     pub fn new(room: usize) -> Self {
         Self {
             keys: [0; MAX_LRS],
@@ -44,7 +45,7 @@ impl Limit {
         }
     }
 
-    /// Considers interrupt `bit` of bank `number`.
+    /// Adds interrupt `bit` of bank `number` to the candidates.
     pub fn add(&mut self, bank: &Bank, number: u32, bit: u32) {
         let mut key = key(bank, number, bit);
         for kept in self.keys.iter_mut().take(self.len) {
@@ -70,7 +71,7 @@ impl Limit {
         }
     }
 
-    /// Ends the choice: the best pending interrupt gets the place of the worst active one if none is chosen yet.
+    /// Completes the choice: if no pending interrupt was chosen, the best one replaces the worst active one.
     pub fn finish(&mut self) {
         if let Some(best) = self.best_left
             && let Some(last) = self.keys.get_mut(self.len.wrapping_sub(1))
@@ -81,7 +82,7 @@ impl Limit {
         }
     }
 
-    /// Returns which of the interrupts `mask` of a bank are chosen.
+    /// Returns the chosen ones among the interrupts `mask` of a bank.
     pub fn within(&self, bank: &Bank, number: u32, mask: u32) -> u32 {
         bits(mask)
             .filter(|bit| self.is_chosen(key(bank, number, *bit)))
@@ -92,8 +93,8 @@ impl Limit {
         self.keys.iter().take(self.len).any(|kept| *kept == key)
     }
 
-    /// Returns the maintenance interrupts that tell when others can be chosen: NPIE while a pending interrupt waits, LRENPIE
-    /// while an active one is spilled.
+    /// Returns the maintenance interrupts that signal when to choose again: NPIE while a pending interrupt waits,
+    /// LRENPIE while an active one is spilled.
     pub fn maintenance(&self) -> Maintenance {
         self.maintenance
     }

@@ -1,10 +1,10 @@
-//! The distributor as a guest accesses it: a table of its registers.
+//! The distributor's register map as a guest accesses it.
 //!
-//! Words that have no row, and interrupts that the domain does not have, are RAZ/WI. A width that the architecture does not
-//! allow at a register is refused, as are unaligned offsets (IHI 0048B 4.1.4). What the registers do is in
-//! [`super::registers`].
+//! Reserved words, and interrupts that the domain does not have, are RAZ/WI. Unaligned offsets, and widths that the
+//! architecture does not allow for a register, are refused (IHI 0048B 4.1.4). [`super::registers`] holds what each
+//! register does.
 //!
-//! Before an access to pending and active state comes [`Vgic::freshen`].
+//! A caller must run [`Vgic::freshen`] before it accesses pending and active state.
 //!
 //! Manual: IHI 0048B 4.1.2 (map), 4.3 (registers).
 
@@ -17,34 +17,34 @@ use super::lr::ListRegisters;
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
-/// A register, or words with a like meaning.
+/// A register, or a range of words with the same function.
 struct Register {
     /// Offset of its first word, a multiple of 16.
     start: u32,
-    /// Offset behind its last word, a multiple of 16.
+    /// Offset after its last word, a multiple of 16.
     end: u32,
     widths: Widths,
-    /// Returns the word with an index.
+    /// Returns the word at an index, counted from `start`.
     read: fn(&Vgic, VcpuId, u32) -> u32,
-    /// Writes to the word with an index.
+    /// Writes the word at an index, counted from `start`.
     write: fn(&mut Vgic, VcpuId, u32, Written) -> Effects,
 }
 
-/// The widths of access that a register allows; none has halfwords.
+/// The access widths that a register allows. No register allows halfwords.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Widths {
     Words,
     BytesAndWords,
 }
 
-/// A value for a word, in the bits `lanes`: those of one byte or all. It is 0 elsewhere.
+/// A value for the bits `lanes` of a word, one byte or all of it. `value` is 0 outside `lanes`.
 #[derive(Clone, Copy)]
 pub(super) struct Written {
     pub value: u32,
     pub lanes: u32,
 }
 
-/// The registers, after a row for what has none. IGROUPR (080) and NSACR (E00) have none, as there are no Security
+/// The registers. Row 0 stands for reserved words. IGROUPR (080) and NSACR (E00) have no row, as there are no Security
 /// Extensions.
 #[rustfmt::skip]
 static REGISTERS: [Register; 15] = {
@@ -79,7 +79,7 @@ static REGISTERS: [Register; 15] = {
 
 const SGIR: u32 = 0xF00;
 
-/// For each 16 bytes of the map the row of their register.
+/// Per 16 bytes of the map, the row in [`REGISTERS`].
 static ROWS: [u8; 256] = {
     let mut rows = [0; 256];
     let mut row = 0;
@@ -94,18 +94,18 @@ static ROWS: [u8; 256] = {
     rows
 };
 
-/// The architecture does not allow the access: the guest gets a data abort.
+/// The architecture does not allow the access; the guest takes a data abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refused;
 
-/// The rest of the work after a write, for the caller.
+/// Actions the caller must take after a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Effects {
-    /// vCPUs that must pass through a refill, the writer included: kick those that run, wake those that wait if
+    /// vCPUs that must refill, the writer included: kick those that run, and wake those that wait if
     /// [`Vgic::has_deliverable`].
     pub kick: VcpuSet,
-    // The parts of `HostWork`: with them the struct is two words, which are returned in registers.
+    // The parts of `HostWork`, unpacked: the struct fits two words, which are returned in registers.
     op: Option<HostOp>,
     bank: u8,
     mask: u32,
@@ -113,10 +113,10 @@ pub struct Effects {
 
 const _: () = assert!(size_of::<Result<Effects, Refused>>() == 8);
 
-/// Work for the physical interrupts behind some virtual SPIs: [`Vgic::routes`] of `first` and `mask` lists them.
+/// An operation on the physical interrupts behind some SPIs, which [`Vgic::routes`] of `first` and `mask` lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostWork {
-    /// The operation on each.
+    /// The operation on each interrupt.
     pub op: HostOp,
     /// A multiple of 32.
     pub first: IntId,
@@ -127,7 +127,7 @@ pub struct HostWork {
 /// An operation on a physical interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostOp {
-    /// Configure it as [`Vgic::trigger_of`] says, send it to [`Vgic::target_of`], enable it.
+    /// Configure the trigger ([`Vgic::trigger_of`]) and the target ([`Vgic::target_of`]), then enable.
     Enable,
     /// Disable it.
     Disable,
@@ -173,7 +173,7 @@ impl Effects {
     }
 }
 
-/// Returns the register at `offset`. Refuses what the architecture does not allow (IHI 0048B 4.1.4).
+/// Returns the register at `offset`. Refuses accesses that the architecture does not allow (IHI 0048B 4.1.4).
 #[inline]
 fn register(offset: u32, width: Width) -> Result<&'static Register, Refused> {
     let row = ROWS.get(offset as usize / 16).ok_or(Refused)?;
@@ -185,7 +185,7 @@ fn register(offset: u32, width: Width) -> Result<&'static Register, Refused> {
     }
 }
 
-/// Returns the bits of its word that an access covers, and how far left its value goes there.
+/// Returns the bits of the word that an access covers, and the left shift of its value.
 #[inline]
 const fn lanes(offset: u32, width: Width) -> (u32, u32) {
     match width {
@@ -195,7 +195,7 @@ const fn lanes(offset: u32, width: Width) -> (u32, u32) {
 }
 
 impl Vgic {
-    /// Reads the register at `offset` for `vcpu`.
+    /// Reads the register at `offset` for `vcpu`, in the low bits of the result.
     #[inline]
     pub fn read(&self, vcpu: VcpuId, offset: u32, width: Width) -> Result<u32, Refused> {
         let register = register(offset, width)?;
@@ -204,7 +204,7 @@ impl Vgic {
         Ok((value & lanes) >> shift)
     }
 
-    /// Writes to the register at `offset` for `vcpu`, which must be refilled before it enters its guest.
+    /// Writes to the register at `offset` for `vcpu`, which must refill before it enters its guest.
     #[inline]
     pub fn write(
         &mut self,
@@ -213,7 +213,7 @@ impl Vgic {
         width: Width,
         value: u32,
     ) -> Result<Effects, Refused> {
-        // The most frequent write by far: by way of the table an SGI costs 60 instructions more, of 530.
+        // By far the most frequent write. The table would add 60 instructions to an SGI's 530.
         if offset == SGIR && width == Width::Word {
             return Ok(Effects::kick(self.send_sgi(vcpu, value)));
         }
@@ -229,15 +229,15 @@ impl Vgic {
         Ok(effects)
     }
 
-    /// Returns whether the state in list registers shows at `offset`, so that [`Self::freshen`] must come before an access.
+    /// Returns whether the register at `offset` shows state of list registers, so that an access needs [`Self::freshen`] first.
     #[inline]
     pub const fn is_stale(offset: u32) -> bool {
         matches!(offset, 0x200..0x400 | 0xF10..0xF30)
     }
 
-    /// Brings what is known of list registers up to date before `vcpu` accesses `offset`, if that matters there: reads back
-    /// its own, and returns the other vCPUs that hold interrupts of the bank, for their refill to do the same, so that a
-    /// guest that polls gets the truth.
+    /// Updates the banks before `vcpu` accesses `offset`, if the register there shows state of list registers: folds those of
+    /// `vcpu`, and returns the other vCPUs that hold interrupts of the bank. Their refill does the same, so that a guest that
+    /// polls reads the current state.
     #[inline]
     pub fn freshen(&mut self, vcpu: VcpuId, offset: u32, lrs: &mut impl ListRegisters) -> VcpuSet {
         if !Self::is_stale(offset) {

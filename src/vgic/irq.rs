@@ -1,21 +1,21 @@
-//! State of interrupts, 32 to a bank, and the queues of what wants a list register.
+//! State of interrupts, 32 to a bank, and the queues of SPIs that wait for a list register.
 //!
-//! A bank holds one bit per interrupt and property, so that a distributor register of one bit per interrupt is one
-//! word. The state of an interrupt is in three places:
+//! A bank has one bit per interrupt and property, so that a distributor register with one bit per interrupt is one
+//! word. The state of an interrupt is in these places:
 //!
-//! * pending: in `pending` and, independently, in a list register, when it fired again since it went there;
-//! * active: in a list register; in `active` while it has none; in `set_active` when the guest did not take it but made
-//!   it active through `GICD_ISACTIVER`;
-//! * physically active (interrupts routed from hardware): a list register with the HW bit will deactivate the physical
-//!   interrupt, or `phys_active` is set, or `deactivate` is. Never two of these for one activation.
+//! * pending: in `pending` and, independently, in a list register; in both if it fired again since it was moved there;
+//! * active: in a list register; in `active` while it has none; in `set_active` when the guest made it active by
+//!   `GICD_ISACTIVER` without taking it;
+//! * physically active (routed interrupts): a list register with the HW bit will deactivate the physical interrupt, or
+//!   `phys_active` or `deactivate` is set. Exactly one of these holds per activation.
 //!
-//! Of an interrupt in a list register (`in_lr`) only the vCPU that holds it can change the state that is there: it is
-//! kicked, and its refill takes the interrupt out, applies `drop_pending` and `drop_active`, and chooses anew.
+//! Only the vCPU that holds an interrupt in a list register (`in_lr`) can change the state there. That vCPU is kicked,
+//! and its refill moves the interrupt out, applies `drop_pending` and `drop_active`, and chooses again.
 //!
 //! Invariants:
-//! * a shared interrupt is in the list registers of one vCPU at most, its `holder`;
-//! * a shared interrupt is in the queue of one vCPU at most: its holder's while it is active without a list register,
-//!   its target's while it is pending and enabled and in no list register.
+//! * an SPI is in the list registers of at most one vCPU, its `holder`;
+//! * an SPI is in the queue of at most one vCPU: its holder's while it is active without a list register, its target's
+//!   while it is pending, enabled and in no list register.
 //!
 //! Manual: IHI 0048B 3.2.4 (the interrupt handling state machine), 4.3.
 
@@ -26,37 +26,37 @@ use crate::id::{IntId, VcpuId, VcpuSet};
 /// Interrupts in a bank.
 pub(super) const BANK: u32 = 32;
 
-/// The implemented bits of four priorities: 32 levels, as in the list registers of a GICv2 (IHI 0048B 5.3.8).
+/// Implemented bits of four priorities: 32 levels, as in the list registers of a GICv2 (IHI 0048B 5.3.8).
 pub(super) const PRIORITY_MASK: u32 = 0xF8F8_F8F8;
 
-/// Priority of each interrupt after reset, as in Xen (`GIC_PRI_IRQ`), four in a word.
+/// Reset priority of four interrupts, as in Xen (`GIC_PRI_IRQ`).
 const PRIORITY_RESET: u32 = 0xA0A0_A0A0;
 
-/// State of 32 interrupts. A bit is an interrupt.
+/// State of 32 interrupts, one bit each.
 pub(super) struct Bank {
     /// Enabled by the guest.
     pub enabled: u32,
-    /// Pending, besides what a list register says.
+    /// Pending, independently of the list register's pending state.
     pub pending: u32,
     /// Taken by the guest, and active without a list register.
     pub active: u32,
-    /// Made active by `GICD_ISACTIVER`: not delivered, and never in a list register.
+    /// Made active by `GICD_ISACTIVER`: not delivered, never in a list register.
     pub set_active: u32,
-    /// In a list register of its vCPU or holder.
+    /// In a list register: of its vCPU, or of its holder.
     pub in_lr: u32,
     /// The physical interrupt is active for this one, and no list register will deactivate it.
     pub phys_active: u32,
     /// The next refill deactivates the physical interrupt.
     pub deactivate: u32,
-    /// The list register's pending state has been cleared (`GICD_ICPENDR`).
+    /// Cleared by `GICD_ICPENDR` while pending in a list register.
     pub drop_pending: u32,
-    /// The list register's active state has been cleared (`GICD_ICACTIVER`).
+    /// Cleared by `GICD_ICACTIVER` while active in a list register.
     pub drop_active: u32,
     /// Fed by a physical interrupt.
     pub routed: u32,
     /// Priorities, four to a word.
     pub priority: [u32; 8],
-    /// The physical interrupts behind those `routed`.
+    /// INTIDs of the physical interrupts behind the `routed` ones.
     pub pirq: [u16; 32],
 }
 
@@ -78,7 +78,7 @@ impl Bank {
         }
     }
 
-    /// Priority of interrupt `bit`.
+    /// Returns the priority of interrupt `bit`.
     #[inline]
     pub(super) const fn priority(&self, bit: u32) -> u8 {
         (self.priority[(bit / 4) as usize & 7] >> (bit % 4 * 8)) as u8
@@ -89,7 +89,7 @@ impl Bank {
         (self.routed >> (bit & 31) & 1 != 0).then_some(self.pirq[bit as usize & 31])
     }
 
-    /// Hands the physical activation of interrupt `bit`, if it has one, to its list register.
+    /// Moves the physical activation of interrupt `bit`, if any, to its list register `lr`.
     #[inline]
     pub(super) fn link(&mut self, bit: u32, lr: Lr) -> Lr {
         let mask = 1 << (bit & 31);
@@ -100,27 +100,27 @@ impl Bank {
         lr.linked(self.pirq[bit as usize & 31])
     }
 
-    /// Returns the interrupts that the guest could take, were they in a list register.
+    /// Returns the interrupts that the guest could take if they had a list register.
     #[inline]
     pub(super) const fn deliverable(&self) -> u32 {
         self.pending & self.enabled & !(self.in_lr | self.active | self.set_active)
     }
 
-    /// Returns the interrupts whose place changes with their enable, priority, target or state.
+    /// Returns the interrupts that must be requeued when their enable, priority, target or state changes.
     #[inline]
     pub(super) const fn in_flight(&self) -> u32 {
         self.pending | self.active | self.in_lr
     }
 }
 
-/// 32 shared interrupts.
+/// State of 32 SPIs.
 pub(super) struct SpiBank {
     pub bank: Bank,
-    /// `GICD_ITARGETSR`, four to a word; only bits of existing vCPUs.
+    /// `GICD_ITARGETSR`, four to a word; bits of existing vCPUs only.
     pub target: [u32; 8],
-    /// `GICD_ICFGR`, sixteen to a word; only the edge bits.
+    /// `GICD_ICFGR`, sixteen to a word; edge bits only.
     pub config: [u32; 2],
-    /// vCPU that it is active for, or in whose list registers it is.
+    /// The vCPU that has it active, or in a list register.
     pub holder: [VcpuId; 32],
 }
 
@@ -134,14 +134,14 @@ impl SpiBank {
         }
     }
 
-    /// vCPU that `GICD_ITARGETSR` names: the lowest of the set, as in Xen.
+    /// Returns the vCPU to deliver to: the lowest in `GICD_ITARGETSR`, as in Xen.
     #[inline]
     pub(super) fn target(&self, bit: u32) -> Option<VcpuId> {
         let set = (self.target[(bit / 4) as usize & 7] >> (bit % 4 * 8)) & 0xFF;
         VcpuId::new(set.trailing_zeros())
     }
 
-    /// vCPU whose refill places the interrupt.
+    /// Returns the vCPU whose refill places the interrupt.
     #[inline]
     pub(super) fn owner(&self, bit: u32) -> Option<VcpuId> {
         if (self.bank.in_lr | self.bank.active) & (1 << bit) != 0 {
@@ -162,13 +162,13 @@ impl SpiBank {
     }
 }
 
-/// Returns the number of the bank that holds `irq`: 0 is private to the vCPU.
+/// Returns the number of the bank that holds `irq`; bank 0 is private to the vCPU.
 #[inline]
 pub(super) const fn bank_of(irq: IntId) -> u32 {
     irq.raw() as u32 / BANK
 }
 
-/// Place of `irq` in its bank.
+/// Returns the bit of `irq` in its bank.
 #[inline]
 pub(super) const fn bit_of(irq: IntId) -> u32 {
     irq.raw() as u32 % BANK
@@ -191,7 +191,7 @@ impl Vgic {
         }
     }
 
-    /// Shared bank `number`, which counts from 1 as bank 0 is private.
+    /// Returns SPI bank `number`, counted from 1, as bank 0 is private.
     #[inline]
     pub(super) fn spi(&self, number: u32) -> Option<&SpiBank> {
         self.spis.get(number.checked_sub(1)? as usize)
@@ -202,14 +202,14 @@ impl Vgic {
         self.spis.get_mut(number.checked_sub(1)? as usize)
     }
 
-    /// Marks `vcpu` dirty and returns it, for the caller to kick.
+    /// Marks `vcpu` dirty. Returns it for the caller to kick.
     #[inline]
     pub(super) fn wake(&mut self, vcpu: VcpuId) -> VcpuSet {
         self.vcpu_mut(vcpu).dirty = true;
         VcpuSet::only(vcpu)
     }
 
-    /// Makes `irq` pending. Nothing happens when it is already: its vCPU has been kicked.
+    /// Makes `irq` pending. Does nothing if it is already pending, as its vCPU has been kicked.
     #[inline(always)]
     pub(super) fn raise(&mut self, vcpu: VcpuId, irq: IntId) -> VcpuSet {
         let (number, bit) = (bank_of(irq), bit_of(irq));
@@ -230,7 +230,7 @@ impl Vgic {
         }
     }
 
-    /// Makes SGI `irq` from `source` pending at `vcpu`, once for each source (IHI 0048B 3.2.4, 4.3.16).
+    /// Makes SGI `irq` from `source` pending at `vcpu`, once per source (IHI 0048B 3.2.4, 4.3.16).
     #[inline(always)]
     pub(super) fn raise_sgi(&mut self, vcpu: VcpuId, irq: IntId, source: VcpuId) -> VcpuSet {
         let state = self.vcpu_mut(vcpu);
@@ -244,7 +244,7 @@ impl Vgic {
         self.wake(vcpu)
     }
 
-    /// Queues an SPI at the vCPU that is to place it, and wakes that.
+    /// Queues an SPI at the vCPU that must place it, and wakes that vCPU.
     #[inline(always)]
     pub(super) fn queue(&mut self, number: u32, bit: u32) -> VcpuSet {
         let mask = 1 << bit;
@@ -264,8 +264,8 @@ impl Vgic {
         }
     }
 
-    /// Moves SPIs from queue to queue and wakes the vCPUs that must refill, after the enable, priority, target or state of
-    /// the interrupts `mask` changed, which are or were in flight.
+    /// Moves the SPIs `mask` to the queues they belong to, and wakes the vCPUs that must refill. Call it after the
+    /// enable, priority, target or state of interrupts in flight changed.
     #[inline]
     pub(super) fn requeue(&mut self, vcpu: VcpuId, number: u32, mask: u32) -> VcpuSet {
         if mask == 0 {
@@ -300,14 +300,14 @@ impl Vgic {
             return VcpuSet::EMPTY;
         };
         bank.active &= !mask;
-        // The physical activation stays with an interrupt that is pending, and ends with it.
+        // A pending interrupt keeps its physical activation until it ends.
         let ended = bank.phys_active & mask & !bank.pending;
         bank.phys_active &= !ended;
         self.deactivate(vcpu, number, ended);
         self.requeue(vcpu, number, mask)
     }
 
-    /// Has the next refill deactivate the physical interrupts behind `mask`.
+    /// Marks the physical interrupts behind `mask` for deactivation by the next refill.
     pub(super) fn deactivate(&mut self, vcpu: VcpuId, number: u32, mask: u32) {
         if let Some(bank) = self.bank_mut(vcpu, number) {
             bank.deactivate |= mask & bank.routed;

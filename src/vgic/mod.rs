@@ -1,31 +1,31 @@
-//! The virtual interrupt controller of a domain: a GICv2 distributor in software in front of the hardware's virtual
-//! CPU interfaces.
+//! The virtual interrupt controller of a domain: an emulated GICv2 distributor in front of the hardware's virtual CPU
+//! interfaces.
 //!
 //! Owns the state of every virtual interrupt of one domain, the contents of its vCPUs' list registers, and the routes
-//! from physical interrupts. It is pure state: the list registers are reached through [`ListRegisters`], and what must
-//! happen elsewhere (kick a vCPU, enable a physical interrupt) is returned as a value. The domain keeps the whole in
-//! one `Lock<Vgic, { rank::VGIC }>`.
+//! from physical interrupts. This room is pure state: it reaches list registers through [`ListRegisters`], and returns
+//! the actions its caller must take (kick a vCPU, enable a physical interrupt) as values. The domain keeps its
+//! distributor in a `Lock<Vgic, { rank::VGIC }>`.
 //!
-//! How an interrupt travels: [`Vgic::inject`] makes it pending in its bank and returns the vCPU to kick; that vCPU, before
-//! it enters its guest, calls [`Vgic::refill`], which moves the best into list registers. While the guest runs, hardware
-//! changes their state there; the next refill moves it back into the banks first.
+//! Path of an interrupt: [`Vgic::inject`] makes it pending in its bank and returns the vCPU to kick. Before that vCPU
+//! enters its guest it calls [`Vgic::refill`], which moves the best interrupts into list registers. While the guest
+//! runs, hardware changes their state there; the next refill first moves that state back into the banks.
 //!
 //! Invariants:
-//! * whoever becomes `dirty` is in the returned [`VcpuSet`], so one flag per vCPU outside the lock tells that a refill is
-//!   due;
-//! * between refills of a resident vCPU the state of an interrupt in a list register is there, and `lrs` has its state
-//!   of the last refill; of a vCPU that is not resident, all state is in the banks;
-//! * nothing a guest writes can panic: numbers are masked or looked up with `get`.
+//! * every vCPU that becomes `dirty` is in the returned [`VcpuSet`], so one flag per vCPU outside the lock suffices to
+//!   show that a refill is due;
+//! * between refills of a resident vCPU, the list register holds the state of its interrupt and `lrs` a copy as of the
+//!   last refill; a vCPU that is not resident has all its state in the banks;
+//! * no value a guest writes can cause a panic: indices are masked or read with `get`.
 //!
-//! | file | question |
+//! | file | contents |
 //! |---|---|
-//! | `irq.rs` | which state has an interrupt, and which vCPU places it? |
-//! | `dist.rs` | which register is it, and how is it accessed? |
-//! | `registers.rs` | what does it read, and what does a write to it do? |
-//! | `lr.rs` | what does a list register say, and what are they as a device? |
-//! | `refill.rs` | how do interrupts get into list registers and back? |
-//! | `choose.rs` | which interrupts get one? |
-//! | `route.rs` | which physical interrupt feeds which virtual one? |
+//! | `irq.rs` | state of an interrupt, and the vCPU that places it |
+//! | `dist.rs` | register map: decoding and access widths |
+//! | `registers.rs` | value of a read and effect of a write, by register |
+//! | `lr.rs` | format of a list register, and list registers as a device |
+//! | `refill.rs` | moving interrupts into list registers and back |
+//! | `choose.rs` | choice among interrupts when list registers run out |
+//! | `route.rs` | routes from physical to virtual interrupts |
 //!
 //! Manual: IHI 0048B chapters 3 (state machine), 4.3 (distributor), 5 (virtualization).
 
@@ -50,34 +50,34 @@ pub use self::lr::{ListRegisters, Maintenance};
 pub use self::refill::Unloaded;
 pub use self::route::{NotRouted, RouteError, Unrouted};
 
-/// Shared interrupts at most: INTIDs 32 to 991. The last 28 numbers would fill no whole bank, as in Xen.
+/// Maximum number of SPIs: INTIDs 32 to 991. The last 28 INTIDs do not fill a bank, and are left out as in Xen.
 pub const MAX_SPIS: u16 = 960;
 
-/// SGIs are always enabled, as the GIC-400 has it (IHI 0048B 4.3.5 leaves the choice).
+/// SGIs are always enabled, as on the GIC-400 (implementation defined, IHI 0048B 4.3.5).
 const SGIS: u32 = 0xFFFF;
 
-/// Why there is no distributor.
+/// Reason a distributor was not created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NewError {
-    /// No vCPU, or more than eight.
+    /// Zero vCPUs, or more than [`MAX_VCPUS`].
     VcpuCount,
-    /// More than [`MAX_SPIS`] shared interrupts.
+    /// More than [`MAX_SPIS`] SPIs.
     SpiCount,
-    /// No memory.
+    /// Out of heap memory.
     NoMemory,
 }
 
 /// A domain's interrupt controller.
 pub struct Vgic {
     vcpus: [VcpuState; MAX_VCPUS as usize],
-    /// INTIDs from 32 on.
+    /// SPIs, INTIDs from 32 on.
     spis: Vec<SpiBank>,
     nr_vcpus: u8,
-    /// The same as a set.
+    /// The vCPUs that exist: `nr_vcpus` as a set.
     existing: VcpuSet,
     /// `GICD_CTLR.Enable`.
     forwarding: bool,
-    /// Shared banks with physical interrupts to deactivate, by bank number.
+    /// SPI banks with physical interrupts to deactivate, by bank number.
     deactivate_banks: u32,
 }
 
@@ -85,23 +85,24 @@ pub struct Vgic {
 struct VcpuState {
     /// SGIs and PPIs.
     private: Bank,
-    /// For each SGI the vCPUs from which it is pending here.
+    /// Per SGI, the vCPUs from which it is pending here.
     sgi_sources: [u8; 16],
-    /// For each SGI that is active the vCPU that sent it.
+    /// Per active SGI, the vCPU that sent it.
     sgi_active_from: [u8; 16],
-    /// SPIs to place here, by bank number: pending and enabled, or active without a list register. Bank 0 stays empty.
+    /// SPIs this vCPU must place, by bank number: pending and enabled, or active without a list register. Bank 0 stays
+    /// empty.
     spi_queue: [u32; 32],
     /// Banks of `spi_queue` that are not empty.
     queued_banks: u32,
     /// The list registers as last read or written.
     lrs: [Lr; MAX_LRS],
-    /// List registers that were not empty then.
+    /// List registers that were not empty at that time.
     used: u32,
-    /// The maintenance interrupts that are enabled: none while the vCPU is not resident.
+    /// Enabled maintenance interrupts; none while the vCPU is not resident.
     maintenance: Maintenance,
     /// The list registers of a physical CPU hold this vCPU's interrupts.
     resident: bool,
-    /// A refill has something to do.
+    /// The next refill has work to do.
     dirty: bool,
 }
 
@@ -167,8 +168,8 @@ fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
 }
 
 impl Vgic {
-    /// Returns a distributor as after reset, for `nr_vcpus` vCPUs and `nr_spis` shared interrupts, rounded up to whole
-    /// banks.
+    /// Returns a distributor in its reset state, for `nr_vcpus` vCPUs and `nr_spis` SPIs, rounded up to whole banks of
+    /// 32.
     pub fn new(nr_vcpus: u8, nr_spis: u16) -> Result<Self, NewError> {
         if nr_vcpus == 0 || nr_vcpus > MAX_VCPUS {
             return Err(NewError::VcpuCount);
@@ -201,8 +202,8 @@ impl Vgic {
         &mut self.vcpus[vcpu.index() % MAX_VCPUS as usize]
     }
 
-    /// Makes `irq` pending as an edge does: for an SGI or PPI at `vcpu`, for an SPI at its target. An SGI comes from
-    /// the vCPU itself. Interrupts and vCPUs that do not exist are ignored.
+    /// Makes `irq` pending as an edge does: an SGI or PPI at `vcpu`, an SPI at its target. The sender of an SGI is
+    /// `vcpu` itself. Ignores interrupts and vCPUs that do not exist. Returns the vCPUs to kick.
     #[inline]
     pub fn inject(&mut self, vcpu: VcpuId, irq: IntId) -> VcpuSet {
         if !self.existing.contains(vcpu) {
@@ -214,16 +215,17 @@ impl Vgic {
         }
     }
 
-    /// Returns whether the list registers of a physical CPU hold `vcpu`'s interrupts: from its first refill to its unload.
+    /// Returns whether the list registers of a physical CPU hold `vcpu`'s interrupts: from its first refill until its
+    /// unload.
     #[inline]
     pub fn is_resident(&self, vcpu: VcpuId) -> bool {
         self.vcpu(vcpu).resident
     }
 
-    /// Returns whether `vcpu` should wake: an interrupt is pending for it, enabled, and not waiting for its own end. Looks
-    /// neither at CPSR.I nor at the priority mask, as WFI does not (DDI 0406C.d B1.8.14).
+    /// Returns whether `vcpu` should wake: an enabled interrupt is pending for it and not waiting for its own end.
+    /// Ignores CPSR.I and the priority mask, as WFI does (DDI 0406C.d B1.8.14).
     ///
-    /// Of a resident vCPU it knows the list registers as of the last refill: [`Self::fold`] first for the truth.
+    /// For a resident vCPU the result is as of the last refill; call [`Self::fold`] first for the current state.
     #[inline]
     pub fn has_deliverable(&self, vcpu: VcpuId) -> bool {
         let state = self.vcpu(vcpu);
@@ -237,8 +239,8 @@ impl Vgic {
                 || state.used_lrs().any(Lr::is_only_pending))
     }
 
-    /// Drops what is pending and active at `vcpu`, which is unloaded, for a new start (CPU_ON; Xen clears its pending
-    /// interrupts there). Enables and priorities stay. Shared interrupts that are pending for it stay pending.
+    /// Clears the pending and active state of `vcpu`, which is unloaded, for CPU_ON. Xen clears pending interrupts
+    /// there as well. Keeps enables and priorities, and SPIs that are pending for `vcpu`. Returns the vCPUs to kick.
     pub fn reset_vcpu(&mut self, vcpu: VcpuId) -> VcpuSet {
         let state = self.vcpu_mut(vcpu);
         state.sgi_sources = [0; 16];
@@ -246,7 +248,7 @@ impl Vgic {
         private.pending = 0;
         private.active = 0;
         private.set_active = 0;
-        // Its physical PPIs were made inactive when it was taken off its CPU.
+        // The unload made its physical PPIs inactive.
         private.phys_active = 0;
         private.deactivate = 0;
         (1..=self.spis.len() as u32).fold(VcpuSet::EMPTY, |kick, number| {
@@ -271,8 +273,8 @@ impl Vgic {
         })
     }
 
-    /// Returns every interrupt of `vcpu`, and for the boot vCPU every shared one, that is pending, active, in a list
-    /// register or routed.
+    /// Returns the interrupts of `vcpu` that are pending, active, in a list register or routed. SPIs are listed with
+    /// the boot vCPU.
     pub fn dump(&self, vcpu: VcpuId) -> impl Iterator<Item = Snapshot> {
         let end = if vcpu == VcpuId::ZERO {
             self.nr_intids()
@@ -285,7 +287,7 @@ impl Vgic {
             .filter(|shot| shot.pending || shot.active || shot.in_lr || shot.pirq.is_some())
     }
 
-    /// Returns the list registers of `vcpu` that are in use, as last read or written: number and value.
+    /// Returns index and value of each list register of `vcpu` in use, as last read or written.
     pub fn list_registers(&self, vcpu: VcpuId) -> impl Iterator<Item = (u32, u32)> {
         let state = self.vcpu(vcpu);
         bits(state.used).map(|index| (index, state.lr(index).raw()))
@@ -296,7 +298,7 @@ impl Vgic {
     }
 }
 
-/// An interrupt at one moment.
+/// State of an interrupt at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // the names are the documentation
 pub struct Snapshot {

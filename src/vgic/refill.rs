@@ -1,17 +1,17 @@
-//! How interrupts get into list registers and back.
+//! Moving interrupts into list registers and back.
 //!
-//! [`Vgic::refill`] runs before a dirty vCPU enters its guest. It takes every interrupt out of its list register into its
-//! bank, with what the guest did to it, then puts those in that want a list register, and writes the list registers whose
-//! contents changed. With four list registers that is at most eight accesses to them.
+//! [`Vgic::refill`] runs before a dirty vCPU enters its guest. It moves every interrupt from its list register to its
+//! bank, with the state the guest left, then places interrupts that want a list register, and writes the list registers
+//! whose contents changed. With four list registers that is at most eight accesses.
 //!
-//! * Nearly always all fit. Otherwise they are taken out again and [`Limit`] says which go in.
-//! * An active interrupt that does not go in is spilled: hardware counts its end (`GICH_HCR.EOICount`, LRENPIE), and as
-//!   ends come in the order of priority, the count tells whose they are.
-//! * While a pending interrupt waits for a list register, hardware reports when the guest has taken those that are
+//! * Usually all interrupts fit. Otherwise they are taken out again, and [`Limit`] chooses.
+//! * An active interrupt without a list register is spilled. Hardware counts its end (`GICH_HCR.EOICount`, LRENPIE);
+//!   ends come in order of priority, so the count identifies the interrupts.
+//! * While a pending interrupt waits for a list register, hardware signals when the guest has taken all that are
 //!   pending in one (NPIE).
-//! * An interrupt that is pending again while active has both states in its list register. Three exceptions wait for
-//!   the maintenance interrupt at its end instead: a physical activation, which needs the HW bit; an SGI of another
-//!   sender; and any while others wait, as those may be better.
+//! * An interrupt that is pending again while active has both states in its list register. Three cases wait for the
+//!   maintenance interrupt at its end instead: a physical activation, which needs the HW bit; an SGI from another
+//!   sender; and any interrupt while others wait, as those may be better.
 //!
 //! Manual: IHI 0048B 5.2.2 (managing list registers), 5.3.1 (EOICount, NPIE, LRENPIE), 5.3.8 (`GICH_LRn`).
 
@@ -21,18 +21,18 @@ use super::lr::{ListRegisters, Lr, MAX_LRS, Maintenance};
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
-/// The rest of the work, for the caller of [`Vgic::unload`].
+/// Actions the caller of [`Vgic::unload`] must take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Unloaded {
-    /// Other vCPUs that have something to deliver now.
+    /// Other vCPUs that now have an interrupt to deliver.
     pub kick: VcpuSet,
-    /// PPIs (bit n for INTID n) whose physical interrupt is active for this vCPU: clear that state on this CPU
+    /// PPIs (bit n for INTID n) whose physical interrupt is active for this vCPU. Clear that state on this CPU
     /// (`GICD_ICACTIVER0`), and set it where the vCPU is loaded next ([`Vgic::active_ppis`]).
     pub active_ppis: u32,
 }
 
-/// Which list registers a refill uses, and which of those get new contents.
+/// The list registers that a refill uses, and those whose contents it changed, one bit each.
 #[derive(Clone, Copy, Default)]
 struct Placed {
     used: u32,
@@ -40,8 +40,8 @@ struct Placed {
 }
 
 impl Vgic {
-    /// Brings the list registers of `vcpu` up to date if it is dirty. The first call after an unload loads the vCPU: set
-    /// the physical state of [`Self::active_ppis`] before it. Returns other vCPUs that must refill.
+    /// Refills the list registers of `vcpu` if it is dirty. The first call after an unload loads the vCPU; before it,
+    /// set the physical state of [`Self::active_ppis`]. Returns other vCPUs that must refill.
     #[inline]
     pub fn refill(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
         let state = self.vcpu(vcpu);
@@ -52,8 +52,8 @@ impl Vgic {
         }
     }
 
-    /// Reads the list registers back and refills them, dirty or not, so that the distributor knows what the guest did.
-    /// Does nothing for a vCPU that is not loaded. Returns other vCPUs that must refill.
+    /// Reads the list registers back and refills them unconditionally, so that the banks show what the guest did. Does
+    /// nothing for a vCPU that is not resident. Returns other vCPUs that must refill.
     pub fn fold(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
         if self.vcpu(vcpu).resident {
             self.refill_now(vcpu, lrs)
@@ -63,7 +63,7 @@ impl Vgic {
     }
 
     /// Takes `vcpu` off its CPU: reads its list registers back and clears them. The caller saves `GICH_VMCR` and
-    /// `GICH_APR`, and moves the state of the PPIs returned.
+    /// `GICH_APR`, and moves the state of the returned PPIs.
     pub fn unload(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> Unloaded {
         let kick = self.read_back(vcpu, lrs);
         self.write_changed(vcpu, Placed::default(), lrs);
@@ -76,8 +76,8 @@ impl Vgic {
         }
     }
 
-    /// PPIs (bit n for INTID n) whose physical interrupt must be active on the CPU on which `vcpu`, which is unloaded,
-    /// will be loaded.
+    /// Returns the PPIs (bit n for INTID n) whose physical interrupt must be active on the CPU that loads `vcpu`, which
+    /// is unloaded.
     pub fn active_ppis(&self, vcpu: VcpuId) -> u32 {
         let private = &self.vcpu(vcpu).private;
         private.phys_active | private.deactivate
@@ -102,7 +102,7 @@ impl Vgic {
         kick.minus(VcpuSet::only(vcpu))
     }
 
-    /// Reads the list registers and takes their interrupts out. Returns vCPUs that must refill.
+    /// Reads the list registers and moves their interrupts to the banks. Returns vCPUs that must refill.
     #[inline(always)]
     fn read_back(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
         let mut kick = VcpuSet::EMPTY;
@@ -121,7 +121,7 @@ impl Vgic {
         kick
     }
 
-    /// Moves the state of the interrupt in `lr` into its bank. Returns the vCPU that is to place it now, if any.
+    /// Moves the state of the interrupt in `lr` to its bank. Returns the vCPU that must place it now, if any.
     #[inline(always)]
     fn take_out(&mut self, vcpu: VcpuId, lr: Lr) -> VcpuSet {
         let (number, bit) = lr.place();
@@ -142,7 +142,8 @@ impl Vgic {
         }
     }
 
-    /// Moves the state in a list register that is not empty, as far as writes to distributor registers have not cleared it.
+    /// Moves the state of a list register that is not empty, except what the guest cleared in the distributor
+    /// meanwhile.
     fn take_out_state(&mut self, vcpu: VcpuId, lr: Lr) {
         let (number, bit) = lr.place();
         let mask = 1 << bit;
@@ -151,8 +152,8 @@ impl Vgic {
         };
         let pending = lr.is_pending() && bank.drop_pending & mask == 0;
         let active = lr.is_active() && bank.drop_active & mask == 0;
-        // An active interrupt that is pending again in software gives up its physical activation, for which its list
-        // register has no room.
+        // An active interrupt that is pending again loses its physical activation: its list register needs the EOI bit,
+        // which HW excludes.
         let ended = if active {
             bank.pending & mask != 0
         } else {
@@ -181,8 +182,8 @@ impl Vgic {
         }
     }
 
-    /// Puts the interrupts that want a list register into one, or those of them that are within `limit`. An interrupt
-    /// that was in one keeps it, so that no VirtualID is ever in two. Returns false when there are too many.
+    /// Places the interrupts that want a list register, or those within `limit`. An interrupt keeps the list register
+    /// it had, so that a VirtualID is never in two. Returns false if there are too many.
     #[inline(always)]
     fn put_in(
         &mut self,
@@ -209,8 +210,8 @@ impl Vgic {
         true
     }
 
-    /// Puts the best interrupts in, when there are too many. Returns the maintenance interrupts that tell when another
-    /// choice is due.
+    /// Places the best interrupts when there are too many. Returns the maintenance interrupts that signal when to
+    /// choose again.
     #[cold]
     #[inline(never)]
     fn put_in_best(
@@ -220,7 +221,7 @@ impl Vgic {
         room: usize,
     ) -> (Placed, Maintenance) {
         for index in bits(core::mem::take(&mut placed.used)) {
-            // Put in a moment ago, it is this vCPU's to place: nobody else is to be kicked.
+            // This vCPU has just placed it, so `take_out` returns no other vCPU to kick.
             let _ = self.take_out(vcpu, self.vcpu(vcpu).lr(index));
             self.vcpu_mut(vcpu).used |= 1 << (index & 31);
         }
@@ -229,7 +230,7 @@ impl Vgic {
         (placed, limit.maintenance())
     }
 
-    /// Returns which interrupts of `vcpu` go in if `room` of them can.
+    /// Returns the choice of up to `room` interrupts of `vcpu`.
     fn limit(&self, vcpu: VcpuId, room: usize) -> Limit {
         let mut limit = Limit::new(room);
         for number in bits(self.vcpu(vcpu).queued_banks | 1) {
@@ -243,7 +244,8 @@ impl Vgic {
         limit
     }
 
-    /// Returns the interrupts of a bank that want a list register of `vcpu`: they are active, or could be taken; within `limit`.
+    /// Returns the interrupts of a bank that want a list register of `vcpu` (active or deliverable) and are within
+    /// `limit`.
     #[inline(always)]
     fn wanting(&self, vcpu: VcpuId, number: u32, limit: Option<&Limit>) -> u32 {
         let Some(bank) = self.bank(vcpu, number) else {
@@ -262,7 +264,7 @@ impl Vgic {
         }
     }
 
-    /// Writes the list registers whose contents change.
+    /// Writes the list registers whose contents changed.
     #[inline(always)]
     fn write_changed(&mut self, vcpu: VcpuId, placed: Placed, lrs: &mut impl ListRegisters) {
         let state = self.vcpu_mut(vcpu);
@@ -276,7 +278,8 @@ impl Vgic {
         state.used = placed.used;
     }
 
-    /// [`Self::place`] for an interrupt that was there before: out of line, as most have ended when they are read back.
+    /// [`Self::place`] in the list register it had. Not inlined: most interrupts have ended by the time they are read
+    /// back.
     #[inline(never)]
     fn place_again(
         &mut self,
@@ -290,7 +293,8 @@ impl Vgic {
         self.place(vcpu, number, bit, index, placed, crowded);
     }
 
-    /// Moves the state of an interrupt from its bank to list register `index`. `crowded`: others wait for one.
+    /// Moves the state of an interrupt from its bank to list register `index`. `crowded`: others wait for a list
+    /// register.
     #[inline(always)]
     fn place(
         &mut self,
@@ -330,7 +334,7 @@ impl Vgic {
         }
     }
 
-    /// Takes the state of an SGI that is not active out of its bank. A list register has room for one sender.
+    /// Moves a pending SGI from its bank to `lr`. A list register holds one sender.
     #[inline(always)]
     fn with_pending_sgi(&mut self, vcpu: VcpuId, sgi: u32, lr: Lr) -> Lr {
         let state = self.vcpu_mut(vcpu);
@@ -345,7 +349,7 @@ impl Vgic {
         }
     }
 
-    /// Takes the state of an active interrupt out of its bank.
+    /// Moves the state of an active interrupt from its bank to `lr`.
     #[inline(never)]
     fn with_active_state(
         &mut self,
@@ -405,13 +409,13 @@ impl Vgic {
             return;
         }
         if want.contains(Maintenance::NOT_PRESENT) && !before.contains(Maintenance::NOT_PRESENT) {
-            // The ends counted until now were not those of spilled interrupts.
+            // The ends counted so far were not those of spilled interrupts.
             let _ = lrs.take_eoi_count();
         }
         lrs.set_maintenance(want);
     }
 
-    /// Ends `count` spilled interrupts, best first: what is active in the banks while others are in list registers.
+    /// Ends the `count` best of the spilled interrupts: those active in the banks while others are in list registers.
     #[cold]
     #[inline(never)]
     fn end_spilled(&mut self, vcpu: VcpuId, count: u32) -> VcpuSet {
@@ -432,7 +436,7 @@ impl Vgic {
             .and_then(|(number, bit)| IntId::new(number * 32 + bit))
     }
 
-    /// Deactivates the physical interrupts whose virtual ones ended other than by the guest's CPU interface.
+    /// Deactivates physical interrupts whose virtual interrupts ended in software.
     #[inline]
     fn deactivate_ended(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) {
         if self.deactivate_banks | self.vcpu(vcpu).private.deactivate != 0 {
@@ -443,7 +447,7 @@ impl Vgic {
     #[cold]
     #[inline(never)]
     fn deactivate_each(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) {
-        // Bank 0 is that of this vCPU.
+        // Bank 0 is private to this vCPU.
         for number in bits(core::mem::take(&mut self.deactivate_banks) | 1) {
             let Some(bank) = self.bank_mut(vcpu, number) else {
                 continue;

@@ -1,9 +1,9 @@
 //! The registers of the distributor: the value of a read, and the effect of a write.
 //!
-//! The functions are those of the table in [`super::dist`]. A read returns the word with an index. A write changes the
-//! bank, and returns the vCPUs to kick and the work for physical interrupts. Each change of an interrupt that is in flight
-//! goes the same way: [`Vgic::requeue`] wakes the vCPU that holds it, and the refill takes it out of its list register and
-//! chooses anew.
+//! The table in [`super::dist`] refers to these functions. A read returns the word at an index. A write changes the
+//! bank, and returns the vCPUs to kick and the work for physical interrupts. Every change of an interrupt in flight
+//! takes the same path: [`Vgic::requeue`] wakes the vCPU that holds it, whose refill moves it out of its list register
+//! and chooses again.
 //!
 //! Manual: IHI 0048B 4.3.
 
@@ -13,9 +13,9 @@ use super::lr::Lr;
 use super::{SGIS, Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
-/// `GICD_IIDR`: Arm, as Xen.
+/// `GICD_IIDR`: implementer Arm, as in Xen.
 const IIDR: u32 = 0x43B;
-/// `ICPIDR2`: architecture version 2, JEP106 Arm (IHI 0048B 4.3.18).
+/// `ICPIDR2`: architecture version 2, JEP106 code of Arm (IHI 0048B 4.3.18).
 const ICPIDR2: u32 = 0x2B;
 /// Edge bits of `GICD_ICFGR`.
 const EDGE: u32 = 0xAAAA_AAAA;
@@ -29,7 +29,7 @@ impl Vgic {
         Effects::NONE
     }
 
-    /// CTLR, TYPER, IIDR.
+    /// Returns CTLR, TYPER or IIDR.
     pub(super) fn read_identity(&self, _: VcpuId, index: u32) -> u32 {
         match index {
             0 => self.forwarding.into(),
@@ -39,14 +39,14 @@ impl Vgic {
         }
     }
 
-    /// TYPER and IIDR are read-only.
+    /// Writes CTLR. TYPER and IIDR are read-only.
     pub(super) fn write_ctlr(&mut self, _: VcpuId, index: u32, written: Written) -> Effects {
         let forwarding = written.value & 1 != 0;
         if index != 0 || forwarding == self.forwarding {
             return Effects::NONE;
         }
         self.forwarding = forwarding;
-        // A vCPU that is dirty has been kicked, and will see this change too.
+        // A dirty vCPU has been kicked already, and its refill sees the new value.
         let clean = self.existing.iter().filter(|id| !self.vcpu(*id).dirty);
         let clean = clean.fold(VcpuSet::EMPTY, |set, id| set | VcpuSet::only(id));
         for vcpu in clean.iter() {
@@ -55,7 +55,7 @@ impl Vgic {
         Effects::kick(clean)
     }
 
-    /// ICPIDR2 among reserved words.
+    /// Returns ICPIDR2; the other words are reserved.
     pub(super) fn read_peripheral_id(&self, _: VcpuId, index: u32) -> u32 {
         if index == 2 { ICPIDR2 } else { 0 }
     }
@@ -108,7 +108,7 @@ impl Vgic {
         )
     }
 
-    /// Pending state, in the bank or in a list register as of the last refill.
+    /// Returns the pending state, from the bank and from list registers as of the last refill.
     pub(super) fn read_pending(&self, vcpu: VcpuId, number: u32) -> u32 {
         self.bank(vcpu, number).map_or(0, |bank| {
             let listed = self.listed(vcpu, number, bank.in_lr, Lr::is_pending);
@@ -129,7 +129,7 @@ impl Vgic {
             return Effects::NONE;
         };
         let (in_flight, routed) = (bank.in_flight() & gone, bank.routed & gone);
-        // The physical activation stays with an interrupt that is active, and ends with it.
+        // An active interrupt keeps its physical activation until it ends.
         let ended = bank.phys_active & bank.pending & gone & !bank.active;
         bank.phys_active &= !ended;
         bank.pending &= !gone;
@@ -142,7 +142,7 @@ impl Vgic {
         )
     }
 
-    /// Active state, in the bank or in a list register as of the last refill.
+    /// Returns the active state, from the bank and from list registers as of the last refill.
     pub(super) fn read_active(&self, vcpu: VcpuId, number: u32) -> u32 {
         self.bank(vcpu, number).map_or(0, |bank| {
             let listed = self.listed(vcpu, number, bank.in_lr, Lr::is_active);
@@ -150,8 +150,8 @@ impl Vgic {
         })
     }
 
-    /// Makes interrupts active, which are not delivered until `GICD_ICACTIVER`. As it is in no list register, the
-    /// guest's deactivation through its CPU interface does not reach it.
+    /// Makes interrupts active, which blocks their delivery until `GICD_ICACTIVER`. They are in no list register, so
+    /// the guest cannot deactivate them through its CPU interface.
     pub(super) fn write_isactiver(
         &mut self,
         vcpu: VcpuId,
@@ -206,7 +206,7 @@ impl Vgic {
         Effects::kick(self.requeue(vcpu, number, in_flight))
     }
 
-    /// Private interrupts read the reader's own mask; shared ones are RAZ/WI with one vCPU.
+    /// Returns the reader's own mask for private interrupts. SPIs are RAZ/WI with one vCPU.
     pub(super) fn read_itargetsr(&self, vcpu: VcpuId, index: u32) -> u32 {
         let number = index / 8;
         if number == 0 {
@@ -262,7 +262,8 @@ impl Vgic {
         }
     }
 
-    /// IHI 0048B 4.3.15. Filter 3 is reserved and does nothing; vCPUs that do not exist are passed over.
+    /// Handles a write to `GICD_SGIR` (IHI 0048B 4.3.15). The reserved filter 3 does nothing; targets that do not exist
+    /// are ignored.
     #[inline]
     pub(super) fn send_sgi(&mut self, from: VcpuId, value: u32) -> VcpuSet {
         let Some(sgi) = IntId::new(value & 0xF) else {
@@ -284,7 +285,7 @@ impl Vgic {
         })
     }
 
-    /// Returns a byte for each SGI: the vCPUs from which it is pending (IHI 0048B 4.3.16, 4.3.17).
+    /// Returns one byte per SGI: the vCPUs from which it is pending (IHI 0048B 4.3.16, 4.3.17).
     pub(super) fn read_pendsgir(&self, vcpu: VcpuId, index: u32) -> u32 {
         let state = self.vcpu(vcpu);
         let mut sources =
@@ -339,7 +340,7 @@ impl Vgic {
         Effects::kick(kick)
     }
 
-    /// Of the interrupts `in_lr` of a bank, those whose list register had a state of which `has` is true.
+    /// Returns the interrupts of bank `number` whose list register satisfies `has`; none if `in_lr` is 0.
     fn listed(&self, vcpu: VcpuId, number: u32, in_lr: u32, has: impl Fn(Lr) -> bool) -> u32 {
         if in_lr == 0 {
             return 0;
@@ -361,13 +362,13 @@ impl Vgic {
     }
 }
 
-/// Returns the interrupts of a bank whose enables and pending states the registers of a bit each cannot change.
+/// Returns the interrupts of a bank whose enable and pending bits are read-only.
 const fn read_only(number: u32) -> u32 {
     if number == 0 { SGIS } else { 0 }
 }
 
-/// Writes to the word with an index, eight to a bank, of which the bits `implemented` exist. Returns a bit for each
-/// interrupt of the bank whose byte changes.
+/// Writes the word at `index`, eight to a bank, where only the bits `implemented` exist. Returns the interrupts of the
+/// bank whose byte changed, one bit each.
 #[inline]
 fn replace_lanes(words: &mut [u32; 8], index: u32, written: Written, implemented: u32) -> u32 {
     let word = &mut words[index as usize % 8];

@@ -1,11 +1,11 @@
-//! Which physical interrupt feeds which virtual one.
+//! Routes from physical to virtual interrupts.
 //!
 //! A routed interrupt arrives acknowledged and with its priority dropped, but still active, so that it cannot fire
-//! again (`GICC_CTLR.EOImode` = 1). It is delivered with the list register's HW bit, and the guest's own end of it
-//! deactivates the physical one without an exit. Shared interrupts are routed one by one; a PPI (the virtual timer) is
-//! routed for all vCPUs at once, and its physical state is banked per CPU and moves with the vCPU.
+//! again (`GICC_CTLR.EOImode` = 1). Its list register has the HW bit, so that the guest's own end of it deactivates the
+//! physical interrupt without an exit. SPIs are routed one by one. A PPI (the virtual timer) is routed for all vCPUs at
+//! once; its physical state is banked per CPU and moves with the vCPU.
 //!
-//! Invariant: something deactivates each physical interrupt that is active, see [`super::irq`].
+//! Invariant: every active physical interrupt will be deactivated, see [`super::irq`].
 //!
 //! Manual: IHI 0048B 3.2.1 (priority drop), 5.2.2 and 5.3.8 (HW bit).
 
@@ -15,24 +15,25 @@ use super::irq::{bank_of, bit_of};
 use super::{Vgic, bits};
 use crate::id::{IntId, VcpuId, VcpuSet};
 
-/// Why a route was not changed.
+/// Reason a route was not changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RouteError {
     /// The domain has no such interrupt, or it cannot be routed.
     NoSuchInterrupt,
-    /// A physical interrupt feeds it already.
+    /// A physical interrupt is already routed to it.
     Taken,
-    /// None does.
+    /// No physical interrupt is routed to it.
     NotRouted,
-    /// It is in the list registers of a vCPU that is loaded.
+    /// It is in a list register of a loaded vCPU.
     InUse,
 }
 
-/// No physical interrupt feeds the interrupt: the caller keeps it, and should deactivate it.
+/// No physical interrupt is routed to the virtual one: the caller keeps the physical interrupt and should deactivate
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotRouted;
 
-/// A physical interrupt that a domain no longer has.
+/// A physical interrupt whose route was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Unrouted {
@@ -43,7 +44,7 @@ pub struct Unrouted {
 }
 
 impl Vgic {
-    /// Lets physical interrupt `pirq` feed `virq`, an SPI, or a PPI of every vCPU. Enable it physically afterwards if
+    /// Routes physical interrupt `pirq` to `virq`: an SPI, or a PPI of every vCPU. Afterwards, enable it physically if
     /// [`Self::is_enabled`].
     pub fn route_hw(&mut self, virq: IntId, pirq: IntId) -> Result<(), RouteError> {
         if virq.is_sgi() || pirq.is_sgi() || virq.is_spi() != pirq.is_spi() {
@@ -54,7 +55,7 @@ impl Vgic {
         if self.pirq_of(virq).is_some() {
             return Err(RouteError::Taken);
         }
-        // A PPI is routed for every vCPU.
+        // A PPI is routed for every vCPU; an SPI's bank is the same for all.
         for vcpu in self.existing.iter() {
             let bank = self.bank_mut(vcpu, number);
             let bank = bank.ok_or(RouteError::NoSuchInterrupt)?;
@@ -64,8 +65,9 @@ impl Vgic {
         Ok(())
     }
 
-    /// Takes SPI `virq` away from its physical interrupt. Disable that first. If it made the SPI pending, that is dropped; a
-    /// vCPU that handles it may finish. When a domain dies, unload its vCPUs, then unroute [`Self::routes`] one after the other.
+    /// Removes the route to SPI `virq`. Disable the physical interrupt first. Drops the pending state that the physical
+    /// interrupt caused; a vCPU that handles the SPI may finish. When a domain dies, unload its vCPUs, then unroute
+    /// each of [`Self::routed_spis`].
     pub fn unroute_hw(&mut self, virq: IntId) -> Result<Unrouted, RouteError> {
         let (number, bit) = (bank_of(virq), bit_of(virq));
         let mask = 1u32 << bit;
@@ -86,8 +88,8 @@ impl Vgic {
         Ok(Unrouted { pirq, active })
     }
 
-    /// Makes `virq` pending because its physical interrupt fired, which is active from then on until the guest ends
-    /// it: for a PPI at `vcpu`, for an SPI at its target.
+    /// Makes `virq` pending because its physical interrupt fired: a PPI at `vcpu`, an SPI at its target. The physical
+    /// interrupt is active from then on until the guest ends `virq`.
     #[inline]
     pub fn inject_hw(&mut self, vcpu: VcpuId, virq: IntId) -> Result<VcpuSet, NotRouted> {
         let mask = 1u32 << bit_of(virq);
@@ -99,13 +101,13 @@ impl Vgic {
         Ok(self.raise(vcpu, virq))
     }
 
-    /// Returns the physical interrupt behind `virq`.
+    /// Returns the physical interrupt routed to `virq`.
     pub fn pirq_of(&self, virq: IntId) -> Option<IntId> {
         let bank = self.bank(VcpuId::ZERO, bank_of(virq))?;
         IntId::new(bank.pirq(bit_of(virq))?.into())
     }
 
-    /// Returns the routed interrupts among the 32 from `first` on whose bits are set in `mask`: virtual and physical number.
+    /// Returns the routed interrupts among the 32 from `first` whose bits are set in `mask`, as pairs (virq, pirq).
     pub fn routes(&self, first: IntId, mask: u32) -> impl Iterator<Item = (IntId, IntId)> {
         let base = u32::from(first.raw());
         bits(mask).filter_map(move |bit| {
@@ -114,7 +116,7 @@ impl Vgic {
         })
     }
 
-    /// Returns every routed SPI: virtual and physical number.
+    /// Returns every routed SPI as a pair (virq, pirq).
     pub fn routed_spis(&self) -> impl Iterator<Item = (IntId, IntId)> {
         (32..self.nr_intids()).filter_map(|n| {
             let virq = IntId::new(n)?;
@@ -122,7 +124,7 @@ impl Vgic {
         })
     }
 
-    /// Returns the physical interrupts of enabled SPIs that the guest sends to `vcpu`.
+    /// Returns the physical interrupts of enabled SPIs whose target is `vcpu`.
     pub fn pirqs_sent_to(&self, vcpu: VcpuId) -> impl Iterator<Item = IntId> {
         self.spis.iter().flat_map(move |spi| {
             bits(spi.bank.routed & spi.bank.enabled)
@@ -131,7 +133,7 @@ impl Vgic {
         })
     }
 
-    /// vCPU that the guest sends SPI `virq` to: where to send its physical interrupt.
+    /// Returns the vCPU to which the guest sends SPI `virq`, whose CPU is the target of the physical interrupt.
     pub fn target_of(&self, virq: IntId) -> Option<VcpuId> {
         self.spi(bank_of(virq))?.target(bit_of(virq))
     }
@@ -142,7 +144,7 @@ impl Vgic {
             .is_some_and(|bank| bank.enabled & 1 << bit_of(virq) != 0)
     }
 
-    /// Returns how the guest configured SPI `virq` (`GICD_ICFGR`).
+    /// Returns the trigger the guest configured for SPI `virq` (`GICD_ICFGR`).
     pub fn trigger_of(&self, virq: IntId) -> Trigger {
         let bit = bit_of(virq);
         let config = |spi: &super::irq::SpiBank| spi.config[(bit / 16) as usize & 1];
