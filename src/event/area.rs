@@ -1,4 +1,4 @@
-//! Where a guest sees its events: structures in its pages, each vCPU's `vcpu_info` among them.
+//! Structures in a guest's pages through which it sees its events, each vCPU's `vcpu_info` among them.
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -14,14 +14,14 @@ const INITIAL_INFO: usize = offset_of!(SharedInfo, vcpu_info);
 const UPCALL_PENDING: usize = offset_of!(VcpuInfo, evtchn_upcall_pending);
 const PENDING_SEL: usize = offset_of!(VcpuInfo, evtchn_pending_sel);
 
-/// A structure of a guest inside one of its pages. That it is aligned to 8 and inside the page was checked.
+/// A structure inside one page of a guest, aligned to 8 bytes.
 pub(super) struct Area<P> {
     page: P,
     offset: usize,
 }
 
 impl<P: PageRef> Area<P> {
-    /// Returns the area of `size` bytes at `offset`, or `None` when it is not aligned to 8 or leaves the page.
+    /// Returns the area of `size` bytes at `offset`, or `None` if it is not aligned to 8 or exceeds the page.
     pub fn new(page: P, offset: u32, size: usize) -> Option<Self> {
         Self::fits(offset, size).then_some(Self {
             page,
@@ -29,14 +29,13 @@ impl<P: PageRef> Area<P> {
         })
     }
 
-    /// Returns whether an area of `size` bytes may be at `offset`.
+    /// Returns whether an area of `size` bytes at `offset` is aligned and inside the page.
     pub fn fits(offset: u32, size: usize) -> bool {
         let offset = offset as usize;
         offset <= PAGE_SIZE - size && offset.is_multiple_of(8)
     }
 
-    /// Returns the word at `at` bytes into the area. Inside the area it is never outside the page, which `%` lets the
-    /// compiler know without a check.
+    /// Returns the word at byte `at` of the area. The `%` has no effect inside the area; it removes the bounds check.
     #[inline]
     pub fn word(&self, at: usize) -> &AtomicU32 {
         let words = self.page.page().words();
@@ -51,7 +50,7 @@ impl<P> Area<P> {
     }
 }
 
-/// Where the `vcpu_info` of each vCPU is.
+/// Location of each vCPU's `vcpu_info`.
 pub(super) struct Upcalls<P> {
     registered: [Option<Area<P>>; MAX_VCPUS as usize],
 }
@@ -63,7 +62,8 @@ impl<P: PageRef> Upcalls<P> {
         }
     }
 
-    /// Returns the page and offset of `vcpu`'s `vcpu_info`; vCPU 0 has one in `shared_info` to begin with, the others have none.
+    /// Returns page and offset of `vcpu`'s `vcpu_info`. Before registration vCPU 0 has one in `shared_info`, the others
+    /// none.
     #[inline]
     fn info<'a>(&'a self, shared: &'a SharedPage, vcpu: VcpuId) -> Option<(&'a SharedPage, usize)> {
         match &self.registered[vcpu.index()] {
@@ -73,7 +73,7 @@ impl<P: PageRef> Upcalls<P> {
         }
     }
 
-    /// Word `half` (0 or 1) of `vcpu`'s `evtchn_pending_sel`.
+    /// Returns word `half` (0 or 1) of `vcpu`'s `evtchn_pending_sel`.
     pub fn selector<'a>(
         &'a self,
         shared: &'a SharedPage,
@@ -81,14 +81,14 @@ impl<P: PageRef> Upcalls<P> {
         half: u32,
     ) -> Option<&'a AtomicU32> {
         let (page, offset) = self.info(shared, vcpu)?;
-        // Never outside the page, see `Area::word`.
+        // Always inside the page, see `Area::word`.
         let words = page.words();
         Some(&words[((offset + PENDING_SEL) / 4 + half as usize % 2) % words.len()])
     }
 
-    /// Tells `vcpu` that events are waiting; whether it did not know yet.
+    /// Sets `vcpu`'s `evtchn_upcall_pending`. Returns whether it was clear.
     ///
-    /// A vCPU without `vcpu_info` learns it when it registers one.
+    /// For a vCPU without `vcpu_info` the registration sets it.
     #[inline(always)]
     pub fn mark(&self, shared: &SharedPage, vcpu: VcpuId) -> bool {
         let Some(byte) = self
@@ -97,17 +97,17 @@ impl<P: PageRef> Upcalls<P> {
         else {
             return false;
         };
-        // The guest exchanges the byte with 0 and then looks for events; our store in between is what makes its look
-        // find this one (word.rs). If the guest keeps the byte busy, a spurious interrupt is the safe result.
+        // The guest exchanges the byte with 0 and then scans for events. This store, before the exchange, makes the
+        // scan find this event (word.rs). If the guest keeps the byte busy, a spurious interrupt is the safe result.
         word::raise(byte).map_or(true, |old| old == 0)
     }
 
-    /// Returns the pages that are kept for them.
+    /// Returns the pages that hold registered `vcpu_info`s.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         self.registered.iter().flatten().map(Area::kept)
     }
 
-    /// Moves `vcpu`'s `vcpu_info` to `page`, with all that may be pending marked so.
+    /// Moves `vcpu`'s `vcpu_info` to `page`, with all selectors and the upcall set, as any event may be pending.
     pub fn register(
         &mut self,
         shared: &SharedPage,
@@ -133,12 +133,12 @@ impl<P: PageRef> Upcalls<P> {
             }
         }
         *slot = Some(area);
-        // Release: a guest that sees the mark sees the selectors.
+        // Release: a guest that sees the upcall byte sees the selectors.
         self.mark(shared, vcpu);
         Ok(())
     }
 
-    /// Returns whether `vcpu` was told of events that wait, and did not look yet.
+    /// Returns whether `vcpu` has an upcall that it has not handled yet.
     pub fn is_marked(&self, shared: &SharedPage, vcpu: VcpuId) -> bool {
         self.info(shared, vcpu)
             .and_then(|(page, offset)| page.u8_at(offset + UPCALL_PENDING))
@@ -146,17 +146,17 @@ impl<P: PageRef> Upcalls<P> {
     }
 }
 
-/// The effect of raising an event on the words that the guest sees.
+/// Effect of raising an event on the words that the guest sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Raised {
     /// The event was not pending before.
     pub new: bool,
-    /// The guest would not notice the event without an upcall.
+    /// The guest needs an upcall to notice the event.
     pub upcall: bool,
 }
 
 impl Raised {
-    /// Nothing that anyone waits for.
+    /// The event changed nothing that a vCPU waits for.
     pub const NOTHING: Self = Self {
         new: false,
         upcall: false,

@@ -1,8 +1,8 @@
-//! Opening ports, connecting them, and closing them again.
+//! Opening, connecting and closing ports.
 //!
-//! A connected port is closed in three steps, because its peer may be behind another lock: it becomes `Closing`, the peer
-//! is told and becomes unbound, and then it is free. In between nobody can use the port and nobody can get it, so a
-//! message that is still on its way to the peer names an end that is not connected anew.
+//! A connected port is closed in three steps, as its peer may be behind another lock: it becomes `Closing`, the peer is
+//! notified and becomes unbound, and then the port is free. Meanwhile the port can be neither used nor reopened, so a
+//! message on its way to the peer cannot name a new connection.
 
 use armv7::frame::PageRef;
 
@@ -10,7 +10,7 @@ use super::ports::State;
 use super::{End, EventError, EventTable, EventVirq, Notify, Port};
 use crate::id::{DomId, VcpuId};
 
-/// The consequence of closing a port.
+/// Result of closing a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the peer must be told, and the port must be freed"]
 pub enum Close {
@@ -19,7 +19,7 @@ pub enum Close {
     /// Call [`EventTable::peer_closed`] on `to.dom`'s table, if that domain still exists, then
     /// [`EventTable::finish_close`] on this table.
     Peer {
-        /// The end that is connected to nothing now.
+        /// The end that is no longer connected.
         to: End,
         /// The end that was closed.
         from: End,
@@ -37,7 +37,7 @@ impl<P: PageRef> EventTable<P> {
 
     /// Opens a port in `local` and connects it to `remote_port` of `remote`, which must be offered to `local`'s domain.
     ///
-    /// Events may have been sent while nobody was bound: the result raises one for `local`.
+    /// Raises an event for `local`, as the remote may have sent some before the port was bound.
     pub fn bind_interdomain(
         local: &mut Self,
         remote: &mut Self,
@@ -60,7 +60,7 @@ impl<P: PageRef> EventTable<P> {
         ))
     }
 
-    /// As [`EventTable::bind_interdomain`], when a domain binds to a port of its own.
+    /// Connects two ports of one domain, as [`EventTable::bind_interdomain`] does for two domains.
     pub fn bind_loopback(&mut self, remote_port: Port) -> Result<(Port, Notify), EventError> {
         let dom = self.dom;
         let port = self.find_free()?;
@@ -74,7 +74,7 @@ impl<P: PageRef> EventTable<P> {
         ))
     }
 
-    /// Opens a port for a VIRQ of `vcpu`; global ones belong to vCPU 0.
+    /// Opens a port for `virq` of `vcpu`, which must be 0 for global VIRQs.
     pub fn bind_virq(&mut self, virq: u32, vcpu: u32) -> Result<Port, EventError> {
         let virq = EventVirq::new(virq).ok_or(EventError::BadVirq)?;
         if virq.is_global() && vcpu != 0 {
@@ -90,7 +90,7 @@ impl<P: PageRef> EventTable<P> {
         Ok(port)
     }
 
-    /// Opens a port on which the domain sends to its own `vcpu`.
+    /// Opens an IPI port, on which the domain sends to its own `vcpu`.
     pub fn bind_ipi(&mut self, vcpu: u32) -> Result<Port, EventError> {
         let vcpu = self.vcpu(vcpu)?;
         let port = self.find_free()?;
@@ -98,7 +98,7 @@ impl<P: PageRef> EventTable<P> {
         Ok(port)
     }
 
-    /// Makes events of `port` go to `vcpu`. Those already on a queue stay there.
+    /// Directs events of `port` to `vcpu`. Those already on a queue stay there.
     pub fn bind_vcpu(&mut self, port: Port, vcpu: u32) -> Result<Notify, EventError> {
         let vcpu = self.vcpu(vcpu)?;
         let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
@@ -110,7 +110,7 @@ impl<P: PageRef> EventTable<P> {
             }
         }
         let old = core::mem::replace(&mut channel.vcpu, vcpu);
-        // An event that waited for the control block of its vCPU would not be looked at again.
+        // An event that waits for the old vCPU's control block would not be raised when the new vCPU's is registered.
         let stranded = match &self.delivery.fifo {
             Some(fifo) => !fifo.has_control(old) && fifo.is_pending(port),
             None => false,
@@ -129,7 +129,7 @@ impl<P: PageRef> EventTable<P> {
             State::Free | State::Closing => return Err(EventError::BadPort),
             State::Unbound { .. } | State::Ipi => {}
             State::Virq(virq) => {
-                // Only VIRQs that are not global keep their vCPU; for a global one the map does not ask.
+                // The map ignores the vCPU of a global VIRQ.
                 let vcpu = channel.vcpu;
                 self.virqs.unbind(virq, vcpu);
             }
@@ -152,7 +152,7 @@ impl<P: PageRef> EventTable<P> {
         Ok(Close::Done)
     }
 
-    /// Makes `port` unbound, because `by`, to which it was connected, was closed. Nothing when they are not connected.
+    /// Makes `port` unbound, as `by`, to which it was connected, was closed. Does nothing if they are not connected.
     pub fn peer_closed(&mut self, port: Port, by: End) {
         if let Some(channel) = self.ports.get_mut(port)
             && channel.is_linked_to(by)
@@ -161,7 +161,7 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Frees `port`, whose peer has been told that it is closed.
+    /// Frees `port` after its peer was notified of the close.
     pub fn finish_close(&mut self, port: Port) {
         if self
             .ports
@@ -172,8 +172,8 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Returns the port that opens next. A closed port that the guest still has on a queue is not reused: its link is in
-    /// use.
+    /// Returns the lowest port that may be opened. A closed port whose event is still on a guest's queue is not reused,
+    /// as its link is in use.
     fn find_free(&mut self) -> Result<Port, EventError> {
         if self.retired {
             return Err(EventError::Retired);
@@ -183,7 +183,7 @@ impl<P: PageRef> EventTable<P> {
         self.ports.find_free(limit, |port| delivery.is_linked(port))
     }
 
-    /// Connects the unbound `port` to `peer`, if it is offered to that domain.
+    /// Connects the unbound `port` to `peer`, if offered to that domain.
     fn accept(&mut self, port: Port, peer: End) -> Result<(), EventError> {
         let channel = self.ports.get_mut(port).ok_or(EventError::NotOffered)?;
         if channel.state != (State::Unbound { remote: peer.dom }) {

@@ -1,4 +1,4 @@
-//! How an event that was raised reaches a vCPU: through which ABI, with an upcall, or by ending a poll.
+//! Delivery of a raised event to a vCPU: the words of the ABI in use, upcalls, and ends of polls.
 
 use armv7::frame::PageRef;
 
@@ -9,17 +9,17 @@ use super::ports::Channel;
 use super::{EventError, Notify, Port, two_level};
 use crate::id::VcpuId;
 
-/// The pages through which a domain sees its events, and who waits for them.
+/// The pages through which a domain sees its events, and its polling vCPUs.
 pub(super) struct Delivery<P> {
     pub shared: P,
     pub upcalls: Upcalls<P>,
-    /// `None`: two-level.
+    /// `None` for the two-level ABI.
     pub fifo: Option<Fifo<P>>,
     pub pollers: Pollers,
 }
 
 impl<P: PageRef> Delivery<P> {
-    /// Returns every page of the guest that is kept for its events.
+    /// Returns every guest page kept for its events.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         let fifo = self.fifo.iter().flat_map(Fifo::pages);
         core::iter::once(&self.shared)
@@ -36,7 +36,7 @@ impl<P: PageRef> Delivery<P> {
         }
     }
 
-    /// Makes the event of `port` pending and tells who must be told.
+    /// Makes the event of `port` pending. Returns the vCPUs to notify.
     #[inline]
     pub fn raise(&mut self, port: Port, channel: &mut Channel) -> Notify {
         let raised = match &mut self.fifo {
@@ -74,7 +74,7 @@ impl<P: PageRef> Delivery<P> {
         }
     }
 
-    /// Makes the event of `port` not pending, so that the next user of the port does not see it.
+    /// Clears the pending state of `port`, so that its next user does not see it.
     pub fn clear_pending(&self, port: Port) {
         match &self.fifo {
             Some(fifo) => fifo.clear_pending(port),
@@ -84,12 +84,12 @@ impl<P: PageRef> Delivery<P> {
         }
     }
 
-    /// Returns whether the guest still has the event of the closed port `port` on a queue.
+    /// Returns whether the event of the closed port `port` is still on a guest's queue.
     pub fn is_linked(&self, port: Port) -> bool {
         self.fifo.as_ref().is_some_and(|fifo| fifo.is_linked(port))
     }
 
-    /// Tells `vcpu` to look for events.
+    /// Sets the upcall of `vcpu`. Returns the notification if it was clear.
     #[inline(always)]
     pub fn upcall(&self, vcpu: VcpuId) -> Notify {
         if self.upcalls.mark(self.shared.page(), vcpu) {
@@ -99,12 +99,12 @@ impl<P: PageRef> Delivery<P> {
         }
     }
 
-    /// Returns whether `vcpu` has been told to look for events and did not do so yet.
+    /// Returns whether `vcpu` has an upcall that it has not handled yet.
     pub fn is_upcall_pending(&self, vcpu: VcpuId) -> bool {
         self.upcalls.is_marked(self.shared.page(), vcpu)
     }
 
-    /// Moves `vcpu`'s `vcpu_info` to `page`. All that may be pending is marked so: the guest gets one upcall in any case.
+    /// Moves `vcpu`'s `vcpu_info` to `page`, with everything set that may be pending. Always returns one upcall.
     pub fn register_info(
         &mut self,
         vcpu: VcpuId,
@@ -116,7 +116,7 @@ impl<P: PageRef> Delivery<P> {
         Ok(Notify::upcall(vcpu))
     }
 
-    /// Lets go of all pages but `shared_info`.
+    /// Releases all pages except `shared_info`.
     pub fn release(&mut self) {
         self.fifo = None;
         self.upcalls = Upcalls::new();

@@ -1,45 +1,45 @@
-//! Faults of an event channel operation, and the error number that a guest sees for it.
+//! Errors of event channel operations, and their error numbers.
 
 use alloc::collections::TryReserveError;
 
 use crate::error::Errno;
 
-/// Why an event channel operation was refused. Nothing changed.
+/// Reason an event channel operation was refused. The state is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventError {
-    /// The port is beyond the table, or not in a state that allows the operation.
+    /// The port is outside the table, or its state does not allow the operation.
     BadPort,
     /// The remote port is not offered to this domain.
     NotOffered,
-    /// No port is left.
+    /// All ports are in use.
     NoPort,
-    /// No memory for more ports.
+    /// Out of memory for ports or pages.
     NoMemory,
     /// The domain has no such vCPU.
     NoVcpu,
-    /// There is no such VIRQ, or a global one was asked for on another vCPU than 0.
+    /// The VIRQ does not exist, or a global one was requested for a vCPU other than 0.
     BadVirq,
-    /// The VIRQ is bound already.
+    /// The VIRQ is already bound.
     VirqBound,
-    /// The control block is not 8-byte aligned or leaves its page.
+    /// The control block is not aligned to 8 bytes or exceeds its page.
     BadControlOffset,
-    /// The `vcpu_info` is not 8-byte aligned or leaves its page.
+    /// The `vcpu_info` is not aligned to 8 bytes or exceeds its page.
     BadInfoOffset,
-    /// The vCPU has a control block, or a registered `vcpu_info`, already.
+    /// The vCPU already has a control block, or a registered `vcpu_info`.
     AlreadyRegistered,
-    /// The domain still uses the two-level ABI, which has no array.
+    /// The domain uses the two-level ABI, which has no event array.
     NoArray,
-    /// All 128 pages of the event array are there.
+    /// The event array has all its 128 pages.
     ArrayFull,
-    /// The domain still uses the two-level ABI, which has no priorities.
+    /// The domain uses the two-level ABI, which has no priorities.
     NoPriorities,
-    /// The priority is beyond 15.
+    /// The priority is above 15.
     BadPriority,
     /// The port whose priority is to change is closed.
     PriorityOfClosed,
-    /// A reset is under way, or there is none to continue.
+    /// A reset is in progress, or there is none to continue.
     ResetBusy,
-    /// Ports were opened while the reset went on.
+    /// Ports were opened during the reset.
     ResetRaced,
     /// The domain is being destroyed.
     Retired,

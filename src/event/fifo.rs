@@ -1,14 +1,15 @@
-//! The FIFO ABI: an event word per port in pages of the guest, and per vCPU a control block with sixteen queues.
+//! The FIFO ABI: one event word per port in guest pages, and per vCPU a control block with sixteen queues.
 //!
-//! A queue is a list through the link fields of event words. We append at its tail, the guest consumes at its head; both
-//! sides change a word only by atomic exchange. The guest may write anything at any time, so what decides where *we*
-//! write is ours alone: the tails below and the ports in the table. Nothing is ever indexed by what a guest word says.
+//! A queue is a list through the link fields of event words. The hypervisor appends at the tail and the guest consumes
+//! at the head; both change a word only by atomic exchange. The guest may write any value at any time, so writes here
+//! depend only on the hypervisor's own state: the tails below and the ports in the table. No guest word is used as an
+//! index.
 //!
 //! Invariants:
-//! - `tails[q]` is 0 or a port whose event was the last one appended to `q`. While that word is LINKED the guest has not
-//!   consumed it, so linking behind it is enough; once it is not, the queue is empty and the head must be written.
-//! - LINKED is set only here and cleared only by the guest (or by us, when the append failed).
-//! - A word is on the list before the ready bit is set, and that before the upcall.
+//! - `tails[q]` is 0 or the port whose event was last appended to `q`. While that word is LINKED the guest has not
+//!   consumed it, and linking behind it is enough. Otherwise the queue is empty and the head must be written.
+//! - LINKED is set only here, and cleared only by the guest or by a failed append.
+//! - A word is on the list before the ready bit is set, and the ready bit before the upcall.
 
 use alloc::vec::Vec;
 use core::mem::offset_of;
@@ -29,18 +30,18 @@ use crate::id::{MAX_VCPUS, VcpuId};
 const READY: usize = offset_of!(ControlBlock, ready);
 const HEAD: usize = offset_of!(ControlBlock, head);
 
-/// Tries to link behind a BUSY tail. A guest that follows the rules can change a BUSY word three times: it masks, clears
-/// PENDING and unlinks.
+/// Attempts to link behind a BUSY tail. A conforming guest can change a BUSY word three times: mask, clear PENDING,
+/// unlink.
 const LINK_ATTEMPTS: u32 = 4;
 
 /// The queues of one vCPU.
 struct Queues<P> {
     control: Option<Area<P>>,
-    /// Port of the last event of each queue, 0 when there is none.
+    /// Port of the last event of each queue; 0 if there is none.
     tails: [u32; QUEUES],
-    /// An event was raised that could not be linked, for want of a control block.
+    /// An event could not be linked, as there was no control block.
     stranded: bool,
-    /// Port at which raising the events that waited for the control block goes on.
+    /// Port at which raising the events that waited for the control block continues.
     left_at: Option<u32>,
 }
 
@@ -53,14 +54,14 @@ impl<P> Queues<P> {
     };
 }
 
-/// The outcome of [`append`].
+/// Result of [`append`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Appended {
-    /// The event is behind the tail.
+    /// The event is linked behind the tail.
     Linked,
-    /// The tail has been consumed: the queue is empty.
+    /// The tail has been consumed, so the queue is empty.
     QueueEmpty,
-    /// The guest would not let us.
+    /// The guest kept changing the word.
     Refused,
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Fifo<P> {
     queues: [Queues<P>; MAX_VCPUS as usize],
 }
 
-/// Returns the word of `port`, when its page is there.
+/// Returns the word of `port`, or `None` if its page is not registered.
 #[inline]
 fn event_word<P: PageRef>(array: &[P], port: u32) -> Option<&AtomicU32> {
     let page = array.get((port / WORDS_PER_PAGE) as usize)?;
@@ -78,7 +79,7 @@ fn event_word<P: PageRef>(array: &[P], port: u32) -> Option<&AtomicU32> {
 }
 
 impl<P: PageRef> Fifo<P> {
-    /// Returns every page of the guest that is kept: event words and control blocks.
+    /// Returns every guest page kept for event words and control blocks.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         let controls = self
             .queues
@@ -94,12 +95,12 @@ impl<P: PageRef> Fifo<P> {
         }
     }
 
-    /// Returns where the raising of events for the control block of `vcpu` is to go on, if it was left.
+    /// Returns the port at which raising events for the control block of `vcpu` continues.
     pub fn left_at(&mut self, vcpu: VcpuId) -> &mut Option<u32> {
         &mut self.queues[vcpu.index()].left_at
     }
 
-    /// Gives `vcpu` its control block; whether events have been waiting for it.
+    /// Sets the control block of `vcpu`. Returns whether events have been waiting for it.
     pub fn add_control(&mut self, vcpu: VcpuId, control: Area<P>) -> Result<bool, EventError> {
         let queues = &mut self.queues[vcpu.index()];
         if queues.control.is_some() {
@@ -114,7 +115,7 @@ impl<P: PageRef> Fifo<P> {
         self.queues[vcpu.index()].control.is_some()
     }
 
-    /// Returns whether there may be one more page of event words.
+    /// Checks that one more page of event words may be added.
     pub fn check_room(&self) -> Result<(), EventError> {
         if self.array.len() >= MAX_PAGES {
             return Err(EventError::ArrayFull);
@@ -122,7 +123,7 @@ impl<P: PageRef> Fifo<P> {
         Ok(())
     }
 
-    /// Appends a page of event words and returns the first port in it.
+    /// Appends a page of event words. Returns its first port.
     pub fn add_page(&mut self, page: P) -> Result<u32, EventError> {
         self.check_room()?;
         self.array.try_reserve(1)?;
@@ -131,7 +132,7 @@ impl<P: PageRef> Fifo<P> {
         Ok(first)
     }
 
-    /// Makes the event of `port` pending and links it, unless it is masked or linked already.
+    /// Makes the event of `port` pending and links it, unless it is masked or already linked.
     #[inline]
     pub fn raise(&mut self, port: Port, channel: &mut Channel) -> Raised {
         let Some(word) = event_word(&self.array, port.0) else {
@@ -142,8 +143,8 @@ impl<P: PageRef> Fifo<P> {
         };
         let queues = &mut self.queues[channel.vcpu.index()];
         let link = if queues.control.is_some() { LINKED } else { 0 };
-        // PENDING and LINKED in one step. Pairs with the guest's atomic changes of this word: if it unlinked before us we
-        // link again, if it unlinks after us it finds PENDING.
+        // Sets PENDING and LINKED in one step. Pairs with the guest's atomic changes of this word: if the guest
+        // unlinked before, it is linked again; if the guest unlinks after, it sees PENDING.
         let Ok(old) = word::update(word, |w| {
             if w & (MASKED | LINKED) == 0 {
                 w | PENDING | link
@@ -167,10 +168,10 @@ impl<P: PageRef> Fifo<P> {
         }
     }
 
-    /// Puts `port`, which was just marked LINKED, on its queue; whether its vCPU must get an upcall.
+    /// Puts `port`, which has just been marked LINKED, on its queue. Returns whether its vCPU needs an upcall.
     fn enqueue(&mut self, port: u32, channel: &mut Channel) -> bool {
-        // LINKED was clear, so if the event is the tail of the queue it was on, that queue is empty. Were the tail kept,
-        // an append there would link behind an event of another queue.
+        // LINKED was clear, so if the event is the tail of its last queue, that queue is empty. A stale tail would make
+        // an append there link behind an event of another queue.
         let last = &mut self.queues[channel.last_vcpu.index()];
         let tail = &mut last.tails[usize::from(channel.last_priority) % QUEUES];
         if *tail == port {
@@ -184,7 +185,8 @@ impl<P: PageRef> Fifo<P> {
             _ => Appended::QueueEmpty,
         };
         if appended == Appended::Refused {
-            // The event stays pending and unlinked: raising it again starts afresh. An honest guest never gets here.
+            // The event stays pending and unlinked, so raising it again retries. A conforming guest does not cause
+            // this.
             if let Some(word) = event_word(&self.array, port) {
                 word::clear_if_calm(word, LINKED);
             }
@@ -208,7 +210,7 @@ impl<P: PageRef> Fifo<P> {
         word::set(ready, bit).map_or(true, |old| old & bit == 0)
     }
 
-    /// Clears MASKED and raises the event again if it is pending; whether its vCPU must get an upcall.
+    /// Clears MASKED, and raises the event again if pending. Returns whether its vCPU needs an upcall.
     pub fn unmask(&mut self, port: Port, channel: &mut Channel) -> bool {
         let Some(word) = event_word(&self.array, port.0) else {
             return false;
@@ -233,7 +235,7 @@ impl<P: PageRef> Fifo<P> {
         event_word(&self.array, port.0).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
     }
 
-    /// Makes the event of `port` not pending. It stays on its queue; the guest skips it there.
+    /// Clears PENDING. The event stays on its queue, where the guest skips it.
     pub fn clear_pending(&self, port: Port) {
         if let Some(word) = event_word(&self.array, port.0) {
             word::clear_if_calm(word, PENDING);
@@ -241,7 +243,7 @@ impl<P: PageRef> Fifo<P> {
     }
 }
 
-/// Links `port` behind the event whose word is `tail`, if that is still LINKED.
+/// Links `port` behind the event word `tail`, if that is still LINKED.
 fn append(tail: &AtomicU32, port: u32) -> Appended {
     let mut seen = tail.load(Ordering::Relaxed);
     match try_append(tail, seen, port) {
@@ -249,7 +251,7 @@ fn append(tail: &AtomicU32, port: u32) -> Appended {
         Err(NotReplaced::Changed(_)) => {}
         Err(NotReplaced::Contended) => return Appended::Refused,
     }
-    // BUSY keeps the guest from unmasking, which is what it could do without end.
+    // BUSY keeps the guest from unmasking, the only change it could repeat without end.
     match word::set(tail, BUSY) {
         Ok(old) => seen = old | BUSY,
         Err(_) => return Appended::Refused,
@@ -269,9 +271,9 @@ fn append(tail: &AtomicU32, port: u32) -> Appended {
     Appended::Refused
 }
 
-/// Makes one attempt of [`append`], on a tail that was last `seen`.
+/// Makes one attempt of [`append`] on a tail last read as `seen`.
 ///
-/// Release on success: pairs with the guest's unlinking of the tail, after which it follows the link to our word.
+/// Release on success: pairs with the guest's unlinking of the tail, after which it follows the link to `port`'s word.
 #[inline]
 fn try_append(tail: &AtomicU32, seen: u32, port: u32) -> Result<Appended, NotReplaced> {
     if seen & LINKED == 0 {

@@ -1,29 +1,29 @@
 //! Event channels: one bit from one vCPU to another, or from the hypervisor to a vCPU.
 //!
-//! An [`EventTable`] is all event state of one domain: its ports, the VIRQs bound to them, its vCPUs' `vcpu_info` and
-//! FIFO queues, and who polls. The domain keeps it in one lock, so that no rule here has to think about two hypervisor
-//! CPUs at once; only the guest is concurrent, and it is reached through atomics (`word`). There is no lock in here and
-//! no second domain: what must happen elsewhere is returned.
+//! An [`EventTable`] is the event state of one domain: its ports, the VIRQs bound to them, its vCPUs' `vcpu_info` and
+//! FIFO queues, and its polling vCPUs. The domain keeps the table in one lock, so only the guest is concurrent here,
+//! and its words are accessed by atomics (`word`). This room takes no lock and accesses no second domain; it returns
+//! the actions its caller must take.
 //!
-//! - [`Notify`]: inject the event interrupt into these vCPUs and wake those.
-//! - [`Sent::Peer`], [`Close::Peer`], [`Reset::Peer`]: the other end of the channel lives in the table of another domain.
-//!   Drop this lock, take that one, and tell it.
+//! - [`Notify`]: inject the event interrupt into some vCPUs and wake others.
+//! - [`Sent::Peer`], [`Close::Peer`], [`Reset::Peer`]: the other end of the channel is in another domain's table. Drop
+//!   this lock, take that one, and notify the peer.
 //!
-//! Between the two locks the world may change. So each message names both ends, and the receiver checks that they are
-//! still connected; a closed end is kept from being reused until its peer has been told, so that it cannot look connected
-//! by accident.
+//! Between the two locks either end may change. So each message names both ends, and the receiver checks that they are
+//! still connected. A closed port is not reused until its peer has been notified, so a stale message cannot match a new
+//! connection.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
 //! | `ports` | the table: states, allocation |
 //! | `bind` | opening, closing, retargeting |
 //! | `delivery` | raise and unmask, upcalls |
-//! | `two_level`, `fifo` | the words a guest sees, in either ABI |
+//! | `two_level`, `fifo` | the words a guest sees, by ABI |
 //! | `setup` | pages that a guest registers |
-//! | `virq`, `poll`, `reset` | what the names say |
-//! | `word` | bounded atomics on words that a guest writes too |
+//! | `virq`, `poll`, `reset` | VIRQs, `SCHEDOP_poll`, `EVTCHNOP_reset` |
+//! | `word` | bounded atomics on words that the guest writes too |
 //!
-//! Facts: xen/include/public/event_channel.h; docs/abi-coverage.md.
+//! Source: xen/include/public/event_channel.h; coverage: docs/abi-coverage.md.
 
 mod area;
 mod bind;
@@ -57,7 +57,7 @@ pub use error::EventError;
 pub use reset::Reset;
 pub use virq::EventVirq;
 
-/// Number of a port, as a guest says it: nothing is known of it until the table was asked.
+/// Number of a port as passed by a guest, not validated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct Port(pub u32);
@@ -65,30 +65,30 @@ pub struct Port(pub u32);
 /// One end of an interdomain channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct End {
-    /// Whose port.
+    /// The domain.
     pub dom: DomId,
     /// The port.
     pub port: Port,
 }
 
-/// Who must be told about an event, in the domain whose table returned this.
+/// vCPUs to notify of an event, in the domain of the table that returned it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an event that nobody is told of is lost"]
 pub struct Notify {
-    /// vCPUs whose upcall mark went from 0 to 1: make the event PPI pending in them, and wake them.
+    /// vCPUs whose `evtchn_upcall_pending` went from 0 to 1: make the event PPI pending and wake them.
     pub upcall: VcpuSet,
-    /// vCPUs whose `SCHEDOP_poll` is over: wake them.
+    /// vCPUs whose `SCHEDOP_poll` has ended: wake them.
     pub wake: VcpuSet,
 }
 
 impl Notify {
-    /// Nobody.
+    /// No vCPU.
     pub const NONE: Self = Self {
         upcall: VcpuSet::EMPTY,
         wake: VcpuSet::EMPTY,
     };
 
-    /// An upcall for `vcpu`.
+    /// Returns an upcall for `vcpu`.
     pub const fn upcall(vcpu: VcpuId) -> Self {
         Self {
             upcall: VcpuSet::only(vcpu),
@@ -96,18 +96,18 @@ impl Notify {
         }
     }
 
-    /// Returns whether there is nobody to tell.
+    /// Returns whether there is no vCPU to notify.
     #[inline]
     pub fn is_none(self) -> bool {
         self == Self::NONE
     }
 
-    /// Returns the vCPUs that get an upcall, lowest first.
+    /// Returns the vCPUs to send an upcall, lowest first.
     pub fn upcalls(self) -> impl Iterator<Item = VcpuId> {
         self.upcall.iter()
     }
 
-    /// Returns the vCPUs to wake for either reason.
+    /// Returns all vCPUs to wake.
     pub fn wakes(self) -> VcpuSet {
         self.upcall | self.wake
     }
@@ -120,17 +120,17 @@ impl BitOrAssign for Notify {
     }
 }
 
-/// How far the registration of a control block got.
+/// Progress of the registration of a control block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an event that nobody is told of is lost"]
 pub enum Control {
-    /// All events that waited for it are raised.
+    /// All events that waited for the control block are raised.
     Done(Notify),
-    /// Some are: register it again, which goes on there.
+    /// Some are raised; register again to continue.
     More(Notify),
 }
 
-/// The consequence of a send.
+/// Result of a send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an event that nobody is told of is lost"]
 pub enum Sent {
@@ -143,22 +143,22 @@ pub enum Sent {
         /// The end it was sent from.
         from: End,
     },
-    /// Nobody is bound at the other end: the event is dropped, which is no error.
+    /// The other end is not bound: the event is dropped, without error.
     Nowhere,
 }
 
 /// The state of a port, for `EVTCHNOP_status`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Binding {
-    /// Nothing.
+    /// Closed.
     Closed,
     /// Offered to a domain.
     Unbound(DomId),
     /// Connected to this end.
     Interdomain(End),
-    /// A VIRQ.
+    /// Bound to a VIRQ.
     Virq(EventVirq),
-    /// A channel of the domain to itself.
+    /// An IPI channel of the domain to itself.
     Ipi,
 }
 
@@ -167,17 +167,17 @@ pub enum Binding {
 pub struct Status {
     /// The state of the port.
     pub binding: Binding,
-    /// vCPU that is notified.
+    /// vCPU to which the port's events go.
     pub vcpu: VcpuId,
 }
 
-/// The consequence of a poll.
+/// Result of a poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Poll {
     /// One of the events is pending.
     Ready,
-    /// The vCPU is to block until it is in a [`Notify`], or its time is up.
+    /// The vCPU must block until it is in a [`Notify`] or times out.
     Wait,
 }
 
@@ -185,11 +185,11 @@ pub enum Poll {
 pub struct EventTable<P> {
     dom: DomId,
     nr_vcpus: u8,
-    /// No port is opened any more.
+    /// Ports can no longer be opened.
     retired: bool,
-    /// Highest port that the domain may have.
+    /// Highest port that the domain may open.
     max_port: u32,
-    /// Where the reset that is under way goes on.
+    /// Port at which the current reset continues.
     reset_at: Option<u32>,
     ports: PortTable,
     virqs: VirqMap,
@@ -197,7 +197,7 @@ pub struct EventTable<P> {
 }
 
 impl<P: PageRef> EventTable<P> {
-    /// Returns the table of a new domain: no port but 0 taken, two-level ABI, all bits in `shared_info` as they are.
+    /// Returns the table of a new domain: only port 0 taken, two-level ABI, bits in `shared_info` unchanged.
     ///
     /// `max_port` is the highest port the domain may open (`max_evtchn_port`); `nr_vcpus` is 1 to [`MAX_VCPUS`].
     pub fn new(
@@ -226,12 +226,12 @@ impl<P: PageRef> EventTable<P> {
         self.delivery.shared.page()
     }
 
-    /// Returns every page that is kept for the domain's events, for an audit; a page counts once for each use.
+    /// Returns every page kept for the domain's events, once per use, for an audit.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         self.delivery.pages()
     }
 
-    /// Sends on `port`.
+    /// Sends an event on `port`.
     #[inline]
     pub fn send(&mut self, port: Port) -> Result<Sent, EventError> {
         let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
@@ -254,7 +254,7 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Raises the event of `port`, sent by `from`; nothing when the two are not connected any more.
+    /// Raises the event of `port`, sent by `from`. Does nothing if the two are no longer connected.
     #[inline]
     pub fn raise_from_peer(&mut self, port: Port, from: End) -> Notify {
         match self.ports.get_mut(port) {
@@ -263,7 +263,7 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Raises `virq`; nothing when the domain did not bind it. `vcpu` says whose, for a VIRQ that is not global.
+    /// Raises `virq`, of `vcpu` if it is per-vCPU. Does nothing if the domain has not bound it.
     pub fn raise_virq(&mut self, virq: EventVirq, vcpu: VcpuId) -> Notify {
         let Some(port) = self.virqs.port(virq, vcpu) else {
             return Notify::NONE;
@@ -274,12 +274,12 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Returns whether the domain bound `virq` (of `vcpu`, for one that is not global).
+    /// Returns whether the domain has bound `virq`, of `vcpu` if it is per-vCPU.
     pub fn is_virq_bound(&self, virq: EventVirq, vcpu: VcpuId) -> bool {
         self.virqs.port(virq, vcpu).is_some()
     }
 
-    /// Returns what `port` is.
+    /// Returns the state of `port`.
     pub fn status(&self, port: Port) -> Result<Status, EventError> {
         let channel = self.ports.get(port).ok_or(EventError::BadPort)?;
         let binding = match channel.state {
@@ -295,7 +295,7 @@ impl<P: PageRef> EventTable<P> {
         })
     }
 
-    /// Clears the mask of `port` and raises the event again if it is pending. A closed port is left alone.
+    /// Clears the mask of `port`, and raises its event again if pending. Does nothing for a closed port.
     pub fn unmask(&mut self, port: Port) -> Result<Notify, EventError> {
         let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
         if !channel.is_usable() {
@@ -304,7 +304,7 @@ impl<P: PageRef> EventTable<P> {
         Ok(self.delivery.unmask(port, channel))
     }
 
-    /// Makes `port` use the queue of `priority` from its next event on.
+    /// Moves `port` to the queue of `priority`, from its next event on.
     pub fn set_priority(&mut self, port: Port, priority: u32) -> Result<(), EventError> {
         let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
         if self.delivery.fifo.is_none() {
@@ -328,9 +328,10 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Makes `vcpu` wait for one of `ports`, unless one is pending. The caller has marked the vCPU blocked already.
+    /// Makes `vcpu` wait for one of `ports`, unless one is pending. The caller must have marked the vCPU blocked
+    /// before.
     ///
-    /// A vCPU that is woken by a [`Notify`] waits no more; one that stops for another reason calls
+    /// A [`Notify`] that wakes a vCPU also ends its wait. A vCPU that stops waiting for another reason calls
     /// [`EventTable::end_poll`].
     pub fn poll(&mut self, vcpu: VcpuId, ports: &[Port]) -> Result<Poll, EventError> {
         for port in ports {
@@ -346,22 +347,22 @@ impl<P: PageRef> EventTable<P> {
         Ok(Poll::Wait)
     }
 
-    /// Makes `vcpu` wait no more: its time is up, it got an upcall, or it goes away.
+    /// Ends the wait of `vcpu`: it timed out, got an upcall, or goes offline.
     pub fn end_poll(&mut self, vcpu: VcpuId) {
         self.delivery.pollers.remove(vcpu);
     }
 
-    /// Returns one past the highest port that was ever open, for debug output.
+    /// Returns one past the highest port in the table, for debug output.
     pub fn end(&self) -> u32 {
         self.ports.end()
     }
 
-    /// Returns whether `vcpu` has an upcall that it did not take yet: then it must not be blocked.
+    /// Returns whether `vcpu` has an upcall that it has not handled yet, and so must not be blocked.
     pub fn is_upcall_pending(&self, vcpu: VcpuId) -> bool {
         self.delivery.is_upcall_pending(vcpu)
     }
 
-    /// Returns one past the highest port that may be opened: by the domain's limit, and by what its ABI can name.
+    /// Returns one past the highest port that may be opened, by the domain's limit and by its ABI.
     fn limit(&self) -> u32 {
         let channels = match self.delivery.fifo {
             Some(_) => fifo_abi::CHANNELS,
@@ -370,7 +371,7 @@ impl<P: PageRef> EventTable<P> {
         self.max_port.min(channels - 1) + 1
     }
 
-    /// Returns the vCPU that a guest calls `vcpu`.
+    /// Validates a vCPU number from the guest.
     fn vcpu(&self, vcpu: u32) -> Result<VcpuId, EventError> {
         VcpuId::new(vcpu)
             .filter(|v| v.raw() < self.nr_vcpus)

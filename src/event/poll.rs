@@ -1,18 +1,18 @@
-//! vCPUs that wait in `SCHEDOP_poll`.
+//! vCPUs blocked in `SCHEDOP_poll`.
 
 use super::Port;
 use crate::id::{MAX_VCPUS, VcpuId, VcpuSet};
 
-/// The wait of a polling vCPU.
+/// Target of a polling vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Target {
-    /// Any event: the vCPU looks again itself.
+    /// Any event; the woken vCPU checks its ports itself.
     Any,
     /// The event of one port.
     One(Port),
 }
 
-/// The vCPUs that poll, and for what.
+/// The polling vCPUs and their targets.
 pub(super) struct Pollers {
     waiting: VcpuSet,
     target: [Target; MAX_VCPUS as usize],
@@ -32,12 +32,12 @@ impl Pollers {
         self.target[vcpu.index()] = target;
     }
 
-    /// Makes `vcpu` wait no more.
+    /// Ends the wait of `vcpu`.
     pub fn remove(&mut self, vcpu: VcpuId) {
         self.waiting.0 &= !VcpuSet::only(vcpu).0;
     }
 
-    /// Takes out those who wait for `port`.
+    /// Ends the waits for `port`. Returns the vCPUs to wake.
     #[inline]
     pub fn take(&mut self, port: Port) -> VcpuSet {
         if self.waiting == VcpuSet::EMPTY {

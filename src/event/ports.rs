@@ -1,7 +1,7 @@
-//! The table of ports: what each is, and which is the lowest free one.
+//! The table of ports: state of each, and the lowest free one.
 //!
-//! The table grows by buckets of 128 and never shrinks, so a port that was valid stays valid (XSA-338). A bucket is
-//! published only when it is complete; growing can fail and then changes nothing (XSA-47).
+//! The table grows by buckets of 128 and never shrinks, so a valid port stays valid (XSA-338). Growth that fails
+//! changes nothing; a bucket is published when complete (XSA-47).
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -19,14 +19,14 @@ const WORD: u32 = u32::BITS;
 /// Words of free bits for a bucket.
 const WORDS: usize = BUCKET / WORD as usize;
 
-/// Closed ports that a guest still has on a queue and that one allocation steps over. An honest guest has a handful; one
-/// that claims more is told that no port is left.
+/// Maximum closed ports on guest queues that one allocation skips. A conforming guest has a handful; a guest with more
+/// gets `NoPort`.
 const MAX_LINKED_SKIPPED: u32 = 4096;
 
 /// The state of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// Nothing. Port 0 is never anything else.
+    /// Closed. Port 0 is always in this state.
     Free,
     /// Waits for a domain to bind to it.
     Unbound { remote: DomId },
@@ -34,9 +34,9 @@ pub(super) enum State {
     Interdomain { dom: DomId, port: Port },
     /// A virtual interrupt.
     Virq(EventVirq),
-    /// A channel from the domain to itself.
+    /// An IPI channel of the domain to itself.
     Ipi,
-    /// Closed, but the other end does not know yet: not usable, and not to be used again either.
+    /// Closed, but the other end is not notified yet: neither usable nor reusable.
     Closing,
 }
 
@@ -44,15 +44,16 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Channel {
     pub state: State,
-    /// vCPU that is notified.
+    /// vCPU to which events go.
     pub vcpu: VcpuId,
-    /// Queue for the next time the event is linked.
+    /// Queue on which the event is next linked.
     pub priority: u8,
-    /// Queue the event was last linked on. Outlives a close: the event may be the tail of that queue.
+    /// vCPU of the queue on which the event was last linked. Kept when the port is closed, as the event may be that
+    /// queue's tail.
     pub last_vcpu: VcpuId,
-    /// As `last_vcpu`.
+    /// Priority of that queue.
     pub last_priority: u8,
-    /// The event happened while there was no event word to say so in.
+    /// The event was raised before its event word was registered.
     pub saved: bool,
 }
 
@@ -91,16 +92,16 @@ pub(super) struct PortTable {
         reason = "growing must not need one large block, nor copy every port"
     )]
     buckets: Vec<Box<[Channel; BUCKET]>>,
-    /// One bit per port, set when it is free.
+    /// One bit per port, set if free.
     free: Vec<u32>,
-    /// No word of `free` below this one has a bit set.
+    /// Words of `free` below this one are 0.
     lowest: usize,
-    /// Ports that are not free.
+    /// Number of ports in use, without port 0.
     used: u32,
 }
 
 impl PortTable {
-    /// Returns a table with the first bucket, in which only port 0 is taken.
+    /// Returns a table of one bucket, with only port 0 taken.
     pub fn new() -> Result<Self, EventError> {
         let mut table = Self {
             buckets: Vec::new(),
@@ -115,7 +116,7 @@ impl PortTable {
         Ok(table)
     }
 
-    /// Returns the port, or `None` beyond the table.
+    /// Returns the port, or `None` outside the table.
     #[inline]
     pub fn get(&self, port: Port) -> Option<&Channel> {
         let bucket = self.buckets.get(port.0 as usize / BUCKET)?;
@@ -129,12 +130,12 @@ impl PortTable {
         Some(&mut bucket[port.0 as usize % BUCKET])
     }
 
-    /// Returns one past the highest valid port.
+    /// Returns one past the highest port in the table.
     pub fn end(&self) -> u32 {
         (self.buckets.len() * BUCKET) as u32
     }
 
-    /// Ports that are not free, without port 0.
+    /// Returns the number of ports in use, without port 0.
     pub fn used(&self) -> u32 {
         self.used
     }
@@ -153,7 +154,7 @@ impl PortTable {
         None
     }
 
-    /// Returns the lowest free port below `limit` for which `busy` is false. It is not taken yet.
+    /// Returns the lowest free port below `limit` for which `busy` is false. Does not take it.
     pub fn find_free(
         &mut self,
         limit: u32,
@@ -187,7 +188,7 @@ impl PortTable {
         }
     }
 
-    /// Makes the free port `port` into `state`, notifying `vcpu`.
+    /// Opens the free port `port` in `state`, with events going to `vcpu`.
     pub fn open(&mut self, port: Port, state: State, vcpu: VcpuId) {
         let Some(channel) = self.get_mut(port) else {
             return;
@@ -236,7 +237,7 @@ impl PortTable {
     }
 }
 
-/// Returns the port of the lowest bit in `bits`, which is not zero, of word `index`.
+/// Returns the port of the lowest bit set in `bits`, word `index` of the free bits. `bits` is not 0.
 fn port_at(index: usize, bits: u32) -> Port {
     Port(index as u32 * WORD + bits.trailing_zeros())
 }

@@ -1,20 +1,20 @@
-//! Closing all ports, in steps: `EVTCHNOP_reset`, and the end of a domain.
+//! Closing all ports in steps: `EVTCHNOP_reset` and the destruction of a domain.
 
 use armv7::frame::PageRef;
 
 use super::{Close, End, EventError, EventTable};
 
-/// The outcome of one step of a reset.
+/// Result of one step of a reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a reset goes on until it is done"]
 pub enum Reset {
-    /// All ports are closed and the domain is back to the two-level ABI.
+    /// All ports are closed and the domain uses the two-level ABI.
     Done,
-    /// The budget is used up: call [`EventTable::reset_step`] again.
+    /// The budget is used up; call [`EventTable::reset_step`] again.
     More,
-    /// As [`Close::Peer`]; then call [`EventTable::reset_step`] again.
+    /// Notify the peer as for [`Close::Peer`], then call [`EventTable::reset_step`] again.
     Peer {
-        /// The end that is connected to nothing now.
+        /// The end that is no longer connected.
         to: End,
         /// The end that was closed.
         from: End,
@@ -31,14 +31,14 @@ impl<P: PageRef> EventTable<P> {
         Ok(())
     }
 
-    /// Returns whether a reset is under way.
+    /// Returns whether a reset is in progress.
     pub fn is_resetting(&self) -> bool {
         self.reset_at.is_some()
     }
 
-    /// Goes on with a reset until `budget` ports are closed or a peer must be told.
+    /// Continues a reset until `budget` ports are closed or a peer must be notified.
     ///
-    /// The error [`EventError::ResetRaced`] means that ports were opened, or are being closed, meanwhile; the reset is over.
+    /// Ends the reset with [`EventError::ResetRaced`] if ports have been opened, or are being closed, meanwhile.
     pub fn reset_step(&mut self, budget: u32) -> Result<Reset, EventError> {
         let mut from = self.reset_at.ok_or(EventError::ResetBusy)?;
         for _ in 0..budget {
@@ -47,7 +47,7 @@ impl<P: PageRef> EventTable<P> {
             };
             from = port.0 + 1;
             self.reset_at = Some(from);
-            // Somebody else is closing a port that cannot be closed: that one counts at the end.
+            // A port that cannot be closed is being closed by another CPU; it counts at the end.
             if let Ok(Close::Peer { to, from }) = self.close(port) {
                 return Ok(Reset::Peer { to, from });
             }
@@ -67,9 +67,8 @@ impl<P: PageRef> EventTable<P> {
         Ok(Reset::Done)
     }
 
-    /// Starts the reset that ends the domain: no port is opened and no page is registered any more, and when the reset is
-    /// done, all registered pages have been let go. A reset that was under way starts anew; so does one that was raced,
-    /// when this is called again.
+    /// Starts the reset that ends the domain: ports can no longer be opened nor pages registered, and the completed
+    /// reset releases all registered pages. Restarts a reset in progress; call it again after a reset that was raced.
     pub fn retire(&mut self) {
         self.retired = true;
         self.reset_at = Some(0);

@@ -1,7 +1,7 @@
 //! Pages that a guest registers for its events, and the change from the two-level ABI to FIFO.
 //!
-//! A page that is not wanted is dropped, and so released, before the error is returned; the table never keeps half of
-//! what was asked for (XSA-188).
+//! A page that is refused is dropped, and so released, before the error is returned. The table never keeps a partial
+//! registration (XSA-188).
 
 use armv7::frame::PageRef;
 
@@ -13,11 +13,11 @@ use crate::abi::event_channel::fifo::{PRIORITY_DEFAULT, WORDS_PER_PAGE};
 use crate::abi::event_channel::{ControlBlock, TWO_LEVEL_CHANNELS};
 use crate::abi::shared_info::VcpuInfo;
 
-/// Ports looked at in one go for events that waited: as many as a page of event words has.
+/// Maximum ports checked in one go for events that waited: as many as a page of event words has.
 const RAISED_AT_ONCE: u32 = WORDS_PER_PAGE;
 
 impl<P: PageRef> EventTable<P> {
-    /// Moves the `vcpu_info` of `vcpu` to `page` at `offset`, for good. The vCPU gets an upcall in any case.
+    /// Moves the `vcpu_info` of `vcpu` to `page` at `offset`, permanently. The vCPU always gets an upcall.
     pub fn register_vcpu_info(
         &mut self,
         vcpu: u32,
@@ -31,8 +31,7 @@ impl<P: PageRef> EventTable<P> {
         self.delivery.register_info(vcpu, page, offset)
     }
 
-    /// Returns what is wrong with a `vcpu_info` of `vcpu` at `offset`, whatever its page; asked before the page is looked
-    /// at.
+    /// Checks vCPU and offset of a `vcpu_info` before its page is accessed.
     pub fn check_vcpu_info(&self, vcpu: u32, offset: u32) -> Result<(), EventError> {
         self.vcpu(vcpu)?;
         if Area::<P>::fits(offset, size_of::<VcpuInfo>()) {
@@ -42,8 +41,7 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Returns what is wrong with a control block of `vcpu` at `offset`, whatever its page; asked before the page is looked
-    /// at.
+    /// Checks vCPU and offset of a control block before its page is accessed.
     pub fn check_control(&self, vcpu: u32, offset: u32) -> Result<(), EventError> {
         self.vcpu(vcpu)?;
         if Area::<P>::fits(offset, size_of::<ControlBlock>()) {
@@ -53,15 +51,16 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Returns what is wrong with one more page of event words, whatever the page; asked before it is looked at.
+    /// Checks that one more page of event words may be added, before the page is accessed.
     pub fn check_array(&self) -> Result<(), EventError> {
         let fifo = self.delivery.fifo.as_ref().ok_or(EventError::NoArray)?;
         fifo.check_room()
     }
 
-    /// Gives `vcpu` a FIFO control block. The first one changes the domain to the FIFO ABI; pending events stay pending.
+    /// Sets the FIFO control block of `vcpu`. The first one changes the domain to the FIFO ABI; pending events stay
+    /// pending.
     ///
-    /// Looks at a bounded number of ports for events that waited for it.
+    /// Checks at most [`RAISED_AT_ONCE`] ports for events that waited for the control block.
     pub fn init_control(&mut self, vcpu: u32, page: P, offset: u32) -> Result<Control, EventError> {
         let vcpu = self.vcpu(vcpu)?;
         if self.retired {
@@ -94,7 +93,7 @@ impl<P: PageRef> EventTable<P> {
         })
     }
 
-    /// Appends a page of event words. Events that happened before there were words for them are raised.
+    /// Appends a page of event words, and raises the events that waited for it.
     pub fn expand_array(&mut self, page: P) -> Result<Notify, EventError> {
         if self.retired {
             return Err(EventError::Retired);
@@ -111,7 +110,8 @@ impl<P: PageRef> EventTable<P> {
         Ok(notify)
     }
 
-    /// Saves what is pending in `shared_info`, and takes it from there: after a reset the ports start with nothing.
+    /// Moves the pending bits in `shared_info` to the table. They are cleared there, so that ports are not pending
+    /// after a reset.
     fn save_two_level(&mut self) {
         let mut from = 0;
         while let Some(port) = self.ports.next_used(from) {
@@ -127,8 +127,8 @@ impl<P: PageRef> EventTable<P> {
         }
     }
 
-    /// Raises the events of the open ports from `first` to before `end` for which `which` is true, looking at no more than
-    /// [`RAISED_AT_ONCE`]; also returns where to go on.
+    /// Raises the events of open ports from `first` to before `end` for which `which` is true, checking at most
+    /// [`RAISED_AT_ONCE`] ports. Returns the port to continue at.
     fn raise_again(
         &mut self,
         first: u32,

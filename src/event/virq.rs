@@ -1,4 +1,4 @@
-//! Virtual interrupts: events that the hypervisor itself raises, and the ports they are bound to.
+//! VIRQs: events raised by the hypervisor, and the ports they are bound to.
 
 use super::Port;
 use crate::abi::event_channel as abi;
@@ -6,22 +6,22 @@ use crate::id::{MAX_VCPUS, VcpuId};
 
 const COUNT: usize = abi::NR_VIRQS as usize;
 
-/// A virtual interrupt (`VIRQ_*`); not an interrupt of the virtual distributor.
+/// A VIRQ (`VIRQ_*`). Not an interrupt of the virtual distributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct EventVirq(u8);
 
 impl EventVirq {
-    /// Input for the console of the control domain.
+    /// Input for the control domain's console.
     pub const CONSOLE: Self = Self(abi::VIRQ_CONSOLE as u8);
-    /// A domain shut down, was destroyed or changed otherwise.
+    /// A domain shut down, was destroyed or changed state.
     pub const DOM_EXC: Self = Self(abi::VIRQ_DOM_EXC as u8);
     /// The hypervisor's console ring has new text.
     pub const CON_RING: Self = Self(abi::VIRQ_CON_RING as u8);
-    /// A debug key asks each vCPU for its state.
+    /// A debug key requests each vCPU's state.
     pub const DEBUG: Self = Self(abi::VIRQ_DEBUG as u8);
 
-    /// Returns the VIRQ numbered `n`, or `None` when there is none.
+    /// Returns the VIRQ with number `n`, or `None` if it does not exist.
     pub const fn new(n: u32) -> Option<Self> {
         if n < abi::NR_VIRQS {
             Some(Self(n as u8))
@@ -35,7 +35,7 @@ impl EventVirq {
         self.0 as u32
     }
 
-    /// Returns whether there is one for the whole domain, rather than one for each vCPU.
+    /// Returns whether the VIRQ is global, not per vCPU.
     pub const fn is_global(self) -> bool {
         !matches!(
             self.raw(),
@@ -44,7 +44,7 @@ impl EventVirq {
     }
 }
 
-/// The port of each VIRQ of each vCPU, 0 when there is none. Global VIRQs are kept with vCPU 0.
+/// The port of each VIRQ of each vCPU; 0 if not bound. Global VIRQs are in vCPU 0's row.
 pub(super) struct VirqMap {
     ports: [[u32; COUNT]; MAX_VCPUS as usize],
 }
@@ -56,7 +56,7 @@ impl VirqMap {
         }
     }
 
-    /// Returns whose row a VIRQ is in.
+    /// Returns the row that holds a VIRQ.
     fn row(virq: EventVirq, vcpu: VcpuId) -> usize {
         if virq.is_global() { 0 } else { vcpu.index() }
     }
@@ -72,7 +72,7 @@ impl VirqMap {
         self.ports[Self::row(virq, vcpu)][usize::from(virq.0)] = port.0;
     }
 
-    /// Forgets that `virq` of `vcpu` is bound.
+    /// Unbinds `virq` of `vcpu`.
     pub fn unbind(&mut self, virq: EventVirq, vcpu: VcpuId) {
         self.ports[Self::row(virq, vcpu)][usize::from(virq.0)] = 0;
     }
