@@ -1,7 +1,8 @@
-//! How many pages each domain has, may have and has claimed.
+//! Pages that each domain has, may have and has claimed.
 //!
-//! Part of the allocator's lock, so that "check the limit, then add" is one step (XSA-385). A domain's account outlives
-//! the domain until the last page is gone: a page that somebody else still maps keeps its owner's id from being reused.
+//! Under the allocator's lock, so that checking the limit and adding is one step (XSA-385). A domain's account outlives
+//! the domain until its last page is free: a page that another domain still maps keeps its owner's id from being
+//! reused.
 
 use alloc::vec::Vec;
 
@@ -11,23 +12,23 @@ use crate::id::DomId;
 /// One domain's pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Account {
-    /// Whose.
+    /// The domain.
     pub owner: DomId,
     /// Pages of RAM (`tot_pages`).
     pub total: u32,
-    /// Most pages of RAM (`max_pages`).
+    /// Maximum pages of RAM (`max_pages`).
     pub limit: u32,
     /// Pages that the hypervisor keeps for the domain and shares with it.
     pub shared: u32,
-    /// Pages beyond the direct map that the hypervisor keeps mapped.
+    /// Mapping slots: pages beyond the direct map that the hypervisor keeps mapped.
     pub slots: u32,
-    /// Pages set aside for future allocations (`outstanding_pages`).
+    /// Claimed pages (`outstanding_pages`).
     pub claim: u32,
-    /// The domain is gone.
+    /// The domain is destroyed.
     pub closed: bool,
 }
 
-/// Slots that a domain has in any case: for eight vCPUs a control block, a `vcpu_info` and two pages of a runstate each, and
+/// Slots guaranteed to each domain: for eight vCPUs a control block, a `vcpu_info` and two pages of runstate each, and
 /// a page of event words.
 const SLOTS_EACH: u32 = 33;
 
@@ -40,7 +41,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// No account.
+    /// Returns no accounts.
     pub const fn new() -> Self {
         Self {
             sorted: Vec::new(),
@@ -54,7 +55,7 @@ impl Accounts {
             .binary_search_by_key(&owner, |account| account.owner)
     }
 
-    /// Opens the account of `owner`, who may have `limit` pages; false when there is one, or no heap.
+    /// Opens an account for `owner` with a limit of `limit` pages. Returns false if there is one, or the heap is full.
     pub fn open(&mut self, owner: DomId, limit: u32) -> bool {
         match self.find(owner) {
             Err(place) if self.sorted.try_reserve(1).is_ok() => {
@@ -84,13 +85,13 @@ impl Accounts {
         self.sorted.get_mut(place)
     }
 
-    /// Returns the pages claimed by all.
+    /// Returns the number of pages claimed by all domains.
     pub fn claimed(&self) -> u32 {
         self.claimed
     }
 
-    /// Books a slot that keeps a page of `owner` mapped, of `all` that there are; false when it may not have one more. A
-    /// domain has [`SLOTS_EACH`] in any case, and more only while half of all are unused.
+    /// Charges `owner` a slot that keeps a page mapped, of `all` slots in total. Returns false if it may not have
+    /// another: beyond [`SLOTS_EACH`] only while less than half of all are in use.
     pub(super) fn take_slot(&mut self, owner: DomId, all: u32) -> bool {
         let used = self.slots;
         let Some(account) = self.get_mut(owner) else {
@@ -112,7 +113,7 @@ impl Accounts {
         self.slots = self.slots.saturating_sub(1);
     }
 
-    /// Sets the claim of `owner`, which `free` pages must cover together with everybody else's.
+    /// Sets the claim of `owner`. Returns false if `free` pages do not cover all claims.
     pub fn set_claim(&mut self, owner: DomId, pages: u32, free: u32) -> bool {
         let claimed = self.claimed;
         let Some(account) = self.get_mut(owner).filter(|account| !account.closed) else {
@@ -129,7 +130,7 @@ impl Accounts {
         }
     }
 
-    /// Books `pages` of RAM that become `owner`'s, and uses its claim up.
+    /// Adds `pages` of RAM to `owner`'s total, and uses up its claim.
     pub(super) fn add_ram(&mut self, owner: DomId, pages: u32) {
         if let Some(account) = self.get_mut(owner) {
             let used = pages.min(account.claim);
@@ -139,7 +140,7 @@ impl Accounts {
         }
     }
 
-    /// Books pages that were freed. True when a closed account became empty.
+    /// Subtracts freed pages. Returns whether a closed account became empty.
     pub(super) fn remove(&mut self, owner: DomId, kind: Kind, pages: u32) -> bool {
         let Some(account) = self.get_mut(owner) else {
             return false;
@@ -152,7 +153,7 @@ impl Accounts {
         account.closed && account.total == 0 && account.shared == 0
     }
 
-    /// Marks the account closed and gives its claim up. True when it is empty.
+    /// Closes the account and cancels its claim. Returns whether it is empty.
     pub fn close(&mut self, owner: DomId) -> bool {
         self.set_claim(owner, 0, 0);
         self.get_mut(owner).is_some_and(|account| {
@@ -161,7 +162,7 @@ impl Accounts {
         })
     }
 
-    /// Removes a closed account without pages and says whose it was.
+    /// Removes a closed account without pages. Returns its owner.
     pub fn take_empty(&mut self) -> Option<DomId> {
         let empty = |account: &Account| account.closed && account.total == 0 && account.shared == 0;
         let place = self.sorted.iter().position(empty)?;

@@ -1,8 +1,7 @@
-//! The audit: does the frame table agree with everything that holds references?
+//! The audit: compares the frame table with everything that holds references.
 //!
-//! For debugging and tests: it walks every frame and every list, and takes the references off the counts and puts them
-//! back, so that it needs no memory of its own for them. The caller stops the world (or its part of it) and names each
-//! reference it knows of.
+//! For debugging and tests: it walks every frame and list, subtracts the references found from the counts, and adds
+//! them back, so that it needs no memory for them. The caller holds all other CPUs and lists every reference.
 
 use alloc::vec::Vec;
 
@@ -13,41 +12,41 @@ use super::frame_table::{Kind, State};
 use super::page_alloc::BadList;
 use crate::id::DomId;
 
-/// The first thing that does not add up.
+/// The first discrepancy found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Discrepancy {
-    /// A frame's stored count is not the number of references found.
+    /// A frame's count differs from the number of references found.
     Count {
         /// The frame.
         mfn: Mfn,
-        /// References in the frame table; 0 when the frame is not live.
+        /// References in the frame table; 0 if the frame is not live.
         stored: u32,
-        /// References that the caller named.
+        /// References that the caller listed.
         found: u32,
     },
-    /// A domain's account is not the number of its live frames.
+    /// A domain's account differs from the number of its live frames.
     Account {
-        /// Whose.
+        /// The domain.
         owner: DomId,
-        /// Pages booked: RAM and shared.
+        /// Pages in the account: RAM and shared.
         booked: (u32, u32),
         /// Live frames: RAM and shared.
         found: (u32, u32),
     },
     /// The free lists are broken.
     Free(BadList),
-    /// No heap for a list of the domains.
+    /// Out of heap memory for a list of the domains.
     NoMemory,
 }
 
-/// Says that `count` frames from the given one on have one more reference.
+/// Lists one reference on each of `count` frames from the given one on.
 pub type Name<'a> = &'a mut dyn FnMut(Mfn, u32);
 
-/// The references that the hypervisor itself holds on a frame of kind `Direct`, mapped or not: nobody names that.
+/// The hypervisor's own reference on a frame of kind `Direct`, mapped or not. `visit` does not list it.
 const RESERVATION: u32 = 1;
 
 impl Memory {
-    /// Compares the frame table with the references that `visit` names, the same ones whenever it is called.
+    /// Compares the frame table with the references that `visit` lists. `visit` must list the same ones each time.
     pub fn audit(&self, visit: impl Fn(Name<'_>)) -> Result<(), Discrepancy> {
         let mut taken = 0u64;
         let mut excess = None;
@@ -152,7 +151,7 @@ fn run(first: Mfn, count: u32) -> impl Iterator<Item = Mfn> {
 }
 
 impl Kind {
-    /// References on a frame that nobody names.
+    /// Returns the number of references on a frame that `visit` does not list.
     fn reserved(self) -> u32 {
         match self {
             Self::Direct => RESERVATION,

@@ -1,25 +1,25 @@
-//! The frame table: what every RAM frame is, who owns it and how many references keep it.
+//! The frame table: use, owner and reference count of every RAM frame.
 //!
-//! One 64-bit word per frame, so that state, owner and count change together. Lock-free where a hot path needs it
-//! (`FrameTable::get`, `FrameTable::put`); everything about free frames happens under the allocator's lock.
+//! One 64-bit word per frame, so that state, owner and count change together. Lock-free on hot paths
+//! (`FrameTable::get`, `FrameTable::put`); free frames change under the allocator's lock.
 //!
-//! | state | meaning | who may change it |
+//! | state | meaning | changed by |
 //! |---|---|---|
-//! | `Inner` | a hole; or part of a block whose first frame says what it is; or in one CPU's hands | its holder |
+//! | `Inner` | a hole; or inside a block described by its first frame; or taken by a CPU | its holder |
 //! | `Free` | first frame of a free block, linked into a list | allocator |
 //! | `Hypervisor`, `Module`, `Reserved` | first frame of a block in that use | its holder |
 //! | live: `Ram`, `Shared`, `Direct` | owned by a domain, with a count of at least 1 | references |
 //!
 //! Invariants:
-//! 1. Only a live frame with a count above zero can gain a reference: nothing comes back from zero.
-//! 2. The reference that takes the count to zero turns the frame into `Inner` in the same store; its holder returns it to
-//!    the allocator. So a frame is freed exactly once, and only after every reference is gone.
-//! 3. The owner never changes while the frame is live.
-//! 4. The clean bit of an `Inner` or `Free` frame says that it is zero, and cleaned to memory. It starts unset: a word of
-//!    zeroes is a dirty frame that nobody uses, so boot only writes the heads of free blocks.
+//! 1. Only a live frame with a count above zero can gain a reference.
+//! 2. Dropping the last reference makes the frame `Inner` in the same store; the dropper returns it to the allocator.
+//!    So a frame is freed exactly once, after its last reference is gone.
+//! 3. The owner does not change while the frame is live.
+//! 4. The clean bit of an `Inner` or `Free` frame means that it is zero, and cleaned to memory. A word of zeroes is a
+//!    dirty, unused frame, so boot only writes the heads of free blocks.
 //!
-//! Meaning as `struct page_info` in xen/include/asm-arm/mm.h, without `PGC_allocated`: the reference that keeps an
-//! allocated page is the one its p2m entry owns.
+//! Same as `struct page_info` in xen/include/asm-arm/mm.h, without `PGC_allocated`: an allocated page is kept by the
+//! reference of its p2m entry.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -29,15 +29,15 @@ use zerocopy::FromZeros;
 
 use crate::id::DomId;
 
-/// Most references on one frame; one more is refused.
+/// Maximum number of references on a frame; further ones are refused.
 pub const MAX_REFS: u32 = 1 << 30;
-/// Most frames that a table can describe (256 GiB from the first to the last).
+/// Maximum number of frames in a table (256 GiB from first to last).
 pub const MAX_ENTRIES: u32 = NIL;
 
-/// "No frame" in a free list's links, which are 26-bit indices.
+/// End of a free list, whose links are 26-bit indices.
 pub(super) const NIL: u32 = (1 << 26) - 1;
 
-/// How a live frame is used.
+/// Use of a live frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Kind {
@@ -45,11 +45,11 @@ pub enum Kind {
     Ram = 8,
     /// A page that the hypervisor keeps for the domain and shares with it: shared_info, grant frames.
     Shared = 9,
-    /// Memory of a domain that is mapped 1:1: reserved for its gfn even while ballooned out.
+    /// Memory of a domain that is mapped 1:1, reserved for its gfn even while ballooned out.
     Direct = 10,
 }
 
-/// The use of a block that no domain owns.
+/// Use of a block that no domain owns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Use {
@@ -57,11 +57,11 @@ pub enum Use {
     Hypervisor = 3,
     /// A boot module.
     Module = 4,
-    /// Not to be touched: firmware's, or broken.
+    /// Not usable: firmware's, or broken.
     Reserved = 5,
 }
 
-/// A frame's state, read at one moment.
+/// State of a frame at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // the table in the file's header
 pub enum State {
@@ -93,23 +93,23 @@ const OWNER_SHIFT: u32 = 16;
 const COUNT_SHIFT: u32 = 32;
 const ONE: u64 = 1 << COUNT_SHIFT;
 
-/// One frame's word. All zeroes: dirty and not in use.
+/// Word of one frame. All zeroes: dirty and unused.
 #[derive(Debug, Default, FromZeros)]
 #[repr(transparent)]
 pub struct FrameEntry(AtomicU64);
 
 impl FrameEntry {
-    /// An entry of zeroes.
+    /// Returns an entry of zeroes.
     pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 }
 
-/// A free block's head, as the allocator sees it.
+/// Head of a free block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Head {
     pub order: u32,
-    /// Some frame of the block may be dirty.
+    /// A frame of the block may be dirty.
     pub dirty: bool,
     /// This frame is dirty.
     pub frame_dirty: bool,
@@ -117,12 +117,12 @@ pub(super) struct Head {
     pub prev: u32,
 }
 
-/// The last reference was dropped: the frame is in the caller's hands.
+/// The last reference was dropped, and the caller holds the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Last {
-    /// Who owned it.
+    /// The frame's owner.
     pub owner: DomId,
-    /// How it was used.
+    /// The frame's use.
     pub kind: Kind,
 }
 
@@ -155,12 +155,12 @@ const fn count_of(word: u64) -> u32 {
 }
 
 impl FrameTable {
-    /// Returns the bytes of memory that the table of `frames` frames takes.
+    /// Returns the size in bytes of a table of `frames` frames.
     pub const fn bytes_for(frames: u32) -> usize {
         frames as usize * size_of::<FrameEntry>()
     }
 
-    /// The table whose first entry describes `first`. Entries beyond [`MAX_ENTRIES`] are not used.
+    /// Returns the table whose first entry describes `first`. Entries beyond [`MAX_ENTRIES`] are ignored.
     pub fn new(entries: &'static [FrameEntry], first: Mfn) -> Self {
         let entries = entries.get(..MAX_ENTRIES as usize).unwrap_or(entries);
         Self { entries, first }
@@ -182,13 +182,13 @@ impl FrameTable {
         self.entries.get(index as usize).map(|entry| &entry.0)
     }
 
-    /// Returns the frame's state.
+    /// Returns a frame's state.
     pub fn state(&self, mfn: Mfn) -> State {
         let Some(entry) = self.entry(mfn) else {
             return State::Outside;
         };
         let word = double::load(entry);
-        // Pairs with the Release of whoever made the frame live, so that its first content is seen too.
+        // Pairs with the Release of the CPU that made the frame live, so that the frame's contents are visible.
         fence(Ordering::Acquire);
         if let Some(kind) = kind_of(word) {
             return State::Live {
@@ -216,7 +216,7 @@ impl FrameTable {
     #[inline(always)]
     fn take(&self, mfn: Mfn, accept: impl Fn(Kind, DomId) -> bool) -> Option<(Kind, DomId)> {
         let entry = self.entry(mfn)?;
-        // Another CPU's reference makes the replacement fail; no guest can write this word, so the bound is never met.
+        // Retried if another CPU changes the count. Guests cannot write this word, so the bound is not reached.
         for _ in 0..1024 {
             let word = double::load(entry);
             let kind = kind_of(word)?;
@@ -241,13 +241,16 @@ impl FrameTable {
             .map(|(kind, _)| kind)
     }
 
-    /// Takes a reference on a live frame, whoever owns it.
+    /// Takes a reference on a live frame of any owner.
     #[inline(always)]
     pub fn get_any(&self, mfn: Mfn) -> Option<(Kind, DomId)> {
         self.take(mfn, |_, _| true)
     }
 
-    /// Drops a reference. With the last one the frame becomes the caller's, dirty, to give back to the allocator.
+    /// Drops a reference. If it was the last, the caller holds the frame, dirty, and must return it to the allocator.
+    ///
+    /// # Panics
+    /// If the frame has no reference.
     #[inline(always)]
     pub(super) fn put(&self, mfn: Mfn) -> Option<Last> {
         let entry = self.entry(mfn)?;
@@ -258,7 +261,7 @@ impl FrameTable {
             };
             let last = count_of(word) == 1;
             let next = if last { INNER } else { word - ONE };
-            // Release here, Acquire by the last: uses of the page by every holder come before its reuse.
+            // Release here and Acquire for the last one: every holder's accesses to the page come before its reuse.
             fence(Ordering::Release);
             if !double::replace(entry, word, next) {
                 continue;
@@ -274,8 +277,8 @@ impl FrameTable {
         }
     }
 
-    /// Takes a reference off the count of a live frame, without freeing it; false when it has none. For the audit alone,
-    /// which puts it back before anybody else runs.
+    /// Takes a reference off the count of a live frame without freeing it. Returns false if it has none. Only for the
+    /// audit, which restores the count before other CPUs run.
     pub(super) fn audit_take(&self, mfn: Mfn) -> bool {
         let take = |word| (kind_of(word).is_some() && count_of(word) > 0).then(|| word - ONE);
         self.entry(mfn).is_some_and(|entry| {
@@ -285,18 +288,18 @@ impl FrameTable {
         })
     }
 
-    /// Puts back what [`Self::audit_take`] took.
+    /// Restores a reference taken by [`Self::audit_take`].
     pub(super) fn audit_give(&self, mfn: Mfn) {
         if let Some(entry) = self.entry(mfn) {
             entry.fetch_add(ONE, Ordering::Relaxed);
         }
     }
 
-    /// Makes a frame in the caller's hands live.
+    /// Makes a frame that the caller holds live.
     #[inline]
     pub(super) fn make_live(&self, mfn: Mfn, kind: Kind, owner: DomId, count: u32) {
         if let Some(entry) = self.entry(mfn) {
-            // The scrub comes before any use of the page.
+            // The scrub is ordered before any use of the page.
             fence(Ordering::Release);
             double::store(entry, live(kind, owner, count));
         }
@@ -316,7 +319,7 @@ impl FrameTable {
         }
     }
 
-    /// Marks the first frame of a free block.
+    /// Makes `mfn` the head of a free block.
     pub(super) fn make_head(&self, mfn: Mfn, head: Head) {
         if let Some(entry) = self.entry(mfn) {
             let mut word = FREE
@@ -333,7 +336,7 @@ impl FrameTable {
         }
     }
 
-    /// Returns the free block that starts at `mfn`.
+    /// Returns the head of the free block that starts at `mfn`.
     pub(super) fn head(&self, mfn: Mfn) -> Option<Head> {
         let word = double::load(self.entry(mfn)?);
         (word & TAG == FREE).then_some(Head {
@@ -345,7 +348,7 @@ impl FrameTable {
         })
     }
 
-    /// Returns whether a frame that is `Inner` or `Free` may hold something.
+    /// Returns whether an `Inner` or `Free` frame may be dirty.
     pub(super) fn is_dirty(&self, mfn: Mfn) -> bool {
         self.entry(mfn)
             .is_some_and(|entry| double::load(entry) & FRAME_CLEAN == 0)

@@ -1,8 +1,8 @@
-//! Memory for Rust's own heap: whole blocks as it runs low, and back when nothing is in them.
+//! Blocks for Rust's heap: added as it runs low, and freed when empty.
 //!
-//! The heap holds what is known of grants in use, and event ports, as many as domains have limits for. A guest's request fails
-//! before the heap is used up (`armv7::heap::has_room`); this keeps it from coming to that while there is memory at all. A
-//! domain's share goes back to the heap with it, and a block of which all has gone back is memory like any other.
+//! The heap holds records of grants in use and event ports, as many as the domains' limits allow. A guest's request
+//! fails before the heap is used up (`armv7::heap::has_room`); this room keeps the heap above that level while memory
+//! is free. Destroying a domain frees its share of the heap, and an empty block becomes free memory.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -12,27 +12,27 @@ use spin::Once;
 
 use super::memory;
 
-/// How the heap gets and gives 2 MiB blocks. One CPU at a time does either.
+/// Functions of the heap that add and remove 2 MiB blocks. One CPU at a time calls them.
 #[derive(Clone, Copy, Debug)]
 pub struct Blocks {
-    /// Adds a block; false when the heap cannot take it.
+    /// Adds a block. Returns false if the heap cannot take it.
     pub give: fn(Mfn) -> bool,
-    /// Takes back a block that was given and that nothing is in.
+    /// Removes an empty block that was added.
     pub take: fn() -> Option<Mfn>,
 }
 
 static BLOCKS: Once<Blocks> = Once::new();
-/// Somebody is at it.
+/// A CPU is adding or removing a block.
 static BUSY: AtomicBool = AtomicBool::new(false);
-/// Blocks that the heap was given and has.
+/// Number of added blocks.
 static GIVEN: AtomicU32 = AtomicU32::new(0);
 
-/// Tells how the heap gets and gives blocks; only the first call counts.
+/// Sets the heap's functions. Only the first call has an effect.
 pub fn set_blocks(blocks: Blocks) {
     BLOCKS.call_once(|| blocks);
 }
 
-/// Lets the heap grow if it is low and a block is free. To be called without any lock of memory or above.
+/// Adds a block if the heap is low and a block is free. Call it without any lock of rank PAGES or above.
 #[inline]
 pub fn replenish() {
     if heap::is_low() {
@@ -46,7 +46,7 @@ fn grow() {
     if BUSY.swap(true, Ordering::Acquire) {
         return;
     }
-    // Another CPU may have seen to it meanwhile.
+    // Another CPU may have added a block meanwhile.
     if heap::is_low()
         && let Some(block) = memory().alloc_hyp_unscrubbed(ORDER_2M)
     {
@@ -59,7 +59,7 @@ fn grow() {
     BUSY.store(false, Ordering::Release);
 }
 
-/// Frees a block of the heap if it has enough without, and nothing is in it. To be called as [`replenish`].
+/// Frees an empty block of the heap if the rest is ample. Same locking rule as [`replenish`].
 #[inline]
 pub fn give_back() {
     if GIVEN.load(Ordering::Relaxed) != 0 && heap::is_ample() {

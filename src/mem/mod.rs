@@ -1,21 +1,21 @@
-//! Memory: every RAM frame has one owner, one use and a count of the references that keep it.
+//! Memory: every RAM frame has one owner, one use and a reference count.
 //!
-//! | file | concern |
+//! | file | contents |
 //! |---|---|
-//! | `frame_table` | what is this frame, and who keeps it? (the source of truth) |
-//! | `page_alloc` | which frames are free? |
-//! | `account` | how many has each domain? |
+//! | `frame_table` | owner, use and count of each frame (the source of truth) |
+//! | `page_alloc` | the free frames |
+//! | `account` | number of frames per domain |
 //! | `pinned` | references that drop themselves |
-//! | `p2m` | which frame is behind this guest frame? |
-//! | `vmid` | which VMIDs are in use? |
-//! | `heap` | what does Rust's heap grow by? |
-//! | `audit` | do counts, lists and accounts agree with what the tables hold? |
+//! | `p2m` | map from guest frames to machine frames |
+//! | `vmid` | VMIDs in use |
+//! | `heap` | growth of Rust's heap |
+//! | `audit` | comparison of counts, lists and accounts with the tables |
 //!
 //! Invariants:
-//! 1. One reference per place that names a frame: each p2m entry of a RAM type, each grant mapping, each [`FrameRef`];
-//!    for `Shared` and `Direct` frames one more, the hypervisor's own.
+//! 1. One reference per place that holds a frame number: each p2m entry of a RAM type, each grant mapping, each
+//!    [`FrameRef`]; for `Shared` and `Direct` frames one more, the hypervisor's own.
 //! 2. A page that a domain gets is zero, and the zeroes are in memory, not only in a cache (XSA-364).
-//! 3. A page that the last reference left is counted as its owner's until the allocator has it back.
+//! 3. A page without references counts as its owner's until the allocator has it back.
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -45,32 +45,32 @@ pub use pinned::{FrameRef, PinnedPage};
 /// Cleans a page of the hypervisor's address space to the point of coherency.
 pub type CleanPage = fn(&SharedPage);
 
-/// Most frames that [`Memory::alloc_hyp_frames`] gives.
+/// Maximum number of frames that [`Memory::alloc_hyp_frames`] returns.
 const MAX_FRAMES_AT_ONCE: u32 = 64;
 
-/// Why a domain got no pages.
+/// Reason a domain got no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AllocError {
-    /// No free block of that size, or the rest is claimed by others.
+    /// No free block of that size, or the rest is claimed by other domains.
     NoMemory,
-    /// The domain would have more than its limit.
+    /// The domain would exceed its limit.
     OverLimit,
-    /// The domain has no account, or a closed one.
+    /// The domain has no account, or it is closed.
     NoAccount,
     /// Some of the wanted frames are not free.
     NotFree,
-    /// As many pages were zeroed as were to be at once: ask again.
+    /// The budget of pages to zero is used up; retry.
     Zeroing,
 }
 
-/// All RAM of the machine (in tests: some of the arena's).
+/// All RAM of the machine; in tests, a part of the arena.
 pub struct Memory {
     frames: FrameTable,
-    /// The direct map reaches frames below.
+    /// End of the direct map.
     direct_end: Mfn,
     pages: Lock<PageAllocator, { rank::PAGES }>,
     clean: CleanPage,
-    /// A closed account has become empty. Set under the lock, read without: only a hint to look.
+    /// A closed account has become empty. Set under the lock but read without it, as a hint.
     emptied: AtomicBool,
     /// VMIDs in use.
     pub vmids: vmid::Vmids,
@@ -84,12 +84,15 @@ impl fmt::Debug for Memory {
 
 static MEMORY: Once<Memory> = Once::new();
 
-/// Makes `memory` the machine's; only the first call counts.
+/// Makes `memory` the machine's. Only the first call has an effect.
 pub fn init(memory: Memory) -> &'static Memory {
     MEMORY.call_once(|| memory)
 }
 
 /// Returns the machine's memory.
+///
+/// # Panics
+/// Before [`init`].
 pub fn memory() -> &'static Memory {
     MEMORY
         .get()
@@ -99,14 +102,14 @@ pub fn memory() -> &'static Memory {
 /// Where a page that the hypervisor shares with a domain comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// All free memory, the hypervisor's reserve with it.
+    /// All free memory, including the hypervisor's reserve.
     All,
-    /// Memory that domains may get and nobody has claimed: for pages that a domain can have many of.
+    /// Unclaimed memory outside the reserve: for pages that a domain can have many of.
     Unclaimed,
 }
 
 impl Memory {
-    /// Memory without free frames. `frames` is all zeroes; the direct map reaches frames below `direct_end`.
+    /// Returns a memory without free frames. `frames` is all zeroes; the direct map ends at `direct_end`.
     pub fn new(frames: FrameTable, direct_end: Mfn, clean: CleanPage) -> Self {
         Self {
             frames,
@@ -130,12 +133,12 @@ impl Memory {
 
     // Boot.
 
-    /// Adds a RAM bank: free, and dirty until scrubbed. False when the frame table does not cover it.
+    /// Adds a RAM bank, free and dirty. Returns false if the frame table does not cover it.
     pub fn add_ram(&self, first: Mfn, count: u32) -> bool {
         self.pages.lock().add_ram(first, count)
     }
 
-    /// Takes free frames out for `purpose`, before anybody else gets them.
+    /// Takes free frames for `purpose`, before any allocation.
     pub fn reserve(&self, first: Mfn, count: u32, purpose: Use) -> Result<(), AllocError> {
         let taken = self.pages.lock().take_range(first, count);
         taken.ok_or(AllocError::NotFree)?;
@@ -143,12 +146,12 @@ impl Memory {
         Ok(())
     }
 
-    /// Keeps the last `pages` free frames for the hypervisor's own needs: domains get none of them.
+    /// Reserves `pages` free frames for the hypervisor: domains cannot allocate them.
     pub fn set_hyp_reserve(&self, pages: u32) {
         self.pages.lock().set_hyp_reserve(pages);
     }
 
-    /// Gives back frames taken by [`Memory::reserve`] (a boot module that was copied); they are scrubbed before reuse.
+    /// Frees frames of [`Memory::reserve`], such as a copied boot module. They are scrubbed before reuse.
     pub fn release(&self, first: Mfn, count: u32) {
         if !self.frames.covers(first, count) {
             return;
@@ -161,8 +164,8 @@ impl Memory {
         self.pages.lock().give(first, count, true);
     }
 
-    /// Gives `owner` free frames as memory that is mapped 1:1. Not scrubbed (it holds what boot put there); each frame has the
-    /// reservation's reference and one for the p2m entry to come.
+    /// Gives `owner` free frames as memory mapped 1:1. Not scrubbed, as boot has put data there. Each frame has two
+    /// references: the reservation's, and one for its future p2m entry.
     pub fn alloc_direct(&self, owner: DomId, first: Mfn, count: u32) -> Result<(), AllocError> {
         let mut pages = self.pages.lock();
         let account = pages.accounts.get(owner).ok_or(AllocError::NoAccount)?;
@@ -178,7 +181,7 @@ impl Memory {
 
     // The hypervisor's own pages.
 
-    /// `1 << order` zeroed frames in the direct map.
+    /// Allocates `1 << order` zeroed frames in the direct map.
     pub fn alloc_hyp(&self, order: u32) -> Option<Mfn> {
         let block = self.pages.lock().take(order, Purpose::Hypervisor)?;
         self.scrub(block);
@@ -186,14 +189,14 @@ impl Memory {
         Some(block.first)
     }
 
-    /// [`Memory::alloc_hyp`] of frames that hold anything.
+    /// Allocates `1 << order` frames in the direct map with undefined contents.
     pub fn alloc_hyp_unscrubbed(&self, order: u32) -> Option<Mfn> {
         let block = self.pages.lock().take(order, Purpose::Hypervisor)?;
         self.frames.make_used(block.first, Use::Hypervisor);
         Some(block.first)
     }
 
-    /// Frees what [`Memory::alloc_hyp`] gave.
+    /// Frees a block of [`Memory::alloc_hyp`].
     pub fn free_hyp(&self, first: Mfn, order: u32) {
         assert!(
             self.frames.state(first) == State::Used(Use::Hypervisor),
@@ -202,7 +205,7 @@ impl Memory {
         self.release(first, 1 << order);
     }
 
-    /// Adjacent frames in the direct map, at most `most`, each to be freed alone or with others. They hold anything.
+    /// Allocates up to `most` adjacent frames in the direct map, with undefined contents. Each may be freed separately.
     pub fn alloc_hyp_frames(&self, most: u32) -> Option<(Mfn, u32)> {
         let mut pages = self.pages.lock();
         let order = most.clamp(1, MAX_FRAMES_AT_ONCE).ilog2();
@@ -219,7 +222,7 @@ impl Memory {
         Some((block.first, count))
     }
 
-    /// Frees frames that [`Memory::alloc_hyp_frames`] gave, or of a block of one page.
+    /// Frees frames of [`Memory::alloc_hyp_frames`], or blocks of order 0.
     pub fn free_hyp_frames(&self, first: Mfn, count: u32) {
         for n in 0..count {
             let own = first
@@ -230,8 +233,8 @@ impl Memory {
         self.release(first, count);
     }
 
-    /// Returns a zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller owns the
-    /// reference: [`Memory::put`] ends it, and frees the page once no mapping has one.
+    /// Returns a zeroed page in the direct map that the hypervisor keeps for `owner` and shares with it. The caller
+    /// owns the reference: [`Memory::put`] drops it, and frees the page once it is no longer mapped.
     #[inline(never)]
     pub fn alloc_shared(&self, owner: DomId, source: Source) -> Result<Mfn, AllocError> {
         let mut pages = self.pages.lock();
@@ -256,7 +259,7 @@ impl Memory {
 
     // Pages of domains.
 
-    /// Opens the account of a new domain; false when the id still has pages, or no heap is left.
+    /// Opens the account of a new domain. Returns false if the id still has pages, or the heap is full.
     pub fn open_account(&self, owner: DomId, limit: u32) -> bool {
         self.pages.lock().accounts.open(owner, limit)
     }
@@ -266,22 +269,22 @@ impl Memory {
         self.pages.lock().accounts.get(owner).copied()
     }
 
-    /// Sets `max_pages`; false without an account.
+    /// Sets `max_pages`. Returns false if the domain has no account.
     pub fn set_limit(&self, owner: DomId, limit: u32) -> bool {
         let mut pages = self.pages.lock();
         let account = pages.accounts.get_mut(owner);
         account.map(|account| account.limit = limit).is_some()
     }
 
-    /// Sets aside `pages` for `owner`'s future allocations (0: no more); false when too few are free.
+    /// Claims `pages` for `owner`'s future allocations (0 cancels). Returns false if too few are free.
     pub fn set_claim(&self, owner: DomId, pages: u32) -> bool {
         let mut allocator = self.pages.lock();
         let free = allocator.guest_pages();
         allocator.accounts.set_claim(owner, pages, free)
     }
 
-    /// Ends the account of a domain that is gone. True when it had no page left; if not, [`Memory::take_emptied`] tells
-    /// later, and only then may the id be used again.
+    /// Closes the account of a destroyed domain. Returns whether it is empty. If not, the id may be reused only after
+    /// [`Memory::take_emptied`] has returned it.
     pub fn close_account(&self, owner: DomId) -> bool {
         let mut pages = self.pages.lock();
         let empty = pages.accounts.close(owner);
@@ -291,7 +294,7 @@ impl Memory {
         empty
     }
 
-    /// Returns a domain whose account was closed and has become empty, if there is one. Cheap when there is none.
+    /// Removes an account that is closed and empty, and returns its domain. Cheap if there is none.
     pub fn take_emptied(&self) -> Option<DomId> {
         if !self.emptied.load(Ordering::Relaxed) {
             return None;
@@ -323,12 +326,14 @@ impl Memory {
         Ok(count)
     }
 
-    /// `1 << order` adjacent, aligned, zeroed frames for `owner`, each with one reference: that of the p2m entry to come.
+    /// Allocates `1 << order` adjacent, aligned, zeroed frames for `owner`, each with one reference for its future p2m
+    /// entry.
     pub fn alloc_domain_pages(&self, owner: DomId, order: u32) -> Result<Mfn, AllocError> {
         self.alloc_domain_pages_by(owner, order, u32::MAX)
     }
 
-    /// [`Memory::alloc_domain_pages`] that zeroes at most `zeroes` pages. A block that has more stays free meanwhile.
+    /// Does as [`Memory::alloc_domain_pages`], but zeroes at most `zeroes` pages. A block with more dirty pages stays
+    /// free meanwhile.
     pub fn alloc_domain_pages_by(
         &self,
         owner: DomId,
@@ -362,21 +367,21 @@ impl Memory {
         }
     }
 
-    /// Takes a reference on a live frame of `owner`.
+    /// Takes a reference on a live frame of `owner`. Returns `None` if `owner` does not own it.
     #[inline(always)]
     pub fn get(&self, mfn: Mfn, owner: DomId) -> Option<FrameRef<'_>> {
         let kind = self.frames.get(mfn, owner)?;
         Some(FrameRef::new(self, mfn, owner, kind))
     }
 
-    /// Takes a reference on a live frame, whoever owns it: for callers that may see any domain's memory.
+    /// Takes a reference on a live frame of any owner, for callers that may access every domain's memory.
     #[inline(always)]
     pub fn get_any(&self, mfn: Mfn) -> Option<FrameRef<'_>> {
         let (kind, owner) = self.frames.get_any(mfn)?;
         Some(FrameRef::new(self, mfn, owner, kind))
     }
 
-    /// Takes a reference on each of `count` frames of kind `Direct` of `owner`; all or none.
+    /// Takes a reference on each of `count` frames of kind `Direct` of `owner`, or on none of them.
     pub fn get_direct(&self, owner: DomId, first: Mfn, count: u32) -> bool {
         for n in 0..count {
             let got = first
@@ -397,7 +402,7 @@ impl Memory {
         true
     }
 
-    /// Drops a bare reference; the last one frees the frame.
+    /// Drops a reference. The last one frees the frame.
     #[inline]
     pub fn put(&self, mfn: Mfn) {
         if let Some(last) = self.frames.put(mfn) {
@@ -405,7 +410,7 @@ impl Memory {
         }
     }
 
-    /// Drops a bare reference on each of `count` frames; those whose last it was are freed in large pieces.
+    /// Drops a reference on each of `count` frames. Frames without references are freed in runs.
     pub fn put_run(&self, first: Mfn, count: u32) {
         let mut gone: Option<(Mfn, u32, frame_table::Last)> = None;
         for n in 0..count {
@@ -438,14 +443,14 @@ impl Memory {
 
     // Scrubbing.
 
-    /// Zeroes the dirty frames of a block that is in our hands.
+    /// Zeroes the dirty frames of a block that this CPU has taken.
     fn scrub(&self, block: Block) {
         if block.dirty {
             self.scrub_frames(block.first, 1 << block.order, u32::MAX);
         }
     }
 
-    /// Returns whether a block that is in our hands has more than `some` dirty frames.
+    /// Returns whether a block that this CPU has taken has more than `some` dirty frames.
     fn has_dirty(&self, block: Block, some: u32) -> bool {
         let is_dirty = |n: &u32| {
             let mfn = block.first.checked_add(*n);
@@ -455,7 +460,7 @@ impl Memory {
         block.dirty && dirty.nth(some as usize).is_some()
     }
 
-    /// Zeroes up to `budget` dirty frames, and returns how many it zeroed.
+    /// Zeroes up to `budget` dirty frames. Returns their number.
     fn scrub_frames(&self, first: Mfn, count: u32, budget: u32) -> u32 {
         let mut done = 0;
         for n in 0..count {
@@ -478,7 +483,7 @@ impl Memory {
         done
     }
 
-    /// Scrubs about `budget` free frames, for an idle CPU; true while there is more to do.
+    /// Scrubs about `budget` free frames, for an idle CPU. Returns whether there are more.
     pub fn scrub_some(&self, budget: u32) -> bool {
         let Some(block) = self.pages.lock().take_dirty() else {
             return false;
@@ -496,7 +501,7 @@ impl Memory {
         mfn < self.direct_end
     }
 
-    /// Books a slot that keeps a page of `owner` mapped; false when it may not have one more.
+    /// Charges `owner` a slot that keeps a page mapped. Returns false if it may not have another.
     pub(crate) fn take_slot(&self, owner: DomId) -> bool {
         let all = armv7::layout::KEPT_FRAMES as u32;
         self.pages.lock().accounts.take_slot(owner, all)
@@ -509,32 +514,32 @@ impl Memory {
 
     // Figures.
 
-    /// Returns the free frames.
+    /// Returns the number of free frames.
     pub fn free_pages(&self) -> u32 {
         self.pages.lock().free_pages()
     }
 
-    /// Returns the free frames that domains may get (`physinfo.free_pages`).
+    /// Returns the number of free frames that domains may get (`physinfo.free_pages`).
     pub fn guest_pages(&self) -> u32 {
         self.pages.lock().guest_pages()
     }
 
-    /// Returns one more than the highest frame number described (`XENMEM_maximum_ram_page`).
+    /// Returns one more than the highest frame number in the table (`XENMEM_maximum_ram_page`).
     pub fn max_page(&self) -> u32 {
         self.frames.first().raw() + self.frames.frames()
     }
 
-    /// Returns the frames ever added.
+    /// Returns the number of frames added at boot.
     pub fn total_pages(&self) -> u32 {
         self.pages.lock().total_pages()
     }
 
-    /// Returns the pages set aside by claims.
+    /// Returns the number of claimed pages.
     pub fn claimed_pages(&self) -> u32 {
         self.pages.lock().accounts.claimed()
     }
 
-    /// Returns the account of the first domain from `from` on, for listings.
+    /// Returns the account of the first domain at or above `from`, for listings.
     pub fn account_from(&self, from: DomId) -> Option<Account> {
         let pages = self.pages.lock();
         pages
@@ -544,7 +549,7 @@ impl Memory {
             .copied()
     }
 
-    /// Returns all accounts, one at a time and without holding the lock meanwhile.
+    /// Returns all accounts. The lock is not held between items.
     pub fn accounts(&self) -> impl Iterator<Item = Account> {
         let mut next = Some(DomId(0));
         core::iter::from_fn(move || {

@@ -1,20 +1,21 @@
-//! A domain's stage 2 map: which machine frame, and of what kind, is behind each guest frame.
+//! A domain's stage 2 map: from each guest frame to a machine frame and its kind.
 //!
-//! Wrapped by the domain in `Lock<P2m, {rank::P2M}>`. Tables come from the domain's own pool (XSA-409), their shape and
-//! the order of every change from [`armv7::table`]. Everything is mapped eagerly: there is no entry that is present here
-//! and invalid in hardware (XSA-393), apart from the moment of a break-before-make under the lock.
+//! The domain keeps it in a `Lock<P2m, {rank::P2M}>`. Tables come from the domain's own pool (XSA-409);
+//! [`armv7::table`] defines their format and the order of every change. Everything is mapped eagerly: no entry is
+//! present here and invalid in hardware (XSA-393), except during a break-before-make under the lock.
 //!
 //! Invariants:
-//! 1. Each entry of a kind that names RAM ([`P2mType::is_ram`]) owns one reference on its frame. [`P2m::map`] takes the
-//!    caller's over; what is unmapped hands it back in [`Removed`], which flushes before it lets go of it.
-//! 2. What fails changed nothing: in particular a page whose block cannot be broken up stays mapped (XSA-222), and its
-//!    caller is told. Pages of others never become a block ([`P2mType::leaves_in_blocks`]), so that they can always leave.
-//! 3. Guest frames have 28 bits: [`Gfn`] cannot hold more, and a range that would leave them is refused (XSA-301).
+//! 1. Each entry of a RAM kind ([`P2mType::is_ram`]) owns one reference on its frame. [`P2m::map`] takes over the
+//!    caller's; unmapping returns it in [`Removed`], which is flushed before the reference is dropped.
+//! 2. A call that fails changes nothing: a page whose block cannot be split stays mapped (XSA-222), and the caller gets
+//!    an error. Other domains' pages never become a block ([`P2mType::leaves_in_blocks`]), so they can always be
+//!    unmapped.
+//! 3. Guest frames have 28 bits: [`Gfn`] holds no more, and a range beyond them is refused (XSA-301).
 //!
-//! A data or prefetch abort may come from another CPU's break-before-make: look the frame up under the lock, and if the
-//! access is allowed, let the guest try again.
+//! A data or prefetch abort may come from another CPU's break-before-make. Look the frame up under the lock; if the
+//! access is allowed, let the guest retry.
 //!
-//! DDI 0406C.d B3.6, B3.10; kinds and attributes as xen/arch/arm/p2m.c (`p2m_set_permission`, `mfn_to_p2m_entry`).
+//! DDI 0406C.d B3.6, B3.10; kinds and attributes as in xen/arch/arm/p2m.c (`p2m_set_permission`, `mfn_to_p2m_entry`).
 
 use armv7::addr::{Gfn, MAX_FRAMES, Mfn};
 use armv7::lpae;
@@ -33,38 +34,38 @@ mod removed;
 #[cfg(test)]
 mod tests;
 
-/// The machine's part of a stage 2.
+/// Barriers and TLB maintenance of stage 2.
 #[derive(Clone, Copy, Debug)]
 pub struct Tlb {
-    /// DSB ISHST; invalidate everything of the VMID in the given VTTBR on all CPUs; DSB ISH; ISB.
+    /// DSB ISHST; invalidates all translations of the VTTBR's VMID on all CPUs; DSB ISH; ISB.
     pub flush: fn(vttbr: u64),
-    /// DSB ISHST; ISB: new entries are seen by walks.
+    /// DSB ISHST; ISB: makes new entries visible to walks.
     pub publish: fn(),
 }
 
-/// Where a domain's tables come from.
+/// Source of a domain's table frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PoolLimit {
-    /// From its pool of so many pages only.
+    /// Its pool, of this many pages.
     Pages(u32),
-    /// From free memory as needed: the control domain.
+    /// Free memory as needed, for the control domain.
     Unlimited,
 }
 
-/// Why nothing was changed.
+/// Reason a call changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum P2mError {
-    /// The pool has no table left, or memory none for the pool.
+    /// The pool is empty, or memory is short for the pool.
     NoMemory,
-    /// Every VMID is in use.
+    /// All VMIDs are in use.
     NoVmid,
-    /// The range leaves the 40-bit guest physical space or machine space, or is empty.
+    /// The range is empty, or exceeds the 40-bit guest or machine address space.
     OutOfRange,
-    /// Something is mapped there.
+    /// A frame is mapped there.
     Occupied,
     /// The page there is of a kind that the caller does not accept.
     WrongType,
-    /// The collection of removed entries has no room: settle it first.
+    /// The collection of removed entries is full: release it first.
     Full,
 }
 
@@ -91,7 +92,7 @@ pub struct Entry {
     pub mfn: Mfn,
     /// Its kind.
     pub kind: P2mType,
-    /// log2 of the frames of the page or block that maps it.
+    /// log2 of the number of frames of the page or block that maps it.
     pub order: u8,
 }
 
@@ -105,7 +106,7 @@ pub struct P2m<'m> {
 }
 
 impl<'m> P2m<'m> {
-    /// Returns an empty map with a fresh VMID. `Err` leaves nothing behind.
+    /// Returns an empty map with a free VMID. An error leaves nothing allocated.
     pub fn new(memory: &'m Memory, tlb: Tlb, limit: PoolLimit) -> Result<Self, P2mError> {
         let vmid = memory.vmids.take().ok_or(P2mError::NoVmid)?;
         let Some(root) = memory.alloc_hyp(1) else {
@@ -113,7 +114,7 @@ impl<'m> P2m<'m> {
             return Err(P2mError::NoMemory);
         };
         let unlimited = limit == PoolLimit::Unlimited;
-        // From here on, dropping `p2m` undoes what was done.
+        // From here on, dropping `p2m` releases everything.
         let mut p2m = Self {
             table: Table::stage2(root),
             space: Space::new(memory, tlb, lpae::vttbr(root, vmid), unlimited),
@@ -127,7 +128,7 @@ impl<'m> P2m<'m> {
         Ok(p2m)
     }
 
-    /// Returns the value for VTTBR.
+    /// Returns the value of VTTBR.
     pub fn vttbr(&self) -> u64 {
         self.space.vttbr()
     }
@@ -137,34 +138,34 @@ impl<'m> P2m<'m> {
         self.space.vmid()
     }
 
-    /// Returns the highest guest frame that was ever mapped.
+    /// Returns the highest guest frame ever mapped.
     pub fn max_gfn(&self) -> Option<Gfn> {
         self.high
     }
 
-    /// Returns the pages in the pool, used or not.
+    /// Returns the number of pages in the pool, used or not.
     pub fn pool_pages(&self) -> u32 {
         self.space.total()
     }
 
-    /// Tables in use, without the root.
+    /// Returns the number of tables in use, without the root.
     pub fn tables(&self) -> u32 {
         self.space.used()
     }
 
-    /// Makes the pool `pages` large, by at most `budget` pages in this call; true when it is. Fails when memory is short,
-    /// or when more tables are in use.
+    /// Resizes the pool to `pages`, by at most `budget` pages per call. Returns whether it is done. Fails if memory is
+    /// short, or if more tables are in use.
     pub fn resize_pool(&mut self, pages: u32, budget: u32) -> Result<bool, P2mError> {
         self.space.resize(pages, budget)
     }
 
-    /// Returns what is behind `gfn`.
+    /// Returns the entry of `gfn`.
     #[inline(never)]
     pub fn lookup(&self, gfn: Gfn) -> Option<Entry> {
         self.find(gfn)
     }
 
-    /// [`P2m::lookup`] as a part of its caller, for the paths of every guest copy and grant.
+    /// Returns the entry of `gfn`. [`P2m::lookup`], inlined for the paths of guest copies and grants.
     #[inline(always)]
     pub fn find(&self, gfn: Gfn) -> Option<Entry> {
         let leaf = self.table.lookup(&self.space, gfn.raw())?;
@@ -176,7 +177,7 @@ impl<'m> P2m<'m> {
     }
 
     /// Returns the RAM behind `gfn`, referenced, if `access` to it is allowed. Under the lock the entry's own reference
-    /// keeps the frame alive, so the result is a page of this domain, or one that it maps, at this moment (XSA-473).
+    /// keeps the frame alive, so the result is a page that this domain owns or maps at this moment (XSA-473).
     #[inline]
     pub fn pin(&self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
         let entry = self.find(gfn)?;
@@ -186,8 +187,8 @@ impl<'m> P2m<'m> {
         Some((self.space.memory().get_any(entry.mfn)?, entry.kind))
     }
 
-    /// Maps up to `count` frames at `gfn` to those at `mfn`, where nothing is mapped, in at most `budget` pages or blocks;
-    /// returns how many frames. For RAM, a reference on each of these frames becomes the map's.
+    /// Maps up to `count` unmapped frames at `gfn` to those at `mfn`, in at most `budget` pages or blocks. Returns the
+    /// number of frames mapped. For RAM, the map takes over one reference on each of these frames.
     #[inline(always)]
     pub fn map(
         &mut self,
@@ -202,11 +203,11 @@ impl<'m> P2m<'m> {
             self.table
                 .map(&mut self.space, gfn.raw(), mfn, count, attributes, budget)?;
         self.space.publish();
-        self.note_high(gfn, progress.frames);
+        self.update_high(gfn, progress.frames);
         Ok(progress.frames)
     }
 
-    /// Maps the one frame `gfn` to `mfn`, whatever was there; that goes to `removed`.
+    /// Maps one frame `gfn` to `mfn`. A previous mapping goes to `removed`.
     pub fn replace(
         &mut self,
         gfn: Gfn,
@@ -221,7 +222,7 @@ impl<'m> P2m<'m> {
             .table
             .replace(&mut self.space, gfn.raw(), mfn, kind.attributes())?;
         self.space.publish();
-        self.note_high(gfn, 1);
+        self.update_high(gfn, 1);
         if let Some(old) = old
             && let Some(kind) = P2mType::from_kind(old.attributes.kind())
         {
@@ -237,8 +238,8 @@ impl<'m> P2m<'m> {
         Ok(())
     }
 
-    /// Unmaps up to `count` frames at `gfn` of kinds that `accept` accepts; looks at about `budget` entries and stops
-    /// when `removed` is full. Returns how many frames, holes included, it got through.
+    /// Unmaps up to `count` frames at `gfn` of kinds that `accept` accepts. Checks about `budget` entries and stops
+    /// when `removed` is full. Returns the number of frames processed, holes included.
     #[inline]
     pub fn unmap(
         &mut self,
@@ -280,7 +281,7 @@ impl<'m> P2m<'m> {
         Ok(progress.frames)
     }
 
-    /// Unmaps the one frame `gfn` if it maps to `mfn` as `kind`; whether it did.
+    /// Unmaps one frame `gfn` if it maps to `mfn` as `kind`. Returns whether it did.
     #[inline]
     pub fn unmap_exact(
         &mut self,
@@ -311,7 +312,7 @@ impl<'m> P2m<'m> {
                 }
                 Ok(found)
             }
-            // Adjacent entries of some kinds may have become a block.
+            // Adjacent entries may have been merged into a block.
             None if self
                 .lookup(gfn)
                 .is_some_and(|entry| entry.mfn == mfn && entry.kind == kind) =>
@@ -323,19 +324,19 @@ impl<'m> P2m<'m> {
         }
     }
 
-    /// Pays the flush that `removed` owes; what it names is now out of the guest's reach, and the caller's.
-    pub fn settle(&self, removed: Removed) -> removed::Runs {
-        self.pay(&removed);
+    /// Flushes what `removed` owes. Neither the guest nor a TLB can reach its frames after that.
+    pub fn flush_removed(&self, removed: Removed) -> removed::Runs {
+        self.flush_owed(&removed);
         removed.into_runs()
     }
 
-    /// [`P2m::settle`], then drops the references on the RAM in it.
+    /// Flushes what `removed` owes, then drops the references on its RAM.
     #[inline(always)] // the collection is large: it is not to be moved for the call
     pub fn release(&self, removed: Removed) {
         self.release_all(&removed);
     }
 
-    /// [`P2m::release`] of a collection that is to be used again.
+    /// Does as [`P2m::release`], and empties the collection for reuse.
     #[inline]
     pub fn release_from(&self, removed: &mut Removed) {
         self.release_all(removed);
@@ -343,7 +344,7 @@ impl<'m> P2m<'m> {
     }
 
     fn release_all(&self, removed: &Removed) {
-        self.pay(removed);
+        self.flush_owed(removed);
         for run in removed.runs().iter().filter(|run| run.kind.is_ram()) {
             match run.count {
                 1 => self.space.memory().put(run.mfn),
@@ -353,18 +354,19 @@ impl<'m> P2m<'m> {
     }
 
     #[inline]
-    fn pay(&self, removed: &Removed) {
+    fn flush_owed(&self, removed: &Removed) {
         if removed.owes_flush() {
             (self.space.tlb().flush)(self.vttbr());
         }
     }
 
-    /// Turns the pages around `gfn` into the largest blocks that map the same.
+    /// Merges the pages around `gfn` into the largest blocks with the same mapping.
     pub fn merge(&mut self, gfn: Gfn) {
         self.table.merge(&mut self.space, gfn.raw());
     }
 
-    /// Unmaps everything, about `budget` entries and [`Removed::MAX_FRAMES`] frames a call; true when nothing was left.
+    /// Unmaps everything, about `budget` entries and [`Removed::MAX_FRAMES`] frames per call. Returns whether nothing
+    /// was left.
     pub fn relinquish(&mut self, budget: u32) -> bool {
         let mut removed = Removed::new();
         let end = self.high.map_or(0, |last| last.raw() + 1);
@@ -373,7 +375,7 @@ impl<'m> P2m<'m> {
             self.relinquished = 0;
             return true;
         };
-        // Cannot fail: the range is the rest of what was ever mapped, so no block is broken up.
+        // Cannot fail: the range is the rest of everything mapped, so no block is split.
         let frames = self
             .unmap(gfn, left, budget, |_| true, &mut removed)
             .unwrap_or(0);
@@ -387,7 +389,7 @@ impl<'m> P2m<'m> {
         last && none
     }
 
-    /// Shows every page and block from `from` on, until `visit` returns false.
+    /// Passes every page and block from `from` on to `visit`, until it returns false.
     pub fn visit(&self, from: Gfn, mut visit: impl FnMut(Run) -> bool) {
         self.table.visit(&self.space, from.raw(), |input, leaf| {
             match (
@@ -405,8 +407,8 @@ impl<'m> P2m<'m> {
         });
     }
 
-    /// Shows `show` up to `pages` frames of RAM, from `from` on and one by one, in at most `steps` entries. Returns where to
-    /// go on; `None` behind the last one.
+    /// Passes up to `pages` frames of RAM from `from` on to `show`, checking at most `steps` entries. Returns the frame
+    /// to continue at, `None` after the last one.
     pub fn each_ram_page(
         &self,
         from: Gfn,
@@ -422,7 +424,7 @@ impl<'m> P2m<'m> {
                 if !P2mType::from_kind(leaf.attributes.kind()).is_some_and(P2mType::is_ram) {
                     return true;
                 }
-                // The first one may be in the middle of its block.
+                // The first page may be in the middle of its block.
                 let begin = from.raw().saturating_sub(input);
                 for n in begin..1 << leaf.order {
                     if left == 0 {
@@ -440,7 +442,7 @@ impl<'m> P2m<'m> {
         (next < MAX_FRAMES).then(|| Gfn::new(u64::from(next)))?
     }
 
-    fn note_high(&mut self, gfn: Gfn, frames: u32) {
+    fn update_high(&mut self, gfn: Gfn, frames: u32) {
         if let Some(last) = frames.checked_sub(1).and_then(|n| gfn.checked_add(n))
             && self.high.is_none_or(|high| high < last)
         {

@@ -1,18 +1,18 @@
-//! Which frames are free: a buddy allocator whose lists live in the frame table.
+//! The free frames: a buddy allocator whose lists live in the frame table.
 //!
-//! Blocks of `1 << order` frames, aligned to their size in machine addresses, in four lists per order: reached by the
-//! direct map or not, known to be clean or perhaps dirty. A list of orders that have blocks makes `take` O(order); only
-//! a block's first entry is touched, whatever its size.
+//! Blocks of `1 << order` frames, aligned to their size in machine addresses, in four lists per order: inside the
+//! direct map or beyond, clean or possibly dirty. A bitmap of orders that have blocks makes `take` O(order). Only a
+//! block's first entry is accessed, whatever its size.
 //!
-//! Joining a page with its buddies, to take the block apart for the next page, would be most of what a page costs. So a
-//! few single pages stay loose, and the next one that is wanted is the last one that was freed. They join their buddies
-//! once an idle CPU has scrubbed them, or when a block is wanted that there is not without them.
+//! Merging a page with its buddies, only to split the block for the next page, would dominate the cost of a page. So a
+//! few single pages stay loose, and are allocated last in, first out. They are merged once an idle CPU has scrubbed
+//! them, or when a block is wanted that needs them.
 //!
 //! Invariants:
-//! 1. A frame is loose or in at most one block, and that only if nobody uses it (`Free` head or `Inner`).
-//! 2. A block of a clean list has no dirty frame. A frame of a dirty list may be clean: its own bit tells.
-//! 3. Buddies in the same list are merged. Beyond 2 MiB, clean and dirty ones are not, so that one dirty page does not
-//!    make a gigabyte look dirty; scrubbing repairs that.
+//! 1. A frame is loose or in at most one block, and only if unused (`Free` head or `Inner`).
+//! 2. A block of a clean list has no dirty frame. A frame of a dirty list may be clean, by its own bit.
+//! 3. Buddies in the same list are merged. From 2 MiB on, clean and dirty ones are not, so that one dirty page does not
+//!    make a gigabyte dirty; scrubbing makes them equal.
 //! 4. A block lies on one side of the direct map's end.
 
 use armv7::addr::{Mfn, ORDER_2M};
@@ -24,31 +24,31 @@ use super::frame_table::{FrameTable, Head, NIL, State};
 /// Largest block: 1 GiB.
 pub const MAX_ORDER: u32 = 18;
 const ORDERS: usize = MAX_ORDER as usize + 1;
-/// Most loose pages on one side of the direct map's end.
+/// Maximum loose pages on each side of the direct map's end.
 const MAX_LOOSE: usize = 16;
 
-/// The use of a block.
+/// Use of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// Something that the hypervisor reaches through the direct map.
+    /// Memory that the hypervisor accesses through the direct map.
     Hypervisor,
-    /// A guest's memory: from beyond the direct map while there is some.
+    /// A guest's memory, from beyond the direct map if there is any.
     Guest,
 }
 
-/// A block taken from the allocator: in the taker's hands, all its frames `Inner`.
+/// A block taken from the allocator. The taker holds it, and all its frames are `Inner`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Block {
     /// First frame.
     pub first: Mfn,
-    /// log2 of its frames.
+    /// log2 of the number of frames.
     pub order: u32,
-    /// Some of its frames may be dirty.
+    /// A frame may be dirty.
     pub dirty: bool,
 }
 
-/// Lists in the order in which a purpose tries them: side of the direct map's end, then dirtiness.
+/// The lists: side of the direct map's end, then cleanliness.
 const NEAR_CLEAN: usize = 0;
 const NEAR_DIRTY: usize = 1;
 const FAR_CLEAN: usize = 2;
@@ -57,31 +57,31 @@ const FAR_DIRTY: usize = 3;
 #[derive(Clone, Copy, Debug)]
 struct Lists {
     heads: [u32; ORDERS],
-    /// Bit n: `heads[n]` is not empty.
+    /// Bit n is set if `heads[n]` is not empty.
     orders: u32,
 }
 
-/// The free frames, and the accounts they are booked on when taken.
+/// The free frames, and the domains' accounts.
 #[derive(Debug)]
 pub struct PageAllocator {
     frames: FrameTable,
-    /// First frame that the direct map does not reach.
+    /// First frame beyond the direct map.
     direct_end: Mfn,
     lists: [Lists; 4],
-    /// Single pages that are free and perhaps dirty, and in no list: those in the direct map, and those beyond.
+    /// Free single pages that may be dirty and are in no list: inside the direct map, and beyond.
     loose: [ArrayVec<Mfn, MAX_LOOSE>; 2],
     free: u32,
-    /// Frames that a CPU has out to scrub. They count as free: nobody uses them, and they come back in a moment.
+    /// Frames being scrubbed by a CPU. They count as free, as they are unused and returned soon.
     scrubbing: u32,
     total: u32,
-    /// Free frames that are not for guests.
+    /// Free frames reserved for the hypervisor.
     reserve: u32,
     /// Pages of each domain.
     pub accounts: Accounts,
 }
 
 impl PageAllocator {
-    /// An allocator without memory.
+    /// Returns an allocator without memory.
     pub fn new(frames: FrameTable, direct_end: Mfn) -> Self {
         let none = Lists {
             heads: [NIL; ORDERS],
@@ -105,27 +105,27 @@ impl PageAllocator {
         self.free + self.scrubbing
     }
 
-    /// Returns the number of free frames that guests may get.
+    /// Returns the number of free frames that guests may allocate.
     pub fn guest_pages(&self) -> u32 {
         self.free_pages().saturating_sub(self.reserve)
     }
 
-    /// Returns how many of those guests may get right now, while some may be out to be scrubbed.
+    /// Returns the number of free frames that guests may allocate now, without those being scrubbed.
     pub fn guest_pages_at_hand(&self) -> u32 {
         self.free.saturating_sub(self.reserve)
     }
 
-    /// Keeps the last `pages` free frames from guests.
+    /// Reserves `pages` free frames for the hypervisor.
     pub fn set_hyp_reserve(&mut self, pages: u32) {
         self.reserve = pages;
     }
 
-    /// Returns the number of frames that were ever added.
+    /// Returns the number of frames added at boot.
     pub fn total_pages(&self) -> u32 {
         self.total
     }
 
-    /// Returns whether some free frame may be dirty.
+    /// Returns whether a free frame may be dirty.
     pub fn has_dirty(&self) -> bool {
         self.lists[NEAR_DIRTY].orders | self.lists[FAR_DIRTY].orders != 0 || self.has_loose()
     }
@@ -134,7 +134,7 @@ impl PageAllocator {
         self.loose.iter().any(|side| !side.is_empty())
     }
 
-    /// Joins the loose pages with their buddies.
+    /// Merges the loose pages with their buddies.
     #[inline(never)]
     fn join_loose(&mut self) {
         for side in 0..self.loose.len() {
@@ -148,7 +148,7 @@ impl PageAllocator {
         }
     }
 
-    /// Takes the page of a side that was freed last, if one is loose.
+    /// Takes the loose page that was freed last.
     fn take_loose(&mut self, purpose: Purpose) -> Option<Block> {
         let [near, far] = &mut self.loose;
         let first = match purpose {
@@ -163,8 +163,8 @@ impl PageAllocator {
         })
     }
 
-    /// Adds RAM at boot, unused and dirty; nothing of it may have been added before. False when the frame table does
-    /// not cover it.
+    /// Adds RAM at boot, unused and dirty. No frame may be added twice. Returns false if the frame table does not cover
+    /// it.
     pub fn add_ram(&mut self, first: Mfn, count: u32) -> bool {
         if !self.frames.covers(first, count) {
             return false;
@@ -206,7 +206,7 @@ impl PageAllocator {
         Some(self.take_from(first, found, first, order, list))
     }
 
-    /// Takes all of `first..first + count`, or nothing when some of it is not free. True when some may be dirty.
+    /// Takes all of `first..first + count`, or `None` if a frame is not free. Returns whether some may be dirty.
     pub fn take_range(&mut self, first: Mfn, count: u32) -> Option<bool> {
         if count == 0 || !self.frames.covers(first, count) {
             return None;
@@ -230,7 +230,7 @@ impl PageAllocator {
         Some(dirty)
     }
 
-    /// Takes a block of at most 2 MiB that may hold dirty frames, to be given back with [`Self::give_scrubbed`].
+    /// Takes a block of at most 2 MiB that may hold dirty frames, to be returned by [`Self::give_scrubbed`].
     pub fn take_dirty(&mut self) -> Option<Block> {
         if let Some(page) = self.take_loose(Purpose::Guest) {
             self.lend(page);
@@ -246,18 +246,18 @@ impl PageAllocator {
         Some(block)
     }
 
-    /// Counts a block that was taken as free, for as long as it is out to be scrubbed: [`Self::give_scrubbed`].
+    /// Counts a taken block as free while it is being scrubbed, until [`Self::give_scrubbed`].
     pub fn lend(&mut self, block: Block) {
         self.scrubbing += 1 << block.order;
     }
 
-    /// Gives a block of [`Self::take_dirty`] back.
+    /// Returns a block of [`Self::take_dirty`] to the lists.
     pub fn give_scrubbed(&mut self, block: Block) {
         self.scrubbing = self.scrubbing.saturating_sub(1 << block.order);
         self.give_block(block);
     }
 
-    /// Gives frames back: all `Inner`, in the caller's hands. `dirty` when some may be.
+    /// Frees frames that the caller holds, all `Inner`. `dirty` if some may be.
     pub fn give(&mut self, first: Mfn, count: u32, dirty: bool) {
         let side = usize::from(first >= self.direct_end);
         if count == 1 && dirty && self.loose[side].try_push(first).is_ok() {
@@ -282,13 +282,13 @@ impl PageAllocator {
         }
     }
 
-    /// Gives one block back and merges it with its buddies.
+    /// Frees a block and merges it with its buddies.
     pub fn give_block(&mut self, block: Block) {
         self.free += 1 << block.order;
         self.join(block);
     }
 
-    /// Enters a block that counts as free, with its buddies, into the lists.
+    /// Merges a block that counts as free with its buddies, and links the result.
     fn join(&mut self, block: Block) {
         let Block {
             mut first,
@@ -315,7 +315,7 @@ impl PageAllocator {
         self.link(first, order, dirty);
     }
 
-    /// Returns whether the whole block is on one side of the direct map's end.
+    /// Returns whether the block is on one side of the direct map's end.
     fn one_sided(&self, first: Mfn, order: u32) -> bool {
         let last = first.checked_add((1 << order) - 1);
         last.is_some_and(|last| (first < self.direct_end) == (last < self.direct_end))
@@ -330,7 +330,7 @@ impl PageAllocator {
         }
     }
 
-    /// Takes the free block `head` of `found` apart and keeps the block of `order` at `wanted` inside it.
+    /// Splits the free block `head` of order `found`, and takes the block of `order` at `wanted` inside it.
     fn take_from(&mut self, head: Mfn, found: u32, wanted: Mfn, order: u32, list: usize) -> Block {
         let dirty = list == NEAR_DIRTY || list == FAR_DIRTY;
         if let Some(linked) = self.frames.head(head) {
@@ -355,7 +355,7 @@ impl PageAllocator {
         }
     }
 
-    /// Returns the free block that holds `mfn`.
+    /// Returns the free block that contains `mfn`: first frame, order and list.
     fn block_of(&self, mfn: Mfn) -> Option<(Mfn, u32, usize)> {
         (0..=MAX_ORDER).find_map(|order| {
             let first = mfn.align_down(order);
@@ -384,7 +384,7 @@ impl PageAllocator {
         self.relink(next, |head| head.prev = index);
     }
 
-    /// Takes a block off its list; its first frame becomes `Inner`.
+    /// Removes a block from its list. Its first frame becomes `Inner`.
     fn unlink(&mut self, first: Mfn, head: Head) {
         let list = self.list_of(first, head.dirty);
         if head.prev == NIL {
@@ -408,7 +408,7 @@ impl PageAllocator {
         }
     }
 
-    /// Checks the lists against the frame table and each other (debugging and tests: touches every free block).
+    /// Checks the lists against the frame table. For debugging and tests, as it reads every free block.
     pub fn check(&self) -> Result<(), BadList> {
         let mut free = 0u64;
         for (list, lists) in self.lists.iter().enumerate() {
@@ -457,22 +457,22 @@ impl PageAllocator {
     }
 }
 
-/// An invariant that [`PageAllocator::check`] found broken.
+/// A broken invariant found by [`PageAllocator::check`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadList {
-    /// The summary of non-empty lists is wrong.
+    /// The bitmap of non-empty lists is wrong.
     Orders,
-    /// A list leads to something that is no free block of it, or does not lead back.
+    /// A link leads to a frame that is no free block of the list, or whose back link differs.
     Link(Mfn),
     /// A frame inside a free block is not free, or is dirty in a clean block.
     Block(Mfn),
-    /// A loose page is in use, or on the other side of the direct map's end.
+    /// A loose page is in use, or on the wrong side of the direct map's end.
     Loose(Mfn),
     /// The blocks do not add up to the number of free frames.
     Count,
 }
 
-/// Order of the largest aligned block at `first` within `count` frames (at least one).
+/// Returns the order of the largest aligned block at `first` within `count` frames (at least one).
 fn largest_order(first: Mfn, count: u32) -> u32 {
     let aligned = match first.raw() {
         0 => MAX_ORDER,

@@ -1,4 +1,4 @@
-//! References on frames as values: they drop what they took.
+//! References on frames as values, dropped with the value.
 
 use armv7::addr::Mfn;
 use armv7::frame::{self, Kept, PageRef, SharedPage};
@@ -31,23 +31,23 @@ impl<'m> FrameRef<'m> {
     pub fn mfn(&self) -> Mfn {
         self.mfn
     }
-    /// Returns who owns it.
+    /// Returns the frame's owner.
     pub fn owner(&self) -> DomId {
         self.owner
     }
-    /// Returns how it is used.
+    /// Returns the frame's use.
     pub fn kind(&self) -> Kind {
         self.kind
     }
-    /// Turns the value into a bare reference, for a table that keeps frame numbers: whoever removes the number from
-    /// there calls [`Memory::put`].
+    /// Turns the value into a bare reference, for a table that stores frame numbers. Removing the number from there
+    /// requires [`Memory::put`].
     pub fn into_raw(self) -> Mfn {
         let mfn = self.mfn;
         core::mem::forget(self);
         mfn
     }
-    /// Keeps the frame mapped as well; `None` (and the reference dropped) when that needs a slot and its owner may not have
-    /// one more.
+    /// Keeps the frame mapped as well. Returns `None`, dropping the reference, if that needs a slot and the owner may
+    /// not have another.
     pub fn map(self) -> Option<PinnedPage<'m>> {
         let share = match self.memory.is_direct(self.mfn) {
             true => None,
@@ -68,7 +68,7 @@ impl Drop for FrameRef<'_> {
     }
 }
 
-/// A mapping slot in its user's account.
+/// A mapping slot charged to the owner's account.
 struct Share<'m> {
     memory: &'m Memory,
     owner: DomId,
@@ -86,9 +86,9 @@ impl Drop for Share<'_> {
     }
 }
 
-/// A frame that stays referenced and mapped for as long as the value lives.
+/// A frame that stays referenced and mapped while the value lives.
 pub struct PinnedPage<'m> {
-    // Declared first: the mapping goes before the reference that keeps the frame from being reused.
+    // Declared first, so that the mapping is dropped before the reference that keeps the frame from being reused.
     kept: Kept,
     _share: Option<Share<'m>>,
     reference: FrameRef<'m>,

@@ -1,7 +1,7 @@
 //! VMIDs: eight bits that tag a domain's translations in the TLB (DDI 0406C.d B3.9.1).
 //!
-//! VMID 0 stands for "no stage 2". A VMID that is handed out again may still have translations in some TLB: whoever
-//! takes one flushes it before its first use ([`super::p2m::P2m::new`] does).
+//! VMID 0 stands for "no stage 2". A reused VMID may still have translations in a TLB, so its new owner flushes it
+//! before the first use ([`super::p2m::P2m::new`] does).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,17 +16,18 @@ impl Default for Vmids {
 }
 
 impl Vmids {
-    /// All but 0 are free.
+    /// Returns the set in which only VMID 0 is used.
     pub const fn new() -> Self {
         let mut used = [const { AtomicU32::new(0) }; 8];
         used[0] = AtomicU32::new(1);
         Self(used)
     }
 
-    /// Takes a free VMID.
+    /// Takes a free VMID; `None` if all are in use.
     pub fn take(&self) -> Option<u8> {
         for (index, word) in self.0.iter().enumerate() {
-            // AcqRel: pairs with the Release in `give`, so the old owner's tables are gone before the new one's exist.
+            // AcqRel: pairs with the Release in `give`, so the old owner's tables are freed before the new owner's
+            // exist.
             let taken = word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
                 (used != u32::MAX).then(|| used | (used + 1))
             });
@@ -37,7 +38,7 @@ impl Vmids {
         None
     }
 
-    /// Returns the number of VMIDs in use; 0 counts.
+    /// Returns the number of VMIDs in use, including 0.
     pub fn in_use(&self) -> u32 {
         let words = self.0.iter();
         words
@@ -45,7 +46,7 @@ impl Vmids {
             .sum()
     }
 
-    /// Gives a VMID back.
+    /// Frees a VMID.
     pub fn give(&self, vmid: u8) {
         if let Some(word) = self.0.get(usize::from(vmid / 32))
             && vmid != 0

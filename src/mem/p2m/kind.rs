@@ -1,4 +1,4 @@
-//! Kinds of stage 2 entries, and what each means to the hardware.
+//! Kinds of stage 2 entries and their hardware attributes.
 
 use armv7::lpae::{self, Attributes, Shareability, Stage2Memory};
 
@@ -11,30 +11,30 @@ pub enum Access {
     Write,
 }
 
-/// The kind of an entry (`p2m_type_t`, xen/arch/arm/include/asm/p2m.h), kept in the bits left to software.
+/// Kind of an entry (`p2m_type_t`, xen/arch/arm/include/asm/p2m.h), stored in the descriptor's software bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum P2mType {
     /// The domain's own memory, or a page that the hypervisor shares with it.
     RamRw = 1,
-    /// The same, not writable.
+    /// As `RamRw`, read-only.
     RamRo = 2,
-    /// A device that the domain drives: cacheable here, so that its stage 1 decides. Not executable.
+    /// A device that the domain drives. Cacheable in stage 2, so that stage 1 decides. Not executable.
     MmioDirect = 3,
-    /// The virtual CPU interface: device memory whatever stage 1 says.
+    /// The virtual CPU interface. Device memory, whatever stage 1 says.
     GicV = 4,
     /// A granted page of another domain.
     GrantRw = 5,
-    /// The same, not writable.
+    /// As `GrantRw`, read-only.
     GrantRo = 6,
     /// A page of a domain that this one controls.
     ForeignRw = 7,
-    /// The same, not writable.
+    /// As `ForeignRw`, read-only.
     ForeignRo = 8,
 }
 
 impl P2mType {
-    /// Returns the kind numbered `kind`.
+    /// Returns the kind with number `kind`.
     pub const fn from_kind(kind: u8) -> Option<Self> {
         Some(match kind {
             1 => Self::RamRw,
@@ -49,44 +49,43 @@ impl P2mType {
         })
     }
 
-    /// Returns whether the entry names RAM, and so owns a reference on it.
+    /// Returns whether the entry maps RAM, and so owns a reference on it.
     pub const fn is_ram(self) -> bool {
         !matches!(self, Self::MmioDirect | Self::GicV)
     }
 
-    /// Returns whether the entry is the domain's own memory.
+    /// Returns whether the entry maps the domain's own memory.
     pub const fn is_own_ram(self) -> bool {
         matches!(self, Self::RamRw | Self::RamRo)
     }
 
-    /// Returns whether pages of this kind may become a block. Only a domain's own memory comes and goes in blocks, and a
-    /// page of it that cannot leave stays the domain's. A page of somebody else must leave whenever its owner's side needs
-    /// that.
+    /// Returns whether pages of this kind may be merged into a block. Splitting a block can fail. A page of the
+    /// domain's own memory may then stay mapped, but another domain's page must be unmapped when its owner requires it.
     pub const fn leaves_in_blocks(self) -> bool {
         self.is_own_ram()
     }
 
-    /// Returns whether the entry is another domain's page.
+    /// Returns whether the entry maps another domain's page.
     pub const fn is_foreign(self) -> bool {
         matches!(self, Self::ForeignRw | Self::ForeignRo)
     }
 
-    /// Returns whether the entry is a granted page.
+    /// Returns whether the entry maps a granted page.
     pub const fn is_grant(self) -> bool {
         matches!(self, Self::GrantRw | Self::GrantRo)
     }
 
-    /// Returns whether the guest may store there.
+    /// Returns whether the guest may write there.
     pub const fn is_writable(self) -> bool {
         !matches!(self, Self::RamRo | Self::GrantRo | Self::ForeignRo)
     }
 
-    /// Returns whether the hypervisor may do `access` there on the guest's behalf: never to devices.
+    /// Returns whether the hypervisor may do `access` there on the guest's behalf. Never for devices.
     pub const fn allows(self, access: Access) -> bool {
         self.is_ram() && (self.is_writable() || matches!(access, Access::Read))
     }
 
-    /// Returns the attributes of a leaf.
+    /// Returns the attributes of a leaf descriptor.
     #[inline]
     pub fn attributes(self) -> Attributes {
         const OF_KIND: [Attributes; 9] = {

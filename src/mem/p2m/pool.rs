@@ -1,8 +1,8 @@
-//! A domain's pool of table frames, and how its tables are reached and flushed.
+//! A domain's pool of table frames, and access to its tables.
 //!
-//! Spare frames are chained through their first word. A frame is zeroed when it leaves the pool for a table, and not before;
-//! the frames are the hypervisor's (`Used(Hypervisor)`), so memory scrubs them once they leave the pool for good. They come
-//! and go by runs: a domain's pool is hundreds of frames, of which it uses few.
+//! Spare frames are chained through their first word. A frame is zeroed when it becomes a table. The frames are in use
+//! `Used(Hypervisor)`, so they are scrubbed after they leave the pool. They are added and removed in runs, as a pool
+//! has hundreds of frames, most of them unused.
 
 use armv7::addr::Mfn;
 use armv7::frame;
@@ -12,9 +12,9 @@ use armv7::table::TableFrames;
 use super::{P2mError, P2mType, Tlb};
 use crate::mem::Memory;
 
-/// Spare frames that a pool without limit keeps.
+/// Maximum spare frames of an unlimited pool.
 const UNLIMITED_SPARE: u32 = 16;
-/// Marks a link as one, so that frame 0 is not the end of the chain.
+/// Marks a link, so that frame 0 is not the end of the chain.
 const LINK: u64 = 2;
 
 /// Table frames of one map.
@@ -78,12 +78,12 @@ impl<'m> Space<'m> {
         Ok(self.total() == pages)
     }
 
-    /// Gives all spare frames back.
+    /// Frees all spare frames.
     pub fn drain(&mut self) {
         while self.shrink(u32::MAX).is_some() {}
     }
 
-    /// Adds frames, at most `most`, and returns how many.
+    /// Adds up to `most` frames. Returns their number.
     fn grow(&mut self, most: u32) -> Result<u32, P2mError> {
         let (first, count) = self
             .memory
@@ -95,7 +95,7 @@ impl<'m> Space<'m> {
         Ok(count)
     }
 
-    /// Gives spare frames back, at most `most` and those that are adjacent, as they mostly came, and returns how many.
+    /// Frees up to `most` spare frames that are adjacent. Returns their number.
     fn shrink(&mut self, most: u32) -> Option<u32> {
         let mut first = self.pop()?;
         let mut count = 1;
@@ -157,7 +157,7 @@ impl TableFrames for Space<'_> {
     }
 
     fn flush(&mut self, _first: u32, _frames: u32) {
-        // ARMv7 has no invalidation by guest physical address (DDI 0406C.d B3.10.5): the whole VMID goes.
+        // ARMv7 has no invalidation by guest physical address (DDI 0406C.d B3.10.5), so the whole VMID is flushed.
         (self.tlb.flush)(self.vttbr);
     }
 }

@@ -1,4 +1,4 @@
-//! Pages that were unmapped and may still be in a TLB.
+//! Unmapped pages that may still be in a TLB.
 
 use armv7::addr::{Gfn, Mfn};
 use arrayvec::ArrayVec;
@@ -18,13 +18,14 @@ pub struct Run {
     pub kind: P2mType,
 }
 
-/// A part of [`Removed`].
+/// The runs of a [`Removed`].
 pub type Runs = ArrayVec<Run, { Removed::MAX_RUNS }>;
 
-/// Unmapped runs, whose references are the holder's only after [`super::P2m::settle`] has flushed. One value can collect
-/// the results of several calls on one map, for one flush. Dropping it loses the references, but frees nothing early.
+/// Unmapped runs and their references. The holder may use these only after [`super::P2m::flush_removed`]. One value can
+/// collect the results of several calls on one map for a single flush. Dropping it leaks the references, but frees
+/// nothing early.
 #[derive(Debug, Default)]
-#[must_use = "settle or release it: the flush is owed and the references are lost otherwise"]
+#[must_use = "flush or release it: the flush is owed and the references are lost otherwise"]
 pub struct Removed {
     runs: Runs,
     frames: u32,
@@ -32,12 +33,12 @@ pub struct Removed {
 }
 
 impl Removed {
-    /// Most runs of one value.
+    /// Maximum number of runs.
     pub const MAX_RUNS: usize = 8;
-    /// Most frames of one value, if it is more than one page or block: bounds the work of dropping their references.
+    /// Maximum number of frames, unless it is a single page or block. Bounds the work of dropping their references.
     pub const MAX_FRAMES: u32 = 256;
 
-    /// Nothing yet.
+    /// Returns an empty collection.
     #[inline]
     pub const fn new() -> Self {
         Self {
@@ -52,17 +53,17 @@ impl Removed {
         self.runs.is_empty()
     }
 
-    /// Returns whether another run may not fit.
+    /// Returns whether another run might not fit.
     pub fn is_full(&self) -> bool {
         self.runs.is_full() || self.frames >= Self::MAX_FRAMES
     }
 
-    /// Returns the frames removed.
+    /// Returns the number of frames removed.
     pub fn frames(&self) -> u32 {
         self.frames
     }
 
-    /// Returns what was removed, to look at.
+    /// Returns the removed runs.
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }

@@ -315,7 +315,7 @@ fn a_table_that_was_merged_away_is_empty_when_it_is_used_again() {
     let mut removed = Removed::new();
     p2m.replace(gfn(5), mfn, P2mType::RamRw, &mut removed)
         .unwrap();
-    let _ = p2m.settle(removed);
+    let _ = p2m.flush_removed(removed);
     p2m.merge(gfn(5));
     assert_eq!(p2m.lookup(gfn(5)).map(|entry| entry.order), Some(9));
     populate(&memory, &mut p2m, A, 2048, 0).unwrap();
