@@ -1,11 +1,11 @@
-//! The longest times with interrupts masked, and what took them.
+//! Longest times with interrupts masked, and their causes.
 //!
-//! Only in builds with the feature `latency`, which measure every stretch from a guest's exit, or a wake-up, to the next
-//! entry or wait, and keep the longest of each path. In other builds nothing is measured, and these functions are empty.
+//! Only builds with the feature `latency` measure: each stretch from a guest's exit or a wake-up to the next entry or
+//! wait, keeping the longest per path. In other builds these functions are empty.
 //!
-//! Ticks are the system counter's. In an emulator they say something only where virtual time counts instructions.
+//! Ticks are the system counter's. In an emulator they mean something only if virtual time counts instructions.
 
-/// The begin of a stretch.
+/// Cause of a stretch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     /// A hypercall, by its number.
@@ -22,23 +22,23 @@ pub enum Cause {
 mod measure {
     use super::Cause;
 
-    /// Notes that interrupts are masked from now on.
+    /// Begins a stretch: interrupts are masked from now on.
     #[inline(always)]
     pub fn begin(_cause: impl FnOnce() -> Cause) {}
 
-    /// Names the operation of the stretch that is under way.
+    /// Sets the operation of the current stretch.
     #[inline(always)]
     pub fn detail(_operation: u32) {}
 
-    /// Interrupts are still masked, but one that waited would be let through now.
+    /// Splits the current stretch: an interrupt that waits would be taken now.
     #[inline(always)]
-    pub fn look() {}
+    pub fn split() {}
 
-    /// Interrupts are let through.
+    /// Ends the current stretch: interrupts are unmasked.
     #[inline(always)]
     pub fn end() {}
 
-    /// Shows the longest stretches, longest first: ticks, and what it was.
+    /// Passes the longest stretches to `show`, longest first: ticks, cause, operation.
     pub fn report(_show: impl FnMut(u64, Cause, u32)) {}
 }
 
@@ -51,11 +51,11 @@ mod measure {
     use super::Cause;
     use crate::sync::{Lock, rank};
 
-    /// Paths that are told apart.
+    /// Maximum number of paths.
     const PATHS: usize = 128;
-    /// Beyond all numbers of operations.
+    /// One past the highest operation number.
     const OPERATIONS: u32 = 1 << 16;
-    /// No operation was named.
+    /// No operation was set.
     const NONE: u32 = u32::MAX;
 
     #[derive(Clone, Copy)]
@@ -81,7 +81,7 @@ mod measure {
         longest: ArrayVec::new_const(),
     });
 
-    /// Notes that interrupts are masked from now on.
+    /// Begins a stretch: interrupts are masked from now on.
     pub fn begin(cause: impl FnOnce() -> Cause) {
         let since = timer::counter();
         MEASURES.lock().now[smp::this_cpu().index()] = Some(Stretch {
@@ -91,7 +91,7 @@ mod measure {
         });
     }
 
-    /// Names the operation of the stretch that is under way, if it is a number and no pointer.
+    /// Sets the operation of the current stretch, unless it is a pointer.
     pub fn detail(operation: u32) {
         if operation < OPERATIONS
             && let Some(stretch) = &mut MEASURES.lock().now[smp::this_cpu().index()]
@@ -100,8 +100,8 @@ mod measure {
         }
     }
 
-    /// Interrupts are still masked, but one that waited would be let through now.
-    pub fn look() {
+    /// Splits the current stretch: an interrupt that waits would be taken now.
+    pub fn split() {
         let now = timer::counter();
         let measures = &mut *MEASURES.lock();
         if let Some(stretch) = measures.now[smp::this_cpu().index()] {
@@ -113,7 +113,7 @@ mod measure {
         }
     }
 
-    /// Interrupts are let through.
+    /// Ends the current stretch: interrupts are unmasked.
     pub fn end() {
         let now = timer::counter();
         let measures = &mut *MEASURES.lock();
@@ -123,7 +123,7 @@ mod measure {
     }
 
     impl Measures {
-        /// Remembers a stretch that ended at `now`, if it is its path's longest.
+        /// Records a stretch that ended at `now`, if it is its path's longest.
         fn keep(&mut self, stretch: &Stretch, now: u64) {
             let ticks = now.saturating_sub(stretch.since);
             let same = |longest: &&mut Longest| {
@@ -141,13 +141,13 @@ mod measure {
         }
     }
 
-    /// Shows the longest stretches, longest first: ticks, and what it was.
+    /// Passes the longest stretches to `show`, longest first: ticks, cause, operation.
     pub fn report(mut show: impl FnMut(u64, Cause, u32)) {
         const SHOWN: usize = 40;
         let by_length = |longest: &Longest| u64::MAX - longest.ticks;
         MEASURES.lock().longest.sort_unstable_by_key(by_length);
         for index in 0..SHOWN {
-            // One at a time: nothing is printed under the lock.
+            // `show` prints, so the lock is not held across it.
             let measures = MEASURES.lock();
             let Some(&Longest {
                 ticks,
@@ -163,4 +163,4 @@ mod measure {
     }
 }
 
-pub use measure::{begin, detail, end, look, report};
+pub use measure::{begin, detail, end, report, split};

@@ -6,8 +6,8 @@
 //! | [`Ipa`] / [`Gfn`] | guest physical (intermediate), 40 bits | byte / 4 KiB frame |
 //! | [`GuestVa`] | virtual, as the running guest's stage 1 sees it | byte |
 //!
-//! Constructors refuse what does not fit into 40 bits (DDI 0406C.d B3.6: LPAE gives 40-bit addresses), so an address
-//! that exists is an address that can be put into a descriptor.
+//! Constructors refuse values beyond 40 bits (DDI 0406C.d B3.6: LPAE has 40-bit addresses), so every address fits a
+//! descriptor.
 
 /// log2 of the page size.
 pub const PAGE_SHIFT: u32 = 12;
@@ -30,7 +30,7 @@ macro_rules! address {
         pub struct $frame(u32);
 
         impl $frame {
-            /// Returns the frame numbered `n`, or `None` beyond 40 address bits.
+            /// Returns the frame with number `n`, or `None` beyond 40 address bits.
             pub const fn new(n: u64) -> Option<Self> {
                 if n < MAX_FRAMES as u64 { Some(Self(n as u32)) } else { None }
             }
@@ -42,14 +42,14 @@ macro_rules! address {
             pub const fn addr(self) -> $addr {
                 $addr((self.0 as u64) << PAGE_SHIFT)
             }
-            /// Returns the frame `n` further on, or `None` beyond the end of the space.
+            /// Returns the frame `n` higher, or `None` beyond the end of the space.
             pub const fn checked_add(self, n: u32) -> Option<Self> {
                 match self.0.checked_add(n) {
                     Some(sum) if sum < MAX_FRAMES => Some(Self(sum)),
                     _ => None,
                 }
             }
-            /// Distance in frames from `base`, or `None` when `base` is higher.
+            /// Returns the distance in frames from `base`, or `None` if `base` is higher.
             pub const fn checked_sub(self, base: Self) -> Option<u32> {
                 self.0.checked_sub(base.0)
             }
@@ -57,7 +57,7 @@ macro_rules! address {
             pub const fn is_aligned(self, order: u32) -> bool {
                 order < 32 && self.0 & ((1u32 << order) - 1) == 0
             }
-            /// The first frame of the `1 << order` frames that hold this one.
+            /// Returns the first of the `1 << order` aligned frames that contain this one.
             pub const fn align_down(self, order: u32) -> Self {
                 if order >= 32 { Self(0) } else { Self(self.0 & !((1u32 << order) - 1)) }
             }
@@ -81,11 +81,11 @@ macro_rules! address {
             pub const fn frame(self) -> $frame {
                 $frame((self.0 >> PAGE_SHIFT) as u32)
             }
-            /// Offset within the page.
+            /// Returns the offset in the page.
             pub const fn offset(self) -> usize {
                 self.0 as usize & (PAGE_SIZE - 1)
             }
-            /// Returns the address `n` bytes on, or `None` beyond 40 bits.
+            /// Returns the address `n` bytes higher, or `None` beyond 40 bits.
             pub const fn checked_add(self, n: u64) -> Option<Self> {
                 match self.0.checked_add(n) {
                     Some(sum) => Self::new(sum),
@@ -115,11 +115,11 @@ address!(
 pub struct GuestVa(pub u32);
 
 impl GuestVa {
-    /// Offset within the page.
+    /// Returns the offset in the page.
     pub const fn offset(self) -> usize {
         self.0 as usize & (PAGE_SIZE - 1)
     }
-    /// Returns the address `n` bytes on, or `None` past 4 GiB.
+    /// Returns the address `n` bytes higher, or `None` past 4 GiB.
     pub const fn checked_add(self, n: u32) -> Option<Self> {
         match self.0.checked_add(n) {
             Some(sum) => Some(Self(sum)),

@@ -1,30 +1,29 @@
-//! Waiting for CPUs that may come too late.
+//! Admission of CPUs that may start too late.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cpu::CpuId;
 
-/// Which CPUs are waited for. A CPU that comes and whoever waits for it may meet in the moment in which patience ends: one of
-/// the two is first, and the other one goes by that.
+/// The CPUs that are expected. A CPU may arrive at the moment the wait for it ends; the first of the two decides.
 pub struct Admission(AtomicU32);
 
 impl Admission {
-    /// Makes an admission that waits for no CPU.
+    /// Returns an admission that expects no CPU.
     pub const fn new() -> Self {
         Self(AtomicU32::new(0))
     }
 
-    /// From here on `cpu` may come.
+    /// Expects `cpu` from now on.
     pub fn expect(&self, cpu: CpuId) {
         self.0.fetch_or(1 << cpu.raw(), Ordering::SeqCst);
     }
 
-    /// `cpu` has come; whether it may stay.
+    /// Reports that `cpu` has arrived. Returns whether it may stay.
     pub fn arrive(&self, cpu: CpuId) -> bool {
         self.end(cpu)
     }
 
-    /// `cpu` is not waited for any longer; false when it has come before that.
+    /// Stops expecting `cpu`. Returns false if it has already arrived.
     pub fn give_up(&self, cpu: CpuId) -> bool {
         self.end(cpu)
     }

@@ -1,36 +1,38 @@
-//! Return addresses on the stack, and the names of the functions they are in.
+//! Return addresses on the stack, and the names of their functions.
 //!
-//! Code is compiled without frame pointers, which would cost every function a register. So the walk is conservative: each
-//! word of the stack that follows a call instruction in our text is reported. Stale words can appear; none is missing.
+//! Code is compiled without frame pointers, which would cost every function a register. So the walk is conservative: it
+//! reports each word of the stack that follows a call instruction in the hypervisor's text. Stale words may appear;
+//! none is missing.
 //!
-//! Names come from a table that the build puts into the image after linking (`krypton_symbol_table`), so that a report is
-//! readable without the ELF file. tests/runner/src/symbols.rs writes it:
+//! Names come from a table that the build adds to the image after linking (`krypton_symbol_table`), so that a report is
+//! readable without the ELF file. Format, as written by tests/runner/src/symbols.rs:
 //!
 //! - the address of the first entry and the number of entries, 32-bit little-endian;
-//! - per entry, in ascending order: the distance from the entry before in instructions (7 bits a byte, lowest first, bit 7:
-//!   more follow), how many bytes the name shares with the beginning of the name before, how many are its own, and these.
+//! - per entry, in ascending order: the distance from the previous entry in instructions (7 bits per byte, lowest
+//!   first, bit 7: more follow), the length of the prefix shared with the previous name, the length of the rest, and
+//!   the rest.
 //!
-//! An entry holds up to the next one; without a name it ends the function before it.
+//! An entry extends to the next one. An entry without a name ends the previous function.
 
 #[cfg(test)]
 mod sample;
 
 use core::{fmt, str};
 
-/// Bytes set aside in the image for the symbol table.
+/// Size of the symbol table in the image, in bytes.
 pub const SYMBOL_SPACE: usize = 8 * 1024;
 
-/// The table; all zero, which is no entry, when the build filled nothing in.
+/// The symbol table; all zero, which means no entries, if the build has not filled it.
 #[cfg(target_os = "none")]
 #[unsafe(link_section = ".symbols")]
 #[unsafe(no_mangle)]
 #[used]
 static krypton_symbol_table: [u8; SYMBOL_SPACE] = [0; SYMBOL_SPACE];
 
-/// Bytes that a name may have.
+/// Maximum length of a name, in bytes.
 const LONGEST: usize = 40;
 
-/// A function's name, put together from the table.
+/// A function's name, decoded from the table.
 #[derive(Clone, Copy)]
 pub struct Name {
     bytes: [u8; LONGEST],
@@ -43,7 +45,7 @@ impl Name {
         len: 0,
     };
 
-    /// Takes over `shared` bytes of `self` and puts `own` after them.
+    /// Appends `own` to the first `shared` bytes of `self`.
     fn follow(&mut self, shared: usize, own: &[u8]) -> Option<()> {
         let len = shared.checked_add(own.len())?;
         if shared > self.len {
@@ -65,14 +67,14 @@ impl fmt::Display for Name {
     }
 }
 
-/// Words of a stack that are looked at.
+/// Maximum number of stack words to check.
 #[cfg(target_arch = "arm")]
 const DEPTH: usize = 1024;
-/// Return addresses that are reported.
+/// Maximum number of return addresses to report.
 #[cfg(target_arch = "arm")]
 const MOST: usize = 24;
 
-/// Takes `count` bytes from the front of `rest`.
+/// Splits `count` bytes off the front of `rest`.
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     let (front, back) = rest.split_at_checked(count)?;
     *rest = back;
@@ -87,7 +89,7 @@ fn byte(rest: &mut &[u8]) -> Option<u8> {
     take(rest, 1)?.first().copied()
 }
 
-/// Returns a number of up to 28 bits.
+/// Decodes a number of up to 28 bits.
 fn distance(rest: &mut &[u8]) -> Option<u32> {
     let mut value = 0;
     for shift in [0, 7, 14, 21] {
@@ -100,8 +102,8 @@ fn distance(rest: &mut &[u8]) -> Option<u32> {
     None
 }
 
-/// Returns the entry of `table` that `address` is in: its name and how far in. A damaged table may give a wrong name, or
-/// none.
+/// Returns the name of the entry of `table` that contains `address`, and the offset in it. A damaged table may yield a
+/// wrong name, or none.
 fn find(table: &[u8], address: u32) -> Option<(Name, u32)> {
     let mut rest = table;
     let (mut start, count) = (word(&mut rest)?, word(&mut rest)?);
@@ -118,32 +120,32 @@ fn find(table: &[u8], address: u32) -> Option<(Name, u32)> {
     (name.len > 0 && name.text().is_some()).then_some((name, address.checked_sub(start)?))
 }
 
-/// Returns the name of the function that holds `address`, and the offset in it.
+/// Returns the name of the function that contains `address`, and the offset in it.
 #[cfg(target_os = "none")]
 pub fn symbol(address: u32) -> Option<(Name, u32)> {
-    // Hidden from the compiler: the build changes the table after the compiler has seen it as zeroes.
+    // Hides the contents from the compiler: the build changes the table after compilation.
     let table = core::hint::black_box(&krypton_symbol_table);
     find(table, address)
 }
 
-/// Returns the name of the function that holds `address`: a host keeps no table.
+/// Returns no name: a host has no table.
 #[cfg(not(target_os = "none"))]
 pub fn symbol(address: u32) -> Option<(Name, u32)> {
     find(&[], address)
 }
 
-/// Returns the addresses in use of this CPU's stack, from the fault's stack pointer on, or from here.
+/// Returns the used part of this CPU's stack, from the fault's stack pointer on, or from the current one.
 #[cfg(target_arch = "arm")]
 fn used() -> core::ops::Range<usize> {
     use crate::layout;
     let local = 0u32;
     let start = crate::fault::stack_of_fault().unwrap_or(&raw const local as u32) as usize;
-    // The stack's end: the next stack's guard page.
+    // The end of the stack is the next stack's guard page.
     let base = layout::stacks_start();
     if start < base || start >= layout::image_end() {
         return 0..0;
     }
-    // An overflow's stack pointer is in the guard page.
+    // After an overflow the stack pointer is in the guard page.
     let guard_end = base
         + (start - base) / layout::STACK_STRIDE * layout::STACK_STRIDE
         + crate::addr::PAGE_SIZE;
@@ -152,18 +154,18 @@ fn used() -> core::ops::Range<usize> {
     start.max(guard_end) & !3..end & !3
 }
 
-/// Returns the word at an address of [`used`].
+/// Returns the word at an address inside [`used`].
 #[cfg(target_arch = "arm")]
 fn peek(at: usize) -> u32 {
     // SAFETY: the address is within one CPU's stack, which is mapped.
     unsafe { core::ptr::read_volatile(at as *const u32) }
 }
 
-/// Words in a line of [`stack`].
+/// Words per line of [`stack`].
 pub const LINE: usize = 8;
 
-/// Calls `show` with the address and the words of each of the first `lines` lines of this CPU's stack, innermost first; the
-/// last line of a stack may be shorter.
+/// Calls `show` with address and words of each of the first `lines` lines of this CPU's stack, innermost first. The
+/// last line may be shorter.
 #[cfg(target_arch = "arm")]
 pub fn stack(lines: u32, mut show: impl FnMut(u32, &[u32])) {
     let used = used();
@@ -178,7 +180,7 @@ pub fn stack(lines: u32, mut show: impl FnMut(u32, &[u32])) {
     }
 }
 
-/// Calls `show` with nothing: a host's stack is none of ours.
+/// Does nothing: a host's stack is not shown.
 #[cfg(not(target_arch = "arm"))]
 pub fn stack(_lines: u32, _show: impl FnMut(u32, &[u32])) {}
 
@@ -198,7 +200,7 @@ pub fn walk(mut report: impl FnMut(u32)) {
     }
 }
 
-/// Calls `report` with nothing: a host's stack is none of ours.
+/// Does nothing: a host's stack is not walked.
 #[cfg(not(target_arch = "arm"))]
 pub fn walk(_report: impl FnMut(u32)) {}
 

@@ -17,7 +17,7 @@ macro_rules! barrier {
         $(#[$doc])*
         #[inline(always)]
         pub fn $name() {
-            crate::host::cells::note(stringify!($name));
+            crate::host::cells::record(stringify!($name));
             core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
         }
     };
@@ -40,7 +40,7 @@ barrier!(/// Waits for an interrupt, masked or not.
 #[cfg(target_arch = "arm")]
 barrier!(/// Wakes CPUs that wait in WFE.
     sev, "sev");
-/// Waits for an interrupt: on a host there is none to wait for.
+/// Stands for waiting for an interrupt. A host has none.
 #[cfg(not(target_arch = "arm"))]
 pub fn wfi() {
     std::thread::yield_now();

@@ -1,8 +1,8 @@
 //! Cache maintenance by address, to the point of coherency (DDI 0406C.d B2.2.6).
 //!
-//! Needed where somebody looks past the caches: a guest that starts with its caches off, a table walker, a device.
+//! Needed for observers that bypass the caches: a guest that starts with its caches off, a table walker, a device.
 //! Ranges are walked as (first line, count) in checked arithmetic, so a range that ends at the top of the address space
-//! is cleaned to its last line (the mistake behind two Xen advisories).
+//! is maintained up to its last line (the cause of two Xen advisories).
 
 use crate::barrier::dsb_sy;
 use crate::cp15::{Ctr, Dccimvac, Dccmvac, Icialluis};
@@ -13,11 +13,11 @@ use crate::frame::SharedPage;
 pub enum Op {
     /// Write dirty lines back.
     Clean,
-    /// Write dirty lines back and drop them.
+    /// Write dirty lines back and invalidate.
     CleanInvalidate,
 }
 
-/// Returns the bytes in the smallest data cache line of any level.
+/// Returns the size in bytes of the smallest data cache line of any level.
 fn line_size() -> usize {
     4 << ((Ctr::read() >> 16) & 0xF)
 }
@@ -30,7 +30,7 @@ fn lines(start: usize, len: usize, line: usize) -> (usize, usize) {
     (start / line, last / line - start / line + 1)
 }
 
-/// Lines maintained in a turn of the loop.
+/// Lines maintained per iteration.
 const TURN: usize = 8;
 
 #[inline(always)]
@@ -47,10 +47,10 @@ fn one(va: u32, op: Op) {
 fn maintain(start: usize, len: usize, op: Op) {
     let line = line_size();
     let (first, count) = lines(start, len, line);
-    // Completes earlier writes, which are to be in the lines by now.
+    // Completes earlier writes, so that they are in the lines.
     dsb_sy();
     let mut va = (first * line) as u32;
-    // Of a page eight lines a turn: the loop is half of what a line costs otherwise.
+    // Eight lines per iteration: otherwise the loop is half of a line's cost.
     for _ in 0..count / TURN {
         for _ in 0..TURN {
             one(va, op);
@@ -74,7 +74,7 @@ pub fn page_range(page: &SharedPage, offset: usize, len: usize, op: Op) {
     );
 }
 
-/// Writes a word of ours back, for a CPU whose caches are off.
+/// Writes a word back to memory, for a CPU whose caches are off.
 #[cfg(target_arch = "arm")]
 pub(crate) fn clean_word(word: &core::sync::atomic::AtomicU32) {
     maintain(core::ptr::from_ref(word) as usize, 4, Op::Clean);
@@ -85,10 +85,10 @@ pub fn page(page: &SharedPage, op: Op) {
     page_range(page, 0, crate::addr::PAGE_SIZE, op);
 }
 
-/// Drops every CPU's instruction cache contents, after code was written.
+/// Invalidates the instruction caches of all CPUs, after code was written.
 pub fn invalidate_instruction_caches() {
     dsb_sy();
-    // SAFETY: dropping clean lines is always allowed.
+    // SAFETY: invalidating instruction cache lines is always allowed.
     unsafe { Icialluis::write(0) };
     dsb_sy();
     crate::barrier::isb();

@@ -1,4 +1,5 @@
-//! Trap configuration of every CPU, each register written whole. Why each bit is as it is: tests/trap_controls.rs.
+//! Trap configuration of every CPU. Each register is written whole; tests/trap_controls.rs gives the reason of each
+//! bit.
 
 #[cfg(target_arch = "arm")]
 use crate::cp15;
@@ -11,8 +12,8 @@ use crate::features::{self, Vfp};
 #[cfg(target_arch = "arm")]
 use crate::smp::{midr, set_this_cpu};
 
-/// HCR: stage 2 on; set/way, SMC, ACTLR and implementation-defined registers trap; physical interrupts and aborts come to
-/// HYP; broadcast maintenance and barriers reach the inner shareable domain; set/way invalidate also
+/// HCR: stage 2 on; set/way, SMC, ACTLR and implementation-defined registers trap; physical interrupts and aborts are
+/// taken to HYP; broadcast maintenance and barriers reach the inner shareable domain; invalidate by set/way also
 /// cleans.
 pub const HCR: u32 = VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TSC | TIDCP | TAC | TSW;
 /// HCR: WFI and WFE trap.
@@ -37,23 +38,23 @@ const TSW: u32 = 1 << 22;
 pub const HCPTR: u32 = 0x3FF | 1 << 12 | 1 << 13 | HCPTR_TTA;
 /// HSTR: cp15 c15 (implementation-defined RAM and test access) traps.
 pub const HSTR: u32 = 1 << 15;
-/// HDCR: debug ROM, OS-lock, debug and performance monitor accesses trap. HPMN is kept: it must not exceed PMCR.N.
+/// HDCR: debug ROM, OS-lock, debug and performance monitor accesses trap. HPMN is kept, as it must not exceed PMCR.N.
 pub const HDCR: u32 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// HDCR.HPMN.
 pub const HDCR_HPMN: u32 = 0x1F;
-/// Bits of HDCR that are there only with performance monitors: HPME, TPM, TPMCR, HPMN (DDI 0406C.d B4.1.58).
+/// Bits of HDCR that exist only with performance monitors: HPME, TPM, TPMCR, HPMN (DDI 0406C.d B4.1.58).
 pub const HDCR_MONITORS: u32 = 0xFF;
 /// HCPTR: trace traps.
 pub const HCPTR_TTA: u32 = 1 << 20;
 
-/// A control register that did not take its value.
+/// A control register that did not keep its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Mismatch {
     /// Name of the register.
     pub register: &'static str,
     /// The value written.
     pub wrote: u32,
-    /// The value that reads back.
+    /// The value read back.
     pub reads: u32,
 }
 
@@ -64,12 +65,12 @@ unsafe extern "C" {
     static hyp_vectors_bpiall: u8;
 }
 
-/// The effect of a guest's WFI and WFE.
+/// Effect of a guest's WFI and WFE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GuestWait {
     /// They trap.
     Traps,
-    /// They run on the processor.
+    /// The processor executes them.
     Native,
 }
 
@@ -87,14 +88,14 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
     } as u32;
     let hdcr = HDCR | cp15::Hdcr::read() & HDCR_HPMN;
     if cpu == CpuId::BOOT {
-        features::note();
+        features::detect();
     }
     let hcptr = match features::vfp() {
         Vfp::None => HCPTR | features::HCPTR_VFP,
         _ => HCPTR,
     };
     set_this_cpu(cpu);
-    // SAFETY: 1. the vectors are code of ours, 32-byte aligned; 2. the other registers only take rights from guests.
+    // SAFETY: 1. the vectors are the hypervisor's code, 32-byte aligned; 2. the other registers only restrict guests.
     unsafe {
         cp15::Hvbar::write(vectors);
         cp15::Hcr::write(hcr);
@@ -111,7 +112,7 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
         0 => TSC,
         _ => 0,
     };
-    // A bit that controls nothing may read as anything.
+    // A bit without function may read as anything.
     let missing_trace = if features::has_trace() { 0 } else { HCPTR_TTA };
     let missing_monitors = if features::has_monitors() {
         0
@@ -133,7 +134,7 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
             hcr,
             (cp15::Hcr::read() & 0x0FFF_FFFF) | tsc_for_granted,
         ),
-        // Bits of coprocessors that do not exist read as ones; VFP must be open where it is.
+        // Bits of coprocessors that do not exist read as ones. VFP must be open if it exists.
         check(
             "HCPTR",
             hcptr,

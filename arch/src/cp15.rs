@@ -1,11 +1,11 @@
-//! Coprocessor registers that the hypervisor reads and writes, by their architectural names.
+//! Coprocessor registers of the hypervisor, by their architectural names.
 //!
-//! The access instructions are `aarch32-cpu`'s ([`SysReg`] and its kin); this file adds the registers that crate lacks or
-//! hides on a host build (all of PL2). That crate's accesses are `nomem`: the compiler may move memory accesses across
-//! them, so code that needs an order says so with [`crate::barrier`].
+//! The access instructions are `aarch32-cpu`'s ([`SysReg`] and related traits). This file adds the registers that the
+//! crate lacks or hides on a host (all of PL2). Its accesses are `nomem`: the compiler may move memory accesses across
+//! them, so code that needs an order uses [`crate::barrier`].
 //!
-//! Nothing here is public: what the rest of the project may do to the machine has a named, safe function elsewhere.
-//! Encodings: DDI 0406C.d B3.17 and B4.1. On a host each register is a cell of `host::cells`.
+//! Nothing here is public: the rest of the project uses safe functions of other modules. Encodings: DDI 0406C.d B3.17
+//! and B4.1. On a host each register is a cell of `host::cells`.
 
 use aarch32_cpu::register::{SysReg, SysReg64};
 #[cfg(target_arch = "arm")]
@@ -54,7 +54,7 @@ macro_rules! registers32 {
                 }
                 #[cfg(not(target_arch = "arm"))]
                 {
-                    store::note(stringify!($name));
+                    store::record(stringify!($name));
                     store::write(Self::PLACE, value);
                 }
             }
@@ -100,7 +100,7 @@ macro_rules! registers64 {
                 }
                 #[cfg(not(target_arch = "arm"))]
                 {
-                    store::note(stringify!($name));
+                    store::record(stringify!($name));
                     store::write_wide(Self::PLACE, value);
                 }
             }
@@ -157,7 +157,7 @@ registers32! { 15:
     Hpfar 4 6 0 4;
     Hvbar 4 12 0 0;
     Htpidr 4 13 0 2;
-    // Address translation as PL1 sees it (stage 1 only): write the address, then read PAR.
+    // Address translation as at PL1 (stage 1 only): write the address, then read PAR.
     Ats1cpr 0 7 8 0;
     Ats1cpw 0 7 8 1;
     // Performance monitors.
@@ -189,7 +189,7 @@ registers32! { 15:
     CntpCtl 0 14 2 1;
 }
 
-// ThumbEE (DDI 0406C.d A2.10). On a host they share the cells of coprocessor 15, which has nothing at this opc1.
+// ThumbEE (DDI 0406C.d A2.10). On a host it shares the cells of coprocessor 15, which has no register at this opc1.
 registers32! { 14:
     Teecr 6 0 0 0;
     Teehbr 6 1 0 0;

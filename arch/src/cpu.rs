@@ -1,12 +1,11 @@
-//! Names of physical CPUs: one of them, and sets of them.
+//! Identifiers of physical CPUs, and sets of them.
 //!
-//! A [`CpuId`] is the hypervisor's own dense index (0 is the CPU that booted), not an MPIDR affinity value and not a GIC
-//! interface number; those are looked up by it. An id that exists is below [`MAX_CPUS`], so it indexes a per-CPU array
-//! without a run-time check that could fail.
+//! A [`CpuId`] is the hypervisor's own dense index (0 is the boot CPU), not an MPIDR affinity and not a GIC interface
+//! number; those are looked up by it. Every id is below [`MAX_CPUS`], so indexing a per-CPU array cannot fail.
 
 use core::fmt;
 
-/// Most physical CPUs one machine can have: a GICv2 has eight CPU interfaces (IHI 0048B 1.2.2).
+/// Maximum number of physical CPUs: a GICv2 has eight CPU interfaces (IHI 0048B 1.2.2).
 pub const MAX_CPUS: usize = 8;
 
 const ALL_BITS: u32 = (1 << MAX_CPUS) - 1;
@@ -19,7 +18,7 @@ const _: () = assert!(MAX_CPUS.is_power_of_two() && MAX_CPUS < 32);
 pub struct CpuId(u8);
 
 impl CpuId {
-    /// The CPU that booted the machine.
+    /// The boot CPU.
     pub const BOOT: Self = Self(0);
 
     /// Returns the CPU with logical index `n`, or `None` beyond [`MAX_CPUS`].
@@ -31,7 +30,7 @@ impl CpuId {
         }
     }
 
-    /// Returns the index into a `[T; MAX_CPUS]`. The mask tells the compiler what the constructor guarantees.
+    /// Returns the index into a `[T; MAX_CPUS]`. The mask has no effect; it removes the bounds check.
     #[inline]
     pub const fn index(self) -> usize {
         self.0 as usize & (MAX_CPUS - 1)
@@ -42,7 +41,7 @@ impl CpuId {
         self.0 as u32
     }
 
-    /// Returns every CPU a machine could have, in order.
+    /// Returns every possible CPU, in order.
     pub fn all() -> CpuIter {
         CpuSet::ALL.iter()
     }
@@ -62,26 +61,26 @@ pub struct CpuSet(u32);
 impl CpuSet {
     /// No CPU.
     pub const EMPTY: Self = Self(0);
-    /// Every CPU a machine could have.
+    /// Every possible CPU.
     pub const ALL: Self = Self(ALL_BITS);
 
-    /// The CPUs whose bits are set; bits of CPUs that cannot exist are dropped.
+    /// Returns the CPUs whose bits are set. Ignores bits beyond [`MAX_CPUS`].
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits & ALL_BITS)
     }
 
-    /// Just `cpu`.
+    /// Returns the set of just `cpu`.
     #[inline]
     pub const fn of(cpu: CpuId) -> Self {
         Self(1 << cpu.index())
     }
 
-    /// Returns the set as bits: n is set when CPU n is in the set.
+    /// Returns the set as bits, bit n for CPU n.
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// Returns whether the set has no CPU.
+    /// Returns whether the set is empty.
     #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -98,13 +97,13 @@ impl CpuSet {
         self.0 & (1 << cpu.index()) != 0
     }
 
-    /// The set with `cpu` added.
+    /// Returns the set with `cpu` added.
     #[inline]
     pub const fn with(self, cpu: CpuId) -> Self {
         Self(self.0 | 1 << cpu.index())
     }
 
-    /// The set with `cpu` taken out.
+    /// Returns the set without `cpu`.
     #[inline]
     pub const fn without(self, cpu: CpuId) -> Self {
         Self(self.0 & !(1 << cpu.index()))
@@ -116,25 +115,25 @@ impl CpuSet {
         self.0 |= 1 << cpu.index();
     }
 
-    /// Takes `cpu` out.
+    /// Removes `cpu`.
     #[inline]
     pub const fn remove(&mut self, cpu: CpuId) {
         self.0 &= !(1 << cpu.index());
     }
 
-    /// The CPUs in both sets.
+    /// Returns the CPUs in both sets.
     #[inline]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// The CPUs in either set.
+    /// Returns the CPUs in either set.
     #[inline]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The CPUs of this set that are not in `other`.
+    /// Returns the CPUs of this set that are not in `other`.
     #[inline]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
@@ -177,7 +176,7 @@ impl FromIterator<CpuId> for CpuSet {
     }
 }
 
-/// Goes through a [`CpuSet`], lowest CPU first.
+/// Iterator over a [`CpuSet`], lowest CPU first.
 #[derive(Clone, Debug)]
 pub struct CpuIter(CpuSet);
 

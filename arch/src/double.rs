@@ -1,9 +1,9 @@
-//! Words of 64 bits that are read and changed at once.
+//! 64-bit words, accessed in one piece.
 //!
-//! The promises of `AtomicU64`, in fewer instructions: the compiler loads with an exclusive pair, and keeps the three register
-//! pairs of a compare-and-swap in memory. With the Large Physical Address Extension LDRD and STRD are single-copy atomic
-//! wherever translation tables may lie (DDI 0406C.d A3.5.3), which is all RAM. Everything here is relaxed: callers add
-//! the fences that they need.
+//! The guarantees of `AtomicU64` in fewer instructions: the compiler loads by an exclusive pair, and keeps the three
+//! register pairs of a compare-and-swap in memory. With the Large Physical Address Extension LDRD and STRD are
+//! single-copy atomic in all memory that may hold translation tables (DDI 0406C.d A3.5.3), which is all RAM. All
+//! accesses are relaxed; callers add fences.
 
 #[cfg(target_arch = "arm")]
 use core::sync::atomic::AtomicU64;
@@ -25,19 +25,19 @@ pub fn load(word: &AtomicU64) -> u64 {
 #[cfg(target_arch = "arm")]
 #[inline]
 pub fn store(word: &AtomicU64, value: u64) {
-    // SAFETY: the reference is to 8 mapped bytes, aligned to 8, which are an atomic and so may change.
+    // SAFETY: the reference is to 8 mapped bytes, aligned to 8, of an atomic, which may change.
     unsafe {
         core::arch::asm!("strd r2, r3, [{}]", in(reg) word.as_ptr(), in("r2") value as u32,
                          in("r3") (value >> 32) as u32, options(nostack, preserves_flags));
     }
 }
 
-/// Replaces `old` by `new`; false when the word is something else, or now and then for no reason.
+/// Replaces `old` by `new`. Returns false if the word differs, or spuriously.
 #[cfg(target_arch = "arm")]
 #[inline]
 pub fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
     let failed: u32;
-    // SAFETY: as for the store; LDREXD and STREXD want an even register and the next one.
+    // SAFETY: as for the store; LDREXD and STREXD need an even register and the next one.
     unsafe {
         core::arch::asm!(
             "ldrexd r2, r3, [{word}]",
@@ -52,8 +52,8 @@ pub fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
         );
     }
     if failed != 0 {
-        // A guest must not find the exclusive monitor set by us.
-        // SAFETY: clears this CPU's monitor, which nothing relies on here.
+        // A guest must not find the exclusive monitor set by the hypervisor.
+        // SAFETY: clears this CPU's monitor, on which nothing here relies.
         unsafe { core::arch::asm!("clrex", options(nostack, preserves_flags)) };
     }
     failed == 0
@@ -73,7 +73,7 @@ mod host {
         word.store(value, Ordering::Relaxed);
     }
 
-    /// Replaces `old` by `new`; false when the word is something else, or now and then for no reason.
+    /// Replaces `old` by `new`. Returns false if the word differs, or spuriously.
     pub fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
         word.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()

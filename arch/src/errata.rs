@@ -1,19 +1,20 @@
-//! Which errata this processor has: pure functions of MIDR and REVIDR (Cortex-A15 MPCore Software Developers Errata Notice).
+//! Errata of this processor, as pure functions of MIDR and REVIDR (Cortex-A15 MPCore Software Developers Errata
+//! Notice).
 //!
-//! Workarounds elsewhere ask here; bits that only firmware can set are reported at boot. docs/errata.md lists all that
-//! is known of, and why some need nothing.
+//! Workarounds elsewhere check here; bits that only firmware can set are reported at boot. docs/errata.md lists all
+//! known errata, and why some need no workaround.
 
 use crate::cp15;
 use crate::syndrome::{DataAccess, Extend, Width};
 
-/// ACTLR bits that only secure firmware can set and that a processor needs: number of the erratum, and the bits.
+/// Errata that need ACTLR bits which only secure firmware can set: number and bits.
 const BY_FIRMWARE: [(u32, u32); 2] = [
-    // The loop buffer is off.
+    // Disables the loop buffer.
     (773_022, 1 << 1),
     (774_769, 1 << 25),
 ];
 
-/// Variant and revision of a Cortex-A15, as 0xVR.
+/// Returns variant and revision of a Cortex-A15, as 0xVR.
 const fn cortex_a15(midr: u32) -> Option<u32> {
     match midr & 0xFF0F_FFF0 {
         0x410F_C0F0 => Some(midr >> 16 & 0xF0 | midr & 0xF),
@@ -21,25 +22,25 @@ const fn cortex_a15(midr: u32) -> Option<u32> {
     }
 }
 
-/// 766422: the register and size that HSR gives for a Thumb store are wrong. Cortex-A15 r0p4.
+/// Erratum 766422: HSR holds the wrong register and size for a Thumb store. Cortex-A15 r0p4.
 pub const fn misreports_thumb_stores(midr: u32) -> bool {
     matches!(cortex_a15(midr), Some(0x04))
 }
 
-/// The steps of a broadcast TLB invalidate (erratum 798181): on some processors it counts as complete by its DSB although other
-/// CPUs have not done it, or although their accesses by the old translation are still under way.
+/// Steps of a broadcast TLB invalidate (erratum 798181): on some processors it completes at its DSB before other CPUs
+/// have performed it, or while their accesses by the old translation are still in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalidation {
-    /// The operation and a DSB.
+    /// One invalidate and a DSB.
     Plain,
-    /// The same twice.
+    /// Two invalidates, each with a DSB.
     Repeated,
-    /// The same twice, and a DMB on all other CPUs ([`crate::fence`]).
+    /// Two invalidates, each with a DSB, and a DMB on all other CPUs ([`crate::fence`]).
     RepeatedAndFenced,
 }
 
-/// 798181: Cortex-A15 up to r3p3, unless REVIDR says that it is mended (bit 9) or half mended (bit 4), and Brahma-B15 up to
-/// r0p2.
+/// Erratum 798181: Cortex-A15 up to r3p3, unless REVIDR reports it fixed (bit 9) or partly fixed (bit 4), and
+/// Brahma-B15 up to r0p2.
 pub const fn invalidation_of(midr: u32, revidr: u32) -> Invalidation {
     const HALF_MENDED: u32 = 1 << 4;
     const MENDED: u32 = 1 << 9;
@@ -51,7 +52,7 @@ pub const fn invalidation_of(midr: u32, revidr: u32) -> Invalidation {
         _ => Invalidation::Repeated,
     };
     match cortex_a15(midr) {
-        // The bits mean nothing yet.
+        // REVIDR has no meaning up to this revision.
         Some(..=0x21) => Invalidation::RepeatedAndFenced,
         Some(0x22 | 0x23) => half,
         Some(0x24..=0x3F) if revidr & MENDED != 0 => Invalidation::Plain,
@@ -61,15 +62,15 @@ pub const fn invalidation_of(midr: u32, revidr: u32) -> Invalidation {
     }
 }
 
-/// Returns what a broadcast TLB invalidate takes on this processor.
+/// Returns the steps of a broadcast TLB invalidate on this processor.
 pub fn invalidation() -> Invalidation {
     invalidation_of(cp15::Midr::read(), cp15::Revidr::read())
 }
 
-/// How the branch predictor is emptied on entry from a guest (CVE-2017-5715).
+/// How to flush the branch predictor on entry from a guest (CVE-2017-5715).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Predictor {
-    /// Not at all: this processor does not speculate by what a guest has taught it.
+    /// No flush: the processor does not use what a guest has trained.
     Kept,
     /// By ICIALLU, which needs ACTLR.IBE from firmware.
     EmptiedByIciallu,
@@ -77,7 +78,7 @@ pub enum Predictor {
     EmptiedByBpiall,
 }
 
-/// Returns how the branch predictor is emptied on the processor with this MIDR.
+/// Returns how to flush the branch predictor of the processor with this MIDR.
 pub const fn predictor_of(midr: u32) -> Predictor {
     match midr & 0xFF0F_FFF0 {
         // Cortex-A15 and Brahma-B15.
@@ -88,13 +89,12 @@ pub const fn predictor_of(midr: u32) -> Predictor {
     }
 }
 
-/// Returns whether exceptions to HYP empty the branch predictor of this processor.
+/// Returns whether exceptions to HYP flush the branch predictor of this processor.
 pub fn empties_predictor() -> bool {
     predictor_of(cp15::Midr::read()) != Predictor::Kept
 }
 
-/// Returns the numbers of errata whose workaround firmware should have switched on in `actlr` and has not. Cortex-A15 up to
-/// r0p4.
+/// Returns the errata whose workaround in `actlr` firmware should have enabled but did not. Cortex-A15 up to r0p4.
 pub fn left_by_firmware(midr: u32, actlr: u32) -> impl Iterator<Item = u32> {
     let affected = matches!(cortex_a15(midr), Some(..=0x04));
     BY_FIRMWARE
@@ -103,13 +103,13 @@ pub fn left_by_firmware(midr: u32, actlr: u32) -> impl Iterator<Item = u32> {
         .map(|(number, _)| number)
 }
 
-/// Returns whether the first halfword of a Thumb instruction begins one of 32 bits (DDI 0406C.d A6.1).
+/// Returns whether a first halfword begins a 32-bit Thumb instruction (DDI 0406C.d A6.1).
 pub const fn is_wide(first: u16) -> bool {
     first >= 0xE800
 }
 
-/// Returns the store of one register without write-back that a Thumb instruction is; `None` for all others
-/// (DDI 0406C.d A6.2.4 and A6.3.10).
+/// Decodes a Thumb store of one register without write-back. Returns `None` for other instructions (DDI 0406C.d A6.2.4
+/// and A6.3.10).
 pub const fn thumb_store(first: u16, second: u16) -> Option<DataAccess> {
     if is_wide(first) {
         return wide_store(first, second);
@@ -141,7 +141,7 @@ const fn wide_store(first: u16, second: u16) -> Option<DataAccess> {
         _ => return None,
     };
     let offset_of_12_bits = first & 0x80 != 0;
-    // By register; by 8 bits downwards; unprivileged. With write-back HSR describes nothing.
+    // Register, negative 8-bit offset, or unprivileged. HSR describes no access with write-back.
     let without_write_back =
         matches!(second >> 6 & 0x3F, 0) || matches!(second >> 8 & 0xF, 0xC | 0xE);
     if offset_of_12_bits || without_write_back {

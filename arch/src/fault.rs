@@ -1,4 +1,4 @@
-//! Exceptions taken in HYP itself: a fault of ours, reported by a panic, or a probe that found nothing.
+//! Exceptions taken in HYP itself: a bug, reported by a panic, or a probe of memory that does not exist.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,7 +6,7 @@ use crate::cp15;
 use crate::smp;
 use crate::syndrome::{Trap, decode};
 
-/// The registers that arch/src/vectors.S saves.
+/// Registers saved by arch/src/vectors.S.
 #[repr(C)]
 pub struct Frame {
     sp: u32,
@@ -18,22 +18,22 @@ pub struct Frame {
 unsafe extern "C" {
     static probe_instruction: u8;
     static probe_failed: u8;
-    static settle_open: u8;
-    static settle_taken: u8;
-    static settle_closed: u8;
+    static async_abort_window: u8;
+    static async_abort_taken: u8;
+    static async_abort_end: u8;
 }
 
-/// Returns whether a data abort taken at `elr` is the asynchronous one that `abort::settle` waits for.
-fn is_settled(elr: u32, hsr: u32) -> bool {
-    let window = &raw const settle_open as u32..&raw const settle_closed as u32;
+/// Returns whether a data abort taken at `elr` is the asynchronous one that `abort::synchronize` takes.
+fn is_expected_abort(elr: u32, hsr: u32) -> bool {
+    let window = &raw const async_abort_window as u32..&raw const async_abort_end as u32;
     window.contains(&elr)
         && matches!(decode(hsr), Trap::HypDataAbort(abort) if abort.fault.is_asynchronous())
 }
 
-/// Stack pointer at the last fault, for the panic's backtrace; 0 when there was none.
+/// Stack pointer at the last fault, for the panic's backtrace; 0 if there was none.
 static FAULT_SP: AtomicU32 = AtomicU32::new(0);
 
-/// Returns where a backtrace should start: the stack of the fault, if the panic comes from one.
+/// Returns the stack pointer at which a backtrace starts, if the panic comes from a fault.
 pub fn stack_of_fault() -> Option<u32> {
     match FAULT_SP.load(Ordering::Relaxed) {
         0 => None,
@@ -41,7 +41,7 @@ pub fn stack_of_fault() -> Option<u32> {
     }
 }
 
-/// Returns the exception behind each vector.
+/// Returns the name of a vector's exception.
 fn name(kind: u32) -> &'static str {
     match kind {
         1 => "undefined instruction",
@@ -52,7 +52,7 @@ fn name(kind: u32) -> &'static str {
     }
 }
 
-/// Reports an exception of a CPU that is not in HYP, from boot/head.S. `lr` is what the processor keeps of the PC: past it.
+/// Reports an exception of a CPU outside HYP, from boot/head.S. `lr` is the PC plus the exception's offset.
 #[unsafe(no_mangle)]
 extern "C" fn pl1_fault_report(kind: u32, lr: u32) -> ! {
     panic!("{} outside HYP mode, lr {lr:08x}", name(kind));
@@ -60,15 +60,15 @@ extern "C" fn pl1_fault_report(kind: u32, lr: u32) -> ! {
 
 #[unsafe(no_mangle)]
 extern "C" fn hyp_fault_report(frame: &Frame, kind: u32, elr: u32, spsr: u32) -> u32 {
-    // The vectors borrowed HTPIDR.
+    // The vectors have overwritten HTPIDR.
     let cpu = smp::this_cpu_by_affinity();
     // SAFETY: HTPIDR holds this CPU's logical number.
     unsafe { cp15::Htpidr::write(cpu.raw()) };
     if elr == &raw const probe_instruction as u32 {
         return &raw const probe_failed as u32;
     }
-    if is_settled(elr, cp15::Hsr::read()) {
-        return &raw const settle_taken as u32;
+    if is_expected_abort(elr, cp15::Hsr::read()) {
+        return &raw const async_abort_taken as u32;
     }
     FAULT_SP.store(frame.sp, Ordering::Relaxed);
     let what = name(kind);

@@ -1,8 +1,8 @@
 //! Optional parts of the processor, by its identification registers.
 //!
-//! A processor with the virtualization extensions has LPAE, the generic timer and division; whether it has VFP, with how
-//! many registers, performance monitors and trace is its maker's choice (DDI 0406C.d A2.6, B7.1, C12.1, C1.4). Nothing of
-//! that may be touched before it was asked for here: what is not there is undefined in HYP too.
+//! A processor with the virtualization extensions has LPAE, the generic timer and division. VFP and the number of its
+//! registers, performance monitors and trace are optional (DDI 0406C.d A2.6, B7.1, C12.1, C1.4). Check here before
+//! accessing them: a missing part is undefined in HYP too.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -11,14 +11,14 @@ use crate::cp15;
 
 /// Coprocessors 10 and 11 in HCPTR (DDI 0406C.d B4.1.61).
 pub(crate) const HCPTR_VFP: u32 = 3 << 10;
-/// The same in CPACR: all accesses (DDI 0406C.d B4.1.40).
+/// Coprocessors 10 and 11 in CPACR: full access (DDI 0406C.d B4.1.40).
 const CPACR_VFP: u32 = 0xF << 20;
 
-/// The floating-point registers that a processor has.
+/// Floating-point registers of a processor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Vfp {
-    /// None, or secure firmware keeps them to itself.
+    /// None, or reserved by secure firmware.
     None,
     /// D0 to D15.
     Sixteen,
@@ -27,7 +27,7 @@ pub enum Vfp {
 }
 
 impl Vfp {
-    /// The result of CPACR, after all was asked of it, and MVFR0 (DDI 0406C.d B4.1.40; B6.1.39, `A_SIMD registers`).
+    /// Decodes CPACR, after writing ones to it, and MVFR0 (DDI 0406C.d B4.1.40; B6.1.39, `A_SIMD registers`).
     fn by(cpacr: u32, mvfr0: impl FnOnce() -> u32) -> Self {
         if cpacr & CPACR_VFP != CPACR_VFP {
             return Self::None;
@@ -40,17 +40,17 @@ impl Vfp {
     }
 }
 
-/// The boot CPU's [`Vfp`]; a CPU with another one is not let in.
+/// The boot CPU's [`Vfp`]. CPUs that differ are refused.
 static VFP: AtomicU8 = AtomicU8::new(Vfp::None as u8);
 
-/// Returns whether guests have D0 to D31, as nearly always.
+/// Returns whether guests have D0 to D31, the usual case.
 #[cfg(target_arch = "arm")]
 #[inline(always)]
 pub(crate) fn has_all_vfp() -> bool {
-    VFP.load(Ordering::Relaxed) == Vfp::ThirtyTwo as u8 // written before there are guests
+    VFP.load(Ordering::Relaxed) == Vfp::ThirtyTwo as u8 // written before guests run
 }
 
-/// Returns the registers that guests have.
+/// Returns the floating-point registers that guests have.
 pub fn vfp() -> Vfp {
     match VFP.load(Ordering::Relaxed) {
         n if n == Vfp::ThirtyTwo as u8 => Vfp::ThirtyTwo,
@@ -59,24 +59,25 @@ pub fn vfp() -> Vfp {
     }
 }
 
-/// Finds out what the boot CPU has. Before that, there is no VFP.
-pub fn note() {
+/// Detects the boot CPU's registers. Until then there is no VFP.
+pub fn detect() {
     VFP.store(vfp_here() as u8, Ordering::Relaxed);
 }
 
-/// Returns the registers that this CPU has.
+/// Returns the floating-point registers of this CPU.
 ///
-/// CPACR's fields of coprocessors that do not exist, or that NSACR bars, stay zero; only then may MVFR0 be read.
+/// CPACR's fields stay zero for coprocessors that do not exist or that NSACR blocks. MVFR0 may be read only if they do
+/// not.
 pub fn vfp_here() -> Vfp {
     let (hcptr, cpacr) = (cp15::Hcptr::read(), cp15::Cpacr::read());
-    // SAFETY: opens coprocessors for the moment; no guest runs.
+    // SAFETY: opens coprocessors for a moment; no guest runs.
     unsafe {
         cp15::Hcptr::write(hcptr & !HCPTR_VFP);
         cp15::Cpacr::write(cpacr | CPACR_VFP);
     }
     isb();
     let vfp = Vfp::by(cp15::Cpacr::read(), mvfr0);
-    // SAFETY: puts back what was there.
+    // SAFETY: restores the previous values.
     unsafe {
         cp15::Cpacr::write(cpacr);
         cp15::Hcptr::write(hcptr);
@@ -88,31 +89,31 @@ pub fn vfp_here() -> Vfp {
 #[cfg(target_arch = "arm")]
 fn mvfr0() -> u32 {
     let value;
-    // SAFETY: VFP is there and open to HYP; the register reads whatever FPEXC says (DDI 0406C.d B1.11.3).
+    // SAFETY: VFP exists and is open to HYP; the register can be read whatever FPEXC holds (DDI 0406C.d B1.11.3).
     unsafe {
         core::arch::asm!(".fpu vfpv4", "vmrs {}, mvfr0", out(reg) value, options(nomem, nostack, preserves_flags));
     }
     value
 }
 
-/// Returns a Cortex-A15's.
+/// Returns the value of a Cortex-A15.
 #[cfg(not(target_arch = "arm"))]
 fn mvfr0() -> u32 {
     0x1011_0222
 }
 
-/// Returns whether there are performance monitors as the virtualization extensions have them: version 2
+/// Returns whether the processor has performance monitors of version 2 or later, as the virtualization extensions need
 /// (`ID_DFR0[27:24]`, DDI 0406C.d B4.1.82).
 pub fn has_monitors() -> bool {
     monitors_in(cp15::IdDfr0::read())
 }
 
 const fn monitors_in(id_dfr0: u32) -> bool {
-    // 0xF: monitors of another architecture.
+    // 0xF: monitors outside the architecture.
     matches!(id_dfr0 >> 24 & 0xF, 2..=0xE)
 }
 
-/// Returns whether trace registers can be reached by coprocessor 14 (`ID_DFR0[15:12]`).
+/// Returns whether trace registers are accessible by coprocessor 14 (`ID_DFR0[15:12]`).
 #[cfg(target_arch = "arm")]
 pub(crate) fn has_trace() -> bool {
     cp15::IdDfr0::read() >> 12 & 0xF != 0

@@ -1,11 +1,12 @@
 //! A memory barrier on every CPU, for erratum 798181 ([`crate::errata::Invalidation`]).
 //!
-//! On such a processor a broadcast TLB invalidate counts as complete although accesses of other CPUs by the old translation
-//! are still under way; they are over when those CPUs have executed a DMB. So a CPU that has invalidated requests
-//! one from all others, and waits. Each acknowledges when it takes an interrupt, and wherever it waits itself: for a lock, or for
-//! acknowledgements of its own request. No CPU waits for another one without acknowledging, so none waits for ever.
+//! On an affected processor a broadcast TLB invalidate completes while other CPUs' accesses by the old translation are
+//! still in progress. They end when those CPUs have executed a DMB. So a CPU that has invalidated requests a barrier
+//! from all others, and waits. A CPU acknowledges when it takes an interrupt, and wherever it waits itself: for a lock,
+//! or for acknowledgements of its own request. As every waiting CPU acknowledges, there is no deadlock.
 //!
-//! Requests are numbered; an acknowledgement covers all requests before it. Without a request, acknowledging is two loads.
+//! Requests are numbered; an acknowledgement covers all requests before it. Without a request, acknowledging is two
+//! loads.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,12 +16,12 @@ use crate::smp;
 
 static FENCE: Fence = Fence::new();
 
-/// Requests a barrier from all CPUs. The caller interrupts them.
+/// Requests a barrier from all CPUs. The caller must interrupt them.
 pub fn request() -> Request {
     FENCE.request()
 }
 
-/// Executes a barrier on this CPU, if one is requested.
+/// Executes a barrier on this CPU if one is requested.
 #[inline]
 pub fn acknowledge() {
     FENCE.acknowledge(smp::this_cpu());
@@ -31,13 +32,13 @@ pub fn is_acknowledged(request: Request, cpus: CpuSet) -> bool {
     FENCE.is_acknowledged(request, cpus)
 }
 
-/// Requests so far, and what each CPU has acknowledged.
+/// Number of requests, and the last one each CPU has acknowledged.
 struct Fence {
     requested: AtomicU32,
     acknowledged: [AtomicU32; MAX_CPUS],
 }
 
-/// The number of a request.
+/// Number of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request(u32);
 
@@ -50,7 +51,7 @@ impl Fence {
     }
 
     fn request(&self) -> Request {
-        // Sequentially consistent, as what the barrier is for comes before it.
+        // Sequentially consistent: the accesses that the barrier orders come before the request.
         Request(
             self.requested
                 .fetch_add(1, Ordering::SeqCst)
@@ -58,14 +59,14 @@ impl Fence {
         )
     }
 
-    /// `cpu` is the caller's own.
+    /// Acknowledges all requests. `cpu` must be the current CPU.
     #[inline]
     fn acknowledge(&self, cpu: CpuId) {
         let requested = self.requested.load(Ordering::Relaxed);
         let acknowledged = &self.acknowledged[cpu.index() % MAX_CPUS];
         if acknowledged.load(Ordering::Relaxed) != requested {
             dmb_ish();
-            // Pairs with `is_acknowledged`: the barrier is before it.
+            // Release: pairs with `is_acknowledged`, so the barrier comes before.
             acknowledged.store(requested, Ordering::Release);
         }
     }

@@ -1,14 +1,15 @@
-//! RAM frames as untyped memory that somebody else may write at any moment.
+//! RAM frames as untyped memory that may change at any moment.
 //!
-//! A guest, another CPU or a device can change any byte of a frame while we look at it, so a frame is never a Rust
-//! reference to plain data: it is a [`SharedPage`], reached by atomics and by copies. A value is copied in once and then
-//! checked; nothing is read twice.
+//! A guest, another CPU or a device can change any byte of a frame during an access, so a frame is never a Rust
+//! reference to plain data: it is a [`SharedPage`], accessed by atomics and by copies. A value is copied in once and
+//! then checked; no word is read twice.
 //!
-//! [`page`] reaches frames in the direct map. Frames above it are reached through a mapping of their own: [`with`] for
-//! the length of a closure, [`keep`] for as long as the [`Kept`] lives.
+//! [`page`] accesses frames in the direct map. Frames above it need a mapping of their own: [`with`] for the duration
+//! of a closure, [`keep`] while the [`Kept`] lives.
 //!
-//! The memory that Rust itself lives in (image, heap, frame table) is in no direct map, so nothing here can alias it. What
-//! the heap grows by later is; the page allocator has given it away for good then, and nobody names these frames.
+//! The memory of Rust itself (image, heap, frame table) is outside the direct map, so nothing here aliases it. Blocks
+//! by which the heap grows later are inside; the page allocator has given them away, so their frame numbers are not
+//! used.
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -23,7 +24,7 @@ use crate::hypmap as map;
 #[repr(C, align(4096))]
 pub struct SharedPage([AtomicU32; PAGE_SIZE / 4]);
 
-/// Something that keeps a frame mapped (and perhaps referenced) for as long as it lives.
+/// Keeps a frame mapped (and possibly referenced) while the value lives.
 pub trait PageRef {
     /// Returns the frame.
     fn page(&self) -> &SharedPage;
@@ -37,7 +38,7 @@ macro_rules! cell {
             if offset > PAGE_SIZE - size_of::<$atomic>() || !offset.is_multiple_of(size_of::<$atomic>()) {
                 return None;
             }
-            // SAFETY: 1. the offset is inside the page and aligned; 2. the page is only ever reached by atomics and by
+            // SAFETY: 1. the offset is inside the page and aligned; 2. the page is accessed only by atomics and by
             // copies that tolerate concurrent change, so a shared atomic reference is always allowed.
             Some(unsafe { &*(self.0.as_ptr().cast::<u8>().add(offset).cast::<$atomic>()) })
         }
@@ -54,7 +55,7 @@ impl SharedPage {
     cell!(/// The double word at `offset`, or `None` when outside the page or misaligned.
         u64_at, AtomicU64);
 
-    /// Copies `out.len()` bytes at `offset` into `out`; false (and `out` untouched) when they are not inside the page.
+    /// Copies `out.len()` bytes at `offset` into `out`. Returns false, with `out` unchanged, if they exceed the page.
     #[inline]
     pub fn read(&self, offset: usize, out: &mut [u8]) -> bool {
         if offset > PAGE_SIZE || out.len() > PAGE_SIZE - offset {
@@ -71,7 +72,7 @@ impl SharedPage {
         true
     }
 
-    /// Copies `data` to `offset`; false (and nothing written) when it does not fit into the page.
+    /// Copies `data` to `offset`. Returns false, with nothing written, if it exceeds the page.
     #[inline]
     pub fn write(&self, offset: usize, data: &[u8]) -> bool {
         if offset > PAGE_SIZE || data.len() > PAGE_SIZE - offset {
@@ -88,7 +89,7 @@ impl SharedPage {
         true
     }
 
-    /// Copies `len` bytes from `source` at `from` to this page at `to`; false when either range leaves its page.
+    /// Copies `len` bytes from `source` at `from` to this page at `to`. Returns false if either range exceeds its page.
     #[inline]
     pub fn copy_from(&self, to: usize, source: &SharedPage, from: usize, len: usize) -> bool {
         if to > PAGE_SIZE || from > PAGE_SIZE || len > PAGE_SIZE - to || len > PAGE_SIZE - from {
@@ -107,11 +108,11 @@ impl SharedPage {
 
     /// Fills the page with zeroes.
     pub fn zero(&self) {
-        // SAFETY: the whole page is ours to write; its words are atomics.
+        // SAFETY: the caller may write the whole page; its words are atomics.
         unsafe { raw::zero_page(self.0.as_ptr().cast_mut().cast()) };
     }
 
-    /// Returns the page's first word, as the start of its 1024 words.
+    /// Returns the page's 1024 words.
     pub fn words(&self) -> &[AtomicU32; PAGE_SIZE / 4] {
         &self.0
     }
@@ -121,25 +122,25 @@ impl SharedPage {
         self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
     }
 
-    /// Returns the address of the page in the hypervisor's (on the host: the process's) address space.
+    /// Returns the page's address in the hypervisor's address space (on a host, the process's).
     pub fn hyp_va(&self) -> usize {
         self.0.as_ptr() as usize
     }
 }
 
-/// Returns the frame `mfn` in the direct map, or `None` when the direct map does not reach it.
+/// Returns the frame `mfn` in the direct map, or `None` if it is not mapped there.
 #[inline]
 pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
-    // SAFETY: 1. `direct` only returns addresses of frames that are mapped for the life of the system; 2. no plain Rust
-    // object lives in such a frame (module header).
+    // SAFETY: 1. `direct` returns only addresses of frames that are mapped permanently; 2. no plain Rust object is in
+    // such a frame (module header).
     Some(unsafe { &*(va as *const SharedPage) })
 }
 
 /// Returns the frame `mfn` of a translation table.
 ///
 /// # Panics
-/// When it is not in the direct map, which all tables are in.
+/// If it is not in the direct map, as all tables are.
 #[inline]
 pub(crate) fn table(mfn: Mfn) -> &'static SharedPage {
     let va = map::direct(mfn).unwrap_or_else(|| not_direct());
@@ -147,16 +148,16 @@ pub(crate) fn table(mfn: Mfn) -> &'static SharedPage {
     unsafe { &*(va as *const SharedPage) }
 }
 
-// Out of line: every access to a table would have its own.
+// Not inlined, for size: every access to a table may call it.
 #[cold]
 #[inline(never)]
 fn not_direct() -> ! {
     panic!("a table lies in the direct map")
 }
 
-/// Runs `f` on the frame `mfn`, through a window of this CPU when the direct map does not reach it.
+/// Runs `f` on the frame `mfn`, through a window of this CPU if it is outside the direct map.
 ///
-/// `None` when `mfn` is not RAM. The closure must not call [`with`] again for more frames than there are windows (4).
+/// Returns `None` if `mfn` is not RAM. The closure may nest [`with`] only as deep as there are windows (4).
 #[inline]
 pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
     let window;
@@ -171,7 +172,7 @@ pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
     Some(f(unsafe { &*(va as *const SharedPage) }))
 }
 
-/// A mapping of a frame that lasts until it is dropped.
+/// A mapping of a frame, removed when dropped.
 pub struct Kept {
     mfn: Mfn,
     va: usize,
@@ -188,7 +189,7 @@ impl Kept {
 impl PageRef for Kept {
     #[inline]
     fn page(&self) -> &SharedPage {
-        // SAFETY: the mapping behind `va` exists for as long as `self`.
+        // SAFETY: the mapping at `va` exists as long as `self`.
         unsafe { &*(self.va as *const SharedPage) }
     }
 }
@@ -201,7 +202,7 @@ impl Drop for Kept {
     }
 }
 
-/// Maps `mfn` for as long as the result lives; `None` when it is not RAM or no mapping slot is left.
+/// Maps `mfn` while the result lives. Returns `None` if it is not RAM, or all mapping slots are in use.
 pub fn keep(mfn: Mfn) -> Option<Kept> {
     if let Some(va) = map::direct(mfn) {
         return Some(Kept {
@@ -222,12 +223,12 @@ pub fn keep(mfn: Mfn) -> Option<Kept> {
 mod raw {
     use crate::addr::PAGE_SIZE;
 
-    /// Copies bytes between ranges that others may change meanwhile.
+    /// Copies bytes between ranges that may change concurrently.
     ///
     /// # Safety
     /// Both ranges must be mapped for `len` bytes.
     pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-        // SAFETY: the caller promises the ranges; `copy` allows them to overlap.
+        // SAFETY: the caller guarantees the ranges; `copy` allows them to overlap.
         unsafe { core::ptr::copy(from, to, len) }
     }
 
@@ -236,7 +237,7 @@ mod raw {
     /// # Safety
     /// `page` must be a mapped page.
     pub unsafe fn zero_page(page: *mut u8) {
-        // SAFETY: the caller promises the page.
+        // SAFETY: the caller guarantees the page.
         unsafe { core::ptr::write_bytes(page, 0, PAGE_SIZE) }
     }
 }
@@ -252,17 +253,17 @@ mod raw {
         fn clear_page(page: *mut u8);
     }
 
-    /// Copies bytes between ranges that others may change meanwhile, upwards.
+    /// Copies bytes between ranges that may change concurrently, in ascending order.
     ///
-    /// Assembly, because a concurrent writer would make a Rust copy undefined. Word by word where both ends allow it,
-    /// eight words at a time for runs, and four times that for long ones.
+    /// In assembly, as a concurrent writer would make a Rust copy undefined. Copies words if both ends are aligned,
+    /// eight at a time for runs, and four times that for long ones.
     ///
     /// # Safety
-    /// Both ranges must be mapped for `len` bytes. Ranges that overlap with `to` above `from` are copied like `memcpy`
-    /// would: the result is some mix of old and new bytes, inside the range.
+    /// Both ranges must be mapped for `len` bytes. If they overlap with `to` above `from`, the result is a mix of old
+    /// and new bytes inside the range, as with `memcpy`.
     #[inline]
     pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-        // SAFETY: the caller promises the ranges.
+        // SAFETY: the caller guarantees the ranges.
         unsafe { copy_shared(to, from, len) }
     }
 
@@ -272,7 +273,7 @@ mod raw {
     /// `page` must be a mapped page.
     #[inline]
     pub unsafe fn zero_page(page: *mut u8) {
-        // SAFETY: the caller promises the page.
+        // SAFETY: the caller guarantees the page.
         unsafe { clear_page(page) }
     }
 }

@@ -1,9 +1,9 @@
-//! A guest's processor state, and running it: [`enter`] is a function call that returns when the guest leaves.
+//! Processor state of a guest, and [`enter`], which runs it and returns at its next exit.
 //!
-//! State is in two parts. [`GuestContext`] holds what every exit saves: the general registers, PC and CPSR. Everything else
-//! a guest can see ([`VcpuRegs`]: banked registers, cp15, VFP, virtual timer) stays in the hardware across exits and moves
-//! only when another vCPU is loaded. The list of registers is written once and makes the structure, the save and the load,
-//! so none of them can miss one.
+//! [`GuestContext`] holds the state saved at every exit: general registers, PC and CPSR. All other state of a guest
+//! ([`VcpuRegs`]: banked registers, cp15, VFP, virtual timer) stays in the hardware across exits, and moves only when
+//! another vCPU is loaded. One list of registers generates the structure, the save and the load, so none of them can
+//! miss a register.
 
 #[cfg(target_arch = "arm")]
 use core::arch::{asm, global_asm};
@@ -17,25 +17,25 @@ use crate::cp15;
 use crate::features::{self, Vfp};
 use crate::syndrome::psr;
 
-/// General registers of a guest and where it goes on.
+/// General registers, PC and CPSR of a guest.
 #[repr(C)]
 #[derive(Clone, Debug, Default)]
 pub struct GuestContext {
-    /// r0 to r12 as the current mode sees them, except that r8 to r12 are those of user mode while FIQ mode has its own.
+    /// r0 to r12 of the current mode; in FIQ mode r8 to r12 are those of user mode.
     pub r: [u32; 13],
-    /// lr of user and system mode.
+    /// LR of user and system mode.
     pub lr_usr: u32,
-    /// Where the guest goes on.
+    /// Address of the next instruction.
     pub pc: u32,
-    /// Program status.
+    /// CPSR.
     pub cpsr: u32,
     host_sp: u32,
 }
 
-/// Why the guest left.
+/// Reason of an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// It did something that traps; [`syndrome`] says what.
+    /// A trap, see [`syndrome`].
     Trap,
     /// A physical interrupt is pending.
     Interrupt,
@@ -67,13 +67,13 @@ pub fn enter(context: &mut GuestContext) -> Exit {
     }
 }
 
-/// Runs the guest: on a host there is none.
+/// Stands for running a guest. A host has none.
 #[cfg(not(target_arch = "arm"))]
 pub fn enter(_context: &mut GuestContext) -> Exit {
     Exit::Interrupt
 }
 
-/// Returns whether a CPSR or SPSR value names a mode that a guest may be in (DDI 0406C.d B1.3.1).
+/// Returns whether a CPSR or SPSR value has a mode that a guest may be in (DDI 0406C.d B1.3.1).
 pub const fn is_guest_mode(status: u32) -> bool {
     matches!(
         status & psr::MODE,
@@ -87,7 +87,7 @@ pub const fn is_guest_mode(status: u32) -> bool {
     )
 }
 
-/// Syndrome of the last trap from a guest (HSR).
+/// Returns the syndrome of the last trap from a guest (HSR).
 #[inline]
 pub fn syndrome() -> u32 {
     cp15::Hsr::read()
@@ -105,24 +105,23 @@ pub fn fetch_fault_va() -> u32 {
     cp15::Hifar::read()
 }
 
-/// Returns the page of the guest physical address of the last stage-2 fault: HPFAR, whose bits 31 to 4 are bits 39 to 12 of the
-/// IPA.
+/// Returns the page number of the IPA of the last stage-2 fault: bits 39 to 12 of the IPA, in HPFAR bits 31 to 4.
 #[inline]
 pub fn fault_page() -> u32 {
     cp15::Hpfar::read() >> 4
 }
 
-/// Auxiliary control register, as the guest may see it.
+/// Returns ACTLR, which the guest reads.
 pub fn actlr() -> u32 {
     cp15::Actlr::read()
 }
 
-/// CNTKCTL of the loaded guest.
+/// Returns CNTKCTL of the loaded guest.
 pub fn cntkctl() -> u32 {
     cp15::Cntkctl::read()
 }
 
-/// The access that a translation is for.
+/// Access to translate for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// A load.
@@ -131,19 +130,19 @@ pub enum Access {
     Write,
 }
 
-/// Why stage 1 has no frame for an address.
+/// Reason a stage-1 translation failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Untranslated {
-    /// The guest's tables say so: it takes the fault itself when it tries.
+    /// The guest's tables have no valid entry. The guest takes the fault itself on a retry.
     ByGuest,
-    /// Stage 2 has nothing where the guest's tables are.
+    /// Stage 2 has no entry for the guest's tables.
     TablesMissing,
 }
 
-/// Returns the guest frame that holds `va` by the loaded guest's own stage 1, at PL1.
+/// Translates `va` by the loaded guest's stage 1, at PL1.
 ///
-/// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4): stage 1 only, so that stage 2 is looked up in our own tables. The
-/// guest's PAR is put back.
+/// Uses ATS1CPR/ATS1CPW (DDI 0406C.d B4.2.4), which stop after stage 1; the caller looks stage 2 up in its p2m.
+/// Restores the guest's PAR.
 #[inline(always)]
 pub fn translate(va: u32, access: Access) -> Result<Gfn, Untranslated> {
     let saved = cp15::Par::read();
@@ -156,17 +155,17 @@ pub fn translate(va: u32, access: Access) -> Result<Gfn, Untranslated> {
     }
     isb();
     let par = cp15::Par::read();
-    // SAFETY: PAR is the guest's to see.
+    // SAFETY: PAR has no effect but on the guest, which may read it.
     unsafe { cp15::Par::write(saved) };
     decode_par(par, va)
 }
 
-/// Decodes a PAR value for `va` (DDI 0406C.d B4.1.112): long format has bit 11 set, short format may be a 16 MiB
-/// supersection (bit 1). HYP gets the long one, which alone tells the stage of a fault (FSTAGE).
+/// Decodes a PAR value for `va` (DDI 0406C.d B4.1.112). The long format has bit 11 set; the short format may be a 16
+/// MiB supersection (bit 1). In HYP the format is long, which alone holds the stage of a fault (FSTAGE).
 #[inline]
 fn decode_par(par: u64, va: u32) -> Result<Gfn, Untranslated> {
     const FAULT: u32 = 1;
-    /// In stage 2, with LPAE.
+    /// FSTAGE, in long format: the fault is in stage 2.
     const IN_STAGE_2: u32 = 1 << 9 | LPAE;
     const LPAE: u32 = 1 << 11;
     const SUPERSECTION: u32 = 1 << 1;
@@ -188,10 +187,10 @@ fn decode_par(par: u64, va: u32) -> Result<Gfn, Untranslated> {
     Gfn::new(u64::from(frame)).ok_or(Untranslated::ByGuest)
 }
 
-/// Reads seven words, by one LDM.
+/// Loads seven words by one LDM.
 ///
 /// # Safety
-/// They must be there.
+/// `from` must be valid for reads of seven words.
 #[inline(always)]
 unsafe fn load_seven(from: *const u32) -> [u32; 7] {
     let words: [u32; 7];
@@ -213,10 +212,10 @@ unsafe fn load_seven(from: *const u32) -> [u32; 7] {
     words
 }
 
-/// Writes seven words, by one STM.
+/// Stores seven words by one STM.
 ///
 /// # Safety
-/// They must be there, and be the caller's.
+/// `to` must be valid for writes of seven words.
 #[inline(always)]
 unsafe fn store_seven(to: *mut u32, words: [u32; 7]) {
     #[cfg(target_arch = "arm")]
@@ -235,12 +234,13 @@ unsafe fn store_seven(to: *mut u32, words: [u32; 7]) {
     }
 }
 
-// Registers of 32 bits come in groups of seven, each one LDM or STM; then the wide ones, and those that make no group.
+// 32-bit registers are in groups of seven, each one LDM or STM. Then come 64-bit registers, and those that fill no
+// group.
 macro_rules! system_registers {
     ($([$($field:ident = $register:ident,)*])* ; $($wide:ident = $register64:ident,)* ; $($single:ident = $register32:ident,)*) => {
-        /// Coprocessor state of a guest, register by register. What else keeps a value is looked for by the test guest
-        /// `registers`. Not among them: JOSCR and JMCR, which read as zero in the trivial implementation of Jazelle that
-        /// Cortex-A7 and Cortex-A15 have (DDI 0406C.d A2.11).
+        /// Coprocessor state of a guest, one field per register. The test guest `registers` searches for state that is
+        /// missing. Left out: JOSCR and JMCR, which are RAZ in the trivial Jazelle implementation of Cortex-A7 and
+        /// Cortex-A15 (DDI 0406C.d A2.11).
         #[derive(Clone, Debug, Default)]
         #[repr(C)]
         #[allow(missing_docs)] // the architecture names them
@@ -324,7 +324,7 @@ system_registers! {
     fcseidr = Fcseidr,
 }
 
-/// Registers of the other modes: SP, LR and SPSR of each, and FIQ's own r8 to r12.
+/// Banked registers of all modes: SP, LR and SPSR, and FIQ's r8 to r12.
 #[repr(C)]
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // the architecture names them
@@ -352,7 +352,7 @@ pub struct BankedRegisters {
     pub spsr_fiq: u32,
 }
 
-// As the cp15 registers: in groups of seven, in the order in which the structure has them.
+// In groups of seven as the cp15 registers, in the structure's order.
 macro_rules! banked {
     ($([$($name:ident)*])*) => {
         #[cfg(target_arch = "arm")]
@@ -411,8 +411,8 @@ impl BankedRegisters {
     fn load(&self) {}
 }
 
-/// VFP and Advanced SIMD state: D0 to D31 and the system registers, as far as the processor has them. VFPv4 has no
-/// exceptional state (FPINST, FPINST2) to keep (DDI 0438 4.2).
+/// VFP and Advanced SIMD state: D0 to D31 and the system registers, as far as implemented. VFPv4 has no exceptional
+/// state (FPINST, FPINST2) to keep (DDI 0438 4.2).
 #[repr(C, align(8))]
 #[derive(Clone, Debug, Default)]
 pub struct VfpState {
@@ -421,7 +421,7 @@ pub struct VfpState {
     fpexc: u32,
 }
 
-// Whole, in one piece, for processors that have all registers; the others take the way around.
+// Processors with D0 to D31 take the inlined path; the others call `save_some` and `load_some`.
 #[cfg(target_arch = "arm")]
 impl VfpState {
     const FPEXC_EN: u32 = 1 << 30;
@@ -432,8 +432,8 @@ impl VfpState {
             return self.save_some();
         }
         self.save_control();
-        // SAFETY: 1. HCPTR leaves cp10 and cp11 open to HYP, and the registers are there; 2. the hypervisor itself is
-        // soft-float, so they are the guest's; 3. the stores go to `self.d`, 256 bytes.
+        // SAFETY: 1. HCPTR opens cp10 and cp11 to HYP, and D0 to D31 exist; 2. the hypervisor is soft-float, so the
+        // registers hold the guest's values; 3. the stores go to `self.d`, 256 bytes.
         unsafe {
             asm!(".fpu neon-vfpv4", "vstmia {p}!, {{d0-d15}}", "vstmia {p}, {{d16-d31}}",
                  p = inout(reg) self.d.as_mut_ptr() => _, options(nostack));
@@ -455,7 +455,7 @@ impl VfpState {
 
     #[inline(always)]
     fn save_control(&mut self) {
-        // SAFETY: VFP is there and open to HYP; the unit is switched on for HYP to reach its registers.
+        // SAFETY: VFP exists and is open to HYP; FPEXC.EN is set before other registers are read.
         unsafe {
             asm!(".fpu vfpv4-d16", "vmrs {}, fpexc", out(reg) self.fpexc, options(nomem, nostack));
             asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) Self::FPEXC_EN, options(nomem, nostack));
@@ -493,7 +493,7 @@ impl VfpState {
 
     #[inline(always)]
     fn load_control(&self) {
-        // SAFETY: as for the save; FPEXC goes last, as it may switch the unit off.
+        // SAFETY: as for the save. FPEXC is written last, as it may disable the unit.
         unsafe {
             asm!(".fpu vfpv4-d16", "vmsr fpscr, {}", in(reg) self.fpscr, options(nomem, nostack));
             asm!(".fpu vfpv4-d16", "vmsr fpexc, {}", in(reg) self.fpexc, options(nomem, nostack));
@@ -507,37 +507,37 @@ impl VfpState {
     fn load(&self) {}
 }
 
-/// Everything of a guest's processor that stays in the hardware across exits.
+/// State of a guest's processor that stays in the hardware across exits.
 #[derive(Clone, Debug, Default)]
 pub struct VcpuRegs {
-    /// cp15.
+    /// cp15 registers.
     pub system: SystemRegisters,
-    /// Other modes' registers.
+    /// Banked registers.
     pub banked: BankedRegisters,
     vfp: VfpState,
     /// Virtual timer.
     pub timer: crate::timer::VirtualTimer,
-    /// Performance monitors, where the guest has them.
+    /// Performance monitors, for guests that have them.
     monitors: crate::pmu::Monitors,
-    /// It has an asynchronous abort to take.
+    /// An asynchronous abort is pending for the guest.
     async_abort: bool,
 }
 
-/// The identity of a loaded guest: where its memory and time are and who it thinks it is.
+/// State of a loaded vCPU that its guest cannot change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity {
-    /// Stage-2 root and VMID.
+    /// VTTBR: stage-2 root and VMID.
     pub vttbr: u64,
-    /// The MPIDR that the guest reads.
+    /// VMPIDR: the MPIDR that the guest reads.
     pub vmpidr: u32,
-    /// Subtracted from the physical counter to give its virtual counter.
+    /// CNTVOFF: physical minus virtual counter.
     pub cntvoff: u64,
     /// Its access to the performance monitors.
     pub monitors: crate::pmu::Access,
 }
 
 impl VcpuRegs {
-    /// State of a vCPU at its start: SCTLR as given, everything else zero.
+    /// Returns the state of a vCPU at its start: SCTLR as given, all else zero.
     pub fn reset(sctlr: u32) -> Self {
         let mut regs = Self::default();
         regs.system.sctlr = sctlr;
@@ -553,7 +553,7 @@ impl VcpuRegs {
         regs
     }
 
-    /// Puts the guest onto this CPU, with stage 2 pointing at its memory.
+    /// Loads the guest's state into this CPU, with stage 2 of `identity`.
     pub fn load(&self, identity: &Identity) {
         // SAFETY: VTTBR, VMPIDR and CNTVOFF affect only PL1 and PL0.
         unsafe {
@@ -574,7 +574,7 @@ impl VcpuRegs {
         isb();
     }
 
-    /// Takes the guest off this CPU. Until another one is loaded, nothing of it runs.
+    /// Saves the guest's state from this CPU. No guest may run before another state is loaded.
     pub fn save(&mut self) {
         self.timer.save();
         self.vfp.save();
@@ -583,24 +583,25 @@ impl VcpuRegs {
         self.async_abort = take_async_abort();
         self.monitors.save();
         #[cfg(target_arch = "arm")]
-        // SAFETY: clears this CPU's exclusive monitor, so that no reservation of this guest's helps the next one's store.
+        // SAFETY: clears this CPU's exclusive monitor, so that a reservation of this guest cannot make the next guest's
+        // store succeed.
         unsafe {
             asm!("clrex", options(nomem, nostack, preserves_flags));
         }
     }
 }
 
-/// HCR.VA: the loaded guest has an asynchronous abort to take, and takes it once its CPSR.A lets it; the hardware then
+/// HCR.VA: a virtual asynchronous abort is pending. The guest takes it once its CPSR.A is clear; the hardware then
 /// clears the bit (DDI 0406C.d B1.8.11).
 const HCR_VA: u32 = 1 << 8;
 
-/// Gives the loaded guest an asynchronous external abort. It has at most one to take.
+/// Makes an asynchronous external abort pending for the loaded guest. At most one is pending.
 pub fn raise_async_abort() {
-    // SAFETY: the bit makes the guest take an exception of its own; the others stay.
+    // SAFETY: the bit makes the guest take an exception; the other bits are kept.
     unsafe { cp15::Hcr::write(cp15::Hcr::read() | HCR_VA) }
 }
 
-/// Takes the asynchronous abort back that the guest has not taken yet; whether there was one.
+/// Clears the pending asynchronous abort of the loaded guest. Returns whether there was one.
 fn take_async_abort() -> bool {
     let hcr = cp15::Hcr::read();
     if hcr & HCR_VA == 0 {
@@ -611,24 +612,24 @@ fn take_async_abort() -> bool {
     true
 }
 
-/// Returns whether the loaded guest has an asynchronous abort to take.
+/// Returns whether an asynchronous abort is pending for the loaded guest.
 pub fn has_async_abort() -> bool {
     cp15::Hcr::read() & HCR_VA != 0
 }
 
-/// Registers of the loaded guest that exception injection needs, read from the hardware.
+/// Registers of the loaded guest that exception injection needs.
 #[derive(Clone, Copy, Debug)]
 pub struct ExceptionState {
     /// SCTLR.
     pub sctlr: u32,
-    /// Vector base.
+    /// VBAR.
     pub vbar: u32,
-    /// TTBCR (EAE says which fault status format).
+    /// TTBCR. EAE selects the fault status format.
     pub ttbcr: u32,
 }
 
 impl ExceptionState {
-    /// Reads them from the loaded guest.
+    /// Reads the registers of the loaded guest.
     pub fn read() -> Self {
         Self {
             sctlr: cp15::Sctlr::read(),
@@ -638,7 +639,7 @@ impl ExceptionState {
     }
 }
 
-/// Banked LR and SPSR of an exception mode, as injection sets them in the loaded guest.
+/// Sets the banked LR and SPSR of an exception mode in the loaded guest.
 #[cfg(target_arch = "arm")]
 pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
     // SAFETY: banked registers of guest modes; the hypervisor never uses them.
@@ -656,7 +657,7 @@ pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
     }
 }
 
-/// Banked LR and SPSR of an exception mode: a host remembers them for tests.
+/// Records LR and SPSR for tests.
 #[cfg(not(target_arch = "arm"))]
 pub fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
     crate::host::cells::set_exception_return(mode, lr, spsr);
@@ -680,10 +681,10 @@ pub fn set_fetch_fault(ifsr: u32, ifar: u32) {
     }
 }
 
-/// Returns a general register as an instruction of the guest names it: 0 to 14 in the guest's current mode.
+/// Returns general register `number`, 0 to 14, as seen by the guest's current mode.
 ///
-/// r0 to r7 are in the context; r8 to r12 too, except in FIQ mode; r13 and r14 are banked by mode and still in the
-/// hardware (DDI 0406C.d B1.3.2). Register 15 reads as 0.
+/// r0 to r7 are in the context, as are r8 to r12 except in FIQ mode. r13 and r14 are banked by mode and in the hardware
+/// (DDI 0406C.d B1.3.2). Register 15 reads as 0.
 #[inline(always)]
 pub fn register(context: &GuestContext, number: u8) -> u32 {
     let mode = context.cpsr & psr::MODE;
@@ -698,7 +699,7 @@ pub fn register(context: &GuestContext, number: u8) -> u32 {
     }
 }
 
-/// Sets a general register as an instruction of the guest names it; a write to register 15 is dropped.
+/// Sets general register `number` as seen by the guest's current mode. Ignores writes to register 15.
 #[inline(always)]
 pub fn set_register(context: &mut GuestContext, number: u8, value: u32) {
     let mode = context.cpsr & psr::MODE;

@@ -1,10 +1,10 @@
-//! Memory that Rust lives in: slices that last as long as the system, and the small-object heap.
+//! Memory for Rust: slices that are never freed, and the small-object heap.
 //!
-//! The heap is `buddy_system_allocator`'s, behind a lock of our own. It starts with what boot gives it, grows by whole 2 MiB
-//! blocks (`grow`), and gives back those of them that nothing is in (`shrink`). Running out is an error value for whoever
-//! used a fallible allocation; anything a guest can cause must be one of those, and asks [`has_room`] first: the last of the
-//! heap is for what cannot fail. `Vec` has such functions; for `Arc`, whose only stable one ends in a panic, there is
-//! [`try_arc`].
+//! The heap is `buddy_system_allocator`'s, behind a lock. It starts with what boot gives it, grows by 2 MiB blocks
+//! (`grow`), and returns empty ones (`shrink`). A fallible allocation returns an error when the heap is full. Every
+//! allocation that a guest can cause must be fallible and check [`has_room`] first, as the last part of the heap is
+//! reserved for allocations that cannot fail. `Vec` has such functions; [`try_arc`] provides one for `Arc`, whose only
+//! stable constructor panics.
 
 use alloc::alloc::{alloc, dealloc};
 use alloc::sync::Arc;
@@ -21,41 +21,40 @@ use crate::host::heap::with_kept;
 #[cfg(target_arch = "arm")]
 use machine::with_kept;
 
-/// Bytes that guests do not get: for allocations that cannot fail.
+/// Bytes reserved for allocations that cannot fail; guests cannot use them.
 pub const RESERVE: usize = 256 << 10;
-/// The heap is to grow when fewer bytes than this are free.
+/// The heap should grow if fewer bytes are free.
 const LOW: usize = 2 * RESERVE;
-/// Bytes of the blocks that the heap grows by.
+/// Size of the blocks by which the heap grows, in bytes.
 const BLOCK: usize = crate::addr::PAGE_SIZE << crate::addr::ORDER_2M;
-/// The heap may give a block back when so many bytes are free: it does not grow again at once.
+/// The heap may return a block if this many bytes are free, so that it does not have to grow again at once.
 const AMPLE: usize = BLOCK + 2 * LOW;
 
-/// Returns whether `bytes` may be taken on a guest's behalf.
+/// Returns whether `bytes` may be allocated on a guest's behalf.
 #[inline]
 pub fn has_room(bytes: usize) -> bool {
     free() >= bytes.saturating_add(RESERVE)
 }
 
-/// Returns whether the heap is to grow.
+/// Returns whether the heap should grow.
 #[inline]
 pub fn is_low() -> bool {
     free() < LOW
 }
 
-/// Returns whether a block less would be enough.
+/// Returns whether the heap can return a block.
 #[inline]
 pub fn is_ample() -> bool {
     free() >= AMPLE
 }
 
-/// Takes an aligned block out of the heap that nothing is in and that `may_go` accepts by its address. The heap counts it
-/// as in use from then on.
+/// Allocates an empty aligned block whose address `may_go` accepts. The heap counts it as in use from then on.
 #[cfg(any(target_arch = "arm", test))]
 fn take_block<const ORDERS: usize>(
     heap: &mut buddy_system_allocator::Heap<ORDERS>,
     may_go: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    /// Blocks to look at: those that may not go are few, and may come first.
+    /// Blocks to try. Those that `may_go` refuses are few, and may come first.
     const TRIES: usize = 4;
     let layout = Layout::from_size_align(BLOCK, BLOCK).ok()?;
     let mut others = [None; TRIES];
@@ -76,20 +75,20 @@ fn take_block<const ORDERS: usize>(
     found
 }
 
-/// `Arc::new` that returns `None` when the heap is full; `value` is dropped then.
+/// Does as `Arc::new`, but returns `None` and drops `value` if the heap is full.
 pub fn try_arc<T>(value: T) -> Option<Arc<T>> {
-    // The allocation of an `Arc`: two counts, then the value.
+    // Layout of an `Arc`'s allocation: two counts, then the value.
     let (layout, _) = Layout::new::<[usize; 2]>()
         .extend(Layout::new::<T>())
         .ok()?;
     let layout = layout.pad_to_align();
-    // SAFETY: the layout has a size.
+    // SAFETY: the layout's size is not zero.
     let block = NonNull::new(unsafe { alloc(layout) })?;
-    // Nothing else allocates on this CPU in between: the allocation that `Arc::new` makes gets this block.
+    // No other allocation happens on this CPU in between, so `Arc::new` gets this block.
     with_kept(|kept| kept.put(block, layout));
     let arc = Arc::new(value);
     if let Some(block) = with_kept(|kept| kept.take(layout)) {
-        // SAFETY: allocated above with this layout, and nobody has it.
+        // SAFETY: allocated above with this layout, and unused.
         unsafe { dealloc(block.as_ptr(), layout) };
     }
     Some(arc)
@@ -114,16 +113,16 @@ mod machine {
     use crate::hypmap;
 
     static HEAP: SpinMutex<Heap<26>> = SpinMutex::new(Heap::empty());
-    /// Free bytes of the heap, for looks without its lock.
+    /// Free bytes of the heap, readable without its lock.
     static FREE: AtomicUsize = AtomicUsize::new(0);
 
-    /// Notes what is free. Under the heap's lock.
-    fn note(heap: &Heap<26>) {
+    /// Updates [`FREE`]. Call it under the heap's lock.
+    fn update_free(heap: &Heap<26>) {
         let free = heap.stats_total_bytes() - heap.stats_alloc_actual();
         FREE.store(free, Ordering::Relaxed);
     }
 
-    /// Returns the bytes that are free, in pieces of any size.
+    /// Returns the number of free bytes, in pieces of any size.
     #[inline]
     pub fn free() -> usize {
         FREE.load(Ordering::Relaxed)
@@ -131,7 +130,7 @@ mod machine {
 
     static KEPT: [Kept; MAX_CPUS] = [const { Kept::new() }; MAX_CPUS];
 
-    /// Runs `f` on this CPU's kept block.
+    /// Runs `f` on the block kept for this CPU.
     pub(super) fn with_kept<R>(f: impl FnOnce(&Kept) -> R) -> R {
         f(&KEPT[smp::this_cpu().index()])
     }
@@ -139,7 +138,7 @@ mod machine {
     /// The global allocator.
     pub struct HypHeap;
 
-    // SAFETY: delegates to a heap behind a lock, which hands out disjoint blocks of memory that is nobody else's.
+    // SAFETY: delegates to a heap behind a lock, which returns disjoint blocks of memory that it owns.
     unsafe impl GlobalAlloc for HypHeap {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             if let Some(block) = (KEEPING.load(Ordering::Relaxed) != 0)
@@ -150,7 +149,7 @@ mod machine {
             }
             let mut heap = HEAP.lock();
             let block = heap.alloc(layout);
-            note(&heap);
+            update_free(&heap);
             block.map_or(ptr::null_mut(), NonNull::as_ptr)
         }
 
@@ -159,7 +158,7 @@ mod machine {
                 let mut heap = HEAP.lock();
                 // SAFETY: the caller got the pointer from `alloc` with the same layout.
                 unsafe { heap.dealloc(pointer, layout) };
-                note(&heap);
+                update_free(&heap);
             }
         }
     }
@@ -167,25 +166,25 @@ mod machine {
     #[global_allocator]
     static GLOBAL: HypHeap = HypHeap;
 
-    // The heap hands out powers of two, each aligned to its size: at any page there is one of half the size.
+    // Page-aligned: the heap allocates powers of two aligned to their size, and half of it is available at any page.
     #[repr(align(4096))]
     struct Early(core::cell::UnsafeCell<[u8; EARLY]>);
     // SAFETY: the heap, which is behind a lock, is the only user.
     unsafe impl Sync for Early {}
     static EARLY_HEAP: Early = Early(core::cell::UnsafeCell::new([0; EARLY]));
 
-    /// Starts the heap with a few pages of the image, for reading the device tree. Called once, first thing.
+    /// Gives the heap a few pages of the image, for reading the device tree. Called once, before any allocation.
     pub fn init_early() {
-        // SAFETY: the array is the heap's alone from here on.
+        // SAFETY: from here on only the heap uses the array.
         unsafe { HEAP.lock().init(EARLY_HEAP.0.get() as usize, EARLY) };
     }
 
-    /// Where the first block is that the heap has grown by. All private memory above it is such blocks.
+    /// Address of the first block by which the heap has grown. All private memory above it is such blocks.
     static GROWN_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
-    /// Bytes that the heap has given back, and counts as in use.
+    /// Bytes that the heap has returned, which it counts as in use.
     static GONE: AtomicUsize = AtomicUsize::new(0);
 
-    /// Returns the bytes of the heap: in use, and in all.
+    /// Returns the bytes of the heap: used and total.
     pub fn usage() -> (usize, usize) {
         let heap = HEAP.lock();
         let gone = GONE.load(Ordering::Relaxed);
@@ -195,22 +194,22 @@ mod machine {
         )
     }
 
-    /// RAM that boot has set aside for Rust: what it hands out is never freed.
+    /// RAM that boot has reserved for Rust. Its allocations are never freed.
     pub struct BootMemory {
         next: usize,
         end: usize,
     }
 
     impl BootMemory {
-        /// Takes over `blocks` 2 MiB blocks of RAM from `first` on; `None` when the address space for them is full.
+        /// Takes over `blocks` 2 MiB blocks of RAM from `first` on. Returns `None` if their address space is full.
         ///
         /// # Safety
-        /// Nobody else may use the frames, ever.
+        /// The frames must never have another user.
         pub unsafe fn new(first: Mfn, blocks: usize) -> Option<Self> {
             // SAFETY: passed on.
             let start = unsafe { hypmap::map_private(first, blocks)? };
             let bytes = (blocks * PAGE_SIZE) << ORDER_2M;
-            // SAFETY: just mapped, and nobody else's.
+            // SAFETY: just mapped, and not shared.
             unsafe { ptr::write_bytes(start, 0, bytes) };
             let next = start as usize;
             Some(Self {
@@ -219,7 +218,7 @@ mod machine {
             })
         }
 
-        /// Returns a zeroed slice of `len` elements that lasts for ever; `None` when there is no room.
+        /// Returns a zeroed slice of `len` elements that is never freed; `None` if there is no space.
         pub fn slice<T: FromZeros>(&mut self, len: usize) -> Option<&'static mut [T]> {
             let start = self.next.checked_next_multiple_of(align_of::<T>())?;
             let end = start.checked_add(len.checked_mul(size_of::<T>())?)?;
@@ -231,23 +230,23 @@ mod machine {
             Some(unsafe { core::slice::from_raw_parts_mut(start as *mut T, len) })
         }
 
-        /// Adds the rest to the small-object heap.
+        /// Adds the remainder to the small-object heap.
         pub fn into_heap(self) {
             let start = self.next.next_multiple_of(64);
             if start < self.end {
                 let mut heap = HEAP.lock();
-                // SAFETY: the range is mapped and nobody else's.
+                // SAFETY: the range is mapped and unused.
                 unsafe { heap.add_to_heap(start, self.end) };
-                note(&heap);
+                update_free(&heap);
             }
         }
     }
 
-    /// Adds a 2 MiB block of RAM to the heap; false when the address space for it is full.
+    /// Adds a 2 MiB block of RAM to the heap. Returns false if the address space is full.
     ///
     /// # Safety
-    /// 1. Nobody else may use the block until [`shrink`] returns it, in the direct map either. 2. One CPU at a time calls
-    ///    this or [`shrink`].
+    /// 1. The block must have no other user until [`shrink`] returns it, the direct map included.
+    /// 2. One CPU at a time may call this or [`shrink`].
     pub unsafe fn grow(block: Mfn) -> bool {
         // SAFETY: passed on.
         let Some(start) = (unsafe { hypmap::map_private(block, 1) }) else {
@@ -256,22 +255,22 @@ mod machine {
         let start = start as usize;
         GROWN_FROM.fetch_min(start, Ordering::Relaxed);
         let mut heap = HEAP.lock();
-        // SAFETY: the range is mapped and nobody else's.
+        // SAFETY: the range is mapped and unused.
         unsafe { heap.add_to_heap(start, start + BLOCK) };
-        note(&heap);
+        update_free(&heap);
         true
     }
 
-    /// Gives back a block that the heap has grown by, if nothing is in one.
+    /// Removes an empty block that [`grow`] added, if there is one, and returns it.
     ///
     /// # Safety
-    /// One CPU at a time calls this or [`grow`].
+    /// One CPU at a time may call this or [`grow`].
     pub unsafe fn shrink() -> Option<Mfn> {
         let mut heap = HEAP.lock();
         let from = GROWN_FROM.load(Ordering::Relaxed);
         let start = take_block(&mut heap, |start| start >= from)?;
         GONE.fetch_add(BLOCK, Ordering::Relaxed);
-        note(&heap);
+        update_free(&heap);
         drop(heap);
         // SAFETY: 1. the heap has just let go of all of it; 2. passed on.
         unsafe { hypmap::unmap_private(start) }

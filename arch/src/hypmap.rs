@@ -1,8 +1,8 @@
 //! The hypervisor's own stage 1 after boot/head.S: direct map, devices, single frames, private memory.
 //!
-//! All CPUs share one set of tables. Every table is part of the image (its BSS), so mapping never allocates and the map's
-//! own memory is in no direct map. Each mapping is made once, from invalid to valid, or taken down with a TLB
-//! invalidate; nothing changes attributes in place. W^X holds by construction: only boot/head.S maps code.
+//! All CPUs share one set of tables. The tables are part of the image's BSS, so mapping does not allocate, and the
+//! tables are outside the direct map. A mapping is made from an invalid entry, or removed with a TLB invalidate;
+//! attributes never change in place. W^X holds, as only boot/head.S maps code.
 
 use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -75,7 +75,7 @@ const DATA: Attributes = Attributes::hyp(HypMemory::WriteBack, Access::RW);
 const READ_ONLY: Attributes = Attributes::hyp(HypMemory::WriteBack, Access::R);
 const DEVICE: Attributes = Attributes::hyp(HypMemory::Device, Access::RW);
 
-/// Physical minus virtual address of the image.
+/// Physical minus virtual address of the image, modulo 2^32.
 static IMAGE_OFFSET: AtomicU32 = AtomicU32::new(0);
 
 fn image_phys(va: usize) -> Mfn {
@@ -87,15 +87,15 @@ fn table_frame(table: &Table) -> Mfn {
     image_phys(table as *const Table as usize)
 }
 
-/// Makes new mappings visible: they were invalid before, so no TLB holds anything about them.
+/// Makes new mappings visible to walks. Their entries were invalid before, so no TLB holds them.
 fn publish() {
     dsb_ishst();
     isb();
 }
 
-/// Connects the tables. `load` is the physical address of the image's first byte.
+/// Links the tables. `load` is the physical address of the image's first byte.
 ///
-/// Called once, first thing on the boot CPU.
+/// Called once, before anything else on the boot CPU.
 pub fn init(load: PhysAddr) {
     IMAGE_OFFSET.store(
         (load.raw() as u32).wrapping_sub(layout::IMAGE as u32),
@@ -118,7 +118,7 @@ pub fn init(load: PhysAddr) {
     publish();
 }
 
-/// Returns the frames of the image, from its first page to the end of BSS.
+/// Returns the first frame of the image, and the frame at the end of its BSS.
 pub fn image_frames() -> (Mfn, Mfn) {
     (image_phys(layout::IMAGE), image_phys(layout::image_end()))
 }
@@ -131,7 +131,7 @@ pub fn image_address(va: usize) -> PhysAddr {
         .unwrap_or(frame)
 }
 
-/// Takes away what only booting needed: the boot code and the device tree.
+/// Unmaps the boot code and the boot loader's device tree.
 pub fn drop_boot_mappings() {
     for va in (layout::IMAGE..layout::boot_end()).step_by(PAGE_SIZE) {
         image().set(l3_index(va), Descriptor::INVALID);
@@ -141,7 +141,7 @@ pub fn drop_boot_mappings() {
     tlb::flush_hyp();
 }
 
-/// Makes the page below each stack fault, so that an overflow is an exception and not a corruption.
+/// Unmaps the page below each stack, so that an overflow takes an exception.
 pub fn guard_stacks() {
     for cpu in 0..MAX_CPUS {
         image().set(
@@ -153,10 +153,10 @@ pub fn guard_stacks() {
     tlb::flush_hyp();
 }
 
-/// Maps the boot loader's device tree read-only and returns as much of it as it says it is long, up to 2 MiB; or its header
-/// alone when there is no memory at its end.
+/// Maps the boot loader's device tree read-only. Returns it with the length in its header, up to 2 MiB, or the header
+/// alone if its end is not memory.
 ///
-/// When no tree starts there, the error is the first word; 0 when it cannot be read.
+/// If there is no tree, the error is the first word; 0 if that cannot be read.
 pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     const MAGIC: u32 = 0xD00D_FEED;
     const MAX: usize = BLOCK_2M;
@@ -184,19 +184,20 @@ pub fn map_device_tree(at: PhysAddr) -> Result<&'static [u8], u32> {
     let len = (word(4).unwrap_or(0) as usize).min(MAX);
     let last = len.saturating_sub(1) & !3;
     let len = word(last).map_or(HEADER.min(len), |_| len);
-    // SAFETY: 1. both blocks are mapped read-only until `drop_boot_mappings`, after which boot no longer holds the slice;
-    // 2. the boot loader's memory is reserved, so nobody writes it meanwhile.
+    // SAFETY: 1. both blocks are mapped read-only until `drop_boot_mappings`, after which boot no longer holds the
+    // slice; 2. the boot loader's memory is reserved, so it does not change meanwhile.
     Ok(unsafe { core::slice::from_raw_parts(va as *const u8, len) })
 }
 
-/// Forgets the mapped device tree, so that another address can be tried.
+/// Unmaps the device tree, so that another address can be tried.
 pub fn unmap_device_tree() {
     low().set(l2_index(layout::FDT), Descriptor::INVALID);
     low().set(l2_index(layout::FDT) + 1, Descriptor::INVALID);
     tlb::flush_boot();
 }
 
-/// Reads the word at a machine address, which must be memory; `None` when there is none. For boot, on the boot CPU.
+/// Reads the word at a machine address, which must not be a device; `None` if there is no memory. For boot, on the boot
+/// CPU.
 pub fn peek(at: PhysAddr) -> Option<u32> {
     let index = l2_index(layout::PEEK);
     let block = at.frame().align_down(ORDER_2M);
@@ -211,7 +212,7 @@ pub fn peek(at: PhysAddr) -> Option<u32> {
 
 static DEVICE_NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Maps `len` bytes of device registers at `at` for good; `None` when there are none, or the device window is full.
+/// Maps `len` bytes of device registers at `at` permanently. Returns `None` if `len` is 0 or the device window is full.
 pub fn map_device(at: PhysAddr, len: u64) -> Option<Window> {
     let offset = at.offset();
     let pages = layout::pages(offset, len, ENTRIES)?;
@@ -225,26 +226,26 @@ pub fn map_device(at: PhysAddr, len: u64) -> Option<Window> {
         DEVICE_L3.set(first + n, Descriptor::leaf(Level::Three, frame, DEVICE));
     }
     publish();
-    // SAFETY: the pages are mapped as device memory and never unmapped. That they hold registers and not RAM is the device
-    // tree's word, which boot checks against its memory nodes.
+    // SAFETY: the pages are mapped as device memory and never unmapped. The device tree states that they hold
+    // registers, which boot checks against its memory nodes.
     Some(unsafe { Window::new(layout::DEVICE + first * PAGE_SIZE + offset, len as usize) })
 }
 
-/// First frame of the direct map; `u32::MAX` while there is none.
+/// First frame of the direct map; `u32::MAX` before [`start_direct_map`].
 static DIRECT_FIRST: AtomicU32 = AtomicU32::new(u32::MAX);
-/// First frame, number of frames and address of the longest part of the direct map without a hole: nearly all RAM, so that
-/// one comparison is mostly enough. Changed by boot only, while there is one CPU. `used` keeps the three together, so that
-/// one address leads to all.
+/// First frame, number of frames and address of the longest part of the direct map without holes: nearly all RAM, so
+/// that one comparison usually suffices. Changed only by boot, on one CPU. `#[used]` keeps the three words adjacent, at
+/// one address.
 #[used]
 static SOLID: [AtomicU32; 3] = [
     AtomicU32::new(u32::MAX),
     AtomicU32::new(0),
     AtomicU32::new(0),
 ];
-/// 2 MiB blocks of the direct map that are mapped, a bit each.
+/// Mapped 2 MiB blocks of the direct map, one bit each.
 static DIRECT_BLOCKS: [AtomicU32; 48] = [const { AtomicU32::new(0) }; 48];
 
-/// Starts the direct map at the GiB that holds `lowest`, the first frame of RAM.
+/// Starts the direct map at the GiB that contains `lowest`, the first frame of RAM.
 pub fn start_direct_map(lowest: Mfn) {
     DIRECT_FIRST.store(
         lowest.align_down(crate::addr::ORDER_1G).raw(),
@@ -252,7 +253,7 @@ pub fn start_direct_map(lowest: Mfn) {
     );
 }
 
-/// Adds the 2 MiB block at `block` to the direct map; false when it is out of reach.
+/// Adds the 2 MiB block at `block` to the direct map. Returns false if it is out of range.
 pub fn map_direct_block(block: Mfn) -> bool {
     let Some(index) = block
         .raw()
@@ -267,12 +268,12 @@ pub fn map_direct_block(block: Mfn) -> bool {
     DIRECT_L2[index / ENTRIES].set(index % ENTRIES, Descriptor::leaf(Level::Two, block, DATA));
     DIRECT_BLOCKS[index / 32].fetch_or(1 << (index % 32), Ordering::Release);
     publish();
-    note_solid(index as u32);
+    update_solid(index as u32);
     true
 }
 
-/// Looks whether the blocks around `index` are the longest run now.
-fn note_solid(index: u32) {
+/// Updates the longest run after the block `index` was mapped.
+fn update_solid(index: u32) {
     let first = DIRECT_FIRST.load(Ordering::Relaxed);
     let [start, frames, va] = &SOLID;
     let best = frames.load(Ordering::Relaxed) >> ORDER_2M;
@@ -301,7 +302,7 @@ fn is_direct_block(block: u32) -> bool {
         .is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (block % 32) != 0)
 }
 
-/// Returns the address of `mfn` in the direct map.
+/// Returns the address of `mfn` in the direct map, `None` if it is not mapped there.
 #[inline]
 pub fn direct(mfn: Mfn) -> Option<usize> {
     let [start, frames, va] = &SOLID;
@@ -325,7 +326,7 @@ fn direct_beyond_hole(mfn: Mfn) -> Option<NonZeroUsize> {
     NonZeroUsize::new(layout::DIRECT + ((index as usize) << PAGE_SHIFT))
 }
 
-/// Returns the frames from the first of the direct map that it can hold at most.
+/// Returns one past the last frame that the direct map can hold.
 pub fn direct_limit() -> Option<Mfn> {
     let first = DIRECT_FIRST.load(Ordering::Relaxed);
     Mfn::new(u64::from(first) + (layout::DIRECT_SIZE >> PAGE_SHIFT) as u64)
@@ -337,10 +338,10 @@ const _: () = assert!(layout::KEPT_FRAMES == ENTRIES * layout::SLOT_TABLES - WIN
 static WINDOWS_USED: [AtomicU8; MAX_CPUS] = [const { AtomicU8::new(0) }; MAX_CPUS];
 static SLOTS_USED: SpinMutex<[u32; ENTRIES * layout::SLOT_TABLES / 32]> =
     SpinMutex::new([0; ENTRIES * layout::SLOT_TABLES / 32]);
-/// RAM above the direct map's reach: only such frames get windows and slots.
+/// Returns whether a frame is RAM. Other frames get no windows or slots.
 static RAM: Once<fn(Mfn) -> bool> = Once::new();
 
-/// Tells how to recognize RAM, once the frame table exists.
+/// Sets the test for RAM, once the frame table exists.
 pub fn set_ram_test(is_ram: fn(Mfn) -> bool) {
     RAM.call_once(|| is_ram);
 }
@@ -371,7 +372,7 @@ impl Slot {
     }
 }
 
-/// A window of this CPU on one frame; closed when dropped.
+/// A window of this CPU on one frame, closed when dropped.
 pub struct CpuWindow {
     slot: Slot,
 }
@@ -397,7 +398,8 @@ impl Drop for CpuWindow {
     }
 }
 
-/// Opens a window of this CPU on a frame outside the direct map.
+/// Opens a window of this CPU on a frame outside the direct map. Returns `None` if it is not RAM or all four windows
+/// are open.
 pub fn open_window(mfn: Mfn) -> Option<CpuWindow> {
     if !is_ram(mfn) {
         return None;
@@ -417,7 +419,7 @@ pub fn open_window(mfn: Mfn) -> Option<CpuWindow> {
     })
 }
 
-/// Maps a frame outside the direct map until [`unmap_slot`].
+/// Maps a frame outside the direct map until [`unmap_slot`]. Returns `None` if it is not RAM or all slots are in use.
 pub fn map_slot(mfn: Mfn) -> Option<Slot> {
     if !is_ram(mfn) {
         return None;
@@ -437,7 +439,7 @@ pub fn map_slot(mfn: Mfn) -> Option<Slot> {
     Some(Slot { index })
 }
 
-/// Undoes [`map_slot`].
+/// Unmaps a slot of [`map_slot`].
 pub fn unmap_slot(slot: Slot) {
     set_slot(slot.index, Descriptor::INVALID);
     tlb::flush_hyp_page(slot.va());
@@ -449,11 +451,12 @@ pub fn unmap_slot(slot: Slot) {
 
 static PRIVATE_NEXT: AtomicU32 = AtomicU32::new(layout::PRIVATE as u32);
 
-/// Gives `blocks` 2 MiB blocks of RAM at `first` to Rust: maps them as private memory, as it is, and returns their address.
+/// Maps `blocks` 2 MiB blocks of RAM at `first` as private memory for Rust, contents unchanged. Returns their address,
+/// `None` if the address space is full.
 ///
 /// # Safety
-/// 1. Nobody else may use the frames until [`unmap_private`]: not the page allocator, and nobody through the direct map.
-/// 2. One CPU at a time calls this or [`unmap_private`].
+/// 1. The frames must have no other user until [`unmap_private`], the page allocator and the direct map included.
+/// 2. One CPU at a time may call this or [`unmap_private`].
 pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
     let start = match private_hole().filter(|_| blocks == 1) {
         Some(start) => start,
@@ -475,7 +478,7 @@ pub(crate) unsafe fn map_private(first: Mfn, blocks: usize) -> Option<*mut u8> {
     Some(start as *mut u8)
 }
 
-/// Returns where a block of private memory was that is there no more.
+/// Returns the address of a block of private memory that was unmapped.
 fn private_hole() -> Option<usize> {
     let next = PRIVATE_NEXT.load(Ordering::Relaxed) as usize;
     (layout::PRIVATE..next)
@@ -483,10 +486,11 @@ fn private_hole() -> Option<usize> {
         .find(|start| !low().get(l2_index(*start)).is_valid())
 }
 
-/// Takes the block of private memory at `start` away from Rust, and returns which RAM it was.
+/// Unmaps the block of private memory at `start`. Returns its RAM.
 ///
 /// # Safety
-/// 1. Nobody uses the block any more. 2. As for [`map_private`].
+/// 1. The block must be unused.
+/// 2. One CPU at a time may call this or [`map_private`].
 pub(crate) unsafe fn unmap_private(start: usize) -> Option<Mfn> {
     let index = l2_index(start);
     let (block, _) = low().get(index).block()?;

@@ -1,14 +1,14 @@
-//! Blocks of the heap that are kept for the allocation that follows: how `heap::try_arc` makes an `Arc` that cannot fail.
+//! Heap blocks kept for the next allocation, by which `heap::try_arc` makes an `Arc` that cannot fail.
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// How many keep a block. While none does, allocating needs not know which CPU this is, which it cannot know outside HYP:
-/// there a boot loader's mistake is still to be reported, in words that are allocated.
+/// Number of kept blocks. While it is 0, allocating does not need the current CPU's number, which cannot be read
+/// outside HYP, where the message about a boot loader's mistake is allocated.
 pub(crate) static KEEPING: AtomicUsize = AtomicUsize::new(0);
 
-/// A block that a CPU (a thread, on a host) keeps for the allocation it makes next. Used by nobody else.
+/// The block that a CPU (on a host, a thread) keeps for its next allocation. Accessed by that CPU only.
 pub(crate) struct Kept {
     block: AtomicPtr<u8>,
     size: AtomicUsize,
@@ -25,13 +25,13 @@ impl Kept {
     }
 
     pub(crate) fn put(&self, block: NonNull<u8>, layout: Layout) {
-        KEEPING.fetch_add(1, Ordering::Relaxed); // its own CPU sees it, and no other needs to
+        KEEPING.fetch_add(1, Ordering::Relaxed); // read by its own CPU only
         self.block.store(block.as_ptr(), Ordering::Relaxed);
         self.size.store(layout.size(), Ordering::Relaxed);
         self.align.store(layout.align(), Ordering::Relaxed);
     }
 
-    /// Returns the block, if there is one of that very layout.
+    /// Takes the block if it has this layout.
     pub(crate) fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
         let block = NonNull::new(self.block.load(Ordering::Relaxed))?;
         let fits = self.size.load(Ordering::Relaxed) == layout.size()

@@ -1,38 +1,38 @@
 //! The hypervisor's virtual address space, and the linker's symbols (linker.ld).
 //!
-//! | addresses | what |
+//! | addresses | use |
 //! |---|---|
-//! | 0 | nothing, so that a null pointer faults, and FCSEIDR moves nothing of ours |
-//! | [`PRIVATE`] | memory that Rust lives in: frame table and heap |
+//! | 0 | unmapped, so that a null pointer faults and FCSEIDR moves none of the hypervisor's addresses |
+//! | [`PRIVATE`] | private memory of Rust: frame table and heap |
 //! | [`FDT`] | the boot loader's device tree, until dom0 is built |
-//! | [`PEEK`] | one block of RAM at a time that boot looks into |
+//! | [`PEEK`] | a block of RAM that boot reads |
 //! | [`DEVICE`] | device registers |
-//! | [`SLOTS`] | mappings of single frames that the direct map does not reach |
-//! | [`IMAGE`] | this program |
+//! | [`SLOTS`] | mappings of single frames outside the direct map |
+//! | [`IMAGE`] | the image |
 //! | [`DIRECT`] | direct map of RAM, up to 3 GiB from the first bank on |
 
 /// Start of the direct map: GiB 1 to 3 of the address space.
 pub const DIRECT: usize = 0x4000_0000;
-/// Bytes that the direct map can hold.
+/// Maximum size of the direct map, in bytes.
 pub const DIRECT_SIZE: usize = 0xC000_0000;
-/// Start of private memory: above the 32 MiB that a guest's FCSEIDR moves, where a processor has it (DDI 0406C.d D11; an
-/// emulator moves HYP's accesses too).
+/// Start of private memory: above the 32 MiB that a guest's FCSEIDR moves on processors that have it (DDI 0406C.d D11;
+/// an emulator moves HYP's accesses too).
 pub const PRIVATE: usize = 0x0200_0000;
 /// End of private memory.
 pub const PRIVATE_END: usize = 0x3000_0000;
 /// The boot loader's device tree: two 2 MiB blocks.
 pub const FDT: usize = 0x3C00_0000;
-/// The window that boot looks through: a 2 MiB block.
+/// The window through which boot reads RAM: a 2 MiB block.
 pub const PEEK: usize = 0x3C40_0000;
 /// Device registers: one table of pages.
 pub const DEVICE: usize = 0x3D00_0000;
 /// Single-frame mappings: [`SLOT_TABLES`] tables of pages.
 pub const SLOTS: usize = 0x3D20_0000;
-/// Tables of single-frame mappings.
+/// Number of tables of single-frame mappings.
 pub const SLOT_TABLES: usize = 4;
-/// Of the single-frame mappings, those that are slots: four of each CPU are its windows.
+/// Number of slots among the single-frame mappings. Four mappings of each CPU are its windows instead.
 pub const KEPT_FRAMES: usize = SLOT_TABLES * 512 - 4 * crate::cpu::MAX_CPUS;
-/// The program, as linker.ld and boot/head.S have it.
+/// Start of the image, as in linker.ld and boot/head.S.
 pub const IMAGE: usize = 0x3E00_0000;
 
 #[cfg(target_os = "none")]
@@ -68,14 +68,14 @@ mod symbols {
 #[cfg(target_os = "none")]
 pub use symbols::{boot_end, fault_stack_start, image_end, stacks_start, text_end};
 
-/// Returns the pages that `len` bytes at `offset` of a page touch; `None` when there are none, or more than `most`.
+/// Returns the number of pages that `len` bytes at `offset` of a page cover; `None` if it is 0, or above `most`.
 pub fn pages(offset: usize, len: u64, most: usize) -> Option<usize> {
     let end = u64::try_from(offset).ok()?.checked_add(len)?;
     let pages = usize::try_from(end.div_ceil(crate::addr::PAGE_SIZE as u64)).ok()?;
     (len > 0 && pages <= most).then_some(pages)
 }
 
-/// Bytes from one CPU's guard page to the next one's.
+/// Distance in bytes between the guard pages of adjacent CPUs' stacks.
 pub const STACK_STRIDE: usize = 0xC000;
 
 /// Returns the linker's build id of the image: 20 bytes.
@@ -93,13 +93,14 @@ pub fn build_id() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start as *const u8, end.saturating_sub(start)) }
 }
 
-/// Returns the linker's build id: none on a host.
+/// Returns an empty build id: a host has none.
 #[cfg(not(target_os = "none"))]
 pub fn build_id() -> &'static [u8] {
     &[]
 }
 
-/// Bytes of heap before the machine's memory is known: for the largest device tree there may be (tests/early_heap.rs).
+/// Size in bytes of the heap before the machine's memory is known: enough for the largest device tree
+/// (tests/early_heap.rs).
 pub const EARLY_HEAP: usize = 512 << 10;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Mechanism: everything Krypton does to an ARMv7-A processor and its GIC, timers and memory.
+//! Mechanism: all access to an ARMv7-A processor and its GIC, timers and memory.
 //!
-//! This crate holds all of the project's `unsafe` code, assembly and volatile access. It knows no domain and no
-//! hypercall. On a host (x86, for tests) the modules that touch the machine are replaced by fakes with the same names.
+//! This crate contains all of the project's `unsafe` code, assembly and volatile access. It has no notion of domains or
+//! hypercalls. On a host (x86, for tests) fakes with the same names replace the modules that access the machine.
 #![cfg_attr(target_os = "none", no_std)]
 #![warn(missing_docs)]
-// A failure is handled where it happens: a dropped error may be a page that somebody still reaches.
+// Errors must be handled: a dropped one may leave a page accessible.
 #![cfg_attr(
     not(test),
     deny(clippy::let_underscore_must_use, clippy::unused_result_ok)
@@ -53,8 +53,8 @@ pub mod table;
 pub mod timer;
 pub mod tlb;
 
-/// Opens a lock that another CPU holds. Only a panic may: afterwards the holder and the caller both have the data.
+/// Opens a lock that another CPU holds. Only for a panic, as holder and caller then both have access.
 pub fn break_lock<T>(lock: &spin::mutex::SpinMutex<T>) {
-    // SAFETY: a panic has stopped the other CPUs; what the lock protects is used by nobody but the caller from here on.
+    // SAFETY: the panic has stopped the other CPUs, so only the caller uses the lock's data from here on.
     unsafe { lock.force_unlock() }
 }

@@ -1,22 +1,22 @@
-//! Long descriptors: what the Hyp stage 1 and the stage 2 tables hold, bit by bit.
+//! Long descriptors, the format of Hyp stage 1 and stage 2 tables.
 //!
-//! Pure: this file knows the format, [`crate::table`] knows how tables hang together. DDI 0406C.d B3.6.1 (descriptor
-//! formats), B3.6.2 (attributes), B3.6.6 (walks).
+//! Pure: the format only; [`crate::table`] links tables. DDI 0406C.d B3.6.1 (descriptor formats), B3.6.2 (attributes),
+//! B3.6.6 (walks).
 //!
 //! | bits | leaf, Hyp stage 1 | leaf, stage 2 | table |
 //! |---|---|---|---|
 //! | 0 | valid | valid | valid |
 //! | 1 | 0 block (levels 1, 2), 1 page (level 3) | same | 1 |
-//! | 5:2 | AttrIndx (4:2), NS | MemAttr | used entries (11:2), ours |
+//! | 5:2 | AttrIndx (4:2), NS | MemAttr | used entries (11:2), software |
 //! | 7:6 | AP\[2\], 1 | HAP | |
 //! | 9:8 | SH | SH | |
 //! | 10 | AF | AF | |
 //! | 39:12 | output frame | output frame | next table's frame |
-//! | 54 | XN | XN | times filled (58:52), ours |
-//! | 58:55 | 0 | kind, ours | |
+//! | 54 | XN | XN | times filled (58:52), software |
+//! | 58:55 | 0 | kind, software | |
 //!
-//! Invariants: an invalid descriptor is always 0; the access flag is always set (ARMv7 hardware does not manage it); a
-//! leaf's frame is aligned to its size, because [`Descriptor::leaf`] drops the bits that are not.
+//! Invariants: an invalid descriptor is 0; the access flag is always set (ARMv7 hardware does not manage it); a leaf's
+//! frame is aligned to its size, as [`Descriptor::leaf`] clears the low bits.
 
 use crate::addr::{Mfn, ORDER_1G, ORDER_2M};
 
@@ -31,10 +31,10 @@ pub const HTCR: u32 = 0x8080_3500;
 pub const VTCR: u32 = 0x8000_3558;
 /// HMAIR0: the four entries named by [`HypMemory`].
 pub const HMAIR0: u32 = 0x00FF_4404;
-/// HMAIR1: indices 4 to 7 are not used.
+/// HMAIR1: indices 4 to 7 are unused.
 pub const HMAIR1: u32 = 0;
 
-/// Memory type of a Hyp mapping: its value is the index into HMAIR0.
+/// Memory type of a Hyp mapping. The value is the index into HMAIR0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum HypMemory {
@@ -48,7 +48,7 @@ pub enum HypMemory {
     StronglyOrdered = 3,
 }
 
-/// The accesses that a mapping allows.
+/// Accesses that a mapping allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {
     /// Stores are allowed.
@@ -73,7 +73,7 @@ impl Access {
         write: false,
         execute: true,
     };
-    /// Everything.
+    /// Loads, stores and fetches.
     pub const RWX: Self = Self {
         write: true,
         execute: true,
@@ -84,9 +84,9 @@ impl Access {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Stage2Memory {
-    /// Device whatever stage 1 says.
+    /// Device, whatever stage 1 says.
     Device = 0b0001,
-    /// Normal write-back: stage 1 decides.
+    /// Normal write-back; stage 1 decides.
     WriteBack = 0b1111,
 }
 
@@ -116,15 +116,16 @@ const USED_MASK: u64 = 0x3FF << USED_SHIFT;
 const FILLED_SHIFT: u32 = 52;
 const FILLED_MASK: u64 = 0x7F << FILLED_SHIFT;
 
-/// Everything in a leaf but its frame and size.
+/// Attributes of a leaf: all bits but frame and size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attributes(u64);
 
 impl Attributes {
-    /// Those of no leaf.
+    /// No attributes.
     pub const NONE: Self = Self(0);
 
-    /// Attributes of a Hyp stage 1 mapping. AP\[1\] is one, nG and PXN zero (DDI 0406C.d B3.6.2, PL2 translations).
+    /// Returns the attributes of a Hyp stage 1 mapping. AP\[1\] is one, nG and PXN are zero (DDI 0406C.d B3.6.2, PL2
+    /// translations).
     pub const fn hyp(memory: HypMemory, access: Access) -> Self {
         let shareability = match memory {
             HypMemory::WriteBack => Shareability::Inner,
@@ -141,7 +142,7 @@ impl Attributes {
         Self(bits)
     }
 
-    /// Attributes of a stage 2 mapping; `kind` (0 to 15) is kept in the bits left to software.
+    /// Returns the attributes of a stage 2 mapping. `kind` (0 to 15) is stored in software bits.
     pub const fn stage2(
         memory: Stage2Memory,
         shareability: Shareability,
@@ -160,7 +161,7 @@ impl Attributes {
         Self(bits)
     }
 
-    /// Returns the kind given to [`Attributes::stage2`].
+    /// Returns the kind passed to [`Attributes::stage2`].
     pub const fn kind(self) -> u8 {
         ((self.0 & KIND_MASK) >> KIND_SHIFT) as u8
     }
@@ -179,7 +180,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// log2 of the pages that one entry covers.
+    /// Returns log2 of the pages that one entry covers.
     pub const fn order(self) -> u32 {
         match self {
             Self::One => ORDER_1G,
@@ -187,15 +188,15 @@ impl Level {
             Self::Three => 0,
         }
     }
-    /// Returns the pages that one entry covers.
+    /// Returns the number of pages that one entry covers.
     pub const fn span(self) -> u32 {
         1 << self.order()
     }
-    /// Difference of the leaves of adjacent frames: the bytes that one entry covers.
+    /// Returns the difference of the leaves of adjacent entries: the bytes that one entry covers.
     pub const fn step(self) -> u64 {
         (self.span() as u64) << crate::addr::PAGE_SHIFT
     }
-    /// Returns the level that a table entry of this level leads to.
+    /// Returns the level below a table entry of this level.
     pub const fn next(self) -> Option<Self> {
         match self {
             Self::One => Some(Self::Two),
@@ -203,18 +204,18 @@ impl Level {
             Self::Three => None,
         }
     }
-    /// Returns the index within one table frame of the entry for input frame `input`.
+    /// Returns the index of the entry for input frame `input` in its table frame.
     pub const fn index(self, input: u32) -> usize {
         (input >> self.order()) as usize % ENTRIES
     }
 }
 
-/// A note in the ignored bits of a table descriptor (DDI 0406C.d figure B3-15: 58:52 and 11:2).
+/// Software data in the ignored bits of a table descriptor (DDI 0406C.d figure B3-15: 58:52 and 11:2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TableNote {
-    /// Valid entries in the table that the descriptor leads to.
+    /// Number of valid entries in the table.
     pub used: u16,
-    /// How often the table became full since somebody last looked whether it could be one block.
+    /// Number of times the table became full since it was last checked for a merge.
     pub filled: u8,
 }
 
@@ -223,22 +224,22 @@ pub struct TableNote {
 #[repr(transparent)]
 pub struct Descriptor(pub u64);
 
-/// A [`Descriptor`], read.
+/// A decoded [`Descriptor`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// Nothing is mapped.
+    /// Not mapped.
     Invalid,
-    /// The next level's table.
+    /// A table of the next level.
     Table(Mfn, TableNote),
     /// A page or block.
     Leaf(Mfn, Attributes),
 }
 
 impl Descriptor {
-    /// Maps nothing.
+    /// An invalid entry.
     pub const INVALID: Self = Self(0);
 
-    /// A page or block at `level`, whose first frame is `output` rounded down to the entry's size.
+    /// Returns a page or block at `level`, whose first frame is `output` rounded down to the entry's size.
     pub const fn leaf(level: Level, output: Mfn, attributes: Attributes) -> Self {
         let page = match level {
             Level::Three => TABLE_OR_PAGE,
@@ -247,7 +248,7 @@ impl Descriptor {
         Self(output.align_down(level.order()).addr().raw() | attributes.0 | page | VALID)
     }
 
-    /// Leads to the table in frame `next`.
+    /// Returns a table descriptor for the table in frame `next`.
     pub const fn table(next: Mfn, note: TableNote) -> Self {
         Self(
             next.addr().raw()
@@ -258,7 +259,7 @@ impl Descriptor {
         )
     }
 
-    /// Returns the frame of the table that an entry of level 1 or 2 leads to, and nothing else of it.
+    /// Decodes an entry of level 1 or 2 as a table. Returns the table's frame, `None` for other entries.
     #[inline]
     pub fn next_table(self) -> Option<Mfn> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
@@ -268,7 +269,7 @@ impl Descriptor {
         }
     }
 
-    /// Returns the leaf that an entry of level 3 is, and nothing else.
+    /// Decodes an entry of level 3 as a page.
     #[inline]
     pub fn page(self) -> Option<(Mfn, Attributes)> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
@@ -278,7 +279,7 @@ impl Descriptor {
         }
     }
 
-    /// Returns the leaf that an entry of level 1 or 2 is, and nothing else; its frame is not rounded down.
+    /// Decodes an entry of level 1 or 2 as a block. Its frame is not rounded down.
     #[inline]
     pub fn block(self) -> Option<(Mfn, Attributes)> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID {
@@ -298,44 +299,44 @@ impl Descriptor {
         Attributes(self.0 & !FRAME_MASK & !(VALID | TABLE_OR_PAGE))
     }
 
-    /// Returns whether the hardware looks at it.
+    /// Returns whether the valid bit is set.
     #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
 
-    /// Entries in use in the table that this table descriptor leads to.
+    /// Returns the number of entries in use in the table of this table descriptor.
     #[inline]
     pub const fn used(self) -> usize {
         ((self.0 & USED_MASK) >> USED_SHIFT) as usize
     }
 
-    /// This table descriptor with one entry more in use; there are fewer than [`ENTRIES`].
+    /// Returns this table descriptor with one more entry in use. There must be fewer than [`ENTRIES`].
     #[inline]
     pub const fn one_more(self) -> Self {
         Self(self.0.wrapping_add(1 << USED_SHIFT))
     }
 
-    /// This table descriptor with one entry less in use; there is one.
+    /// Returns this table descriptor with one entry less in use. There must be one.
     #[inline]
     pub const fn one_less(self) -> Self {
         Self(self.0.wrapping_sub(1 << USED_SHIFT))
     }
 
-    /// This table descriptor, its table having become full once more; the count goes round, after 128 times.
+    /// Returns this table descriptor with the count of times filled increased; it wraps at 128.
     #[inline]
     pub const fn filled_again(self) -> Self {
         let filled = self.0.wrapping_add(1 << FILLED_SHIFT) & FILLED_MASK;
         Self(self.0 & !FILLED_MASK | filled)
     }
 
-    /// Returns how often that was.
+    /// Returns the number of times the table became full, modulo 128.
     #[inline]
     pub const fn filled(self) -> u8 {
         ((self.0 & FILLED_MASK) >> FILLED_SHIFT) as u8
     }
 
-    /// Reads the entry as one of `level`. A reserved form (a block at level 3) maps nothing, as in hardware.
+    /// Decodes an entry of `level`. A reserved form (a block at level 3) is invalid, as in hardware.
     pub const fn decode(self, level: Level) -> Entry {
         if self.0 & VALID == 0 {
             return Entry::Invalid;
@@ -361,7 +362,7 @@ impl Descriptor {
     }
 }
 
-/// VTTBR of a stage 2 root at `root` (aligned to 8 KiB) with `vmid` in bits 55:48 (DDI 0406C.d B4.1.160).
+/// Returns VTTBR of a stage 2 root at `root` (aligned to 8 KiB) with `vmid` in bits 55:48 (DDI 0406C.d B4.1.160).
 pub const fn vttbr(root: Mfn, vmid: u8) -> u64 {
     ((vmid as u64) << 48) | root.align_down(1).addr().raw()
 }

@@ -1,8 +1,8 @@
-//! Device memory: a mapped block of registers that lives as long as the system.
+//! Device memory: a block of registers mapped permanently.
 
 use core::ptr;
 
-/// A window of device registers, reached by single loads and stores of the width asked for.
+/// A window of device registers, accessed by single loads and stores of the given width.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     base: usize,
@@ -11,16 +11,16 @@ pub struct Window {
 
 macro_rules! access {
     ($read:ident, $write:ident, $type:ty) => {
-        /// Reads the register at `offset`; 0 when it is outside the window.
+        /// Reads the register at `offset`; 0 outside the window.
         #[inline]
         pub fn $read(&self, offset: usize) -> $type {
             if !self.holds(offset, size_of::<$type>()) {
                 return 0;
             }
-            // SAFETY: the offset is inside a device mapping that is never undone, and aligned.
+            // SAFETY: the offset is inside a permanent device mapping, and aligned.
             unsafe { ptr::read_volatile((self.base + offset) as *const $type) }
         }
-        /// Writes the register at `offset`; nothing happens when it is outside the window.
+        /// Writes the register at `offset`. Does nothing outside the window.
         #[inline]
         pub fn $write(&self, offset: usize, value: $type) {
             if self.holds(offset, size_of::<$type>()) {
@@ -33,8 +33,8 @@ macro_rules! access {
 
 impl Window {
     /// # Safety
-    /// `base..base + len` must be mapped as device memory for the life of the system, and hold registers whose access
-    /// cannot break memory safety (no DMA engine pointed at the hypervisor).
+    /// `base..base + len` must be permanently mapped as device memory, and hold registers whose access cannot break
+    /// memory safety (no DMA engine that can reach the hypervisor).
     #[cfg(target_arch = "arm")]
     pub(crate) const unsafe fn new(base: usize, len: usize) -> Self {
         Self { base, len }
@@ -45,7 +45,7 @@ impl Window {
         offset.is_multiple_of(size) && offset < self.len && size <= self.len - offset
     }
 
-    /// Reads the word at `offset`; `None` where there is no device. For boot, on the boot CPU.
+    /// Reads the word at `offset`; `None` if there is no device. For boot, on the boot CPU.
     #[cfg(target_arch = "arm")]
     pub fn probe(&self, offset: usize) -> Option<u32> {
         if !self.holds(offset, 4) {
@@ -59,7 +59,7 @@ impl Window {
     access!(read32, write32, u32);
 }
 
-/// A block of registers described by a tock-registers structure.
+/// A register block described by a tock-registers structure.
 #[derive(Debug)]
 pub struct Block<T: 'static>(&'static T);
 
@@ -75,21 +75,21 @@ impl Window {
     /// Returns the window as a register structure.
     ///
     /// # Panics
-    /// When the structure does not fit: a wrong description of a device of ours.
+    /// If the structure does not fit, which is a bug in a driver.
     pub(crate) fn block<T>(self) -> Block<T> {
         assert!(
             size_of::<T>() <= self.len,
             "device window of {:#x} bytes is too small",
             self.len
         );
-        // SAFETY: 1. the window is mapped for good and large enough; 2. T is made of tock-registers cells, which are
-        // volatile and interior-mutable; 3. windows are page-aligned.
+        // SAFETY: 1. the window is permanently mapped and large enough; 2. T consists of tock-registers cells, which
+        // are volatile and interior-mutable; 3. windows are page-aligned.
         Block(unsafe { &*(self.base as *const T) })
     }
 }
 
-// SAFETY: each access is one volatile load or store of a device register, which the bus serializes; what a sequence of
-// accesses means is the driver's to protect.
+// SAFETY: each access is one volatile load or store of a device register, which the bus serializes. Drivers protect
+// sequences of accesses.
 unsafe impl<T> Sync for Block<T> {}
-// SAFETY: as above; the block belongs to no CPU.
+// SAFETY: as above; the block is not bound to a CPU.
 unsafe impl<T> Send for Block<T> {}

@@ -1,16 +1,16 @@
-//! Starting the other CPUs: the gate of the pen in boot/secondary.S, where they wait to be called by their affinities.
+//! Starting secondary CPUs: the gate in boot/secondary.S at which they wait for their affinity.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cpu::CpuId;
 
-/// Names the CPU that may leave boot/secondary.S: its affinity, and its logical number from bit 24 on. Read with caches off.
+/// The CPU that may leave boot/secondary.S: affinity in bits 23:0, logical number from bit 24 on. Read with caches off.
 #[unsafe(no_mangle)]
-static secondary_gate: AtomicU32 = AtomicU32::new(NOBODY);
-/// No affinity has all its bits set.
-const NOBODY: u32 = !0;
+static secondary_gate: AtomicU32 = AtomicU32::new(CLOSED);
+/// Closes the gate: no affinity has all bits set.
+const CLOSED: u32 = !0;
 
-/// Returns the physical address at which a CPU enters that comes out of a boot loader's pen, to wait there for [`call`].
+/// Returns the physical address at which CPUs from a boot loader's pen enter, to wait for [`call`].
 pub fn entry() -> u32 {
     unsafe extern "C" {
         static secondary_pen: u8;
@@ -18,24 +18,25 @@ pub fn entry() -> u32 {
     crate::hypmap::image_address(&raw const secondary_pen as usize).raw() as u32
 }
 
-/// Lets the CPU with `affinity` in, as `cpu`, when it comes or has come to [`entry`], or PSCI starts it. Nobody else may
-/// come any more.
+/// Opens the gate for the CPU with `affinity`, as `cpu`, whether it waits at [`entry`], arrives later, or PSCI starts
+/// it. Closes the gate for all others.
 pub fn call(cpu: CpuId, affinity: u32) {
     open_gate(cpu.raw() << 24 | affinity & 0x00FF_FFFF);
 }
 
-/// Lets nobody in any more.
-pub fn call_nobody() {
-    open_gate(NOBODY);
+/// Closes the gate for all CPUs.
+pub fn close() {
+    open_gate(CLOSED);
 }
 
 fn open_gate(value: u32) {
-    secondary_gate.store(value, Ordering::Relaxed); // one reader, which sees nothing before the clean
+    secondary_gate.store(value, Ordering::Relaxed); // the reader sees it after the clean
     crate::cache::clean_word(&secondary_gate);
     crate::barrier::sev();
 }
 
-/// Starts the CPU with `affinity` by the PSCI function `cpu_on`, and lets it in as `cpu`; returns PSCI's result.
+/// Starts the CPU with `affinity` by the PSCI function `cpu_on`, and opens the gate for it as `cpu`. Returns PSCI's
+/// result.
 pub fn start(cpu: CpuId, affinity: u32, cpu_on: u32) -> i32 {
     unsafe extern "C" {
         static secondary_entry: u8;

@@ -1,33 +1,33 @@
-//! Performance monitors in the hands of a guest (DDI 0406C.d C12, B4.1).
+//! Performance monitors given to a guest (DDI 0406C.d C12, B4.1).
 //!
-//! They trap (HDCR.TPM, TPMCR) but for guests that were given them. Such a guest's counters are its own: they stop and are
-//! taken out with its vCPU, and what the next one finds is zero or its own. Their interrupt reaches no guest.
+//! Accesses trap (HDCR.TPM, TPMCR), except for guests that were given the monitors. Such a guest's counters are saved
+//! and stopped with its vCPU, and reset for the next guest. Their interrupt is not delivered.
 
 use crate::barrier::isb;
 use crate::cp15;
 
 /// HDCR.TPM and TPMCR: accesses trap.
 const TRAPS: u32 = 1 << 6 | 1 << 5;
-/// HDCR.HPMN: counters that PL1 has.
+/// HDCR.HPMN: number of counters for PL1.
 const HPMN: u32 = 0x1F;
-/// PMCR.E: counters run.
+/// PMCR.E: enables the counters.
 const PMCR_E: u32 = 1;
-/// PMCR.DP, X, D and E, which hold what is written; P and C act when written.
+/// PMCR.DP, X, D and E, which keep their value; P and C act when written.
 const PMCR_KEPT: u32 = 0x39;
-/// Event counters that a processor can have.
+/// Maximum number of event counters.
 const MOST: usize = 31;
 
-/// Which performance monitors a guest has.
+/// A guest's access to the performance monitors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Access {
-    /// None: accesses trap.
+    /// Accesses trap.
     #[default]
     Traps,
-    /// The processor's, without its interrupt.
+    /// Direct access, without the interrupt.
     Native,
 }
 
-/// The monitors of a vCPU while they are not in the hardware.
+/// State of a vCPU's monitors that is not in the hardware.
 #[derive(Clone, Debug, Default)]
 pub struct Monitors {
     pmcr: u32,
@@ -37,20 +37,20 @@ pub struct Monitors {
     pmintenset: u32,
     pmovsset: u32,
     pmccntr: u32,
-    /// Type and count.
+    /// Event type and count.
     events: [(u32, u32); MOST],
 }
 
-/// Returns whether the loaded guest has the monitors.
+/// Returns whether the loaded guest has access to the monitors.
 fn are_open() -> bool {
     cp15::Hdcr::read() & TRAPS == 0
 }
 
 impl Monitors {
-    /// Gives the loaded guest the monitors, with what they held.
+    /// Loads the monitors and gives the loaded guest access.
     #[cold]
     pub(crate) fn load(&self) {
-        // SAFETY: counters of PL1 count PL1's events, and the hypervisor uses none.
+        // SAFETY: the counters count PL1's events only, and the hypervisor uses none.
         unsafe {
             cp15::Hdcr::write(cp15::Hdcr::read() & !TRAPS);
             reset();
@@ -70,7 +70,7 @@ impl Monitors {
         }
     }
 
-    /// Takes the monitors from the loaded guest, if it has them: they stop, hold nothing, and trap.
+    /// Saves, stops and resets the monitors if the loaded guest has access, and makes accesses trap.
     pub(crate) fn save(&mut self) {
         if are_open() {
             self.take();
@@ -107,17 +107,17 @@ impl Monitors {
     }
 }
 
-/// Event counters that PL1 has here.
+/// Returns the number of event counters for PL1.
 fn count() -> usize {
     (cp15::Hdcr::read() & HPMN) as usize
 }
 
-/// Stops all counters and empties them.
+/// Stops and resets all counters.
 ///
 /// # Safety
-/// Whoever uses the counters has them saved.
+/// Counter values in use must have been saved.
 unsafe fn reset() {
-    /// PMCR.P and C: event counters and cycle counter to zero.
+    /// PMCR.P and C: reset event counters and cycle counter.
     const ZERO: u32 = 1 << 1 | 1 << 2;
     // SAFETY: passed on to the caller.
     unsafe {

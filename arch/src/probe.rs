@@ -1,8 +1,8 @@
-//! Reads of memory that may not be there.
+//! Reads of memory that may not exist.
 
-/// Reads the word at hypervisor address `va`; `None` when the access aborts.
+/// Reads the word at hypervisor address `va`. Returns `None` if the access aborts.
 ///
-/// For boot, on the boot CPU: firmware may have named memory that does not exist.
+/// For boot, on the boot CPU: firmware may describe memory that does not exist.
 pub fn read(va: usize) -> Option<u32> {
     unsafe extern "C" {
         fn probe_read(address: usize, value: *mut u32) -> u32;

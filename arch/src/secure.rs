@@ -1,16 +1,16 @@
-//! The monitor that boot/secure.S leaves in the secure state, where firmware has started us there.
+//! The monitor that boot/secure.S leaves in secure state, if firmware started the image there.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// True if boot/secure.S has taken us to HYP, and keeps the monitor.
+/// boot/secure.S has entered HYP from secure state and keeps the monitor.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
-/// Notes that boot/secure.S has taken us to HYP.
+/// Records that boot/secure.S has entered HYP from secure state.
 pub fn set_entered() {
     ENTERED.store(true, Ordering::Relaxed);
 }
 
-/// Wakes the CPU behind a GIC interface in whatever state it waits: by SGI 0, and by the secure one if we have a monitor.
+/// Wakes the CPU behind a GIC interface in either security state: by SGI 0, and with the monitor by the secure SGI too.
 pub fn wake(dist: &crate::gic::Distributor, interface: u32) {
     dist.send_sgi(0, 1 << interface);
     if ENTERED.load(Ordering::Relaxed) {
@@ -19,9 +19,9 @@ pub fn wake(dist: &crate::gic::Distributor, interface: u32) {
     }
 }
 
-/// Writes this CPU's CNTFRQ, which guests read, where firmware left it 0 and we have a monitor: only secure code may. Whether
-/// it was written.
-pub fn tell_frequency(hz: u32) -> bool {
+/// Writes this CPU's CNTFRQ, which guests read, if firmware left it 0 and the monitor exists, as only secure code may
+/// write it. Returns whether it was written.
+pub fn set_frequency(hz: u32) -> bool {
     if crate::timer::frequency() != 0 || !ENTERED.load(Ordering::Relaxed) {
         return false;
     }

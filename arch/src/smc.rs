@@ -3,7 +3,7 @@
 #[cfg(target_arch = "arm")]
 use core::arch::asm;
 
-/// PSCI's function ids since version 0.2, 32-bit calling convention (DEN 0022D 5.1).
+/// Function ids of PSCI since version 0.2, 32-bit calling convention (DEN 0022D 5.1).
 pub mod psci {
     /// Returns the version.
     pub const VERSION: u32 = 0x8400_0000;
@@ -17,26 +17,26 @@ pub mod psci {
     pub const AFFINITY_INFO: u32 = 0x8400_0004;
     /// Returns whether a trusted OS is bound to a CPU.
     pub const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
-    /// Ends the machine.
+    /// Powers the machine off.
     pub const SYSTEM_OFF: u32 = 0x8400_0008;
     /// Restarts the machine.
     pub const SYSTEM_RESET: u32 = 0x8400_0009;
-    /// Returns whether there is a function.
+    /// Returns whether a function is implemented.
     pub const FEATURES: u32 = 0x8400_000A;
-    /// Switches this CPU off, as Xen's guests call it where their tree says so. Version 0.1 left ids to the tree.
+    /// Switches this CPU off, as Xen's guests call it by their tree. Version 0.1 left ids to the tree.
     pub const CPU_OFF_0_1: u32 = 1;
-    /// Starts a CPU, likewise.
+    /// Starts a CPU; id as for `CPU_OFF_0_1`.
     pub const CPU_ON_0_1: u32 = 2;
 }
 
-/// Calls firmware with a function number and three arguments; returns r0.
+/// Calls firmware with a function id and three arguments. Returns r0.
 ///
 /// # Safety
 /// The call must not make firmware change memory or state that Rust relies on.
 #[cfg(target_arch = "arm")]
 pub(crate) unsafe fn call(function: u32, a: u32, b: u32, c: u32) -> u32 {
     let result;
-    // SAFETY: SMCCC keeps everything but r0 to r3 (and r12, to be careful).
+    // SAFETY: SMCCC preserves all registers except r0 to r3; r12 is declared clobbered as well.
     unsafe {
         asm!(
             ".arch_extension sec", "smc #0",
@@ -47,23 +47,23 @@ pub(crate) unsafe fn call(function: u32, a: u32, b: u32, c: u32) -> u32 {
     result
 }
 
-/// Calls firmware: on a host there is none.
+/// Stands for calling firmware. A host has none.
 ///
 /// # Safety
-/// None needed.
+/// None required.
 #[cfg(not(target_arch = "arm"))]
 pub(crate) unsafe fn call(_: u32, _: u32, _: u32, _: u32) -> u32 {
     u32::MAX
 }
 
-/// Asks firmware to end the machine; returns when firmware refuses.
+/// Requests power-off from firmware. Returns if firmware refuses.
 pub fn system_off() {
     crate::barrier::dsb_sy();
     // SAFETY: does not return, or changes nothing.
     unsafe { call(psci::SYSTEM_OFF, 0, 0, 0) };
 }
 
-/// Asks firmware to restart the machine; returns when firmware refuses.
+/// Requests a restart from firmware. Returns if firmware refuses.
 pub fn system_reset() {
     crate::barrier::dsb_sy();
     // SAFETY: as above.

@@ -1,40 +1,40 @@
-//! Which CPU this is, by its logical number and by what firmware calls it.
+//! The current CPU: its logical number, its affinity, its identification.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cp15;
 use crate::cpu::{CpuId, MAX_CPUS};
 
-/// Returns the CPU this runs on.
+/// Returns the current CPU.
 #[cfg(target_arch = "arm")]
 #[inline]
 pub fn this_cpu() -> CpuId {
-    // HTPIDR holds the logical number since `init_cpu`.
+    // `init_cpu` has put the logical number in HTPIDR.
     CpuId::new(cp15::Htpidr::read()).unwrap_or(CpuId::BOOT)
 }
 
-/// Returns the CPU this runs on: on a host there is one.
+/// Returns the current CPU. A host has one.
 #[cfg(not(target_arch = "arm"))]
 pub fn this_cpu() -> CpuId {
     CpuId::BOOT
 }
 
-/// Returns whether a physical interrupt waits for this CPU to let it in (ISR, DDI 0406C.d B4.1.84).
+/// Returns whether a physical interrupt is pending for this CPU (ISR, DDI 0406C.d B4.1.84).
 #[inline]
 pub fn interrupt_waits() -> bool {
     const I: u32 = 1 << 7;
     cp15::Isr::read() & I != 0
 }
 
-/// MPIDR affinity of this CPU: what firmware calls it.
+/// Returns the MPIDR affinity of this CPU, by which firmware identifies it.
 pub fn affinity() -> u32 {
     cp15::Mpidr::read() & 0x00FF_FFFF
 }
 
-/// Which logical CPU has which affinity, for a CPU that has lost its number: what firmware calls it never changes.
+/// Affinity of each logical CPU, for a CPU whose HTPIDR is lost. Affinities do not change.
 struct Numbers([AtomicU32; MAX_CPUS]);
 
-/// Set in the entry of a CPU that is known; affinities have 24 bits.
+/// Set in the entry of a known CPU. Affinities have 24 bits.
 const KNOWN: u32 = 1 << 31;
 
 impl Numbers {
@@ -61,21 +61,21 @@ impl Numbers {
 
 static NUMBERS: Numbers = Numbers::new();
 
-/// Returns the CPU this runs on, for one that may have lost its number, or cannot read it outside HYP: what firmware calls
-/// it tells. One that is not set up yet has no number but the boot CPU's.
+/// Returns the current CPU by its affinity, if HTPIDR is lost or cannot be read, as outside HYP. Returns the boot CPU
+/// for one that is not set up yet.
 pub fn this_cpu_by_affinity() -> CpuId {
     NUMBERS.find(affinity()).unwrap_or(CpuId::BOOT)
 }
 
-/// Gives this CPU its logical number.
+/// Sets this CPU's logical number.
 #[cfg(target_arch = "arm")]
 pub(crate) fn set_this_cpu(cpu: CpuId) {
     NUMBERS.record(cpu, affinity());
-    // SAFETY: no more than a number for us.
+    // SAFETY: HTPIDR is only storage for the hypervisor.
     unsafe { cp15::Htpidr::write(cpu.raw()) };
 }
 
-/// Processor type and revision (MIDR).
+/// Returns MIDR: processor type and revision.
 pub fn midr() -> u32 {
     cp15::Midr::read()
 }

@@ -1,17 +1,17 @@
-//! Why a guest trapped: the Hyp Syndrome Register as an enum (DDI 0406C.d B3.13.6, B4.1.90).
+//! Decoding of traps: the Hyp Syndrome Register as an enum (DDI 0406C.d B3.13.6, B4.1.90).
 //!
-//! Pure: numbers in, values out, nothing of the machine is touched. Bits the architecture calls UNK/SBZP are ignored, and
-//! every 32-bit value decodes to something, so no hardware or emulator oddity can stop the hypervisor here.
+//! Pure functions of numbers. Bits that the architecture defines as UNK/SBZP are ignored, and every 32-bit value
+//! decodes to a variant, so no processor or emulator bug can stop the hypervisor here.
 //!
-//! Traps of *conditional* instructions may be taken for an instruction whose condition fails: before acting on one, ask
-//! [`condition_passed`]; when it says no, step over the instruction ([`next_instruction`]) and do nothing else. HVC and SVC
-//! are taken only when their condition holds and the saved PC is already past them; so is no other class here.
-//! An SMC traps only when its condition holds on ARMv7, and its saved PC is the SMC itself.
+//! A trap of a *conditional* instruction may be taken although its condition fails. Before acting on one, check
+//! [`condition_passed`]; if it is false, only skip the instruction ([`next_instruction`]). HVC and SVC are taken only
+//! if their condition holds, and their saved PC is already past them, unlike all other classes here. On ARMv7 an SMC
+//! traps only if its condition holds, and its saved PC is the SMC itself.
 
-/// A trap as its syndrome describes it.
+/// A decoded syndrome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trap {
-    /// Undefined instruction in Hyp mode, illegal return, or anything without a syndrome of its own (EC 0x00).
+    /// Undefined instruction in Hyp mode, illegal return, or a trap without its own class (EC 0x00).
     Unknown,
     /// WFI or WFE, trapped by HCR.TWI or HCR.TWE.
     Wait(Wait),
@@ -49,7 +49,7 @@ pub enum Trap {
     Reserved(u8),
 }
 
-/// Which instruction asked to wait.
+/// Instruction that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
     /// WFI: until an interrupt.
@@ -58,7 +58,7 @@ pub enum Wait {
     Event,
 }
 
-/// Direction of a coprocessor access, seen from the core register.
+/// Direction of a coprocessor access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
     /// The coprocessor is written (MCR, MCRR, STC).
@@ -67,7 +67,7 @@ pub enum Direction {
     Read,
 }
 
-/// A trapped MCR or MRC. Equal fields, `rt` and `direction` apart, name the same register.
+/// A trapped MCR or MRC. Two with equal fields except `rt` and `direction` access the same register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpAccess {
     /// opc1, 0..=7.
@@ -99,10 +99,10 @@ pub struct CpWideAccess {
     pub direction: Direction,
 }
 
-/// An access HCPTR trapped.
+/// An access trapped by HCPTR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HcptrAccess {
-    /// To this coprocessor, 0..=13.
+    /// An access to this coprocessor, 0..=13.
     Coprocessor(u8),
     /// An Advanced SIMD instruction, trapped by HCPTR.TASE.
     Simd,
@@ -113,7 +113,7 @@ pub enum HcptrAccess {
 pub struct InstrAbort {
     /// Kind of fault.
     pub fault: FaultKind,
-    /// It was stage 2 of the guest's own table walk that failed, not the fetch.
+    /// Stage 2 of the guest's own table walk failed, not the fetch.
     pub s1ptw: bool,
     /// IMPLEMENTATION DEFINED class of an external abort.
     pub ea: bool,
@@ -121,15 +121,15 @@ pub struct InstrAbort {
 
 /// A failed data access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(align(4))] // moved as words
+#[repr(align(4))] // so that it is moved as words
 pub struct DataAbort {
-    /// The instruction, where one register is loaded or stored without write-back (ISV); otherwise it must be fetched.
+    /// The instruction, if it loads or stores one register without write-back (ISV); otherwise it must be fetched.
     pub access: Option<DataAccess>,
     /// The direction of the access. Cache maintenance counts as a write.
     pub direction: MemoryDirection,
     /// Kind of fault.
     pub fault: FaultKind,
-    /// It was stage 2 of the guest's own table walk that failed, not the access.
+    /// Stage 2 of the guest's own table walk failed, not the access.
     pub s1ptw: bool,
     /// The access was a cache maintenance operation or an address translation.
     pub cache_maintenance: bool,
@@ -140,9 +140,9 @@ pub struct DataAbort {
 /// Direction of a memory access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MemoryDirection {
-    /// Memory was to be read.
+    /// A load.
     Read,
-    /// Memory was to be written.
+    /// A store.
     Write,
 }
 
@@ -151,7 +151,7 @@ pub enum MemoryDirection {
 pub struct DataAccess {
     /// Bytes moved.
     pub width: Width,
-    /// How a load fills the rest of the register.
+    /// Extension of a loaded value.
     pub extend: Extend,
     /// Core register loaded or stored, 0..=14.
     pub rt: u8,
@@ -179,17 +179,17 @@ impl Width {
     }
 }
 
-/// How a narrow load fills its register.
+/// Extension of a narrow load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extend {
-    /// With zeros.
+    /// Zero extension.
     Zero,
-    /// With copies of the sign bit.
+    /// Sign extension.
     Sign,
 }
 
 impl DataAccess {
-    /// `hsr` with this access in it.
+    /// Returns `hsr` with this access in place of its own.
     pub const fn described_in(self, hsr: u32) -> u32 {
         const ACCESS: u32 = 3 << 22 | 1 << 21 | 0xF << 16;
         let width = match self.width {
@@ -201,7 +201,7 @@ impl DataAccess {
         hsr & !ACCESS | 1 << 24 | width << 22 | extend << 21 | (self.rt as u32 & 0xF) << 16
     }
 
-    /// Returns the register value a load of `raw` leaves behind.
+    /// Returns the register value after a load of `raw`.
     pub const fn extend(self, raw: u32) -> u32 {
         match (self.width, self.extend) {
             (Width::Byte, Extend::Zero) => raw as u8 as u32,
@@ -213,7 +213,7 @@ impl DataAccess {
     }
 }
 
-/// A fault status code, in the encoding of the long-descriptor format (DDI 0406C.d B3.13.3, table B3-24).
+/// A fault status code, as encoded in the long-descriptor format (DDI 0406C.d B3.13.3, table B3-24).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultKind {
     /// No valid entry at this level of the tables, 1..=3.
@@ -226,7 +226,7 @@ pub enum FaultKind {
     External,
     /// Synchronous external abort of a table walk at this level.
     ExternalOnWalk(u8),
-    /// Asynchronous external abort: the address registers tell nothing.
+    /// Asynchronous external abort; the address registers are not valid.
     AsyncExternal,
     /// Synchronous parity error of the access itself.
     Parity,
@@ -266,12 +266,12 @@ impl FaultKind {
         }
     }
 
-    /// Returns whether it was reported some time after the access that caused it, so that nothing tells which one that was.
+    /// Returns whether it was reported after the access that caused it, which is then unknown.
     pub const fn is_asynchronous(self) -> bool {
         matches!(self, Self::AsyncExternal | Self::AsyncParity)
     }
 
-    /// Returns whether the memory system refused the access or the table walk for it, there and then.
+    /// Returns whether the memory system refused the access or its table walk, synchronously.
     pub const fn is_synchronous_external(self) -> bool {
         matches!(
             self,
@@ -279,7 +279,8 @@ impl FaultKind {
         )
     }
 
-    /// Returns whether stage 2 raised it because of the map: the only kinds that emulation or a map change can resolve.
+    /// Returns whether stage 2 raised it for a missing or restricted entry. Only these kinds can be resolved by
+    /// emulation or by a p2m change.
     pub const fn is_stage2_map(self) -> bool {
         matches!(
             self,
@@ -288,7 +289,7 @@ impl FaultKind {
     }
 }
 
-/// Under which condition the trapped instruction executes.
+/// Condition under which the trapped instruction executes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Condition {
     /// The class is not conditional.
@@ -354,7 +355,7 @@ pub mod psr {
     pub const MODE_SYS: u32 = 0x1F;
 }
 
-/// Exception class and instruction-specific syndrome of `hsr`.
+/// Decodes exception class and instruction-specific syndrome of `hsr`.
 #[inline]
 pub const fn decode(hsr: u32) -> Trap {
     match hsr >> 26 {
@@ -384,7 +385,7 @@ pub const fn decode(hsr: u32) -> Trap {
     }
 }
 
-/// Under which condition the instruction that caused `hsr` executes. Only classes below 0x10 are conditional.
+/// Returns the condition of the instruction that caused `hsr`. Only classes below 0x10 are conditional.
 #[inline]
 pub const fn condition(hsr: u32) -> Condition {
     let class = hsr >> 26;
@@ -440,7 +441,7 @@ pub const fn condition_passed(condition: Condition, cpsr: u32) -> bool {
     base != (code & 1 == 1)
 }
 
-/// PC and CPSR after stepping over the instruction at `pc`: the IT state moves on with it (DDI 0406C.d A2.5.2).
+/// Returns PC and CPSR after skipping the instruction at `pc`, with the IT state advanced (DDI 0406C.d A2.5.2).
 #[inline]
 pub const fn next_instruction(pc: u32, cpsr: u32, length: Length) -> (u32, u32) {
     if cpsr & psr::T == 0 {
@@ -453,12 +454,12 @@ pub const fn next_instruction(pc: u32, cpsr: u32, length: Length) -> (u32, u32) 
     (pc.wrapping_add(step), advance_it(cpsr))
 }
 
-/// `IT[7:0]` of a CPSR.
+/// Returns `IT[7:0]` of a CPSR.
 pub const fn it_state(cpsr: u32) -> u32 {
     (cpsr & psr::IT_HIGH) >> 8 | (cpsr & psr::IT_LOW) >> 25
 }
 
-/// `ITAdvance()` of DDI 0406C.d A2.5.2.
+/// Advances the IT state: `ITAdvance()` of DDI 0406C.d A2.5.2.
 const fn advance_it(cpsr: u32) -> u32 {
     if cpsr & (psr::IT_HIGH | psr::IT_LOW) == 0 {
         return cpsr;
@@ -515,7 +516,7 @@ const DATA_ABORT: u32 = 0x24;
 /// HSR.EC of an HVC (DDI 0406C.d B3.13.6).
 pub const HVC: u32 = 0x12;
 
-/// Returns the immediate of the HVC that `hsr` is, if it is one.
+/// Returns the immediate if `hsr` is an HVC.
 #[inline(always)]
 pub const fn hvc(hsr: u32) -> Option<u16> {
     if hsr >> 26 == HVC {
@@ -531,13 +532,13 @@ pub const fn is_data_abort(hsr: u32) -> bool {
     hsr >> 26 == DATA_ABORT
 }
 
-/// Returns the access and its direction, if `hsr` is a data abort of a guest that describes it, that was not made for a
-/// translation table walk, and that stage 2 raised for want of an entry. For the way to emulated registers, which nothing is
-/// mapped for; of faults of another kind HPFAR may tell nothing (DDI 0406C.d B3.13.6).
+/// Returns the access and its direction if `hsr` is a guest's data abort by a stage-2 translation fault, not on a table
+/// walk, with a valid syndrome. For emulated registers, which are not mapped. HPFAR may be invalid for other faults
+/// (DDI 0406C.d B3.13.6).
 #[inline(always)]
 pub const fn emulated_access(hsr: u32) -> Option<(DataAccess, MemoryDirection)> {
     const STAGE1_WALK: u32 = 1 << 7;
-    /// The status without the level.
+    /// The status code without the level.
     const KIND: u32 = 0b11_1100;
     const TRANSLATION: u32 = 0b00_0100;
     if !is_data_abort(hsr) || hsr & (STAGE1_WALK | KIND) != TRANSLATION {

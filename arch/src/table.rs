@@ -1,19 +1,20 @@
-//! Three-level translation tables: look up, map, unmap, replace. The Hyp map and every stage 2 are one of these.
+//! Three-level translation tables: lookup, map, unmap, replace. Used for the Hyp map and for every stage 2.
 //!
-//! Pure: table frames, their words and TLB maintenance are reached through [`TableFrames`]. DDI 0406C.d B3.6.6 (walks),
-//! B3.10.1 (break-before-make), B3.10.2 (multiprocessing: walks are coherent, so a DSB is enough and nothing is cleaned).
+//! Pure: table frames, their words and TLB maintenance are accessed through [`TableFrames`]. DDI 0406C.d B3.6.6
+//! (walks), B3.10.1 (break-before-make), B3.10.2 (multiprocessing: walks are coherent, so a DSB suffices and no cache
+//! is cleaned).
 //!
 //! Invariants:
-//! 1. A table that a walk can reach has at least one valid entry; the number is in the descriptor that leads to it.
-//! 2. A valid entry never becomes another valid entry that maps something: it is invalid and flushed in between.
-//! 3. A table frame is given back only after a flush that followed its unlinking (walk caches).
-//! 4. When a call fails, every input maps what it mapped before. A block may have become a table of the same pages.
-//! 5. While a block is being broken up, merged or replaced, its inputs fault for a moment on other CPUs: whoever
-//!    handles a fault looks here (under the lock) before believing it.
+//! 1. A table that a walk can reach has at least one valid entry. The descriptor that leads to it holds the number.
+//! 2. A valid leaf never changes into another one directly: the entry is invalidated and flushed in between.
+//! 3. A table frame is freed only after a flush that followed its unlinking (walk caches).
+//! 4. If a call fails, every input maps what it mapped before. A block may have become a table of the same pages.
+//! 5. While a block is split, merged or replaced, its inputs fault on other CPUs for a moment. A fault handler must
+//!    look the input up again, under the lock.
 //!
-//! Merging back is lazy: pages that leave a block and come back, as dom0's balloon makes them, would break up and merge
-//! the block each time. A table is looked at only each [`MERGE_AFTER`]th time that it becomes full, or by [`Table::merge`].
-//! Only leaves that [`TableFrames::may_merge`] allows become a block: to take a page out of a block needs a table.
+//! Merging is lazy: dom0's balloon moves pages out of a block and back, and would split and merge it each time. A table
+//! is checked only every [`MERGE_AFTER`]th time it becomes full, or by [`Table::merge`]. Only leaves that
+//! [`TableFrames::may_merge`] allows become a block, as removing a page from a block needs a table.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -27,23 +28,23 @@ mod edit;
 #[cfg(test)]
 mod tests;
 
-/// How often a table becomes full before it is compared with a block.
+/// Number of times a table becomes full before it is compared with a block.
 pub const MERGE_AFTER: u8 = 128;
-// The count in a descriptor goes round by itself.
+// The count in a descriptor wraps at this value.
 const _: () = assert!(Descriptor(!0).filled() == MERGE_AFTER - 1);
 
-/// Where tables come from and how they are reached.
+/// Allocation of and access to table frames.
 pub trait TableFrames {
-    /// Returns a frame of zeroes in the direct map.
+    /// Returns a zeroed frame in the direct map.
     fn alloc(&mut self) -> Option<Mfn>;
-    /// Takes a frame back, whatever it holds; no walk can reach it any more.
+    /// Frees a frame with any contents. No walk can reach it.
     fn free(&mut self, table: Mfn);
-    /// Completes earlier writes to tables and drops every cached translation of inputs `first..first + frames`, walk
+    /// Completes earlier writes to tables, and flushes every cached translation of inputs `first..first + frames`, walk
     /// caches included: DSB ISHST, TLBI of the address space, DSB ISH, ISB.
     fn flush(&mut self, first: u32, frames: u32);
 
-    /// Returns whether pages with these attributes may become a block. Where they leave one by one, and that must not fail,
-    /// they may not.
+    /// Returns whether pages with these attributes may be merged into a block. Must be false for pages whose unmapping
+    /// must not fail.
     fn may_merge(&self, attributes: Attributes) -> bool;
 
     /// Reads an entry.
@@ -51,12 +52,12 @@ pub trait TableFrames {
     fn read(&self, table: Mfn, index: usize) -> u64 {
         double::load(word(table, index))
     }
-    /// Writes an entry, as one 64-bit single-copy atomic store (DDI 0406C.d A3.5.3).
+    /// Writes an entry by one 64-bit single-copy atomic store (DDI 0406C.d A3.5.3).
     #[inline(always)]
     fn write(&mut self, table: Mfn, index: usize, descriptor: u64) {
         double::store(word(table, index), descriptor);
     }
-    /// Writes `count` entries from `index` on: `first`, and then each `step` more than the one before.
+    /// Writes `count` entries from `index` on: `first`, then each `step` more than the previous one.
     #[inline]
     fn fill(&mut self, table: Mfn, index: usize, count: usize, first: u64, step: u64) {
         let page = frame::table(table);
@@ -68,7 +69,7 @@ pub trait TableFrames {
             descriptor = descriptor.wrapping_add(step);
         }
     }
-    /// Returns whether all entries of `table` are what [`TableFrames::fill`] would write.
+    /// Returns whether all entries of `table` have the values that [`TableFrames::fill`] would write.
     #[inline]
     fn is_filled(&self, table: Mfn, first: u64, step: u64) -> bool {
         let page = frame::table(table);
@@ -82,7 +83,7 @@ pub trait TableFrames {
         }
         true
     }
-    /// Orders earlier writes to tables before later ones, as a walk sees them.
+    /// Orders earlier writes to tables before later ones, as seen by walks.
     #[inline]
     fn order_writes(&mut self) {
         // Pairs with the walker's address dependency from a table descriptor to the table's entries.
@@ -96,74 +97,74 @@ fn word(table: Mfn, index: usize) -> &'static AtomicU64 {
     word.unwrap_or_else(|| no_such_entry())
 }
 
-// Out of line: many places reach an entry.
+// Not inlined, for size: `word` has many callers.
 #[cold]
 #[inline(never)]
 fn no_such_entry() -> ! {
     panic!("a table has 512 entries")
 }
 
-/// Why nothing was changed.
+/// Reason a call changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableError {
-    /// A table was needed and none was left.
+    /// No frame for a table.
     NoTable,
-    /// Part of the range is outside the input or output address space, or empty.
+    /// The range is empty, or exceeds the input or output address space.
     OutOfRange,
-    /// Part of the range is mapped already.
+    /// Part of the range is mapped.
     Occupied,
 }
 
-/// The result of a [`Table::lookup`].
+/// A page or block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf {
-    /// The frame that the input maps to; for a visited leaf, the first frame.
+    /// The frame that the input maps to; for a visited leaf, its first frame.
     pub output: Mfn,
-    /// log2 of the pages of the page or block.
+    /// log2 of the number of pages.
     pub order: u32,
     /// Its attributes.
     pub attributes: Attributes,
 }
 
-/// How far a call got.
+/// Progress of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[must_use]
 pub struct Progress {
-    /// Frames dealt with, from the start of the range; fewer than asked for when the budget ran out.
+    /// Frames processed from the start of the range. Less than requested if the budget ran out.
     pub frames: u32,
-    /// Translations that no longer hold may still be cached: flush before anything that relies on their end.
+    /// Stale translations may still be cached: flush before relying on their end.
     pub flush: bool,
 }
 
-/// A level-3 entry and the way to it.
+/// A level-3 entry, its table and the entry above.
 struct PageEntry {
     /// The level-2 table.
     parent: Mfn,
-    /// The entry there that leads to `table` and counts its entries.
+    /// The level-2 entry that leads to `table` and counts its entries.
     counted: Descriptor,
     /// The level-3 table.
     table: Mfn,
     entry: Descriptor,
 }
 
-/// A translation table: its root.
+/// A translation table.
 #[derive(Debug)]
 pub struct Table {
-    /// The root's frame for each half of the 40-bit input space.
+    /// The root frame for each half of the 40-bit input space.
     roots: [Mfn; 2],
     inputs: u32,
 }
 
 impl Table {
-    /// The Hyp map whose root (4 entries, then nothing) is the zeroed frame `root`: 32-bit input.
+    /// Returns the Hyp map whose root is the zeroed frame `root`, with 4 entries in use: 32-bit input.
     pub const fn hyp(root: Mfn) -> Self {
         Self {
             roots: [root; 2],
             inputs: 1 << 20,
         }
     }
-    /// A stage 2 whose root is the zeroed frames `root` and `root + 1`: 40-bit input. An allocated pair does not end the
-    /// address space.
+    /// Returns a stage 2 whose root is the zeroed frames `root` and `root + 1`: 40-bit input. `root` must not be the
+    /// last frame.
     pub const fn stage2(root: Mfn) -> Self {
         let second = match root.checked_add(1) {
             Some(second) => second,
@@ -184,7 +185,7 @@ impl Table {
         self.inputs
     }
 
-    /// Follows tables down to `lowest`; the entry there, or the first one above it that is no table.
+    /// Walks down to level `lowest`. Returns the entry there, or the first one above it that is no table.
     #[inline]
     fn walk<F: TableFrames>(&self, frames: &F, input: u32, lowest: Level) -> (Path, Entry) {
         let mut path = Path::top(input, self.root_of(input));
@@ -208,8 +209,8 @@ impl Table {
         }
     }
 
-    /// Returns what `input` maps to.
-    #[inline(always)] // the stage-2 map has one caller, which everybody calls
+    /// Returns the leaf that maps `input`.
+    #[inline(always)] // one caller in the stage-2 map
     pub fn lookup<F: TableFrames>(&self, frames: &F, input: u32) -> Option<Leaf> {
         if input >= self.inputs {
             return None;
@@ -243,14 +244,14 @@ impl Table {
         })
     }
 
-    /// Returns the root frame that the walk for `input` starts in.
+    /// Returns the root frame of the walk for `input`.
     #[inline]
     fn root_of(&self, input: u32) -> Mfn {
         self.roots[(input >> 27) as usize % 2]
     }
 
-    /// Returns the entry for the page `input`, if tables lead to it.
-    #[inline(always)] // large, and wanted in parts
+    /// Returns the level-3 entry for `input`, if there is a level-3 table.
+    #[inline(always)] // callers use parts of the result
     fn page_entry<F: TableFrames>(&self, frames: &F, input: u32) -> Option<PageEntry> {
         if input >= self.inputs {
             return None;
@@ -268,7 +269,7 @@ impl Table {
         })
     }
 
-    /// Maps the page `input`, where nothing is mapped but tables lead to; whether that was so.
+    /// Maps the page `input` if it is unmapped and has a level-3 table. Returns whether it did.
     #[inline]
     fn map_page<F: TableFrames>(
         &mut self,
@@ -292,19 +293,19 @@ impl Table {
         }
         frames.write(page.parent, Level::Two.index(input), counted.0);
         if full && counted.filled().is_multiple_of(MERGE_AFTER) {
-            self.look_at_full_page(frames, input);
+            self.merge_full_page(frames, input);
         }
         true
     }
 
     #[cold]
-    fn look_at_full_page<F: TableFrames>(&mut self, frames: &mut F, input: u32) {
+    fn merge_full_page<F: TableFrames>(&mut self, frames: &mut F, input: u32) {
         let (path, _) = self.walk(frames, input, Level::Three);
-        self.look_at_full(frames, input, path);
+        self.merge_full(frames, input, path);
     }
 
-    /// Unmaps the page `input`, if it is one and `accept` accepts it. `None` when it may be part of a block, or no table
-    /// leads to it.
+    /// Unmaps the page `input` if `accept` accepts it. Returns `None` if there is no level-3 table, as `input` may be
+    /// in a block.
     #[inline]
     pub fn unmap_page<F: TableFrames>(
         &mut self,
@@ -336,7 +337,7 @@ impl Table {
         Some(progress)
     }
 
-    /// Unlinks the empty table of `input` and those that it leaves empty; whether that flushed.
+    /// Unlinks the empty level-3 table of `input`, and tables above that become empty. Returns whether that flushed.
     #[cold]
     fn unlink_page<F: TableFrames>(&mut self, frames: &mut F, input: u32) -> bool {
         let mut retired = Retired::default();
@@ -345,9 +346,10 @@ impl Table {
         retired.release(frames, input, 1)
     }
 
-    /// Maps `count` frames at `input` to those at `output`, where nothing is mapped, in at most `budget` leaves.
+    /// Maps `count` unmapped frames at `input` to those at `output`, in at most `budget` leaves.
     ///
-    /// `Err` means that this call changed nothing. New translations need no flush, only a DSB before they are relied on.
+    /// An error means that this call changed nothing. New translations need a DSB before they are relied on, but no
+    /// flush.
     #[inline]
     pub fn map<F: TableFrames>(
         &mut self,
@@ -358,7 +360,7 @@ impl Table {
         attributes: Attributes,
         budget: u32,
     ) -> Result<Progress, TableError> {
-        // The hot case of balloons, grants and foreign pages: one page where its tables exist already.
+        // The hot case of balloons, grants and foreign pages: one page with existing tables.
         if count == 1 && self.map_page(frames, input, output, attributes) {
             return Ok(Progress {
                 frames: 1,
@@ -398,7 +400,7 @@ impl Table {
             budget_left -= run.entries;
             reached += run.frames();
         }
-        // Nothing below can fail.
+        // From here on nothing can fail.
         let (mut done, mut budget_left) = (0, budget.max(1));
         while done < reached {
             let Some(at) = output.checked_add(done) else {
@@ -416,7 +418,7 @@ impl Table {
         })
     }
 
-    /// Makes the tables that `run` at `input` needs; every entry of the run must be invalid.
+    /// Allocates the tables that `run` at `input` needs. Fails if an entry of the run is valid.
     fn prepare<F: TableFrames>(
         &mut self,
         frames: &mut F,
@@ -459,10 +461,10 @@ impl Table {
         let Slot { table, index, .. } = path.at();
         frames.fill(table, index, run.entries as usize, first, run.level.step());
         count_entries(frames, path.parent(), run.entries as i32);
-        self.note_full(frames, input, path);
+        self.count_full(frames, input, path);
     }
 
-    /// Removes tables without entries that `prepare` left in a range whose mapping failed.
+    /// Removes the empty tables that `prepare` left in a range whose mapping failed.
     fn prune<F: TableFrames>(&mut self, frames: &mut F, input: u32, count: u32) {
         let mut retired = Retired::default();
         let mut at = input;
@@ -478,10 +480,10 @@ impl Table {
         retired.release(frames, input, count);
     }
 
-    /// Unmaps `count` frames at `input`, looking at no more than about `budget` entries.
+    /// Unmaps `count` frames at `input`, checking at most about `budget` entries.
     ///
-    /// `removed` is told each leaf before it goes and may refuse it (false), which ends the call there. `Err` means that
-    /// this call unmapped nothing: it can only fail while it breaks up the blocks at both ends.
+    /// Calls `removed` with each leaf before unmapping it; a result of false ends the call there. An error means that
+    /// this call unmapped nothing: only splitting the blocks at both ends can fail.
     pub fn unmap<F: TableFrames>(
         &mut self,
         frames: &mut F,
@@ -557,7 +559,7 @@ impl Table {
         })
     }
 
-    /// Maps the single frame `input` to `output` and says what it mapped to before; flushed when that was something.
+    /// Maps the single frame `input` to `output`. Returns the previous leaf, which has been flushed.
     pub fn replace<F: TableFrames>(
         &mut self,
         frames: &mut F,
@@ -576,11 +578,11 @@ impl Table {
         frames.flush(input, 1);
         path.at()
             .write(frames, Descriptor::leaf(path.level, output, attributes));
-        self.note_full(frames, input, path);
+        self.count_full(frames, input, path);
         Ok(Some(Leaf { order: 0, ..old }))
     }
 
-    /// Turns the tables around `input` back into blocks where they hold just what the block would.
+    /// Merges the tables around `input` into blocks that map the same.
     pub fn merge<F: TableFrames>(&mut self, frames: &mut F, input: u32) {
         for lowest in [Level::Two, Level::One] {
             if input < self.inputs {
@@ -592,7 +594,7 @@ impl Table {
         }
     }
 
-    /// Shows `visit` every leaf from `input` on, until it returns false.
+    /// Calls `visit` with every leaf from `input` on, until it returns false.
     pub fn visit<F: TableFrames>(
         &self,
         frames: &F,
@@ -602,8 +604,8 @@ impl Table {
         self.visit_some(frames, input, u32::MAX, visit);
     }
 
-    /// Shows `visit` the leaves from `input` on, until it returns false or `budget` entries, holes among them, were looked
-    /// at. Returns the first input that was not, at most the end of the space; a leaf that `visit` returned false for was.
+    /// Calls `visit` with the leaves from `input` on, until it returns false or `budget` entries, holes included, were
+    /// visited. Returns the next input to visit, at most the end of the space.
     pub fn visit_some<F: TableFrames>(
         &self,
         frames: &F,

@@ -1,7 +1,7 @@
 //! The generic timer (DDI 0406C.d B8): the counter, the hypervisor's own timer, and a guest's virtual timer.
 //!
-//! CNTHP belongs to the hypervisor, CNTV to the guest that is loaded. CNTP is not given to guests: CNTHCTL lets PL1 read
-//! the physical counter and traps the physical timer, which is emulated.
+//! CNTHP belongs to the hypervisor, CNTV to the loaded guest. CNTP is not given to guests: CNTHCTL lets PL1 read the
+//! physical counter and traps the physical timer, which is emulated.
 
 use crate::barrier::isb;
 use crate::cp15;
@@ -12,19 +12,19 @@ const IMASK: u32 = 1 << 1;
 /// CNTHCTL: PL1 may read the physical counter (PL1PCTEN), and its accesses to the physical timer trap.
 pub const CNTHCTL: u32 = 1;
 
-/// Returns the ticks per second as firmware left it in CNTFRQ; 0 when it did not.
+/// Returns CNTFRQ in Hz; 0 if firmware did not set it.
 pub fn frequency() -> u32 {
     cp15::Cntfrq::read()
 }
 
-/// Returns the time, in ticks of the physical counter.
+/// Returns the physical counter, in ticks.
 #[inline]
 pub fn counter() -> u64 {
     isb();
     cp15::Cntpct::read()
 }
 
-/// Makes this CPU's hypervisor timer fire at `deadline`, or never.
+/// Programs this CPU's hypervisor timer for `deadline`, in ticks; `None` disables it.
 #[inline]
 pub fn set_deadline(deadline: Option<u64>) {
     // SAFETY: the hypervisor's timer only raises an interrupt.
@@ -39,14 +39,14 @@ pub fn set_deadline(deadline: Option<u64>) {
     }
 }
 
-/// Returns whether the loaded guest's virtual timer signals its interrupt: on, not masked, condition met.
+/// Returns whether the loaded guest's virtual timer asserts its interrupt: enabled, not masked, condition met.
 #[inline]
 pub fn guest_signals() -> bool {
     const ISTATUS: u32 = 1 << 2;
     cp15::CntvCtl::read() & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
 }
 
-/// A vCPU's virtual timer, while it is not in the hardware.
+/// State of a vCPU's virtual timer that is not in the hardware.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VirtualTimer {
     ctl: u32,
@@ -54,7 +54,7 @@ pub struct VirtualTimer {
 }
 
 impl VirtualTimer {
-    /// The loaded guest's timer, read without disturbing it.
+    /// Reads the loaded guest's timer without changing it.
     #[inline]
     pub fn read() -> Self {
         Self {
@@ -63,7 +63,7 @@ impl VirtualTimer {
         }
     }
 
-    /// Takes the timer out of the hardware, which stays silent.
+    /// Saves and disables the loaded guest's timer.
     pub(crate) fn save(&mut self) {
         *self = Self::read();
         // SAFETY: PL1 state of a guest that is being unloaded.
@@ -71,7 +71,7 @@ impl VirtualTimer {
         isb();
     }
 
-    /// Puts the timer back.
+    /// Loads the timer.
     pub(crate) fn load(&self) {
         // SAFETY: PL1 state of the guest that is being loaded.
         unsafe {
@@ -80,7 +80,7 @@ impl VirtualTimer {
         }
     }
 
-    /// Returns when the timer fires, in ticks of the virtual counter; `None` when it is off or masked.
+    /// Returns the timer's deadline, in ticks of the virtual counter; `None` if it is disabled or masked.
     #[inline]
     pub fn deadline(&self) -> Option<u64> {
         (self.ctl & (ENABLE | IMASK) == ENABLE).then_some(self.cval)
@@ -88,7 +88,7 @@ impl VirtualTimer {
 }
 
 #[cfg(target_arch = "arm")]
-/// Sets up this CPU's timers: PL1 may read the physical counter but not touch the physical timer (CNTHCTL).
+/// Sets up this CPU's timers: PL1 may read the physical counter but not access the physical timer (CNTHCTL).
 pub(crate) fn init_cpu() {
     // SAFETY: no guest runs yet.
     unsafe {

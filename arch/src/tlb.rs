@@ -1,8 +1,8 @@
 //! TLB maintenance (DDI 0406C.d B3.10.6).
 //!
-//! A stage-2 change is complete when: the descriptor store is visible to the walkers (`dsb ishst`), the broadcast
-//! invalidate is issued and has finished on every CPU (`dsb ish`), and this CPU has resynchronized (`isb`). Where erratum
-//! 798181 wants it ([`crate::errata::Invalidation`]), another invalidate and barrier follow the first.
+//! A stage-2 change is complete when the descriptor store is visible to walkers (`dsb ishst`), the broadcast invalidate
+//! has finished on every CPU (`dsb ish`), and this CPU has resynchronized (`isb`). With erratum 798181
+//! ([`crate::errata::Invalidation`]) another invalidate and barrier follow the first.
 
 use crate::barrier::{dsb_ish, dsb_ishst, isb};
 #[cfg(any(target_arch = "arm", test))]
@@ -11,15 +11,15 @@ use crate::cp15::{Tlbiallis, Tlbimvais, Vttbr};
 #[cfg(any(target_arch = "arm", test))]
 use crate::errata::{self, Invalidation};
 
-/// Drops every CPU's stage-1 and stage-2 translations of the VMID in `vttbr`.
+/// Invalidates the stage-1 and stage-2 translations of the VMID in `vttbr` on every CPU.
 ///
-/// The operation works on the current VMID, so another domain's is loaded for the moment: with interrupts masked and no
-/// guest access in between, only the invalidate sees it.
+/// The operation applies to the current VMID, so `vttbr` is loaded for a moment. Interrupts are masked and no guest
+/// access happens in between, so only the invalidate uses it.
 pub fn flush_vmid(vttbr: u64) {
     flush_vmid_and(vttbr, || {});
 }
 
-/// The same with a second invalidate.
+/// Does as [`flush_vmid`], with a second invalidate.
 pub fn flush_vmid_repeated(vttbr: u64) {
     flush_vmid_and(vttbr, repeat);
 }
@@ -28,7 +28,7 @@ pub fn flush_vmid_repeated(vttbr: u64) {
 fn flush_vmid_and(vttbr: u64, finish: impl FnOnce()) {
     dsb_ishst();
     let current = Vttbr::read();
-    // SAFETY: `vttbr` is the value of a live stage-2 map and is used for no access before the current one is back.
+    // SAFETY: `vttbr` is the value of a live stage-2 map, and no access uses it before the current one is restored.
     unsafe {
         if current != vttbr {
             Vttbr::write(vttbr);
@@ -44,15 +44,15 @@ fn flush_vmid_and(vttbr: u64, finish: impl FnOnce()) {
     isb();
 }
 
-/// Invalidates once more, no matter what: only when that is complete the one before it is (erratum 798181).
+/// Invalidates again, any translation: only the second one's completion implies the first one's (erratum 798181).
 fn repeat() {
-    // SAFETY: dropping translations is always allowed; the tables are the truth.
+    // SAFETY: invalidating translations is always allowed; the tables are the source.
     unsafe { Tlbimvais::write(0) };
     dsb_ish();
 }
 
-/// Repeats where the processor needs it. No barrier is asked of other CPUs: what they did by the hypervisor's old translation
-/// they did under a lock, or before they said that they are done, and both are barriers of theirs.
+/// Repeats if the processor needs it. Needs no barrier on other CPUs: they used the hypervisor's old translation under
+/// a lock, or before they reported completion, and both imply a barrier.
 #[cfg(any(target_arch = "arm", test))]
 fn repeat_if_needed() {
     if errata::invalidation() != Invalidation::Plain {
@@ -61,10 +61,10 @@ fn repeat_if_needed() {
 }
 
 #[cfg(any(target_arch = "arm", test))]
-/// Drops the hypervisor's own translation of the page at `va` on every CPU.
+/// Invalidates the hypervisor's own translation of the page at `va` on every CPU.
 pub(crate) fn flush_hyp_page(va: usize) {
     dsb_ishst();
-    // SAFETY: dropping translations is always allowed; the tables are the truth.
+    // SAFETY: invalidating translations is always allowed; the tables are the source.
     unsafe { Tlbimvahis::write(va as u32 & !0xFFF) };
     dsb_ish();
     repeat_if_needed();
@@ -72,7 +72,7 @@ pub(crate) fn flush_hyp_page(va: usize) {
 }
 
 #[cfg(any(target_arch = "arm", test))]
-/// Drops all of the hypervisor's own translations on every CPU.
+/// Invalidates all of the hypervisor's own translations on every CPU.
 pub(crate) fn flush_hyp() {
     dsb_ishst();
     // SAFETY: as above.
@@ -83,7 +83,8 @@ pub(crate) fn flush_hyp() {
 }
 
 #[cfg(target_arch = "arm")]
-/// The same for boot, which may run outside HYP until it has said so: there our translations are those of PL1.
+/// Does as [`flush_hyp`] for boot, which may run outside HYP until it has reported that: there the image uses PL1
+/// translations.
 pub(crate) fn flush_boot() {
     use crate::syndrome::psr;
     let cpsr: u32;

@@ -1,8 +1,7 @@
 // HYP exception vectors and guest entry (DDI 0406C.d B1.8.1, B1.9).
 //
 // While a guest runs, SP_hyp points just past the general registers of its GuestContext, so that one push on an exception
-// from the guest saves them where they belong. An exception taken in HYP itself arrives at other vectors, is a bug (or a
-// probe), and gets a stack of its own.
+// saves them there. An exception taken in HYP itself uses other vectors and its own stack; it is a bug, or a probe.
 //
 // GuestContext (arch/src/guest.rs) begins: r0-r12, lr_usr, pc, cpsr, hypervisor's sp.
 
@@ -24,11 +23,11 @@ hyp_vectors:
     b       hyp_call
     b       hyp_prefetch_abort
     b       hyp_data_abort
-    b       guest_trap                  // 0x14: everything a guest traps for
+    b       guest_trap                  // 0x14: all traps of a guest
     b       guest_irq
     b       guest_fiq
 
-// Vectors that empty the branch predictor of what a guest has taught it, before the first indirect branch.
+// Vectors that flush the branch predictor, which a guest may have trained, before the first indirect branch.
     .macro hardened_vectors name
     .align  5
     .global hyp_vectors_\name
@@ -43,9 +42,9 @@ hyp_vectors_\name:
     b       guest_fiq_\name
     .endm
 
-// Cortex-A15: ICIALLU does it, where firmware has set ACTLR.IBE (docs/boot.md).
+// Cortex-A15: by ICIALLU, if firmware has set ACTLR.IBE (docs/boot.md).
     hardened_vectors iciallu
-// Cortex-A12 and A17: BPIALL does it.
+// Cortex-A12 and A17: by BPIALL.
     hardened_vectors bpiall
 
     .irp    exit, guest_trap, guest_irq, guest_fiq
@@ -85,7 +84,7 @@ guest_fiq:
     mov     r0, #EXIT_FIQ
     b       leave_guest
 
-// u32 guest_enter(GuestContext *): runs the guest until its next exit; answers why it left.
+// u32 guest_enter(GuestContext *): runs the guest until its next exit. Returns EXIT_*.
     .global guest_enter
 guest_enter:
     push    {{r4-r11, lr}}
@@ -98,11 +97,11 @@ guest_enter:
     ldr     lr, [r0, #{LR}]
     ldm     r0, {{r0-r12}}
     eret
-    dsb     sy                          // nothing is speculated past eret with guest registers
+    dsb     sy                          // no speculation past eret with guest registers
     isb
 
-// An exception taken in HYP. SP may be anything (a stack overflow ends here) and no register is free: r0 waits in HTPIDR,
-// whose value the report restores. All CPUs share one fault stack: two that fail at the same instant garble the report.
+// An exception taken in HYP. SP may be invalid (after a stack overflow) and no register is free: r0 is saved in HTPIDR,
+// which the report restores. All CPUs share one fault stack: two simultaneous faults garble the report.
     .macro hyp_fault kind
     mcr     p15, 4, r0, c13, c0, 2      // HTPIDR
     mov     r0, sp
@@ -125,7 +124,7 @@ hyp_fault_common:
     mov     r0, sp
     mrs     r2, elr_hyp
     mrs     r3, spsr
-    bl      hyp_fault_report            // answers the address to go on at
+    bl      hyp_fault_report            // returns the address to continue at
     msr     elr_hyp, r0
     pop     {{r1}}
     pop     {{r0}}
@@ -139,7 +138,7 @@ hyp_fault_common:
     dsb     sy
     isb
 
-// bool probe_read(u32 *address, u32 *value): reads a word that may not exist. An abort goes on at probe_failed.
+// bool probe_read(u32 *address, u32 *value): reads a word that may not exist. An abort continues at probe_failed.
     .global probe_read, probe_instruction, probe_failed
 probe_read:
     mov     r12, r0
@@ -152,20 +151,20 @@ probe_failed:
     mov     r0, #0
     bx      lr
 
-// u32 settle_abort(): lets pending asynchronous aborts be taken, here and nowhere else; 1 when one was. Such an abort goes on
-// at settle_taken.
-    .global settle_abort, settle_open, settle_taken, settle_closed
-settle_abort:
+// u32 take_pending_abort(): unmasks asynchronous aborts for the two instructions from async_abort_window on. Returns 1 if
+// one was taken, which continues at async_abort_taken.
+    .global take_pending_abort, async_abort_window, async_abort_taken, async_abort_end
+take_pending_abort:
     mov     r0, #0
-settle_open:
+async_abort_window:
     cpsie   a
     isb
-    b       settle_close
-settle_taken:
+    b       async_abort_close
+async_abort_taken:
     mov     r0, #1
-settle_close:
+async_abort_close:
     cpsid   a
-settle_closed:
+async_abort_end:
     bx      lr
 
     .ltorg

@@ -1,4 +1,4 @@
-//! The board's own registers (`platform::board`), mapped.
+//! Mapping of the board's registers (`platform::board`).
 
 use alloc::string::ToString;
 
@@ -9,7 +9,7 @@ use krypton::platform::BootError;
 use krypton::platform::board::Step;
 use krypton::platform::host_dt::{Conduit, HostInfo};
 
-/// Does what the board needs before all else, and maps what ends the machine.
+/// Performs the board's preparation steps, and maps the registers that restart and switch off the machine.
 pub fn prepare_board(host: &HostInfo) {
     let ends = map(&host.board.off).zip(map(&host.board.reset));
     let (Some(prepare), Some((off, reset))) = (map(&host.board.prepare), ends) else {
@@ -24,7 +24,7 @@ pub fn prepare_board(host: &HostInfo) {
     });
 }
 
-/// Returns the accesses of `steps`; `None` when a register cannot be mapped.
+/// Maps the registers of `steps`. Returns `None` if one cannot be mapped.
 pub fn map(steps: &[Step]) -> Option<Steps> {
     let mut mapped = Steps::default();
     for step in steps {

@@ -1,4 +1,4 @@
-//! This CPU's set-up, and the other CPUs.
+//! Set-up of this CPU, and start of the other CPUs.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -17,26 +17,26 @@ use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo};
 use krypton::trap;
 use krypton::{cpu, sched, time};
 
-/// CPUs that may come up.
+/// The CPUs that are expected.
 static ADMISSION: Admission = Admission::new();
-/// CPUs that have come up, a bit each.
+/// CPUs that have started, one bit each.
 static UP: AtomicU32 = AtomicU32::new(0);
-/// Secondaries may enter the loop.
+/// Secondary CPUs may enter the main loop.
 static GO: AtomicBool = AtomicBool::new(false);
 /// MIDR of the boot CPU.
 static KIND: AtomicU32 = AtomicU32::new(0);
-/// Private interrupts of the hypervisor's, for CPUs that come up later.
+/// The hypervisor's private interrupts, for CPUs that start later.
 static PRIVATE: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 
-/// Vectors, traps and timers of this CPU; registers that did not take their value are reported, and an abort that was left
-/// pending by whoever ran before.
+/// Sets up vectors, traps and timers of this CPU. Reports registers that did not keep their value, and an abort left
+/// pending by the boot loader.
 pub fn set_up_cpu(cpu: CpuId) {
     let wait = match options::get().map(|options| options.vwfi) {
         Some(Vwfi::Native) => GuestWait::Native,
         _ => GuestWait::Traps,
     };
     let mismatches = controls::init_cpu(cpu, wait);
-    if armv7::abort::settle() {
+    if armv7::abort::synchronize() {
         log::warn!("CPU{}: an asynchronous abort was pending", cpu.raw());
     }
     for mismatch in mismatches.into_iter().flatten() {
@@ -58,9 +58,9 @@ pub fn set_up_cpu(cpu: CpuId) {
     }
 }
 
-/// Has CNTFRQ of this CPU say `hz` where nobody has set it.
-pub fn tell_frequency(cpu: CpuId, hz: u32) {
-    if secure::tell_frequency(hz) {
+/// Sets this CPU's CNTFRQ to `hz` if firmware left it 0.
+pub fn set_frequency(cpu: CpuId, hz: u32) {
+    if secure::set_frequency(hz) {
         log::info!("CPU{}: CNTFRQ was 0, now {hz}", cpu.raw());
     }
 }
@@ -80,7 +80,7 @@ pub fn set_private_interrupts(maintenance: u32, timer: u32, virtual_timer: u32) 
     }
 }
 
-/// Lets the hypervisor's private interrupts through on this CPU.
+/// Enables the hypervisor's private interrupts on this CPU.
 pub fn enable_private_interrupts(gic: &Gic) {
     for slot in &PRIVATE {
         let intid = slot.load(Ordering::Relaxed);
@@ -89,7 +89,7 @@ pub fn enable_private_interrupts(gic: &Gic) {
     }
 }
 
-/// Starts the other CPUs, and returns all that run. One that does not come up is reported and left out.
+/// Starts the other CPUs. Returns all that run. One that does not start is reported and left out.
 pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     let own = smp::affinity();
     let mut online = CpuSet::of(CpuId::BOOT);
@@ -101,7 +101,7 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
         .unwrap_or(u32::MAX)
         .clamp(1, MAX_CPUS as u32);
     let ours = host.cpus.iter().find(|info| info.mpidr == own);
-    // A GIC's CPU interfaces have the order of the tree's CPUs.
+    // CPU interfaces of a GIC are in the order of the tree's CPUs.
     let others = host.cpus.iter().enumerate().filter(|(_, info)| {
         let same = ours.is_none_or(|ours| ours.compatible == info.compatible);
         if !same {
@@ -119,7 +119,7 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
             online.insert(cpu);
         }
     }
-    pen::call_nobody();
+    pen::close();
     log::info!("Brought up {} CPUs", online.len());
     online
 }
@@ -132,7 +132,7 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
             if psci.conduit == Conduit::Smc =>
         {
             match pen::start(cpu, info.mpidr, psci.cpu_on) {
-                // The tree's number is that of other firmware: QEMU's Midway has the standard's functions.
+                // The tree's function id is for other firmware: QEMU's Midway implements the standard functions.
                 rc if rc != 0 && !psci.standard => pen::start(cpu, info.mpidr, CPU_ON),
                 rc => rc,
             }
@@ -156,13 +156,13 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
             0
         }
     };
-    // A second of patience, by the counter; a CPU that never comes is left out.
+    // Times out after a second of the counter; a CPU that has not arrived is left out.
     let end = timer::counter().saturating_add(super::counter_frequency(host).into());
     let is_up = || UP.load(Ordering::SeqCst) & 1 << number != 0;
     while result == 0 && !is_up() && timer::counter() < end {
         core::hint::spin_loop();
     }
-    pen::call_nobody();
+    pen::close();
     if ADMISSION.give_up(cpu) {
         let later = match result {
             0 => "; if it still comes, it is parked",
@@ -171,15 +171,15 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
         log::warn!("SMP: CPU{number} did not start (PSCI rc={result}){later}");
         return false;
     }
-    // It came; what is left for it to do takes no time.
+    // It has arrived, and needs no time for the rest.
     while !is_up() {
         core::hint::spin_loop();
     }
     true
 }
 
-/// Stops a secondary for good whose processor is not of the boot CPU's kind and revision, or has other floating-point
-/// registers: guests move between CPUs.
+/// Stops a secondary CPU permanently if its type, revision or floating-point registers differ from the boot CPU's, as
+/// guests move between CPUs.
 pub fn check_kind(cpu: CpuId) {
     let (kind, ours) = (smp::midr(), KIND.load(Ordering::SeqCst));
     if kind != ours {
@@ -196,7 +196,7 @@ pub fn check_kind(cpu: CpuId) {
     }
 }
 
-/// Lets a secondary join: its interrupt interfaces, and then waits for the others to be ready.
+/// Sets up a secondary CPU's interrupt interfaces, and waits for [`release_secondaries`].
 pub fn join(cpu: CpuId) -> trap::Cpu {
     let Some(gic) = gic::get() else {
         krypton::machine::halt()
@@ -218,7 +218,7 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
     let Some(ready) = sched::ready() else {
         krypton::machine::halt()
     };
-    tell_frequency(cpu, time::clock().hz());
+    set_frequency(cpu, time::clock().hz());
     trap::Cpu {
         id: cpu,
         gic,
@@ -226,7 +226,7 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
     }
 }
 
-/// Lets the secondaries into the loop, after the boot mappings have gone.
+/// Unmaps the boot mappings, then lets the secondary CPUs into the main loop.
 pub fn release_secondaries() {
     hypmap::drop_boot_mappings();
     GO.store(true, Ordering::SeqCst);

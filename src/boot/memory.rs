@@ -1,4 +1,4 @@
-//! All RAM into the hypervisor's hands: private memory for Rust, the direct map, the frame table.
+//! Take-over of all RAM: private memory for Rust, direct map, frame table.
 
 use alloc::vec::Vec;
 
@@ -15,9 +15,9 @@ use krypton::platform::ranges::PhysRange;
 use super::{Loaded, fail};
 
 const BLOCK: u64 = 1 << (PAGE_SHIFT + ORDER_2M);
-/// Least heap; the rest of the last private block comes on top.
+/// Minimum heap in bytes; the rest of the last private block is added.
 const HEAP: u64 = 2 << 20;
-/// Frames kept for the hypervisor's own needs.
+/// Frames reserved for the hypervisor.
 const RESERVE_PAGES: u32 = 256;
 
 fn oom(what: &str, need: u64, found: u64) -> BootError {
@@ -28,7 +28,7 @@ fn oom(what: &str, need: u64, found: u64) -> BootError {
     }
 }
 
-/// Takes all RAM over. Ranges that stay ours are added to `host.reserved`.
+/// Takes over all RAM. Adds ranges that the hypervisor keeps to `host.reserved`.
 pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
     hypmap::guard_stacks();
     let (image_first, image_end) = hypmap::image_frames();
@@ -51,13 +51,13 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
     let frames = ((highest.end() - lowest.base()) >> PAGE_SHIFT) as u32;
     let total: u64 = host.ram.iter().map(PhysRange::size).sum();
 
-    // Private memory: frame table, then heap.
+    // Private memory: the frame table, then the heap.
     let size = (FrameTable::bytes_for(frames) as u64 + HEAP).next_multiple_of(BLOCK);
     let Some(private) = host.private_place(size, BLOCK) else {
         fail(&oom("the frame table", size, total))
     };
     host.reserve(private);
-    // SAFETY: the range is RAM that nobody uses, and is reserved from here on.
+    // SAFETY: the range is unused RAM, and reserved from here on.
     let memory = unsafe { BootMemory::new(private.start().frame(), (size / BLOCK) as usize) };
     let Some(mut memory) = memory else {
         fail(&oom("private memory", size, total))
@@ -86,7 +86,7 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
             );
         }
     }
-    // The rest that cannot be mapped directly is too little to be worth a mapping of its own.
+    // Remainders that are not whole 2 MiB blocks are too small to be worth other mappings.
     for range in odd {
         host.reserve(range);
     }
@@ -111,8 +111,8 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
     }
     memory.set_hyp_reserve(RESERVE_PAGES);
     mem::heap::set_blocks(mem::heap::Blocks {
-        // SAFETY: 1. the allocator has given the block away, and nobody names its frames until it comes back; 2. one CPU at
-        // a time does this.
+        // SAFETY: 1. the allocator has given the block away, so its frame numbers are unused until it is returned; 2.
+        // one CPU at a time does this.
         give: |block| unsafe { armv7::heap::grow(block) },
         // SAFETY: the same.
         take: || unsafe { armv7::heap::shrink() },
@@ -143,7 +143,7 @@ fn exact(first: Mfn, end: Mfn) -> Option<PhysRange> {
     PhysRange::from_ends(first.addr().raw(), end.addr().raw())
 }
 
-/// Returns the 2 MiB blocks that hold `first..end`.
+/// Returns the 2 MiB blocks that contain `first..end`.
 fn block_range(first: Mfn, end: Mfn) -> Option<PhysRange> {
     PhysRange::from_ends(
         first.addr().raw() & !(BLOCK - 1),
@@ -151,7 +151,7 @@ fn block_range(first: Mfn, end: Mfn) -> Option<PhysRange> {
     )
 }
 
-/// Maps every whole 2 MiB block of RAM that is not private, and returns the pieces below the direct map's end that are left.
+/// Maps every whole 2 MiB block of RAM that is not private. Returns the remaining pieces below the direct map's end.
 fn map_directly(host: &HostInfo, first: Mfn) -> Vec<PhysRange> {
     hypmap::start_direct_map(first);
     let end = hypmap::direct_limit().map_or(0, |end| end.addr().raw());
@@ -183,16 +183,16 @@ fn map_directly(host: &HostInfo, first: Mfn) -> Vec<PhysRange> {
     odd
 }
 
-/// Returns the machine addresses that dom0 sees its grant table at: the image's, which are never its memory.
+/// Returns the machine addresses at which dom0 sees its grant table: those of the image, which are never dom0's memory.
 pub fn grant_window() -> Result<PhysRange, BootError> {
-    /// gnttab_max_frames' default, in bytes.
+    /// Default of gnttab_max_frames, in bytes.
     const SIZE: u64 = 64 << PAGE_SHIFT;
     let (first, _) = hypmap::image_frames();
     PhysRange::new(first.addr().raw(), SIZE)
         .ok_or_else(|| BootError::Dom0("no place for grants".into()))
 }
 
-/// Gives back what only booting needed: the modules, the boot code's mappings, the device tree.
+/// Frees what only the boot needed: the modules, the mappings of boot code and device tree.
 pub fn drop_boot(host: &HostInfo) {
     build::release_modules(host);
 }

@@ -1,4 +1,4 @@
-//! The steps of the boot, in the order that `main.rs` takes them.
+//! The steps of the boot, in the order of `main.rs`.
 
 mod board;
 mod cpus;
@@ -35,15 +35,15 @@ pub use board::prepare_board;
 pub use cpus::{check_kind, join, release_secondaries, set_up_cpu, start_cpus};
 pub use memory::{drop_boot, set_up_memory};
 
-/// The device tree's bytes, mapped.
+/// The mapped device tree.
 pub struct Loaded {
     /// Its bytes.
     pub bytes: &'static [u8],
-    /// Where it is.
+    /// Its physical address.
     pub at: PhysAddr,
 }
 
-/// Ends the boot with a line that says why, whatever `loglvl` is.
+/// Ends the boot with an error line, at any `loglvl`.
 pub fn fail(error: &BootError) -> ! {
     last_words(format_args!("{error}"))
 }
@@ -54,7 +54,7 @@ fn last_words(text: fmt::Arguments<'_>) -> ! {
     machine::halt()
 }
 
-/// Finds the device tree: where the boot loader says, else at the start of RAM, where QEMU puts it for an ELF.
+/// Finds the device tree: at the boot loader's address, else at the start of RAM, where QEMU puts it for an ELF image.
 pub fn find_tree(given: u32, load: u32) -> Loaded {
     const GIB: u32 = 1 << 30;
     let mut first_word = 0;
@@ -74,7 +74,7 @@ pub fn find_tree(given: u32, load: u32) -> Loaded {
     }
     rescue_console();
     if image.contains(&given.into()) {
-        // The place holds zeroes by now, or code of ours.
+        // By now the image's code or zeroes are there.
         let range = format!("{:#x}-{:#x}", image.start, image.end);
         fail(&BootError::Module(format!(
             "the device tree at {given:#x} overlaps the hypervisor at {range}"
@@ -83,7 +83,7 @@ pub fn find_tree(given: u32, load: u32) -> Loaded {
     fail(&dt::Error::NoTree(first_word).into())
 }
 
-/// Checks and reads the device tree, once for the whole boot; `nodes` is for what it keeps of them.
+/// Checks and reads the device tree, once per boot. `nodes` is storage for its nodes.
 pub fn read_tree<'a>(loaded: &Loaded, nodes: &'a mut Vec<Entry>) -> Tree<'a> {
     let blob = Blob::check(loaded.bytes).map_err(BootError::from);
     let tree = blob.and_then(|blob| {
@@ -96,10 +96,10 @@ pub fn read_tree<'a>(loaded: &Loaded, nodes: &'a mut Vec<Entry>) -> Tree<'a> {
     })
 }
 
-/// Tells whether a console has been looked for.
+/// A console has been searched for.
 static CONSOLE_SOUGHT: AtomicBool = AtomicBool::new(false);
 
-/// Finds a console where nothing names one: looks where well-known boards have one, and uses it.
+/// Searches well-known boards' UARTs if the tree names no console, and uses the one found.
 fn rescue_console() -> Option<&'static Candidate> {
     CONSOLE_SOUGHT.store(true, Ordering::Relaxed); // boot has one CPU
     let (image, _) = hypmap::image_frames();
@@ -112,7 +112,7 @@ fn rescue_console() -> Option<&'static Candidate> {
     })
 }
 
-/// Looks for a console if nothing has yet, so that a panic is seen.
+/// Searches for a console if that has not been done, so that a panic is visible.
 pub fn speak_up() {
     if !CONSOLE_SOUGHT.load(Ordering::Relaxed) {
         console::seize();
@@ -120,7 +120,7 @@ pub fn speak_up() {
     }
 }
 
-/// Reads the command line, before everything else, so that there is a console when something else cannot be read.
+/// Reads the command line before all else, so that there is a console for errors in the rest.
 pub fn read_options(tree: &Tree<'_>) -> &'static Options {
     let lines = HostInfo::read_command_lines(tree).unwrap_or_else(|error| {
         rescue_console();
@@ -151,12 +151,12 @@ pub fn read_machine(tree: &Tree<'_>, options: &Options) -> HostInfo {
     host
 }
 
-/// Returns the ticks of the system counter in a second: the tree's word, or firmware's; 0 when neither says.
+/// Returns the ticks per second of the system counter, from the tree or else from firmware; 0 if neither has it.
 fn counter_frequency(host: &HostInfo) -> u32 {
     host.timer.frequency.unwrap_or_else(timer::frequency)
 }
 
-/// Returns what is printed at a level of the command line. Boot facts are printed at Xen's default, "warning".
+/// Converts a level of the command line. Boot facts are printed at Xen's default, "warning".
 fn level(level: Level) -> LevelFilter {
     match level {
         Level::None => LevelFilter::Off,
@@ -166,11 +166,11 @@ fn level(level: Level) -> LevelFilter {
     }
 }
 
-/// Starts the console: everything logged so far appears on it.
+/// Starts the console, and prints on it what has been logged so far.
 pub fn start_console(tree: &Tree<'_>, options: &Options) -> Option<UartInfo> {
-    /// The difference between a letter's code and its code with Ctrl.
+    /// Difference between a letter's code and its code with Ctrl.
     const CONTROL: u8 = 0x1F;
-    /// All registers that the drivers know; a tree may claim more than can be mapped.
+    /// Size in bytes of the drivers' registers. A tree may claim more than can be mapped.
     const REGISTERS: u64 = 0x1000;
     CONSOLE_SOUGHT.store(true, Ordering::Relaxed);
     console::configure(&console::Settings {
@@ -184,7 +184,7 @@ pub fn start_console(tree: &Tree<'_>, options: &Options) -> Option<UartInfo> {
             let Some(window) = hypmap::map_device(uart.reg.start(), size) else {
                 fail(&BootError::Uart("cannot be mapped".to_string()));
             };
-            // With `console=none` it is the hypervisor's all the same, as in Xen.
+            // With `console=none` the UART still belongs to the hypervisor, as in Xen.
             if options.console != Console::None {
                 console::attach(uart.model, window);
             }
@@ -205,7 +205,7 @@ pub fn start_console(tree: &Tree<'_>, options: &Options) -> Option<UartInfo> {
     }
 }
 
-/// Keeps as much of past output as `conring_size` says.
+/// Keeps `conring_size` bytes of past output.
 pub fn keep_output(options: &Options) {
     if !console::keep(options.conring_size) {
         log::warn!(
@@ -215,7 +215,7 @@ pub fn keep_output(options: &Options) {
     }
 }
 
-/// Refuses to go on where guests cannot run.
+/// Stops the boot if guests cannot run on this CPU.
 pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
     let mode = cpsr & psr::MODE;
     if mode == psr::MODE_HYP {
@@ -241,7 +241,7 @@ pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
     ))
 }
 
-/// The banner that Xen users know.
+/// Prints the banner in Xen's form.
 pub fn greet(host: &HostInfo) {
     log::info!(
         "Xen version 4.17{} (Krypton {}) ({}) {}",
@@ -276,7 +276,7 @@ pub fn greet(host: &HostInfo) {
     }
 }
 
-/// Returns the interrupt controller, and the interrupts that the hypervisor itself takes.
+/// Sets up the interrupt controller, and claims the hypervisor's interrupts.
 pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'static Gic {
     let map = |range: &PhysRange, size: u64| {
         hypmap::map_device(range.start(), size)
@@ -336,7 +336,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
     gic
 }
 
-/// Returns the clock and the run queues.
+/// Sets up the clock and the run queues.
 pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> sched::Ready {
     let hz = counter_frequency(host);
     let ready = sched::init(hz, cpus, options.sched_ratelimit_us).unwrap_or_else(|| {
@@ -344,7 +344,7 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> sched::R
             "frequency unknown: CNTFRQ is 0 and the tree has no clock-frequency".to_string(),
         ))
     });
-    cpus::tell_frequency(CpuId::BOOT, hz);
+    cpus::set_frequency(CpuId::BOOT, hz);
     log::info!(
         "Generic Timer IRQ: phys={} hyp={} virt={} Freq: {} KHz",
         host.timer.physical,
@@ -356,10 +356,10 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> sched::R
     ready
 }
 
-/// Ends the console's waiting for each byte, as guests are to run: see `console::transmit`. The last step of the boot that
-/// says something.
+/// Makes console output asynchronous, as guests are about to run (`console::transmit`). The last step of the boot that
+/// prints.
 pub fn queue_console(options: &Options) {
-    console::listen(chores::note_console);
+    console::listen(chores::request_console);
     if options.sync_console {
         log::warn!("sync_console: guests wait for each byte of the console");
     } else if chores::set_up_console_timer().is_err() || !console::queue_up() {
@@ -367,9 +367,9 @@ pub fn queue_console(options: &Options) {
     }
 }
 
-/// Scrubs all free memory now, if that is asked for; otherwise idle CPUs do it later.
+/// Scrubs all free memory now if requested; otherwise idle CPUs do it later.
 pub fn scrub_memory(options: &Options) {
-    /// Pages between two looks at the allocator's lists.
+    /// Pages per call of the allocator.
     const AT_ONCE: u32 = 512;
     if options.bootscrub == Bootscrub::Boot {
         log::info!("Scrubbing Free RAM");

@@ -1,10 +1,9 @@
-//! Arguments in guest memory: copies in and out, by guest virtual address.
+//! Hypercall arguments in guest memory: copies by guest virtual address.
 //!
-//! A guest passes pointers of its own (often of its user space). Each page is translated by the guest's stage 1 as it
-//! stands (armv7::guest::translate), then by our own stage-2 map, and only ordinary memory of the calling domain is
-//! accepted: no device, no grant, no foreign page. The stage-2 map stays locked during the copy of a page, so nobody can
-//! take the page away meanwhile. Nothing is ever a reference into guest memory; what was copied in is checked and used,
-//! not read again.
+//! A guest passes virtual addresses, often of its user space. Each page is translated by the guest's current stage 1
+//! (`armv7::guest::translate`), then by the domain's p2m. Only ordinary memory of the calling domain is accepted: no
+//! device, grant or foreign page. The p2m stays locked while a page is copied, so the page cannot be unmapped
+//! meanwhile. No reference points into guest memory; data is copied in once, then checked and used.
 
 use core::ops::Range;
 
@@ -25,7 +24,7 @@ fn in_page(
     access: Access,
     copy: impl FnOnce(&SharedPage) -> bool,
 ) -> Result<(), Errno> {
-    // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
+    // Locked first, so that the walk of the guest's tables cannot meet another CPU's break-before-make.
     let p2m = domain.p2m.lock();
     let gfn = translate(va.0, access).map_err(|_| Errno::Fault)?;
     let entry = p2m.find(gfn).ok_or(Errno::Fault)?;
@@ -50,7 +49,7 @@ fn write_page(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
     })
 }
 
-/// Copies bytes in. Part of its caller, which mostly knows the length: no structure of the ABI is empty.
+/// Copies bytes from the guest. Inlined, as callers know the length, which is not 0 for any structure of the ABI.
 #[inline(always)]
 pub fn copy_in(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Errno> {
     if out.is_empty() || va.offset() + out.len() > PAGE_SIZE {
@@ -68,7 +67,8 @@ fn copy_in_pages(domain: &Domain, va: GuestVa, out: &mut [u8]) -> Result<(), Err
     })
 }
 
-/// Runs `copy` on each part of `length` bytes at `va` that lies in one page: its address, and its range of the bytes.
+/// Runs `copy` on each part of `length` bytes at `va` that lies in one page, with its address and its range of the
+/// bytes.
 fn by_page(
     va: GuestVa,
     length: usize,
@@ -84,7 +84,7 @@ fn by_page(
     Ok(())
 }
 
-/// Copies bytes out. Part of its caller, as [`copy_in`].
+/// Copies bytes to the guest. Inlined as [`copy_in`].
 #[inline(always)]
 pub fn copy_out(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno> {
     if data.is_empty() || va.offset() + data.len() > PAGE_SIZE {
@@ -102,7 +102,7 @@ fn copy_out_pages(domain: &Domain, va: GuestVa, data: &[u8]) -> Result<(), Errno
     })
 }
 
-/// Reads a structure.
+/// Reads a structure from the guest.
 #[inline(always)]
 pub fn read<T: FromBytes + IntoBytes + FromZeros>(
     domain: &Domain,
@@ -113,7 +113,7 @@ pub fn read<T: FromBytes + IntoBytes + FromZeros>(
     Ok(value)
 }
 
-/// Writes a structure.
+/// Writes a structure to the guest.
 #[inline(always)]
 pub fn write<T: IntoBytes + Immutable>(
     domain: &Domain,

@@ -1,7 +1,7 @@
-//! The arguments and results of a hypercall's handler: caller, arguments, reply, budget; guest pointers and the domains named.
+//! Arguments and results of hypercall handlers: caller, arguments, reply, budget, guest pointers, target domains.
 //!
-//! A handler whose work may be long spends a [`Budget`] and returns [`Reply::Again`]: the guest executes the same HVC again
-//! with the progress in its arguments, after it had a chance to take an interrupt.
+//! A handler whose work may be long spends a [`Budget`] and returns [`Reply::Again`]: the guest executes the same HVC
+//! again with the progress in its arguments, and can take an interrupt in between.
 
 pub mod guest_ptr;
 pub mod target;
@@ -16,9 +16,9 @@ use crate::error::Errno;
 use crate::latency;
 use crate::vcpu::Vcpu;
 
-/// Who makes a hypercall.
+/// The caller of a hypercall.
 pub struct Caller<'a> {
-    /// Its domain.
+    /// The caller's domain.
     pub domain: &'a Arc<Domain>,
     /// The vCPU, which is loaded on this CPU.
     pub vcpu: &'a Arc<Vcpu>,
@@ -29,21 +29,21 @@ pub struct Caller<'a> {
 pub struct Args(pub [u32; 5]);
 
 impl Args {
-    /// Argument `n` as a guest pointer.
+    /// Returns argument `n` as a guest pointer.
     #[inline]
     pub fn ptr(&self, n: usize) -> GuestVa {
         GuestVa(self.0.get(n).copied().unwrap_or(0))
     }
 }
 
-/// The result of a handler that does not fail.
+/// Result of a handler that succeeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// The result for r0.
+    /// Value for r0.
     Value(u32),
-    /// Not finished: the same call again, with these arguments.
+    /// Not finished: execute the call again with these arguments.
     Again(Args),
-    /// Success, and interrupts are let through to the guest (SCHEDOP_block).
+    /// Success, and unmask the guest's interrupts (SCHEDOP_block).
     Unmask,
 }
 
@@ -55,17 +55,17 @@ impl Reply {
 /// A handler's result.
 pub type Outcome = Result<Reply, Errno>;
 
-/// Work that one hypercall may do before it must let others run: spent unit by unit.
+/// Work that a hypercall may do before it must be continued, in units.
 #[derive(Debug)]
 pub struct Budget(u32);
 
 impl Budget {
-    /// A budget of `units`.
+    /// Returns a budget of `units`.
     pub const fn new(units: u32) -> Self {
         Self(units)
     }
 
-    /// Spends `units`; false when the budget is exhausted, and the call is to be continued.
+    /// Spends `units`. Returns false if the budget is exhausted and the call must be continued.
     #[inline]
     pub fn spend(&mut self, units: u32) -> bool {
         match self.0.checked_sub(units) {
@@ -78,13 +78,13 @@ impl Budget {
     }
 }
 
-/// Returns whether to continue a call later, asked after each piece of work that bounds how long interrupts stay masked: one
-/// waits.
+/// Returns whether to continue the call later, as an interrupt is pending. Check it after each piece of work that
+/// bounds the time with interrupts masked.
 #[inline]
 pub fn must_pause() -> bool {
     let waits = smp::interrupt_waits();
     if !waits {
-        latency::look();
+        latency::split();
     }
     waits
 }

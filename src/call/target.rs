@@ -1,4 +1,4 @@
-//! Whom a hypercall is about: domain ids in arguments, and the right to name them.
+//! Target domains of hypercalls: domain ids in arguments, and rights over them.
 
 use alloc::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::domain::{Domain, registry};
 use crate::error::Errno;
 use crate::id::DomId;
 
-/// The domain that an operation is about.
+/// Target of an operation.
 pub enum Target<'a> {
-    /// The caller's.
+    /// The caller's domain.
     Own(&'a Arc<Domain>),
-    /// Another one.
+    /// Another domain.
     Other(Arc<Domain>),
 }
 
@@ -30,8 +30,8 @@ impl Target<'_> {
     }
 }
 
-/// Returns the domain named `id`, which may be the caller's own under its number or `DOMID_SELF`; `-ESRCH` when there is
-/// none.
+/// Returns the domain with the id `id`, which may be the caller's own id or `DOMID_SELF`. Fails with `-ESRCH` if there
+/// is none.
 ///
 /// For operations that check rights themselves.
 pub fn any<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
@@ -42,9 +42,9 @@ pub fn any<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
     registry::get(id).map(Target::Other).ok_or(Errno::Srch)
 }
 
-/// Returns the domain named `id`, if the caller may act on it: itself, or any when it is the control domain.
+/// Returns the domain with the id `id`, if the caller may act on it: its own, or any for the control domain.
 ///
-/// A caller without the right learns `-EPERM` for every id that exists and `-ESRCH` for others, as under Xen.
+/// Without the right, the error is `-EPERM` for every id that exists and `-ESRCH` for others, as in Xen.
 pub fn control<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
     let target = any(caller, id)?;
     if target.is_own() || caller.domain.is_control() {
@@ -54,7 +54,7 @@ pub fn control<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, Errno> {
     }
 }
 
-/// Returns the domain id that `id` means, whether or not such a domain exists.
+/// Returns the domain id for `id`, with `DOMID_SELF` resolved, whether or not the domain exists.
 pub fn resolve_id(caller: &Caller<'_>, id: u16) -> DomId {
     let id = DomId(id);
     if id == DomId::SELF {
@@ -64,7 +64,7 @@ pub fn resolve_id(caller: &Caller<'_>, id: u16) -> DomId {
     }
 }
 
-/// Another domain than the caller's, by its number, which a control domain manages: `DOMID_SELF` names none.
+/// Returns a domain other than the caller's, by its id, for management. `DOMID_SELF` is not accepted.
 pub fn remote(caller: &Caller<'_>, id: u16) -> Result<Arc<Domain>, Errno> {
     if DomId(id) == caller.domain.id {
         return Err(Errno::Perm);

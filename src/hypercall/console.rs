@@ -1,20 +1,20 @@
-//! console_io (18): dom0's console. Output goes to the UART and the ring as it is.
+//! console_io (18): dom0's console. Output goes to the UART and the ring unchanged.
 //!
-//! Who writes faster than the line carries waits in its hypercall, which is continued: the ABI knows no short count, and
-//! nothing is lost. Meanwhile it takes its interrupts, and others run.
+//! A caller that writes faster than the serial line sends is continued, as the ABI has no short count and output must
+//! not be lost. Meanwhile it takes its interrupts, and other vCPUs run.
 
 use super::guest_ptr::{copy_in, copy_out};
 use super::{Args, Caller, Outcome, Reply, must_pause};
 use crate::console;
 use crate::error::Errno;
 
-/// Writes bytes.
+/// Writes bytes to the console.
 const OP_WRITE: u32 = 0;
-/// Reads typed bytes, without waiting.
+/// Reads input without waiting.
 const OP_READ: u32 = 1;
-/// Bytes copied at a time.
+/// Bytes copied in one go.
 const CHUNK: usize = 128;
-/// Bytes written before the caller gets a chance to take an interrupt.
+/// Bytes written before the caller can take an interrupt.
 const WRITE_AT_ONCE: u32 = 1024;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
@@ -70,7 +70,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// Returns the same call again, for what follows the first `done` bytes.
+/// Returns a continuation for the bytes after the first `done`.
 fn again(args: &Args, done: u32) -> Reply {
     let mut next = *args;
     let [_, count, buffer, ..] = &mut next.0;

@@ -1,4 +1,4 @@
-//! event_channel_op (32): decoding, rights and the two-domain cases; the rules are in `event`.
+//! event_channel_op (32): decoding, rights and the cases of two domains. `event` has the rules.
 
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -12,18 +12,18 @@ use crate::error::Errno;
 use crate::event::{Binding, Close, Control, EventError, EventTable, Port, Reset, Sent};
 use crate::policy;
 
-/// Ports closed before others may run.
+/// Ports closed before the call is continued.
 const RESET_AT_ONCE: u32 = 256;
-/// Peers told that a port was closed before others may run.
+/// Peers notified of a close before the call is continued.
 const PEERS_AT_ONCE: u32 = 32;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     operation(caller, args, args.0[0], args.ptr(1))
 }
 
-/// Returns the old form of the call: operation and argument in one structure.
+/// Handles the old form of the call, with operation and argument in one structure.
 pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
-    /// Offset of the argument behind the operation's number.
+    /// Offset of the argument after the operation number.
     const BODY: u32 = 4;
     let op: u32 = read(caller.domain, args.ptr(0))?;
     operation(
@@ -34,7 +34,7 @@ pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
     )
 }
 
-/// Carries out `op` with its argument at `arg`; `args` are the registers, for a call that is to be made again.
+/// Performs `op` with its argument at `arg`. `args` are the registers, for a continuation.
 fn operation(caller: &Caller<'_>, args: &Args, op: u32, arg: GuestVa) -> Outcome {
     match op {
         abi::OP_SEND => {
@@ -88,7 +88,7 @@ fn operation(caller: &Caller<'_>, args: &Args, op: u32, arg: GuestVa) -> Outcome
         }
         abi::OP_RESET => return reset(caller, args, arg),
         abi::OP_BIND_PIRQ => {
-            // There are no physical interrupts to bind on Arm; the argument has the shape of `bind_virq`'s.
+            // Arm has no physical interrupts to bind; the argument has the layout of `bind_virq`'s.
             let _: abi::BindVirq = read(caller.domain, arg)?;
             return Err(Errno::Inval);
         }
@@ -97,7 +97,7 @@ fn operation(caller: &Caller<'_>, args: &Args, op: u32, arg: GuestVa) -> Outcome
     Ok(Reply::Value(0))
 }
 
-/// Reads an argument, lets `f` work on it and the caller's table, and writes it back.
+/// Reads an argument, runs `f` on it and the caller's table, and writes it back.
 fn update<T: FromBytes + IntoBytes + Immutable>(
     caller: &Caller<'_>,
     arg: GuestVa,
@@ -108,7 +108,7 @@ fn update<T: FromBytes + IntoBytes + Immutable>(
     write(caller.domain, arg, &op)
 }
 
-/// Sends on a port of `domain`.
+/// Sends an event on a port of `domain`.
 #[inline]
 fn send(domain: &Domain, port: Port) -> Result<(), Errno> {
     let sent = domain.events.lock().send(port)?;
@@ -158,7 +158,7 @@ fn bind_interdomain(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {
     write(caller.domain, arg, &op)
 }
 
-/// Closes a port of `domain` and tells its peer.
+/// Closes a port of `domain` and notifies its peer.
 fn close(domain: &Domain, port: Port) -> Result<(), Errno> {
     let close = domain.events.lock().close(port)?;
     match close {
@@ -224,7 +224,7 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     if !target.is_own() && domain.state.lock().pause_count == 0 {
         return Err(Errno::Inval);
     }
-    // A reset that is under way is one that this call continues.
+    // A reset in progress is one that this call continues.
     if !domain.events.lock().is_resetting() {
         domain.events.lock().reset_begin()?;
     }
@@ -242,7 +242,7 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
             Reset::More => break,
         }
     }
-    // The table knows how far it is.
+    // The table holds the progress.
     Ok(Reply::Again(*args))
 }
 

@@ -1,4 +1,4 @@
-//! hvm_op (34): HVM parameters, the few that exist on Arm.
+//! hvm_op (34): the HVM parameters that exist on Arm.
 
 use super::guest_ptr::{read, write};
 use super::{Args, Caller, Outcome, Reply};

@@ -6,11 +6,11 @@ use crate::abi::platform as abi;
 use crate::error::Errno;
 use crate::wallclock;
 
-/// Turns an assist on.
+/// Enables an assist.
 const ENABLE: u32 = 0;
-/// Turns it off.
+/// Disables an assist.
 const DISABLE: u32 = 1;
-/// VMASST_TYPE_runstate_update_flag: the only one on Arm.
+/// VMASST_TYPE_runstate_update_flag, the only one on Arm.
 const RUNSTATE_UPDATE_FLAG: u32 = 5;
 
 pub(super) fn vm_assist(caller: &Caller<'_>, args: &Args) -> Outcome {

@@ -1,10 +1,10 @@
-//! Hypercalls: from the HVC to the handler of each number.
+//! Hypercalls: dispatch by number.
 //!
-//! A guest executes `HVC #0xEA1` with the number in r12 and up to five arguments in r0 to r4; r0 gets the result, nothing
-//! else changes (xen/include/public/arch-arm.h). The dispatcher refuses unknown numbers with `-ENOSYS`. Of several
-//! mistakes the one is told that Xen 4.17 finds first (`tests`).
+//! A guest executes `HVC #0xEA1` with the number in r12 and up to five arguments in r0 to r4. The result is in r0;
+//! other registers are unchanged (xen/include/public/arch-arm.h). Unknown numbers return `-ENOSYS`. If a call has
+//! several errors, the result is the one that Xen 4.17 checks first (`tests`).
 //!
-//! The arguments and results of a handler are in `call`.
+//! `call` has the types of a handler's arguments and results.
 
 mod console;
 mod event_channel;
@@ -32,7 +32,7 @@ use crate::error::Errno;
 use crate::latency;
 use crate::vcpu::Vcpu;
 
-/// Immediate of the HVC that makes a hypercall.
+/// Immediate of the HVC for hypercalls.
 pub const HVC_IMMEDIATE: u16 = 0xEA1;
 
 /// Hypercall numbers (xen/include/public/xen.h).
@@ -56,7 +56,7 @@ mod number {
     pub const HYPFS_OP: u32 = 42;
 }
 
-/// Carries out one hypercall.
+/// Performs one hypercall.
 pub fn call(caller: &Caller<'_>, number: u32, args: &Args) -> Outcome {
     latency::detail(args.0[0]);
     match number {
@@ -81,8 +81,8 @@ pub fn call(caller: &Caller<'_>, number: u32, args: &Args) -> Outcome {
     }
 }
 
-/// Makes the grant table of `domain` at least `frames` long. False when the call is to be continued: the table itself is the
-/// progress.
+/// Grows the grant table of `domain` to at least `frames` frames. Returns false if the call must be continued; the
+/// table itself holds the progress.
 #[inline(always)]
 fn grow_grants(domain: &Domain, frames: u64) -> Result<bool, Errno> {
     while !domain.grow_grants(frames)? {
@@ -96,7 +96,7 @@ fn grow_grants(domain: &Domain, frames: u64) -> Result<bool, Errno> {
 /// Bytes of an HVC instruction, in ARM and Thumb state alike.
 const HVC_LENGTH: u32 = 4;
 
-/// Carries out the hypercall that the guest asks for in its registers, and puts its result there.
+/// Performs the hypercall in the guest's registers, and writes its result there.
 #[inline]
 pub fn dispatch(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let [r0, r1, r2, r3, r4, ..] = context.r;

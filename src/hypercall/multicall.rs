@@ -1,8 +1,8 @@
 //! multicall (13): several hypercalls in one.
 //!
-//! Each entry is read once, carried out, and its result written back. One that must be continued is rewritten with its new
-//! arguments, and the multicall continued from it; so is one before which an interrupt waits. Entries may not be multicalls
-//! themselves.
+//! Each entry is read once and performed, and its result written back. An entry that must be continued is rewritten
+//! with its new arguments, and the multicall continued from it. The multicall is also continued if an interrupt is
+//! pending before an entry. Entries must not be multicalls.
 
 use armv7::addr::GuestVa;
 use armv7::smp;
@@ -14,7 +14,7 @@ use crate::domain::shutdown;
 use crate::error::Errno;
 use crate::latency;
 
-/// `multicall_entry` (xen/include/public/xen.h), with 64-bit fields as on every Arm guest.
+/// `multicall_entry` (xen/include/public/xen.h), with 64-bit fields as for every Arm guest.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Entry {
@@ -26,7 +26,7 @@ const _: () = assert!(size_of::<Entry>() == 64);
 
 /// Offset of [`Entry::result`].
 const RESULT: u32 = 8;
-/// Entries carried out before others may run.
+/// Entries performed before the call is continued.
 const AT_ONCE: u32 = 32;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
@@ -35,11 +35,11 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let mut budget = Budget::new(AT_ONCE);
     for index in 0..count {
         let at = element::<Entry>(list, index)?;
-        // An entry may be a whole call's worth of work: interrupts are let in between any two.
+        // An entry may take as long as a whole call, so interrupts are checked for between entries.
         if !budget.spend(1) || index > 0 && smp::interrupt_waits() {
             return Ok(rest(args, at, count - index));
         }
-        latency::look();
+        latency::split();
         let entry: Entry = read(caller.domain, at)?;
         let Some(inner) = registers(&entry) else {
             shutdown::crash(
@@ -55,7 +55,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         };
         let result = match outcome {
             Ok(Reply::Value(value)) => i64::from(value as i32),
-            // A multicall does not touch the caller's interrupt mask.
+            // A multicall does not change the caller's interrupt mask.
             Ok(Reply::Unmask) => 0,
             Ok(Reply::Again(next)) => {
                 let mut again = entry;
@@ -76,13 +76,13 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Returns the multicall again, from the entry at `at`. The registers that it does not use stay the guest's.
+/// Returns a continuation from the entry at `at`. The registers that a multicall does not use keep the guest's values.
 fn rest(args: &Args, at: GuestVa, count: u32) -> Reply {
     let [_, _, r2, r3, r4] = args.0;
     Reply::Again(Args([at.0, count, r2, r3, r4]))
 }
 
-/// Returns the entry's arguments as registers; `None` when one does not fit.
+/// Returns the entry's arguments as registers; `None` if one exceeds 32 bits.
 fn registers(entry: &Entry) -> Option<Args> {
     let mut args = Args::default();
     for (to, from) in args.0.iter_mut().zip(entry.args) {

@@ -1,4 +1,4 @@
-//! sched_op (29): giving up the CPU, waiting for events, and ending.
+//! sched_op (29): yielding, blocking, polling and shutting down.
 
 use super::guest_ptr::{element, read};
 use super::{Args, Caller, Outcome, Reply};
@@ -15,12 +15,12 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     match args.0[0] {
         abi::OP_YIELD => {
             caller.vcpu.yield_now();
-            // Not the constant, all of whose bytes would be copied.
+            // Not `Reply::OK`, as the constant would be copied whole.
             Ok(Reply::Value(0))
         }
         abi::OP_BLOCK => {
             interface::block(caller.domain, caller.vcpu);
-            // The guest is to take its interrupt when it wakes, masked or not before.
+            // The guest must take its interrupt when it wakes, even if masked before.
             Ok(Reply::Unmask)
         }
         abi::OP_SHUTDOWN => {
@@ -31,14 +31,14 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_SHUTDOWN_CODE => {
             let op: abi::SchedShutdown = read(caller.domain, args.ptr(1))?;
             let reason = Reason::new(op.reason).ok_or(Errno::Inval)?;
-            // The first one counts.
+            // The first code counts.
             let mut state = caller.domain.state.lock();
             state.shutdown_code.get_or_insert(reason as u32);
             Ok(Reply::OK)
         }
         abi::OP_REMOTE_SHUTDOWN => {
             let op: abi::SchedRemoteShutdown = read(caller.domain, args.ptr(1))?;
-            // By its number only: `DOMID_SELF` names none.
+            // By its id only; `DOMID_SELF` is not accepted.
             let domain = registry::get(DomId(op.domain_id)).ok_or(Errno::Srch)?;
             if !caller.domain.is_control() {
                 return Err(Errno::Perm);
@@ -56,7 +56,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// Returns the old form of the call: yield and block only.
+/// Handles the old form of the call, with yield and block only.
 pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
     match args.0[0] {
         abi::OP_YIELD | abi::OP_BLOCK => call(caller, args),
@@ -64,7 +64,7 @@ pub(super) fn compat(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-// Out of line: it has an array, which those that yield and block would pay for.
+// Not inlined: its array would cost stack set-up for yield and block.
 #[inline(never)]
 fn poll(caller: &Caller<'_>, args: &Args) -> Outcome {
     let op: abi::SchedPoll = read(caller.domain, args.ptr(1))?;
@@ -77,7 +77,7 @@ fn poll(caller: &Caller<'_>, args: &Args) -> Outcome {
         *port = Port(read(caller.domain, element::<u32>(base, n as u32)?)?);
     }
     let ports = ports.get(..op.nr_ports as usize).unwrap_or(&[]);
-    // Blocked first, so that an event which comes between the look and the wait finds a vCPU to wake.
+    // Blocked before polling, so that an event in between wakes the vCPU.
     caller.vcpu.halt(halt::BLOCKED);
     let polled = caller.domain.events.lock().poll(caller.vcpu.id, ports);
     match polled {

@@ -1,4 +1,4 @@
-//! vcpu_op (24): where the guest wants a vCPU's info and run-state times. Bringing vCPUs up is PSCI's business.
+//! vcpu_op (24): registration of `vcpu_info` and runstate areas. vCPUs are started by PSCI.
 
 use armv7::addr::{GuestVa, PAGE_SIZE};
 use armv7::guest::{Access, translate};
@@ -47,7 +47,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// Pins the one or two pages that hold a run-state copy at `va`.
+/// Pins the one or two pages of a runstate area at `va`.
 fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
     let first = pin_va(caller, va)?;
     let crosses = va.offset() + COPY_SIZE > PAGE_SIZE;
@@ -64,7 +64,7 @@ fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
 }
 
 fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<GuestPage, Errno> {
-    // The walk of the guest's tables must not meet another CPU's break-before-make.
+    // Locked, so that the walk of the guest's tables cannot meet another CPU's break-before-make.
     let p2m = caller.domain.p2m.lock();
     let gfn = translate(va.0, Access::Write).map_err(|_| Errno::Fault)?;
     drop(p2m);

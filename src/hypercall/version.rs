@@ -1,4 +1,4 @@
-//! xen_version (17): who we are and what we can do. Every result fills its buffer whole, zero-padded (XSA-122).
+//! xen_version (17): version and features. Every result fills its buffer, zero-padded (XSA-122).
 
 use armv7::addr::GuestVa;
 
@@ -8,7 +8,7 @@ use crate::abi::version as abi;
 use crate::error::Errno;
 use crate::identity;
 
-/// Start of the hypervisor's address space as Xen on arm32 reports it.
+/// Start of the hypervisor's address space, as Xen reports it on arm32.
 const VIRT_START: u64 = 0x20_0000;
 const PAGE_SIZE: u32 = 4096;
 
@@ -104,7 +104,7 @@ fn build_id(caller: &Caller<'_>, arg: GuestVa) -> Outcome {
     Ok(Reply::Value(id.len() as u32))
 }
 
-/// `text` in an array of `N` bytes with at least one NUL.
+/// Returns `text` in an array of `N` bytes, with at least one NUL.
 fn padded<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     let room = N.saturating_sub(1);

@@ -1,12 +1,12 @@
-//! Aborts that a guest takes in stage 2: emulated devices, and everything that is not there.
+//! Aborts that a guest takes in stage 2: emulated devices, and unmapped addresses.
 //!
-//! All memory a domain has is mapped eagerly, so a stage-2 fault is either an access to the emulated distributor or an
-//! access to nothing, which the guest gets back as an external abort.
+//! All memory of a domain is mapped eagerly, so a stage-2 fault is an access either to the emulated distributor or to
+//! an unmapped address, which the guest takes as an external abort.
 //!
-//! HPFAR has the whole page of the fault in hardware, but only the low 32 bits of its address under qemu-system-arm. So
-//! something at or above 4 GiB may look like the distributor: the first access through a virtual page is worked out again
-//! from the virtual address, and the vCPU remembers the page. A guest that then maps something else there, whose low 32
-//! bits are the distributor's, misleads itself only.
+//! HPFAR holds the faulting page's full number on hardware, but only the low 32 bits of its address on qemu-system-arm.
+//! An address at or above 4 GiB may then look like the distributor. So the first access through a virtual page is
+//! translated again from its virtual address, and the vCPU remembers the page. A guest that later maps a page whose low
+//! 32 bits are the distributor's at that virtual address misleads only itself.
 
 use alloc::sync::Arc;
 
@@ -31,10 +31,11 @@ use crate::mem::p2m;
 use crate::vcpu::Vcpu;
 use crate::vgic::{HostOp, HostWork, Vgic};
 
-/// One past the last distributor register (IHI 0048B 4.1.2); the rest of its region reads as zero.
+/// One past the last distributor register (IHI 0048B 4.1.2); the rest of the region is RAZ/WI.
 const REGISTERS_END: u32 = 0x1000;
 
-/// Carries out an access of the loaded guest to its distributor; false when it is to something else, or refused.
+/// Performs an access of the loaded guest to its distributor. Returns false if the access is to another address or
+/// refused.
 #[inline]
 pub fn emulate(
     domain: &Arc<Domain>,
@@ -76,10 +77,10 @@ pub fn emulate(
     done
 }
 
-/// Returns the syndrome of the access, if `va` leads to the distributor and not to something above 4 GiB that looks like it;
-/// remembers that it does.
+/// Returns the syndrome of the access if `va` translates to the distributor, and remembers its page. Returns `None` for
+/// an address above 4 GiB that looks like the distributor.
 ///
-/// Where the syndrome is not to be believed nothing is remembered, so that every access is worked out here.
+/// On processors with unreliable syndromes no page is remembered, so that every access is decoded here.
 #[cold]
 #[inline(never)]
 fn verify(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, va: u32, hsr: u32) -> Option<u32> {
@@ -88,7 +89,7 @@ fn verify(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, va: u32, hsr: u3
         MemoryDirection::Read => Access::Read,
         MemoryDirection::Write => Access::Write,
     };
-    // When nothing is there, the guest has changed its tables since: what the syndrome says was true then.
+    // If `va` does not translate, the guest has changed its tables since, and the syndrome was true at the fault.
     let gfn = guest::translate(va, wanted).ok();
     if gfn.is_some_and(|gfn| !is_distributor(domain.gic, gfn)) {
         return None;
@@ -107,7 +108,7 @@ fn verify(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, va: u32, hsr: u3
     Some(hsr)
 }
 
-/// Returns the Thumb store at `pc`, from the guest's memory: it may have changed it since, and then misleads itself.
+/// Returns the Thumb store at `pc`, read from guest memory. A guest that has changed it since misleads only itself.
 fn store_at(domain: &Domain, pc: u32) -> Option<DataAccess> {
     let half = |at: u32| {
         let mut bytes = [0; 2];
@@ -122,19 +123,19 @@ fn store_at(domain: &Domain, pc: u32) -> Option<DataAccess> {
     errata::thumb_store(first, second)
 }
 
-/// Returns whether a guest frame is one of the emulated distributor's.
+/// Returns whether a guest frame belongs to the emulated distributor.
 fn is_distributor(gic: GicMap, gfn: Gfn) -> bool {
     gfn.raw().wrapping_sub(gic.first_page) < gic.pages
 }
 
-/// A data abort of the loaded guest that no emulated device has answered.
+/// Handles a data abort of the loaded guest that is no emulated access.
 #[cold]
 pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, fault: &DataAbort) {
     if fault.fault.is_asynchronous() {
         return serror::arrived(domain, vcpu);
     }
     let va = guest::fault_va();
-    // Cache maintenance is told as a write, and needs no right to write.
+    // Cache maintenance is reported as a write, but needs no write permission.
     let access = match fault.direction {
         MemoryDirection::Write if !fault.cache_maintenance => Wanted::Write,
         _ => Wanted::Read,
@@ -157,7 +158,7 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
     }
 }
 
-/// A prefetch abort of the loaded guest.
+/// Handles a prefetch abort of the loaded guest.
 #[cold]
 pub fn fetch(
     domain: &Arc<Domain>,
@@ -177,7 +178,7 @@ pub fn fetch(
     }
 }
 
-/// Returns why an access did not go through, in words.
+/// Returns the reason of a fault for a message.
 fn why(fault: FaultKind) -> &'static str {
     match fault {
         FaultKind::Permission(_) => "not permitted",
@@ -187,9 +188,8 @@ fn why(fault: FaultKind) -> &'static str {
     }
 }
 
-/// Makes the guest take an abort; ends it when it has no handler that could run, as nothing else would ever happen: the vCPU
-/// would take the next abort where it took this one. That is its kernel's doing, as user mode has no say in where the
-/// vectors are (docs/security.md).
+/// Injects an abort into the guest. Crashes the domain if its handler cannot run, as the vCPU would take the same abort
+/// forever. Only the guest's kernel can cause that, as user mode cannot move the vectors (docs/security.md).
 fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception: Exception) {
     if raise_unless_endless(context, exception) {
         return;
@@ -206,7 +206,7 @@ fn give(domain: &Arc<Domain>, vcpu: &Vcpu, context: &mut GuestContext, exception
     shutdown::crash(domain, format_args!("its handler of aborts cannot be run"));
 }
 
-/// The access that the guest wanted.
+/// The access that faulted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Read,
@@ -214,12 +214,12 @@ enum Wanted {
     Execute,
 }
 
-/// Returns whether the access may go through by now: another CPU was changing the map (break before make) when it faulted,
-/// or the guest its own tables.
+/// Returns whether to retry the access: another CPU was changing the p2m (break before make) when it faulted, or the
+/// guest its own tables.
 ///
-/// The map is locked before stage 1 is walked, since the walk reads guest memory too: it would find an entry gone once
-/// more. What the guest's tables then still forbid is its own fault, which it takes when it tries again. That is so as well
-/// when a walk faulted: a write to a page that is to be copied first often comes behind a walk that met another CPU's change.
+/// The p2m is locked before stage 1 is walked, as the walk reads guest memory too and could meet the same missing
+/// entry. If the guest's tables still forbid the access, the retry gives the guest its own fault. That holds for faults
+/// on a walk too: a write to a copy-on-write page often follows a walk that met another CPU's change.
 fn may_try_again(
     domain: &Domain,
     va: u32,
@@ -243,7 +243,7 @@ fn may_try_again(
     if on_walk {
         return true;
     }
-    // A device that is mapped and faults all the same is an external abort: `allows` and `is_own_ram` are of RAM.
+    // A mapped device that faults is an external abort; `allows` and `is_own_ram` apply to RAM.
     p2m.find(gfn).is_some_and(|entry| match wanted {
         Wanted::Read => entry.kind.allows(p2m::Access::Read),
         Wanted::Write => entry.kind.allows(p2m::Access::Write),
@@ -282,7 +282,7 @@ fn write(domain: &Domain, vcpu: &Vcpu, offset: u32, width: Width, value: u32) ->
     true
 }
 
-/// Learns what is in list registers before an access to a register that tells of them.
+/// Updates the banks before an access to a register that shows list registers' state.
 #[cold]
 #[inline(never)]
 fn freshen(domain: &Domain, vcpu: &Vcpu, offset: u32) {
@@ -294,7 +294,7 @@ fn freshen(domain: &Domain, vcpu: &Vcpu, offset: u32) {
     }
 }
 
-/// Carries out at the physical distributor what a guest asked of its own interrupts.
+/// Applies a guest's change of its routed interrupts to the physical distributor.
 fn at_host(domain: &Domain, vgic: &Vgic, work: &HostWork) {
     let Some(gic) = gic::get() else { return };
     for (virq, pirq) in vgic.routes(work.first, work.mask) {

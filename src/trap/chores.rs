@@ -1,4 +1,4 @@
-//! The requests to a CPU beside running vCPUs ([`crate::cpu::work`]), and those that it makes to itself for the console.
+//! Requests to a CPU other than picking ([`crate::cpu::work`]), and those it makes of itself for the console.
 
 use spin::Once;
 
@@ -9,26 +9,27 @@ use crate::event::EventVirq;
 use crate::sync::{Lock, rank};
 use crate::time::{self, Nanos, Purpose, Timer, TimerError, now};
 
-/// Time between two looks at a UART without interrupt: 16 bytes, the least that a FIFO has, take 1.4 ms at 115,200 baud.
+/// Polling interval of a UART without interrupt. The smallest FIFO, 16 bytes, takes 1.4 ms at 115,200 baud.
 const CONSOLE_INTERVAL: Nanos = Nanos(1_000_000);
 static CONSOLE_TIMER: Once<Lock<Timer, { rank::CONSOLE_TIMER }>> = Once::new();
 
-/// Lets a timer drain the console where its UART has no interrupt.
+/// Creates the timer that drains the console if its UART has no interrupt.
 pub fn set_up_console_timer() -> Result<(), TimerError> {
     CONSOLE_TIMER
         .try_call_once(|| Timer::new(Purpose::Console).map(Lock::new))
         .map(|_| ())
 }
 
-/// Has this CPU see to what the console has news of. Takes no lock, so that it may be called wherever something is printed.
-pub fn note_console(news: console::News) {
-    cpu::ask_this(match news {
+/// Requests of this CPU to handle news of the console. Takes no lock, so that it may be called wherever something is
+/// printed.
+pub fn request_console(news: console::News) {
+    cpu::request_this(match news {
         console::News::Kept => work::CONSOLE_RING,
         console::News::Waiting => work::CONSOLE_DRAIN,
     });
 }
 
-/// Does what `asked` asks this CPU for beside choosing what runs.
+/// Does the work `asked`, except picking.
 #[cold]
 pub(super) fn run(asked: u32) {
     if asked & work::CONSOLE_RING != 0 {

@@ -1,4 +1,4 @@
-//! Why a guest left: one match from the syndrome to the room that handles it.
+//! Exits of a guest: dispatch from the syndrome to the room that handles it.
 
 use alloc::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::latency::Cause;
 use crate::time::{self, Ticks};
 use crate::vcpu::{Vcpu, halt};
 
-/// Returns what brought the vCPU here, for the measure of masked times.
+/// Returns the cause of the exit, for the measurement of masked times.
 pub fn cause(context: &GuestContext) -> Cause {
     match guest::syndrome() >> 26 {
         syndrome::HVC => Cause::Hypercall(context.r[12]),
@@ -31,7 +31,7 @@ pub fn cause(context: &GuestContext) -> Cause {
     }
 }
 
-/// Handles one trap of the loaded guest.
+/// Handles a trap of the loaded guest.
 #[inline]
 pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let hsr = guest::syndrome();
@@ -52,16 +52,16 @@ pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext
     }
 }
 
-/// An HVC with an immediate that means nothing.
+/// Handles an HVC whose immediate has no meaning.
 #[cold]
 fn not_ours(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, immediate: u16) {
     guest_warn!(domain, vcpu, "Invalid HVC imm {immediate:#x}");
-    // HVC's return address is the next instruction; an undefined exception is taken from the instruction itself.
+    // HVC returns to the next instruction; an undefined exception is taken from the instruction itself.
     context.pc = context.pc.wrapping_sub(4);
     raise(context, Exception::Undefined);
 }
 
-/// Traps of instructions that may be conditional: one whose condition fails does nothing.
+/// Handles traps of instructions that may be conditional. One whose condition fails has no effect.
 fn conditional(
     domain: &Arc<Domain>,
     vcpu: &Arc<Vcpu>,
@@ -88,7 +88,7 @@ fn conditional(
         Trap::Cp15(access) => {
             let outcome = cp15::cp15(&access, Privilege::of(context.cpsr), &state());
             if outcome == Outcome::SetWay && !set_way(domain, vcpu, context, &access) {
-                // The same instruction again, once the guest had a chance to take an interrupt.
+                // The guest retries the instruction, and can take an interrupt in between.
                 return;
             }
             coprocessor(vcpu, context, hsr, &access, outcome);
@@ -162,13 +162,12 @@ fn coprocessor_wide(
     skip(context, hsr);
 }
 
-/// Frames cleaned at a time for an operation by set and way: 4096 lines of 64 bytes.
+/// Frames cleaned in one go for an operation by set and way: 4096 lines of 64 bytes.
 const CLEANED_AT_ONCE: u32 = 64;
-/// Entries of the map looked at for them.
+/// p2m entries checked in one go.
 const LOOKED_AT: u32 = 512;
 
-/// Goes on with what an operation by set and way asks for: the guest's memory is written back and dropped from the caches.
-/// Returns whether that is done.
+/// Continues an operation by set and way, which cleans and invalidates the guest's memory. Returns whether it is done.
 #[cold]
 fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAccess) -> bool {
     let operation = Operation {
@@ -181,14 +180,14 @@ fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAcce
         .p2m
         .lock()
         .each_ram_page(from, CLEANED_AT_ONCE, LOOKED_AT, |mfn| {
-            // A frame that cannot be reached now stays in the caches: no slot to map it is left.
+            // A frame that cannot be mapped now, as all slots are in use, stays in the caches.
             let _ = frame::with(mfn, |page| cache::page(page, cache::Op::CleanInvalidate));
         });
     vcpu.set_way.lock().cleaned(next, time::now().0);
     next.is_none()
 }
 
-/// Carries out an access of the loaded vCPU to its physical timer, and returns what it reads.
+/// Performs an access of the loaded vCPU to its physical timer. Returns the value of a read.
 fn physical_timer(vcpu: &Vcpu, access: TimerAccess, value: u64) -> u64 {
     let mut timer = vcpu.physical_timer.lock();
     let result = timer.access(access, value, time::now().0);
@@ -219,7 +218,7 @@ impl View for Domain {
     }
 }
 
-/// PSCI and SMCCC, by HVC #0 or SMC.
+/// Handles a PSCI or SMCCC call by HVC #0 or SMC.
 fn call_firmware(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let [function, a, b, c, ..] = context.r;
     match psci::call(function, [a, b, c], &**domain) {

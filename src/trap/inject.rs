@@ -1,12 +1,12 @@
-//! Exceptions that the hypervisor gives a guest: the state in which the guest's handler starts.
+//! Exceptions injected into a guest: the state in which the guest's handler starts.
 //!
-//! `inject` is pure: registers in, registers out; `raise` puts its result into the loaded guest. An injected exception must
-//! look like one the CPU took (XSA-103; DDI 0406C.d B1.8.3 and B1.9): mode, masks, return address, vector, fault registers.
-//! After injecting, the trapped instruction is *not* stepped over.
+//! `inject` is pure, from registers to registers; `raise` writes its result into the loaded guest. An injected
+//! exception must match one taken by the CPU (XSA-103; DDI 0406C.d B1.8.3 and B1.9): mode, masks, return address,
+//! vector, fault registers. The trapped instruction is *not* skipped after an injection.
 //!
-//! Aborts are reported as synchronous external aborts: that is what a bus answers where no device is, Linux gives the
-//! process SIGBUS for them, and KVM does the same. Xen 4.17 reports a debug event (status 0x22), which makes Linux ask
-//! its hardware breakpoint code first. Xen also leaves the offset out of the return address; the architecture's is here.
+//! Aborts are reported as synchronous external aborts, as a bus reports an address without a device. Linux sends SIGBUS
+//! for them, and KVM does the same. Xen 4.17 reports a debug event (status 0x22), which Linux first passes to its
+//! hardware breakpoint code. Xen also omits the offset in the return address, which the architecture requires.
 
 use armv7::guest::{self, GuestContext};
 use armv7::syndrome::{MemoryDirection, length, next_instruction, psr};
@@ -26,7 +26,7 @@ pub struct Interrupted {
     pub ttbcr: u32,
 }
 
-/// An exception as the guest is told of it.
+/// An exception to inject.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exception {
     /// The instruction is undefined.
@@ -45,7 +45,7 @@ pub enum Exception {
     },
 }
 
-/// Mode whose banked LR and SPSR the exception uses.
+/// Mode whose banked LR and SPSR the exception writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Undefined mode.
@@ -54,10 +54,10 @@ pub enum Mode {
     Abort,
 }
 
-/// Fault registers to write.
+/// Fault registers that the exception writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultRegisters {
-    /// None.
+    /// No fault registers.
     None,
     /// Instruction fault status and address.
     Instruction {
@@ -82,7 +82,7 @@ pub struct Injection {
     pub pc: u32,
     /// New CPSR (SPSR_hyp).
     pub cpsr: u32,
-    /// Which mode's banked registers follow.
+    /// Mode of the banked registers that follow.
     pub mode: Mode,
     /// LR of that mode: the preferred return address plus its offset.
     pub lr: u32,
@@ -93,8 +93,8 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Returns whether it leaves the guest where it is: it could not run the first instruction of its handler, and would
-    /// take the same exception for ever.
+    /// Returns whether the guest would not advance: it could not run the first instruction of its handler, and would
+    /// take the same exception forever.
     pub const fn repeats(&self, guest: &Interrupted) -> bool {
         self.pc == guest.pc && self.cpsr == guest.cpsr
     }
@@ -106,7 +106,7 @@ const SCTLR_V: u32 = 1 << 13;
 const SCTLR_EE: u32 = 1 << 25;
 /// SCTLR.TE: exceptions start in Thumb state.
 const SCTLR_TE: u32 = 1 << 30;
-/// TTBCR.EAE: long descriptors, and with them the other layout of the fault status.
+/// TTBCR.EAE: long descriptors, and with them the long format of the fault status.
 const TTBCR_EAE: u32 = 1 << 31;
 /// High vectors.
 const HIVECS: u32 = 0xFFFF_0000;
@@ -120,13 +120,13 @@ const FSR_EXTERNAL_LONG: u32 = 1 << 9 | 0x10;
 /// Fault status: short-descriptor format, synchronous external abort (DDI 0406C.d table B3-23).
 const FSR_EXTERNAL_SHORT: u32 = 0x08;
 
-/// Bits of the CPSR that an exception does not touch: flags, saturation, GE, F (and A and I, which are only ever set).
+/// CPSR bits that an exception keeps: flags, Q, GE, F, and A and I, which are only ever set.
 const CPSR_KEPT: u32 = !(psr::MODE | psr::T | psr::J | psr::E | psr::IT_HIGH | psr::IT_LOW);
 
-/// Works out the state in which the guest takes `exception`.
+/// Returns the state in which the guest takes `exception`.
 pub const fn inject(guest: &Interrupted, exception: Exception) -> Injection {
     let (mode, mode_bits, vector, masks, offset) = match exception {
-        // B1.9.6 (TakeUndefInstrException): A is left alone, LR depends on the instruction set.
+        // B1.9.6 (TakeUndefInstrException): A is unchanged, LR depends on the instruction set.
         Exception::Undefined if guest.cpsr & psr::T != 0 => {
             (Mode::Undefined, psr::MODE_UND, 0x04, psr::I, 2)
         }
@@ -179,13 +179,14 @@ pub const fn inject(guest: &Interrupted, exception: Exception) -> Injection {
     }
 }
 
-/// Steps over the trapped instruction.
+/// Skips the trapped instruction, of syndrome `hsr`.
 #[inline]
 pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
     (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
 }
 
-/// [`raise`], unless the guest would take the exception for ever, as its handler cannot run; whether it was raised.
+/// Makes the loaded guest take an exception, unless it would repeat forever as the handler cannot run. Returns whether
+/// it was raised.
 pub(super) fn raise_unless_endless(context: &mut GuestContext, exception: Exception) -> bool {
     let interrupted = interrupted(context);
     let injection = inject(&interrupted, exception);

@@ -1,4 +1,4 @@
-//! Physical interrupts, while a guest runs or the CPU is idle.
+//! Physical interrupts, taken while a guest runs or the CPU is idle.
 
 use alloc::sync::Arc;
 
@@ -6,7 +6,7 @@ use armv7::gic::Ack;
 
 use super::{Cpu, load};
 use crate::console;
-use crate::cpu::{self, SGI_LOOK, SGI_STOP};
+use crate::cpu::{self, SGI_STOP, SGI_WORK};
 use crate::debug_keys;
 use crate::domain::interface::deliver;
 use crate::domain::{Domain, registry, shutdown};
@@ -18,11 +18,11 @@ use crate::vcpu::Vcpu;
 
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
-/// Interrupts handled before the CPU looks at what it is asked to do: other CPUs can send as fast as they are taken.
+/// Maximum interrupts handled before the CPU checks its requests: other CPUs can send SGIs as fast as they are taken.
 const AT_ONCE: u32 = 8;
 
-/// Handles the pending interrupts of this CPU, as far as one go goes. What is left takes the CPU out of its guest, or out of
-/// its wait, at once.
+/// Handles pending interrupts of this CPU, up to [`AT_ONCE`]. The remaining ones take the CPU out of its guest or its
+/// wait at once.
 pub fn handle(cpu: &Cpu, loaded: Loaded<'_>) {
     for _ in 0..AT_ONCE {
         let Some(ack) = cpu.gic.cpu.acknowledge() else {
@@ -39,7 +39,7 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
     let taken = match irq::owner(intid) {
         Owner::Guest(dom) => {
             let taken = match loaded {
-                // A domain with a vCPU on a CPU is in the registry: it is the one of that name.
+                // A domain with a loaded vCPU is in the registry, so its id identifies it.
                 Some((domain, _)) if domain.id == dom => irq::deliver(domain, intid),
                 _ => deliver_elsewhere(dom, intid),
             };
@@ -54,19 +54,20 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
             false
         }
     };
-    // A guest ends itself what it has taken.
+    // A guest deactivates the interrupts delivered to it.
     if !taken {
         cpu.gic.cpu.deactivate(ack);
     }
 }
 
-/// Delivers an interrupt to a guest that is not on this CPU; false when it is gone or does not want it.
+/// Delivers an interrupt to a guest that is not on this CPU. Returns false if the guest is gone or has no route for it.
 #[inline(never)]
 fn deliver_elsewhere(dom: DomId, intid: u32) -> bool {
     registry::get(dom).is_some_and(|domain| irq::deliver(&domain, intid))
 }
 
-/// Handles an interrupt that is for no guest. Out of line, so that those for guests do not pay for its registers.
+/// Handles an interrupt of the hypervisor. Not inlined, so that guests' interrupts do not pay for the registers it
+/// saves.
 #[inline(never)]
 fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
     match owner {
@@ -78,9 +79,9 @@ fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
             }
         }
         _ => match ack.intid() {
-            // The sender set a bit in this CPU's or its vCPU's word, and leaving the guest was the point; or it wants a
-            // barrier.
-            SGI_LOOK => armv7::fence::acknowledge(),
+            // The request is in the CPU's or vCPU's word and is served on the way back; a fence request is acknowledged
+            // here.
+            SGI_WORK => armv7::fence::acknowledge(),
             SGI_STOP => {
                 cpu.gic.cpu.deactivate(ack);
                 crate::panic::stop_this_cpu();
@@ -90,7 +91,8 @@ fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
     }
 }
 
-/// Gives the loaded guest its virtual timer's interrupt; false when nobody wants it.
+/// Delivers the virtual timer's interrupt to the loaded guest. Returns false if no vCPU is loaded or its interrupt is
+/// not routed.
 fn virtual_timer(loaded: Loaded<'_>) -> bool {
     let Some((domain, vcpu)) = loaded else {
         return false;
@@ -103,7 +105,7 @@ fn virtual_timer(loaded: Loaded<'_>) -> bool {
     true
 }
 
-/// Software timers that are due, and the end of a turn.
+/// Handles the software timers that are due, and the end of a turn.
 fn timers(cpu: &Cpu) {
     let now = time::now();
     while let Some(purpose) = time::expired(cpu.id, now) {
@@ -144,7 +146,7 @@ fn expire(purpose: Purpose) {
     }
 }
 
-/// The console's UART has received something, or takes more to send.
+/// Handles the interrupt of the console's UART: input received, or space for output.
 fn serve_console() {
     let received = console::serve();
     if let Some(line) = received.switched {

@@ -1,4 +1,4 @@
-//! Putting a vCPU into the hardware of this CPU and taking it out again: registers, virtual interrupts, virtual timer.
+//! Loading a vCPU into this CPU's hardware and unloading it: registers, virtual interrupts, virtual timer.
 
 use alloc::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::time::{self, Ticks};
 use crate::vcpu::{Registers, RunState, Vcpu, work};
 use crate::vgic::Vgic;
 
-/// The virtual timer's interrupt.
+/// INTID of the virtual timer's PPI.
 pub const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
 
 /// Loads a vCPU, which runs from `now` on.
@@ -30,10 +30,10 @@ pub fn load(
     registers.cpu.load(&vcpu.identity);
     cpu.gic.hyp.load(&registers.interface);
     vcpu.account(RunState::Running, now);
-    // Whoever makes more pending after this finds the vCPU loaded here, and says so.
+    // A CPU that makes an interrupt pending after this finds the vCPU loaded here, and kicks this CPU.
     vcpu.acknowledge(work::INTERRUPTS);
     let mut vgic = domain.vgic.lock();
-    if vcpu.moves_to(cpu.id) {
+    if vcpu.set_home(cpu.id) {
         bring_interrupts(cpu, &vgic, vcpu);
     }
     if vgic.active_ppis(vcpu.id) & 1 << VIRTUAL_TIMER != 0 {
@@ -44,8 +44,8 @@ pub fn load(
     domain.kick(kick);
 }
 
-/// Sends the physical interrupts that a vCPU's guest sends to it to this CPU: otherwise each would interrupt the one that the
-/// vCPU ran on before, and this one for that.
+/// Retargets the physical interrupts that a guest directs to the vCPU to this CPU. Otherwise each would interrupt the
+/// CPU that the vCPU ran on before, which would then interrupt this one.
 #[cold]
 fn bring_interrupts(cpu: &Cpu, vgic: &Vgic, vcpu: &Vcpu) {
     let mask = target_mask(cpu.id);
@@ -54,9 +54,9 @@ fn bring_interrupts(cpu: &Cpu, vgic: &Vgic, vcpu: &Vcpu) {
     }
 }
 
-/// Takes a vCPU out. Its virtual timer goes on as a software timer of this CPU.
+/// Unloads a vCPU. Its virtual timer continues as a software timer of this CPU.
 pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) {
-    serror::settle(domain, vcpu);
+    serror::synchronize(domain, vcpu);
     let unloaded = domain
         .vgic
         .lock()
@@ -73,7 +73,7 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
     domain.kick(unloaded.kick);
 }
 
-/// Moves what waits for the loaded vCPU into its list registers.
+/// Refills the loaded vCPU's list registers if it is dirty.
 #[inline]
 pub fn refill(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let kick = domain
@@ -83,14 +83,14 @@ pub fn refill(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     domain.kick(kick);
 }
 
-/// Handles a maintenance interrupt: reads back what the loaded vCPU did with its list registers, and refills them. That ends
-/// the condition which the interrupt signals, so it is done before the interrupt itself ends.
+/// Handles a maintenance interrupt: folds and refills the loaded vCPU's list registers. That clears the interrupt's
+/// condition, so it must precede the deactivation.
 pub fn maintain(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let kick = domain.vgic.lock().fold(vcpu.id, &mut HardwareLrs(cpu.gic));
     domain.kick(kick);
 }
 
-/// Starts a vCPU from scratch, as PSCI CPU_ON asked.
+/// Resets a vCPU for PSCI CPU_ON.
 pub fn restart(
     cpu: &Cpu,
     domain: &Arc<Domain>,

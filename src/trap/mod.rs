@@ -1,8 +1,8 @@
-//! THE LOOP: choose a vCPU, run it, see why it left, act, again.
+//! The main loop of a CPU: choose a vCPU, run it, handle its exit, repeat.
 //!
-//! Each physical CPU is in [`run()`] for ever. It loads a vCPU (`occupy`) and keeps it in the hardware until the scheduler
-//! wants those registers saved; between exits nothing is moved but the general registers. What others ask of this CPU or
-//! vCPU is in two words, so the way back into the guest costs two loads when nothing is asked.
+//! Each physical CPU stays in [`run()`]. It loads a vCPU (`occupy`) and keeps its state in the hardware until the
+//! scheduler requires those registers to be saved; an exit saves the general registers only. Requests to this CPU or
+//! vCPU are in two words, so the return to the guest costs two loads if there are none.
 
 mod abort;
 pub mod chores;
@@ -27,17 +27,17 @@ use crate::sched::{self, UnitId};
 use crate::time::{self, Ticks};
 use crate::vcpu::{self, Registers, RunState, Vcpu, work};
 
-/// A physical CPU in the loop.
+/// A physical CPU in the main loop.
 pub struct Cpu {
-    /// Which one.
+    /// Its logical number.
     pub id: CpuId,
     /// The interrupt controller, with this CPU's interfaces.
     pub gic: &'static Gic,
-    /// There is a scheduler.
+    /// Proof that the scheduler is set up.
     pub ready: sched::Ready,
 }
 
-/// Runs vCPUs on this CPU for ever.
+/// Runs vCPUs on this CPU. Never returns.
 pub fn run(cpu: &Cpu) -> ! {
     let mut next = (None, time::now());
     loop {
@@ -48,10 +48,10 @@ pub fn run(cpu: &Cpu) -> ! {
     }
 }
 
-/// The unit that a CPU runs next, if any, and when it was chosen.
+/// The unit a CPU runs next, if any, and the time of the choice.
 type Picked = (Option<UnitId>, Ticks);
 
-/// Waits with nothing loaded until there is a unit to run.
+/// Waits without a loaded vCPU until there is a unit to run.
 fn idle(cpu: &Cpu) -> Picked {
     loop {
         let (choice, now) = vcpu::pick(cpu.id);
@@ -62,34 +62,34 @@ fn idle(cpu: &Cpu) -> Picked {
     }
 }
 
-/// Pages scrubbed at a time while idle, between looks at the interrupts.
+/// Pages scrubbed in one go while idle, between checks for interrupts.
 const IDLE_SCRUB_PAGES: u32 = 8;
 
-/// Waits for an interrupt that makes this CPU pick.
+/// Waits until a request makes this CPU pick, and does housekeeping meanwhile.
 fn wait(cpu: &Cpu, loaded: Option<(&Arc<Domain>, &Arc<Vcpu>)>) {
     while !is_to_pick(cpu) {
         crate::control::reap();
         heap::replenish();
         heap::give_back();
-        // QEMU's GIC overlooks a line that is high when the guest ends its interrupt (`LONGEST_IN_GUEST`, for a CPU that is
-        // not idle): writing to it makes it look.
+        // Works around QEMU's GIC (see `LONGEST_IN_GUEST`) for an idle CPU: a write to the GIC makes it sample the
+        // line.
         if loaded.is_some() && armv7::timer::guest_signals() {
             cpu.gic.dist.enable(load::VIRTUAL_TIMER);
         }
-        // Reaping, as everything, may have asked this very CPU for something: it gets no interrupt for that.
+        // The housekeeping may have made a request of this CPU, which raises no interrupt.
         let asked = cpu::word(cpu.id).load(Ordering::Relaxed) != 0;
         if !asked && !crate::mem::memory().scrub_some(IDLE_SCRUB_PAGES) {
             latency::end();
             armv7::barrier::wfi();
             latency::begin(|| Cause::Idle);
-            serror::look_while_idle(loaded);
+            serror::poll_idle(loaded);
         }
-        latency::look();
+        latency::split();
         interrupts::handle(cpu, loaded);
     }
 }
 
-/// Does what this CPU is asked to do, but for choosing what runs; whether it is to do that.
+/// Does the requested work except picking. Returns whether the CPU must pick.
 fn is_to_pick(cpu: &Cpu) -> bool {
     let mut pick = false;
     loop {
@@ -98,12 +98,12 @@ fn is_to_pick(cpu: &Cpu) -> bool {
         if work & !PICK == 0 {
             return pick;
         }
-        // May ask this CPU for more.
+        // May add requests of this CPU.
         chores::run(work);
     }
 }
 
-/// Loads a vCPU that was chosen at `since`, and runs it until its registers are to be saved, and returns what to run next.
+/// Loads a vCPU that was chosen at `since`, and runs it until its registers must be saved. Returns what to run next.
 fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, since: Ticks) -> Picked {
     let mut registers = vcpu.registers.lock();
     load::load(cpu, domain, vcpu, &mut registers, since);
@@ -128,16 +128,16 @@ fn occupy(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, since: Ticks) -> Pi
     }
 }
 
-/// The outcome of [`serve`].
+/// Outcome of [`serve`].
 enum Next {
     /// Enter the guest.
     Enter,
-    /// The registers are saved: run this unit instead, or wait.
+    /// The registers are saved: run this unit instead, or idle.
     Leave(Picked),
 }
 
-/// Does what this CPU and the loaded vCPU are asked to do. Out of line: the loop around the guest keeps its values in
-/// registers.
+/// Serves the requests of this CPU and of the loaded vCPU. Not inlined, so that the loop around the guest keeps its
+/// values in registers.
 #[inline(never)]
 fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers) -> Next {
     while is_to_pick(cpu) {
@@ -147,11 +147,11 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
             return Next::Leave((choice.unit, now));
         }
         if choice.unit.is_none() {
-            // Idle with the vCPU still loaded: it will most likely be the next to run. One that is not halted waits for its
-            // cap.
+            // Idles with the vCPU still loaded, as it is likely to run next. If not halted, it waits for its cap's next
+            // period.
             vcpu.account(RunState::Runnable, now);
             wait(cpu, Some((domain, vcpu)));
-            cpu::ask_this(PICK);
+            cpu::request_this(PICK);
         } else {
             vcpu.account(RunState::Running, now);
         }
@@ -169,7 +169,7 @@ fn serve(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Regi
     Next::Enter
 }
 
-/// Saves the loaded vCPU, which does not run from `now` on, and lets other CPUs have it.
+/// Saves the loaded vCPU, which stops at `now`, and releases it to other CPUs.
 fn leave(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut Registers, now: Ticks) {
     load::unload(cpu, domain, vcpu, registers);
     vcpu.account(RunState::Runnable, now);

@@ -1,10 +1,11 @@
-//! Asynchronous aborts: whose they are, and what `serrors=` makes of them.
+//! Asynchronous aborts: attributing them, and the policies of `serrors=`.
 //!
-//! Nothing tells which access caused one (DDI 0406C.d B3.12.4). It is put down to the guest whose vCPU is loaded when it
-//! arises. While that guest runs the abort traps at once. While the hypervisor runs it stays pending, so it is looked for
-//! where guests change: before a vCPU is taken off, once its accesses are complete, and when an idle CPU wakes. An abort
-//! that the hypervisor's own accesses cause while a vCPU is loaded is put down to that guest too; to tell the two apart
-//! Xen completes all accesses at each entry and exit, which would cost each hypercall more than the rest of it.
+//! The hardware does not report which access caused one (DDI 0406C.d B3.12.4). It is attributed to the guest whose vCPU
+//! is loaded when it arrives. While that guest runs, the abort traps at once. While the hypervisor runs, the abort
+//! stays pending, so it is checked for where guests change: before a vCPU is unloaded, once its accesses are complete,
+//! and when an idle CPU wakes. An abort caused by the hypervisor while a vCPU is loaded is attributed to that guest
+//! too. Xen tells the two apart by completing all accesses at each entry and exit, which would more than double the
+//! cost of a hypercall.
 
 use alloc::sync::Arc;
 
@@ -20,16 +21,16 @@ use crate::vcpu::{Vcpu, halt};
 /// The domain and vCPU that are loaded on this CPU.
 type Loaded<'a> = Option<(&'a Arc<Domain>, &'a Arc<Vcpu>)>;
 
-/// The treatment of an asynchronous abort.
+/// Treatment of an asynchronous abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
-    /// The loaded guest gets it.
+    /// The loaded guest takes it.
     Forward,
     /// The machine stops.
     Stop,
 }
 
-/// The origin of an abort: with a guest loaded, or without.
+/// Origin of an abort: a guest was loaded, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Source {
     Guest,
@@ -43,8 +44,8 @@ const fn judge(policy: Serrors, source: Source) -> Verdict {
     }
 }
 
-/// Returns whether an abort must be looked for before a vCPU is taken off: where it matters which guest gets it.
-const fn settles(policy: Serrors) -> bool {
+/// Returns whether to take pending aborts before a vCPU is unloaded: only where it matters which guest gets them.
+const fn synchronizes(policy: Serrors) -> bool {
     matches!(policy, Serrors::Diverse)
 }
 
@@ -52,26 +53,26 @@ fn policy() -> Serrors {
     options::get().map_or(Serrors::Diverse, |options| options.serrors)
 }
 
-/// An abort that the loaded guest trapped for.
+/// Handles an abort that trapped from the loaded guest.
 #[cold]
 pub fn arrived(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     handle(policy(), Some((domain, vcpu)));
 }
 
-/// Takes the abort that is still to come of what the loaded guest did, before it is taken off this CPU.
+/// Takes the abort that the loaded guest's accesses may still cause, before it is unloaded from this CPU.
 #[inline]
-pub fn settle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
+pub fn synchronize(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let policy = policy();
-    if settles(policy) && abort::settle() {
+    if synchronizes(policy) && abort::synchronize() {
         handle(policy, Some((domain, vcpu)));
     }
 }
 
-/// Takes an abort that is pending while this CPU idles, which keeps it from waiting. The guest that gets it has waited for
-/// an interrupt, and waits no more (DDI 0406C.d B1.8.13).
+/// Takes an abort that is pending while this CPU idles, as it would end every WFI. The guest that gets it stops waiting
+/// (DDI 0406C.d B1.8.13).
 #[inline]
-pub fn look_while_idle(loaded: Loaded<'_>) {
-    if abort::is_pending() && abort::settle() {
+pub fn poll_idle(loaded: Loaded<'_>) {
+    if abort::is_pending() && abort::synchronize() {
         handle(policy(), loaded);
         if let Some((_, vcpu)) = loaded {
             vcpu.unhalt(halt::BLOCKED);
@@ -79,8 +80,10 @@ pub fn look_while_idle(loaded: Loaded<'_>) {
     }
 }
 
+/// Forwards the abort to the loaded guest, or stops the machine.
+///
 /// # Panics
-/// When the policy is that the machine stops.
+/// If `policy` is to stop the machine.
 #[cold]
 fn handle(policy: Serrors, loaded: Loaded<'_>) {
     let source = match loaded {
@@ -102,7 +105,9 @@ mod tests {
     use armv7::guest::has_async_abort;
     use armv7::host::registers::set_async_abort;
 
-    use super::{Serrors, Source, Verdict, halt, handle, judge, look_while_idle, settle, settles};
+    use super::{
+        Serrors, Source, Verdict, halt, handle, judge, poll_idle, synchronize, synchronizes,
+    };
     use crate::domain::Rights;
     use crate::domain::testing::{NO_TLB, guest};
 
@@ -120,17 +125,17 @@ mod tests {
         for (policy, source, verdict) in all {
             assert_eq!(judge(policy, source), verdict, "{policy:?} {source:?}");
         }
-        assert!(settles(Serrors::Diverse));
-        assert!(!settles(Serrors::Forward) && !settles(Serrors::Panic));
+        assert!(synchronizes(Serrors::Diverse));
+        assert!(!synchronizes(Serrors::Forward) && !synchronizes(Serrors::Panic));
     }
 
     #[test]
     fn a_late_abort_goes_to_the_guest_that_is_taken_off() {
         let (domain, vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
-        settle(&domain, &vcpu);
+        synchronize(&domain, &vcpu);
         assert!(!has_async_abort(), "there was none");
         set_async_abort(true);
-        settle(&domain, &vcpu);
+        synchronize(&domain, &vcpu);
         assert!(has_async_abort());
         assert!(!armv7::abort::is_pending(), "nobody else gets it");
     }
@@ -140,11 +145,11 @@ mod tests {
         let (domain, vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
         vcpu.unhalt(halt::OFFLINE);
         vcpu.halt(halt::BLOCKED);
-        look_while_idle(Some((&domain, &vcpu)));
+        poll_idle(Some((&domain, &vcpu)));
         assert!(!has_async_abort());
         assert_eq!(vcpu.halted(), halt::BLOCKED);
         set_async_abort(true);
-        look_while_idle(Some((&domain, &vcpu)));
+        poll_idle(Some((&domain, &vcpu)));
         assert!(has_async_abort());
         assert_eq!(vcpu.halted(), 0);
     }
@@ -152,9 +157,9 @@ mod tests {
     #[test]
     #[should_panic(expected = "asynchronous abort with no guest loaded")]
     fn an_abort_on_an_idle_cpu_without_a_guest_stops_the_machine() {
-        look_while_idle(None);
+        poll_idle(None);
         set_async_abort(true);
-        look_while_idle(None);
+        poll_idle(None);
     }
 
     #[test]

@@ -36,12 +36,12 @@ pub struct CpuInterface {
     regs: Block<Registers>,
 }
 
-/// An acknowledged interrupt: active, and in need of [`CpuInterface::drop_priority`].
+/// An acknowledged interrupt. It is active and requires [`CpuInterface::drop_priority`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ack(u32);
 
 impl Ack {
-    /// Returns its INTID.
+    /// Returns the INTID.
     #[inline]
     pub fn intid(self) -> u32 {
         self.0 & 0x3FF
@@ -55,8 +55,8 @@ impl CpuInterface {
         interface
     }
 
-    /// Sets up this CPU's interface: all priorities, split end of interrupt. An interrupt that a boot loader took and never
-    /// ended would keep others out by its priority.
+    /// Sets up this CPU's interface: all priorities, separate deactivation. Clears active priorities that a boot loader
+    /// left, which would mask interrupts.
     pub fn init_cpu(&self) {
         for priorities in &self.regs.active_priorities {
             priorities.set(0);
@@ -66,26 +66,27 @@ impl CpuInterface {
         self.regs.ctlr.write(CTLR::ENABLE::SET + CTLR::EOIMODE::SET);
     }
 
-    /// Acknowledges the most urgent pending interrupt, if there is one.
+    /// Acknowledges the pending interrupt of highest priority, if any.
     #[inline]
     pub fn acknowledge(&self) -> Option<Ack> {
         let iar = self.regs.iar.get();
         (iar & 0x3FF < super::SPURIOUS).then_some(Ack(iar))
     }
 
-    /// Lets interrupts of the same priority through again; the acknowledged one stays active.
+    /// Drops the running priority, so that interrupts of the same priority can be taken. The acknowledged one stays
+    /// active.
     #[inline]
     pub fn drop_priority(&self, ack: Ack) {
         self.regs.eoir.set(ack.0);
     }
 
-    /// Ends an interrupt that the hypervisor handled itself.
+    /// Deactivates an acknowledged interrupt.
     #[inline]
     pub fn deactivate(&self, ack: Ack) {
         self.regs.dir.set(ack.0);
     }
 
-    /// Ends an interrupt by number.
+    /// Deactivates an interrupt by number.
     #[inline]
     pub fn deactivate_intid(&self, intid: u32) {
         self.regs.dir.set(intid & 0x3FF);

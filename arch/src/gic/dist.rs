@@ -18,16 +18,16 @@ const ICFGR: usize = 0xC00;
 const SGIR: usize = 0xF00;
 const CPENDSGIR: usize = 0xF10;
 
-/// Priority of guests' interrupts; the hypervisor's own are more urgent.
+/// Priority of guests' interrupts. The hypervisor's own have a higher one, a lower value.
 const PRIORITY_GUEST: u8 = 0xA0;
 const PRIORITY_HYP: u8 = 0x80;
 
-/// How an interrupt line signals.
+/// Trigger of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trigger {
-    /// Pending as long as the line is asserted.
+    /// Level-sensitive: pending while the line is asserted.
     Level,
-    /// Pending from an edge on.
+    /// Edge-triggered: pending from an edge on.
     Edge,
 }
 
@@ -61,7 +61,8 @@ impl Distributor {
         dist
     }
 
-    /// Sets up this CPU's banked interrupts: SGIs on, PPIs off. What a boot loader had pending, active or in group 1 is not.
+    /// Sets up this CPU's banked interrupts: SGIs enabled, PPIs disabled. Clears pending, active and group state of a
+    /// boot loader.
     pub fn init_cpu(&self) {
         self.regs.write32(ICENABLER, !0);
         self.regs.write32(ICACTIVER, !0);
@@ -84,36 +85,36 @@ impl Distributor {
         self.lines
     }
 
-    /// This CPU's bit in target masks, read from a banked register (IHI 0048B 4.3.12).
+    /// Returns this CPU's bit in target masks, from a banked register (IHI 0048B 4.3.12).
     pub fn target_mask(&self) -> u8 {
         self.regs.read8(ITARGETSR)
     }
 
-    /// Lets `intid` through. A PPI is this CPU's own.
+    /// Enables `intid`, on this CPU if it is a PPI.
     #[inline]
     pub fn enable(&self, intid: u32) {
         self.set_bit(ISENABLER, intid);
     }
 
-    /// Holds `intid` back. A PPI is this CPU's own.
+    /// Disables `intid`, on this CPU if it is a PPI.
     #[inline]
     pub fn disable(&self, intid: u32) {
         self.set_bit(ICENABLER, intid);
     }
 
-    /// Gives the hypervisor's own interrupts a priority above the guests'.
+    /// Sets the hypervisor's priority, above the guests', for `intid`.
     pub fn prefer(&self, intid: u32) {
         if intid < self.lines {
             self.regs.write8(IPRIORITYR + intid as usize, PRIORITY_HYP);
         }
     }
 
-    /// Marks `intid` active, as it was on the CPU that its guest came from.
+    /// Makes `intid` active.
     pub fn set_active(&self, intid: u32) {
         self.set_bit(ISACTIVER, intid);
     }
 
-    /// Ends `intid` without a handler.
+    /// Makes `intid` inactive.
     pub fn clear_active(&self, intid: u32) {
         self.set_bit(ICACTIVER, intid);
     }
@@ -123,19 +124,19 @@ impl Distributor {
         self.set_bit(ISPENDR, intid);
     }
 
-    /// Takes pending from `intid`.
+    /// Clears the pending state of `intid`.
     pub fn clear_pending(&self, intid: u32) {
         self.set_bit(ICPENDR, intid);
     }
 
-    /// Sends the SPI `intid` to the CPUs whose interface bits are in `targets`.
+    /// Sets the CPUs that get the SPI `intid`, as interface bits.
     pub fn set_targets(&self, intid: u32, targets: u8) {
         if (32..self.lines).contains(&intid) {
             self.regs.write8(ITARGETSR + intid as usize, targets);
         }
     }
 
-    /// Returns the interface bits of the CPUs that the SPI `intid` is sent to.
+    /// Returns the CPUs that get the SPI `intid`, as interface bits.
     pub fn targets(&self, intid: u32) -> u8 {
         match (32..self.lines).contains(&intid) {
             true => self.regs.read8(ITARGETSR + intid as usize),
@@ -143,7 +144,7 @@ impl Distributor {
         }
     }
 
-    /// Sets how `intid` signals; only while it is disabled (IHI 0048B 4.3.13).
+    /// Sets the trigger of `intid`, which must be disabled (IHI 0048B 4.3.13).
     pub fn set_trigger(&self, intid: u32, trigger: Trigger) {
         if !(16..self.lines).contains(&intid) {
             return;
@@ -160,15 +161,15 @@ impl Distributor {
         }
     }
 
-    /// Sends SGI `id` to one CPU, by its interface bit.
+    /// Sends SGI `id` to the CPUs whose interface bits are in `targets`.
     #[inline]
     pub fn send_sgi(&self, id: u32, targets: u8) {
-        // Stores that the receiver is to see must be visible before the interrupt is.
+        // Earlier stores must be visible to the receiver before the interrupt.
         crate::barrier::dsb_ishst();
         self.regs.write32(SGIR, u32::from(targets) << 16 | id & 0xF);
     }
 
-    /// Sends SGI `id` to every CPU but this one.
+    /// Sends SGI `id` to all CPUs except this one.
     pub fn send_sgi_to_others(&self, id: u32) {
         const ALL_BUT_SELF: u32 = 1 << 24;
         crate::barrier::dsb_ishst();
@@ -184,12 +185,12 @@ impl Distributor {
     }
 }
 
-/// Interface bit of each CPU, filled in as CPUs come up.
+/// Interface bit of each CPU, recorded as CPUs start.
 #[derive(Debug, Default)]
 pub struct TargetMasks([core::sync::atomic::AtomicU8; crate::cpu::MAX_CPUS]);
 
 impl TargetMasks {
-    /// No CPU known yet.
+    /// Returns masks without CPUs.
     pub const fn new() -> Self {
         Self([const { core::sync::atomic::AtomicU8::new(0) }; crate::cpu::MAX_CPUS])
     }
@@ -201,7 +202,7 @@ impl TargetMasks {
         }
     }
 
-    /// Returns the bit of `cpu`; 0 when it is not up.
+    /// Returns the bit of `cpu`; 0 if it has not started.
     #[inline]
     pub fn get(&self, cpu: CpuId) -> u8 {
         self.0

@@ -1,4 +1,4 @@
-//! The virtual interface control: list registers and what goes with them (IHI 0048B 5.3).
+//! The virtual interface control: list registers and related state (IHI 0048B 5.3).
 
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
@@ -37,13 +37,13 @@ register_structs! {
     }
 }
 
-/// This CPU's virtual interface.
+/// This CPU's virtual interface control.
 pub struct HypInterface {
     regs: Block<Registers>,
     count: usize,
 }
 
-/// A guest's view of its CPU interface, while it is not in the hardware.
+/// State of a guest's virtual CPU interface that is not in the hardware.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VirtualInterface {
     vmcr: u32,
@@ -62,7 +62,7 @@ impl HypInterface {
         interface
     }
 
-    /// Sets up this CPU's virtual interface: on, with nothing in it.
+    /// Sets up this CPU's virtual interface: enabled, with empty list registers.
     pub fn init_cpu(&self) {
         for lr in self.regs.lr.iter().take(self.count) {
             lr.set(0);
@@ -78,13 +78,13 @@ impl HypInterface {
         self.count
     }
 
-    /// List register `index`; 0 when there is none.
+    /// Reads list register `index`; 0 if it does not exist.
     #[inline]
     pub fn read(&self, index: usize) -> u32 {
         self.regs.lr.get(index).map_or(0, |lr| lr.get())
     }
 
-    /// Sets list register `index`.
+    /// Writes list register `index`.
     #[inline]
     pub fn write(&self, index: usize, value: u32) {
         if let Some(lr) = self.regs.lr.get(index) {
@@ -92,14 +92,15 @@ impl HypInterface {
         }
     }
 
-    /// Chooses when the maintenance interrupt comes: its enable bits in GICH_HCR.
+    /// Sets the maintenance interrupt enables in GICH_HCR.
     #[inline]
     pub fn set_maintenance(&self, enables: u32) {
         let count = self.regs.hcr.get() & EOICOUNT;
         self.regs.hcr.set(HCR::EN::SET.value | enables | count);
     }
 
-    /// Ends of interrupts that were in no list register, since the last call (GICH_HCR.EOICount).
+    /// Reads and clears GICH_HCR.EOICount: the number of ends of interrupts without a list register since the last
+    /// call.
     pub fn take_eoi_count(&self) -> u32 {
         let hcr = self.regs.hcr.get();
         let count = hcr >> EOICOUNT_SHIFT;
@@ -109,13 +110,13 @@ impl HypInterface {
         count
     }
 
-    /// Puts a guest's view of its CPU interface into the hardware.
+    /// Loads a guest's virtual CPU interface state.
     pub fn load(&self, view: &VirtualInterface) {
         self.regs.vmcr.set(view.vmcr);
         self.regs.apr.set(view.apr);
     }
 
-    /// Takes it out again.
+    /// Saves the guest's virtual CPU interface state.
     pub fn save(&self) -> VirtualInterface {
         VirtualInterface {
             vmcr: self.regs.vmcr.get(),

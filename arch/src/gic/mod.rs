@@ -1,8 +1,7 @@
-//! GICv2 with virtualization extensions (IHI 0048B): distributor, CPU interface, and the interface that gives guests their
-//! interrupts.
+//! GICv2 with virtualization extensions (IHI 0048B): distributor, CPU interface, virtual interface control.
 //!
-//! The hypervisor drops priority and deactivates in two steps (GICC_CTLR.EOImodeNS), so that an interrupt handed to a
-//! guest stays active until the guest is done with it.
+//! The hypervisor drops priority and deactivates separately (GICC_CTLR.EOImodeNS), so that an interrupt delivered to a
+//! guest stays active until the guest ends it.
 
 mod cpu;
 mod dist;
@@ -16,17 +15,17 @@ pub use hyp::{HypInterface, VirtualInterface};
 
 use crate::mmio::Window;
 
-/// Interrupts at most: INTIDs 1020 to 1023 are special (IHI 0048B 2.2.1).
+/// Maximum number of INTIDs; 1020 to 1023 are special (IHI 0048B 2.2.1).
 pub const MAX_INTIDS: u32 = 1020;
 
-/// INTID of a spurious acknowledge (IHI 0048B 3.2.5); 1022 and 1023 both mean that nothing is to be done.
+/// INTID of a spurious acknowledge (IHI 0048B 3.2.5). 1022 and 1023 both require no action.
 pub const SPURIOUS: u32 = 1022;
 
 /// The interrupt controller.
 pub struct Gic {
     /// Shared by all CPUs.
     pub dist: Distributor,
-    /// This CPU's interface; every CPU sees its own at the same address.
+    /// This CPU's interface. Each CPU accesses its own at the same address.
     pub cpu: CpuInterface,
     /// This CPU's virtual interface control.
     pub hyp: HypInterface,
@@ -34,7 +33,7 @@ pub struct Gic {
 
 static GIC: Once<Gic> = Once::new();
 
-/// Takes the controller into use: everything disabled and inactive, this CPU's interface on.
+/// Initializes the controller: all interrupts disabled and inactive, this CPU's interface on.
 ///
 /// Called once, by the boot CPU, with the mapped register blocks.
 pub fn init(gicd: Window, gicc: Window, gich: Window) -> &'static Gic {

@@ -1,5 +1,5 @@
-//! Coprocessor 15: every register is a cell that reads as it was written last, 0 before that. Each thread has its own, like
-//! a CPU.
+//! Coprocessor registers: each is a cell that reads as last written, initially 0. Each thread has its own set, as a CPU
+//! has.
 
 use std::cell::Cell;
 use std::thread_local;
@@ -16,18 +16,18 @@ thread_local! {
     static STEPS: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Notes a barrier or a write of a register.
+/// Records a barrier or a register write.
 #[cfg(test)]
-pub(crate) fn note(step: &'static str) {
+pub(crate) fn record(step: &'static str) {
     STEPS.with_borrow_mut(|steps| steps.push(step));
 }
 
-/// Notes nothing where nobody asks.
+/// Does nothing outside this crate's tests.
 #[cfg(not(test))]
 #[inline(always)]
-pub(crate) fn note(_: &'static str) {}
+pub(crate) fn record(_: &'static str) {}
 
-/// Returns the barriers and writes of registers that `f` makes on this CPU, in order.
+/// Returns the barriers and register writes of `f` on this CPU, in order.
 #[cfg(test)]
 pub(crate) fn steps(f: impl FnOnce()) -> Vec<&'static str> {
     STEPS.take();
@@ -35,12 +35,12 @@ pub(crate) fn steps(f: impl FnOnce()) -> Vec<&'static str> {
     STEPS.take()
 }
 
-/// Returns where the register of an MRC or MCR is: three bits for each opcode, four for CRn and CRm.
+/// Returns the cell index of an MRC's or MCR's register: three bits per opcode, four per CRn and CRm.
 pub(crate) const fn place(opc1: usize, crn: usize, crm: usize, opc2: usize) -> usize {
     opc1 << 11 | crn << 7 | crm << 3 | opc2
 }
 
-/// Returns where the register of an MRRC or MCRR is.
+/// Returns the cell index of an MRRC's or MCRR's register.
 pub(crate) const fn wide_place(opc1: usize, crm: usize) -> usize {
     opc1 << 4 | crm
 }
@@ -65,7 +65,7 @@ pub(crate) fn set_exception_return(mode: u32, lr: u32, spsr: u32) {
     RETURN.set((mode, lr, spsr));
 }
 
-/// Mode, LR and SPSR that the guest was last given for an exception.
+/// Returns mode, LR and SPSR of the last [`crate::guest::set_exception_return`].
 pub fn exception_return() -> (u32, u32, u32) {
     RETURN.get()
 }

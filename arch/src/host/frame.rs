@@ -7,10 +7,10 @@ use crate::addr::{Mfn, PAGE_SIZE};
 
 /// Frame number of the first frame.
 pub const FIRST: u32 = 0x4_0000;
-/// Number of frames (256 MiB; the host's kernel supplies only those that are touched).
+/// Number of frames (256 MiB; the host's kernel allocates only the touched ones).
 pub const FRAMES: u32 = 0x1_0000;
 
-/// A mapping slot: never needed, as the arena is mapped as a whole.
+/// A mapping slot. Not used, as the whole arena is mapped.
 pub struct Slot;
 
 impl Slot {
@@ -24,7 +24,7 @@ fn base() -> usize {
     static BASE: OnceLock<usize> = OnceLock::new();
     *BASE.get_or_init(|| {
         let layout = Layout::from_size_align(FRAMES as usize * PAGE_SIZE, PAGE_SIZE).unwrap();
-        // SAFETY: the layout has a size; the allocation is never freed.
+        // SAFETY: the layout's size is not zero; the allocation is never freed.
         let arena = unsafe { alloc_zeroed(layout) };
         assert!(!arena.is_null(), "no memory for the arena of frames");
         arena as usize
@@ -40,15 +40,15 @@ pub fn direct(mfn: Mfn) -> Option<usize> {
     Some(base() + index as usize * PAGE_SIZE)
 }
 
-/// Returns a window on a frame outside the direct map: there is none.
+/// Returns `None`: no frame is outside the direct map.
 pub fn open_window(_: Mfn) -> Option<Slot> {
     None
 }
 
-/// Returns a lasting mapping of a frame outside the direct map: there is none.
+/// Returns `None`: no frame is outside the direct map.
 pub fn map_slot(_: Mfn) -> Option<Slot> {
     None
 }
 
-/// Undoes [`map_slot`].
+/// Does nothing.
 pub fn unmap_slot(_: Slot) {}

@@ -1,4 +1,4 @@
-//! The heap: the host's, whose allocations fail when a test wants them to.
+//! The host's heap, with allocations that fail on a test's request.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -15,7 +15,7 @@ use crate::layout::EARLY_HEAP as EARLY;
 
 thread_local! {
     static KEPT: Kept = const { Kept::new() };
-    /// Allocations of this thread that succeed before one fails; and whether all fail from there on.
+    /// Number of this thread's allocations that succeed before one fails, and whether all fail after it.
     static FAILS_AFTER: Cell<Option<(u64, bool)>> = const { Cell::new(None) };
     static IN_USE: Cell<isize> = const { Cell::new(0) };
     static FREE: Cell<usize> = const { Cell::new(usize::MAX) };
@@ -25,22 +25,22 @@ thread_local! {
 
 /// A heap like the image's early one.
 static EARLY_HEAP: Mutex<Buddies<26>> = Mutex::new(Buddies::empty());
-/// Where it is; 0 before it is used.
+/// Its address; 0 before it is used.
 static EARLY_START: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `f` on a heap like the image's early one: the same allocator over as many bytes, from a page on that is aligned
-/// to nothing more. Allocations that do not fit fail. For one thread at a time.
+/// Runs `f` on a heap like the image's early one: same allocator and size, aligned to a page only. Allocations that do
+/// not fit fail. For one thread at a time.
 pub fn on_the_early_heap<R>(f: impl FnOnce() -> R) -> R {
     let mut heap = EARLY_HEAP.lock().unwrap();
     if EARLY_START.load(Ordering::Relaxed) == 0 {
         let layout = Layout::from_size_align(PAGE_SIZE + EARLY, 2 * EARLY).unwrap();
-        // SAFETY: the layout has a size; the memory is never given back.
+        // SAFETY: the layout's size is not zero; the memory is never freed.
         let memory = unsafe { System.alloc(layout) };
         assert!(!memory.is_null(), "no memory for the early heap");
         let start = memory as usize + PAGE_SIZE;
-        // SAFETY: the memory is this heap's alone.
+        // SAFETY: only this heap uses the memory.
         unsafe { heap.init(start, EARLY) };
-        EARLY_START.store(start, Ordering::Relaxed); // whoever has a block of it has seen this
+        EARLY_START.store(start, Ordering::Relaxed); // ordered by the lock
     }
     drop(heap);
     IS_EARLY.set(true);
@@ -49,7 +49,7 @@ pub fn on_the_early_heap<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Gives back a block, if it is one of the early heap's.
+/// Frees a block if it belongs to the early heap. Returns whether it does.
 fn freed_early(block: *mut u8, layout: Layout) -> bool {
     let start = EARLY_START.load(Ordering::Relaxed);
     let is_early = start != 0 && (start..start + EARLY).contains(&(block as usize));
@@ -65,8 +65,8 @@ struct Heap;
 #[global_allocator]
 static GLOBAL: Heap = Heap;
 
-// SAFETY: hands out what the system's allocator does, or null; a kept block came from there as well, with the same
-// layout, and is handed out once.
+// SAFETY: returns what the system's allocator returns, or null. A kept block came from that allocator with the same
+// layout, and is returned once.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(block) = with_kept(|kept| kept.take(layout)) {
@@ -111,12 +111,12 @@ fn is_to_fail() -> bool {
     }
 }
 
-/// Makes an allocation of this thread fail, after `count` that succeed; all from there on if `for_good`.
+/// Makes an allocation of this thread fail after `count` that succeed, and all following ones if `for_good`.
 pub fn fail_after(count: u64, for_good: bool) {
     FAILS_AFTER.set(Some((count, for_good)));
 }
 
-/// Lets allocations succeed again; whether none had failed yet.
+/// Makes allocations succeed again. Returns whether none has failed.
 pub fn fail_no_more() -> bool {
     match FAILS_AFTER.replace(None) {
         None => false,
@@ -124,22 +124,22 @@ pub fn fail_no_more() -> bool {
     }
 }
 
-/// Returns the bytes of the heap: in use by this thread, and in all, which nobody knows.
+/// Returns the bytes of the heap: in use by this thread, and the total, which is unknown (0).
 pub fn usage() -> (usize, usize) {
     (IN_USE.get().max(0) as usize, 0)
 }
 
-/// Returns free bytes, as this thread was told: plenty at first.
+/// Returns the number of free bytes set by [`set_free`]; initially plenty.
 pub fn free() -> usize {
     FREE.get()
 }
 
-/// Tells this thread how many bytes are free.
+/// Sets the number of free bytes for this thread.
 pub fn set_free(bytes: usize) {
     FREE.set(bytes);
 }
 
-/// Runs `f` on this thread's kept block.
+/// Runs `f` on the block kept for this thread.
 pub(crate) fn with_kept<R>(f: impl FnOnce(&Kept) -> R) -> R {
     KEPT.with(f)
 }

@@ -1,10 +1,10 @@
 //! Stand-ins for the machine, so that everything above this crate runs in host tests.
 //!
-//! | file | in place of |
+//! | file | stands for |
 //! |---|---|
-//! | `cells.rs` | the registers of coprocessor 15, as `cp15` reads and writes them |
-//! | `registers.rs` | a CPU that has trapped, or has an interrupt: what tests put into registers |
-//! | `frame.rs` | `hypmap`, which only the machine has |
+//! | `cells.rs` | coprocessor registers, as `cp15` accesses them |
+//! | `registers.rs` | a CPU with a trap or an interrupt: setters for tests |
+//! | `frame.rs` | `hypmap` |
 //! | `heap.rs` | the heap of the image |
 
 pub(crate) mod cells;

@@ -1,21 +1,21 @@
-//! The registers of this CPU as tests set and read them.
+//! The registers of this CPU, for tests to set and read.
 
 use crate::cp15;
 
 pub use super::cells::exception_return;
 
-/// A trap as a CPU describes it.
+/// Registers of a trap.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trap {
     /// HSR.
     pub syndrome: u32,
     /// HDFAR and HIFAR.
     pub address: u32,
-    /// Page that stage 2 did not translate (HPFAR).
+    /// Page number of a stage-2 fault (HPFAR).
     pub page: u32,
 }
 
-/// Lets this CPU have trapped.
+/// Sets this CPU's trap registers.
 pub fn set_trap(trap: &Trap) {
     // SAFETY: cells of a host thread.
     unsafe {
@@ -26,7 +26,7 @@ pub fn set_trap(trap: &Trap) {
     }
 }
 
-/// Sets the registers that decide how the guest on this CPU takes an exception.
+/// Sets the registers of the guest on this CPU that affect how it takes exceptions.
 pub fn set_guest(sctlr: u32, vbar: u32, ttbcr: u32) {
     // SAFETY: cells of a host thread.
     unsafe {
@@ -36,7 +36,7 @@ pub fn set_guest(sctlr: u32, vbar: u32, ttbcr: u32) {
     }
 }
 
-/// Lets every translation of the guest's stage 1 come to this (PAR, DDI 0406C.d B4.1.112).
+/// Sets the result of every translation by the guest's stage 1 (PAR, DDI 0406C.d B4.1.112).
 pub fn set_translation(par: u64) {
     // SAFETY: a cell of a host thread.
     unsafe { cp15::Par::write(par) }
@@ -48,19 +48,19 @@ pub fn set_actlr(value: u32) {
     unsafe { cp15::Actlr::write(value) }
 }
 
-/// Gives this CPU performance monitors of a version (`ID_DFR0[27:24]`).
+/// Sets the version of this CPU's performance monitors (`ID_DFR0[27:24]`).
 pub fn set_monitors(version: u32) {
     // SAFETY: a cell of a host thread.
     unsafe { cp15::IdDfr0::write(version << 24) }
 }
 
-/// Lets an asynchronous abort be pending on this CPU, or none.
+/// Sets whether an asynchronous abort is pending on this CPU.
 pub fn set_async_abort(pending: bool) {
     // SAFETY: a cell of a host thread.
     unsafe { cp15::Isr::write(u32::from(pending) << 8) }
 }
 
-/// Lets an interrupt wait for this CPU, or none.
+/// Sets whether an interrupt is pending on this CPU.
 pub fn set_interrupt(waits: bool) {
     // SAFETY: a cell of a host thread.
     unsafe { cp15::Isr::write(u32::from(waits) << 7) }

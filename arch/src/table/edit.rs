@@ -1,4 +1,4 @@
-//! Steps that every change of a table is made of: places of entries, counts, unlinking, merging.
+//! Steps of table changes: places of entries, counts, splitting, unlinking, merging.
 //!
 //! The invariants are those of [`super`].
 
@@ -6,7 +6,7 @@ use super::{MERGE_AFTER, Table, TableError, TableFrames};
 use crate::addr::Mfn;
 use crate::lpae::{Descriptor, ENTRIES, Entry, Level, TableNote};
 
-/// One entry's place.
+/// Place of one entry.
 #[derive(Clone, Copy)]
 pub(super) struct Slot {
     pub(super) table: Mfn,
@@ -25,7 +25,7 @@ impl Slot {
     }
 }
 
-/// An entry and those that led to it: the tables on the way to `input`, as far as `level`.
+/// An entry at `level`, with the tables on the walk to `input`.
 #[derive(Clone, Copy)]
 pub(super) struct Path {
     input: u32,
@@ -83,14 +83,15 @@ impl Path {
     }
 }
 
-/// Entries of one size, next to each other in one table.
+/// Adjacent entries of one size in one table.
 pub(super) struct Run {
     pub(super) level: Level,
     pub(super) entries: u32,
 }
 
 impl Run {
-    /// The largest entries that `input -> output` allows, as many as table, range and budget allow.
+    /// Returns the largest entries that the alignment of `input` and `output` allows, limited by table, range and
+    /// budget.
     pub(super) fn next(input: u32, output: Mfn, left: u32, budget: u32) -> Self {
         let fits = |level: Level| {
             (input | output.raw()).is_multiple_of(level.span()) && left >= level.span()
@@ -111,7 +112,7 @@ impl Run {
 }
 
 impl Table {
-    /// Breaks up the blocks that lie across either end of a range, and returns the path to its start.
+    /// Splits the blocks that cross either end of a range. Returns the path to its start.
     pub(super) fn split_ends<F: TableFrames>(
         &mut self,
         frames: &mut F,
@@ -127,7 +128,7 @@ impl Table {
         Ok(self.walk(frames, input, Level::Three).0)
     }
 
-    /// Breaks up blocks until none covers both sides of `boundary`.
+    /// Splits blocks until none crosses `boundary`.
     pub(super) fn split_at<F: TableFrames>(
         &mut self,
         frames: &mut F,
@@ -159,8 +160,8 @@ impl Table {
         }
     }
 
-    /// Counts that the table of `path` may have become full, and now and then looks whether it could be a block.
-    pub(super) fn note_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
+    /// Updates the count if the table of `path` is full. Every [`MERGE_AFTER`]th time, tries to merge it.
+    pub(super) fn count_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
         let Some(parent) = path.parent() else { return };
         let Entry::Table(table, note) = parent.read(frames) else {
             return;
@@ -174,22 +175,22 @@ impl Table {
             Descriptor::table(table, TableNote { filled, ..note }),
         );
         if filled == 0 {
-            self.look_at_full(frames, input, path);
+            self.merge_full(frames, input, path);
         }
     }
 
-    /// Turns the full table of `path` into a block if it may be one; then the table above may have become full.
-    pub(super) fn look_at_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
+    /// Tries to merge the full table of `path` into a block. If it does, the table above may be full.
+    pub(super) fn merge_full<F: TableFrames>(&mut self, frames: &mut F, input: u32, path: Path) {
         if let Some(parent) = path.parent()
             && merge(frames, parent, input)
             && let Some(up) = path.up()
         {
-            self.note_full(frames, input, up);
+            self.count_full(frames, input, up);
         }
     }
 }
 
-/// Replaces the table that `slot` leads to by a block, if the block would map the same.
+/// Replaces the table of `slot` by a block, if the block would map the same. Returns whether it did.
 pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> bool {
     let (Entry::Table(table, _), Some(below)) = (slot.read(frames), slot.level.next()) else {
         return false;
@@ -216,7 +217,7 @@ pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> b
     true
 }
 
-/// Adds `change` to the number of entries of the table that `parent` leads to; the root's are not counted.
+/// Adds `change` to the number of entries of the table below `parent`. The root is not counted.
 #[inline]
 pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>, change: i32) {
     let Some(parent) = parent else { return };
@@ -227,7 +228,7 @@ pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>
     }
 }
 
-/// Unlinks the table that holds `path`'s entry if it is empty, and then perhaps the one above.
+/// Unlinks the table that holds `path`'s entry if it is empty, and then the one above likewise.
 #[inline]
 pub(super) fn unlink_empty<F: TableFrames>(frames: &mut F, path: Path, retired: &mut Retired) {
     let mut path = path;
@@ -247,19 +248,21 @@ pub(super) fn unlink_empty<F: TableFrames>(frames: &mut F, path: Path, retired: 
     }
 }
 
-/// Unlinked tables that a walk may still know, chained through their first entries (which stay invalid: bit 0 is clear).
+/// Unlinked tables that walk caches may still hold, chained through their first entries, which stay invalid (bit 0
+/// clear).
 #[derive(Default)]
 pub(super) struct Retired(Option<Mfn>);
 
 impl Retired {
     pub(super) fn push<F: TableFrames>(&mut self, frames: &mut F, table: Mfn) {
-        // A link of 0 ends the chain; bit 1 tells frame 0 from the end and means nothing in an invalid descriptor.
+        // A link of 0 ends the chain. Bit 1 distinguishes frame 0 from the end; it has no meaning in an invalid
+        // descriptor.
         let link = self.0.map_or(0, |next| next.addr().raw() | 2);
         frames.write(table, 0, link);
         self.0 = Some(table);
     }
 
-    /// Flushes and frees them; false when there are none.
+    /// Flushes and frees the tables. Returns false if there are none.
     pub(super) fn release<F: TableFrames>(
         &mut self,
         frames: &mut F,
