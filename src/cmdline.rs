@@ -1,12 +1,12 @@
-//! The hypervisor's command line: Xen 4.17's option names, typed.
+//! The hypervisor's command line, with Xen 4.17's option names.
 //!
-//! [`Options::parse`] never fails. What it does not know, does not honour or cannot read it reports as a [`Note`], which
-//! the boot code prints as one line each (`CMDLINE: ...`); the option then keeps its default. Of a value whose end cannot be
-//! read (`dom0_mem=768M,max=768M`) the beginning counts. Tutorials put x86 options on ARM command lines, and a typing
-//! mistake must not cost a boot.
+//! [`Options::parse`] never fails. An option that is unknown, without effect or unreadable becomes a [`Note`], which
+//! boot prints as one line (`CMDLINE: ...`); the option then keeps its default. Of a value whose end is unreadable
+//! (`dom0_mem=768M,max=768M`) the beginning is used. Tutorials put x86 options on Arm command lines, and a typing
+//! mistake must not prevent a boot.
 //!
-//! Syntax: options are separated by blanks; a value may hold blanks when it stands in double quotes; a later option
-//! overrides an earlier one. A size without unit counts KiB, as in Xen.
+//! Syntax: options are separated by blanks; a value may contain blanks in double quotes; a later option overrides an
+//! earlier one. A size without unit is in KiB, as in Xen.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,12 +19,12 @@ mod tests;
 
 use value::{boolean, bootscrub, console, number, orders, size, threshold, timestamps, vcpu_range};
 
-/// Most vCPUs that a GICv2 domain can have (IHI 0048B 3.2: 8 CPU interfaces).
+/// Maximum number of vCPUs of a GICv2 domain (IHI 0048B 3.2: 8 CPU interfaces).
 pub const MAX_VCPUS: u32 = 8;
-/// The memory of dom0 without `dom0_mem`, as in Xen 4.17.
+/// Default of `dom0_mem` in bytes, as in Xen 4.17.
 pub const DEFAULT_DOM0_MEM: u64 = 512 << 20;
 
-/// How chatty one of the two logs is; the order is from silent to chatty.
+/// Level of one of the two logs, in ascending order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     /// Nothing.
@@ -39,16 +39,16 @@ pub enum Level {
     Debug,
 }
 
-/// A log threshold: always printed up to `always`, printed with a rate limit up to `limited`.
+/// Log thresholds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Threshold {
-    /// Printed without limit up to here.
+    /// Printed without limit up to this level.
     pub always: Level,
-    /// Printed, but rate-limited, up to here.
+    /// Printed with a rate limit up to this level.
     pub limited: Level,
 }
 
-/// The stamp before a line on the console.
+/// Time stamp of a console line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timestamps {
     /// Nothing.
@@ -63,54 +63,54 @@ pub enum Timestamps {
     DateMs,
 }
 
-/// The effect of a guest's WFI and WFE.
+/// Effect of a guest's WFI and WFE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vwfi {
     /// They trap, and the vCPU blocks.
     Trap,
-    /// They run on the processor.
+    /// The processor executes them.
     Native,
 }
 
-/// The effect of an asynchronous abort.
+/// Effect of an asynchronous abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Serrors {
-    /// Each goes to the guest whose vCPU was loaded when it arose; one that no guest can have caused stops the machine.
+    /// Forwarded to the guest whose vCPU was loaded when it arose; without a loaded vCPU the machine stops.
     Diverse,
-    /// Each goes to the guest that runs when it is taken: without waiting for late ones when a vCPU is taken off.
+    /// Forwarded to the guest that runs when it is taken. Unloading a vCPU does not wait for late ones.
     Forward,
-    /// Each stops the machine.
+    /// The machine stops.
     Panic,
 }
 
-/// The access-control module.
+/// Access-control module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Xsm {
-    /// Only the built-in rights.
+    /// The built-in rights only.
     Dummy,
-    /// Guests may not talk to one another (Debian's default).
+    /// Guests may not communicate with each other (Debian's default).
     Silo,
 }
 
-/// When the memory that is free at boot is scrubbed.
+/// Time at which free memory is scrubbed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bootscrub {
-    /// By idle CPUs, and whatever is left when a domain gets it (the default).
+    /// By idle CPUs, and the rest on allocation (the default).
     Idle,
-    /// Before the first domain is made.
+    /// Before the first domain is created.
     Boot,
 }
 
-/// Where the console is.
+/// Place of the console.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Console {
-    /// On the UART of the device tree.
+    /// The UART of the device tree.
     Dtuart,
-    /// Nowhere; only the ring is kept.
+    /// No UART; only the ring is kept.
     None,
 }
 
-/// Largest allocation order by caller: guest, direct-mapped dom0 with devices, control, hardware domain.
+/// Largest allocation order by type of caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemopMaxOrder {
     /// An ordinary guest.
@@ -123,21 +123,21 @@ pub struct MemopMaxOrder {
     pub device: u8,
 }
 
-/// The options that Krypton honours, with Xen's defaults.
+/// Krypton's options, with Xen's defaults.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // each field is named after its option
 pub struct Options {
-    /// Bytes of RAM for dom0; `None` when not given (use [`DEFAULT_DOM0_MEM`] and warn).
+    /// RAM of dom0 in bytes; `None` if not given (use [`DEFAULT_DOM0_MEM`] and warn).
     pub dom0_mem: Option<u64>,
-    /// Lower and upper bound of dom0's vCPUs; the boot code clamps the number of CPUs to it.
+    /// Minimum and maximum number of dom0's vCPUs; boot clamps the number of CPUs to it.
     pub dom0_max_vcpus: Option<(u32, u32)>,
     pub dom0_vcpus_pin: bool,
     pub console: Console,
     /// Path or alias with optional `:options`; without it `/chosen/stdout-path` decides.
     pub dtuart: Option<String>,
-    /// The letter that, with Ctrl, switches the console's input; 0 switches the feature off.
+    /// The letter that, with Ctrl, switches the console's input; 0 disables that.
     pub conswitch: u8,
-    /// True if input stays with the hypervisor after boot (`conswitch=ax`).
+    /// Input stays with the hypervisor after boot (`conswitch=ax`).
     pub conswitch_stay: bool,
     pub console_timestamps: Timestamps,
     pub console_to_ring: bool,
@@ -156,7 +156,7 @@ pub struct Options {
     pub serrors: Serrors,
     pub xsm: Xsm,
     pub ext_regions: bool,
-    /// Lines of the stack, eight words each, that a panic shows.
+    /// Number of stack lines, of eight words each, that a panic shows.
     pub debug_stack_lines: u32,
 }
 
@@ -203,20 +203,20 @@ impl Default for Options {
     }
 }
 
-/// Something the boot log should say about one option.
+/// A message about one option.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Note {
-    /// No such option.
+    /// The option does not exist.
     Unknown(String),
-    /// Xen knows the option; it changes nothing here.
+    /// The option exists in Xen and has no effect here.
     NoEffect(String),
-    /// The value cannot be used; the option keeps what it had.
+    /// The value is unusable; the option keeps its previous one.
     BadValue(String),
-    /// The value is used up to a tail that is not understood.
+    /// The value is used up to an unreadable tail.
     Tail {
-        /// The whole option.
+        /// The option as given.
         option: String,
-        /// Its end.
+        /// The unreadable tail.
         tail: String,
     },
 }
@@ -251,7 +251,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// How one option was taken.
+/// Result of reading one option.
 enum Verdict {
     Taken,
     Bad,
@@ -260,7 +260,7 @@ enum Verdict {
 }
 
 impl Options {
-    /// Returns the options in `line`, and what to say about those that were not taken.
+    /// Returns the options in `line`, and notes about those that were not used.
     pub fn parse(line: &str) -> (Self, Vec<Note>) {
         let mut options = Self::default();
         let mut notes = Vec::new();
@@ -296,7 +296,7 @@ impl Options {
         cpus.clamp(low, high.clamp(low, MAX_VCPUS))
     }
 
-    /// Takes the longest beginning of a value that is understood, as Xen does, and returns the tail.
+    /// Uses the longest readable beginning of a value, as Xen does. Returns the tail.
     fn take_beginning<'a>(&mut self, name: &str, value: &'a str) -> Option<&'a str> {
         value::beginnings(value).find_map(|(beginning, tail)| {
             matches!(self.take(name, Some(beginning)), Verdict::Taken).then_some(tail)
@@ -328,7 +328,7 @@ impl Options {
                     .map(|n| Some(n.min(MAX_VCPUS))),
             ),
             "sched" => match text {
-                // The one there is goes by this name.
+                // Krypton's only scheduler has this name.
                 "credit2" => true,
                 "credit" | "null" | "rtds" | "arinc653" => return Verdict::NoEffect,
                 _ => false,
@@ -349,7 +349,7 @@ impl Options {
             }
             "bootscrub" => match bootscrub(value) {
                 Some(Some(when)) => put(&mut self.bootscrub, Some(when)),
-                // Memory is never handed out as it was left: there is nothing to leave out.
+                // Memory is always scrubbed before it is given to a domain.
                 Some(None) => return Verdict::NoEffect,
                 None => false,
             },
@@ -376,7 +376,7 @@ impl Options {
         if taken { Verdict::Taken } else { Verdict::Bad }
     }
 
-    /// Options that are on or off: `name`, `name=yes`, `no-name`.
+    /// Reads options that are on or off: `name`, `name=yes`, `no-name`.
     fn take_flag(&mut self, name: &str, value: Option<&str>) -> Verdict {
         let (plain, negated) = match name.strip_prefix("no-") {
             Some(rest) => (rest, true),
@@ -406,7 +406,7 @@ impl Options {
         Verdict::Taken
     }
 
-    /// `dom0_mem=512M`; `min:` and `max:` parts are understood, and a plain size wins over them.
+    /// Reads `dom0_mem=512M`. Also accepts `min:` and `max:` parts, over which a plain size prevails.
     fn take_dom0_mem(&mut self, text: &str) -> bool {
         let mut plain = None;
         let mut bound = None;
@@ -426,7 +426,7 @@ impl Options {
         true
     }
 
-    /// `conswitch=b`, `conswitch=bx`; an empty value switches it off.
+    /// Reads `conswitch=b` or `conswitch=bx`; an empty value disables it.
     fn take_conswitch(&mut self, text: &str) -> bool {
         let (letter, stay) = match text.as_bytes() {
             [] => (0, false),
@@ -443,7 +443,7 @@ impl Options {
     }
 }
 
-/// Puts a value into its field; `false` when there is none.
+/// Sets a field to a value. Returns false if there is none.
 fn put<T>(field: &mut T, value: Option<T>) -> bool {
     match value {
         Some(value) => {
@@ -454,7 +454,7 @@ fn put<T>(field: &mut T, value: Option<T>) -> bool {
     }
 }
 
-/// `gnttab=`: version 1 without transfer is all there is, so a list asking for that changes nothing.
+/// Reads `gnttab=`: only version 1 without transfer exists, so a list that requests it changes nothing.
 fn grant_versions(text: &str) -> Verdict {
     let known = |part: &str| {
         let name = part.strip_prefix("no-").unwrap_or(part);

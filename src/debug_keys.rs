@@ -1,7 +1,7 @@
-//! Debug keys: what a key typed on the console, or `xl debug-keys`, shows.
+//! Debug keys: output on a key typed on the console, or by `xl debug-keys`.
 //!
-//! A key writes into the console's queue, which has room for all that keys usually say, and does not wait for the line. Lists
-//! whose length a guest chooses are cut off, with the number of what is not shown.
+//! Output goes to the console's queue, which usually has space for it, and does not wait for the serial line. Lists
+//! whose length a guest chooses are cut off, with the number of omitted items.
 
 use armv7::cpu::CpuId;
 
@@ -32,14 +32,15 @@ const KEYS: &[(u8, &str)] = &[
     (b'*', "print all diagnostics"),
 ];
 
-/// Interrupts shown of one vCPU, and event channels of one domain.
+/// Maximum interrupts shown per vCPU, and event channels per domain.
 const MOST_SHOWN: usize = 128;
 
 macro_rules! say {
     ($($arg:tt)*) => { crate::log::print(format_args!($($arg)*)) };
 }
 
-/// Does what a key typed on the console asks for: what [`handle`] does, and a crash of our own, which no domain may cause.
+/// Handles a key typed on the console: as [`handle`], plus the key that crashes the hypervisor, which no domain may
+/// send.
 pub fn handle_typed(key: u8) {
     if key == b'C' {
         say!("'C' pressed -> triggering crashdump");
@@ -48,7 +49,7 @@ pub fn handle_typed(key: u8) {
     handle(key);
 }
 
-/// Does what a key asks for; unknown keys do nothing.
+/// Handles a key. Unknown keys do nothing.
 pub fn handle(key: u8) {
     match key {
         b'h' => help(),
@@ -135,7 +136,7 @@ fn domains() {
                     shot.priority
                 );
             }
-            tell_rest(shots.count());
+            print_rest(shots.count());
             for (index, value) in vgic.list_registers(vcpu.id) {
                 say!("      LR{index}={value:#010x}");
             }
@@ -216,7 +217,7 @@ fn events() {
                 status.binding
             );
         }
-        tell_rest(open.count());
+        print_rest(open.count());
         let upcall = domain
             .vcpus()
             .iter()
@@ -226,8 +227,8 @@ fn events() {
     }
 }
 
-/// Says that a list was longer than it was shown.
-fn tell_rest(count: usize) {
+/// Prints the number of omitted items of a list.
+fn print_rest(count: usize) {
     if count != 0 {
         say!("      and {count} more");
     }
@@ -236,7 +237,7 @@ fn tell_rest(count: usize) {
 fn memory() {
     let memory = mem::memory();
     say!("Physical memory information:");
-    // Xen's words: a script reads them under either hypervisor.
+    // In Xen's wording, as scripts parse it.
     say!("    Dom heap: {}kB free", memory.free_pages() * 4);
     say!(
         "    total {}kB, claimed {}kB",
@@ -249,7 +250,7 @@ fn memory() {
 }
 
 fn audit() {
-    // Nobody is at work meanwhile: what is in a CPU's hands would be missed.
+    // The other CPUs wait, as the audit would miss frames that they hold.
     let result = cpu::hold::others_wait().map(|_held| crate::domain::audit::audit());
     match result {
         Some(Ok(())) => {

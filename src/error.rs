@@ -1,7 +1,7 @@
 //! Error numbers of the hypercall ABI.
 //!
-//! Rooms have small error enums of their own; a hypercall handler turns them into an [`Errno`], and the dispatcher turns
-//! that into the negative register value in one place.
+//! Rooms have small error enums of their own. A hypercall handler converts them to an [`Errno`], and the dispatcher
+//! converts that to the negative register value.
 
 use core::fmt;
 
@@ -47,7 +47,7 @@ pub enum Errno {
     ConnRefused = 111,
 }
 
-/// Writes the number: names of all of them would be longer than what is said with them.
+/// Displays the number, as names would take more space than they are worth.
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error {}", *self as i32)
@@ -55,7 +55,7 @@ impl fmt::Display for Errno {
 }
 
 impl Errno {
-    /// Returns the value a guest finds in r0.
+    /// Returns the value for r0.
     pub const fn to_reg(self) -> u32 {
         (-(self as i32)) as u32
     }

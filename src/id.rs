@@ -1,10 +1,10 @@
-//! Names of domains and virtual CPUs.
+//! Identifiers of domains, vCPUs and interrupts.
 
 use core::fmt;
 
 pub use armv7::gic::MAX_INTIDS;
 
-/// Most vCPUs a domain can have: a GICv2 distributor knows eight CPU interfaces (IHI 0048B 1.4).
+/// Maximum number of vCPUs of a domain: a GICv2 distributor has eight CPU interfaces (IHI 0048B 1.4).
 pub const MAX_VCPUS: u8 = 8;
 
 /// A domain id (`domid_t`, xen/include/public/xen.h).
@@ -15,15 +15,15 @@ pub struct DomId(pub u16);
 impl DomId {
     /// The control domain.
     pub const DOM0: Self = Self(0);
-    /// The first id that names no ordinary domain.
+    /// The first reserved id.
     pub const FIRST_RESERVED: Self = Self(0x7FF0);
     /// The calling domain.
     pub const SELF: Self = Self(0x7FF0);
-    /// Pages of I/O space.
+    /// Stands for the owner of I/O pages.
     pub const IO: Self = Self(0x7FF1);
-    /// Pages of the hypervisor.
+    /// Stands for the owner of the hypervisor's pages.
     pub const XEN: Self = Self(0x7FF2);
-    /// Shared (copy on write) pages.
+    /// Stands for the owner of shared (copy on write) pages.
     pub const COW: Self = Self(0x7FF3);
     /// No domain.
     pub const INVALID: Self = Self(0x7FF4);
@@ -46,7 +46,7 @@ impl VcpuId {
     /// The boot vCPU.
     pub const ZERO: Self = Self(0);
 
-    /// Returns the vCPU numbered `n`, or `None` when no domain can have it.
+    /// Returns the vCPU with number `n`, or `None` from [`MAX_VCPUS`] on.
     pub const fn new(n: u32) -> Option<Self> {
         if n < MAX_VCPUS as u32 {
             Some(Self(n as u8))
@@ -75,7 +75,7 @@ impl VcpuSet {
     /// No vCPU.
     pub const EMPTY: Self = Self(0);
 
-    /// Just `vcpu`.
+    /// Returns the set of just `vcpu`.
     pub const fn only(vcpu: VcpuId) -> Self {
         Self(1 << vcpu.raw())
     }
@@ -85,7 +85,7 @@ impl VcpuSet {
         self.0 & (1 << vcpu.raw()) != 0
     }
 
-    /// All members but those of `other`.
+    /// Returns the members that are not in `other`.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
@@ -116,21 +116,21 @@ impl core::ops::BitOrAssign for VcpuSet {
     }
 }
 
-/// Shared interrupts of an emulated distributor at most (Xen 4.17: VGIC_MAX of 992 without the private ones).
+/// Maximum number of SPIs of an emulated distributor (Xen 4.17: VGIC_MAX of 992 without the private ones).
 pub const MAX_SPIS: u16 = 960;
 
-/// Number of an interrupt at a distributor, physical or virtual: 0 to 1019 (IHI 0048B 2.2.1).
+/// INTID, physical or virtual: 0 to 1019 (IHI 0048B 2.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct IntId(u16);
 
 impl IntId {
-    /// The virtual timer's private interrupt, physical and virtual alike (Arm generic timer: PPI 11 of a Cortex-A15).
+    /// The virtual timer's PPI, physical and virtual (Arm generic timer: PPI 11 of a Cortex-A15).
     pub const VIRTUAL_TIMER: Self = Self(27);
-    /// The physical timer's private interrupt, as guests see it.
+    /// The physical timer's PPI, as guests see it.
     pub const PHYSICAL_TIMER: Self = Self(30);
 
-    /// Returns the interrupt numbered `n`, or `None` from [`MAX_INTIDS`] on.
+    /// Returns the interrupt with number `n`, or `None` from [`MAX_INTIDS`] on.
     pub const fn new(n: u32) -> Option<Self> {
         if n < MAX_INTIDS {
             Some(Self(n as u16))
@@ -144,23 +144,23 @@ impl IntId {
         self.0
     }
 
-    /// Software-generated interrupt: 0 to 15.
+    /// Returns whether it is an SGI: 0 to 15.
     pub const fn is_sgi(self) -> bool {
         self.0 < 16
     }
 
-    /// Private peripheral interrupt: 16 to 31.
+    /// Returns whether it is a PPI: 16 to 31.
     pub const fn is_ppi(self) -> bool {
         self.0 >= 16 && self.0 < 32
     }
 
-    /// Shared peripheral interrupt: 32 to 1019.
+    /// Returns whether it is an SPI: 32 to 1019.
     pub const fn is_spi(self) -> bool {
         self.0 >= 32
     }
 }
 
-/// A vCPU's place in the scheduler: an index into its table, used again after the vCPU has gone.
+/// A unit, a vCPU's entry in the scheduler: an index into its table, reused after the vCPU is removed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct UnitId(pub u16);

@@ -1,38 +1,38 @@
-//! The identity of this build: the words that `xl info`, the banner and the log show.
+//! Identity of this build, shown by `xl info`, the banner and the log.
 
 use alloc::string::String;
 
 use spin::Once;
 
-/// After "4.17": what Debian's Xen 4.17.5 has there.
+/// Version after "4.17": that of Debian's Xen 4.17.5.
 pub const EXTRA_VERSION: &str = ".5";
-/// Guest types, as libxl looks for them.
+/// Guest types, in libxl's format.
 pub const CAPABILITIES: &str = "xen-3.0-armv7l ";
-/// Compiler that built the image.
+/// Version of the compiler.
 pub const COMPILER: &str = match option_env!("KRYPTON_RUSTC") {
     Some(text) => text,
     None => "rustc",
 };
-/// Who built it: always the project, so that builds are reproducible.
+/// Builder: a constant, so that builds are reproducible.
 pub const COMPILED_BY: &str = "krypton";
-/// Where it was built.
+/// Build host: a constant, so that builds are reproducible.
 pub const COMPILED_ON: &str = "reproducible";
-/// When the commit was made.
+/// Date of the commit.
 pub const COMPILED_AT: &str = match option_env!("KRYPTON_DATE") {
     Some(text) => text,
     None => "",
 };
-/// The commit.
+/// Id of the commit.
 pub const CHANGESET: &str = match option_env!("KRYPTON_CHANGESET") {
     Some(text) => text,
     None => "unknown",
 };
-/// Version of the hypervisor itself.
+/// Krypton's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 static COMMAND_LINE: Once<String> = Once::new();
 
-/// Remembers the hypervisor's command line.
+/// Sets the hypervisor's command line. Only the first call has an effect.
 pub fn set_command_line(line: &str) {
     COMMAND_LINE.call_once(|| line.into());
 }

@@ -1,7 +1,7 @@
-//! Physical interrupts: who gets each, and handling them.
+//! Physical interrupts: their owners, and delivery.
 //!
-//! Every interrupt has one owner: nobody (it is disabled), the hypervisor, or a guest. A guest's interrupt is acknowledged,
-//! its priority dropped, and it stays active until the guest ends it at its own interface (list register with HW bit).
+//! Every interrupt has one owner: none (it is disabled), the hypervisor, or a guest. A guest's interrupt is
+//! acknowledged and its priority dropped; it stays active until the guest ends it (list register with HW bit).
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -10,38 +10,38 @@ use armv7::gic::{Gic, Trigger};
 use crate::domain::Domain;
 use crate::id::{DomId, IntId, VcpuId};
 
-/// The use of an interrupt of the hypervisor's.
+/// Handler of an interrupt of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub enum Handler {
-    /// The console's UART received something, or takes more to send.
+    /// The console's UART: input, or space for output.
     Console = 1,
     /// This CPU's hypervisor timer.
     Timer = 2,
-    /// The virtual interrupt interface wants its list registers looked at.
+    /// The GIC's maintenance interrupt.
     Maintenance = 3,
     /// The loaded guest's virtual timer.
     VirtualTimer = 4,
 }
 
-/// Who gets an interrupt.
+/// Owner of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// Nobody.
+    /// No owner.
     None,
     /// The hypervisor.
     Hypervisor(Handler),
-    /// A guest, under the same number.
+    /// A guest, which sees it with the same INTID.
     Guest(DomId),
 }
 
 const LINES: usize = 1020;
 const GUEST: u16 = 1 << 15;
 static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
-/// Interrupts that nobody owned.
+/// Number of interrupts without an owner.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
-/// Returns who gets `intid`.
+/// Returns the owner of `intid`.
 #[inline]
 pub fn owner(intid: u32) -> Owner {
     let Some(owner) = OWNERS.get(intid as usize) else {
@@ -65,13 +65,13 @@ fn take(intid: u32, value: u16) -> bool {
     })
 }
 
-/// Makes `intid` the hypervisor's; false when somebody has it.
+/// Claims `intid` for the hypervisor. Returns false if it has an owner.
 pub fn claim(intid: u32, handler: Handler) -> bool {
     take(intid, handler as u16)
 }
 
-/// Gives the SPI `intid` to a guest, which sees it under the same number; false when somebody has it, or the guest's
-/// controller does not know it. It stays disabled until the guest enables it.
+/// Routes the SPI `intid` to a guest, which sees it with the same INTID. Returns false if it has an owner, or the
+/// guest's distributor does not implement it. The SPI stays disabled until the guest enables it.
 pub fn route_to_guest(gic: &Gic, intid: u32, domain: &Domain, trigger: Trigger) -> bool {
     let Some(id) = IntId::new(intid) else {
         return false;
@@ -90,17 +90,17 @@ pub fn route_to_guest(gic: &Gic, intid: u32, domain: &Domain, trigger: Trigger) 
     true
 }
 
-/// Returns the interrupts so far that nobody owned.
+/// Returns the number of interrupts without an owner.
 pub fn stray() -> u32 {
     STRAY.load(Ordering::Relaxed)
 }
 
-/// Counts an interrupt that nobody owns.
+/// Counts an interrupt without an owner.
 pub fn count_stray() {
     STRAY.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Delivers an active physical SPI to `domain`, which owns it; false when it does not want it.
+/// Delivers an active physical SPI to `domain`, its owner. Returns false if the domain has no route for it.
 #[inline(always)]
 pub fn deliver(domain: &Domain, intid: u32) -> bool {
     let Some(id) = IntId::new(intid) else {

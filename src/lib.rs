@@ -1,8 +1,8 @@
-//! Policy: the hypervisor. No `unsafe` here; the machine is reached through `armv7`.
+//! Policy: the hypervisor, without `unsafe`; it accesses the machine through `armv7`.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// A failure is handled where it happens: a dropped error may be a page that somebody still reaches.
+// Errors must be handled: a dropped one may leave a page accessible.
 #![cfg_attr(
     not(test),
     deny(clippy::let_underscore_must_use, clippy::unused_result_ok)

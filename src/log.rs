@@ -1,5 +1,5 @@
-//! The log: `(XEN) ` lines on the console, thresholds and time stamps from the command line, and a limit on what guests can
-//! cause.
+//! The log: `(XEN) ` lines on the console, with thresholds and time stamps from the command line, and a limit on lines
+//! that guests cause.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -35,9 +35,9 @@ impl Log for Backend {
     fn flush(&self) {}
 }
 
-/// Starts the log. Everything up to information is printed until [`set_level`].
+/// Starts the log at level info, until [`set_level`].
 pub fn init() {
-    // Fails only when called twice, and then the first call holds.
+    // Fails only on a second call; the first one stays in effect.
     #[expect(
         clippy::let_underscore_must_use,
         reason = "a second call finds the same one set"
@@ -48,20 +48,20 @@ pub fn init() {
     BOOT.store(armv7::timer::counter(), Ordering::Relaxed);
 }
 
-/// Sets what of the hypervisor's own lines is printed.
+/// Sets the level of the hypervisor's own lines.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// The counter when the log was started.
+/// Counter value at the start of the log.
 static BOOT: AtomicU64 = AtomicU64::new(0);
-/// Time of day when the counter was zero, in nanoseconds since 1970; 0 while it is not known.
+/// Time of day at counter zero, in nanoseconds since 1970; 0 if unknown.
 static DAY: AtomicU64 = AtomicU64::new(0);
-/// How lines are stamped; nothing until the command line is known.
+/// Mode and clock of the stamps; unset until the command line is read.
 static STAMPS: Once<(Timestamps, Clock)> = Once::new();
 
-/// Puts stamps before the lines from here on, by a counter of `hz` ticks per second. Without a frequency there are none, and
-/// what guests may have logged in a period is by a guess of it.
+/// Adds stamps to lines from here on, for a counter of `hz` ticks per second. With an invalid frequency there are no
+/// stamps, and the length of guests' periods is a guess.
 pub fn set_timestamps(mode: Timestamps, hz: u32) {
     if let Some(clock) = Clock::new(hz) {
         STAMPS.call_once(|| (mode, clock));
@@ -70,7 +70,7 @@ pub fn set_timestamps(mode: Timestamps, hz: u32) {
     }
 }
 
-/// Tells the time of day: what it was, in nanoseconds since 1970, when the counter was zero.
+/// Sets the time of day at counter zero, in nanoseconds since 1970.
 pub fn set_time_of_day(at_zero: u64) {
     DAY.store(at_zero, Ordering::Relaxed);
 }
@@ -90,12 +90,12 @@ fn stamp() -> Option<Stamp> {
     })
 }
 
-/// Prints a text, whatever the level: each line of it with the hypervisor's mark and stamp before it, the last one ended.
+/// Prints a text at any level, each line with mark and stamp. Ends the last line.
 pub fn print(text: fmt::Arguments<'_>) {
     write(text);
 }
 
-/// [`print`] that returns how many bytes that were.
+/// Prints as [`print`] does. Returns the number of bytes.
 fn write(text: fmt::Arguments<'_>) -> u32 {
     let stamp = stamp();
     console::write_fmt(format_args!("{}", Lines { text, stamp }))
@@ -114,12 +114,12 @@ impl fmt::Display for Lines<'_> {
             in_line: false,
         };
         marked.write_fmt(self.text)?;
-        // Ends the last line, or is the one line of an empty text.
+        // Ends the last line, or makes the only line of an empty text.
         marked.write_str("\n")
     }
 }
 
-/// Puts mark and stamp before each line that passes through.
+/// Adds mark and stamp to each line written.
 struct Marked<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     stamp: Option<Stamp>,
@@ -143,12 +143,12 @@ impl Write for Marked<'_, '_> {
 }
 
 static GUEST_LEVEL: AtomicU8 = AtomicU8::new(Level::Warn as u8);
-/// The lines that all guests together have had logged.
+/// The allowance of all guests together.
 static ALL_GUESTS: Allowance = Allowance::of_all();
-/// A period is so many ticks of the system counter, as a shift: between a second and two.
+/// log2 of a period, in ticks of the system counter: one to two seconds.
 static PERIOD_SHIFT: AtomicU8 = AtomicU8::new(26);
 
-/// Sets what of the lines that guests cause is printed.
+/// Sets the level of lines that guests cause.
 pub fn set_guest_level(level: LevelFilter) {
     GUEST_LEVEL.store(level as u8, Ordering::Relaxed);
 }
@@ -157,18 +157,18 @@ fn period() -> u32 {
     (armv7::timer::counter() >> PERIOD_SHIFT.load(Ordering::Relaxed)) as u32
 }
 
-/// Returns whether a guest may cause a line now: its level is wanted, and the guest's `own` allowance not used up. If so,
-/// how many lines of the guest's were suppressed before.
+/// Returns whether a guest may cause a line now: its level is enabled, and its `own` allowance is not used up. If so,
+/// returns the number of the guest's lines suppressed before.
 pub fn guest_may_log(level: Level, own: &Allowance) -> Option<u32> {
     if level as u8 > GUEST_LEVEL.load(Ordering::Relaxed) {
         return None;
     }
-    let decision = own.ask(period());
+    let decision = own.request(period());
     decision.granted.then_some(decision.suppressed)
 }
 
-/// Prints a line that the guest called `name` may cause ([`guest_may_log`]), if the allowance of all guests is not used up,
-/// and the console has room. Says how many lines were suppressed before.
+/// Prints a line caused by the guest `name`, after [`guest_may_log`], if the allowance of all guests is not used up and
+/// the console has space. Reports the number of lines suppressed before.
 #[cold]
 pub fn print_for_guest(
     suppressed: u32,
@@ -176,7 +176,7 @@ pub fn print_for_guest(
     name: &dyn fmt::Display,
     text: fmt::Arguments<'_>,
 ) {
-    let all = ALL_GUESTS.ask(period());
+    let all = ALL_GUESTS.request(period());
     let mut cost = 0;
     if suppressed != 0 {
         cost += write(format_args!("{name}: {suppressed} messages suppressed"));
@@ -191,11 +191,11 @@ pub fn print_for_guest(
             ALL_GUESTS.refuse();
         }
     }
-    own.pay(cost);
-    ALL_GUESTS.pay(cost);
+    own.charge(cost);
+    ALL_GUESTS.charge(cost);
 }
 
-/// Logs a guest's mistake: limited in rate for its domain, with the vCPU's name.
+/// Logs a guest's mistake with the vCPU's name, rate-limited per domain.
 #[macro_export]
 macro_rules! guest_warn {
     ($domain:expr, $vcpu:expr, $($arg:tt)+) => {{

@@ -1,4 +1,4 @@
-//! The board's registers that begin and end things: off, reboot, and what a crash does.
+//! Power-off and restart of the machine, and the end after a crash.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use spin::Once;
 use crate::console;
 use crate::platform::board::Action;
 
-/// Register accesses in order, with the registers mapped.
+/// Register accesses in order, with mapped registers.
 #[derive(Debug, Default)]
 pub struct Steps(Vec<(Window, Action)>);
 
@@ -21,12 +21,12 @@ impl Steps {
         self.0.push((register, action));
     }
 
-    /// Returns whether there is nothing to do.
+    /// Returns whether there are no accesses.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Makes the accesses; `entry` is where another CPU is to enter.
+    /// Performs the accesses. `entry` is the physical address at which another CPU enters.
     pub fn run(&self, entry: u32) {
         for (register, action) in &self.0 {
             let value = match action {
@@ -41,10 +41,10 @@ impl Steps {
     }
 }
 
-/// How the machine ends.
+/// Methods to end the machine.
 #[derive(Debug, Default)]
 pub struct Ends {
-    /// Firmware does it, by PSCI.
+    /// Firmware does both, by PSCI.
     pub psci: bool,
     /// The board's registers switch it off.
     pub off: Steps,
@@ -54,17 +54,17 @@ pub struct Ends {
 
 static ENDS: Once<Ends> = Once::new();
 
-/// Sets how the machine ends; before that it cannot.
+/// Sets the methods to end the machine. Only the first call has an effect.
 pub fn set_ends(ends: Ends) {
     ENDS.call_once(|| ends);
 }
 
-/// `noreboot`: a crash leaves the machine standing.
+/// `noreboot`: a crash halts the machine.
 static NO_REBOOT: AtomicBool = AtomicBool::new(false);
-/// Seconds between a crash and the reboot, as Xen has it.
+/// Seconds between a crash and the reboot, as in Xen.
 const GRACE_SECONDS: u64 = 5;
 
-/// Sets whether a crash leaves the machine standing.
+/// Sets whether a crash halts the machine.
 pub fn set_no_reboot(stay: bool) {
     NO_REBOOT.store(stay, Ordering::Relaxed);
 }
@@ -79,7 +79,7 @@ pub fn reboot() -> ! {
     end("restart", smc::system_reset, |ends| &ends.reset)
 }
 
-/// Ends the machine by firmware, then by its registers; says why it still stands after that.
+/// Ends the machine by firmware, then by its registers. Reports why it still runs after that.
 fn end(what: &str, by_firmware: fn(), steps: fn(&Ends) -> &Steps) -> ! {
     console::flush();
     let ends = ENDS.get();
@@ -89,14 +89,14 @@ fn end(what: &str, by_firmware: fn(), steps: fn(&Ends) -> &Steps) -> ! {
         }
         steps(ends).run(0);
     }
-    // The end of the machine may take a moment.
+    // Power-off or reset may take a moment.
     wait(1);
     let ways = ends.map(|ends| (ends.psci, !steps(ends).is_empty()));
     log::error!("cannot {what} this board: {}", why(ways));
     halt_after_words()
 }
 
-/// Returns why nothing has ended the machine: whether firmware and registers were there to do it.
+/// Returns why the machine still runs, by which methods it has.
 fn why(ways: Option<(bool, bool)>) -> &'static str {
     match ways {
         None => "its device tree is not read yet",
@@ -107,7 +107,7 @@ fn why(ways: Option<(bool, bool)>) -> &'static str {
     }
 }
 
-/// Restarts the machine after a crash, unless it is to be left standing.
+/// Restarts the machine after a crash, unless `noreboot` is set.
 pub fn reboot_after_crash() -> ! {
     console::flush();
     if NO_REBOOT.load(Ordering::Relaxed) {
@@ -130,7 +130,7 @@ fn halt_after_words() -> ! {
     halt()
 }
 
-/// Stops this CPU for good.
+/// Stops this CPU permanently.
 pub fn halt() -> ! {
     loop {
         armv7::barrier::wfi();

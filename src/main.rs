@@ -1,9 +1,9 @@
-//! The kernel image: boot as a list, then the loop.
+//! The kernel image: the boot as a list of steps, then the main loop.
 //!
-//! boot/head.S turns the MMU on and calls [`hyp_main`], which runs on the boot CPU with interrupts masked, as all of our
-//! code does. Each step either succeeds or ends the boot with one line that says why (`boot::fail`).
+//! boot/head.S turns the MMU on and calls [`hyp_main`], on the boot CPU with interrupts masked, as in all of the
+//! hypervisor's code. A step that fails ends the boot with an error line (`boot::fail`).
 #![cfg_attr(target_os = "none", no_std, no_main)]
-// A failure is handled where it happens: a dropped error may be a page that somebody still reaches.
+// Errors must be handled: a dropped one may leave a page accessible.
 #![cfg_attr(
     not(test),
     deny(clippy::let_underscore_must_use, clippy::unused_result_ok)
@@ -40,18 +40,18 @@ mod image {
         options(raw)
     );
 
-    /// Code on its own (build.rs), with the alignment of code.
+    /// A separately built binary (build.rs), aligned as code.
     #[repr(C, align(4))]
     pub struct Code<const SIZE: usize>([u8; SIZE]);
 
-    /// Entered by boot/efi.S: what runs under UEFI firmware.
+    /// Entered by boot/efi.S: the part that runs under UEFI firmware.
     #[unsafe(no_mangle)]
     #[unsafe(link_section = ".boot.efi")]
     pub static EFI_STUB: Code<{ include_bytes!(concat!(env!("OUT_DIR"), "/efi.bin")).len() }> =
         Code(*include_bytes!(concat!(env!("OUT_DIR"), "/efi.bin")));
 
-    /// Entered by boot/head.S: where the boot loader put the device tree and the image, the CPU's mode, and what that was
-    /// at entry.
+    /// Entered by boot/head.S with the physical addresses of device tree and image, the CPSR, and the CPSR at the
+    /// image's entry.
     #[unsafe(no_mangle)]
     extern "C" fn hyp_main(tree: u32, load: u32, cpsr: u32, entry_cpsr: u32) -> ! {
         armv7::heap::init_early();
@@ -89,7 +89,7 @@ mod image {
         })
     }
 
-    /// Entered by boot/secondary.S on every other CPU.
+    /// Entered by boot/secondary.S on every secondary CPU.
     #[unsafe(no_mangle)]
     extern "C" fn hyp_secondary(cpu: u32) -> ! {
         let cpu = CpuId::new(cpu).unwrap_or(CpuId::BOOT);

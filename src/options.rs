@@ -1,4 +1,4 @@
-//! The hypervisor's options, once the command line is read.
+//! The hypervisor's options from the command line.
 
 use spin::Once;
 
@@ -7,7 +7,7 @@ use crate::domain::Domain;
 
 static OPTIONS: Once<Options> = Once::new();
 
-/// Sets the options; only the first call counts.
+/// Sets the options. Only the first call has an effect.
 pub fn set(options: Options) -> &'static Options {
     OPTIONS.call_once(|| options)
 }
@@ -17,7 +17,7 @@ pub fn get() -> Option<&'static Options> {
     OPTIONS.get()
 }
 
-/// Largest extent order that `domain` may name in a memory operation.
+/// Returns the largest extent order that `domain` may use in a memory operation.
 pub fn memop_max_order(domain: &Domain) -> u32 {
     let orders = OPTIONS.get().map_or_else(
         || Options::default().memop_max_order,

@@ -1,7 +1,7 @@
-//! The hypervisor's own end: registers, a backtrace with names, then a reboot or a halt.
+//! Panics of the hypervisor: registers, a backtrace with names, then a reboot or a halt.
 //!
-//! A panic is a broken invariant of ours; nothing a guest does leads here. The other CPUs are stopped first, so the report
-//! is of one moment.
+//! A panic is a broken invariant of the hypervisor, which no guest can cause. The other CPUs are stopped first, so that
+//! the report is consistent.
 
 use core::fmt;
 use core::panic::PanicInfo;
@@ -14,16 +14,16 @@ use crate::cpu::SGI_STOP;
 use crate::log::print;
 use crate::{console, identity, machine};
 
-/// Bytes of a call instruction.
+/// Size of a call instruction in bytes.
 const CALL: u32 = 4;
 
 const RULE: &str = "****************************************";
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
-/// Lines of the stack that are shown; none before the command line is known.
+/// Stack lines to show; 0 before the command line is read.
 static STACK_LINES: AtomicU32 = AtomicU32::new(0);
 
-/// Sets how many lines of the stack are shown.
+/// Sets the number of stack lines to show.
 pub fn set_stack_lines(lines: u32) {
     STACK_LINES.store(lines, Ordering::Relaxed);
 }
@@ -31,7 +31,7 @@ pub fn set_stack_lines(lines: u32) {
 /// Reports a panic and ends the machine.
 pub fn report(info: &PanicInfo<'_>) -> ! {
     if PANICKING.swap(true, Ordering::SeqCst) {
-        // A panic within the report, or on a second CPU: the first one speaks.
+        // A panic within the report, or on a second CPU; only the first one is reported.
         machine::halt();
     }
     if let Some(gic) = gic::get() {
@@ -51,12 +51,12 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
     machine::reboot_after_crash()
 }
 
-/// Entry of a CPU that another one's panic stops.
+/// Stops this CPU, as another one panicked.
 pub fn stop_this_cpu() -> ! {
     machine::halt()
 }
 
-/// Prints the first lines of this CPU's stack, as `debug_stack_lines` asks.
+/// Prints the first lines of this CPU's stack, up to `debug_stack_lines`.
 fn stack() {
     let mut first = true;
     armv7::backtrace::stack(STACK_LINES.load(Ordering::Relaxed), |address, words| {
@@ -67,7 +67,7 @@ fn stack() {
     });
 }
 
-/// Words in hexadecimal, a blank before each.
+/// Displays words in hexadecimal, each after a blank.
 struct Words<'a>(&'a [u32]);
 
 impl fmt::Display for Words<'_> {
@@ -76,10 +76,11 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-/// Prints the return addresses on this CPU's stack, with the functions that they are in.
+/// Prints the return addresses on this CPU's stack with their functions.
 fn backtrace() {
     print(format_args!("Xen call trace:"));
-    // A call that never returns may be its function's last instruction: the call is looked up, not what follows it.
+    // A call that never returns may be its function's last instruction, so the call's address is looked up, not the
+    // return address.
     armv7::backtrace::walk(|address| match armv7::backtrace::symbol(address - CALL) {
         Some((name, offset)) => {
             print(format_args!(

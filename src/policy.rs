@@ -1,6 +1,6 @@
-//! Who may share memory and events with whom: Xen's SILO rule, or none (`xsm=dummy`).
+//! Policy for sharing memory and events between domains: Xen's SILO, or none (`xsm=dummy`).
 //!
-//! Under SILO two domains may be connected only when one of them, or whoever asks, is the control domain.
+//! Under SILO two domains may be connected only if one of them, or the caller, is the control domain.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use crate::id::DomId;
 
 static SILO: AtomicBool = AtomicBool::new(true);
 
-/// Chooses between SILO and no rule.
+/// Enables or disables SILO.
 pub fn set_silo(on: bool) {
     SILO.store(on, Ordering::Relaxed);
 }

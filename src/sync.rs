@@ -1,15 +1,16 @@
 //! The lock of `src/`: a spin lock with a rank.
 //!
-//! It goes to whoever asks first once it is open, not to who has waited longest. In turn would be fair, but when the
-//! machine's CPUs are threads of an emulator, the next in turn may not be running, and everybody waits for it: with eight
-//! CPUs on two cores that is most of the time. Sections are short (docs/locking.md), so nobody is passed over for long.
+//! A free lock goes to the first CPU that tries, not to the one that has waited longest. A ticket lock would be fair,
+//! but if the machine's CPUs are threads of an emulator, the next in turn may not be running while all others wait:
+//! with eight CPUs on two cores that is most of the time. Critical sections are short (docs/locking.md), so no CPU
+//! starves.
 //!
 //! Locks are taken in increasing rank; two of one rank are taken by lower domain id first, then lower vCPU id
-//! (docs/locking.md). The fields a lock protects live inside it. Interrupts are masked whenever our code runs, so a lock
-//! needs no IRQ handling of its own.
+//! (docs/locking.md). The fields a lock protects live inside it. Interrupts are masked while the hypervisor runs, so a
+//! lock needs no IRQ handling.
 //!
-//! With debug assertions each CPU (on the host, each thread) keeps count of the ranks that it holds, and waiting for a lock
-//! against the order panics. Without them nothing of that is there.
+//! With debug assertions each CPU (on the host, each thread) records the ranks that it holds, and panics on waiting for
+//! a lock against the order. Without them nothing is recorded.
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -18,9 +19,9 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 /// Order in which locks nest, outermost first.
 pub mod rank {
-    /// A vCPU's registers: held by the CPU that runs it, around everything it does.
+    /// A vCPU's registers, held by the CPU that runs the vCPU.
     pub const REGISTERS: u8 = 5;
-    /// One change of a domain's life at a time; taken only by trying.
+    /// One change of a domain's life cycle at a time; only taken by `try_lock`.
     pub const CONTROL: u8 = 8;
     /// Table of live domains.
     pub const REGISTRY: u8 = 10;
@@ -30,13 +31,13 @@ pub mod rank {
     pub const GRANT: u8 = 30;
     /// A domain's event channels.
     pub const EVENT: u8 = 40;
-    /// A domain's stage-2 map.
+    /// A domain's p2m.
     pub const P2M: u8 = 50;
     /// A domain's virtual distributor and a vCPU's interrupts.
     pub const VGIC: u8 = 60;
     /// Host interrupt table.
     pub const IRQ: u8 = 65;
-    /// Where a vCPU starts that is being switched on.
+    /// Start address of a vCPU that is being switched on.
     pub const START: u8 = 68;
     /// Run queues.
     pub const SCHED: u8 = 70;
@@ -56,20 +57,20 @@ pub mod rank {
     pub const CONSOLE: u8 = 90;
 }
 
-/// A lock over `T` at place `RANK` in the order of [`rank`].
+/// A lock of `T` with rank `RANK`, see [`rank`].
 pub struct Lock<T, const RANK: u8> {
     inner: SpinMutex<T>,
 }
 
 impl<T, const RANK: u8> Lock<T, RANK> {
-    /// A lock that holds `value`.
+    /// Returns a lock that holds `value`.
     pub const fn new(value: T) -> Self {
         Self {
             inner: SpinMutex::new(value),
         }
     }
 
-    /// Waits for the lock and takes it.
+    /// Takes the lock, waiting for it if necessary.
     #[inline]
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T> {
@@ -81,13 +82,13 @@ impl<T, const RANK: u8> Lock<T, RANK> {
         }
     }
 
-    /// Out of line, as there are hundreds of places that lock.
+    /// Not inlined, for size: `lock` has hundreds of callers.
     #[cold]
     #[inline(never)]
     fn wait(&self) -> SpinMutexGuard<'_, T> {
         loop {
             while self.inner.is_locked() {
-                // The holder may be waiting for that.
+                // The holder may be waiting for this CPU's acknowledgement.
                 armv7::fence::acknowledge();
                 core::hint::spin_loop();
             }
@@ -106,13 +107,13 @@ impl<T, const RANK: u8> Lock<T, RANK> {
         })
     }
 
-    /// Opens the lock although somebody may hold it: only for a panic's last words.
+    /// Opens a lock that may be held. Only for a panic.
     pub fn force_unlock(&self) {
         held::forget(RANK);
         armv7::break_lock(&self.inner);
     }
 
-    /// Returns the value, when nobody else can have it.
+    /// Returns the value. The exclusive borrow excludes other users.
     pub fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut()
     }
@@ -124,7 +125,7 @@ impl<T, const RANK: u8> fmt::Debug for Lock<T, RANK> {
     }
 }
 
-/// Access to what a [`Lock`] protects, for as long as it lives.
+/// Access to the value of a [`Lock`], which is released when dropped.
 pub struct Guard<'a, T> {
     inner: SpinMutexGuard<'a, T>,
     _held: held::Rank,
@@ -145,7 +146,7 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-/// Which ranks this CPU holds.
+/// The ranks that this CPU holds.
 #[cfg(debug_assertions)]
 mod held {
     use core::sync::atomic::{AtomicU64, Ordering};
@@ -188,11 +189,11 @@ mod held {
     pub struct Rank(u8);
 
     impl Rank {
-        /// About to wait for a lock of `rank`.
+        /// Checks the order before waiting for a lock of `rank`.
         #[track_caller]
         pub fn wait(rank: u8) -> Self {
             let set = get();
-            // Two domains' event channels are locked together, by the domains' ids: the second takes the next bit.
+            // Two domains' event channels are locked together, by the domains' ids; the second takes the next bit.
             let second = rank == rank::EVENT && set >> rank == 1;
             assert!(
                 second || set >> rank == 0,
@@ -202,7 +203,7 @@ mod held {
             Self::take(rank + u8::from(second))
         }
 
-        /// A lock of `rank` was taken without waiting, which nothing can be wrong with.
+        /// Records a lock of `rank` that was taken without waiting, which cannot deadlock.
         pub fn take(rank: u8) -> Self {
             change(|set| set | 1 << rank);
             Self(rank)
@@ -215,13 +216,13 @@ mod held {
         }
     }
 
-    /// A lock of `rank` is not held any more, or was opened by force.
+    /// Records that a lock of `rank` was released or opened by force.
     pub fn forget(rank: u8) {
         change(|set| set & !(1 << rank));
     }
 }
 
-/// Nothing is recorded.
+/// Records nothing.
 #[cfg(not(debug_assertions))]
 mod held {
     pub struct Rank;

@@ -1,4 +1,4 @@
-//! The wall clock: dom0 sets it, every domain reads it in its shared_info (`wc_*`, xen/include/public/xen.h).
+//! The wall clock: dom0 sets it, and every domain reads it in its shared_info (`wc_*`, xen/include/public/xen.h).
 //!
 //! `wc_sec` and `wc_nsec` are the time of day at system time zero; a guest adds its own system time.
 
@@ -16,14 +16,14 @@ const NANOSECONDS: u64 = 1_000_000_000;
 /// Time of day at system time zero, in nanoseconds since 1970.
 static AT_ZERO: AtomicU64 = AtomicU64::new(0);
 
-/// Sets the time of day: it was `secs` and `nsecs` at `system_time` nanoseconds.
+/// Sets the time of day: `secs` and `nsecs` at `system_time`, which is in nanoseconds.
 pub fn set(secs: u64, nsecs: u32, system_time: u64) {
     let then = secs
         .saturating_mul(NANOSECONDS)
         .saturating_add(nsecs.into());
     let at_zero = then.saturating_sub(system_time);
     AT_ZERO.store(at_zero, Ordering::Relaxed);
-    // dom0's system time began with its virtual counter.
+    // dom0's system time starts with its virtual counter.
     let began = registry::get(DomId::DOM0).map_or(0, |dom0| dom0.cntvoff);
     crate::log::set_time_of_day(at_zero.saturating_sub(time::clock().ns(Ticks(began)).0));
     for domain in registry::all() {
@@ -33,8 +33,8 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
 
 /// Writes a domain's wall clock into its shared_info.
 ///
-/// The time of day was set in terms of the control domain's system time. Another domain's began later, with its virtual
-/// counter; like Xen, whole seconds of that are added here.
+/// The time of day is relative to the control domain's system time. Another domain's system time starts later, with its
+/// virtual counter; like Xen, this adds the difference in whole seconds.
 pub fn publish(domain: &Domain) {
     let start = registry::get(DomId::DOM0).map_or(domain.cntvoff, |dom0| dom0.cntvoff);
     let later = time::clock()
@@ -57,7 +57,7 @@ pub fn publish(domain: &Domain) {
     );
 }
 
-/// Writes under the version word: odd while the rest changes.
+/// Writes under the version word, which is odd during the update.
 fn write(page: &SharedPage, secs: u64, nsecs: u32) {
     let store = |offset: usize, value: u32| {
         if let Some(word) = page.u32_at(offset) {

@@ -33,9 +33,9 @@ abi_constants! {
     OP_MAX_VCPUS: u32 = 15, "XEN_DOMCTL_max_vcpus";
     /// Scheduling parameters.
     OP_SCHEDULER_OP: u32 = 16, "XEN_DOMCTL_scheduler_op";
-    /// Sets the toolstack's name.
+    /// Sets the domain handle (UUID).
     OP_SETDOMAINHANDLE: u32 = 17, "XEN_DOMCTL_setdomainhandle";
-    /// Says whether a debugger is attached.
+    /// Sets whether a debugger is attached.
     OP_SETDEBUGGING: u32 = 18, "XEN_DOMCTL_setdebugging";
     /// Lets a domain have a physical interrupt.
     OP_IRQ_PERMISSION: u32 = 19, "XEN_DOMCTL_irq_permission";
@@ -47,27 +47,27 @@ abi_constants! {
     OP_GETVCPUAFFINITY: u32 = 25, "XEN_DOMCTL_getvcpuaffinity";
     /// Undoes a shutdown.
     OP_RESUMEDOMAIN: u32 = 27, "XEN_DOMCTL_resumedomain";
-    /// Sets the port that tells of a suspend.
+    /// Sets the port that signals a suspend.
     OP_SUBSCRIBE: u32 = 29, "XEN_DOMCTL_subscribe";
     /// Chooses between 32 and 64 bits.
     OP_SET_ADDRESS_SIZE: u32 = 35, "XEN_DOMCTL_set_address_size";
-    /// Gives a device to a domain.
+    /// Assigns a device to a domain.
     OP_ASSIGN_DEVICE: u32 = 37, "XEN_DOMCTL_assign_device";
     /// Maps device memory.
     OP_MEMORY_MAPPING: u32 = 39, "XEN_DOMCTL_memory_mapping";
-    /// Asks whether a device could be given.
+    /// Returns whether a device could be assigned.
     OP_TEST_ASSIGN_DEVICE: u32 = 45, "XEN_DOMCTL_test_assign_device";
     /// Gives a physical interrupt to a domain.
     OP_BIND_PT_IRQ: u32 = 38, "XEN_DOMCTL_bind_pt_irq";
     /// Takes a physical interrupt back.
     OP_UNBIND_PT_IRQ: u32 = 48, "XEN_DOMCTL_unbind_pt_irq";
-    /// Takes a device back.
+    /// Deassigns a device.
     OP_DEASSIGN_DEVICE: u32 = 47, "XEN_DOMCTL_deassign_device";
     /// Devices that go together.
     OP_GET_DEVICE_GROUP: u32 = 50, "XEN_DOMCTL_get_device_group";
     /// Memory events.
     OP_VM_EVENT_OP: u32 = 56, "XEN_DOMCTL_vm_event_op";
-    /// Says who handles a global VIRQ.
+    /// Sets the domain that handles a global VIRQ.
     OP_SET_VIRQ_HANDLER: u32 = 66, "XEN_DOMCTL_set_virq_handler";
     /// Sets a domain's memory nodes.
     OP_SETNODEAFFINITY: u32 = 68, "XEN_DOMCTL_setnodeaffinity";
@@ -95,7 +95,7 @@ abi_constants! {
     /// Grant table version.
     GRANT_VERSION_MASK: u32 = 0xF, "XEN_DOMCTL_GRANT_version_mask";
 
-    /// It is gone but for pages in use.
+    /// Destroyed, except for pages in use.
     DOMINF_DYING: u32 = 1 << 0, "XEN_DOMINF_dying";
     /// Always on Arm.
     DOMINF_HVM_GUEST: u32 = 1 << 1, "XEN_DOMINF_hvm_guest";
@@ -111,7 +111,7 @@ abi_constants! {
     DOMINF_DEBUGGED: u32 = 1 << 6, "XEN_DOMINF_debugged";
     /// Always on Arm.
     DOMINF_HAP: u32 = 1 << 8, "XEN_DOMINF_hap";
-    /// Where the shutdown code is.
+    /// Shift of the shutdown code.
     DOMINF_SHUTDOWN_SHIFT: u32 = 16, "XEN_DOMINF_shutdownshift";
     /// `max_vcpu_id` of a domain without vCPUs.
     INVALID_MAX_VCPU_ID: u32 = 0xFFFF_FFFF, "XEN_INVALID_MAX_VCPU_ID";
@@ -149,22 +149,22 @@ abi_constants! {
 abi_struct! {
     /// Argument of every domain control operation.
     pub struct Domctl: "struct xen_domctl", 144, align 8 {
-        /// Which operation.
+        /// The operation.
         0 "cmd" => cmd: u32,
         /// [`INTERFACE_VERSION`].
         4 "interface_version" => interface_version: u32,
-        /// Which domain.
+        /// The domain.
         8 "domain" => domain: u16,
         10 "_pad" => pad: [u16; 3],
-        /// Its own argument.
+        /// Argument of the operation.
         16 "u" => body: [u64; 16],
     }
 }
 
 impl Domctl {
-    /// Where the domain's id is.
+    /// Offset of the domain's id.
     pub const DOMAIN: u32 = 8;
-    /// Where the body is.
+    /// Offset of the body.
     pub const BODY: u32 = 16;
 
     /// Returns the body as a `T`.
@@ -193,15 +193,15 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_CREATEDOMAIN`].
     pub struct CreateDomain: "struct xen_domctl_createdomain", 68, align 4 {
-        /// A security label, which nobody reads.
+        /// Security label; ignored.
         0 "ssidref" => ssidref: u32,
-        /// The toolstack's name.
+        /// Domain handle (UUID).
         4 "handle" => handle: [u8; 16],
         /// `CDF_*`.
         20 "flags" => flags: u32,
         /// None without an IOMMU.
         24 "iommu_opts" => iommu_opts: u32,
-        /// How many vCPUs it will have.
+        /// Number of vCPUs.
         28 "max_vcpus" => max_vcpus: u32,
         /// Its highest event channel port.
         32 "max_evtchn_port" => max_evtchn_port: u32,
@@ -213,7 +213,7 @@ abi_struct! {
         44 "grant_opts" => grant_opts: u32,
         /// No tracing on Arm.
         48 "vmtrace_size" => vmtrace_size: u32,
-        /// Which CPU pool.
+        /// The CPU pool.
         52 "cpupool_id" => cpupool_id: u32,
         /// For Arm.
         56 "arch" => arch: ArchDomainConfig,
@@ -223,7 +223,7 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_GETDOMAININFO`].
     pub struct DomainInfo: "struct xen_domctl_getdomaininfo", 120, align 8 {
-        /// Which domain.
+        /// The domain.
         0 "domain" => domain: u16,
         2 "pad1" => pad1: u16,
         /// `DOMINF_*` and the shutdown code.
@@ -248,7 +248,7 @@ abi_struct! {
         68 "max_vcpu_id" => max_vcpu_id: u32,
         /// No label.
         72 "ssidref" => ssidref: u32,
-        /// The toolstack's name.
+        /// Domain handle (UUID).
         76 "handle" => handle: [u8; 16],
         /// Its CPU pool.
         92 "cpupool" => cpupool: u32,
@@ -283,7 +283,7 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_SETVCPUCONTEXT`] and [`OP_GETVCPUCONTEXT`].
     pub struct VcpuContextOp: "struct xen_domctl_vcpucontext", 16, align 8 {
-        /// Which vCPU.
+        /// The vCPU.
         0 "vcpu" => vcpu: u32,
         4 _ => pad: u32,
         /// Its registers.
@@ -294,7 +294,7 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_GETVCPUINFO`].
     pub struct GetVcpuInfo: "struct xen_domctl_getvcpuinfo", 24, align 8 {
-        /// Which vCPU.
+        /// The vCPU.
         0 "vcpu" => vcpu: u32,
         /// It is up.
         4 "online" => online: u8,
@@ -305,7 +305,7 @@ abi_struct! {
         7 _ => pad: u8,
         /// CPU time it used, in nanoseconds.
         8 "cpu_time" => cpu_time: u64,
-        /// Where it runs, waits or last ran.
+        /// CPU it runs on, waits for or last ran on.
         16 "cpu" => cpu: u32,
         20 _ => pad1: u32,
     }
@@ -330,7 +330,7 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_SETVCPUAFFINITY`] and [`OP_GETVCPUAFFINITY`].
     pub struct VcpuAffinity: "struct xen_domctl_vcpuaffinity", 40, align 8 {
-        /// Which vCPU.
+        /// The vCPU.
         0 "vcpu" => vcpu: u32,
         /// `VCPUAFFINITY_*`.
         4 "flags" => flags: u32,
@@ -344,7 +344,7 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_SCHEDULER_OP`], with the parameters of credit2.
     pub struct SchedulerOp: "struct xen_domctl_scheduler_op", 24, align 8 {
-        /// Which scheduler the caller expects.
+        /// Scheduler that the caller expects.
         0 "sched_id" => sched_id: u32,
         /// `SCHEDOP_*`.
         4 "cmd" => cmd: u32,
@@ -360,7 +360,7 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_IRQ_PERMISSION`].
     pub struct IrqPermission: "struct xen_domctl_irq_permission", 8, align 4 {
-        /// Which interrupt.
+        /// The interrupt.
         0 "pirq" => pirq: u32,
         /// Allow rather than deny.
         4 "allow_access" => allow_access: u8,
@@ -373,7 +373,7 @@ abi_struct! {
     pub struct IomemPermission: "struct xen_domctl_iomem_permission", 24, align 8 {
         /// First frame.
         0 "first_mfn" => first_mfn: u64,
-        /// How many.
+        /// Their number.
         8 "nr_mfns" => nr_mfns: u64,
         /// Allow rather than deny.
         16 "allow_access" => allow_access: u8,
@@ -384,11 +384,11 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_MEMORY_MAPPING`].
     pub struct MemoryMapping: "struct xen_domctl_memory_mapping", 32, align 8 {
-        /// Where in the domain.
+        /// First frame in the domain.
         0 "first_gfn" => first_gfn: u64,
-        /// Where in the machine.
+        /// First frame in the machine.
         8 "first_mfn" => first_mfn: u64,
-        /// How many frames.
+        /// Number of frames.
         16 "nr_mfns" => nr_mfns: u64,
         /// Map rather than unmap.
         24 "add_mapping" => add_mapping: u32,
@@ -401,7 +401,7 @@ abi_struct! {
     pub struct CacheFlush: "struct xen_domctl_cacheflush", 16, align 8 {
         /// First guest frame.
         0 "start_pfn" => start_pfn: u64,
-        /// How many.
+        /// Their number.
         8 "nr_pfns" => nr_pfns: u64,
     }
 }
@@ -447,7 +447,7 @@ abi_struct! {
         232 "x29" => sp_fiq: u64,
         /// lr of FIQ mode.
         240 "x30" => lr_fiq: u64,
-        /// Where it goes on.
+        /// Address of the next instruction.
         248 "pc64" => pc: u64,
         /// Program status.
         256 "cpsr" => cpsr: u64,

@@ -14,13 +14,13 @@ abi_constants! {
     OP_CLOSE: u32 = 3, "EVTCHNOP_close";
     /// Raises the event at the other end.
     OP_SEND: u32 = 4, "EVTCHNOP_send";
-    /// Tells what a port is.
+    /// Returns the state of a port.
     OP_STATUS: u32 = 5, "EVTCHNOP_status";
     /// Offers a port.
     OP_ALLOC_UNBOUND: u32 = 6, "EVTCHNOP_alloc_unbound";
     /// Binds a port to a vCPU of the same domain.
     OP_BIND_IPI: u32 = 7, "EVTCHNOP_bind_ipi";
-    /// Chooses the vCPU to notify.
+    /// Sets the vCPU to notify.
     OP_BIND_VCPU: u32 = 8, "EVTCHNOP_bind_vcpu";
     /// Clears the mask and raises the event again.
     OP_UNMASK: u32 = 9, "EVTCHNOP_unmask";
@@ -30,7 +30,7 @@ abi_constants! {
     OP_INIT_CONTROL: u32 = 11, "EVTCHNOP_init_control";
     /// Adds a page of FIFO event words.
     OP_EXPAND_ARRAY: u32 = 12, "EVTCHNOP_expand_array";
-    /// Chooses a FIFO queue.
+    /// Sets a FIFO queue.
     OP_SET_PRIORITY: u32 = 13, "EVTCHNOP_set_priority";
 
     /// Not in use.
@@ -84,13 +84,13 @@ pub mod fifo {
     use crate::abi_constants;
 
     abi_constants! {
-        /// The event happened and was not handled yet.
+        /// The event was raised and has not been handled.
         PENDING: u32 = 1 << 31, "1U << EVTCHN_FIFO_PENDING";
-        /// The guest does not want to hear of the event.
+        /// The event is masked by the guest.
         MASKED: u32 = 1 << 30, "1U << EVTCHN_FIFO_MASKED";
         /// The event is on a queue.
         LINKED: u32 = 1 << 29, "1U << EVTCHN_FIFO_LINKED";
-        /// The hypervisor is about to link behind this event; the guest waits before it unmasks.
+        /// The hypervisor is linking behind this event; the guest waits before it unmasks.
         BUSY: u32 = 1 << 28, "1U << EVTCHN_FIFO_BUSY";
         /// Number of bits in the link field.
         LINK_BITS: u8 = 17, "EVTCHN_FIFO_LINK_BITS";
@@ -118,9 +118,9 @@ pub const TWO_LEVEL_CHANNELS: u32 = 64 * 64;
 abi_struct! {
     /// `evtchn_alloc_unbound`.
     pub struct AllocUnbound: "struct evtchn_alloc_unbound", 8, align 4 {
-        /// Whose port.
+        /// Domain of the port.
         0 "dom" => dom: u16,
-        /// Who may bind to it.
+        /// Domain that may bind to it.
         2 "remote_dom" => remote_dom: u16,
         /// Out: the port.
         4 "port" => port: u32,
@@ -130,7 +130,7 @@ abi_struct! {
 abi_struct! {
     /// `evtchn_bind_interdomain`.
     pub struct BindInterdomain: "struct evtchn_bind_interdomain", 12, align 4 {
-        /// Who offers.
+        /// Domain that offers the port.
         0 "remote_dom" => remote_dom: u16,
         2 _ => _pad: u16,
         /// The offered port.
@@ -173,7 +173,7 @@ abi_struct! {
 abi_struct! {
     /// `evtchn_status`.
     pub struct Status: "struct evtchn_status", 24, align 4 {
-        /// Whose port.
+        /// Domain of the port.
         0 "dom" => dom: u16,
         2 _ => _pad: u16,
         /// The port.
@@ -202,7 +202,7 @@ abi_struct! {
 abi_struct! {
     /// `evtchn_reset`.
     pub struct ResetArgument: "struct evtchn_reset", 2, align 2 {
-        /// Whose channels.
+        /// Domain of the channels.
         0 "dom" => dom: u16,
     }
 }
@@ -214,7 +214,7 @@ abi_struct! {
         0 "control_gfn" => control_gfn: u64,
         /// Its offset in the frame.
         8 "offset" => offset: u32,
-        /// Whose control block.
+        /// vCPU of the control block.
         12 "vcpu" => vcpu: u32,
         /// Out: [`fifo::LINK_BITS`].
         16 "link_bits" => link_bits: u8,
@@ -253,7 +253,7 @@ abi_struct! {
 }
 
 impl Status {
-    /// Puts `dom` where `unbound.dom` and `interdomain.dom` are, leaving the two bytes beside it as they were.
+    /// Sets the half-word of `unbound.dom` and `interdomain.dom`. Keeps the two bytes beside it.
     pub fn set_dom(&mut self, dom: u16) {
         self.detail = self.detail & 0xFFFF_0000 | u32::from(dom);
     }

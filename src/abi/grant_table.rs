@@ -121,33 +121,34 @@ abi_constants! {
     STATUS_NO_SPACE: i16 = -13, "GNTST_no_space";
 }
 
-/// Why an element of a grant operation failed. There is no `Okay` among them, so a failure cannot look like success.
+/// Reason an element of a grant operation failed. `Okay` is no variant, so a failure cannot look like success. 56 Set
+/// by the hypervisor while the grant is in use. 58 Set by the hypervisor while the grant is in use for writing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i16)]
 pub enum GrantError {
-    /// Something without a code of its own.
+    /// An error without a code of its own.
     General = STATUS_GENERAL_ERROR,
-    /// No such domain.
+    /// The domain does not exist.
     BadDomain = STATUS_BAD_DOMAIN,
     /// The reference is outside the table or not granted to the caller.
     BadGrantRef = STATUS_BAD_GNTREF,
-    /// The handle names no mapping of the caller.
+    /// The handle has no mapping of the caller.
     BadHandle = STATUS_BAD_HANDLE,
-    /// The host address is not usable, or not that of the mapping.
+    /// The host address is unusable, or not that of the mapping.
     BadVirtAddr = STATUS_BAD_VIRT_ADDR,
     /// The device address is not that of the mapping.
     BadDevAddr = STATUS_BAD_DEV_ADDR,
-    /// No room in an IOMMU.
+    /// No space in an IOMMU.
     NoDeviceSpace = STATUS_NO_DEVICE_SPACE,
     /// The caller may not do this.
     PermissionDenied = STATUS_PERMISSION_DENIED,
     /// The frame is not ordinary RAM of its domain.
     BadPage = STATUS_BAD_PAGE,
-    /// The range of a copy leaves its page.
+    /// The range of a copy exceeds its page.
     BadCopyArg = STATUS_BAD_COPY_ARG,
-    /// A frame number beyond what the operation can name.
+    /// The frame number is too large.
     AddressTooBig = STATUS_ADDRESS_TOO_BIG,
-    /// Not now: the guest tries again.
+    /// Temporarily impossible; the guest retries.
     Again = STATUS_EAGAIN,
     /// No free handle, or no memory for one.
     NoSpace = STATUS_NO_SPACE,
@@ -193,7 +194,7 @@ abi_struct! {
         16 "dom" => dom: u16,
         /// Out.
         18 "status" => status: i16,
-        /// Out: name of the mapping.
+        /// Out: handle of the mapping.
         20 "handle" => handle: u32,
         /// Out: machine address of the granted page.
         24 "dev_bus_addr" => dev_bus_addr: u64,
@@ -207,7 +208,7 @@ abi_struct! {
         0 "host_addr" => host_addr: u64,
         /// In: machine address of the mapping, or 0.
         8 "dev_bus_addr" => dev_bus_addr: u64,
-        /// In: name of the mapping.
+        /// In: handle of the mapping.
         16 "handle" => handle: u32,
         /// Out.
         20 "status" => status: i16,
@@ -218,15 +219,15 @@ abi_struct! {
 abi_struct! {
     /// Argument of `setup_table`.
     pub struct SetupTable: "struct gnttab_setup_table", 24, align 8 {
-        /// In: whose table.
+        /// In: domain of the table.
         0 "dom" => dom: u16,
         2 _ => _pad0: u16,
-        /// In: how many frames.
+        /// In: number of frames.
         4 "nr_frames" => nr_frames: u32,
         /// Out.
         8 "status" => status: i16,
         10 _ => _pad1: [u16; 3],
-        /// In: where the frame numbers go.
+        /// In: buffer for the frame numbers.
         16 "frame_list" => frame_list: GuestHandle<u64>,
     }
 }
@@ -234,7 +235,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of `dump_table`.
     pub struct DumpTable: "struct gnttab_dump_table", 4, align 2 {
-        /// In: whose table.
+        /// In: domain of the table.
         0 "dom" => dom: u16,
         /// Out.
         2 "status" => status: i16,
@@ -262,7 +263,7 @@ abi_struct! {
     pub struct CopyPtr: "struct gnttab_copy_ptr", 16, align 8 {
         /// A grant reference (lower half) or a frame number (GFN), as the copy's flags say.
         0 "u" => frame: u64,
-        /// Whose.
+        /// The domain.
         8 "domid" => domid: u16,
         /// First byte within the page.
         10 "offset" => offset: u16,
@@ -297,7 +298,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of `query_size`.
     pub struct QuerySize: "struct gnttab_query_size", 16, align 4 {
-        /// In: whose table.
+        /// In: domain of the table.
         0 "dom" => dom: u16,
         2 _ => _pad0: u16,
         /// Out: frames now.
@@ -350,7 +351,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of `get_version`.
     pub struct GetVersion: "struct gnttab_get_version", 8, align 4 {
-        /// In: whose table.
+        /// In: domain of the table.
         0 "dom" => dom: u16,
         /// Unused.
         2 "pad" => pad: u16,

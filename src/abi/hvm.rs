@@ -8,10 +8,10 @@ abi_constants! {
     OP_SET_PARAM: u32 = 0, "HVMOP_set_param";
     /// Reads a parameter.
     OP_GET_PARAM: u32 = 1, "HVMOP_get_param";
-    /// Tells a monitor; nobody listens.
+    /// Notifies a monitor; there is none.
     OP_GUEST_REQUEST_VM_EVENT: u32 = 24, "HVMOP_guest_request_vm_event";
 
-    /// How events are signalled.
+    /// Interrupt that signals events.
     PARAM_CALLBACK_IRQ: u32 = 0, "HVM_PARAM_CALLBACK_IRQ";
     /// Frame of the xenstore ring.
     PARAM_STORE_PFN: u32 = 1, "HVM_PARAM_STORE_PFN";
@@ -37,7 +37,7 @@ abi_constants! {
 abi_struct! {
     /// Argument of `set_param` and `get_param`.
     pub struct HvmParam: "struct xen_hvm_param", 16, align 8 {
-        /// Whose.
+        /// The domain.
         0 "domid" => domid: u16,
         /// Unused.
         2 "pad" => pad: u16,

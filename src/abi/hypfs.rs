@@ -6,7 +6,7 @@ use crate::{abi_constants, abi_struct};
 abi_constants! {
     /// The interface's version.
     VERSION: u32 = 1, "XEN_HYPFS_VERSION";
-    /// Asks for [`VERSION`].
+    /// Returns [`VERSION`].
     OP_GET_VERSION: u32 = 0, "XEN_HYPFS_OP_get_version";
     /// Reads an entry.
     OP_READ: u32 = 1, "XEN_HYPFS_OP_read";

@@ -1,7 +1,7 @@
-//! How ABI structures and numbers are written down, so that they can be checked twice.
+//! Definitions of ABI structures and numbers that are checked twice.
 //!
 //! [`abi_struct!`](crate::abi_struct) and [`abi_constants!`](crate::abi_constants) state offsets and values next to the
-//! names that Xen's headers use. The compiler checks the offsets on every build; `tests/abi_layout.rs` lets an ARM C
+//! names in Xen's headers. The compiler checks the offsets on every build; `tests/abi_layout.rs` makes an Arm C
 //! compiler compare the same tables with Debian's headers.
 
 /// One structure as C sees it.

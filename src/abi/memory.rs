@@ -107,13 +107,13 @@ abi_struct! {
     pub struct MemoryReservation: "struct xen_memory_reservation", 32, align 8 {
         /// Frame numbers (GFN) of the extents.
         0 "extent_start" => extent_start: GuestHandle<u64>,
-        /// How many extents.
+        /// Number of extents.
         8 "nr_extents" => nr_extents: u64,
         /// Each has 2^order pages.
         16 "extent_order" => extent_order: u32,
         /// `MEMF_*` bits.
         20 "mem_flags" => mem_flags: u32,
-        /// Whose memory.
+        /// Domain of the memory.
         24 "domid" => domid: u16,
         26 _ => _pad: [u16; 3],
     }
@@ -134,7 +134,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of the operations that ask about a domain.
     pub struct MemoryDomain: "struct xen_memory_domain", 2, align 2 {
-        /// Which.
+        /// The domain.
         0 "domid" => domid: u16,
     }
 }
@@ -142,15 +142,15 @@ abi_struct! {
 abi_struct! {
     /// Argument of `add_to_physmap`.
     pub struct AddToPhysmap: "struct xen_add_to_physmap", 24, align 8 {
-        /// Whose memory changes.
+        /// Domain whose memory changes.
         0 "domid" => domid: u16,
         /// For [`SPACE_GMFN_RANGE`].
         2 "size" => size: u16,
         /// `SPACE_*`.
         4 "space" => space: u32,
-        /// Which page of the space.
+        /// Page of the space.
         8 "idx" => idx: u64,
-        /// Where it shall appear.
+        /// GFN to map at.
         16 "gpfn" => gpfn: u64,
     }
 }
@@ -158,17 +158,17 @@ abi_struct! {
 abi_struct! {
     /// Argument of `add_to_physmap_batch`.
     pub struct AddToPhysmapBatch: "struct xen_add_to_physmap_batch", 32, align 8 {
-        /// Whose memory changes.
+        /// Domain whose memory changes.
         0 "domid" => domid: u16,
         /// `SPACE_*`.
         2 "space" => space: u16,
-        /// How many pages.
+        /// Number of pages.
         4 "size" => size: u16,
         /// For [`SPACE_GMFN_FOREIGN`]: whose frames; else zero.
         6 "u" => foreign_domid: u16,
-        /// Which pages of the space.
+        /// Pages of the space.
         8 "idxs" => idxs: GuestHandle<u64>,
-        /// Where they shall appear.
+        /// GFNs to map at.
         16 "gpfns" => gpfns: GuestHandle<u64>,
         /// Out: an error number for each page.
         24 "errs" => errs: GuestHandle<i32>,
@@ -178,7 +178,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of `remove_from_physmap`.
     pub struct RemoveFromPhysmap: "struct xen_remove_from_physmap", 16, align 8 {
-        /// Whose memory changes.
+        /// Domain whose memory changes.
         0 "domid" => domid: u16,
         2 _ => _pad: [u16; 3],
         /// The frame to unmap.
@@ -191,7 +191,7 @@ abi_struct! {
     pub struct ReservedDeviceMemory: "struct xen_reserved_device_memory", 16, align 8 {
         /// First frame.
         0 "start_pfn" => start_pfn: u64,
-        /// How many.
+        /// Their number.
         8 "nr_pages" => nr_pages: u64,
     }
 }
@@ -203,7 +203,7 @@ abi_struct! {
         0 "flags" => flags: u32,
         /// In: room; out: number of ranges.
         4 "nr_entries" => nr_entries: u32,
-        /// Where the ranges go.
+        /// Buffer for the ranges.
         8 "buffer" => buffer: GuestHandle<ReservedDeviceMemory>,
         /// A PCI device.
         16 "dev" => dev: u32,
@@ -214,13 +214,13 @@ abi_struct! {
 abi_struct! {
     /// Argument of `acquire_resource`.
     pub struct MemAcquireResource: "struct xen_mem_acquire_resource", 32, align 8 {
-        /// Whose resource.
+        /// Domain of the resource.
         0 "domid" => domid: u16,
         /// `RESOURCE_*`.
         2 "type" => resource: u16,
-        /// Which of them.
+        /// Id of the resource.
         4 "id" => id: u32,
-        /// How many frames; 0 without a list asks for the number.
+        /// Number of frames; 0 without a list requests the number.
         8 "nr_frames" => nr_frames: u32,
         /// Must be zero.
         12 "pad" => pad: u32,
@@ -234,7 +234,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of `get_vnumainfo`.
     pub struct VnumaTopologyInfo: "struct xen_vnuma_topology_info", 40, align 8 {
-        /// Whose topology.
+        /// Domain of the topology.
         0 "domid" => domid: u16,
         /// Unused.
         2 "pad" => pad: u16,

@@ -15,11 +15,11 @@ abi_constants! {
 abi_struct! {
     /// Argument of every platform operation.
     pub struct PlatformOp: "struct xen_platform_op", 136, align 8 {
-        /// Which operation.
+        /// The operation.
         0 "cmd" => cmd: u32,
         /// [`INTERFACE_VERSION`].
         4 "interface_version" => interface_version: u32,
-        /// Its own argument.
+        /// Argument of the operation.
         8 "u" => body: [u64; 16],
     }
 }

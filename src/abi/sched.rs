@@ -54,7 +54,7 @@ abi_struct! {
     pub struct SchedPoll: "struct sched_poll", 24, align 8 {
         /// The ports.
         0 "ports" => ports: GuestHandle<u32>,
-        /// How many.
+        /// Their number.
         8 "nr_ports" => nr_ports: u32,
         12 _ => _pad: u32,
         /// System time in ns, or 0 to wait for ever.
@@ -65,7 +65,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of `remote_shutdown`.
     pub struct SchedRemoteShutdown: "struct sched_remote_shutdown", 8, align 4 {
-        /// Which domain.
+        /// The domain.
         0 "domain_id" => domain_id: u16,
         2 _ => _pad: u16,
         /// `SHUTDOWN_*`.
@@ -76,7 +76,7 @@ abi_struct! {
 abi_struct! {
     /// Argument of `watchdog`.
     pub struct SchedWatchdog: "struct sched_watchdog", 8, align 4 {
-        /// Which; 0 for a new one.
+        /// Id; 0 for a new one.
         0 "id" => id: u32,
         /// Seconds; 0 ends it.
         4 "timeout" => timeout: u32,

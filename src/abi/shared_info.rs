@@ -1,6 +1,6 @@
 //! The page that every domain shares with the hypervisor, and `vcpu_info` (xen/include/public/xen.h, arch-arm.h).
 //!
-//! Nobody makes a Rust reference to these structures: they are in guest memory. They exist for their offsets.
+//! These structures are in guest memory, so no Rust reference to them exists; they define offsets.
 
 use core::mem::offset_of;
 
@@ -48,7 +48,7 @@ abi_struct! {
         0 "vcpu_info" => vcpu_info: [VcpuInfo; 1],
         /// Two-level: the event happened.
         48 "evtchn_pending" => evtchn_pending: [u64; 64],
-        /// Two-level: the guest does not want to hear of it.
+        /// Two-level: the event is masked.
         560 "evtchn_mask" => evtchn_mask: [u64; 64],
         /// Wall clock: odd while changing.
         1072 "wc_version" => wc_version: u32,

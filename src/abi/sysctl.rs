@@ -16,7 +16,7 @@ abi_constants! {
     OP_TBUF_OP: u32 = 2, "XEN_SYSCTL_tbuf_op";
     /// Describes the machine.
     OP_PHYSINFO: u32 = 3, "XEN_SYSCTL_physinfo";
-    /// Says which scheduler there is.
+    /// Returns which scheduler there is.
     OP_SCHED_ID: u32 = 4, "XEN_SYSCTL_sched_id";
     /// Lists domains.
     OP_GETDOMAININFOLIST: u32 = 6, "XEN_SYSCTL_getdomaininfolist";
@@ -76,17 +76,17 @@ abi_constants! {
 abi_struct! {
     /// Argument of every machine control operation.
     pub struct Sysctl: "struct xen_sysctl", 136, align 8 {
-        /// Which operation.
+        /// The operation.
         0 "cmd" => cmd: u32,
         /// [`INTERFACE_VERSION`].
         4 "interface_version" => interface_version: u32,
-        /// Its own argument.
+        /// Argument of the operation.
         8 "u" => body: [u64; 16],
     }
 }
 
 impl Sysctl {
-    /// Where the body is.
+    /// Offset of the body.
     pub const BODY: u32 = 8;
 
     /// Returns the body as a `T`.
@@ -108,7 +108,7 @@ abi_struct! {
         3 "pad1" => pad1: u8,
         /// Position before and after the read.
         4 "index" => index: u32,
-        /// Where to.
+        /// Buffer.
         8 "buffer" => buffer: GuestHandle<u8>,
         /// Room there, and how much was read.
         16 "count" => count: u32,
@@ -169,9 +169,9 @@ abi_struct! {
         2 _ => pad: u16,
         /// Room in `buffer`.
         4 "max_domains" => max_domains: u32,
-        /// Where to.
+        /// Buffer.
         8 "buffer" => buffer: GuestHandle<DomainInfo>,
-        /// How many there are in `buffer`.
+        /// Number of elements in `buffer`.
         16 "num_domains" => num_domains: u32,
         20 _ => pad1: u32,
     }
@@ -182,7 +182,7 @@ abi_struct! {
     pub struct DebugKeys: "struct xen_sysctl_debug_keys", 16, align 8 {
         /// The keys.
         0 "keys" => keys: GuestHandle<u8>,
-        /// How many.
+        /// Their number.
         8 "nr_keys" => nr_keys: u32,
         12 _ => pad: u32,
     }
@@ -194,9 +194,9 @@ abi_struct! {
         /// Room in `info`.
         0 "max_cpus" => max_cpus: u32,
         4 _ => pad: u32,
-        /// Where to: idle time in nanoseconds.
+        /// Buffer: idle time in nanoseconds.
         8 "info" => info: GuestHandle<u64>,
-        /// How many there are in `info`.
+        /// Number of elements in `info`.
         16 "nr_cpus" => nr_cpus: u32,
         20 _ => pad1: u32,
     }
@@ -235,7 +235,7 @@ abi_struct! {
         /// Room in `cputopo`, and how many CPUs there are.
         0 "num_cpus" => num_cpus: u32,
         4 _ => pad: u32,
-        /// Where to; null to ask for the number only.
+        /// Buffer; null to request the number only.
         8 "cputopo" => cputopo: GuestHandle<CpuTopo>,
     }
 }
@@ -268,7 +268,7 @@ abi_struct! {
     pub struct CpupoolOp: "struct xen_sysctl_cpupool_op", 40, align 8 {
         /// `CPUPOOL_*`.
         0 "op" => op: u32,
-        /// Which pool.
+        /// The pool.
         4 "cpupool_id" => cpupool_id: u32,
         /// Its scheduler.
         8 "sched_id" => sched_id: u32,
@@ -286,9 +286,9 @@ abi_struct! {
 abi_struct! {
     /// Body of [`OP_SCHEDULER_OP`]. The parameters are those of credit2: the rate limit in microseconds.
     pub struct SchedulerOp: "struct xen_sysctl_scheduler_op", 32, align 8 {
-        /// Which pool's scheduler.
+        /// The pool of the scheduler.
         0 "cpupool_id" => cpupool_id: u32,
-        /// Which scheduler the caller expects.
+        /// Scheduler that the caller expects.
         4 "sched_id" => sched_id: u32,
         /// `SCHEDOP_*`.
         8 "cmd" => cmd: u32,

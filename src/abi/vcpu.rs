@@ -17,16 +17,16 @@ abi_constants! {
 
     /// On a CPU.
     RUNSTATE_RUNNING: u32 = 0, "RUNSTATE_running";
-    /// Wants a CPU.
+    /// Waits for a CPU.
     RUNSTATE_RUNNABLE: u32 = 1, "RUNSTATE_runnable";
-    /// Waits.
+    /// Waits for an event.
     RUNSTATE_BLOCKED: u32 = 2, "RUNSTATE_blocked";
     /// Off or paused.
     RUNSTATE_OFFLINE: u32 = 3, "RUNSTATE_offline";
 }
 
 abi_struct! {
-    /// Where a vCPU's time went.
+    /// Time a vCPU spent in each state.
     pub struct VcpuRunstateInfo: "struct vcpu_runstate_info", 48, align 8 {
         /// `RUNSTATE_*`.
         0 "state" => state: u32,

@@ -3,7 +3,7 @@
 use crate::abi::layout::Layout;
 use crate::{abi_constants, abi_struct};
 
-/// The interface that we speak, as `XENVER_version` returns it: 4.17.
+/// The ABI version that `XENVER_version` returns: 4.17.
 pub const VERSION: u32 = (4 << 16) | 17;
 
 abi_constants! {
@@ -11,13 +11,13 @@ abi_constants! {
     OP_VERSION: u32 = 0, "XENVER_version";
     /// The rest of the version.
     OP_EXTRAVERSION: u32 = 1, "XENVER_extraversion";
-    /// Who built it.
+    /// Compiler, builder and date.
     OP_COMPILE_INFO: u32 = 2, "XENVER_compile_info";
     /// Guest types.
     OP_CAPABILITIES: u32 = 3, "XENVER_capabilities";
     /// Source revision.
     OP_CHANGESET: u32 = 4, "XENVER_changeset";
-    /// Where the hypervisor's space starts.
+    /// Start of the hypervisor's address space.
     OP_PLATFORM_PARAMETERS: u32 = 5, "XENVER_platform_parameters";
     /// Feature bits.
     OP_GET_FEATURES: u32 = 6, "XENVER_get_features";

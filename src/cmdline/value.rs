@@ -1,8 +1,8 @@
-//! Words, numbers, sizes, switches and the values of single options of a command line.
+//! Values of command line options: words, numbers, sizes, switches and others.
 
 use super::{Bootscrub, Console, Level, MAX_VCPUS, MemopMaxOrder, Threshold, Timestamps};
 
-/// Returns the words of `line`: runs without blanks, where blanks between double quotes do not count.
+/// Returns the words of `line`. Blanks between double quotes do not separate words.
 pub(super) fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |c: char| {
@@ -14,8 +14,8 @@ pub(super) fn words(line: &str) -> impl Iterator<Item = &str> {
     .filter(|word| !word.is_empty())
 }
 
-/// Beginnings of a value, longest first, each with the tail that it leaves: up to a separator, then up to the first number's
-/// end, its unit included.
+/// Returns the beginnings of a value, longest first, each with its tail: up to a separator, then up to the end of the
+/// first number with its unit.
 pub(super) fn beginnings(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let separators = text.rmatch_indices([',', ';', '/']).map(|(at, _)| at);
     separators
@@ -24,7 +24,7 @@ pub(super) fn beginnings(text: &str) -> impl Iterator<Item = (&str, &str)> {
         .filter_map(|at| text.split_at_checked(at))
 }
 
-/// Returns where the first number in `text` ends, with its unit.
+/// Returns the end of the first number in `text`, with its unit.
 fn end_of_number(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let start = bytes.iter().position(u8::is_ascii_digit)?;
@@ -40,12 +40,12 @@ fn end_of_number(text: &str) -> Option<usize> {
     Some(start + end + usize::from(has_unit))
 }
 
-/// Returns a decimal, or with `0x` hexadecimal, number.
+/// Parses a decimal or, with `0x`, hexadecimal number.
 pub(super) fn number(text: &str) -> Option<u32> {
     u32::try_from(long(text)?).ok()
 }
 
-/// Returns a number of bytes: a number with the unit B, K, M, G or T; without unit it counts KiB.
+/// Parses a size with the unit B, K, M, G or T, by default K. Returns bytes.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         // In a hexadecimal number a final B is a digit, as in Xen.
@@ -59,7 +59,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
     long(digits)?.checked_mul(1 << shift)
 }
 
-/// Returns a switch: no value or one of Xen's words for on and off.
+/// Parses a switch: no value, or one of Xen's words for on and off.
 pub(super) fn boolean(value: Option<&str>) -> Option<bool> {
     match value {
         None | Some("" | "1" | "yes" | "on" | "true" | "enable") => Some(true),
@@ -92,7 +92,7 @@ pub(super) fn vcpu_range(text: &str) -> Option<(u32, u32)> {
     (low > 0 && low <= high).then_some((low, high))
 }
 
-/// Returns the last console in the list that Krypton can serve.
+/// Returns the last console in the list that Krypton supports.
 pub(super) fn console(text: &str) -> Option<Console> {
     let mut chosen = None;
     for part in text.split(',') {
@@ -131,7 +131,7 @@ fn level(text: &str) -> Option<Level> {
     })
 }
 
-/// `level` or `level/rate-limited level`.
+/// Parses `level` or `level/rate-limited level`.
 pub(super) fn threshold(text: &str) -> Option<Threshold> {
     let (always, limited) = text.split_once('/').unwrap_or((text, text));
     let always = level(always)?;
@@ -139,7 +139,7 @@ pub(super) fn threshold(text: &str) -> Option<Threshold> {
     Some(Threshold { always, limited })
 }
 
-/// Returns when to scrub; inside, `None` for never.
+/// Parses the time of scrubbing; the inner `None` is never.
 pub(super) fn bootscrub(value: Option<&str>) -> Option<Option<Bootscrub>> {
     if value == Some("idle") {
         return Some(Some(Bootscrub::Idle));
@@ -147,7 +147,7 @@ pub(super) fn bootscrub(value: Option<&str>) -> Option<Option<Bootscrub>> {
     boolean(value).map(|on| on.then_some(Bootscrub::Boot))
 }
 
-/// `guest[,control[,hardware[,device]]]`; an empty place keeps its value.
+/// Parses `guest[,control[,hardware[,device]]]`; an empty place keeps its default.
 pub(super) fn orders(text: &str, default: MemopMaxOrder) -> Option<MemopMaxOrder> {
     let mut orders = default;
     let mut parts = text.split(',');
@@ -169,9 +169,8 @@ pub(super) fn orders(text: &str, default: MemopMaxOrder) -> Option<MemopMaxOrder
     parts.next().is_none().then_some(orders)
 }
 
-/// Options that Xen knows and that mean nothing on this machine, are for x86, tune what Krypton does not tune, or ask for
-/// what it does anyway.
-/// An entry that ends in `-` or `_` stands for the family of options with that beginning.
+/// Xen's options that have no effect here: for x86, or tuning parameters that do not exist, or defaults that cannot be
+/// changed. An entry that ends in `-` or `_` stands for all options with that prefix.
 const WITHOUT_EFFECT: &[&str] = &[
     "acpi",
     "argo",

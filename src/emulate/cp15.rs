@@ -1,28 +1,28 @@
-//! Coprocessor registers that trap: what a guest reads, what its writes do.
+//! Emulation of coprocessor registers that trap.
 //!
-//! Pure: a trapped access and a little vCPU state in, an [`Outcome`] out. Default deny: only what the tables below name is
-//! answered, everything else is undefined for the guest, in kernel and user mode alike (XSA-93, XSA-102).
+//! Pure: from a trapped access and a little vCPU state to an [`Outcome`]. Default deny: registers missing from the
+//! tables below are undefined for the guest, in kernel and user mode alike (XSA-93, XSA-102).
 //!
-//! The registers that trap (DDI 0406C.d B1.14.3, trap configuration in the trap room): ACTLR (HCR.TAC), set/way cache
-//! maintenance (HCR.TSW), lockdown and implementation-defined c9 to c11 (HCR.TIDCP), c15 (HSTR.T15), the physical timer
-//! (CNTHCTL.PL1PCEN clear), performance monitors (HDCR.TPM, TPMCR), debug registers (HDCR.TDA, TDOSA, TDRA), trace
-//! (HCPTR.TTA) and coprocessors 0 to 9, 12 and 13 (HCPTR); tests/trap_controls.rs says of each control why it is as it is. A
-//! register that does not trap and keeps a value is part of a vCPU (`armv7::guest`). Identification registers do not trap:
-//! HCR.TID3 stays clear, for Linux reads MVFR0 in each context switch.
+//! The registers that trap (DDI 0406C.d B1.14.3): ACTLR (HCR.TAC), set/way cache maintenance (HCR.TSW), lockdown and
+//! implementation-defined c9 to c11 (HCR.TIDCP), c15 (HSTR.T15), the physical timer (CNTHCTL.PL1PCEN clear),
+//! performance monitors (HDCR.TPM, TPMCR), debug registers (HDCR.TDA, TDOSA, TDRA), trace (HCPTR.TTA) and coprocessors
+//! 0 to 9, 12 and 13 (HCPTR). tests/trap_controls.rs gives the reason of each control. A register that keeps a value
+//! and does not trap is part of a vCPU (`armv7::guest`). Identification registers do not trap: HCR.TID3 is clear, as
+//! Linux reads MVFR0 in each context switch.
 //!
-//! Set/way maintenance is not passed on. By set and way a guest would reach lines of other guests, and DCISW would throw
-//! their data away. What happens instead is [`super::set_way`]'s to say.
+//! Set/way maintenance is not passed on: a guest would reach lines of other guests, and DCISW would discard their data.
+//! [`super::set_way`] describes the emulation.
 
 use armv7::syndrome::{CpAccess, CpWideAccess, Direction};
 
-/// The registers that the results depend on.
+/// Registers that results depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cp15State {
-    /// ACTLR as the guest sees it: the host's at boot.
+    /// ACTLR as read by the guest: the host's at boot.
     pub actlr: u32,
-    /// Main ID register, for the revision fields of DBGDIDR.
+    /// MIDR, for the revision fields of DBGDIDR.
     pub midr: u32,
-    /// The guest's CNTKCTL: says whether its user mode may use the physical timer.
+    /// The guest's CNTKCTL, which controls user mode's access to the physical timer.
     pub cntkctl: u32,
 }
 
@@ -36,7 +36,7 @@ pub enum Privilege {
 }
 
 impl Privilege {
-    /// Privilege of the mode in `cpsr`.
+    /// Returns the privilege of the mode in `cpsr`.
     pub const fn of(cpsr: u32) -> Self {
         if cpsr & armv7::syndrome::psr::MODE == armv7::syndrome::psr::MODE_USR {
             Self::User
@@ -46,18 +46,18 @@ impl Privilege {
     }
 }
 
-/// The effect of a trapped access. Unless it is undefined, the instruction is then stepped over.
+/// Result of a trapped access. Unless it is `Undefined`, the instruction is then skipped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Rt gets the value.
+    /// Write the value to Rt.
     Read(u32),
-    /// The write has no effect.
+    /// No effect.
     Ignored,
-    /// The guest takes an undefined instruction exception.
+    /// Inject an undefined instruction exception.
     Undefined,
-    /// A cache line was to be maintained by set and way; the operand is in Rt.
+    /// Cache maintenance by set and way, with the operand in Rt.
     SetWay,
-    /// The emulated physical timer.
+    /// An access to the emulated physical timer.
     Timer(TimerAccess),
 }
 
@@ -81,7 +81,7 @@ pub enum TimerAccess {
 /// CNTKCTL.PL0PTEN: user mode may use the physical timer (DDI 0406C.d B4.1.26).
 const CNTKCTL_PL0PTEN: u32 = 1 << 9;
 
-/// Decides about an MCR or MRC to CP15.
+/// Decodes an MCR or MRC to CP15.
 pub fn cp15(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
     let CpAccess {
         opc1,
@@ -97,7 +97,7 @@ pub fn cp15(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
         (1, 0, 0, 1) if kernel => read_or_ignore(direction, state.actlr),
         // DCISW, DCCSW, DCCISW: write-only
         (7, 0, 6 | 10 | 14, 2) if kernel && direction == Direction::Write => Outcome::SetWay,
-        // PMUSERENR reads as zero in user mode too; so user mode may use no other register of the monitors.
+        // PMUSERENR reads as zero in user mode too, so user mode may access no other register of the monitors.
         (9, 0, 14, 0) if kernel || direction == Direction::Read => read_or_ignore(direction, 0),
         // PMCR PMCNTENSET PMCNTENCLR PMOVSR PMSWINC PMSELR PMCEID0 PMCEID1
         (9, 0, 12, 0..=7) if kernel => read_or_ignore(direction, 0),
@@ -125,7 +125,7 @@ pub fn cp15(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
     }
 }
 
-/// Decides about an MCRR or MRRC to CP15.
+/// Decodes an MCRR or MRRC to CP15.
 pub fn cp15_wide(access: &CpWideAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
     match (access.opc1, access.crm) {
         // CNTP_CVAL
@@ -140,8 +140,8 @@ pub fn cp15_wide(access: &CpWideAccess, privilege: Privilege, state: &Cp15State)
     }
 }
 
-/// Decides about an MCR or MRC to CP14. MCRR, MRRC, LDC and STC to CP14 are undefined, and so is all of CP10 that traps
-/// and every other coprocessor.
+/// Decodes an MCR or MRC to CP14. MCRR, MRRC, LDC and STC to CP14 are undefined, as is all of CP10 that traps and every
+/// other coprocessor.
 pub fn cp14(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outcome {
     let CpAccess {
         opc1,
@@ -152,13 +152,13 @@ pub fn cp14(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
         ..
     } = *access;
     let kernel = privilege == Privilege::Kernel;
-    // Opc1 0 is the debug unit; trace (1) is not there. ThumbEE (6) and Jazelle (7) do not trap: a guest has TEECR and
-    // TEEHBR to itself (`armv7::guest`), and the trivial Jazelle keeps nothing.
+    // Opc1 0 is the debug unit; there is no trace unit (1). ThumbEE (6) and Jazelle (7) do not trap: TEECR and TEEHBR
+    // are part of a vCPU (`armv7::guest`), and the trivial Jazelle has no state.
     if opc1 != 0 {
         return Outcome::Undefined;
     }
     match (crn, crm, opc2) {
-        // DBGDIDR and DBGDSCRint: user mode may read them while DBGDSCR.UDCCdis is clear, and we say it is.
+        // DBGDIDR and DBGDSCRint: user mode may read them while DBGDSCR.UDCCdis is clear, as emulated here.
         (0, 0, 0) if direction == Direction::Read => Outcome::Read(dbgdidr(state.midr)),
         (0, 1, 0) if direction == Direction::Read => Outcome::Read(0),
         // DBGVCR, DBGDSCRext, DBGBVR0, DBGBVR1, DBGBCR0, DBGBCR1, DBGWVR0, DBGWCR0
@@ -175,8 +175,8 @@ pub fn cp14(access: &CpAccess, privilege: Privilege, state: &Cp15State) -> Outco
     }
 }
 
-/// Debug identification: 1 watchpoint, 2 breakpoints, v7.1 Debug, variant and revision of the CPU
-/// (DDI 0406C.d C11.11.15). Xen 4.17 puts the variant over the revision; this is the architecture's place.
+/// Returns DBGDIDR: 1 watchpoint, 2 breakpoints, v7.1 Debug, variant and revision of the CPU (DDI 0406C.d C11.11.15).
+/// Xen 4.17 puts the variant over the revision; here both are at the architecture's bits.
 const fn dbgdidr(midr: u32) -> u32 {
     1 << 24 | 5 << 16 | (midr >> 20 & 0xF) << 4 | midr & 0xF
 }

@@ -1,4 +1,4 @@
-//! The hardware and firmware that a guest sees and that are not there: traps turned into results.
+//! Emulated hardware and firmware: results of trapped accesses and calls.
 
 pub mod cp15;
 pub mod psci;

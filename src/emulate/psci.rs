@@ -1,30 +1,30 @@
-//! PSCI and the SMC Calling Convention towards guests: which result or action a call asks for.
+//! PSCI and the SMC Calling Convention for guests: the result or action of a call.
 //!
-//! Pure: [`call`] looks at registers and at a [`View`] of the domain, and says what to do. Guests reach it by `HVC #0` and
-//! by SMC (trapped by HCR.TSC); for an SMC the PC is still to be moved on. The ids and results are Xen 4.17's
-//! (ARM DEN 0022D for PSCI 1.1, ARM DEN 0028B for the convention).
+//! Pure: [`call`] takes registers and a [`View`] of the domain, and returns an action. Guests call by `HVC #0` or by
+//! SMC (trapped by HCR.TSC); for an SMC the caller skips the instruction. Ids and results are Xen 4.17's (ARM DEN 0022D
+//! for PSCI 1.1, ARM DEN 0028B for the convention).
 //!
-//! Nothing is refused by an exception: an unknown call returns -1, as the convention says.
+//! No call causes an exception: an unknown one returns -1, as the convention requires.
 
 use crate::id::{MAX_VCPUS, VcpuId};
 
 /// Return values (ARM DEN 0022D 5.2.2).
 pub mod status {
-    /// Done.
+    /// Success.
     pub const SUCCESS: i32 = 0;
     /// Not implemented; also the convention's "unknown function".
     pub const NOT_SUPPORTED: i32 = -1;
-    /// A parameter names nothing.
+    /// A parameter is invalid.
     pub const INVALID_PARAMETERS: i32 = -2;
-    /// Not possible for this caller.
+    /// The caller may not do this.
     pub const DENIED: i32 = -3;
-    /// CPU_ON of a CPU that is on.
+    /// CPU_ON of a CPU that is already on.
     pub const ALREADY_ON: i32 = -4;
-    /// SYSTEM_OFF or SYSTEM_RESET came back.
+    /// SYSTEM_OFF or SYSTEM_RESET returned.
     pub const INTERNAL_FAILURE: i32 = -6;
 }
 
-/// The SMC function identifiers we serve.
+/// The function ids implemented.
 mod fid {
     pub use armv7::smc::psci::{
         AFFINITY_INFO, CPU_OFF, CPU_OFF_0_1, CPU_ON, CPU_ON_0_1, CPU_SUSPEND, FEATURES,
@@ -49,7 +49,7 @@ mod fid {
 const PSCI_1_1: u32 = 0x0001_0001;
 /// SMCCC 1.1.
 const SMCCC_1_1: u32 = 0x0001_0001;
-/// MIGRATE_INFO_TYPE: no trusted OS that would need migration.
+/// MIGRATE_INFO_TYPE: no trusted OS that needs migration.
 const MIGRATION_NOT_REQUIRED: u32 = 2;
 /// Functions of the hypervisor service: count, UID, revision.
 const HYPERVISOR_CALLS: u32 = 3;
@@ -57,57 +57,57 @@ const HYPERVISOR_CALLS: u32 = 3;
 const STANDARD_CALLS: u32 = 15;
 /// a71812dc-c698-4369-9acf-79d18ddee667, four bytes per register, first byte lowest.
 const HYPERVISOR_UID: [u32; 4] = [0xDC12_18A7, 0x6943_98C6, 0xD179_CF9A, 0x67E6_DE8D];
-/// f863386f-4b39-4cbd-9220-ce1641e59f6f, likewise.
+/// f863386f-4b39-4cbd-9220-ce1641e59f6f, as above.
 const STANDARD_UID: [u32; 4] = [0x6F38_63F8, 0xBD4C_394B, 0x16CE_2092, 0x6F9F_E541];
 
 /// Affinity fields of an MPIDR: Aff2, Aff1, Aff0 (DDI 0406C.d B4.1.106).
 const AFFINITY_MASK: u32 = 0x00FF_FFFF;
 
-/// The power state of a vCPU, as PSCI means it: a paused or blocked one is on.
+/// Power state of a vCPU in PSCI's sense: a paused or blocked one is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
     /// Started and not switched off.
     On,
-    /// Never started, or switched off.
+    /// Not started, or switched off.
     Off,
 }
 
-/// The facts about the domain that [`call`] needs.
+/// Facts about the domain that [`call`] needs.
 pub trait View {
     /// Returns whether vCPU `id` is on; `None` if the domain has no such vCPU.
     fn power(&self, id: VcpuId) -> Option<Power>;
 
-    /// Returns whether exceptions to Hyp mode invalidate the branch predictor on every CPU, which is what
-    /// SMCCC_ARCH_WORKAROUND_1 promises.
+    /// Returns whether exceptions to Hyp mode invalidate the branch predictor on every CPU, as SMCCC_ARCH_WORKAROUND_1
+    /// guarantees.
     fn hardens_branch_predictor(&self) -> bool;
 }
 
-/// The action that a call asks for.
+/// Action that a call requires.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// r0 gets a value; r1 to r3 keep theirs.
+    /// Return a value in r0; r1 to r3 are unchanged.
     Return(u32),
-    /// r0 to r3 get values.
+    /// Return values in r0 to r3.
     ReturnAll([u32; 4]),
-    /// Nothing changes, not even r0.
+    /// Change nothing, not even r0.
     Nothing,
-    /// Starts `vcpu` at `entry` and returns [`status::SUCCESS`] in r0.
+    /// Start `vcpu` at `entry`, with [`status::SUCCESS`] in r0.
     CpuOn(CpuOn),
-    /// Switches the calling vCPU off. The call does not return.
+    /// Switch the calling vCPU off. The call does not return.
     CpuOff,
-    /// Blocks the calling vCPU until an event is pending, with [`status::SUCCESS`] in r0.
+    /// Block the calling vCPU until an event is pending, with [`status::SUCCESS`] in r0.
     Suspend,
-    /// Shuts the domain down (SHUTDOWN_poweroff), with [`status::INTERNAL_FAILURE`] in r0 in case it goes on.
+    /// Shut the domain down (SHUTDOWN_poweroff), with [`status::INTERNAL_FAILURE`] in r0 in case it continues.
     SystemOff,
-    /// Shuts the domain down (SHUTDOWN_reboot), with [`status::INTERNAL_FAILURE`] in r0 in case it goes on.
+    /// Shut the domain down (SHUTDOWN_reboot), with [`status::INTERNAL_FAILURE`] in r0 in case it continues.
     SystemReset,
 }
 
-/// A vCPU to start. The caller checks once more, under a lock of that vCPU, that it is off, and returns
-/// [`CpuOn::already_on`] otherwise: two vCPUs may start the same third one at once.
+/// A vCPU to start. Two vCPUs may start the same third one at once, so the caller checks again, under a lock of that
+/// vCPU, that it is off, and otherwise returns [`CpuOn::already_on`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOn {
-    /// Which.
+    /// The vCPU to start.
     pub vcpu: VcpuId,
     /// First PC.
     pub entry: u32,
@@ -115,7 +115,7 @@ pub struct CpuOn {
     pub state: EntryState,
     /// Its r0.
     pub context: u32,
-    /// r0 of the caller when `vcpu` turns out to be on.
+    /// r0 of the caller if `vcpu` is already on.
     pub already_on: u32,
 }
 
@@ -128,7 +128,7 @@ pub enum EntryState {
     Thumb,
 }
 
-/// Returns the multiprocessor affinity register a vCPU sees: 16 to a cluster, as Xen numbers them.
+/// Returns the MPIDR that a vCPU reads: 16 vCPUs per cluster, as in Xen.
 pub const fn vmpidr(vcpu: VcpuId) -> u32 {
     let id = vcpu.raw() as u32;
     0x8000_0000 | id & 0xF | (id >> 4) << 8
@@ -143,13 +143,13 @@ const fn vcpu_of(mpidr: u32) -> Option<VcpuId> {
     VcpuId::new(aff1 << 4 | aff0)
 }
 
-/// Decides about the call `function` (r0) with `args` (r1 to r3).
+/// Decodes the call `function` (r0) with `args` (r1 to r3).
 pub fn call(function: u32, args: [u32; 3], view: &impl View) -> Action {
     let [arg1, arg2, arg3] = args;
     match function {
         fid::SMCCC_VERSION => Action::Return(SMCCC_1_1),
         fid::ARCH_FEATURES => returns(arch_feature(arg1, view)),
-        // Entering Hyp mode was all there is to do.
+        // The entry to Hyp mode has already flushed the predictor.
         fid::WORKAROUND_1 | fid::WORKAROUND_2 | fid::WORKAROUND_3 => Action::Nothing,
 
         fid::VERSION => Action::Return(PSCI_1_1),
@@ -172,7 +172,7 @@ pub fn call(function: u32, args: [u32; 3], view: &impl View) -> Action {
         // Revision 0.1 in r0 and r1.
         fid::STANDARD_REVISION | fid::HYPERVISOR_REVISION => Action::ReturnAll([0, 1, arg2, arg3]),
 
-        // Everything else: 64-bit calls (bit 30), other owners (SiP, OEM, trusted OS), holes.
+        // All others: 64-bit calls (bit 30), other owners (SiP, OEM, trusted OS), gaps.
         _ => returns(status::NOT_SUPPORTED),
     }
 }
@@ -202,7 +202,7 @@ fn cpu_on(target: u32, entry: u32, context: u32, already_on: i32, view: &impl Vi
     }
 }
 
-/// 0 when any vCPU under the affinity node is on, 1 when none is or the node is empty.
+/// Returns 0 if a vCPU under the affinity node is on, 1 if none is or the node is empty.
 fn affinity_info(target: u32, lowest_level: u32, view: &impl View) -> i32 {
     let mask = match lowest_level {
         0 => AFFINITY_MASK,

@@ -1,44 +1,45 @@
-//! Cache maintenance by set and way, as a guest does it before it switches its caches off: which of the trapped operations
-//! is carried out by cleaning the guest's memory, and how far that is.
+//! Cache maintenance by set and way, which a guest uses before it disables its caches: emulated by cleaning the guest's
+//! memory.
 //!
-//! A guest names lines that it cannot know: by set and way it would reach those of other guests, and only of this CPU. What
-//! it wants is its memory written back, so that is done instead, by address, once for each loop over the caches, at the
-//! loop's first operation. A loop does each operation once: the first one again, or any one after a pause, begins a new
-//! loop. All memory of a guest is too much for one exit, so the same instruction traps again until it is through.
+//! A guest cannot know which lines hold its memory: by set and way it would reach those of other guests, and only on
+//! this CPU. The purpose is to write its memory back, so that is done by address, once per loop over the caches, at the
+//! loop's first operation. A loop does each operation once, so the first operation again, or any one after a pause,
+//! begins a new loop. Cleaning all memory takes too long for one exit, so the same instruction traps again until it is
+//! done.
 //!
-//! Lines that the guest dirties between the first operation and the end of its loop are not written back; nor would they be in
-//! hardware, where a line may be dirtied after the loop has passed it.
+//! Lines that the guest dirties between the first operation and the end of its loop are not written back. The same
+//! holds on hardware, where a line may be dirtied after the loop has passed it.
 //!
-//! Xen cleans too, and then watches SCTLR (HCR.TVM) for the caches to be switched, to know when to do it again.
+//! Xen cleans too, and then traps SCTLR (HCR.TVM) to clean again when the caches are switched.
 
 use armv7::addr::Gfn;
 
-/// Pause after which an operation begins a new loop, in ticks of the system counter: 1 ms at 62.5 MHz, 3 ms at 24 MHz. An
-/// operation that costs an exit takes some microseconds.
+/// Pause after which an operation begins a new loop, in ticks of the system counter: 1 ms at 62.5 MHz, 3 ms at 24 MHz.
+/// An operation with its exit takes some microseconds.
 const PAUSE: u64 = 1 << 16;
 
-/// An operation by set and way: CRm (which one), and the operand (level, set and way).
+/// An operation by set and way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Operation {
-    /// 6 for DCISW, 10 for DCCSW, 14 for DCCISW.
+    /// CRm: 6 for DCISW, 10 for DCCSW, 14 for DCCISW.
     pub crm: u8,
-    /// Value of the core register.
+    /// Value of the core register: level, set and way.
     pub operand: u32,
 }
 
-/// Where a vCPU is in its loops.
+/// Progress of a vCPU's loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SetWay {
     /// The operation that began the loop.
     first: Option<Operation>,
-    /// When the last operation of it was done.
+    /// Time of the loop's last operation, in ticks.
     last: u64,
-    /// Where to go on cleaning.
+    /// Frame at which cleaning continues.
     next: Option<Gfn>,
 }
 
 impl SetWay {
-    /// Returns what an operation at `now` asks for: the frame from which on memory is to be cleaned, or nothing.
+    /// Returns the frame from which memory must be cleaned for an operation at `now`; `None` if it is done.
     pub fn begin(&mut self, operation: Operation, now: u64) -> Option<Gfn> {
         if self.next.is_some() {
             return self.next;
@@ -53,7 +54,7 @@ impl SetWay {
         Gfn::new(0)
     }
 
-    /// Says that memory was cleaned up to `next`, or all of it.
+    /// Records that memory has been cleaned up to `next`, or entirely.
     pub fn cleaned(&mut self, next: Option<Gfn>, now: u64) {
         self.next = next;
         self.last = now;

@@ -1,8 +1,8 @@
-//! The emulated physical timer (CNTP) of a vCPU: its registers, and when its interrupt is due. A software timer of ours
-//! stands for the hardware (`trap`), and the interrupt is PPI 30.
+//! The emulated physical timer (CNTP) of a vCPU: its registers and its deadline. A software timer stands in for the
+//! hardware (`trap`); the interrupt is PPI 30.
 //!
-//! The virtual timer needs none of this: guests own it (armv7::timer). Guests see the physical counter as it is, so CNTP's
-//! compare value is in the machine's ticks (DDI 0406C.d B8.1.5).
+//! The virtual timer is not emulated, as guests own it (`armv7::timer`). Guests see the physical counter itself, so
+//! CNTP's compare value is in the machine's ticks (DDI 0406C.d B8.1.5).
 
 use super::cp15::TimerAccess;
 
@@ -18,7 +18,7 @@ pub struct PhysicalTimer {
 }
 
 impl PhysicalTimer {
-    /// Returns what an access does to the timer and reads, at `now`.
+    /// Performs an access at `now`. Returns the value of a read.
     pub fn access(&mut self, access: TimerAccess, value: u64, now: u64) -> u64 {
         match access {
             TimerAccess::ReadControl => {
@@ -41,7 +41,7 @@ impl PhysicalTimer {
         0
     }
 
-    /// Returns when the timer's interrupt is due; `None` when it is off or masked.
+    /// Returns the deadline in ticks; `None` if the timer is disabled or masked.
     pub fn deadline(&self) -> Option<u64> {
         (self.ctl & (ENABLE | IMASK) == ENABLE).then_some(self.cval)
     }

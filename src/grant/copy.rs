@@ -1,4 +1,4 @@
-//! The rules that a copy between frames must keep before anything is acquired for it, and the copy.
+//! Copies between frames: the checks before anything is acquired, and the copy itself.
 
 use armv7::addr::Gfn;
 use armv7::frame::SharedPage;
@@ -10,31 +10,31 @@ use crate::id::DomId;
 /// A checked element of `copy`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CopyPlan {
-    /// Where from; only read.
+    /// Source, read only.
     pub source: Side,
-    /// Where to; written.
+    /// Destination.
     pub dest: Side,
-    /// Bytes; may be none, or more than fit into a page from a side's offset on.
+    /// Length in bytes. May be 0, or exceed the page of either side.
     pub len: u16,
 }
 
 /// One side of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Side {
-    /// Which page.
+    /// The page.
     pub place: Place,
-    /// First byte.
+    /// Offset of the first byte.
     pub offset: u16,
-    /// The access that the page must allow.
+    /// Access required to the page.
     pub access: Access,
 }
 
-/// A page that takes part in a copy.
+/// A page of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// A grant, perhaps of the caller itself ([`DomId::SELF`]).
+    /// A grant, possibly the caller's own ([`DomId::SELF`]).
     Grant(GrantId),
-    /// RAM of the caller; `None` for a frame that no guest can have.
+    /// RAM of the caller; `None` for a frame number beyond guest memory.
     Own(Option<Gfn>),
 }
 
@@ -48,7 +48,7 @@ impl CopyPlan {
         })
     }
 
-    /// Copies between the two pages, which the caller holds; a range that leaves its page is refused.
+    /// Copies between the two pages, which the caller holds. Fails if a range exceeds its page.
     pub fn run(&self, source: &SharedPage, dest: &SharedPage) -> Result<(), GrantError> {
         let copied = dest.copy_from(
             usize::from(self.dest.offset),

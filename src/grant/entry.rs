@@ -1,9 +1,8 @@
-//! One entry as it lies in the memory that the granter writes.
+//! A grant entry in memory shared with the granter.
 //!
-//! Flags and domain id form one aligned word, so a check of both and the mark that the entry is in use are one atomic
-//! step. The granter may write any of it at any moment; every loop here ends after a fixed number of attempts. The
-//! exchanges are the weak ones, whose single load/store-exclusive pair cannot spin on a line that the granter keeps
-//! dirty (XSA-295).
+//! Flags and domain id form one aligned word, so checking both and marking the entry in use is one atomic step. The
+//! granter may write any of it at any time, so every loop here is bounded. The exchanges are weak ones, whose single
+//! load/store-exclusive pair cannot spin on a line that the granter keeps dirty (XSA-295).
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -16,21 +15,21 @@ use crate::abi::grant_table::{
 };
 use crate::id::DomId;
 
-/// Attempts to mark an entry. A granter that changes it more often while somebody maps it is at fault itself.
+/// Attempts to mark an entry. Only a misbehaving granter changes it more often while it is being mapped.
 const MARK_ATTEMPTS: u32 = 32;
-/// Attempts to clear marks. Far beyond what a well-behaved granter can disturb.
+/// Attempts to clear marks, far more than a conforming granter can disturb.
 const CLEAR_ATTEMPTS: u32 = 1000;
 
-/// Who must be named by an entry.
+/// Check of an entry's domain id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
-    /// Nobody uses the entry: it must be a grant for this domain.
+    /// The entry is unused: it must be a grant to this domain.
     GrantedTo(DomId),
-    /// The entry is in use already, and that was checked when it began.
+    /// The entry is in use; the check was made at its first use.
     InUse,
 }
 
-/// Did the granter let us clear the marks?
+/// Result of clearing the marks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cleared {
     Yes,
@@ -38,15 +37,15 @@ pub(super) enum Cleared {
 }
 
 pub(super) struct Entry<'a> {
-    /// Flags and, in the upper half, the domain id.
+    /// Flags, and the domain id in the upper half.
     word: &'a AtomicU32,
-    /// Flags alone: the granter ends a grant by an exchange of these 16 bits.
+    /// The flags alone: the granter ends a grant by an exchange of these 16 bits.
     flags: &'a AtomicU16,
     frame: &'a AtomicU32,
 }
 
 impl<'a> Entry<'a> {
-    /// Returns the entry numbered `index` within `page`.
+    /// Returns the entry at `index` in `page`.
     pub(super) fn at(page: &'a SharedPage, index: usize) -> Option<Self> {
         let offset = index.checked_mul(size_of::<GrantEntryV1>())?;
         Some(Self {
@@ -56,7 +55,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Checks that the entry allows `access` and marks it as in use for that.
+    /// Checks that the entry allows `access`, and marks it in use.
     pub(super) fn mark(&self, check: Check, access: Access) -> Result<(), GrantError> {
         let marks = match access {
             Access::Read => GTF_READING,
@@ -74,8 +73,8 @@ impl<'a> Entry<'a> {
             if access == Access::Write && flags & GTF_READONLY != 0 {
                 return Err(GrantError::General);
             }
-            // Acquire: the frame number is read, and the granted frame is used, after the mark is in place. Pairs with
-            // the granter's barrier between writing the frame number and the flags.
+            // Acquire: the frame number is read, and the frame used, after the mark is set. Pairs with the granter's
+            // barrier between writing the frame number and the flags.
             match self.word.compare_exchange_weak(
                 word,
                 word | u32::from(marks),
@@ -93,8 +92,8 @@ impl<'a> Entry<'a> {
     pub(super) fn clear(&self, marks: u16) -> Cleared {
         let mut flags = self.flags.load(Ordering::Relaxed);
         for _ in 0..CLEAR_ATTEMPTS {
-            // Release: all uses of the granted frame are over before the granter can see that. Pairs with the acquire
-            // of the granter's exchange that ends the grant.
+            // Release: all uses of the frame end before the granter sees the marks cleared. Pairs with the acquire of
+            // the granter's exchange that ends the grant.
             match self.flags.compare_exchange_weak(
                 flags,
                 flags & !marks,
@@ -118,7 +117,7 @@ impl<'a> Entry<'a> {
         self.flags.load(Ordering::Relaxed)
     }
 
-    /// Exchanges the contents of two entries that are not in use. Only their granter can be confused by a race.
+    /// Exchanges the contents of two unused entries. A race affects only their granter.
     pub(super) fn swap(&self, other: &Entry<'_>) {
         let (mine, theirs) = (self.load(), other.load());
         self.store(theirs);
@@ -132,7 +131,7 @@ impl<'a> Entry<'a> {
         )
     }
 
-    /// Frame first: whoever sees the new flags sees the new frame.
+    /// Frame first, so that a reader of the new flags sees the new frame.
     fn store(&self, (word, frame): (u32, u32)) {
         self.frame.store(frame, Ordering::Relaxed);
         self.word.store(word, Ordering::Release);

@@ -1,4 +1,4 @@
-//! The rules for a cache flush of a granted page.
+//! Checks of a cache flush of a granted page.
 
 use armv7::addr::{Mfn, PAGE_SIZE, PhysAddr};
 
@@ -8,11 +8,11 @@ use crate::error::Errno;
 /// A checked element of `cache_flush`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlushRequest {
-    /// The page. The caller must own it or use a grant of it.
+    /// The page. The caller must own it or have it mapped by a grant.
     pub mfn: Mfn,
-    /// First byte.
+    /// Offset of the first byte.
     pub offset: u16,
-    /// Bytes; at least one.
+    /// Length in bytes, at least 1.
     pub length: u16,
     /// The operation.
     pub action: FlushAction,
@@ -21,16 +21,17 @@ pub struct FlushRequest {
 /// An operation on cache lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FlushAction {
-    /// Write them back.
+    /// Write lines back.
     Clean,
-    /// Drop them. Lines that are shared with bytes outside the range must be written back first.
+    /// Invalidate lines. Lines shared with bytes outside the range must be written back first.
     Invalidate,
-    /// Write them back and drop them.
+    /// Write lines back and invalidate them.
     CleanInvalidate,
 }
 
 impl FlushRequest {
-    /// Decodes an element of `cache_flush`; `None` when it asks for nothing, which is how guests probe for the operation.
+    /// Decodes an element of `cache_flush`. Returns `None` if it requests nothing, by which guests probe for the
+    /// operation.
     pub fn decode(op: &CacheFlush) -> Result<Option<Self>, Errno> {
         let inside = usize::from(op.offset) < PAGE_SIZE
             && usize::from(op.offset) + usize::from(op.length) <= PAGE_SIZE;

@@ -1,9 +1,9 @@
 //! The mapper's side: handles of the grants that a domain has mapped.
 //!
-//! Handles live in units of [`HANDLES_PER_FRAME`], a page each, which the caller brings when all others are in use: the
-//! page is booked to the mapper, and free memory again when the mapper is gone. The free handles form a list. Taking a
-//! mapping out of its slot is what makes an unmap happen exactly once (XSA-218); it stays there, under the table's lock,
-//! until its page is out of the mapper's stage 2.
+//! Handles live in units of [`HANDLES_PER_FRAME`], one page each, which the caller supplies when all others are in use.
+//! The page counts as the mapper's, and is freed with the mapper. Free handles form a list. A mapping can be taken out
+//! of its slot only once, so an unmap happens exactly once (XSA-218). It stays in the slot, under the table's lock,
+//! until its page is out of the mapper's p2m.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -20,24 +20,24 @@ use crate::id::DomId;
 /// End of the list of free handles.
 const NONE: u32 = !0;
 
-/// A request to map, checked as far as that needs no table.
+/// A map request, checked as far as possible without a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MapRequest {
-    /// Whose table.
+    /// The granter.
     pub granter: DomId,
-    /// Which entry.
+    /// The entry.
     pub grant_ref: GrantRef,
-    /// Its use.
+    /// Access requested.
     pub access: Access,
-    /// Where in the caller's memory, or what is wrong with the place: told after what is wrong with all else.
+    /// The caller's gfn, or the error of its address, which is reported after all other errors.
     pub gfn: Result<Gfn, GrantError>,
 }
 
 impl MapRequest {
     /// Decodes an element of `map_grant_ref`.
     ///
-    /// ARM has host mappings only. Address 0 is refused because `unmap_grant_ref` takes it as "no address". The granter is
-    /// named by its own id: [`DomId::SELF`] is no domain here.
+    /// Arm has host mappings only. Address 0 is refused, as `unmap_grant_ref` takes it as "no address". The granter is
+    /// given by its own id; [`DomId::SELF`] is not accepted.
     pub fn decode(op: &MapGrantRef) -> Result<Self, GrantError> {
         if op.flags & (MAP_DEVICE | MAP_HOST) == 0 {
             return Err(GrantError::BadGrantRef);
@@ -62,7 +62,7 @@ impl MapRequest {
         })
     }
 
-    /// Returns the mapping that fulfils this request with the frame `mfn` at `gfn`.
+    /// Returns the mapping of the frame `mfn` at `gfn` for this request.
     pub const fn mapping(&self, gfn: Gfn, mfn: Mfn) -> Mapping {
         Mapping {
             granter: self.granter,
@@ -76,17 +76,18 @@ impl MapRequest {
 
 /// A grant that a domain has mapped.
 ///
-/// Whoever takes one out of a table has removed it from the mapper's stage 2 and must release the granter's entry.
+/// Taking one out of a table requires removing it from the mapper's p2m before, and releasing the granter's entry
+/// after.
 #[must_use = "the granter's entry stays in use until it is released"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mapping {
-    /// Whose grant. Its table exists as long as the mapping does.
+    /// The granter, whose table exists as long as the mapping.
     pub granter: DomId,
-    /// Which entry.
+    /// The entry.
     pub grant_ref: GrantRef,
-    /// Its use.
+    /// Access of the mapping.
     pub access: Access,
-    /// Where in the mapper's memory.
+    /// Its gfn in the mapper's p2m.
     pub gfn: Gfn,
     /// The machine frame.
     pub mfn: Mfn,
@@ -96,7 +97,7 @@ pub struct Mapping {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the mapping was taken out of its slot"]
 pub enum Step {
-    /// A mapping to undo, which is the caller's now: if that fails, it is put back with `keep`.
+    /// A mapping that the caller must undo. If that fails, the caller returns it by `keep`.
     Release(Mapping),
     /// The budget is used up.
     More,
@@ -104,16 +105,16 @@ pub enum Step {
     Done,
 }
 
-/// Words of a slot: its state, and what that says of the rest.
+/// Words of a slot. The first one is its state.
 const SLOT_WORDS: usize = 4;
-/// The slot is in use: granter and access beside this bit, then reference, guest frame and machine frame. Else the second
-/// word is the next free handle.
+/// The slot is in use: granter and access in the first word, then reference, guest frame and machine frame. Otherwise
+/// the second word is the next free handle.
 const IN_USE: u32 = 1;
 /// The mapping may write.
 const WRITABLE: u32 = 2;
 const GRANTER_SHIFT: u32 = 16;
 
-/// A slot in a unit's page, written and read under the table's lock only.
+/// A slot in a unit's page, accessed under the table's lock only.
 #[derive(Clone, Copy)]
 struct Slot<'a>(&'a [AtomicU32; SLOT_WORDS]);
 
@@ -188,11 +189,11 @@ pub(super) struct Maptrack<P> {
     max_units: u32,
     free: u32,
     used: u32,
-    /// Slots of the last unit that were not looked at when the table is emptied.
+    /// Slots of the last unit still to be checked when the table is emptied.
     left: u32,
 }
 
-/// A free handle, with the memory for a mapping. Dropping it changes nothing.
+/// A free handle with its slot. Dropping it has no effect.
 pub struct Vacancy<'a> {
     index: u32,
     slot: Slot<'a>,
@@ -201,7 +202,7 @@ pub struct Vacancy<'a> {
 }
 
 impl Vacancy<'_> {
-    /// Makes the handle name `mapping`.
+    /// Records `mapping` under the handle.
     #[inline(always)]
     pub fn record(self, mapping: Mapping) -> GrantHandle {
         *self.free = self.slot.word(1);
@@ -211,7 +212,7 @@ impl Vacancy<'_> {
     }
 }
 
-/// A handle in use. Dropping it changes nothing.
+/// A handle in use. Dropping it has no effect.
 #[must_use = "the handle stays in use until it is freed"]
 pub struct Occupied<'a> {
     index: u32,
@@ -222,12 +223,12 @@ pub struct Occupied<'a> {
 }
 
 impl Occupied<'_> {
-    /// Returns what the handle names.
+    /// Returns the mapping.
     pub const fn mapping(&self) -> Mapping {
         self.mapping
     }
 
-    /// Frees the handle; its mapping is out of the mapper's stage 2, and the granter's entry is the caller's to release.
+    /// Frees the handle. The mapping must be out of the mapper's p2m; the caller must release the granter's entry.
     pub fn free(self) {
         self.slot.free(*self.free);
         *self.free = self.index;
@@ -246,13 +247,13 @@ impl<P: PageRef> Maptrack<P> {
         }
     }
 
-    /// Returns whether a page for more handles is wanted, and may be had.
+    /// Returns whether a page for more handles is needed and allowed.
     #[inline]
     pub(super) fn wants_unit(&self) -> bool {
         self.free == NONE && (self.units.len() as u32) < self.max_units
     }
 
-    /// Adds a page of handles; false (and the page dropped) when no more are wanted, or without memory to keep account of it.
+    /// Adds a page of handles. Returns false, and drops the page, if it is not needed or the heap is full.
     pub(super) fn add_unit(&mut self, page: P) -> bool {
         if !self.wants_unit() || self.units.try_reserve(1).is_err() {
             return false;
@@ -272,7 +273,7 @@ impl<P: PageRef> Maptrack<P> {
         true
     }
 
-    /// Shows every page of handles, for an audit.
+    /// Returns every page of handles, for an audit.
     pub(super) fn pages(&self) -> impl Iterator<Item = &P> {
         self.units.iter()
     }
@@ -320,7 +321,7 @@ impl<P: PageRef> Maptrack<P> {
         }))
     }
 
-    /// Puts back what [`Maptrack::release_next`] took last.
+    /// Returns a mapping that [`Maptrack::release_next`] took last to its slot.
     pub(super) fn keep(&mut self, mapping: Mapping) {
         if let Some(slot) = self
             .units
@@ -333,7 +334,8 @@ impl<P: PageRef> Maptrack<P> {
         }
     }
 
-    /// Empties the units from the end, so that each is freed as soon as its last handle is looked at (XSA-380).
+    /// Empties the units from the end, so that each page is freed as soon as its last handle has been checked
+    /// (XSA-380).
     pub(super) fn release_next(&mut self, budget: &mut u32) -> Step {
         self.max_units = 0;
         self.free = NONE;
@@ -384,7 +386,7 @@ fn slot<P: PageRef>(units: &[P], number: u32) -> Option<Slot<'_>> {
     Slot::at(units.get(unit)?.page(), index)
 }
 
-/// Unit and index of a handle.
+/// Returns unit and index of a handle.
 fn position(number: u32) -> (usize, usize) {
     let unit = number / HANDLES_PER_FRAME;
     let index = number % HANDLES_PER_FRAME;

@@ -1,28 +1,28 @@
 //! Grant tables, version 1: how a domain lends single frames to another.
 //!
-//! A [`GrantTable`] is one domain's part of it. It owns
-//! - the frames that the domain shares with us and writes its entries into (hostile memory), and for each entry what we
-//!   know ourselves: who uses it, how often, and which machine frame that is (`table.rs`, `entry.rs`);
+//! A [`GrantTable`] is one domain's table. It owns
+//! - the frames shared with the domain, in which the domain writes its entries (hostile memory), and the hypervisor's
+//!   record of each entry: users, counts and machine frame (`table.rs`, `entry.rs`);
 //! - the handles of the grants that this domain has mapped from others (`map.rs`).
 //!
-//! It does not know domains, stage-2 maps or the frame table: the caller brings the granter's memory as
-//! [`GranterMemory`], enters mappings into the mapper's stage 2 itself, and finds the tables by domain id.
+//! This room does not depend on domains, p2ms or the frame table. The caller supplies the granter's memory as
+//! [`GranterMemory`], enters mappings into the mapper's p2m, and finds the tables by domain id.
 //!
 //! # Rules
-//! - The frame of an entry is read once, after the entry is marked in use. From then on until the last release, all
-//!   users get the frame that was pinned first, whatever the granter writes (XSA-500).
-//! - The marks in the shared word are for the granter's information. What we believe is our own count.
-//! - One reference on the granted frame is held per entry in use, and is dropped after the last user has gone and the
+//! - The frame number of an entry is read once, after the entry is marked in use. From then on until the last release,
+//!   all users get the frame that was pinned first, whatever the granter writes (XSA-500).
+//! - The marks in the shared word inform the granter. Only the hypervisor's own counts are relied on.
+//! - One reference on the granted frame is held per entry in use. It is dropped after the last user has gone and the
 //!   marks are cleared (XSA-230, XSA-236).
-//! - Every loop over memory that a guest can write at the same time is bounded (XSA-295). A granter that keeps us from
-//!   clearing its marks keeps its marks.
-//! - Once a handle's memory exists, mapping allocates nothing. That memory is a page at a time, which the caller brings
-//!   ([`add_unit`](GrantTable::add_unit)) and books to the mapper.
+//! - Every loop over memory that a guest can write concurrently is bounded (XSA-295). A granter that prevents the
+//!   clearing of its marks keeps them.
+//! - Once a handle's memory exists, mapping does not allocate. That memory comes in pages that the caller supplies
+//!   ([`add_unit`](GrantTable::add_unit)) and charges to the mapper.
 //!
 //! # Locks
-//! A table lives in a `Lock<GrantTable<_>, { rank::GRANT }>`. No operation needs two tables at once: each step below is
+//! A table lives in a `Lock<GrantTable<_>, { rank::GRANT }>`. No operation locks two tables at once: each step below is
 //! complete in itself, so a mapper and a granter that grant to each other, or a domain that maps its own grant, cannot
-//! dead-lock (XSA-73). The lock of a stage-2 map may be taken inside.
+//! deadlock (XSA-73). The lock of a p2m may be taken inside.
 //!
 //! | operation | granter's table | mapper's table |
 //! |---|---|---|
@@ -32,11 +32,11 @@
 //! | destroy the mapper | [`release`](GrantTable::release) for each | [`close`](GrantTable::close), then [`release_next`](GrantTable::release_next) until done |
 //! | destroy the granter | [`close`](GrantTable::close), [`take_frame`](GrantTable::take_frame); forget it when [`is_idle`](GrantTable::is_idle) | |
 //!
-//! The caller's part: a mapping is entered only where the mapper has nothing or plain RAM (which is given back), and
-//! only an unmap takes it out again; a mapper's hypercalls are over before its table is closed; a granter stays
-//! findable by its id until its table is idle.
+//! The caller's duties: a mapping is entered only where the mapper has nothing or plain RAM (which is freed), and only
+//! an unmap removes it; a mapper's hypercalls have ended before its table is closed; a granter can be found by its id
+//! until its table is idle.
 //!
-//! (xen/include/public/grant_table.h)
+//! Source: xen/include/public/grant_table.h.
 
 mod copy;
 mod entry;
@@ -55,33 +55,33 @@ pub use flush::{FlushAction, FlushRequest};
 pub use map::{MapRequest, Mapping, Occupied, Step, Vacancy};
 pub use table::{ActiveGrant, GrantTable, GrowError};
 
-/// Entries in one frame of a table.
+/// Entries per frame of a table.
 pub const ENTRIES_PER_FRAME: u32 = 512;
-/// Handles in one unit of [`Limits::max_maptrack_frames`].
+/// Handles per unit of [`Limits::max_maptrack_frames`].
 pub const HANDLES_PER_FRAME: u32 = 256;
-/// Frames that a table is created with.
+/// Initial number of frames of a table.
 pub const INITIAL_FRAMES: u32 = 1;
-/// Frames that a table may have, unless told otherwise.
+/// Default maximum of frames of a table.
 pub const DEFAULT_MAX_FRAMES: u32 = 64;
-/// Units of handles that a domain may have, unless told otherwise.
+/// Default maximum of units of handles.
 pub const DEFAULT_MAX_MAPTRACK_FRAMES: u32 = 1024;
-/// The only version of entries there is.
+/// The only version of entries implemented.
 pub const VERSION: u32 = 1;
 
 /// Number of an entry in its granter's table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct GrantRef(pub u32);
 
-/// Name of a mapping, for its mapper.
+/// Handle of a mapping, in its mapper's table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct GrantHandle(pub u32);
 
 impl GrantHandle {
-    /// The status of a failed mapping.
+    /// Handle returned for a failed mapping.
     pub const INVALID: Self = Self(!0);
 }
 
-/// The rights of a grant's user.
+/// Access of a grant's user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Read.
@@ -90,42 +90,42 @@ pub enum Access {
     Write,
 }
 
-/// A frame that [`GranterMemory`] found and took a reference on.
+/// A frame found and referenced by [`GranterMemory`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GrantedFrame {
     /// The machine frame.
     pub mfn: Mfn,
-    /// True if its domain may write it.
+    /// The granter may write it.
     pub writable: bool,
 }
 
-/// Why there is no [`GrantedFrame`].
+/// Reason a frame was not pinned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PinError {
-    /// Not RAM that belongs to the granter: a hole, a device, somebody else's frame, a page of ours.
+    /// Not RAM of the granter: unmapped, a device, another domain's frame, or the hypervisor's.
     BadPage,
-    /// Not now.
+    /// Temporarily impossible; retry.
     Again,
 }
 
-/// The granter's memory, as its stage-2 map and the frame table know it.
+/// The granter's memory, by its p2m and the frame table.
 pub trait GranterMemory {
-    /// Takes a reference on the RAM frame that the granter owns and has at `gfn`.
+    /// Takes a reference on the RAM frame that the granter owns and maps at `gfn`.
     fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError>;
-    /// Drops a reference that [`pin`](Self::pin) took. The frame may have left the granter's map meanwhile.
+    /// Drops a reference taken by [`pin`](Self::pin). The granter may have unmapped the frame meanwhile.
     fn unpin(&mut self, mfn: Mfn);
 }
 
-/// The frame that an acquired grant stands for.
+/// The frame of an acquired grant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pinned {
     /// The machine frame.
     pub mfn: Mfn,
-    /// Where the granter had it when it was pinned.
+    /// The granter's gfn at the time of pinning.
     pub gfn: Gfn,
 }
 
-/// How large a domain's tables may become.
+/// Maximum sizes of a domain's tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     max_frames: u32,
@@ -133,12 +133,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Most frames of entries that any domain can have: 64 times the usual, and still quick to walk.
+    /// Upper bound of frames of entries for any domain: 64 times the default, and still quick to walk.
     const FRAMES_END: u32 = 1 << 12;
-    /// Most units of handles, so that every handle fits into 32 bits and none is [`GrantHandle::INVALID`].
+    /// Upper bound of units of handles: every handle fits 32 bits, and none is [`GrantHandle::INVALID`].
     const MAPTRACK_END: u32 = 1 << 16;
 
-    /// Returns the limits, or `None` when a domain could not work within them or we could not keep them.
+    /// Returns the limits, or `None` if they are too small for a domain to work or beyond the upper bounds.
     pub const fn new(max_frames: u32, max_maptrack_frames: u32) -> Option<Self> {
         if max_frames < INITIAL_FRAMES
             || max_frames > Self::FRAMES_END
@@ -152,29 +152,29 @@ impl Limits {
         })
     }
 
-    /// Most frames of entries.
+    /// Returns the maximum number of frames of entries.
     pub const fn max_frames(self) -> u32 {
         self.max_frames
     }
 
-    /// Most units of handles.
+    /// Returns the maximum number of units of handles.
     pub const fn max_maptrack_frames(self) -> u32 {
         self.max_maptrack_frames
     }
 }
 
-/// Result of a search that does a bounded amount of work.
+/// Result of a bounded search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Search<T> {
     /// Found.
     Found(T),
-    /// There is none.
+    /// Not found.
     Absent,
-    /// Not among those looked at; go on from here.
+    /// Not found so far; continue here.
     More(u32),
 }
 
-/// Checks a request of `set_version`: there is version 1, and it cannot be left.
+/// Checks a request of `set_version`: only version 1 is accepted.
 pub const fn set_version(version: u32) -> Result<u32, Errno> {
     match version {
         VERSION => Ok(VERSION),
@@ -192,12 +192,12 @@ impl From<PinError> for GrantError {
     }
 }
 
-/// The terms of a grant of `granter` to `by`; both are needed, as neither alone says whose table to look in.
+/// A grant, by granter and reference; both are needed to find it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GrantId {
-    /// Whose table.
+    /// The granter.
     pub granter: DomId,
-    /// Which entry.
+    /// The entry.
     pub grant_ref: GrantRef,
 }
 

@@ -1,4 +1,4 @@
-//! The granter's side: the frames of entries, and what we know about each entry in use.
+//! The granter's side: the frames of entries, and the hypervisor's record of each entry in use.
 
 use alloc::vec::Vec;
 
@@ -25,29 +25,29 @@ pub struct GrantTable<P> {
     maptrack: Maptrack<P>,
     limits: Limits,
     life: Life,
-    /// Times that the granter kept us from clearing marks.
+    /// Number of times that the granter prevented the clearing of marks.
     unstable: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
     Open,
-    /// The domain is being destroyed: nothing new begins, what there is may end.
+    /// The domain is being destroyed: no new uses, but existing ones may end.
     Closed,
 }
 
 /// One frame of entries.
 struct Frame<P> {
-    /// `None` once the domain's destruction has taken it away.
+    /// `None` after the domain's destruction has freed it.
     page: Option<P>,
-    /// Where the domain has the frame in its own memory.
+    /// The domain's gfn of the frame, if mapped.
     gfn: Option<Gfn>,
     active: Vec<Active>,
-    /// How many of `active` are in use.
+    /// Number of entries of `active` in use.
     pinned: u32,
 }
 
-/// The hypervisor's record of one entry. Meaningful only while somebody reads or writes.
+/// The hypervisor's record of one entry. Valid only while the entry has readers or writers.
 #[derive(Clone, Copy, Default)]
 struct Active {
     mfn: Mfn,
@@ -60,34 +60,34 @@ struct Active {
 
 const _: () = assert!(size_of::<Active>() == 16);
 
-/// An entry in use, for a report.
+/// An entry in use, for debug output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ActiveGrant {
-    /// Which entry.
+    /// The entry.
     pub grant_ref: GrantRef,
-    /// Who uses it.
+    /// Its user.
     pub by: DomId,
-    /// The frame, as its users see it.
+    /// Its frame.
     pub pinned: Pinned,
-    /// Users that only read.
+    /// Number of read-only users.
     pub readers: u16,
-    /// Users that may write.
+    /// Number of users that may write.
     pub writers: u16,
-    /// The flags in the shared entry now.
+    /// Current flags of the shared entry.
     pub flags: u16,
 }
 
-/// Why a table did not grow.
+/// Reason a table did not grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GrowError {
-    /// It is as large as it may become, or closed.
+    /// Its limit is reached, or it is closed.
     Limit,
-    /// No memory for our part of it.
+    /// Out of heap memory for the records.
     NoMemory,
 }
 
 impl<P: PageRef> GrantTable<P> {
-    /// A table without frames.
+    /// Returns a table without frames.
     pub const fn new(limits: Limits) -> Self {
         Self {
             frames: Vec::new(),
@@ -98,9 +98,9 @@ impl<P: PageRef> GrantTable<P> {
         }
     }
 
-    /// Pins the frame behind `grant_ref` for `by`, and marks the entry as in use.
+    /// Pins the frame of `grant_ref` for `by`, and marks the entry in use.
     ///
-    /// Each success is followed by one [`release`](Self::release) with the same reference and access.
+    /// Each success requires one [`release`](Self::release) with the same reference and access.
     pub fn acquire(
         &mut self,
         grant_ref: GrantRef,
@@ -149,13 +149,13 @@ impl<P: PageRef> GrantTable<P> {
             }
             Err(error) => {
                 let cleared = entry.clear(GTF_READING | GTF_WRITING);
-                self.note(cleared);
+                self.count_unstable(cleared);
                 Err(error)
             }
         }
     }
 
-    /// Ends one use of `grant_ref` that [`acquire`](Self::acquire) began. All access to the frame must be over.
+    /// Ends a use of `grant_ref` begun by [`acquire`](Self::acquire). All access to the frame must have ended.
     pub fn release(
         &mut self,
         grant_ref: GrantRef,
@@ -187,16 +187,16 @@ impl<P: PageRef> GrantTable<P> {
             .page
             .as_ref()
             .and_then(|page| Entry::at(page.page(), index));
-        // Without a page the granter is being destroyed and nobody reads the marks any more.
+        // Without a page the granter is being destroyed, and nothing reads the marks.
         let cleared = entry.map_or(Cleared::Yes, |entry| entry.clear(marks));
         if gone {
             frame.pinned = frame.pinned.saturating_sub(1);
             memory.unpin(mfn);
         }
-        self.note(cleared);
+        self.count_unstable(cleared);
     }
 
-    /// Exchanges two entries that are not in use (XSA-18).
+    /// Exchanges two unused entries (XSA-18).
     pub fn swap(&mut self, a: GrantRef, b: GrantRef) -> Result<(), GrantError> {
         let (first, first_active) = self.entry(a)?;
         let (second, second_active) = self.entry(b)?;
@@ -210,7 +210,7 @@ impl<P: PageRef> GrantTable<P> {
         Ok(())
     }
 
-    /// Adds a frame of entries, which must be zero.
+    /// Adds a zeroed frame of entries. Returns the frame on failure.
     pub fn grow(&mut self, page: P) -> Result<(), (GrowError, P)> {
         if self.life == Life::Closed || self.size() >= self.limits.max_frames {
             return Err((GrowError::Limit, page));
@@ -234,7 +234,7 @@ impl<P: PageRef> GrantTable<P> {
         Ok(())
     }
 
-    /// Returns how many frames the table lacks to have `wanted` of them; an error when it may not become so large.
+    /// Returns the number of frames to add for `wanted` in total. Fails if that exceeds the limit.
     pub fn missing_frames(&self, wanted: u64) -> Result<u32, GrantError> {
         match u32::try_from(wanted) {
             Ok(wanted) if wanted <= self.limits.max_frames => {
@@ -244,22 +244,22 @@ impl<P: PageRef> GrantTable<P> {
         }
     }
 
-    /// Returns the frames of entries now.
+    /// Returns the number of frames of entries.
     pub fn size(&self) -> u32 {
         self.frames.len() as u32
     }
 
-    /// Returns the frames of entries at most.
+    /// Returns the maximum number of frames of entries.
     pub fn max_size(&self) -> u32 {
         self.limits.max_frames
     }
 
-    /// Returns the frame of entries numbered `index`.
+    /// Returns the frame of entries at `index`.
     pub fn frame(&self, index: u32) -> Option<&P> {
         self.frames.get(index as usize)?.page.as_ref()
     }
 
-    /// Returns where the domain has frame `index`, as `setup_table` reports it: all ones when nowhere.
+    /// Returns the domain's gfn of frame `index`, as reported by `setup_table`: all ones if not mapped.
     pub fn frame_gfn(&self, index: u32) -> u64 {
         self.frames
             .get(index as usize)
@@ -267,37 +267,37 @@ impl<P: PageRef> GrantTable<P> {
             .map_or(UNMAPPED_FRAME, |gfn| u64::from(gfn.raw()))
     }
 
-    /// Returns whether the domain has frame `index` in its memory.
+    /// Returns whether the domain has mapped frame `index`.
     pub fn has_place(&self, index: u32) -> bool {
         self.frame_gfn(index) != UNMAPPED_FRAME
     }
 
-    /// Records that the domain has frame `index` at `gfn`.
+    /// Records that the domain has mapped frame `index` at `gfn`.
     pub fn set_place(&mut self, index: u32, gfn: Gfn) {
         if let Some(frame) = self.frames.get_mut(index as usize) {
             frame.gfn = Some(gfn);
         }
     }
 
-    /// Records that the domain has no frame of entries at `gfn`.
+    /// Records that the domain has no frame of entries mapped at `gfn`.
     pub fn forget_place(&mut self, gfn: Gfn) {
         if let Some(frame) = self.frames.iter_mut().find(|f| f.gfn == Some(gfn)) {
             frame.gfn = None;
         }
     }
 
-    /// Returns whether there is no place for a new mapping, but [`add_unit`](Self::add_unit) would make some.
+    /// Returns whether [`add_unit`](Self::add_unit) is needed and allowed for a new mapping.
     #[inline]
     pub fn wants_unit(&self) -> bool {
         self.maptrack.wants_unit() && self.life == Life::Open
     }
 
-    /// Adds a page for handles; false (and the page dropped) when none is wanted any more, or without memory.
+    /// Adds a page of handles. Returns false, and drops the page, if it is not needed or the heap is full.
     pub fn add_unit(&mut self, page: P) -> bool {
         self.life == Life::Open && self.maptrack.add_unit(page)
     }
 
-    /// Finds a place for a new mapping, with the memory for it.
+    /// Returns a free handle for a new mapping.
     pub fn vacancy(&mut self) -> Result<Vacancy<'_>, GrantError> {
         if self.life == Life::Closed {
             return Err(GrantError::General);
@@ -305,15 +305,15 @@ impl<P: PageRef> GrantTable<P> {
         self.maptrack.vacancy()
     }
 
-    /// Returns whether `handle` names a mapping.
+    /// Returns whether `handle` has a mapping.
     pub fn has_mapping(&self, handle: GrantHandle) -> bool {
         self.maptrack.has(handle)
     }
 
-    /// Returns the mapping `handle`, if it is at the guest physical address `host_addr`.
+    /// Returns the mapping of `handle`, if it is at the guest physical address `host_addr`. `None` if the address is 0,
+    /// a no-op.
     ///
-    /// The caller removes it from stage 2, frees the handle, and then releases the granter's entry. `None`: the address is 0, which
-    /// asks for nothing.
+    /// The caller removes it from the p2m, frees the handle, and then releases the granter's entry.
     pub fn occupied(
         &mut self,
         handle: GrantHandle,
@@ -322,30 +322,30 @@ impl<P: PageRef> GrantTable<P> {
         self.maptrack.occupied(handle, host_addr)
     }
 
-    /// Grants that this domain has mapped.
+    /// Returns the number of grants that this domain has mapped.
     pub fn mappings(&self) -> u32 {
         self.maptrack.used()
     }
 
-    /// Begins the domain's end: from now on nothing is acquired, mapped or grown.
+    /// Closes the table: from now on acquiring, mapping and growing fail.
     pub fn close(&mut self) {
         self.life = Life::Closed;
     }
 
-    /// After [`close`](Self::close): the next mapping that the domain leaves behind, for the caller to undo.
+    /// Returns the next remaining mapping, for the caller to undo. Requires [`close`](Self::close).
     ///
-    /// Looks at no more handles than `budget`, which it charges.
+    /// Checks at most `budget` handles, and charges them to it.
     pub fn release_next(&mut self, budget: &mut u32) -> Step {
         debug_assert!(self.life == Life::Closed, "only a closed table is emptied");
         self.maptrack.release_next(budget)
     }
 
-    /// Puts back the mapping that [`release_next`](Self::release_next) took last: it could not be undone.
+    /// Returns the mapping that [`release_next`](Self::release_next) took last to its slot, as it could not be undone.
     pub fn keep(&mut self, mapping: Mapping) {
         self.maptrack.keep(mapping);
     }
 
-    /// After [`close`](Self::close): the next frame of entries, for the caller to free.
+    /// Takes the next frame of entries, for the caller to free. Requires [`close`](Self::close).
     pub fn take_frame(&mut self) -> Option<P> {
         if self.life == Life::Open {
             return None;
@@ -353,18 +353,18 @@ impl<P: PageRef> GrantTable<P> {
         self.frames.iter_mut().find_map(|frame| frame.page.take())
     }
 
-    /// Entries that somebody uses.
+    /// Returns the number of entries in use.
     pub fn pinned(&self) -> u32 {
         self.frames.iter().map(|frame| frame.pinned).sum()
     }
 
-    /// Shows every frame of entries and every page of handles, for an audit.
+    /// Returns every frame of entries and every page of handles, for an audit.
     pub fn pages(&self) -> impl Iterator<Item = &P> {
         let frames = self.frames.iter().filter_map(|frame| frame.page.as_ref());
         frames.chain(self.maptrack.pages())
     }
 
-    /// Shows the frame behind each entry in use, for an audit.
+    /// Returns the frame of each entry in use, for an audit.
     pub fn pinned_frames(&self) -> impl Iterator<Item = Mfn> {
         let used = self.frames.iter().filter(|frame| frame.pinned > 0);
         used.flat_map(|frame| &frame.active)
@@ -372,22 +372,22 @@ impl<P: PageRef> GrantTable<P> {
             .map(|active| active.mfn)
     }
 
-    /// Returns whether neither this domain uses a grant nor anybody one of its grants.
+    /// Returns whether neither this domain uses a grant nor another domain one of its grants.
     pub fn is_idle(&self) -> bool {
         self.pinned() == 0 && self.mappings() == 0
     }
 
-    /// Times that the domain kept us from clearing marks in its own entries.
+    /// Returns the number of times that the domain prevented the clearing of marks in its entries.
     pub fn unstable(&self) -> u32 {
         self.unstable
     }
 
-    /// Returns the first entry in use at or after `from`, looking at no more than `limit` entries.
+    /// Returns the first entry in use at or after `from`, checking at most `limit` entries.
     pub fn next_active(&self, from: GrantRef, limit: u32) -> Search<ActiveGrant> {
         self.search(from, limit, |_| true)
     }
 
-    /// Returns whether `by` uses a grant of `mfn`, looking at no more than `limit` entries from `from` on.
+    /// Returns whether `by` uses a grant of `mfn`, checking at most `limit` entries from `from` on.
     pub fn find_frame(
         &self,
         by: DomId,
@@ -398,7 +398,7 @@ impl<P: PageRef> GrantTable<P> {
         self.search(from, limit, |active| active.by == by.0 && active.mfn == mfn)
     }
 
-    /// Returns the first mapping at or after `from`, looking at no more than `limit` handles.
+    /// Returns the first mapping at or after `from`, checking at most `limit` handles.
     pub fn next_mapping(&self, from: GrantHandle, limit: u32) -> Search<(GrantHandle, Mapping)> {
         self.maptrack.next(from, limit)
     }
@@ -454,7 +454,7 @@ impl<P: PageRef> GrantTable<P> {
         Ok((entry, active))
     }
 
-    fn note(&mut self, cleared: Cleared) {
+    fn count_unstable(&mut self, cleared: Cleared) {
         if cleared == Cleared::No {
             self.unstable = self.unstable.saturating_add(1);
         }
@@ -487,14 +487,14 @@ impl Active {
     }
 }
 
-/// Returns the frame and index of an entry.
+/// Returns frame and index of an entry.
 fn position(grant_ref: GrantRef) -> (usize, usize) {
     let number = grant_ref.0 / ENTRIES_PER_FRAME;
     let index = grant_ref.0 % ENTRIES_PER_FRAME;
     (number as usize, index as usize)
 }
 
-/// Reads the marked entry's frame number, once, and takes the reference.
+/// Reads the marked entry's frame number, once, and takes a reference on the frame.
 fn pin(
     entry: &Entry<'_>,
     access: Access,

@@ -1,45 +1,45 @@
-//! How much a guest may have logged: so many bytes in a period for each domain, and a bound on all of them together.
+//! Limits on output that guests cause: bytes per period for each domain, and for all together.
 //!
-//! Bytes, as they are what the console's line carries and what dom0's own words compete with.
+//! In bytes, as the console's serial line is the bottleneck that dom0's output shares.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Bytes that a line of 115,200 baud carries in a second, ten bits each.
+/// Capacity of a serial line at 115,200 baud in bytes per second, at ten bits each.
 const LINE: u32 = 115_200 / 10;
-/// Bytes that all domains together may cause in a period, of at least a second.
+/// Bytes per period for all domains together. A period is at least a second.
 const OF_ALL: u32 = LINE / 2;
-/// Bytes that one domain may cause in a period: it takes eight noisy ones to silence another.
+/// Bytes per period for one domain. Eight noisy domains can suppress another one's output.
 const OF_A_DOMAIN: u32 = OF_ALL / 8;
 
-/// Bytes in a period, counted.
+/// An allowance of bytes per period, and what is used of it.
 #[derive(Debug)]
 pub struct Allowance {
-    /// Bytes in one period; the last line of it may go beyond them.
+    /// Bytes per period; the last line may exceed it.
     most: u32,
-    /// The period that is being counted.
+    /// The current period.
     period: AtomicU32,
-    /// Bytes printed in it.
+    /// Bytes printed in the current period.
     spent: AtomicU32,
-    /// Lines refused, and not told of yet.
+    /// Refused lines that have not been reported.
     refused: AtomicU32,
 }
 
-/// The result of [`Allowance::ask`].
+/// The result of [`Allowance::request`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Decision {
     /// The line may be printed.
     pub granted: bool,
-    /// Lines that were refused in an earlier period, and not told of before.
+    /// Lines refused in earlier periods and not reported before.
     pub suppressed: u32,
 }
 
 impl Allowance {
-    /// A domain's.
+    /// Returns a domain's allowance.
     pub const fn of_a_domain() -> Self {
         Self::new(OF_A_DOMAIN)
     }
 
-    /// That of all domains together.
+    /// Returns the allowance of all domains together.
     pub(super) const fn of_all() -> Self {
         Self::new(OF_ALL)
     }
@@ -53,9 +53,9 @@ impl Allowance {
         }
     }
 
-    /// Asks for a line in `period`. Two CPUs that see a period begin at once may get a line more each.
-    pub fn ask(&self, period: u32) -> Decision {
-        // Counts only, nothing is published by them.
+    /// Requests a line in `period`. At the start of a period two CPUs may each get one line more.
+    pub fn request(&self, period: u32) -> Decision {
+        // Relaxed: these are counters that publish nothing.
         let suppressed = match self.period.swap(period, Ordering::Relaxed) == period {
             true => 0,
             false => {
@@ -73,13 +73,13 @@ impl Allowance {
         }
     }
 
-    /// Counts a line that was granted and could not be printed all the same.
+    /// Counts a granted line that could not be printed.
     pub(super) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes what a line cost.
-    pub(super) fn pay(&self, bytes: u32) {
+    /// Charges a line's bytes.
+    pub(super) fn charge(&self, bytes: u32) {
         self.spent.fetch_add(bytes, Ordering::Relaxed);
     }
 }
@@ -93,9 +93,9 @@ mod tests {
     /// Lines printed of so many that are asked for.
     fn printed(allowances: &[&Allowance], period: u32, lines: u32) -> u32 {
         let granted = (0..lines).filter(|_| {
-            let granted = allowances.iter().all(|one| one.ask(period).granted);
+            let granted = allowances.iter().all(|one| one.request(period).granted);
             if granted {
-                allowances.iter().for_each(|one| one.pay(COST));
+                allowances.iter().for_each(|one| one.charge(COST));
             }
             granted
         });
@@ -114,10 +114,10 @@ mod tests {
     #[test]
     fn what_was_refused_is_told_once_when_the_next_period_begins() {
         let domain = Allowance::of_a_domain();
-        domain.ask(1);
-        domain.pay(OF_A_DOMAIN);
+        domain.request(1);
+        domain.charge(OF_A_DOMAIN);
         for _ in 0..7 {
-            assert!(!domain.ask(1).granted);
+            assert!(!domain.request(1).granted);
         }
         let told = Decision {
             granted: true,
@@ -127,11 +127,11 @@ mod tests {
             granted: true,
             suppressed: 0,
         };
-        assert_eq!(domain.ask(2), told);
-        assert_eq!(domain.ask(2), quiet);
-        assert_eq!(domain.ask(9), quiet, "nothing was refused in period 2");
+        assert_eq!(domain.request(2), told);
+        assert_eq!(domain.request(2), quiet);
+        assert_eq!(domain.request(9), quiet, "nothing was refused in period 2");
         domain.refuse();
-        assert_eq!(domain.ask(10).suppressed, 1);
+        assert_eq!(domain.request(10).suppressed, 1);
     }
 
     #[test]

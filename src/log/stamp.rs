@@ -1,4 +1,4 @@
-//! The stamp that `console_timestamps` puts before a line, in Xen's forms (docs/misc/xen-command-line.pandoc).
+//! Time stamps of lines (`console_timestamps`), in Xen's formats (docs/misc/xen-command-line.pandoc).
 
 use core::fmt;
 
@@ -9,7 +9,7 @@ const NS_PER_MILLISECOND: u64 = 1_000_000;
 const NS_PER_MICROSECOND: u64 = 1_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// A point in time, in every measure that a stamp can be in.
+/// A point in time, in all units of stamps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Moment {
     /// The system counter.
@@ -20,12 +20,12 @@ pub struct Moment {
     pub wall: Option<u64>,
 }
 
-/// The stamp before a line; prints nothing, or brackets with the time in them and a blank.
+/// A line's stamp. Displays nothing, or the time in brackets and a blank.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
-    /// How time is told. A date that is not known yet is told as the time since boot.
+    /// Format. A date that is not known yet is displayed as the time since boot.
     pub mode: Timestamps,
-    /// When the line was printed.
+    /// Time of the line.
     pub moment: Moment,
 }
 
@@ -48,13 +48,13 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// Nanoseconds since 1970, printed as date and time of day (UTC).
+/// Nanoseconds since 1970, displayed as date and time of day (UTC).
 struct Date(u64);
 
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0 / NS_PER_SECOND;
-        // 2^64 nanoseconds are 584 years.
+        // Fits: 2^64 nanoseconds are 584 years.
         let day = (seconds / SECONDS_PER_DAY) as u32;
         let second = (seconds % SECONDS_PER_DAY) as u32;
         let (year, month, day) = civil(day);
@@ -67,8 +67,8 @@ impl fmt::Display for Date {
     }
 }
 
-/// Year, month and day of a number of days since 1970 in the Gregorian calendar. Counts in years that begin in March, so
-/// that the leap day is the last: 146097 days in 400 years, 36524 in 100, 1461 in 4, and 153 in five months.
+/// Returns year, month and day of a number of days since 1970, in the Gregorian calendar. Years are counted from March,
+/// so that the leap day is last: 146097 days in 400 years, 36524 in 100, 1461 in 4, and 153 in five months.
 const fn civil(days: u32) -> (u32, u32, u32) {
     /// Days from 1 March of year 0 to 1970.
     const EPOCH: u32 = 719_468;

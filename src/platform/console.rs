@@ -1,5 +1,5 @@
-//! Finds the UART that is the console: `dtuart=` on the command line, else `/chosen/stdout-path`, else one that is there
-//! where a well-known machine has one ([`super::rescue`]).
+//! Selection of the console's UART: `dtuart=` on the command line, else `/chosen/stdout-path`, else one that is found
+//! at a well-known machine's address ([`super::rescue`]).
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -16,29 +16,28 @@ use super::uart::Model;
 /// The console's UART.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UartInfo {
-    /// Path of its node: dom0 must not have it.
+    /// Path of its node, which dom0 must not get.
     pub path: String,
-    /// Which driver serves it.
+    /// Its driver.
     pub model: Model,
     /// Its registers.
     pub reg: PhysRange,
-    /// Its interrupt; without one a timer sends, and nothing typed is received.
+    /// Its interrupt. Without one a timer sends, and input is not received.
     pub interrupt: Option<Interrupt>,
-    /// The text behind the path, as in `115200n8`.
+    /// Text after the path, such as `115200n8`.
     pub options: String,
 }
 
-/// The console, and what to say of how it was chosen.
+/// The console, and the reason for the choice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
     /// Its UART.
     pub uart: UartInfo,
-    /// Why it is not the one of `dtuart`.
+    /// Reason why it is not the one of `dtuart`.
     pub instead: Option<BootError>,
 }
 
-/// Finds the console: `dtuart` if that leads to a UART, else what the tree says. The error is about the one that was asked
-/// for.
+/// Finds the console: by `dtuart` if that leads to a UART, else by the tree. An error is about the requested one.
 pub fn find(tree: &Tree<'_>, dtuart: Option<&str>) -> Result<Found, BootError> {
     let gic = super::gic::node(tree);
     let found =
@@ -51,7 +50,8 @@ pub fn find(tree: &Tree<'_>, dtuart: Option<&str>) -> Result<Found, BootError> {
     asked_for
 }
 
-/// Finds a UART by its address, where the tree did not name it: its node, which dom0 must not have, and its interrupt.
+/// Finds a UART by its address, if the tree does not name it as console: its node, which dom0 must not get, and its
+/// interrupt.
 pub fn at(tree: &Tree<'_>, model: Model, address: u64) -> Option<UartInfo> {
     let gic = super::gic::node(tree);
     let place = PhysRange::new(address, 1)?;
@@ -108,7 +108,7 @@ fn describe(
     }
 }
 
-/// Returns the node of a path, or of an alias with or without the rest of a path.
+/// Returns the node of a path, or of an alias optionally followed by a path.
 fn resolve<'a>(tree: &'a Tree<'a>, name: &str) -> Option<Node<'a>> {
     if name.starts_with('/') {
         return tree.find(name);

@@ -1,4 +1,4 @@
-//! Processors and how firmware starts them.
+//! Processors, and the methods to start them.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -15,14 +15,14 @@ pub const MAX_CPUS: usize = 8;
 const AFFINITY: u32 = 0x00ff_ffff;
 pub(crate) const PSCI: &[&str] = &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
 
-/// How a processor is started.
+/// Method to start a processor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EnableMethod {
-    /// By PSCI.
+    /// PSCI.
     Psci,
-    /// The tree does not say: the board's quirk decides.
+    /// Not in the tree; the board's quirk decides.
     Unsaid,
-    /// By something else.
+    /// Another method.
     Other(String),
 }
 
@@ -31,29 +31,29 @@ pub enum EnableMethod {
 pub struct CpuInfo {
     /// Affinity fields of its MPIDR.
     pub mpidr: u32,
-    /// How it is started.
+    /// Method to start it.
     pub enable_method: EnableMethod,
-    /// Its kind, as in "arm,cortex-a15".
+    /// Its type, such as "arm,cortex-a15".
     pub compatible: String,
-    /// Hz, where the tree says.
+    /// Frequency in Hz, if in the tree.
     pub clock_frequency: Option<u32>,
 }
 
 /// The instruction that calls firmware.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Conduit {
-    /// SMC, the only one that works from HYP mode.
+    /// SMC, the only one possible from HYP mode.
     Smc,
-    /// HVC: firmware thinks that it is the hypervisor.
+    /// HVC, if firmware acts as hypervisor.
     Hvc,
 }
 
 /// Firmware's PSCI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PsciInfo {
-    /// How it is called.
+    /// Instruction to call it.
     pub conduit: Conduit,
-    /// True if the ids are version 0.2's, so that PSCI_VERSION, SYSTEM_OFF and SYSTEM_RESET exist.
+    /// The ids are version 0.2's, so PSCI_VERSION, SYSTEM_OFF and SYSTEM_RESET exist.
     pub standard: bool,
     /// Function id of CPU_ON.
     pub cpu_on: u32,

@@ -21,16 +21,16 @@ const GICV2: &[&str] = &[
     "brcm,brahma-b15-gic",
 ];
 const GICV3: &[&str] = &["arm,gic-v3"];
-/// The CPU interface reaches to GICC_DIR at 0x1000 (IHI 0048B 4.1.3); some trees give one page.
+/// The CPU interface extends to GICC_DIR at 0x1000 (IHI 0048B 4.1.3); some trees describe one page.
 pub const GICC_SIZE: u64 = 0x2000;
-/// On Cortex-A15, A7 and GIC-400 these follow GICC (Cortex-A15 TRM 8.2).
+/// Offsets from GICC on Cortex-A15, A7 and GIC-400 (Cortex-A15 TRM 8.2).
 const GICH_AFTER_GICC: u64 = 0x2000;
 const GICV_AFTER_GICC: u64 = 0x4000;
 const GICH_SIZE: u64 = 0x2000;
-/// Those whose maintenance interrupt is always the same one (Cortex-A15 TRM 8.2.1, Cortex-A7 TRM 8.2.1, GIC-400 TRM 2.3.2).
+/// Controllers with a fixed maintenance interrupt (Cortex-A15 TRM 8.2.1, Cortex-A7 TRM 8.2.1, GIC-400 TRM 2.3.2).
 const FIXED_MAINTENANCE: &[&str] = &["arm,cortex-a15-gic", "arm,cortex-a7-gic", "arm,gic-400"];
 const MAINTENANCE: u32 = 25;
-/// Message frames that are looked at.
+/// Maximum number of message frames.
 const MAX_FRAMES: usize = 8;
 
 /// The interrupt controller.
@@ -59,7 +59,7 @@ pub struct MsiFrame {
     pub path: String,
     /// Its registers.
     pub reg: PhysRange,
-    /// First interrupt id and count; `None` when only the frame itself says: see [`MsiFrame::set_type_register`].
+    /// First INTID and count; `None` if only the frame's register has them, see [`MsiFrame::set_type_register`].
     pub interrupts: Option<(u32, u32)>,
 }
 
@@ -67,7 +67,7 @@ pub struct MsiFrame {
 pub const MSI_TYPER: u64 = 8;
 
 impl MsiFrame {
-    /// Takes the interrupts from `V2M_MSI_TYPER`, unless the tree has given them.
+    /// Sets the interrupts from `V2M_MSI_TYPER`, unless the tree has them.
     pub fn set_type_register(&mut self, typer: u32) {
         let (base, count) = ((typer >> 16) & 0x3ff, typer & 0x3ff);
         if self.interrupts.is_none() && base >= interrupt::FIRST_SPI && count > 0 {
@@ -88,7 +88,7 @@ impl GicInfo {
     }
 }
 
-/// Returns the GIC's node, whether or not it can be used.
+/// Returns the GIC's node, usable or not.
 pub(crate) fn node<'a>(tree: &'a Tree<'a>) -> Option<Node<'a>> {
     let candidates = tree.compatible(GICV2);
     let mut candidates = candidates.filter(|n| n.has("interrupt-controller") && n.is_enabled());

@@ -1,8 +1,8 @@
-//! Reads from the device tree, once, everything that the boot needs to know of the machine.
+//! Reads all facts about the machine from the device tree, once per boot.
 //!
-//! [`HostInfo::of`] either gives a consistent picture or the one line that says why not. What is odd but can be lived
-//! with becomes a note, to be printed as a warning once there is a console. Where the tree itself and the hypervisor's
-//! image lie only the boot code knows: [`HostInfo::claim`] adds them and checks the modules against them.
+//! [`HostInfo::of`] returns a consistent description, or an error of one line. Tolerable oddities become notes, printed
+//! as warnings once there is a console. Only the boot code knows the addresses of the tree and the image:
+//! [`HostInfo::claim`] adds them and checks the modules against them.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -28,27 +28,27 @@ use super::{BootError, console, cpus, gic, memory, modules, timer};
 pub struct HostInfo {
     /// The board's name.
     pub model: String,
-    /// The root's compatible, most specific first.
+    /// The root's `compatible`, most specific first.
     pub compatible: Vec<String>,
-    /// The facts about the board that the tree does not give.
+    /// Facts about the board that are not in the tree.
     pub board: Board,
-    /// RAM banks: whole pages, sorted, apart from one another.
+    /// RAM banks: whole pages, sorted, not adjacent.
     pub ram: Vec<PhysRange>,
-    /// RAM that nobody may be given: whole pages, sorted. Modules are in it until their user is done with them.
+    /// RAM that must not be allocated: whole pages, sorted. Includes modules until they are used.
     pub reserved: Vec<PhysRange>,
-    /// The part of `reserved` that stays so: without modules.
+    /// The permanent part of `reserved`, without modules.
     permanent: Vec<PhysRange>,
-    /// The ranges that the hypervisor keeps for itself.
+    /// Ranges that the hypervisor keeps.
     pub private: Vec<PhysRange>,
-    /// The fixed ranges of `/reserved-memory`, which dom0 gets 1:1 and nobody else.
+    /// Fixed ranges of `/reserved-memory`, which only dom0 gets, mapped 1:1.
     pub firmware_reserved: Vec<PhysRange>,
-    /// Tells whether Linux takes `/reserved-memory` as it is; if not, dom0 must not be told that there is RAM.
+    /// Linux accepts `/reserved-memory` as it is. If not, dom0 must not be told of that RAM.
     pub reservations_hold: bool,
-    /// The ranges that the boot loader has filled.
+    /// Files that the boot loader put into RAM.
     pub modules: Vec<Module>,
     /// The command lines.
     pub command_lines: CommandLines,
-    /// The processors; which is the boot CPU only MPIDR says.
+    /// The processors. Only MPIDR tells which is the boot CPU.
     pub cpus: Vec<CpuInfo>,
     /// Firmware's PSCI, if any.
     pub psci: Option<PsciInfo>,
@@ -56,30 +56,30 @@ pub struct HostInfo {
     pub gic: GicInfo,
     /// The generic timer.
     pub timer: TimerInfo,
-    /// The console that `stdout-path` names, or why there is none; see [`console::find`] for `dtuart=`.
+    /// The console of `stdout-path`, or the reason there is none; see [`console::find`] for `dtuart=`.
     pub console: Result<UartInfo, BootError>,
     /// Bit n: the tree uses the private interrupt 16 + n.
     pub private_interrupts: u16,
-    /// Odd things, one line each.
+    /// Oddities, one line each.
     pub notes: Vec<String>,
 }
 
 impl HostInfo {
-    /// Reads the machine from the tree in `bytes`, without a look at modules.
+    /// Reads the machine from the tree in `bytes`, without reading modules.
     pub fn parse(bytes: &[u8]) -> Result<Self, BootError> {
         tree::with(bytes, |tree| Self::of(tree, &|_| None))
     }
 
-    /// Reads the machine from its tree, and with `read` what modules are that do not say it.
+    /// Reads the machine from its tree. `read` serves to identify modules without a type.
     pub fn of(tree: &Tree<'_>, read: ReadWord<'_>) -> Result<Self, BootError> {
         let host = Self::read(tree, read);
         check_budget(tree)?;
         host
     }
 
-    /// Reads the command lines alone, for a console that can tell what is wrong with the rest.
+    /// Reads the command lines only, for a console that can report errors in the rest.
     pub fn read_command_lines(tree: &Tree<'_>) -> Result<CommandLines, BootError> {
-        // A module that cannot be used is named when the machine is read.
+        // An unusable module is reported when the machine is read.
         let notes = &mut Vec::new();
         let modules = modules::find(tree, &|_| None, notes).unwrap_or_default();
         let lines = modules::command_lines(tree, &modules, notes);
@@ -91,7 +91,7 @@ impl HostInfo {
         let mut notes = Vec::new();
         let root = tree.root();
         let ram = memory::banks(tree, &mut notes)?;
-        // Only RAM is looked at: reading a device's register may do something.
+        // Only RAM is read, as reading a device register may have an effect.
         let read_ram = |at: PhysAddr| {
             let word = PhysRange::new(at.raw(), 4)?;
             ram.iter()
@@ -138,7 +138,7 @@ impl HostInfo {
         })
     }
 
-    /// Reserves the device tree and the hypervisor's image, after checking that no module lies over them.
+    /// Reserves the device tree and the hypervisor's image, after checking that no module overlaps them.
     pub fn claim(&mut self, tree: PhysRange, image: PhysRange) -> Result<(), BootError> {
         let others = [("the device tree", tree), ("the hypervisor", image)];
         modules::check_places(&self.modules, &self.ram, &others)?;
@@ -159,25 +159,25 @@ impl HostInfo {
         self.modules.iter().find(|m| m.kind == kind)
     }
 
-    /// dom0's kernel.
+    /// Returns dom0's kernel.
     pub fn kernel(&self) -> Result<&Module, BootError> {
         self.module(ModuleKind::Kernel).ok_or(BootError::NoKernel)
     }
 
-    /// RAM without what is reserved: whole pages, sorted.
+    /// Returns RAM that is not reserved: whole pages, sorted.
     pub fn free_ram(&self) -> Vec<PhysRange> {
         ranges::subtract(&self.ram, &self.reserved)
     }
 
-    /// Whole pages that are free again once dom0 is built from the modules.
+    /// Returns the whole pages that become free once dom0 is built from the modules.
     pub fn module_pages(&self) -> Vec<PhysRange> {
         let modules = self.modules.iter().map(|m| m.range.pages_outward());
         let modules: Vec<PhysRange> = modules.collect();
         ranges::subtract(&modules, &self.permanent)
     }
 
-    /// Returns where the hypervisor's private memory goes: the last free `size` bytes, in whole blocks, away from where dom0
-    /// and its modules are.
+    /// Returns the place of the hypervisor's private memory: the last free `size` bytes, in whole blocks, far from dom0
+    /// and its modules.
     pub fn private_place(&self, size: u64, block: u64) -> Option<PhysRange> {
         self.free_ram().iter().rev().find_map(|range| {
             let aligned = range.aligned_inward(block)?;
@@ -186,7 +186,7 @@ impl HostInfo {
         })
     }
 
-    /// Reserves a range for the hypervisor itself.
+    /// Reserves a range for the hypervisor.
     pub fn reserve(&mut self, range: PhysRange) {
         self.private.push(range);
         self.permanent.push(range);
@@ -195,7 +195,7 @@ impl HostInfo {
         self.reserved = ranges::merge(reserved);
     }
 
-    /// Returns the private interrupt for dom0's event channels: the first that no node uses.
+    /// Returns the private interrupt for dom0's event channels: the first one that no node uses.
     pub fn event_interrupt(&self) -> Option<u32> {
         let unused = self.private_interrupts.trailing_ones();
         (unused < 16).then_some(interrupt::FIRST_PPI + unused)

@@ -1,8 +1,8 @@
-//! From a device's interrupt specifiers to interrupt ids of the GIC.
+//! Translation of devices' interrupt specifiers to INTIDs.
 //!
-//! A specifier belongs to the node's interrupt parent, which may be the GIC, a nexus whose `interrupt-map` rewrites it
-//! (Versatile Express, PCI host bridges), a controller that passes GIC specifiers on unchanged, or a second-level
-//! controller. The last is dom0's business: only the controller's own line is the GIC's (Devicetree Specification 0.4, 2.4).
+//! A specifier belongs to the node's interrupt parent: the GIC, a nexus whose `interrupt-map` rewrites it (Versatile
+//! Express, PCI host bridges), a controller that passes GIC specifiers on unchanged, or a second-level controller. dom0
+//! handles the last; only the controller's own line is the GIC's (Devicetree Specification 0.4, 2.4).
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -14,9 +14,9 @@ use dt::Node;
 
 use super::quirks;
 
-/// Most cells in a specifier or a unit address.
+/// Maximum number of cells in a specifier or a unit address.
 const MAX_CELLS: usize = 8;
-/// Nexus nodes between a device and the GIC.
+/// Maximum number of nexus nodes between a device and the GIC.
 const MAX_HOPS: usize = 8;
 /// First shared peripheral interrupt (IHI 0048B 2.2.1).
 pub const FIRST_SPI: u32 = 32;
@@ -26,14 +26,14 @@ pub const FIRST_PPI: u32 = 16;
 /// An interrupt of the GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Interrupt {
-    /// Interrupt id: 16 to 31 private, 32 to 1019 shared.
+    /// INTID: 16 to 31 private, 32 to 1019 shared.
     pub intid: u32,
-    /// How it signals.
+    /// Its trigger.
     pub trigger: Trigger,
 }
 
 impl Interrupt {
-    /// Returns whether each CPU has its own.
+    /// Returns whether it is a PPI.
     pub const fn is_private(&self) -> bool {
         self.intid < FIRST_SPI
     }
@@ -45,14 +45,14 @@ impl fmt::Display for Interrupt {
     }
 }
 
-/// The end of the way of one specifier.
+/// Destination of a specifier.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// To the GIC.
+    /// The GIC.
     Gic(Interrupt),
-    /// To a second-level controller, named by its path.
+    /// A second-level controller, by its path.
     Elsewhere(String),
-    /// Nowhere; says why.
+    /// Invalid, for this reason.
     Broken(&'static str),
 }
 
@@ -63,7 +63,7 @@ struct Specifier<'a> {
     cells: Cells,
 }
 
-/// Follows each specifier of a node's `interrupts-extended`, or else `interrupts`.
+/// Resolves each specifier of a node's `interrupts-extended`, or else `interrupts`.
 pub fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     if node.has("interrupts-extended") {
         return extended(node, gic);
@@ -89,7 +89,7 @@ pub fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
         .collect()
 }
 
-/// Returns the interrupts of a node that are the GIC's.
+/// Returns the GIC interrupts of a node.
 pub fn of_gic(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
     let routes = routes(node, gic).into_iter();
     routes
@@ -100,9 +100,9 @@ pub fn of_gic(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
         .collect()
 }
 
-/// Returns whether a controller that is not the GIC ends what it is given, and has lines of its own to say so: one that has
-/// none, or whose specifiers look like the GIC's, may as well hand interrupts on, one line each. A node that is no device
-/// of its own (the legacy interrupts of a PCI bridge) is its parent's business.
+/// Returns whether a controller other than the GIC handles its inputs itself and raises lines of its own. One without
+/// lines, or with specifiers like the GIC's, may pass interrupts on, one line each. A node that is no device of its own
+/// (the legacy interrupts of a PCI bridge) belongs to its parent.
 pub fn is_end(controller: &Node<'_>, gic: &Node<'_>) -> bool {
     let like_the_gic = specifier_cells(controller) == specifier_cells(gic);
     let has_lines = controller.has("interrupts") || controller.has("interrupts-extended");
@@ -110,7 +110,7 @@ pub fn is_end(controller: &Node<'_>, gic: &Node<'_>) -> bool {
     is_part || controller.has("gpio-controller") || has_lines && !like_the_gic
 }
 
-/// Follows all entries of a node's own `interrupt-map`: what the devices behind a PCI bridge may use.
+/// Resolves all entries of a node's own `interrupt-map`, which devices behind a PCI bridge may use.
 pub fn routes_of_map(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let mut routes = Vec::new();
     let own = map_address_cells(node) + specifier_cells(node);
@@ -136,7 +136,7 @@ fn extended(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let mut routes = Vec::new();
     let mut cells = node.cells("interrupts-extended");
     while let Some(phandle) = cells.next() {
-        // A phandle of 0 marks an interrupt that is not connected.
+        // A phandle of 0 marks an unconnected interrupt.
         if phandle == 0 {
             continue;
         }
@@ -153,7 +153,7 @@ fn extended(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     routes
 }
 
-/// Follows nexus maps until a controller is reached.
+/// Follows nexus maps to a controller.
 fn resolve(specifier: Specifier<'_>, address: &Cells, gic: &Node<'_>) -> Route {
     let mut specifier = specifier;
     let mut address = address.clone();
@@ -163,7 +163,7 @@ fn resolve(specifier: Specifier<'_>, address: &Cells, gic: &Node<'_>) -> Route {
             return gic_interrupt(&specifier.cells);
         }
         if parent.has("interrupt-map") {
-            match look_up(&specifier, &address) {
+            match find_entry(&specifier, &address) {
                 Some((next, next_address)) => (specifier, address) = (next, next_address),
                 None => return Route::Broken("no entry in interrupt-map"),
             }
@@ -179,8 +179,8 @@ fn resolve(specifier: Specifier<'_>, address: &Cells, gic: &Node<'_>) -> Route {
     Route::Broken("interrupt parents form a loop")
 }
 
-/// Finds the entry of the nexus' map that fits the masked unit address and specifier.
-fn look_up<'a>(specifier: &Specifier<'a>, address: &Cells) -> Option<(Specifier<'a>, Cells)> {
+/// Finds the entry of the nexus' map for the masked unit address and specifier.
+fn find_entry<'a>(specifier: &Specifier<'a>, address: &Cells) -> Option<(Specifier<'a>, Cells)> {
     let nexus = specifier.parent;
     let addresses = map_address_cells(&nexus);
     let width = addresses.checked_add(specifier_cells(&nexus))?;
@@ -215,7 +215,7 @@ fn look_up<'a>(specifier: &Specifier<'a>, address: &Cells) -> Option<(Specifier<
     None
 }
 
-/// Reads the right-hand side of one entry of an `interrupt-map`.
+/// Parses the right-hand side of one entry of an `interrupt-map`.
 fn map_target<'a>(
     nexus: &Node<'a>,
     cells: &mut impl Iterator<Item = u32>,
@@ -226,8 +226,7 @@ fn map_target<'a>(
     Some((Specifier { parent, cells }, address))
 }
 
-/// Returns the cells of a unit address in interrupt maps: there a node without `#address-cells` has unit addresses of no
-/// cells, whatever the default for buses.
+/// Returns the number of address cells in interrupt maps. Unlike on buses, a node without `#address-cells` has none.
 fn map_address_cells(node: &Node<'_>) -> usize {
     node.cell_count("#address-cells").unwrap_or(0)
 }
@@ -250,7 +249,7 @@ fn unit_address(node: &Node<'_>) -> Cells {
     node.cells("reg").take(count.min(MAX_CELLS)).collect()
 }
 
-/// Returns the node that gives the node's specifiers their meaning.
+/// Returns the interrupt parent, which defines the node's specifiers.
 fn parent_of<'a>(node: &Node<'a>) -> Option<Node<'a>> {
     let mut node = *node;
     for _ in 0..MAX_HOPS * MAX_HOPS {
@@ -265,7 +264,7 @@ fn parent_of<'a>(node: &Node<'a>) -> Option<Node<'a>> {
     None
 }
 
-/// Reads three cells: 0 shared or 1 private, number, flags (arm,gic binding of Linux).
+/// Parses three cells: 0 shared or 1 private, number, flags (Linux' arm,gic binding).
 fn gic_interrupt(cells: &[u32]) -> Route {
     let &[kind, number, flags] = cells else {
         return Route::Broken("a GIC interrupt has 3 cells");

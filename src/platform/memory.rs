@@ -1,4 +1,4 @@
-//! RAM banks and what is reserved in them.
+//! RAM banks and reserved ranges.
 
 use alloc::format;
 use alloc::string::String;
@@ -10,15 +10,15 @@ use super::BootError;
 use super::ranges::{self, PhysRange};
 use super::translate;
 
-/// The least RAM that a boot can do with, MiB: the hypervisor and a small dom0.
+/// Minimum RAM in MiB: for the hypervisor and a small dom0.
 pub const MIN_RAM_MIB: u64 = 128;
-/// Banks that are looked at; boards have up to 8.
+/// Maximum number of banks; boards have up to 8.
 const MAX_BANKS: usize = 64;
-/// All RAM lies within so many times its size: the frame table then takes at most a thirty-second of it, at 8 bytes for each
-/// frame of 4 KiB.
+/// Maximum distance between RAM's ends, as a multiple of its size. The frame table then takes at most 1/32 of RAM, at 8
+/// bytes per 4 KiB frame.
 const MAX_SPREAD: u64 = 16;
 
-/// Returns the machine's RAM, page-aligned, sorted and joined.
+/// Returns the machine's RAM, page-aligned, sorted and merged.
 pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<PhysRange>, BootError> {
     let mut banks: Vec<PhysRange> = Vec::new();
     for node in tree.all().filter(is_memory).filter(Node::is_enabled) {
@@ -53,7 +53,7 @@ pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Phys
     }
 }
 
-/// Returns whether the node is RAM: by `device_type`, which old trees leave out below the root.
+/// Returns whether the node is RAM, by `device_type`, which old trees omit below the root.
 pub(crate) fn is_memory(node: &Node<'_>) -> bool {
     node.is_type("memory")
         || node.base_name() == "memory"
@@ -75,7 +75,7 @@ fn usable(base: u64, size: u64, notes: &mut Vec<String>) -> Option<PhysRange> {
     Some(cut)
 }
 
-/// Leaves out banks so far from the rest that describing each frame between would cost more RAM than they have.
+/// Removes banks so far away that the frame table entries in between would exceed their size.
 fn near(mut banks: Vec<PhysRange>, notes: &mut Vec<String>) -> Vec<PhysRange> {
     loop {
         let total: u64 = banks.iter().map(PhysRange::size).sum();
@@ -86,7 +86,7 @@ fn near(mut banks: Vec<PhysRange>, notes: &mut Vec<String>) -> Vec<PhysRange> {
         if banks.len() < 2 || span <= total.saturating_mul(MAX_SPREAD) {
             return banks;
         }
-        // dom0's kernel needs low RAM, so the last bank is given up, unless that leaves too little.
+        // dom0's kernel needs low RAM, so the last bank is removed, unless that leaves too little.
         let far = match total - last.size() >= MIN_RAM_MIB << 20 {
             true => banks.pop(),
             false => Some(banks.remove(0)),
@@ -99,14 +99,14 @@ fn near(mut banks: Vec<PhysRange>, notes: &mut Vec<String>) -> Vec<PhysRange> {
     }
 }
 
-/// Returns the ranges of `/reserved-memory` that have a fixed place, page-aligned.
+/// Returns the ranges of `/reserved-memory` with a fixed address, page-aligned.
 pub(crate) fn reserved_nodes(tree: &Tree<'_>, notes: &mut Vec<String>) -> Vec<PhysRange> {
     let Some(parent) = reserved_memory(tree) else {
         return Vec::new();
     };
     let mut reserved = Vec::new();
     let mapped = parent.has("ranges");
-    // Firmware that forgets `ranges` forgets the cells too, and writes the root's.
+    // Firmware that omits `ranges` omits the cell counts too, and uses the root's.
     let root = tree.root();
     let cells = |name| parent.cell_count(name).or_else(|| root.cell_count(name));
     let cells = (cells("#address-cells"), cells("#size-cells"));
@@ -134,7 +134,7 @@ pub(crate) fn reserved_nodes(tree: &Tree<'_>, notes: &mut Vec<String>) -> Vec<Ph
     ranges::merge(reserved)
 }
 
-/// Returns whether Linux takes `/reserved-memory` as it is: it wants `ranges`, and the root's cells.
+/// Returns whether Linux accepts `/reserved-memory`: it requires `ranges`, and the root's cell counts.
 pub(super) fn reservations_hold(tree: &Tree<'_>) -> bool {
     let root = tree.root();
     let like_root = |name| {
@@ -150,7 +150,7 @@ fn reserved_memory<'a>(tree: &'a Tree<'a>) -> Option<Node<'a>> {
     children.find(|node| node.name() == "reserved-memory")
 }
 
-/// Returns what the reservation block holds back, page-aligned.
+/// Returns the ranges of the memory reservation block, page-aligned.
 pub(super) fn reserved_entries(blob: &Blob<'_>) -> Vec<PhysRange> {
     blob.reserved()
         .filter_map(|(base, size)| PhysRange::new(base, size))

@@ -1,11 +1,11 @@
-//! The machine as its device tree describes it.
+//! The machine as described by its device tree.
 //!
-//! A boot reads the tree once into [`host_dt::HostInfo`]; from then on nobody looks at raw cells, apart from the rooms that
-//! build dom0. The crate `dt` reads the blob; a boot has one `dt::Tree` and lends it ([`tree`]). What the tree does not say
-//! is data: of boards in [`board`], of devices in [`quirks`].
+//! The boot reads the tree once into [`host_dt::HostInfo`]; after that only the rooms that build dom0 read raw cells.
+//! The crate `dt` reads the blob; the boot has one `dt::Tree` and lends it ([`tree`]). Facts that are not in the tree
+//! are data: of boards in [`board`], of devices in [`quirks`].
 //!
-//! The blob comes from a boot loader, which is trusted but not infallible: a malformed tree is a [`BootError`] whose text is
-//! one line that names the culprit, and never a panic.
+//! The blob comes from a boot loader, which is trusted but not infallible: a malformed tree is a [`BootError`], whose
+//! text is one line that names the culprit, and never a panic.
 
 use alloc::string::String;
 use core::fmt;
@@ -29,31 +29,31 @@ pub mod uart;
 #[cfg(test)]
 pub(crate) mod testing;
 
-/// Why a boot cannot go on; its text is one line for the console.
+/// Reason a boot fails, displayed as one line on the console.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BootError {
-    /// There is no device tree where one should be, or its blob is damaged.
+    /// The device tree is missing, or its blob is damaged.
     Tree(dt::Error),
-    /// The tree cannot be read to its end; says why.
+    /// The tree cannot be read completely.
     Corrupt(String),
-    /// No usable RAM, or too little: MiB found and needed.
+    /// No usable RAM, or too little.
     TooLittleRam {
         /// MiB in the tree.
         found: u64,
         /// MiB needed.
         need: u64,
     },
-    /// A boot module cannot be used as described.
+    /// A boot module is unusable.
     Module(String),
-    /// There is no kernel for dom0.
+    /// The kernel for dom0 is missing.
     NoKernel,
-    /// No GICv2 with virtualization; says what was found.
+    /// No GICv2 with virtualization was found.
     Gic(String),
-    /// The generic timer cannot be used.
+    /// The generic timer is unusable.
     Timer(String),
     /// No usable processor node.
     Cpus(String),
-    /// A UART that no driver knows, or that is not described; the boot continues without console.
+    /// The UART has no driver or no description. The boot continues without a console.
     Uart(String),
     /// dom0 cannot be built.
     Dom0(String),

@@ -1,7 +1,7 @@
-//! The modules that the boot loader put into RAM for us, and the two command lines.
+//! Boot modules in RAM, and the two command lines.
 //!
-//! Modules are nodes below `/chosen` as in Xen's booting.txt and QEMU's guest-loader; an initial RAM disk may also come by
-//! `linux,initrd-start` and `-end`, as U-Boot hands it to a kernel.
+//! Modules are nodes below `/chosen` as in Xen's booting.txt and QEMU's guest-loader. An initial RAM disk may also be
+//! given by `linux,initrd-start` and `-end`, as U-Boot does for a kernel.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -14,18 +14,18 @@ use dt::{Node, Reg, Tree};
 use super::BootError;
 use super::ranges::PhysRange;
 
-/// Nodes with one of these are modules.
+/// Compatibles of module nodes.
 pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
-/// Domains of Xen's dom0less boot.
+/// Compatibles of domains of Xen's dom0less boot.
 const DOMAIN: &[&str] = &["xen,domain"];
-/// Modules that are looked at.
+/// Maximum number of modules.
 const MAX_MODULES: usize = 16;
-/// Bytes of a command line that are used; Linux has room for 1024.
+/// Maximum length of a command line in bytes; Linux has room for 1024.
 const MAX_LINE: usize = 4096;
-/// A module node lies at most so deep: `/chosen/x/module`.
+/// Maximum depth of a module node: `/chosen/x/module`.
 const MAX_DEPTH: usize = 3;
 
-/// The use of a module.
+/// Use of a module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ModuleKind {
     /// dom0's kernel.
@@ -36,7 +36,7 @@ pub enum ModuleKind {
     XsmPolicy,
     /// A device tree for a guest; not used.
     DeviceTree,
-    /// None of these.
+    /// Another use.
     Other,
 }
 
@@ -52,20 +52,20 @@ impl fmt::Display for ModuleKind {
     }
 }
 
-/// A file in RAM.
+/// A boot module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Module {
     /// Its use.
     pub kind: ModuleKind,
-    /// Where it is, to the byte.
+    /// Its exact place.
     pub range: PhysRange,
-    /// The command line that belongs to it.
+    /// Its command line.
     pub bootargs: Option<String>,
-    /// The node it comes from, for messages.
+    /// Its node, for messages.
     pub path: String,
 }
 
-/// Whose line is whose.
+/// The command lines.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CommandLines {
     /// The hypervisor's.
@@ -74,7 +74,7 @@ pub struct CommandLines {
     pub dom0: String,
 }
 
-/// Reads the word at a machine address; `None` where there is no memory.
+/// Reads the word at a machine address; `None` if there is no memory.
 pub type ReadWord<'a> = &'a dyn Fn(PhysAddr) -> Option<u32>;
 
 /// Finds all modules, in the tree's order.
@@ -90,7 +90,7 @@ pub(super) fn find(
     let below = tree
         .all()
         .filter(|n| n.index() > chosen.index() && n.index() < chosen.subtree_end());
-    // Guests of Xen's dom0less boot have modules of their own; those are not dom0's.
+    // Modules of Xen's dom0less domains are not dom0's.
     let ours = below.filter(|n| {
         n.is_compatible(MODULE)
             && n.ancestors().count() <= MAX_DEPTH + 1
@@ -134,7 +134,7 @@ pub(super) fn find(
     Ok(modules)
 }
 
-/// Names the domains of Xen's dom0less boot: they are not made.
+/// Adds a note for each domain of Xen's dom0less boot, which is not created.
 pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
     let chosen = tree.find("/chosen");
     let children = chosen.into_iter().flat_map(|chosen| chosen.children());
@@ -146,7 +146,7 @@ pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
     }
 }
 
-/// Returns what a module's node says it is.
+/// Returns the use that a module's node declares.
 fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
     node.strings("compatible").find_map(|name| match name {
         "multiboot,kernel" | "xen,linux-zimage" => Some(ModuleKind::Kernel),
@@ -157,8 +157,8 @@ fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
     })
 }
 
-/// Guesses the use of modules that do not say it: the first is the kernel, a later one a policy if it begins like one, and
-/// the first of the rest the RAM disk.
+/// Guesses the use of modules that do not declare it: the first is the kernel, a later one a policy if it begins like
+/// one, and the first of the rest the RAM disk.
 #[derive(Default)]
 struct Guesses {
     kernel: bool,
@@ -166,7 +166,7 @@ struct Guesses {
 }
 
 impl Guesses {
-    /// First word of a binary policy of SELinux and FLASK (xen/xsm/flask/ss/policydb.h), as read.
+    /// First word of a binary policy of SELinux and FLASK (xen/xsm/flask/ss/policydb.h).
     const POLICY_MAGIC: u32 = 0xf97c_ff8c;
 
     fn next(&mut self, reg: &Reg, read: ReadWord<'_>) -> ModuleKind {
@@ -184,7 +184,7 @@ impl Guesses {
     }
 }
 
-/// Reads `reg` in the parent's cells; guest-loader writes the root's, as its `/chosen` says nothing.
+/// Reads `reg` with the parent's cell counts. guest-loader uses the root's, as its `/chosen` has none.
 fn reg_of(node: &Node<'_>) -> Result<Reg, BootError> {
     let cells = |name| {
         let mut above = node.ancestors().skip(1);
@@ -228,7 +228,7 @@ fn ramdisk_of_kernel_protocol(
     }))
 }
 
-/// Refuses modules that share a byte with one another or with what else is in RAM, or that are not in RAM.
+/// Refuses modules that overlap each other or other contents of RAM, or that are not in RAM.
 pub(super) fn check_places(
     modules: &[Module],
     ram: &[PhysRange],
@@ -258,7 +258,7 @@ pub(super) fn check_places(
     Ok(())
 }
 
-/// Reads a command line, as far as anybody does.
+/// Reads a command line, up to [`MAX_LINE`] bytes.
 fn line_of(node: &Node<'_>, name: &str, notes: &mut Vec<String>) -> Option<String> {
     let text = node.string(name)?;
     let (line, rest) = text.split_at_checked(text.floor_char_boundary(MAX_LINE))?;
@@ -271,7 +271,7 @@ fn line_of(node: &Node<'_>, name: &str, notes: &mut Vec<String>) -> Option<Strin
     Some(line.to_string())
 }
 
-/// Chooses the two lines as Xen 4.17 does.
+/// Selects the two command lines as Xen 4.17 does.
 pub(super) fn command_lines(
     tree: &Tree<'_>,
     modules: &[Module],
@@ -285,7 +285,7 @@ pub(super) fn command_lines(
         line("xen,dom0-bootargs"),
     );
     let kernel = modules.iter().find(|m| m.kind == ModuleKind::Kernel);
-    // An empty one, as an unset variable of a boot loader's script leaves, is none.
+    // An empty one, as from an unset variable of a boot loader's script, counts as missing.
     let of_kernel = kernel
         .and_then(|kernel| kernel.bootargs.clone())
         .filter(|line| !line.is_empty());

@@ -1,8 +1,8 @@
-//! Facts about devices that device trees do not give, as data, by a node's compatible. Boards are in `board`.
+//! Facts about devices that are not in device trees, by a node's compatible. Boards are in `board`.
 
 use dt::Node;
 
-/// Interrupt controllers that only add wake-up and hand GIC specifiers on unchanged.
+/// Interrupt controllers that only add wake-up and pass GIC specifiers on unchanged.
 const SPECIFIERS_PASS: &[&str] = &[
     "samsung,exynos5250-pmu",
     "samsung,exynos5410-pmu",
@@ -19,7 +19,7 @@ const SPECIFIERS_PASS: &[&str] = &[
     "nvidia,tegra30-ictlr",
 ];
 
-/// Returns whether a controller's specifiers are the GIC's.
+/// Returns whether a controller passes GIC specifiers on unchanged.
 pub fn passes_specifiers_on(controller: &Node<'_>) -> bool {
     controller.is_compatible(SPECIFIERS_PASS)
 }

@@ -1,4 +1,4 @@
-//! Ranges of machine memory: half-open intervals that fit into 40 address bits, and sets of them.
+//! Ranges of machine memory: half-open intervals within 40 address bits, and sets of them.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -9,7 +9,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// One past the highest machine address.
 pub const ADDR_END: u64 = 1 << ADDR_BITS;
 
-/// A non-empty run of machine addresses.
+/// A non-empty range of machine addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PhysRange {
     start: PhysAddr,
@@ -17,7 +17,7 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// Returns the `size` bytes at `start`; `None` when empty or beyond 40 bits.
+    /// Returns the `size` bytes at `start`; `None` if empty or beyond 40 bits.
     pub const fn new(start: u64, size: u64) -> Option<Self> {
         let Some(addr) = PhysAddr::new(start) else {
             return None;
@@ -28,7 +28,7 @@ impl PhysRange {
         Some(Self { start: addr, size })
     }
 
-    /// Returns the bytes from `start` up to but without `end`; `None` when empty or beyond 40 bits.
+    /// Returns the bytes from `start` to before `end`; `None` if empty or beyond 40 bits.
     pub const fn from_ends(start: u64, end: u64) -> Option<Self> {
         match end.checked_sub(start) {
             Some(size) => Self::new(start, size),
@@ -51,7 +51,7 @@ impl PhysRange {
         self.size
     }
 
-    /// Returns one past the last address; may be 2^40, which no [`PhysAddr`] holds.
+    /// Returns one past the last address. It may be 2^40, which [`PhysAddr`] cannot hold.
     pub const fn end(&self) -> u64 {
         self.start.raw() + self.size
     }
@@ -66,7 +66,7 @@ impl PhysRange {
         self.base() <= other.base() && other.end() <= self.end()
     }
 
-    /// The whole pages that touch the range.
+    /// Returns the whole pages that touch the range.
     pub const fn pages_outward(&self) -> Self {
         let start = self.base() & !(PAGE - 1);
         let end = (self.end() + PAGE - 1) & !(PAGE - 1);
@@ -94,8 +94,8 @@ impl fmt::Display for PhysRange {
     }
 }
 
-/// Sorts a list; equal keys may come in any order. It is Shell's sort: each use of the library's is kilobytes of code, and
-/// insertion alone takes minutes for as many entries as a tree can hold.
+/// Sorts a list, not stably. Shell sort: each use of the library's costs kilobytes of code, and insertion sort takes
+/// minutes for as many entries as a tree can hold.
 pub fn sort_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
     let mut gap = 1;
     while gap < items.len() / 3 {
@@ -116,7 +116,7 @@ pub fn sort_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
     }
 }
 
-/// Sorts the ranges and joins those that touch or overlap.
+/// Sorts the ranges and merges those that touch or overlap.
 pub fn merge(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
     sort_by_key(&mut ranges, |range| (range.base(), range.size()));
     let mut merged: Vec<PhysRange> = Vec::with_capacity(ranges.len());
@@ -131,7 +131,7 @@ pub fn merge(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
     merged
 }
 
-/// Returns what is left of `from` without `holes`; both may be in any order, the result is sorted and joined.
+/// Returns `from` without `holes`, sorted and merged. Both may be in any order.
 pub fn subtract(from: &[PhysRange], holes: &[PhysRange]) -> Vec<PhysRange> {
     let holes = merge(holes.to_vec());
     let mut left = Vec::new();

@@ -1,18 +1,18 @@
-//! Consoles of well-known machines, for when nothing names one: there is no device tree, or none in it that a driver knows,
-//! or we panic before it is read.
+//! Consoles of well-known machines, used if the device tree is missing, has no UART with a driver, or has not been read
+//! before a panic.
 //!
-//! Each candidate is looked at through its identification registers before anything is written to it.
+//! Each candidate is checked by its identification registers before anything is written to it.
 
 use super::uart::Model;
 
-/// A UART that may be there.
+/// A possible UART.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
-    /// Start of RAM on the machine, by which it is recognized first.
+    /// Start of the machine's RAM, checked first.
     ram: u32,
-    /// Where the UART is.
+    /// Address of the UART.
     pub address: u64,
-    /// Its kind.
+    /// Its driver.
     pub model: Model,
 }
 
@@ -31,7 +31,7 @@ const CANDIDATES: &[Candidate] = &[
     },
 ];
 
-/// PrimeCell identification registers, and what a PL011 has there in their low bytes (DDI 0183 3.3.16-17).
+/// PrimeCell identification registers, and a PL011's values in their low bytes (DDI 0183 3.3.16-17).
 const PL011_ID: [(usize, u32); 6] = [
     (0xFE0, 0x11),
     (0xFE4, 0x10),
@@ -41,7 +41,7 @@ const PL011_ID: [(usize, u32); 6] = [
     (0xFFC, 0xB1),
 ];
 
-/// Candidates for a machine that loaded us at `load`.
+/// Returns the candidates for a machine that loaded the image at `load`.
 pub fn candidates(load: u32) -> impl Iterator<Item = &'static Candidate> {
     const GIB: u32 = 1 << 30;
     CANDIDATES
@@ -50,7 +50,7 @@ pub fn candidates(load: u32) -> impl Iterator<Item = &'static Candidate> {
 }
 
 impl Candidate {
-    /// Returns whether the UART is there. `read` returns `None` where no device is.
+    /// Returns whether the UART exists. `read` returns `None` if there is no device.
     pub fn is_there(&self, read: impl Fn(usize) -> Option<u32>) -> bool {
         PL011_ID
             .iter()

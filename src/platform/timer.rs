@@ -27,7 +27,7 @@ pub struct TimerInfo {
     pub virtual_timer: u32,
     /// Interrupt id of the hypervisor's timer.
     pub hypervisor: u32,
-    /// Hz as the tree says; it wins over CNTFRQ, which old firmware leaves wrong.
+    /// Frequency in Hz from the tree. Overrides CNTFRQ, which old firmware sets wrongly.
     pub frequency: Option<u32>,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn info(
     notes: &mut Vec<String>,
 ) -> Result<TimerInfo, BootError> {
     let candidates: Vec<Node<'_>> = tree.all().filter(|n| n.is_compatible(TIMER)).collect();
-    // A board's tree may mark the node disabled and yet mean it; without another one it is taken.
+    // Some boards' trees mark the only node disabled; it is used if there is no other.
     let enabled = candidates.iter().find(|n| n.is_enabled());
     let Some(node) = enabled.or(candidates.first()) else {
         return Err(BootError::Timer("no node of a generic timer".to_string()));
@@ -50,7 +50,7 @@ pub(super) fn info(
     }
     let routes = interrupt::routes(node, gic);
     let names: Vec<&str> = node.strings("interrupt-names").collect();
-    // The order is the binding's, unless names give another one (arm,arch_timer.yaml of Linux).
+    // In the binding's order, unless there are names (Linux' arm,arch_timer.yaml).
     let place = |index: usize, name: &str| match names.is_empty() {
         true => Some(index),
         false => names.iter().position(|known| *known == name),
@@ -64,7 +64,7 @@ pub(super) fn info(
             ))),
         }
     };
-    // Names may leave out what only secure software has.
+    // Names may omit the secure timer.
     let secure = line(0, "sec-phys", "secure physical");
     let secure = match names.is_empty() {
         true => secure?,

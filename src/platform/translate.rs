@@ -1,20 +1,20 @@
-//! Bus addresses to machine addresses, through the `ranges` of every bus on the way up.
+//! Translation of bus addresses to machine addresses, by the `ranges` of every bus up to the root.
 //!
-//! Devicetree Specification 0.4, 2.3.8: an empty `ranges` passes addresses on, a missing one means that the bus is not
-//! addressable from its parent.
+//! Devicetree Specification 0.4, 2.3.8: an empty `ranges` is the identity; without one the bus is not addressable from
+//! its parent.
 
 use dt::{Node, number};
 
 use super::ranges::PhysRange;
 
-/// Returns the machine ranges of a node's `reg`, in order; an entry that the CPU cannot reach is `None`.
+/// Returns the machine ranges of a node's `reg`, in order; `None` for an entry that the CPU cannot access.
 pub fn reg_ranges<'a>(node: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
     let bus = node.parent();
     node.reg()
         .map(move |reg| to_machine(bus.as_ref()?, reg.address, reg.size))
 }
 
-/// Translates `size` bytes at `address` of the space that `bus` gives its children.
+/// Translates `size` bytes at `address` of the address space of `bus`.
 pub fn to_machine(bus: &Node<'_>, address: u64, size: u64) -> Option<PhysRange> {
     let mut address = address;
     for bus in bus.ancestors() {
@@ -49,7 +49,7 @@ pub fn to_machine(bus: &Node<'_>, address: u64, size: u64) -> Option<PhysRange> 
     None
 }
 
-/// Returns the memory and I/O windows that a PCI host bridge opens for its bus, as machine ranges.
+/// Returns the memory and I/O windows of a PCI host bridge, as machine ranges.
 pub fn pci_windows<'a>(host: &Node<'a>) -> impl Iterator<Item = Option<PhysRange>> + use<'a> {
     let bus = host.parent();
     let up = bus.map_or(0, |bus| bus.address_cells()).min(2) * 4;

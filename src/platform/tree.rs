@@ -1,4 +1,4 @@
-//! The device tree as a boot has it: checked once, read once, and lent to whoever looks at it.
+//! The device tree of a boot: checked once, read once, and lent to its readers.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,7 +8,7 @@ use dt::{BUDGET, Blob, Entry, Tree};
 
 use super::BootError;
 
-/// Makes room for what a [`Tree`] keeps of the nodes.
+/// Allocates the node storage of a [`Tree`].
 pub fn entries(blob: &Blob<'_>) -> Result<Vec<Entry>, BootError> {
     let mut entries = Vec::new();
     let no_memory = |_| BootError::Corrupt(String::from("no memory to read it"));
@@ -23,7 +23,7 @@ pub fn read<'a>(blob: Blob<'a>, entries: &'a mut [Entry]) -> Result<Tree<'a>, Bo
     Tree::new(blob, entries).ok_or_else(too_few)
 }
 
-/// Refuses a tree whose readers have used up the boot's budget, so that what they read is incomplete.
+/// Fails if the tree's readers have used up the boot's budget, so that their results are incomplete.
 pub fn check_budget(tree: &Tree<'_>) -> Result<(), BootError> {
     match tree.exhausted_at() {
         None => Ok(()),
@@ -35,7 +35,7 @@ pub fn check_budget(tree: &Tree<'_>) -> Result<(), BootError> {
     }
 }
 
-/// Does something with the tree in `bytes`, which may be longer than the tree.
+/// Calls a function with the tree in `bytes`, which may be longer than the tree.
 pub fn with<T>(
     bytes: &[u8],
     f: impl FnOnce(&Tree<'_>) -> Result<T, BootError>,

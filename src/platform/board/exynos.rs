@@ -1,9 +1,9 @@
 //! Samsung's Exynos 5 (Exynos 5250 user's manual).
 //!
-//! The generic timer counts only while the multi-core timer's free-running counter does, so that is started first and stays
-//! with the hypervisor. The 5250's second CPU waits in the boot loader's pen for an interrupt and goes where a word in SYSRAM
-//! says; it is given power first, should the boot loader have left it off. On the 5410 and 542x it must be powered up first,
-//! and comes out of ROM: not built, they run on one CPU.
+//! The generic timer counts only while the multi-core timer's free-running counter does, so that is started first and
+//! kept by the hypervisor. The 5250's second CPU waits in the boot loader's pen for an interrupt, and jumps to the
+//! address in a word of SYSRAM; it is powered up first, in case the boot loader left it off. On the 5410 and 542x it
+//! must be powered up first and starts in ROM; not implemented, so they run on one CPU.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -22,7 +22,7 @@ pub(super) const COMPATIBLE: &[&str] = &[
     "samsung,exynos5",
 ];
 
-/// The one whose secondary waits in a pen.
+/// The board whose secondary CPU waits in a pen.
 const PEN_BOARD: &str = "samsung,exynos5250";
 
 const MCT: &[&str] = &["samsung,exynos4210-mct"];
@@ -35,7 +35,7 @@ const SYSRAM: &[&str] = &["samsung,exynos4210-sysram"];
 const SYSRAM_NS: &[&str] = &["samsung,exynos4210-sysram-ns"];
 const SECURE_FIRMWARE: &[&str] = &["samsung,secure-firmware"];
 
-/// The multi-core timer, firmware's calls and what ends the machine stay with the hypervisor.
+/// The multi-core timer, firmware's calls, and the devices that end the machine stay with the hypervisor.
 const HIDDEN: &[&str] = &[
     "samsung,exynos4210-mct",
     "samsung,secure-firmware",
@@ -43,24 +43,24 @@ const HIDDEN: &[&str] = &[
     "syscon-reboot",
 ];
 
-/// Chip id and PWM timer, which old trees do not name although Linux uses them: base and size.
+/// Chip id and PWM timer, which old trees omit although Linux uses them: base and size in bytes.
 const UNNAMED: &[(u64, u64)] = &[(0x1000_0000, 0x1000), (0x12DD_0000, 0x2000)];
 
 /// `G_TCON` of the multi-core timer.
 const MCT_G_TCON: u64 = 0x240;
-/// `G_TCON`: the free-running counter counts.
+/// `G_TCON`: starts the free-running counter.
 const G_TCON_START: u32 = 1 << 8;
 /// `SWRESET` of the power controller.
 const PMU_SWRESET: u64 = 0x400;
 /// `PS_HOLD_CONTROL` of the power controller.
 const PMU_PS_HOLD: u64 = 0x330C;
-/// `PS_HOLD_CONTROL`: the pin is an output and low, so the regulators go off.
+/// `PS_HOLD_CONTROL`: makes the pin a low output, which switches the regulators off.
 const PS_HOLD_LOW: u32 = 0x5200;
 /// `ARM_CORE1_CONFIGURATION` of the power controller.
 const PMU_CORE1: u64 = 0x2080;
-/// `ARM_CORE1_CONFIGURATION`: the CPU has power.
+/// `ARM_CORE1_CONFIGURATION`: powers the CPU.
 const CORE_POWER: u32 = 3;
-/// Word of the non-secure SYSRAM by which secure firmware lets CPUs out.
+/// Word of the non-secure SYSRAM with the start address of a CPU in secure firmware's pen.
 const NS_BOOT_WORD: u64 = 0x1C;
 
 pub(super) fn board(tree: &Tree<'_>) -> Board {
@@ -93,7 +93,7 @@ fn start(tree: &Tree<'_>) -> Start {
     }
 }
 
-/// Returns the word at `offset` of the first node with one of these compatibles; `None` when it has no such word.
+/// Returns the word at `offset` of the first node with one of these compatibles; `None` if there is none.
 fn register(tree: &Tree<'_>, compatible: &[&str], offset: u64) -> Option<u64> {
     let node = tree.compatible(compatible).next()?;
     let registers: PhysRange = translate::reg_ranges(&node).next()??;

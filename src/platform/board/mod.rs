@@ -1,8 +1,8 @@
-//! Boards' needs beyond their device trees: one file per family, found by the root's compatible.
+//! Facts about boards that are not in their device trees: one file per family, selected by the root's compatible.
 //!
-//! A board is data, made from the tree once: which nodes dom0 must not have, and which registers are written to
-//! begin, to start a CPU, to restart and to switch off. Boot maps the registers ahead (`boot::board`), so that the machine
-//! can be ended from anywhere. What firmware does by PSCI needs no board; where there are both, PSCI wins.
+//! A board is data, made from the tree once: nodes that dom0 must not get, and registers to write at boot, to start a
+//! CPU, to restart and to switch off. Boot maps the registers in advance (`boot::board`), so that the machine can be
+//! ended at any time. PSCI needs no board, and takes precedence.
 //!
 //! To add a board: a file here with `COMPATIBLE` and `board`, and a row in `BOARDS`.
 
@@ -14,21 +14,21 @@ use alloc::vec::Vec;
 
 use dt::Tree;
 
-/// A change of a register of 32 bits.
+/// A change of a 32-bit register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// It is written.
+    /// Writes a value.
     Write(u32),
-    /// Bits are set in it.
+    /// Sets bits.
     Set(u32),
-    /// The bits of a mask get a value.
+    /// Replaces the bits of a mask.
     Replace {
         /// The bits.
         mask: u32,
         /// Their value.
         value: u32,
     },
-    /// The physical address is written at which another CPU is to enter the hypervisor.
+    /// Writes the physical address at which another CPU enters the hypervisor.
     WriteEntry,
 }
 
@@ -41,31 +41,31 @@ pub struct Step {
     pub action: Action,
 }
 
-/// How CPUs start that firmware does not start by PSCI.
+/// Method to start CPUs without PSCI.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Start {
-    /// They do not.
+    /// None.
     #[default]
     None,
-    /// They wait for an interrupt in a pen of the boot loader's and then go where a register says: first these steps, then
-    /// an SGI to the CPU. Whoever leaves the pen waits in boot/secondary.S until it is called by its MPIDR.
+    /// They wait in a boot loader's pen for an interrupt, then jump to the address in a register: perform these steps,
+    /// then send an SGI. A CPU from the pen waits in boot/secondary.S until it is called by its MPIDR.
     Pen(Vec<Step>),
 }
 
 /// A board.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Board {
-    /// Nodes that dom0 must not have, by compatible.
+    /// Nodes that dom0 must not get, by compatible.
     pub hidden: &'static [&'static str],
-    /// Device regions that dom0 gets although trees may not name them: base and size in bytes, whole pages.
+    /// Device regions that dom0 gets although trees may omit them: base and size in bytes, whole pages.
     pub unnamed: &'static [(u64, u64)],
-    /// Before all else: the counter runs when these are through.
+    /// Steps before all else; the counter runs after them.
     pub prepare: Vec<Step>,
-    /// How other CPUs start.
+    /// Method to start other CPUs.
     pub start: Start,
-    /// Restarts the machine.
+    /// Steps that restart the machine.
     pub reset: Vec<Step>,
-    /// Switches the machine off.
+    /// Steps that switch the machine off.
     pub off: Vec<Step>,
 }
 
@@ -86,8 +86,7 @@ const BOARDS: &[Family] = &[
     },
 ];
 
-/// Returns the board that a tree describes; one that needs nothing if no family knows it, but for what the tree itself says
-/// of the machine's end.
+/// Returns the board that a tree describes. For an unknown one, only what the tree says about ending the machine.
 pub fn of(tree: &Tree<'_>) -> Board {
     let root = tree.root();
     let family = BOARDS

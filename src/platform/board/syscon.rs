@@ -1,5 +1,5 @@
-//! Ends of a machine that any tree may describe: a word in the registers of a system controller (bindings
-//! `power/reset/syscon-reboot.yaml` and `syscon-poweroff.yaml`), and a watchdog that nobody feeds.
+//! Methods to end a machine that any tree may describe: a word in a system controller's registers (bindings
+//! `power/reset/syscon-reboot.yaml` and `syscon-poweroff.yaml`), and an expiring watchdog.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -14,19 +14,19 @@ const POWER_OFF: &[&str] = &["syscon-poweroff"];
 
 /// Allwinner's watchdog since the A31 (H3 user manual 4.7).
 const SUN6I_WATCHDOG: &[&str] = &["allwinner,sun6i-a31-wdt"];
-/// The action when time is up; 1: the whole system is reset.
+/// Action at expiry; 1 resets the whole system.
 const WDOG_CFG: u64 = 0x14;
-/// On and the time, half a second with 0.
+/// Enable, and the time-out: 0 is half a second.
 const WDOG_MODE: u64 = 0x18;
 
-/// Returns what restarts the machine by its tree; nothing when that names nothing.
+/// Returns the steps that restart the machine by its tree; empty if it has none.
 pub(super) fn reset(tree: &Tree<'_>) -> Vec<Step> {
     word(tree, REBOOT)
         .or_else(|| watchdog(tree))
         .unwrap_or_default()
 }
 
-/// Returns what switches the machine off by its tree.
+/// Returns the steps that switch the machine off by its tree; empty if it has none.
 pub(super) fn off(tree: &Tree<'_>) -> Vec<Step> {
     word(tree, POWER_OFF).unwrap_or_default()
 }
@@ -65,7 +65,7 @@ fn watchdog(tree: &Tree<'_>) -> Option<Vec<Step>> {
     ])
 }
 
-/// Returns the word at `offset` of a node's registers; `None` when it has none there.
+/// Returns the address of the word at `offset` of a node's registers; `None` if it is outside.
 fn register(node: &Node<'_>, offset: u64) -> Option<u64> {
     let registers = translate::reg_ranges(node).next()??;
     let is_inside = offset.is_multiple_of(4) && offset.checked_add(4)? <= registers.size();

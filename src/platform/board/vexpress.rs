@@ -1,7 +1,7 @@
 //! Versatile Express: V2P-CA15 (TC1) and V2P-CA15_A7 (TC2) on the V2M-P1 motherboard.
 //!
-//! The motherboard's system registers (DUI 0447 4.3) are the node compatible with "arm,vexpress-sysreg". The boot monitor
-//! keeps secondary CPUs in WFI; woken by an interrupt, each goes where `SYS_FLAGS` says unless that is 0.
+//! The motherboard's system registers (DUI 0447 4.3) are the node compatible with "arm,vexpress-sysreg". The boot
+//! monitor keeps secondary CPUs in WFI; on an interrupt, each jumps to the address in `SYS_FLAGS` unless that is 0.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ pub(super) const COMPATIBLE: &[&str] = &["arm,vexpress"];
 
 const SYSREG: &[&str] = &["arm,vexpress-sysreg"];
 
-/// The coherent interconnect and what would reset the machine stay with the hypervisor.
+/// The coherent interconnect and the devices that reset the machine stay with the hypervisor.
 const HIDDEN: &[&str] = &[
     "arm,cci-400",
     "arm,cci-400-pmu",
@@ -29,14 +29,14 @@ const HIDDEN: &[&str] = &[
 const SYS_FLAGSSET: u64 = 0x30;
 /// Clears bits of `SYS_FLAGS`.
 const SYS_FLAGSCLR: u64 = 0x34;
-/// Data of a request to the microcontroller that configures the boards.
+/// Data of a request to the board's configuration microcontroller.
 const SYS_CFGDATA: u64 = 0xA0;
 /// Starts a request.
 const SYS_CFGCTRL: u64 = 0xA4;
-/// The outcome of the last request.
+/// Status of the last request.
 const SYS_CFGSTAT: u64 = 0xA8;
 
-/// `SYS_CFGCTRL`: start, write; bits 25:20 are the function. Site 0 is the motherboard.
+/// `SYS_CFGCTRL`: start, write. Bits 25:20 are the function; site 0 is the motherboard.
 const REQUEST: u32 = 1 << 31 | 1 << 30;
 const FUNCTION_SHUTDOWN: u32 = 8;
 const FUNCTION_REBOOT: u32 = 9;

@@ -21,7 +21,7 @@ const UCON_RX_TIMEOUT: u32 = 1 << 7;
 const UFCON_ENABLE: u32 = 1 << 0;
 const UFCON_RX_RESET: u32 = 1 << 1;
 const UFCON_TX_RESET: u32 = 1 << 2;
-/// The transmit FIFO asks for more at a quarter of its bytes, which are 16 to 256.
+/// The transmit FIFO interrupts at a quarter of its size, which is 16 to 256 bytes.
 const UFCON_TX_TRIGGER: u32 = 2 << 8;
 const UTRSTAT_TX_EMPTY: u32 = 1 << 2;
 const UFSTAT_RX_COUNT: u32 = 0xff;
@@ -32,7 +32,7 @@ const INT_RX: u32 = 1 << 0;
 const INT_ERROR: u32 = 1 << 1;
 const INT_TX: u32 = 1 << 2;
 
-/// Polls for the end of a FIFO reset, which takes a few bus clocks.
+/// Maximum polls for the end of a FIFO reset, which takes a few bus clocks.
 const RESET_POLLS: u32 = 10_000;
 
 /// An Exynos UART.
@@ -56,8 +56,8 @@ impl<R: Registers> Exynos4210<R> {
             }
         }
         uart.write(UFCON, UFCON_TX_TRIGGER | UFCON_ENABLE);
-        // Pulse, not level: with level mode the interrupt stays up while the FIFO holds bytes, and never ends. The
-        // transmitter's pulse comes when the FIFO has come down to its trigger level.
+        // Pulse, not level: in level mode the interrupt stays asserted while the FIFO holds bytes. The transmitter's
+        // pulse comes when the FIFO drains to its trigger level.
         let modes = UCON_RX_POLL_OR_INTERRUPT | UCON_TX_POLL_OR_INTERRUPT | UCON_RX_TIMEOUT;
         uart.write(UCON, modes);
         uart
@@ -82,7 +82,7 @@ impl<R: Registers> Exynos4210<R> {
 
     pub(super) fn raise_for(&mut self, what: Interrupts) {
         const RECEIVE: u32 = INT_RX | INT_ERROR;
-        // Set bits mask. A pulse that came while it was masked is told when it no longer is.
+        // Set bits mask. A pulse that came while masked is signalled on unmasking.
         let let_through = match what {
             Interrupts::None => 0,
             Interrupts::Receive => RECEIVE,

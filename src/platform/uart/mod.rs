@@ -1,12 +1,12 @@
-//! UART drivers for the console: transmit, receive, their interrupts; the firmware's baud rate stays.
+//! UART drivers for the console: transmit, receive, interrupts. The firmware's baud rate is kept.
 //!
-//! A driver sees its registers only through [`Registers`]: the boot code supplies device memory, a test supplies a fake.
-//! Which driver it is the node's compatible decides at run time.
+//! A driver accesses its registers only through [`Registers`]: boot supplies device memory, a test supplies a fake. The
+//! node's compatible selects the driver at run time.
 //!
-//! Who sends by interrupt follows one rule, which holds for interrupts by level and by transition alike: put bytes until the
-//! transmitter takes no more ([`Uart::put_some`]), ask for the interrupt ([`Uart::raise_for`]), and put again, for what has
-//! left before it was asked for. Then the FIFO was full after the question, and its way down raises the interrupt. In the
-//! handler [`Uart::acknowledge`] comes first.
+//! Sending by interrupt follows one rule, for level and edge interrupts alike: put bytes until the transmitter takes no
+//! more ([`Uart::put_some`]), enable the interrupt ([`Uart::raise_for`]), and put again, to replace bytes sent in
+//! between. Then the FIFO was full after enabling, and its draining raises the interrupt. The handler calls
+//! [`Uart::acknowledge`] first.
 
 mod exynos4210;
 mod ns16550;
@@ -24,7 +24,7 @@ pub use ns16550::Family;
 use ns16550::Ns16550;
 use pl011::Pl011;
 
-/// Bytes of one register access.
+/// Width of a register access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Width {
     /// One byte.
@@ -35,7 +35,7 @@ pub enum Width {
     Word,
 }
 
-/// The registers of one UART.
+/// Registers of a UART.
 pub trait Registers {
     /// Reads the register at a byte offset.
     fn read(&self, offset: u32, width: Width) -> u32;
@@ -43,29 +43,29 @@ pub trait Registers {
     fn write(&mut self, offset: u32, width: Width, value: u32);
 }
 
-/// The reasons for which a UART raises its interrupt.
+/// Enabled interrupts of a UART.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interrupts {
-    /// Nothing, as after [`Uart::new`].
+    /// None, as after [`Uart::new`].
     None,
-    /// Received bytes.
+    /// Bytes received.
     Receive,
-    /// Received bytes, and room for more to send.
+    /// Bytes received, or space to send more.
     ReceiveAndTransmit,
 }
 
-/// A UART that one of the drivers serves.
+/// A UART model with a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Model {
     /// ARM PrimeCell PL011.
     Pl011,
-    /// 16550 and its many relatives.
+    /// 16550 and compatibles.
     Ns16550 {
-        /// log2 of the distance of two registers.
+        /// log2 of the distance in bytes between registers.
         shift: u32,
-        /// Bytes of one access.
+        /// Width of an access.
         width: Width,
-        /// The registers that it has beside a 16550's.
+        /// Registers in addition to a 16550's.
         family: Family,
     },
     /// Samsung Exynos.
@@ -88,7 +88,7 @@ const NS16550: &[&str] = &[
     "ti,am3352-uart",
     "marvell,armada-38x-uart",
 ];
-/// Relatives whose registers are words apart although their trees may not say so.
+/// Compatibles with word-spaced registers, which their trees may omit.
 const OMAP: &[&str] = &[
     "ti,omap2-uart",
     "ti,omap3-uart",
@@ -98,7 +98,7 @@ const OMAP: &[&str] = &[
 ];
 
 impl Model {
-    /// Returns the driver for a node, if there is one.
+    /// Returns the driver for a node, if any.
     pub fn of(node: &Node<'_>) -> Option<Self> {
         if node.is_compatible(PL011) {
             return Some(Self::Pl011);
@@ -127,7 +127,7 @@ impl Model {
     }
 }
 
-/// One UART's driver.
+/// Driver of one UART.
 #[derive(Debug)]
 enum Driver<R> {
     Pl011(Pl011<R>),
@@ -145,22 +145,21 @@ macro_rules! each {
     };
 }
 
-/// Polls of a full transmitter before it is given up: a dead UART must not stop the machine.
+/// Maximum polls of a full transmitter: a dead UART must not stop the machine.
 const PATIENCE: u32 = 1_000_000;
 
 /// One UART.
 #[derive(Debug)]
 pub struct Uart<R> {
     driver: Driver<R>,
-    /// The carriage return before the line feed that comes next has been sent.
+    /// The carriage return before the next line feed has been sent.
     returned: bool,
-    /// Polls that are left until the transmitter is taken for dead. Once it is, each byte is offered to it once, until it
-    /// takes one.
+    /// Polls left before the transmitter counts as dead. A dead one is offered each byte once, until it takes one.
     patience: u32,
 }
 
 impl<R: Registers> Uart<R> {
-    /// Makes the UART ready: FIFOs on, no interrupts; the line's speed and format stay as firmware set them.
+    /// Initializes the UART: FIFOs on, interrupts off. Keeps firmware's speed and format.
     pub fn new(model: Model, registers: R) -> Self {
         let driver = match model {
             Model::Pl011 => Driver::Pl011(Pl011::new(registers)),
@@ -178,8 +177,8 @@ impl<R: Registers> Uart<R> {
         }
     }
 
-    /// Sends as much of a text as there is room for, with the line ends of a terminal, and returns how much. Which driver it
-    /// goes to is decided once for all of it.
+    /// Sends as much of a text as there is space for, with a terminal's line ends. Returns the number of bytes of
+    /// `text` sent. The driver is selected once for all of it.
     pub fn put_some(&mut self, text: &[u8]) -> usize {
         let returned = &mut self.returned;
         each!(&mut self.driver, uart => {
@@ -200,7 +199,7 @@ impl<R: Registers> Uart<R> {
         })
     }
 
-    /// Sends a text, waiting for room; a transmitter that never empties loses it.
+    /// Sends a text, waiting for space. Discards it if the transmitter is dead.
     pub fn put_all(&mut self, mut text: &[u8]) {
         while !text.is_empty() {
             let mut count = self.put_some(text);
@@ -213,12 +212,12 @@ impl<R: Registers> Uart<R> {
         }
     }
 
-    /// Waits until everything has left, for the last words before a reset.
+    /// Waits until all bytes have been sent, before a reset.
     pub fn flush(&mut self) {
         while !each!(&self.driver, uart => uart.is_idle()) && self.may_wait() {}
     }
 
-    /// Returns whether to look at the transmitter once more.
+    /// Returns whether to poll the transmitter again.
     fn may_wait(&mut self) -> bool {
         let waits = self.patience != 0;
         self.patience = self.patience.saturating_sub(1);
@@ -226,18 +225,18 @@ impl<R: Registers> Uart<R> {
         waits
     }
 
-    /// Returns a received byte, if there is one.
+    /// Returns a received byte, if any.
     pub fn get(&mut self) -> Option<u8> {
         each!(&mut self.driver, uart => uart.get())
     }
 
-    /// Lets the UART raise its interrupt for `what`, and for nothing else.
+    /// Enables the interrupts `what`, and no others.
     pub fn raise_for(&mut self, what: Interrupts) {
         each!(&mut self.driver, uart => uart.raise_for(what));
     }
 
-    /// Takes back what the UART signals; call it in the handler before [`Uart::get`] until that gives nothing, and before
-    /// more is put.
+    /// Clears the UART's interrupt. A handler calls it before reading by [`Uart::get`] until that returns `None`, and
+    /// before sending more.
     pub fn acknowledge(&mut self) {
         each!(&mut self.driver, uart => uart.acknowledge());
     }

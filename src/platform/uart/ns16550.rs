@@ -1,11 +1,12 @@
-//! 16550 and relatives: Synopsys DW APB, OMAP, Tegra (PC16550D data sheet, chapter 8).
+//! 16550 and compatibles: Synopsys DW APB, OMAP, Tegra (PC16550D data sheet, chapter 8).
 //!
-//! The relatives differ in the distance of registers and in three habits: OMAP needs its mode register set to 16x, which
-//! firmware has done for the console, and signals room for more already when some bytes are free (AM335x reference manual
-//! SPRUH73, SCR); Synopsys raises "busy detect" when the line control is written while it works, and only a read of its
-//! status register ends that.
+//! They differ in the distance of registers and in three details. OMAP needs its mode register set to 16x, which
+//! firmware has done for the console. OMAP signals space already when some bytes are free (AM335x reference manual
+//! SPRUH73, SCR). Synopsys raises "busy detect" if the line control is written while it transmits, which only a read of
+//! its status register clears.
 //!
-//! The only sign of room is an empty transmit FIFO (THRE). So a whole FIFO of bytes is written once it was seen empty.
+//! The only indication of space is an empty transmit FIFO (THRE), so a whole FIFO of bytes is written after it was seen
+//! empty.
 
 use super::{Interrupts, Registers, Width};
 
@@ -28,25 +29,25 @@ const FCR_ENABLE: u32 = 1 << 0;
 const LCR_DLAB: u32 = 1 << 7;
 const MCR_DTR: u32 = 1 << 0;
 const MCR_RTS: u32 = 1 << 1;
-/// On a PC, and harmlessly elsewhere, OUT2 gates the interrupt.
+/// On a PC, OUT2 gates the interrupt; elsewhere it has no effect.
 const MCR_OUT2: u32 = 1 << 3;
 const LSR_READY: u32 = 1 << 0;
 const LSR_THRE: u32 = 1 << 5;
 const LSR_IDLE: u32 = 1 << 6;
 const IIR_ID: u32 = 0xf;
 const IIR_BUSY: u32 = 0x7;
-/// Both bits: the FIFOs are there and on; one of them alone is the first 16550's, whose FIFOs do not work.
+/// Both bits: the FIFOs exist and are on. One alone identifies the first 16550, whose FIFOs do not work.
 const IIR_FIFOS: u32 = 0xc0;
-/// The interrupt for more to send comes when all has left.
+/// The transmit interrupt comes when all bytes have been sent.
 const SCR_TX_EMPTY: u32 = 1 << 3;
 
-/// Bytes of a 16550A's FIFO; none of the relatives has fewer.
+/// Size of a 16550A's FIFO in bytes; no compatible has a smaller one.
 const FIFO: u32 = 16;
 
-/// The registers that a relative has beside a 16550's.
+/// Registers in addition to a 16550's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
-    /// Nothing that matters here.
+    /// None that matter here.
     Plain,
     /// OMAP's supplementary registers.
     Omap,
@@ -60,7 +61,7 @@ pub struct Ns16550<R> {
     width: Width,
     /// Bytes that an empty transmitter takes.
     depth: u32,
-    /// Bytes that it takes for sure until it is seen empty again.
+    /// Bytes that it takes before it must be seen empty again.
     room: u32,
 }
 
@@ -73,7 +74,7 @@ impl<R: Registers> Ns16550<R> {
             depth: 1,
             room: 0,
         };
-        // With the divisor latch open the next writes would change the speed.
+        // With the divisor latch open, the next writes would change the speed.
         let line = uart.read(LCR);
         if line & LCR_DLAB != 0 {
             uart.write(LCR, line & !LCR_DLAB);

@@ -18,8 +18,8 @@ const CR_UARTEN: u32 = 1 << 0;
 const CR_TXE: u32 = 1 << 8;
 const CR_RXE: u32 = 1 << 9;
 const LCR_H_FEN: u32 = 1 << 4;
-/// Interrupt when the receive FIFO is an eighth full; the time-out interrupt tells of fewer bytes. Interrupt when the
-/// transmit FIFO has come down to an eighth: on its way through that level, not while it is below (section 2.8).
+/// The receive interrupt comes when the FIFO is an eighth full, or on a time-out with fewer bytes. The transmit
+/// interrupt comes when the FIFO drains to an eighth: on passing that level, not while below (section 2.8).
 const IFLS_EIGHTHS: u32 = 0;
 const INT_RX: u32 = 1 << 4;
 const INT_TX: u32 = 1 << 5;
@@ -38,7 +38,7 @@ impl<R: Registers> Pl011<R> {
         uart.write(IMSC, 0);
         uart.write(ICR, INT_ALL);
         uart.write(IFLS, IFLS_EIGHTHS);
-        // A write to LCR_H takes over what is in the baud rate registers, which stay.
+        // A write to LCR_H applies the baud rate registers, which are unchanged.
         let line = uart.read(LCR_H);
         if line & LCR_H_FEN == 0 {
             uart.write(LCR_H, line | LCR_H_FEN);
@@ -61,7 +61,7 @@ impl<R: Registers> Pl011<R> {
     }
 
     pub(super) fn get(&mut self) -> Option<u8> {
-        // Bits 8 and up tell of framing, parity, break and overrun; the byte is passed on all the same.
+        // Bits 8 and up report framing, parity, break and overrun errors; the byte is passed on regardless.
         (self.read(FR) & FR_RXFE == 0).then(|| self.read(DR) as u8)
     }
 
