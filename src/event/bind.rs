@@ -110,7 +110,7 @@ impl<P: PageRef> EventTable<P> {
             }
         }
         let old = core::mem::replace(&mut channel.vcpu, vcpu);
-        // An event that waits for the old vCPU's control block would not be raised when the new vCPU's is registered.
+        // An event that waits for the old vCPU's control block would never be raised for the new vCPU.
         let stranded = match &self.delivery.fifo {
             Some(fifo) => !fifo.has_control(old) && fifo.is_pending(port),
             None => false,

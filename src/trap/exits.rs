@@ -180,7 +180,7 @@ fn set_way(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, access: &CpAcce
         .p2m
         .lock()
         .each_ram_page(from, CLEANED_AT_ONCE, LOOKED_AT, |mfn| {
-            // A frame that cannot be mapped now, as all slots are in use, stays in the caches.
+            // A frame that cannot be mapped now, as no window is free, stays in the caches.
             let _ = frame::with(mfn, |page| cache::page(page, cache::Op::CleanInvalidate));
         });
     vcpu.set_way.lock().cleaned(next, time::now().0);

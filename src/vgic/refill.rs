@@ -152,8 +152,8 @@ impl Vgic {
         };
         let pending = lr.is_pending() && bank.drop_pending & mask == 0;
         let active = lr.is_active() && bank.drop_active & mask == 0;
-        // An active interrupt that is pending again loses its physical activation: its list register needs the EOI bit,
-        // which HW excludes.
+        // An active interrupt that is pending again loses its physical activation: its list register will be pending
+        // and active, or report the end, and HW excludes both.
         let ended = if active {
             bank.pending & mask != 0
         } else {
