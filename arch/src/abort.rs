@@ -32,7 +32,7 @@ fn take() -> bool {
     unsafe extern "C" {
         fn take_pending_abort() -> u32;
     }
-    // SAFETY: the assembly unmasks aborts for two instructions; `hyp_fault_report` recognizes an abort taken there.
+    // SAFETY: the assembly unmasks aborts for a few instructions; `hyp_fault_report` recognizes an abort taken there.
     unsafe { take_pending_abort() != 0 }
 }
 

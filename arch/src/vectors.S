@@ -151,8 +151,8 @@ probe_failed:
     mov     r0, #0
     bx      lr
 
-// u32 take_pending_abort(): unmasks asynchronous aborts for the two instructions from async_abort_window on. Returns 1 if
-// one was taken, which continues at async_abort_taken.
+// u32 take_pending_abort(): unmasks asynchronous aborts from async_abort_window to async_abort_end. Returns 1 if one
+// was taken, which continues at async_abort_taken.
     .global take_pending_abort, async_abort_window, async_abort_taken, async_abort_end
 take_pending_abort:
     mov     r0, #0
