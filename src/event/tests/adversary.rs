@@ -50,7 +50,7 @@ fn port() -> impl Strategy<Value = u32> {
     ]
 }
 
-/// Values that look like event words, and values that look like nothing.
+/// Values like event words, and arbitrary values.
 fn value() -> impl Strategy<Value = u32> {
     let flags = prop_oneof![
         Just(PENDING),

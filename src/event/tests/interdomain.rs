@@ -77,7 +77,7 @@ fn a_port_is_not_reused_before_its_peer_knows_that_it_closed() {
     let Ok(Close::Peer { to, from }) = tables[0].close(port) else {
         panic!("the peer is another domain")
     };
-    // Not told yet. The peer closes its end itself, and both open anew.
+    // Not notified yet. The peer closes its end itself, and both are opened again.
     let Ok(Close::Peer { to: back, from: by }) = tables[1].close(offered) else {
         panic!("still connected")
     };

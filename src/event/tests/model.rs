@@ -24,7 +24,7 @@ enum Op {
     BindVcpu(u32, u32),
     Priority(u32, u32),
     Scan(usize),
-    /// The guest looks at so many events and is then interrupted.
+    /// The guest handles this many events and is then interrupted.
     ScanSome(usize, u32),
     Reset,
 }
@@ -132,7 +132,7 @@ impl World {
 
     fn scan(&mut self, cpu: usize, limit: u32) {
         if !self.interrupted[cpu] {
-            return; // nobody told the vCPU: if something was due, the end of the history shows it
+            return; // not interrupted: if an event was due, the end of the history shows it
         }
         let (due, linked_on) = (&mut self.due, &mut self.linked_on);
         let mut left = limit;
@@ -243,8 +243,8 @@ impl World {
         }
     }
 
-    /// Unmasks everything, lets the guest take its interrupts, and looks whether something is still due.
-    fn settle(&mut self) {
+    /// Unmasks everything, lets the guest take its interrupts, and checks that no event is left.
+    fn drain(&mut self) {
         for port in (1..PORTS + 1).map(Port) {
             self.unmask(port);
         }
@@ -267,6 +267,6 @@ proptest! {
         for op in ops {
             world.step(op);
         }
-        world.settle();
+        world.drain();
     }
 }

@@ -21,7 +21,7 @@ fn a_vcpu_info_is_copied_marked_and_stays() {
     assert_eq!(copy[..4], [1, 0, 7, 7]);
     assert_eq!(copy[8..16], [0xFF; 8]);
     assert_eq!(copy[40..], [9; 8]);
-    // From now on events are told there, and not in the old place.
+    // From now on the upcall is set there, and not in the old place.
     guest.u8_at(4048).unwrap().store(0, Relaxed);
     guest.u64_at(4056).unwrap().store(0, Relaxed);
     let port = table.bind_ipi(0).unwrap();
@@ -171,7 +171,7 @@ fn an_event_of_a_vcpu_without_control_block_is_kept_until_it_has_one() {
     assert_eq!(guest.word(port).load(Relaxed), PENDING, "not linked");
     let control = TestPage::new();
     guest.control.push(control.guest());
-    // The upcall is pending since the registration: nothing more to tell.
+    // The upcall is pending since the registration, so there is no new one.
     assert_eq!(
         table.init_control(1, control, CONTROL_OFFSET),
         Ok(Control::Done(Notify::NONE))
@@ -185,7 +185,7 @@ fn an_event_of_a_vcpu_without_control_block_is_kept_until_it_has_one() {
 
 #[test]
 fn many_events_that_wait_for_a_control_block_are_raised_in_steps() {
-    /// More than two steps look at.
+    /// More ports than two steps check.
     const PORTS: u32 = 2 * 1024 + 300;
     let (mut table, _) = table();
     let mut guest = Guest::boot(&mut table, 1, 3);

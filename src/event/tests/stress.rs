@@ -1,7 +1,7 @@
 //! Senders behind the domain's lock against guest CPUs on the same words, on real threads.
 //!
-//! Each event carries a number that its sender counts up before it sends. A guest CPU looks only when it was interrupted.
-//! At the end every guest has seen the last number of every event, or an event or an interrupt was lost.
+//! Each event carries a number that its sender increments before each send. A guest CPU scans only when interrupted. If
+//! at the end a guest has not seen the last number of every event, an event or an interrupt was lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};

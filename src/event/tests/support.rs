@@ -101,7 +101,7 @@ pub fn close(table: &mut Table, port: Port) {
     assert_eq!(table.close(port), Ok(Close::Done));
 }
 
-/// Runs a reset to its end and tells how many steps it took.
+/// Runs a reset to its end. Returns the number of steps.
 pub fn reset(table: &mut Table, budget: u32) -> u32 {
     let mut steps = 1;
     loop {

@@ -1,7 +1,7 @@
 //! Random histories of three domains, with entries rewritten at will, against a simple model.
 //!
-//! [`Model`] says for each step what it must answer, what the shared word must be afterwards, and which frames must have
-//! how many references.
+//! For each step, [`Model`] gives the expected result, the shared word after it, and the number of references on each
+//! frame.
 
 use armv7::addr::Mfn;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};

@@ -16,7 +16,7 @@ pub(super) const DOMAINS: usize = 3;
 
 const BOTH: u32 = (GTF_READING | GTF_WRITING) as u32;
 
-/// What the model knows about an entry in use.
+/// The model's record of an entry in use.
 pub(super) struct Use {
     pub by: usize,
     pub frame: GrantedFrame,

@@ -1,4 +1,4 @@
-//! The granter's side: who may use an entry, and what the marks say.
+//! The granter's side: the right to use an entry, and the marks.
 
 use super::{
     GRANTER, MAPPER, Memory, REF, STRANGER, flags, gfn, grant, mfn, page, table, word, write,

@@ -1,4 +1,4 @@
-//! Guest frames against a flat model, under a TLB that forgets nothing until it is told to.
+//! Guest frames against a flat model, under a TLB that keeps every entry until it is flushed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -303,7 +303,7 @@ fn a_policy_among_modules_of_unknown_kind_is_told_by_its_beginning() {
         untold
     );
     assert_eq!(kinds(HostInfo::parse(&bytes).unwrap()), untold);
-    // One that says what it is, or is not in RAM, is not looked at.
+    // A module that declares its type, or is not in RAM, is not read.
     let never = |_: PhysAddr| -> Option<u32> { unreachable!() };
     assert!(HostInfo::of(tree(&compile(VIRT)), &never).is_ok());
     let outside = compile_with(
@@ -513,7 +513,7 @@ fn steps_of(bytes: &[u8]) -> (u32, Result<HostInfo, BootError>) {
 
 #[test]
 fn a_tree_made_to_search_forever_is_refused_by_the_node_that_takes_the_time() {
-    // Each node asks the root, of very many properties, how many cells an address has.
+    // For each node the cell count of addresses is searched among very many properties of the root.
     let properties: String = (0..20_000).map(|n| alloc::format!("p{n}; ")).collect();
     let nodes: String = (0..2000)
         .map(|n| alloc::format!("n{n} {{ reg = <0 1 0 1>; interrupts = <0 5 4>; }};"))

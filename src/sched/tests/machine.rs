@@ -324,7 +324,7 @@ impl Machine {
         }
     }
 
-    /// Sets a group's cap, and picks where that asks for it.
+    /// Sets a group's cap, and picks on the returned CPUs.
     pub fn set_cap(&mut self, group: GroupId, cap: u16) {
         let kick = self.sched.set_cap(group, cap, Ticks(self.now)).unwrap();
         self.kick(kick);

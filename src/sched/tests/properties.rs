@@ -131,7 +131,7 @@ proptest! {
             machine.check_affinity();
         }
         machine.run_for(10 * MS);
-        // In the end nobody who may run is left waiting on an idle machine.
+        // At the end no runnable unit waits while the machine is idle.
         let idle = machine.sched.idle_cpus();
         for info in machine.sched.units(Ticks(machine.now)) {
             let (hard, _) = machine.sched.affinity(info.id).unwrap();

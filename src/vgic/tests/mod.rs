@@ -42,7 +42,7 @@ pub(super) struct Gich {
     pub lrs: Vec<u32>,
     pub maintenance: Maintenance,
     pub eoi_count: u32,
-    /// Priorities of what the guest handles, with the interrupt, as `GICH_APR` would know: innermost last.
+    /// Priorities of the active interrupts and their INTIDs, as in `GICH_APR`: innermost last.
     pub running: Vec<(u16, u8, u8)>,
     /// Physical interrupts deactivated, by the guest's end of them or by us.
     pub deactivated: Vec<u16>,

@@ -1,9 +1,9 @@
-//! Random life of a domain against a model of what it is owed.
+//! Random histories of a domain against a model of the interrupts owed to its guest.
 //!
-//! The model knows, for each interrupt (and sender, for SGIs), whether an edge is owed to the guest, and where it is
-//! active. What the guest takes must be owed, enabled and sent to the vCPU that takes it; and after every step, for
-//! each vCPU, all that is owed to it is in its list registers or waits behind better ones with a maintenance interrupt
-//! asked for. Only kicked vCPUs are refilled, so the answers of the room are tested as well.
+//! The model holds, for each interrupt (and sender, for SGIs), whether an edge is owed to the guest, and where it is
+//! active. An interrupt that the guest takes must be owed, enabled and sent to the vCPU that takes it. After every
+//! step, for each vCPU, every interrupt owed to it is in its list registers, or waits behind better ones with a
+//! maintenance interrupt enabled. Only kicked vCPUs are refilled, so the returned kicks are tested as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,7 +102,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// An interrupt as the guest knows it: which vCPU's, for private ones; who sent it, for SGIs.
+/// An interrupt as the guest identifies it: vCPU for private ones, sender for SGIs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Key {
     vcpu: Option<u32>,

@@ -123,7 +123,7 @@ impl World<'_> {
     fn unmap(&mut self, which: usize, at: u32, count: u32, accept: impl Fn(P2mType) -> bool) {
         let mut removed = Removed::new();
         let result = self.maps[which].unmap(gfn(at), count, 700, accept, &mut removed);
-        // The flush is still owed: whatever a CPU has cached must not be anybody else's yet.
+        // The flush is still owed, so a frame that a CPU has cached must not have a new owner yet.
         assert_cached_are_live(self.memory);
         match result {
             Ok(frames) => {

@@ -1,4 +1,4 @@
-//! What trees leave out, say otherwise, or say of things that are not used: it is made good or named.
+//! Facts that trees omit, contradict, or give for unused things: they are substituted or reported.
 
 use super::{changed, error, range};
 use crate::platform::testing::VIRT;
