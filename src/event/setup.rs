@@ -60,7 +60,7 @@ impl<P: PageRef> EventTable<P> {
     /// Sets the FIFO control block of `vcpu`. The first one changes the domain to the FIFO ABI; pending events stay
     /// pending.
     ///
-    /// Checks at most [`RAISED_AT_ONCE`] ports for events that waited for the control block.
+    /// Checks at most `RAISED_AT_ONCE` ports for events that waited for the control block.
     pub fn init_control(&mut self, vcpu: u32, page: P, offset: u32) -> Result<Control, EventError> {
         let vcpu = self.vcpu(vcpu)?;
         if self.retired {
