@@ -21,13 +21,13 @@ use crate::sched::{self, PoolId};
 use crate::vcpu::halt;
 
 /// Ports closed before others may run.
-const PORTS_AT_ONCE: u32 = 256;
+const PORTS_AT_ONCE: u32 = 32;
 /// Peers told that a port was closed before others may run.
 const PEERS_AT_ONCE: u32 = 32;
 /// Grant handles looked at before others may run.
-const HANDLES_AT_ONCE: u32 = 256;
+const HANDLES_AT_ONCE: u32 = 64;
 /// Table frames given back before others may run.
-const TABLES_AT_ONCE: u32 = 48;
+const TABLES_AT_ONCE: u32 = 16;
 
 /// Ends a domain.
 pub fn destroy(request: &Request<'_>) -> Outcome {

@@ -13,9 +13,9 @@ use crate::error::Errno;
 use crate::mem::p2m::P2mType;
 
 /// Table frames given or taken before others may run.
-const TABLES_AT_ONCE: u32 = 48;
+const TABLES_AT_ONCE: u32 = 16;
 /// Pages flushed before others may run; also what one unit of progress stands for.
-const FLUSHES_AT_ONCE: u32 = 96;
+const FLUSHES_AT_ONCE: u32 = 12;
 /// Most pages of one flush.
 const MAX_FLUSH: u64 = 1 << 18;
 

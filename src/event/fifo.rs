@@ -68,6 +68,8 @@ enum Appended {
 /// Event words and queues of a domain.
 pub(super) struct Fifo<P> {
     array: Vec<P>,
+    /// Port at which raising the saved events of the newest page goes on, and the guest frame of that page.
+    array_left: Option<(u32, u64)>,
     queues: [Queues<P>; MAX_VCPUS as usize],
 }
 
@@ -91,6 +93,7 @@ impl<P: PageRef> Fifo<P> {
     pub const fn new() -> Self {
         Self {
             array: Vec::new(),
+            array_left: None,
             queues: [const { Queues::NEW }; MAX_VCPUS as usize],
         }
     }
@@ -115,9 +118,14 @@ impl<P: PageRef> Fifo<P> {
         self.queues[vcpu.index()].control.is_some()
     }
 
-    /// Checks that one more page of event words may be added.
+    /// Returns where raising the saved events of the newest page is to continue, if it was interrupted.
+    pub fn array_left(&mut self) -> &mut Option<(u32, u64)> {
+        &mut self.array_left
+    }
+
+    /// Checks that one more page of event words may be added, or that the newest one is not finished.
     pub fn check_room(&self) -> Result<(), EventError> {
-        if self.array.len() >= MAX_PAGES {
+        if self.array.len() >= MAX_PAGES && self.array_left.is_none() {
             return Err(EventError::ArrayFull);
         }
         Ok(())

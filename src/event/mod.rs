@@ -120,7 +120,7 @@ impl BitOrAssign for Notify {
     }
 }
 
-/// Progress of the registration of a control block.
+/// Progress of the registration of a control block, or of a page of event words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an event that nobody is told of is lost"]
 pub enum Control {

@@ -13,8 +13,8 @@ use crate::abi::event_channel::fifo::{PRIORITY_DEFAULT, WORDS_PER_PAGE};
 use crate::abi::event_channel::{ControlBlock, TWO_LEVEL_CHANNELS};
 use crate::abi::shared_info::VcpuInfo;
 
-/// Maximum ports checked in one go for events that waited: as many as a page of event words has.
-const RAISED_AT_ONCE: u32 = WORDS_PER_PAGE;
+/// Maximum ports checked in one go for events that waited.
+const RAISED_AT_ONCE: u32 = 64;
 
 impl<P: PageRef> EventTable<P> {
     /// Moves the `vcpu_info` of `vcpu` to `page` at `offset`, permanently. The vCPU always gets an upcall.
@@ -93,21 +93,30 @@ impl<P: PageRef> EventTable<P> {
         })
     }
 
-    /// Appends a page of event words, and raises the events that waited for it.
-    pub fn expand_array(&mut self, page: P) -> Result<Notify, EventError> {
+    /// Appends a page of event words, which the guest has at `gfn`, and raises the events that waited for it: a bounded number
+    /// in each call. Another page waits until that is done.
+    pub fn expand_array(&mut self, page: P, gfn: u64) -> Result<Control, EventError> {
         if self.retired {
             return Err(EventError::Retired);
         }
         let fifo = self.delivery.fifo.as_mut().ok_or(EventError::NoArray)?;
-        let first = fifo.add_page(page)?;
-        let (notify, left) = self.raise_again(first, first + WORDS_PER_PAGE, |_, _, channel| {
+        let left = fifo.array_left().take();
+        let is_another = left.is_some_and(|(_, newest)| newest != gfn);
+        let (from, gfn) = match left {
+            Some(left) => left,
+            None => (fifo.add_page(page)?, gfn),
+        };
+        let end = (from / WORDS_PER_PAGE + 1) * WORDS_PER_PAGE;
+        let (notify, left) = self.raise_again(from, end, |_, _, channel| {
             core::mem::take(&mut channel.saved)
         });
-        debug_assert!(
-            left.is_none(),
-            "a page has no more words than are looked at"
-        );
-        Ok(notify)
+        if let Some(fifo) = &mut self.delivery.fifo {
+            *fifo.array_left() = left.map(|from| (from, gfn));
+        }
+        Ok(match left {
+            None if !is_another => Control::Done(notify),
+            _ => Control::More(notify),
+        })
     }
 
     /// Moves the pending bits in `shared_info` to the table. They are cleared there, so that ports are not pending

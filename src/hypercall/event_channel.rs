@@ -13,7 +13,7 @@ use crate::event::{Binding, Close, Control, EventError, EventTable, Port, Reset,
 use crate::policy;
 
 /// Ports closed before the call is continued.
-const RESET_AT_ONCE: u32 = 256;
+const RESET_AT_ONCE: u32 = 32;
 /// Peers notified of a close before the call is continued.
 const PEERS_AT_ONCE: u32 = 32;
 
@@ -83,8 +83,10 @@ fn operation(caller: &Caller<'_>, args: &Args, op: u32, arg: GuestVa) -> Outcome
             let op: abi::ExpandArray = read(caller.domain, arg)?;
             caller.domain.events.lock().check_array()?;
             let page = caller.domain.pin(op.array_gfn)?;
-            let notify = caller.domain.events.lock().expand_array(page)?;
-            caller.domain.notify(notify);
+            let mut events = caller.domain.events.lock();
+            let control = events.expand_array(page, op.array_gfn)?;
+            drop(events);
+            return Ok(finish(caller, args, control));
         }
         abi::OP_RESET => return reset(caller, args, arg),
         abi::OP_BIND_PIRQ => {
@@ -205,16 +207,27 @@ fn init_control(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     events = caller.domain.events.lock();
     let control = events.init_control(op.vcpu, page, op.offset)?;
     drop(events);
-    match control {
-        Control::Done(notify) => caller.domain.notify(notify),
-        Control::More(notify) => {
-            caller.domain.notify(notify);
-            return Ok(Reply::Again(*args));
-        }
+    if let again @ Reply::Again(_) = finish(caller, args, control) {
+        return Ok(again);
     }
     op.link_bits = abi::fifo::LINK_BITS;
     write(caller.domain, arg, &op)?;
     Ok(Reply::OK)
+}
+
+/// Notifies the vCPUs of events that a new page raised. The call is made again while there are more; the table knows how far
+/// it is.
+fn finish(caller: &Caller<'_>, args: &Args, control: Control) -> Reply {
+    match control {
+        Control::Done(notify) => {
+            caller.domain.notify(notify);
+            Reply::OK
+        }
+        Control::More(notify) => {
+            caller.domain.notify(notify);
+            Reply::Again(*args)
+        }
+    }
 }
 
 fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {

@@ -18,7 +18,7 @@ use crate::mem::{AllocError, memory};
 use crate::options;
 
 /// Pages zeroed before others may run.
-const ZEROED_AT_ONCE: u32 = 64;
+const ZEROED_AT_ONCE: u32 = 8;
 /// Entries of a map looked at before others may run.
 const ENTRIES_AT_ONCE: u32 = 512;
 /// The largest extent that is populated, a block of the map; larger ones are refused as if there were no such piece of

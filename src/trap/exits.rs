@@ -162,8 +162,8 @@ fn coprocessor_wide(
     skip(context, hsr);
 }
 
-/// Frames cleaned in one go for an operation by set and way: 4096 lines of 64 bytes.
-const CLEANED_AT_ONCE: u32 = 64;
+/// Frames cleaned in one go for an operation by set and way: 768 lines of 64 bytes.
+const CLEANED_AT_ONCE: u32 = 12;
 /// p2m entries checked in one go.
 const LOOKED_AT: u32 = 512;
 

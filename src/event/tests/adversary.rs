@@ -9,7 +9,7 @@ use super::support::{
     CONTROL_OFFSET, DOM, Guest, PEER, Table, TestPage, reset, table_of, upcall, vcpu,
 };
 use crate::abi::event_channel::fifo::{BUSY, LINK, LINKED, MASKED, PENDING};
-use crate::event::{Binding, Close, EventVirq, Port, Sent};
+use crate::event::{Binding, Close, Control, EventVirq, Port, Sent};
 
 const PORTS: u32 = 2000;
 
@@ -207,8 +207,12 @@ impl World {
             Op::Expand => {
                 if self.guest.array.len() < 3 {
                     let page = TestPage::new();
+                    let gfn = self.guest.array.len() as u64;
                     self.guest.array.push(page.guest());
-                    let _ = self.table.expand_array(page).unwrap();
+                    let mut expanded = self.table.expand_array(page, gfn).unwrap();
+                    while let Control::More(_) = expanded {
+                        expanded = self.table.expand_array(TestPage::new(), gfn).unwrap();
+                    }
                 }
             }
             Op::Poll(cpu, ports) => {

@@ -8,7 +8,7 @@ use armv7::frame::{Kept, PageRef, SharedPage, keep, page};
 use armv7::host::frame::FIRST;
 
 use crate::abi::event_channel::fifo::{BUSY, LINK, LINKED, MASKED, PENDING, QUEUES};
-use crate::event::{Close, EventTable, Notify, Port, Reset};
+use crate::event::{Close, Control, EventTable, Notify, Port, Reset};
 use crate::id::{DomId, VcpuId, VcpuSet};
 
 /// The part of the host's arena that these tests use.
@@ -165,8 +165,10 @@ impl Guest {
         for word in page.guest().words() {
             word.store(MASKED, Ordering::Relaxed);
         }
+        let gfn = self.array.len() as u64;
         self.array.push(page.guest());
-        assert_eq!(table.expand_array(page), Ok(Notify::NONE));
+        let expanded = table.expand_array(page, gfn);
+        assert_eq!(expanded, Ok(Control::Done(Notify::NONE)));
     }
 
     pub fn word(&self, port: Port) -> &'static AtomicU32 {

@@ -20,7 +20,7 @@ use crate::mem::p2m::{Access, P2mType};
 /// Elements handled before others may run.
 const AT_ONCE: u32 = 64;
 /// Elements after which it is asked whether an interrupt waits: each may be a copy of a page.
-const PAUSE_EACH: u32 = 8;
+const PAUSE_EACH: u32 = 4;
 
 /// Reads each element of the call's array, as far as one call goes, lets `f` deal with it, and writes the bytes back that
 /// `f` names.

@@ -36,7 +36,7 @@ impl Removed {
     /// Maximum number of runs.
     pub const MAX_RUNS: usize = 8;
     /// Maximum number of frames, unless it is a single page or block. Bounds the work of dropping their references.
-    pub const MAX_FRAMES: u32 = 256;
+    pub const MAX_FRAMES: u32 = 64;
 
     /// Returns an empty collection.
     #[inline]
