@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::options::Options;
-use crate::{Result, session};
+use crate::{Result, project, session};
 
 type Body = dyn Fn(&Options) -> Result<Sum> + Send + Sync;
 
@@ -89,6 +89,7 @@ pub fn run(mut tests: Vec<Test>, options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
     let mut done = side_by_side(tests, cores, options);
     print_longest(&mut done, start.elapsed());
+    keep_times(&done);
     print_complaints(&done);
     let sum = done.iter().fold(Sum::default(), |sum, done| sum + done.sum);
     println!("{} passed, {} failed", sum.passed, sum.failed);
@@ -126,6 +127,19 @@ fn print_longest(done: &mut [Done], took: Duration) {
             test.in_qemu.as_secs(),
             test.name
         );
+    }
+}
+
+/// Writes the times of all tests, longest first, to `target/test-times`: seconds, CPU seconds of their machines, name.
+fn keep_times(done: &[Done]) {
+    let line = |test: &Done| {
+        let (took, in_qemu) = (test.took.as_secs(), test.in_qemu.as_secs());
+        format!("{took}\t{in_qemu}\t{}\n", test.name)
+    };
+    let times: String = done.iter().map(line).collect();
+    let path = project::root().join("target/test-times");
+    if let Err(error) = std::fs::write(&path, times) {
+        println!("{}: {error}", path.display());
     }
 }
 
