@@ -9,20 +9,24 @@
 //! [`Uart::acknowledge`] first.
 
 mod exynos4210;
+mod imx;
 mod ns16550;
 mod pl011;
+mod stm32h7;
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use exynos4210::Exynos4210;
-
 use dt::Node;
+
+use exynos4210::Exynos4210;
+use imx::Imx;
 pub use ns16550::Family;
 use ns16550::Ns16550;
 use pl011::Pl011;
+use stm32h7::Stm32h7;
 
 /// Width of a register access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,10 +74,16 @@ pub enum Model {
     },
     /// Samsung Exynos.
     Exynos4210,
+    /// NXP i.MX.
+    Imx,
+    /// ST's USART with FIFOs.
+    Stm32h7,
 }
 
 const PL011: &[&str] = &["arm,pl011", "arm,sbsa-uart"];
 const EXYNOS4210: &[&str] = &["samsung,exynos4210-uart"];
+const IMX: &[&str] = &["fsl,imx6q-uart", "fsl,imx6ul-uart", "fsl,imx7d-uart"];
+const STM32H7: &[&str] = &["st,stm32h7-uart"];
 const NS16550: &[&str] = &[
     "ns16550",
     "ns16550a",
@@ -106,6 +116,12 @@ impl Model {
         if node.is_compatible(EXYNOS4210) {
             return Some(Self::Exynos4210);
         }
+        if node.is_compatible(IMX) {
+            return Some(Self::Imx);
+        }
+        if node.is_compatible(STM32H7) {
+            return Some(Self::Stm32h7);
+        }
         if !node.is_compatible(NS16550) {
             return None;
         }
@@ -133,6 +149,8 @@ enum Driver<R> {
     Pl011(Pl011<R>),
     Ns16550(Ns16550<R>),
     Exynos4210(Exynos4210<R>),
+    Imx(Imx<R>),
+    Stm32h7(Stm32h7<R>),
 }
 
 macro_rules! each {
@@ -141,6 +159,8 @@ macro_rules! each {
             Driver::Pl011($uart) => $call,
             Driver::Ns16550($uart) => $call,
             Driver::Exynos4210($uart) => $call,
+            Driver::Imx($uart) => $call,
+            Driver::Stm32h7($uart) => $call,
         }
     };
 }
@@ -169,6 +189,8 @@ impl<R: Registers> Uart<R> {
                 family,
             } => Driver::Ns16550(Ns16550::new(registers, shift, width, family)),
             Model::Exynos4210 => Driver::Exynos4210(Exynos4210::new(registers)),
+            Model::Imx => Driver::Imx(Imx::new(registers)),
+            Model::Stm32h7 => Driver::Stm32h7(Stm32h7::new(registers)),
         };
         Self {
             driver,

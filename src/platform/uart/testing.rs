@@ -1,7 +1,8 @@
 //! UARTs on a line of 115,200 baud, in virtual time: a byte takes ten bits, and each access of the processor takes a moment.
 //!
 //! They have what the drivers use: the FIFO with its levels, and each kind's own notion of the transmit interrupt. A PL011
-//! (DDI 0183G 2.8) and an Exynos UART signal as the FIFO comes down through a level, a 16550 when it has become empty.
+//! (DDI 0183G 2.8) and an Exynos UART signal as the FIFO comes down through a level, a 16550 when it has become empty; an i.MX
+//! and an STM32 UART for as long as the FIFO is down.
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -23,16 +24,20 @@ pub enum Kind {
     /// 16450 with one byte.
     Ns16550(usize),
     Exynos(usize),
+    Imx(usize),
+    Stm32(usize),
 }
 
 /// All that the tests try.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 8] = [
     Kind::Pl011(16),
     Kind::Pl011(32),
     Kind::Ns16550(1),
     Kind::Ns16550(16),
     Kind::Exynos(16),
     Kind::Exynos(256),
+    Kind::Imx(32),
+    Kind::Stm32(16),
 ];
 
 #[derive(Debug)]
@@ -76,6 +81,8 @@ impl Slow {
                 family: Family::Plain,
             },
             Kind::Exynos(_) => Model::Exynos4210,
+            Kind::Imx(_) => Model::Imx,
+            Kind::Stm32(_) => Model::Stm32h7,
         };
         let uart = Uart::new(model, slow.clone());
         (slow, uart)
@@ -94,7 +101,7 @@ impl Slow {
     /// Returns whether the interrupt line is up.
     pub fn signals(&self) -> bool {
         let state = self.0.borrow();
-        state.raised && state.enabled
+        state.raises() && state.enabled
     }
 
     /// Returns what has left.
@@ -116,7 +123,11 @@ impl Slow {
 impl State {
     fn depth(&self) -> usize {
         match self.kind {
-            Kind::Pl011(depth) | Kind::Ns16550(depth) | Kind::Exynos(depth) => depth,
+            Kind::Pl011(depth)
+            | Kind::Ns16550(depth)
+            | Kind::Exynos(depth)
+            | Kind::Imx(depth)
+            | Kind::Stm32(depth) => depth,
         }
     }
 
@@ -124,8 +135,17 @@ impl State {
     fn level(&self) -> usize {
         match self.kind {
             Kind::Pl011(depth) => depth / 8,
-            Kind::Ns16550(_) => 0,
+            Kind::Ns16550(_) | Kind::Stm32(_) => 0,
             Kind::Exynos(depth) => depth / 4,
+            Kind::Imx(_) => 1,
+        }
+    }
+
+    /// Returns whether the transmit interrupt is up before its mask.
+    fn raises(&self) -> bool {
+        match self.kind {
+            Kind::Imx(_) | Kind::Stm32(_) => self.fifo.len() <= self.level(),
+            _ => self.raised,
         }
     }
 
@@ -155,7 +175,7 @@ impl State {
         let above = self.fifo.len() > self.level();
         match self.kind {
             Kind::Pl011(_) | Kind::Ns16550(_) => self.raised &= !above,
-            Kind::Exynos(_) => {}
+            Kind::Exynos(_) | Kind::Imx(_) | Kind::Stm32(_) => {}
         }
         if self.leaving.is_none() && !self.held {
             self.next(self.now);
@@ -185,13 +205,21 @@ impl State {
             (Kind::Exynos(_), 0x10) => self.flag(2, !is_busy),
             (Kind::Exynos(_), 0x18) => self.flag(24, is_full),
             (Kind::Exynos(_), 0x30) => self.flag(2, self.raised && self.enabled),
+            // USR2, UTS.
+            (Kind::Imx(_), 0x98) => self.flag(3, !is_busy),
+            (Kind::Imx(_), 0xb4) => self.flag(4, is_full),
+            // ISR.
+            (Kind::Stm32(_), 0x1c) => self.flag(6, !is_busy) | self.flag(7, !is_full),
             _ => 0,
         }
     }
 
     fn write(&mut self, offset: u32, value: u32) {
         match (self.kind, offset) {
-            (Kind::Pl011(_) | Kind::Ns16550(_), 0) | (Kind::Exynos(_), 0x20) => {
+            (Kind::Pl011(_) | Kind::Ns16550(_), 0)
+            | (Kind::Exynos(_), 0x20)
+            | (Kind::Imx(_), 0x40)
+            | (Kind::Stm32(_), 0x28) => {
                 self.put(value as u8);
             }
             // IMSC, ICR.
@@ -205,6 +233,10 @@ impl State {
             // UINTM, whose bits mask, and UINTP.
             (Kind::Exynos(_), 0x38) => self.enabled = value & 1 << 2 == 0,
             (Kind::Exynos(_), 0x30) => self.raised &= value & 1 << 2 == 0,
+            // UCR1.
+            (Kind::Imx(_), 0x80) => self.enabled = value & 1 << 13 != 0,
+            // CR1.
+            (Kind::Stm32(_), 0) => self.enabled = value & 1 << 30 != 0,
             _ => {}
         }
     }

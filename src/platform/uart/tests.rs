@@ -199,6 +199,78 @@ fn an_exynos_uart_is_reset_without_touching_its_speed() {
 }
 
 #[test]
+fn an_imx_uart_keeps_its_speed_and_format_and_masks_its_interrupts() {
+    let regs = fake(&[
+        (0x84, 0x8028),
+        (0x88, 0x3804),
+        (0x8c, 0x8001),
+        (0x90, 0x0a81),
+    ]);
+    let mut uart = Uart::new(Model::Imx, regs.clone());
+    let init = writes(&regs);
+    assert!(
+        init.iter()
+            .all(|(offset, _)| ![0xa4, 0xa8].contains(offset))
+    );
+    assert_eq!(
+        init,
+        [
+            (0x80, 1),
+            (0x88, 0x4),
+            (0x8c, 0x8000),
+            (0x90, 0x0a81),
+            (0x84, 0x4027)
+        ]
+    );
+    script(&regs, 0xb4, &[0x10, 0]);
+    uart.put_all(b"x");
+    assert_eq!(writes(&regs), [(0x40, u32::from(b'x'))]);
+    script(&regs, 0x98, &[1, 0]);
+    script(&regs, 0, &[0x8000 | u32::from(b'z')]);
+    assert_eq!((uart.get(), uart.get()), (Some(b'z'), None));
+    uart.raise_for(Interrupts::Receive);
+    uart.raise_for(Interrupts::ReceiveAndTransmit);
+    uart.raise_for(Interrupts::None);
+    assert_eq!(writes(&regs), [(0x80, 0x201), (0x80, 0x2201), (0x80, 1)]);
+}
+
+#[test]
+fn an_stm32_usart_gets_its_fifos_once_firmware_s_last_byte_has_left() {
+    const ON: u32 = 1 | 1 << 2 | 1 << 3;
+    const FIFOS: u32 = 1 << 29;
+    let regs = fake(&[(0, ON | 1 << 5), (8, 1 | 1 << 12)]);
+    script(&regs, 0x1c, &[0, 0, 1 << 6]);
+    let mut uart = Uart::new(Model::Stm32h7, regs.clone());
+    let steps = [
+        (0, ON),
+        (8, 1 << 12),
+        (0, ON & !1),
+        (0, ON & !1 | FIFOS),
+        (0, ON | FIFOS),
+    ];
+    assert_eq!(writes(&regs), steps);
+    script(&regs, 0x1c, &[0, 1 << 7, 1 << 5, 0]);
+    script(&regs, 0x24, &[0x51]);
+    uart.put_all(b"x");
+    assert_eq!(writes(&regs), [(0x28, u32::from(b'x'))]);
+    assert_eq!((uart.get(), uart.get()), (Some(0x51), None));
+    uart.raise_for(Interrupts::ReceiveAndTransmit);
+    uart.acknowledge();
+    assert_eq!(
+        writes(&regs),
+        [(0, ON | FIFOS | 1 << 5 | 1 << 30), (0x20, 0xf)]
+    );
+    // Where firmware has turned them on, the line is not interrupted.
+    let regs = fake(&[(0, ON | FIFOS)]);
+    let _uart = Uart::new(Model::Stm32h7, regs.clone());
+    assert!(
+        writes(&regs)
+            .iter()
+            .all(|(offset, value)| *offset != 0 || value & 1 != 0)
+    );
+}
+
+#[test]
 fn the_driver_is_chosen_by_compatible() {
     let model = |compatible: &str| {
         let bytes = compile_with(VIRT, &[("\"arm,pl011\", \"arm,primecell\"", compatible)]);
@@ -227,5 +299,7 @@ fn the_driver_is_chosen_by_compatible() {
         model("\"samsung,exynos4210-uart\""),
         Some(Model::Exynos4210)
     );
+    assert_eq!(model("\"fsl,imx6ul-uart\""), Some(Model::Imx));
+    assert_eq!(model("\"st,stm32h7-uart\""), Some(Model::Stm32h7));
     assert_eq!(model("\"renesas,scif\""), None);
 }
