@@ -99,6 +99,7 @@ impl Selection {
             machine,
             gic: tree.find(&machine.host.gic.path),
             hidden: Hidden::of(machine),
+            buses: buses_of_console(machine),
         };
         for node in tree.all() {
             let above = node.parent().map_or(Fate::Keep, |p| selection.fate(&p));
@@ -140,11 +141,21 @@ impl Selection {
     }
 }
 
+/// Returns the indices of the nodes above the console's.
+fn buses_of_console(machine: &HostView<'_>) -> Vec<usize> {
+    let console = machine.console;
+    let node = console.and_then(|uart| machine.tree.find(&uart.path));
+    let above = node.iter().flat_map(|node| node.ancestors().skip(1));
+    above.map(|bus| bus.index()).collect()
+}
+
 /// The facts that a decision about a node depends on.
 struct Judge<'a> {
     machine: &'a HostView<'a>,
     gic: Option<Node<'a>>,
     hidden: Hidden,
+    /// Indices of the buses that the console is behind.
+    buses: Vec<usize>,
 }
 
 impl Judge<'_> {
@@ -191,7 +202,10 @@ impl Judge<'_> {
             node.spend(self.hidden.0.len());
             self.hidden.owner(&region)
         });
-        if let Some((range, owner)) = at {
+        // The registers of a bus may be all of its window (i.MX's AIPS). What is hidden below it stays unmapped.
+        if let Some((range, owner)) = at
+            && !self.buses.contains(&node.index())
+        {
             return Some(format!("its registers are in {range}, which is {owner}"));
         }
         let machine = self.machine;

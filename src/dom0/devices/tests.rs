@@ -110,6 +110,35 @@ fn interrupts_of_a_second_controller_are_not_taken_for_the_gics() {
 }
 
 #[test]
+fn a_bus_around_the_console_stays_without_its_page() {
+    let source = VIRT.replacen(
+        "pl011@9000000 {",
+        "bus@9000000 {\n compatible = \"fsl,aips-bus\", \"simple-bus\";\n reg = <0 0x9000000 0 0x20000>;\n \
+         #address-cells = <2>; #size-cells = <2>; ranges;\n \
+         anatop@9004000 { compatible = \"fsl,imx6ul-anatop\"; reg = <0 0x9004000 0 0x1000>; }; };\n pl011@9000000 {",
+        1,
+    );
+    // The console's node is moved to below the bus.
+    let start = source.find("pl011@9000000 {").unwrap();
+    let end = start + source[start..].find("};").unwrap() + 2;
+    let console = source[start..end].to_owned();
+    let mut source = source[..start].to_owned() + &source[end..];
+    let bus = source.find("anatop@9004000").unwrap();
+    source.insert_str(bus, &(console + "\n"));
+    let source = source.replace("/pl011@9000000", "/bus@9000000/pl011@9000000");
+    let plan = plan_of(&compile(&source), 288);
+    assert!(
+        !plan.notes.iter().any(|note| note.contains("/bus")),
+        "{:?}",
+        plan.notes
+    );
+    let around = range(0x900_1000, 0x1_f000);
+    let mapped =
+        |region: &PhysRange| region.base() <= around.base() && region.end() >= around.end();
+    assert!(plan.mmio.iter().any(mapped), "{:x?}", plan.mmio);
+}
+
+#[test]
 fn a_device_that_needs_what_dom0_cannot_have_gets_nothing_and_a_line() {
     let rtc = |regs: &str, lines: &str| {
         let changes = [
