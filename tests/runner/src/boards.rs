@@ -133,7 +133,7 @@ pub struct BoardTest {
     says: &'static [&'static str],
 }
 
-pub static TESTS: [BoardTest; 9] = [
+pub static TESTS: [BoardTest; 11] = [
     BoardTest {
         board: "midway",
         script: "facts",
@@ -192,6 +192,18 @@ pub static TESTS: [BoardTest; 9] = [
             "SMP: CPU1: no way to start (aspeed,ast2600-smp)",
             "Brought up 1 CPUs",
         ],
+    },
+    BoardTest {
+        board: "imx6ul",
+        script: "facts",
+        cpus: 1,
+        says: &["Freescale i.MX6 UltraLite", "Brought up 1 CPUs"],
+    },
+    BoardTest {
+        board: "imx7",
+        script: "facts",
+        cpus: 2,
+        says: &["Brought up 2 CPUs"],
     },
     BoardTest {
         board: "orangepi-pc",
