@@ -24,7 +24,7 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
     let at_zero = then.saturating_sub(system_time);
     AT_ZERO.store(at_zero, Ordering::Relaxed);
     // dom0's system time starts with its virtual counter.
-    let began = registry::get(DomId::DOM0).map_or(0, |dom0| dom0.cntvoff);
+    let began = registry::get(DomId::DOM0).map_or(0, |dom0| dom0.cntvoff());
     crate::log::set_time_of_day(at_zero.saturating_sub(time::clock().ns(Ticks(began)).0));
     for domain in registry::all() {
         publish(&domain);
@@ -36,16 +36,12 @@ pub fn set(secs: u64, nsecs: u32, system_time: u64) {
 /// The time of day is relative to the control domain's system time. Another domain's system time starts later, with its
 /// virtual counter; like Xen, this adds the difference in whole seconds.
 pub fn publish(domain: &Domain) {
-    let start = registry::get(DomId::DOM0).map_or(domain.cntvoff, |dom0| dom0.cntvoff);
-    let later = time::clock()
-        .ns(Ticks(domain.cntvoff.saturating_sub(start)))
-        .0
-        / NANOSECONDS;
+    let start = registry::get(DomId::DOM0).map_or(domain.cntvoff(), |dom0| dom0.cntvoff());
     let offset = domain
         .state
         .lock()
         .time_offset
-        .saturating_add_unsigned(later);
+        .saturating_add(seconds_between(start, domain.cntvoff()));
     let base = AT_ZERO
         .load(Ordering::Relaxed)
         .saturating_add_signed(offset.saturating_mul(NANOSECONDS as i64));
@@ -55,6 +51,21 @@ pub fn publish(domain: &Domain) {
         base / NANOSECONDS,
         (base % NANOSECONDS) as u32,
     );
+}
+
+/// Returns the whole seconds from one counter offset to another, which a counter that was carried on from another machine
+/// may have before the first.
+fn seconds_between(start: u64, cntvoff: u64) -> i64 {
+    let ticks = cntvoff.wrapping_sub(start) as i64;
+    let seconds = (time::clock().ns(Ticks(ticks.unsigned_abs())).0 / NANOSECONDS) as i64;
+    if ticks < 0 { -seconds } else { seconds }
+}
+
+/// Returns the time of day, in nanoseconds since 1970; counted from then on where nobody has set it.
+pub fn now() -> u64 {
+    let began = registry::get(DomId::DOM0).map_or(0, |dom0| dom0.cntvoff());
+    let since = time::clock().ns(Ticks(time::now().0.wrapping_sub(began))).0;
+    AT_ZERO.load(Ordering::Relaxed).saturating_add(since)
 }
 
 /// Writes under the version word, which is odd during the update.

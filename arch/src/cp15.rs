@@ -114,8 +114,19 @@ registers32! { 15:
     Ctr 0 0 0 1;
     Mpidr 0 0 0 5;
     Revidr 0 0 0 6;
+    IdPfr0 0 0 1 0;
     IdPfr1 0 0 1 1;
     IdDfr0 0 0 1 2;
+    IdMmfr0 0 0 1 4;
+    IdMmfr1 0 0 1 5;
+    IdMmfr2 0 0 1 6;
+    IdMmfr3 0 0 1 7;
+    IdIsar0 0 0 2 0;
+    IdIsar1 0 0 2 1;
+    IdIsar2 0 0 2 2;
+    IdIsar3 0 0 2 3;
+    IdIsar4 0 0 2 4;
+    Clidr 1 0 0 1;
     // Guest (PL1) state.
     Csselr 2 0 0 0;
     Sctlr 0 1 0 0;

@@ -43,6 +43,31 @@ impl Vfp {
 /// The boot CPU's [`Vfp`]. CPUs that differ are refused.
 static VFP: AtomicU8 = AtomicU8::new(Vfp::None as u8);
 
+/// Words of [`identity`].
+pub const IDENTITY_WORDS: usize = 15;
+
+/// Returns the registers by which a guest knows this processor: MIDR, CTR, CLIDR, ID_PFR0 and 1, ID_MMFR0 to 3, ID_ISAR0 to
+/// 4, and MVFR0 (0 without VFP).
+pub fn identity() -> [u32; IDENTITY_WORDS] {
+    [
+        cp15::Midr::read(),
+        cp15::Ctr::read(),
+        cp15::Clidr::read(),
+        cp15::IdPfr0::read(),
+        cp15::IdPfr1::read(),
+        cp15::IdMmfr0::read(),
+        cp15::IdMmfr1::read(),
+        cp15::IdMmfr2::read(),
+        cp15::IdMmfr3::read(),
+        cp15::IdIsar0::read(),
+        cp15::IdIsar1::read(),
+        cp15::IdIsar2::read(),
+        cp15::IdIsar3::read(),
+        cp15::IdIsar4::read(),
+        if vfp() == Vfp::None { 0 } else { mvfr0() },
+    ]
+}
+
 /// Returns whether guests have D0 to D31, the usual case.
 #[cfg(target_arch = "arm")]
 #[inline(always)]

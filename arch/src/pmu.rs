@@ -47,6 +47,32 @@ fn are_open() -> bool {
 }
 
 impl Monitors {
+    /// Words that [`Self::each_word`] shows.
+    pub(crate) const WORDS: usize = 7 + 2 * MOST;
+
+    /// Shows the registers, and takes what they are changed to.
+    pub(crate) fn each_word(&mut self, show: &mut dyn FnMut(&mut u32)) {
+        let Self {
+            pmcr,
+            pmselr,
+            pmuserenr,
+            pmcntenset,
+            pmintenset,
+            pmovsset,
+            pmccntr,
+            events,
+        } = self;
+        for register in [
+            pmcr, pmselr, pmuserenr, pmcntenset, pmintenset, pmovsset, pmccntr,
+        ] {
+            show(register);
+        }
+        for (kind, count) in events {
+            show(kind);
+            show(count);
+        }
+    }
+
     /// Loads the monitors and gives the loaded guest access.
     #[cold]
     pub(crate) fn load(&self) {

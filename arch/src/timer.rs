@@ -54,6 +54,19 @@ pub struct VirtualTimer {
 }
 
 impl VirtualTimer {
+    /// A timer with this control word, of which enable and mask count, and compare value.
+    pub const fn new(ctl: u32, cval: u64) -> Self {
+        Self {
+            ctl: ctl & (ENABLE | IMASK),
+            cval,
+        }
+    }
+
+    /// Returns the control word without the status, and the compare value.
+    pub const fn registers(&self) -> (u32, u64) {
+        (self.ctl & (ENABLE | IMASK), self.cval)
+    }
+
     /// Reads the loaded guest's timer without changing it.
     #[inline]
     pub fn read() -> Self {

@@ -162,6 +162,8 @@ mod tests {
             handle: [7; 16],
             params: Params::default(),
             shared_info_gfn: None,
+            vcpu_info: [None; 8],
+            suspend_port: 0,
             runstate_flag: false,
             time_offset: 0,
             debugged: false,

@@ -114,7 +114,6 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
         let identity = Identity {
             vttbr: domain.vttbr,
             vmpidr: psci::vmpidr(id),
-            cntvoff: domain.cntvoff,
             monitors: domain.monitors,
         };
         let vcpu = heap::try_arc(Vcpu::new(domain.id, id, unit, timers, identity));

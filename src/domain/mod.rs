@@ -20,12 +20,13 @@ pub mod virq;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use armv7::addr::{Gfn, Mfn};
 use armv7::pmu;
 use spin::Once;
 
-use crate::event::{End, EventTable, EventVirq, Notify};
+use crate::event::{End, EventError, EventTable, EventVirq, Notify, Port, Sent};
 use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::log::Allowance;
@@ -33,7 +34,7 @@ use crate::mem::PinnedPage;
 use crate::mem::p2m::{P2m, PoolLimit};
 use crate::sched::{self, PoolId};
 use crate::sync::{Lock, rank};
-use crate::time::{self, Timer};
+use crate::time::{self, Ticks, Timer};
 use crate::vcpu::Vcpu;
 use crate::vgic::Vgic;
 
@@ -111,6 +112,10 @@ pub struct State {
     pub params: Params,
     /// Frame at which it has mapped shared_info.
     pub shared_info_gfn: Option<Gfn>,
+    /// Where each vCPU has registered its `vcpu_info`: frame and offset.
+    pub vcpu_info: [Option<(Gfn, u32)>; MAX_VCPUS as usize],
+    /// Port that tells of a suspend, instead of the VIRQ of all ends; 0 for none.
+    pub suspend_port: u32,
     /// Runstate copies carry an update flag (vm_assist).
     pub runstate_flag: bool,
     /// Seconds to add to the machine's wall clock for it.
@@ -200,8 +205,9 @@ pub struct Domain {
     pub event_irq: IntId,
     /// Where its interrupt controller is.
     pub gic: GicMap,
-    /// The difference between the physical counter and its virtual one, in ticks.
-    pub cntvoff: u64,
+    /// The difference between the physical counter and its virtual one, in ticks, modulo 2^64: it changes only before the
+    /// domain runs.
+    cntvoff: AtomicU64,
     /// Its access to the performance monitors.
     pub monitors: pmu::Access,
     /// Most vCPUs it may have.
@@ -235,6 +241,8 @@ impl Domain {
                 handle: [0; 16],
                 params: Params::default(),
                 shared_info_gfn: None,
+                vcpu_info: [None; MAX_VCPUS as usize],
+                suspend_port: 0,
                 runstate_flag: false,
                 time_offset: 0,
                 debugged: false,
@@ -242,7 +250,7 @@ impl Domain {
             }),
             event_irq: spec.event_irq,
             gic: spec.gic,
-            cntvoff: time::now().0,
+            cntvoff: AtomicU64::new(time::now().0),
             monitors: spec.monitors,
             max_vcpus: spec.max_vcpus.clamp(1, MAX_VCPUS),
             shared_info: parts.shared_info,
@@ -267,6 +275,24 @@ impl Domain {
     #[inline]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Arc<Vcpu>> {
         self.vcpus().get(id.index())
+    }
+
+    /// Returns what is subtracted from the physical counter to give its virtual one, modulo 2^64.
+    #[inline]
+    pub fn cntvoff(&self) -> u64 {
+        self.cntvoff.load(Ordering::Relaxed)
+    }
+
+    /// Sets its virtual counter, before it runs.
+    pub fn set_cntvoff(&self, cntvoff: u64) {
+        self.cntvoff.store(cntvoff, Ordering::Relaxed);
+    }
+
+    /// Returns when its virtual counter reads `cval`. The offset of one that was carried on from a machine that runs for
+    /// longer is negative.
+    #[inline]
+    pub fn ticks_of(&self, cval: u64) -> Ticks {
+        Ticks(cval.saturating_add_signed(self.cntvoff() as i64))
     }
 
     /// Returns whether it is the control domain.
@@ -338,6 +364,23 @@ impl Domain {
             }
         }
     }
+}
+
+/// Sends on a port of `domain`.
+#[inline]
+pub fn send(domain: &Domain, port: Port) -> Result<(), EventError> {
+    let sent = domain.events.lock().send(port)?;
+    match sent {
+        Sent::Local(notify) => domain.notify(notify),
+        Sent::Peer { to, from } => {
+            if let Some(peer) = registry::get(to.dom) {
+                let notify = peer.events.lock().raise_from_peer(to.port, from);
+                peer.notify(notify);
+            }
+        }
+        Sent::Nowhere => {}
+    }
+    Ok(())
 }
 
 /// Tells the peer of a port that was closed.

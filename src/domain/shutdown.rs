@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use super::{Domain, Halted, virq};
+use super::{Domain, Halted, send, virq};
 use crate::abi::sched as abi;
-use crate::event::EventVirq;
+use crate::event::{EventVirq, Port};
 use crate::latency;
 use crate::machine;
 use crate::vcpu::halt;
@@ -55,9 +55,14 @@ pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
     }
     let code = state.shutdown_code.unwrap_or(reason as u32);
     state.shutdown = Some(code);
+    let subscribed = state.suspend_port;
     drop(state);
     domain.set_halted_all(halt::SHUTDOWN, Halted::Yes);
-    announce();
+    let is_told =
+        code == abi::SHUTDOWN_SUSPEND && subscribed != 0 && send(domain, Port(subscribed)).is_ok();
+    if !is_told {
+        announce();
+    }
 }
 
 /// Ends a domain because of something that it did; says what, once, whatever its other vCPUs do meanwhile.

@@ -18,6 +18,19 @@ pub struct PhysicalTimer {
 }
 
 impl PhysicalTimer {
+    /// A timer with this control word, of which enable and mask count, and compare value.
+    pub const fn new(ctl: u32, cval: u64) -> Self {
+        Self {
+            ctl: ctl & (ENABLE | IMASK),
+            cval,
+        }
+    }
+
+    /// Returns the control word and the compare value.
+    pub const fn registers(&self) -> (u32, u64) {
+        (self.ctl, self.cval)
+    }
+
     /// Performs an access at `now`. Returns the value of a read.
     pub fn access(&mut self, access: TimerAccess, value: u64, now: u64) -> u64 {
         match access {

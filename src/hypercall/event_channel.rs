@@ -7,9 +7,9 @@ use super::guest_ptr::{read, write};
 use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply, must_pause};
 use crate::abi::event_channel as abi;
-use crate::domain::{Domain, registry, tell_closed};
+use crate::domain::{Domain, send, tell_closed};
 use crate::error::Errno;
-use crate::event::{Binding, Close, Control, EventError, EventTable, Port, Reset, Sent};
+use crate::event::{Binding, Close, Control, EventError, EventTable, Port, Reset};
 use crate::policy;
 
 /// Ports closed before the call is continued.
@@ -108,23 +108,6 @@ fn update<T: FromBytes + IntoBytes + Immutable>(
     let mut op: T = read(caller.domain, arg)?;
     f(&mut caller.domain.events.lock(), &mut op)?;
     write(caller.domain, arg, &op)
-}
-
-/// Sends an event on a port of `domain`.
-#[inline]
-fn send(domain: &Domain, port: Port) -> Result<(), Errno> {
-    let sent = domain.events.lock().send(port)?;
-    match sent {
-        Sent::Local(notify) => domain.notify(notify),
-        Sent::Peer { to, from } => {
-            if let Some(peer) = registry::get(to.dom) {
-                let notify = peer.events.lock().raise_from_peer(to.port, from);
-                peer.notify(notify);
-            }
-        }
-        Sent::Nowhere => {}
-    }
-    Ok(())
 }
 
 fn alloc_unbound(caller: &Caller<'_>, arg: GuestVa) -> Result<(), Errno> {

@@ -1,6 +1,6 @@
 //! vcpu_op (24): registration of `vcpu_info` and runstate areas. vCPUs are started by PSCI.
 
-use armv7::addr::{GuestVa, PAGE_SIZE};
+use armv7::addr::{Gfn, GuestVa, PAGE_SIZE};
 use armv7::guest::{Access, translate};
 
 use super::guest_ptr::read;
@@ -30,6 +30,12 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
                 .events
                 .lock()
                 .register_vcpu_info(args.0[1], page, op.offset)?;
+            if let (Some(gfn), Some(place)) = (
+                Gfn::new(op.gfn),
+                caller.domain.state.lock().vcpu_info.get_mut(id.index()),
+            ) {
+                *place = Some((gfn, op.offset));
+            }
             caller.domain.notify(notify);
             Ok(Reply::OK)
         }
@@ -49,27 +55,33 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
 
 /// Pins the one or two pages of a runstate area at `va`.
 fn map_copy(caller: &Caller<'_>, va: GuestVa) -> Result<GuestCopy, Errno> {
-    let first = pin_va(caller, va)?;
+    let (first, gfn) = pin_va(caller, va)?;
     let crosses = va.offset() + COPY_SIZE > PAGE_SIZE;
-    let second = match crosses {
+    let (second, next_gfn) = match crosses {
         true => {
             let next = va
                 .checked_add((PAGE_SIZE - va.offset()) as u32)
                 .ok_or(Errno::Fault)?;
-            Some(pin_va(caller, next)?)
+            let (page, gfn) = pin_va(caller, next)?;
+            (Some(page), Some(gfn))
         }
-        false => None,
+        false => (None, None),
     };
-    Ok(GuestCopy::new([Some(first), second], va.offset()))
+    Ok(GuestCopy::new(
+        [Some(first), second],
+        [Some(gfn), next_gfn],
+        va.offset(),
+    ))
 }
 
-fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<GuestPage, Errno> {
+fn pin_va(caller: &Caller<'_>, va: GuestVa) -> Result<(GuestPage, Gfn), Errno> {
     // Locked, so that the walk of the guest's tables cannot meet another CPU's break-before-make.
     let p2m = caller.domain.p2m.lock();
     let gfn = translate(va.0, Access::Write).map_err(|_| Errno::Fault)?;
     drop(p2m);
-    caller
+    let page = caller
         .domain
         .pin(gfn.raw().into())
-        .map_err(|_| Errno::Fault)
+        .map_err(|_| Errno::Fault)?;
+    Ok((page, gfn))
 }

@@ -27,7 +27,7 @@ pub fn load(
 ) {
     vcpu.set_loaded_on(Some(cpu.id));
     vcpu.timers.virtual_timer.disarm();
-    registers.cpu.load(&vcpu.identity);
+    registers.cpu.load(&vcpu.identity, domain.cntvoff());
     cpu.gic.hyp.load(&registers.interface);
     vcpu.account(RunState::Running, now);
     // A CPU that makes an interrupt pending after this finds the vCPU loaded here, and kicks this CPU.
@@ -67,7 +67,7 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
     registers.interface = cpu.gic.hyp.save();
     registers.cpu.save();
     if let Some(deadline) = registers.cpu.timer.deadline() {
-        let deadline = Ticks(deadline.saturating_add(domain.cntvoff));
+        let deadline = domain.ticks_of(deadline);
         vcpu.timers.virtual_timer.arm(deadline);
     }
     domain.kick(unloaded.kick);

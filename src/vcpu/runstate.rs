@@ -3,7 +3,7 @@
 
 use core::sync::atomic::Ordering;
 
-use armv7::addr::PAGE_SIZE;
+use armv7::addr::{Gfn, PAGE_SIZE};
 use armv7::barrier::dmb_ish;
 use armv7::frame::PageRef;
 
@@ -40,6 +40,8 @@ impl RunState {
 /// The guest's `vcpu_runstate_info`, which may cross into a second page.
 pub struct GuestCopy {
     pages: [Option<PinnedPage<'static>>; 2],
+    /// Where the guest has the pages.
+    gfns: [Option<Gfn>; 2],
     offset: usize,
 }
 
@@ -52,9 +54,27 @@ const ENTRY_TIME_OFFSET: usize = 8;
 const TIMES_OFFSET: usize = 16;
 
 impl GuestCopy {
-    /// Returns a copy that starts at `offset` of the first page.
-    pub const fn new(pages: [Option<PinnedPage<'static>>; 2], offset: usize) -> Self {
-        Self { pages, offset }
+    /// A copy that starts at `offset` of the first page. The guest has the pages at `gfns`.
+    pub const fn new(
+        pages: [Option<PinnedPage<'static>>; 2],
+        gfns: [Option<Gfn>; 2],
+        offset: usize,
+    ) -> Self {
+        Self {
+            pages,
+            gfns,
+            offset,
+        }
+    }
+
+    /// Returns whether a copy at `offset` is in one page, or, if it `crosses`, in two.
+    pub const fn fits(offset: usize, crosses: bool) -> bool {
+        offset < PAGE_SIZE && crosses == (offset + COPY_SIZE > PAGE_SIZE)
+    }
+
+    /// Returns where it is: the frames of the guest, and the offset in the first one.
+    pub const fn place(&self) -> ([Option<Gfn>; 2], usize) {
+        (self.gfns, self.offset)
     }
 
     /// Writes one word of the copy. The write is atomic if the guest's structure is aligned to 4 bytes, as compilers
@@ -178,6 +198,11 @@ impl Account {
     pub fn register(&mut self, copy: Option<GuestCopy>) {
         self.copy = copy;
         self.publish();
+    }
+
+    /// Returns where the guest's copy is.
+    pub fn place(&self) -> Option<([Option<Gfn>; 2], usize)> {
+        self.copy.as_ref().map(GuestCopy::place)
     }
 
     /// Sets whether UPDATE marks changes of the copy.

@@ -50,6 +50,26 @@ pub struct VirtualInterface {
     apr: u32,
 }
 
+impl VirtualInterface {
+    /// Bits of GICH_VMCR that a guest has (IHI 0048B 5.3.5): enables, AckCtl, FIQEn, CBPR, EOIM, both binary points and the
+    /// priority mask.
+    const VMCR_BITS: u32 = 0xF8FC_021F;
+
+    /// Returns a view with these GICH_VMCR and GICH_APR; `None` when VMCR has bits that do not exist.
+    pub const fn new(vmcr: u32, apr: u32) -> Option<Self> {
+        if vmcr & !Self::VMCR_BITS == 0 {
+            Some(Self { vmcr, apr })
+        } else {
+            None
+        }
+    }
+
+    /// Returns GICH_VMCR and GICH_APR.
+    pub const fn registers(&self) -> (u32, u32) {
+        (self.vmcr & Self::VMCR_BITS, self.apr)
+    }
+}
+
 impl HypInterface {
     pub(super) fn new(regs: Window) -> Self {
         let regs: Block<Registers> = regs.block();

@@ -14,13 +14,13 @@ fn a_guest_s_registers_go_and_come_with_it() {
     let identity = Identity::default();
     let (mut one, mut other) = (VcpuRegs::reset(0), VcpuRegs::reset(0));
     (one.system.teecr, one.system.teehbr, one.system.dacr) = (1, 0x1234_5678, 7);
-    one.load(&identity);
+    one.load(&identity, 0);
     one.save();
-    other.load(&identity);
+    other.load(&identity, 0);
     other.save();
     let system = &other.system;
     assert_eq!((system.teecr, system.teehbr, system.dacr), (0, 0, 0));
-    one.load(&identity);
+    one.load(&identity, 0);
     other.save();
     let system = &other.system;
     assert_eq!(
@@ -33,18 +33,18 @@ fn a_guest_s_registers_go_and_come_with_it() {
 fn an_asynchronous_abort_goes_and_comes_with_its_guest() {
     let identity = Identity::default();
     let (mut one, other) = (VcpuRegs::reset(0), VcpuRegs::reset(0));
-    one.load(&identity);
+    one.load(&identity, 0);
     raise_async_abort();
     assert!(has_async_abort());
     one.save();
-    other.load(&identity);
+    other.load(&identity, 0);
     assert!(!has_async_abort(), "it is the other guest's");
-    one.load(&identity);
+    one.load(&identity, 0);
     assert!(has_async_abort());
     // The hardware clears the bit when the guest takes the abort.
     super::take_async_abort();
     one.save();
-    one.load(&identity);
+    one.load(&identity, 0);
     assert!(!has_async_abort(), "it is taken once");
 }
 
