@@ -36,6 +36,7 @@ pub mod panic;
 pub mod platform;
 pub mod policy;
 pub mod pqueue;
+pub mod save;
 pub mod sched;
 pub mod sync;
 pub mod time;

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     // State rooms: rules without a machine. They answer with values.
     &["emulate", "event", "grant", "mem", "sched", "vgic"],
     // One vCPU, and making it run.
-    &["vcpu"],
+    &["save", "vcpu"],
     // What one domain is made of, and making it happen.
     &["domain"],
     // What concerns several domains, or a domain and the machine.
@@ -50,6 +50,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("event", &["abi", "error", "id"]),
     ("grant", &["abi", "error", "id"]),
     ("mem", &["id", "sync"]),
+    ("save", &["id", "vgic"]),
     ("sched", &["id", "pqueue", "sync", "time"]),
     ("vgic", &["id"]),
     ("dom0/device_tree", &["platform"]),

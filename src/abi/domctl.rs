@@ -49,6 +49,10 @@ abi_constants! {
     OP_RESUMEDOMAIN: u32 = 27, "XEN_DOMCTL_resumedomain";
     /// Sets the port that signals a suspend.
     OP_SUBSCRIBE: u32 = 29, "XEN_DOMCTL_subscribe";
+    /// Reads what a domain is beside its memory.
+    OP_GETHVMCONTEXT: u32 = 33, "XEN_DOMCTL_gethvmcontext";
+    /// Sets it.
+    OP_SETHVMCONTEXT: u32 = 34, "XEN_DOMCTL_sethvmcontext";
     /// Chooses between 32 and 64 bits.
     OP_SET_ADDRESS_SIZE: u32 = 35, "XEN_DOMCTL_set_address_size";
     /// Assigns a device to a domain.
@@ -65,8 +69,14 @@ abi_constants! {
     OP_DEASSIGN_DEVICE: u32 = 47, "XEN_DOMCTL_deassign_device";
     /// Devices that go together.
     OP_GET_DEVICE_GROUP: u32 = 50, "XEN_DOMCTL_get_device_group";
+    /// Reads a part of what a domain is beside its memory.
+    OP_GETHVMCONTEXT_PARTIAL: u32 = 55, "XEN_DOMCTL_gethvmcontext_partial";
     /// Memory events.
     OP_VM_EVENT_OP: u32 = 56, "XEN_DOMCTL_vm_event_op";
+    /// Says what is at guest frames.
+    OP_GETPAGEFRAMEINFO3: u32 = 61, "XEN_DOMCTL_getpageframeinfo3";
+    /// Nothing that could be saved is at a frame.
+    PFINFO_XTAB: u64 = 0xF << 28, "XEN_DOMCTL_PFINFO_XTAB";
     /// Sets the domain that handles a global VIRQ.
     OP_SET_VIRQ_HANDLER: u32 = 66, "XEN_DOMCTL_set_virq_handler";
     /// Sets a domain's memory nodes.
@@ -407,6 +417,41 @@ abi_struct! {
 }
 
 abi_struct! {
+    /// Body of [`OP_GETHVMCONTEXT`] and [`OP_SETHVMCONTEXT`].
+    pub struct HvmContext: "struct xen_domctl_hvmcontext", 16, align 8 {
+        /// Bytes of the buffer, and of what is in it.
+        0 "size" => size: u32,
+        4 _ => pad: u32,
+        /// The records.
+        8 "buffer" => buffer: GuestHandle<u8>,
+    }
+}
+
+abi_struct! {
+    /// Body of [`OP_GETHVMCONTEXT_PARTIAL`].
+    pub struct HvmContextPartial: "struct xen_domctl_hvmcontext_partial", 24, align 8 {
+        /// Type of the record.
+        0 "type" => kind: u32,
+        /// Which of them.
+        4 "instance" => instance: u32,
+        /// Bytes of the buffer, and of the record's body.
+        8 "bufsz" => size: u64,
+        /// The record's body.
+        16 "buffer" => buffer: GuestHandle<u8>,
+    }
+}
+
+abi_struct! {
+    /// Body of [`OP_GETPAGEFRAMEINFO3`].
+    pub struct GetPageFrameInfo3: "struct xen_domctl_getpageframeinfo3", 16, align 8 {
+        /// How many frames.
+        0 "num" => num: u64,
+        /// Their numbers, which are replaced by what is there.
+        8 "array" => array: GuestHandle<u64>,
+    }
+}
+
+abi_struct! {
     /// Body of [`OP_GET_PAGING_MEMPOOL_SIZE`] and [`OP_SET_PAGING_MEMPOOL_SIZE`].
     pub struct PagingMempool: "struct xen_domctl_paging_mempool", 8, align 8 {
         /// Bytes.
@@ -503,6 +548,9 @@ pub const LAYOUTS: &[Layout] = &[
     IomemPermission::LAYOUT,
     MemoryMapping::LAYOUT,
     CacheFlush::LAYOUT,
+    HvmContext::LAYOUT,
+    HvmContextPartial::LAYOUT,
+    GetPageFrameInfo3::LAYOUT,
     PagingMempool::LAYOUT,
     CoreRegisters::LAYOUT,
     VcpuGuestContext::LAYOUT,

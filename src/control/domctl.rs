@@ -8,7 +8,7 @@ use armv7::addr::Mfn;
 use super::reap::reap;
 use super::request::Request;
 use super::{
-    again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages,
+    again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages, save,
     scheduler,
 };
 use crate::abi::domctl as abi;
@@ -51,6 +51,10 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_DESTROYDOMAIN => destroy::destroy(&request),
         abi::OP_SETVCPUCONTEXT => context::set(&request),
         abi::OP_GETVCPUCONTEXT => context::get(&request),
+        abi::OP_GETHVMCONTEXT => save::get(&request),
+        abi::OP_SETHVMCONTEXT => save::set(&request),
+        abi::OP_GETHVMCONTEXT_PARTIAL => save::get_one(&request),
+        abi::OP_GETPAGEFRAMEINFO3 => pages::describe(&request),
         abi::OP_SET_PAGING_MEMPOOL_SIZE => pages::set_pool(&request),
         abi::OP_GET_PAGING_MEMPOOL_SIZE => pages::pool(&request),
         abi::OP_CACHEFLUSH => pages::flush(&request),
@@ -167,8 +171,7 @@ fn set(request: &Request<'_>) -> Outcome {
                 Errno::Perm
             });
         }
-        // Nobody suspends guests of this architecture, so nobody would be told.
-        abi::OP_SUBSCRIBE => {}
+        abi::OP_SUBSCRIBE => domain.state.lock().suspend_port = request.body()?,
         abi::OP_MONITOR_OP => return monitor(request),
         abi::OP_VM_EVENT_OP => return Err(Errno::OpNotSupp),
         abi::OP_VUART_OP => return Err(no_vuart(request.body()?)),

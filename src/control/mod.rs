@@ -10,6 +10,7 @@
 //! | `reap` | when is a dead domain forgotten? |
 //! | `pages` | what of its memory does the toolstack manage? |
 //! | `context` | what is in a vCPU's registers? |
+//! | `save` | what of a domain goes into its image, and comes back from it? |
 //! | `bitmap` | how do sets travel? |
 //! | `hypfs` | what is in the hypervisor's file system? |
 //!
@@ -29,6 +30,7 @@ mod lifecycle;
 mod pages;
 mod reap;
 mod request;
+mod save;
 mod scheduler;
 pub mod sysctl;
 

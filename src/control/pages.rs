@@ -6,11 +6,13 @@ use armv7::frame;
 
 use super::request::Request;
 use super::{again, again_at, exclusive, progress};
-use crate::abi::domctl::{CacheFlush, PagingMempool};
+use crate::abi::domctl::{CacheFlush, GetPageFrameInfo3, PFINFO_XTAB, PagingMempool};
+use crate::call::guest_ptr::{element, read, write};
 use crate::call::{Outcome, Reply};
 use crate::domain::{Domain, Life};
 use crate::error::Errno;
-use crate::mem::p2m::P2mType;
+use crate::mem::frame_table::Kind;
+use crate::mem::p2m::{Access, P2mType};
 
 /// Table frames given or taken before others may run.
 const TABLES_AT_ONCE: u32 = 16;
@@ -56,6 +58,50 @@ pub fn pool(request: &Request<'_>) -> Outcome {
     let pages = domain.p2m.lock().pool_pages();
     request.write_back(&PagingMempool {
         size: u64::from(pages) * PAGE_SIZE as u64,
+    })
+}
+
+/// Frames described before others may run; also what one unit of progress stands for.
+const DESCRIBED_AT_ONCE: u32 = 24;
+/// Most frames of one description, as in Xen.
+const MAX_DESCRIBED: u64 = 1024;
+
+/// Says of guest frames whether their contents are the domain's own: then they can be copied.
+pub fn describe(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let op: GetPageFrameInfo3 = request.body()?;
+    if op.num > MAX_DESCRIBED {
+        return Err(Errno::TooBig);
+    }
+    let count = op.num as u32;
+    let array = op.array.to_va().ok_or(Errno::Fault)?;
+    let unit = progress(request.args).unwrap_or(0);
+    let start = unit * DESCRIBED_AT_ONCE;
+    let end = start.saturating_add(DESCRIBED_AT_ONCE).min(count);
+    for n in start..end {
+        let at = element::<u64>(array, n)?;
+        let gfn: u64 = read(request.caller.domain, at)?;
+        let kind = if has_own_ram(&domain, gfn) {
+            0
+        } else {
+            PFINFO_XTAB
+        };
+        write(request.caller.domain, at, &kind)?;
+    }
+    if end < count {
+        return again_at(request.args, unit + 1);
+    }
+    Ok(Reply::OK)
+}
+
+/// Returns whether the domain has a page of its own at `gfn`: no grant, no mapping of somebody else's, no page that the
+/// hypervisor shares with it.
+fn has_own_ram(domain: &Domain, gfn: u64) -> bool {
+    let p2m = domain.p2m.lock();
+    let pinned = Gfn::new(gfn).and_then(|gfn| p2m.pin(gfn, Access::Read));
+    drop(p2m);
+    pinned.is_some_and(|(reference, kind)| {
+        kind.is_own_ram() && reference.owner() == domain.id && reference.kind() == Kind::Ram
     })
 }
 

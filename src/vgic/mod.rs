@@ -26,6 +26,7 @@
 //! | `refill.rs` | moving interrupts into list registers and back |
 //! | `choose.rs` | choice among interrupts when list registers run out |
 //! | `route.rs` | routes from physical to virtual interrupts |
+//! | `saved.rs` | the state as words, to save a domain |
 //!
 //! Manual: IHI 0048B chapters 3 (state machine), 4.3 (distributor), 5 (virtualization).
 
@@ -36,6 +37,7 @@ mod lr;
 mod refill;
 mod registers;
 mod route;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +51,7 @@ pub use self::dist::{Effects, HostOp, HostWork, Refused};
 pub use self::lr::{ListRegisters, Maintenance};
 pub use self::refill::Unloaded;
 pub use self::route::{NotRouted, RouteError, Unrouted};
+pub use self::saved::{PrivateWords, SharedWords};
 
 /// Maximum number of SPIs: INTIDs 32 to 991. The last 28 INTIDs do not fill a bank, and are left out as in Xen.
 pub const MAX_SPIS: u16 = 960;
