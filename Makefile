@@ -14,6 +14,7 @@ setup: setup-build ## install what is missing: tools, Rust target, Debian's dom0
 	@tests/setup/debian.sh
 	@tests/setup/uboot.sh
 	@tests/setup/uefi.sh
+	@tests/setup/kmove.sh
 	@tests/setup/dom0.sh
 	@tests/setup/guests.sh
 
@@ -26,6 +27,11 @@ build: setup-build ## dist/krypton (flat, with zImage header), krypton.efi (the 
 
 uboot: setup ## dist/krypton.uImage, krypton.itb, boot.scr for a board: make uboot BOARD=arndale (virt, arndale, orangepi-pc, vexpress)
 	@$(XTASK) uboot $(BOARD)
+
+kmove: setup-build ## dist/kmove, a static armhf program for any Debian dom0: saves and restores domUs
+	@tests/setup/kmove.sh
+	@mkdir -p dist
+	@cp target/kmove/kmove dist/
 
 flash: setup ## an SD card or a file for a board with U-Boot: make flash BOARD=arndale DEST=card.img (or /dev/sdX; vexpress: ARGS=--nor)
 	@$(XTASK) flash $(BOARD) $(DEST) $(ARGS)
@@ -79,4 +85,4 @@ prepush: fmt-check clippy doc setup ## before a push, in minutes: format, lints,
 	@cargo test --quiet --workspace
 	@$(XTASK) test "dom0 demo"
 
-.PHONY: help setup setup-build build uboot flash run demo qemu test soak bench bench-check tree gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build kmove uboot flash run demo qemu test soak bench bench-check tree gdb clippy fmt fmt-check doc prepush

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes dom0's boot files from Debian's packages (tests/setup/debian.sh) and tests/dom0, in target/dom0:
 #   vmlinuz    Debian's armhf kernel, byte for byte
-#   initrd.gz  busybox, the kernel modules named below, Xen's toolstack, stress-ng and the tests; reproducible
+#   initrd.gz  busybox, the kernel modules named below, Xen's toolstack, kmove, stress-ng and the tests; reproducible
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -27,7 +27,7 @@ programs='
 '
 
 main() {
-    is_stale "$output/initrd.gz" tests/dom0 tests/setup/dom0.sh tests/setup/initramfs.sh || return 0
+    is_stale "$output/initrd.gz" tests/dom0 tests/setup/dom0.sh tests/setup/initramfs.sh target/kmove/kmove || return 0
     open_tree
     step "making dom0's initramfs for Linux $release"
     mkdir -p "$output"
@@ -58,6 +58,7 @@ add_own_files() {
     for script in session greet run-test settle wake; do
         install -m 755 "tests/dom0/$script" "$tree/sbin/"
     done
+    install -m 755 target/kmove/kmove "$tree/usr/bin/"
     cp tests/dom0/inittab tests/dom0/profile "$tree/etc/"
     install -m 755 tests/dom0/hotplug/* "$tree/etc/xen/scripts/"
     cp "$root/etc/xen/xl.conf" "$tree/etc/xen/"

@@ -122,3 +122,23 @@ known_archive() {
     apt-get "$@" indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' |
         awk -v label="$archive_label" '$2 == "Debian" && $3 == label { print $1; exit }'
 }
+
+# Where Debian keeps Rust versions side by side, newest habit first.
+rust_suites='trixie-backports trixie testing unstable'
+
+# fetch_rust_src VERSION FOLDER: puts the standard library's source of that compiler into FOLDER/library. The cache is locked.
+fetch_rust_src() {
+    for suite in $rust_suites; do
+        private_apt_open amd64 "$suite"
+        package_version=$(private_apt apt-cache madison rust-src |
+            awk -v wanted="$1" '{ split($3, part, /[+~-]/) } part[1] == wanted { print $3; exit }')
+        [ -n "$package_version" ] || continue
+        private_apt_download "$2" "rust-src=$package_version"
+        # The rest of the package is the compiler: ten times as large.
+        dpkg-deb --fsys-tarfile "$2"/rust-src_*.deb |
+            tar -x -C "$2" --strip-components=4 --wildcards './usr/src/rustc-*/library'
+        rm "$2"/rust-src_*.deb
+        return
+    done
+    fail "Debian has no rust-src $1 for this compiler: let rustup download (unset RUSTUP_AUTO_INSTALL), or use another Rust"
+}

@@ -9,8 +9,6 @@ cd "$(dirname "$0")/../.."
 . tests/setup/lib.sh
 
 target=armv7a-none-eabi
-# Where Debian keeps Rust versions side by side, newest habit first.
-suites='trixie-backports trixie testing unstable'
 
 main() {
     command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.93 or newer with rustup, then try again"
@@ -43,7 +41,7 @@ build_from_debian() {
     trap 'rm -rf "$scratch" "$staged"' EXIT
     trap 'exit 130' INT TERM
 
-    fetch_rust_src "$version"
+    fetch_rust_src "$version" "$scratch"
     build_libraries
     mkdir -p "$staged/lib" || fail "cannot write to $installed: run once as the owner of the Rust toolchain"
     for library in core alloc compiler_builtins; do
@@ -52,21 +50,6 @@ build_from_debian() {
     # A rename is all or nothing: an interruption leaves either the old state or the new one.
     rm -rf "$installed"
     mv -T "$staged" "$installed"
-}
-
-fetch_rust_src() {
-    for suite in $suites; do
-        private_apt_open amd64 "$suite"
-        package_version=$(private_apt apt-cache madison rust-src |
-            awk -v wanted="$1" '{ split($3, part, /[+~-]/) } part[1] == wanted { print $3; exit }')
-        [ -n "$package_version" ] || continue
-        private_apt_download "$scratch" "rust-src=$package_version"
-        # The rest of the package is the compiler: ten times as large.
-        dpkg-deb --fsys-tarfile "$scratch"/rust-src_*.deb |
-            tar -x -C "$scratch" --strip-components=4 --wildcards './usr/src/rustc-*/library'
-        return
-    done
-    fail "Debian has no rust-src $1 for this compiler: let rustup download (unset RUSTUP_AUTO_INSTALL), or use another Rust"
 }
 
 build_libraries() {

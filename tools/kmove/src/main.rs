@@ -1,0 +1,238 @@
+//! kmove: saves domUs of Krypton to a file, restores them, and takes checkpoints, from the control domain.
+//!
+//! | file | question |
+//! |---|---|
+//! | `guest.rs` | how does a guest suspend and go on? |
+//! | `save.rs`, `restore.rs` | how does a domain become a stream, and a stream a domain? |
+//! | `stream.rs` | which bytes are a stream? |
+//! | `config.rs`, `json.rs` | what does `xl create` need to know? |
+//! | `xen.rs`, `store.rs` | what is asked of the hypervisor, and of xenstore? |
+//! | `sys.rs` | how does one ask the kernel? |
+#![deny(unsafe_code)]
+
+mod config;
+mod guest;
+mod json;
+mod restore;
+mod save;
+mod store;
+mod stream;
+mod sys;
+mod xen;
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::guest::Guest;
+
+const USAGE: &str = "\
+kmove: saves and restores domUs, from the control domain
+
+  kmove checkpoint NAME [FILE]        suspend NAME, write it to FILE if one is given, let it go on
+  kmove save NAME FILE                write NAME to FILE and end it here
+  kmove restore FILE [--name NAME] [--paused]
+                                      make the domain in FILE, and let it run
+  kmove verify FILE                   read FILE to its end and say what it holds
+
+FILE may be -, for a pipe. After a failure the domain runs on, and nothing of a half-made one is left.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["checkpoint", name] => checkpoint(name, None),
+        ["checkpoint", name, file] => checkpoint(name, Some(file)),
+        ["save", name, file] => save(name, file),
+        ["restore", file, ref options @ ..] => restore(file, options),
+        ["verify", file] => verify(file),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kmove: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Messages go where a stream does not.
+fn say(what: std::fmt::Arguments<'_>) {
+    eprintln!("kmove: {what}");
+}
+
+/// Returns the configuration of a domain, as xl tells it.
+fn configuration(name: &str) -> io::Result<String> {
+    let told = Command::new("xl")
+        .args(["list", "-l", name])
+        .output()
+        .map_err(|error| io::Error::other(format!("cannot run xl: {error}")))?;
+    let config = Config::of(&String::from_utf8_lossy(&told.stdout))
+        .ok_or_else(|| io::Error::other(format!("`xl list -l {name}` tells no configuration")))?;
+    if !config.left_out.is_empty() {
+        say(format_args!(
+            "settings that do not go along: {}",
+            config.left_out.join(", ")
+        ));
+    }
+    Ok(config.text)
+}
+
+fn create(file: &str) -> io::Result<Box<dyn Write>> {
+    if file == "-" {
+        return Ok(Box::new(io::stdout().lock()));
+    }
+    let made = File::create(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot make {file}: {error}")))?;
+    Ok(Box::new(Synced(made)))
+}
+
+/// A file whose flush means the disk.
+struct Synced(File);
+
+impl Write for Synced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+fn open(file: &str) -> io::Result<Box<dyn io::Read>> {
+    if file == "-" {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let opened = File::open(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {file}: {error}")))?;
+    Ok(Box::new(BufReader::with_capacity(1 << 16, opened)))
+}
+
+/// Suspends a domain, does `work`, and, if that fails or if it is to go on, lets it go on.
+fn suspended<T>(
+    guest: &mut Guest,
+    goes_on: bool,
+    work: impl FnOnce(&mut Guest) -> io::Result<T>,
+) -> io::Result<T> {
+    guest.suspend()?;
+    let done = work(guest);
+    if goes_on || done.is_err() {
+        let resumed = guest.resume();
+        return match (done, resumed) {
+            (Ok(done), Ok(())) => Ok(done),
+            (Ok(_), Err(error)) => Err(io::Error::other(format!(
+                "{} does not go on: {error}",
+                guest.name
+            ))),
+            (Err(error), Ok(())) => {
+                Err(io::Error::other(format!("{error}; {} runs on", guest.name)))
+            }
+            (Err(error), Err(other)) => Err(io::Error::other(format!(
+                "{error}; and {} does not go on: {other}",
+                guest.name
+            ))),
+        };
+    }
+    done
+}
+
+/// Writes a suspended domain to a file, and removes that if it fails.
+fn write(guest: &mut Guest, config: &str, file: &str) -> io::Result<save::Summary> {
+    let to = BufWriter::with_capacity(1 << 16, create(file)?);
+    save::domain(guest, config, to).map_err(|error| {
+        if file != "-" {
+            let _ = std::fs::remove_file(file);
+        }
+        io::Error::new(error.kind(), format!("writing {file}: {error}"))
+    })
+}
+
+fn checkpoint(name: &str, file: Option<&str>) -> io::Result<()> {
+    let mut guest = Guest::find(name)?;
+    let config = match file {
+        Some(_) => configuration(name)?,
+        None => String::new(),
+    };
+    let mut began = Instant::now();
+    let summary = suspended(&mut guest, true, |guest| {
+        began = Instant::now();
+        match file {
+            Some(file) => write(guest, &config, file),
+            None => Ok(save::Summary::default()),
+        }
+    })?;
+    say(format_args!(
+        "{name} stood still for {} ms; {}",
+        began.elapsed().as_millis(),
+        told(&summary)
+    ));
+    Ok(())
+}
+
+fn told(summary: &save::Summary) -> String {
+    format!(
+        "{} pages, {} of them zero, {} bytes",
+        summary.pages, summary.zero, summary.bytes
+    )
+}
+
+fn save(name: &str, file: &str) -> io::Result<()> {
+    let mut guest = Guest::find(name)?;
+    let config = configuration(name)?;
+    let summary = suspended(&mut guest, false, |guest| write(guest, &config, file))?;
+    let status = Command::new("xl")
+        .args(["destroy", &guest.id.to_string()])
+        .status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!(
+            "{file} is complete, but `xl destroy {name}` failed: the domain is suspended"
+        )));
+    }
+    say(format_args!("{name} is in {file}: {}", told(&summary)));
+    Ok(())
+}
+
+fn restore(file: &str, options: &[&str]) -> io::Result<()> {
+    let (mut name, mut paused) = (None, false);
+    let mut left = options.iter();
+    while let Some(option) = left.next() {
+        match *option {
+            "--paused" => paused = true,
+            "--name" => {
+                let given = left.next().ok_or(io::Error::other("--name needs a name"))?;
+                name = Some(*given);
+            }
+            other => return Err(io::Error::other(format!("there is no option {other}"))),
+        }
+    }
+    let summary = restore::domain(open(file)?, name, paused)
+        .map_err(|error| io::Error::new(error.kind(), format!("restoring {file}: {error}")))?;
+    let state = if paused { "is paused" } else { "runs" };
+    say(format_args!(
+        "{} {state}: {} pages, {} bytes",
+        summary.name, summary.pages, summary.bytes
+    ));
+    Ok(())
+}
+
+fn verify(file: &str) -> io::Result<()> {
+    let summary = restore::verify(open(file)?)
+        .map_err(|error| io::Error::new(error.kind(), format!("{file}: {error}")))?;
+    say(format_args!(
+        "{file} holds {}, whole: {} pages, {} bytes",
+        summary.name, summary.pages, summary.bytes
+    ));
+    Ok(())
+}
