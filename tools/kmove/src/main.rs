@@ -1,13 +1,14 @@
 //! kmove: saves domUs of Krypton to a file, restores them, and takes checkpoints, from the control domain.
 //!
-//! | file | question |
+//! | file | contents |
 //! |---|---|
-//! | `guest.rs` | how does a guest suspend and go on? |
-//! | `save.rs`, `restore.rs` | how does a domain become a stream, and a stream a domain? |
-//! | `stream.rs` | which bytes are a stream? |
-//! | `config.rs`, `json.rs` | what does `xl create` need to know? |
-//! | `xen.rs`, `store.rs` | what is asked of the hypervisor, and of xenstore? |
-//! | `sys.rs` | how does one ask the kernel? |
+//! | `guest.rs` | suspend and resume of a guest |
+//! | `save.rs`, `restore.rs` | from a domain to a stream, and back |
+//! | `transfer.rs` | send and receive through a command's pipes |
+//! | `stream.rs` | format of the stream |
+//! | `config.rs`, `json.rs` | configuration for `xl create` |
+//! | `xen.rs`, `store.rs` | hypercalls and xenstore requests |
+//! | `sys.rs` | privcmd; all `unsafe` |
 #![deny(unsafe_code)]
 
 mod config;
@@ -18,6 +19,7 @@ mod save;
 mod store;
 mod stream;
 mod sys;
+mod transfer;
 mod xen;
 
 use std::fs::File;
@@ -27,6 +29,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::guest::Guest;
+use crate::transfer::{Failure, Peer};
 
 const USAGE: &str = "\
 kmove: saves and restores domUs, from the control domain
@@ -35,6 +38,9 @@ kmove: saves and restores domUs, from the control domain
   kmove save NAME FILE                write NAME to FILE and end it here
   kmove restore FILE [--name NAME] [--paused]
                                       make the domain in FILE, and let it run
+  kmove send NAME -- COMMAND...       move NAME to where COMMAND leads, such as: ssh HOST kmove receive
+  kmove receive                       the other end
+  kmove resume NAME                   let NAME, which has suspended, go on here
   kmove verify FILE                   read FILE to its end and say what it holds
 
 FILE may be -, for a pipe. After a failure the domain runs on, and nothing of a half-made one is left.
@@ -48,6 +54,9 @@ fn main() -> ExitCode {
         ["checkpoint", name, file] => checkpoint(name, Some(file)),
         ["save", name, file] => save(name, file),
         ["restore", file, ref options @ ..] => restore(file, options),
+        ["send", name, "--", ref command @ ..] => send(name, command),
+        ["receive"] => receive(),
+        ["resume", name] => resume(name),
         ["verify", file] => verify(file),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
@@ -192,16 +201,69 @@ fn save(name: &str, file: &str) -> io::Result<()> {
     let mut guest = Guest::find(name)?;
     let config = configuration(name)?;
     let summary = suspended(&mut guest, false, |guest| write(guest, &config, file))?;
-    let status = Command::new("xl")
-        .args(["destroy", &guest.id.to_string()])
-        .status()?;
-    if !status.success() {
-        return Err(io::Error::other(format!(
-            "{file} is complete, but `xl destroy {name}` failed: the domain is suspended"
-        )));
-    }
+    destroy(&guest, &format!("{file} is complete"))?;
     say(format_args!("{name} is in {file}: {}", told(&summary)));
     Ok(())
+}
+
+/// Ends a domain that is elsewhere now.
+fn destroy(guest: &Guest, but: &str) -> io::Result<()> {
+    let status = Command::new("xl")
+        .args(["destroy", &guest.id.to_string()])
+        .stdout(io::stderr())
+        .status()?;
+    if status.success() {
+        return Ok(());
+    }
+    let name = &guest.name;
+    Err(io::Error::other(format!(
+        "{but}, but `xl destroy {name}` failed: the domain is suspended here, and must not go on"
+    )))
+}
+
+fn send(name: &str, command: &[&str]) -> io::Result<()> {
+    let mut guest = Guest::find(name)?;
+    let config = configuration(name)?;
+    let mut peer = Peer::start(command)?;
+    guest.suspend()?;
+    let began = Instant::now();
+    match peer.send(&mut guest, &config) {
+        Ok(summary) => {
+            let still = began.elapsed().as_millis();
+            destroy(&guest, &format!("{name} runs on the other side"))?;
+            drop(peer);
+            say(format_args!(
+                "{name} has moved, and stood still for {still} ms: {}",
+                told(&summary)
+            ));
+            Ok(())
+        }
+        Err(Failure::Here(error)) => {
+            guest.resume()?;
+            Err(io::Error::other(format!("{error}; {name} runs on")))
+        }
+        Err(Failure::Unknown(error)) => Err(io::Error::other(format!(
+            "{error}; {name} is suspended here and may run on the other side. If it does not, `kmove resume {name}`; if it does, \
+             `xl destroy {name}`"
+        ))),
+    }
+}
+
+fn receive() -> io::Result<()> {
+    let summary = transfer::receive(io::stdin().lock(), io::stdout().lock())?;
+    say(format_args!(
+        "{} runs here: {} pages, {} bytes",
+        summary.name, summary.pages, summary.bytes
+    ));
+    Ok(())
+}
+
+fn resume(name: &str) -> io::Result<()> {
+    let mut guest = Guest::find(name)?;
+    if guest.xen.info(guest.id)?.shutdown != Some(xen::SUSPENDED) {
+        return Err(io::Error::other(format!("{name} has not suspended")));
+    }
+    guest.resume()
 }
 
 fn restore(file: &str, options: &[&str]) -> io::Result<()> {

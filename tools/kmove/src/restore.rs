@@ -105,25 +105,60 @@ pub fn verify(from: impl Read) -> io::Result<Summary> {
 /// Makes the domain that a stream holds, by another name if one is given, and lets it run unless `paused`. If that fails,
 /// nothing of it is left.
 pub fn domain(from: impl Read, name: Option<&str>, paused: bool) -> io::Result<Summary> {
+    let made = make(from, |own| name.unwrap_or(own).to_owned())?;
+    if !paused && let Err(error) = made.target.unpause() {
+        return Err(made.target.destroyed(error));
+    }
+    Ok(made.summary)
+}
+
+/// Makes the domain that a stream holds, paused, by a name of passage. If that fails, nothing of it is left.
+pub fn incoming(from: impl Read) -> io::Result<Made> {
+    make(from, |own| format!("{own}{PASSAGE}"))
+}
+
+/// Ends the name of a domain that is on its way.
+const PASSAGE: &str = "--incoming";
+
+/// A domain that was made whole, and is paused.
+pub struct Made {
+    target: Target,
+    /// What it was made of.
+    pub summary: Summary,
+}
+
+impl Made {
+    /// Lets it run; if that fails, nothing of it is left.
+    pub fn run(self) -> io::Result<Summary> {
+        match self.target.unpause() {
+            Ok(()) => Ok(self.summary),
+            Err(error) => Err(self.target.destroyed(error)),
+        }
+    }
+
+    /// Ends it.
+    pub fn destroy(self) {
+        let _ = xl(&["destroy", &self.target.id.to_string()]);
+    }
+}
+
+/// Gives a domain that came by a name of passage its own, once nobody else has it.
+pub fn arrive(name: &str) -> io::Result<String> {
+    let own = name.strip_suffix(PASSAGE).unwrap_or(name);
+    xl(&["rename", name, own])?;
+    Ok(own.to_owned())
+}
+
+fn make(from: impl Read, naming: impl Fn(&str) -> String) -> io::Result<Made> {
     let mut target = None;
     let mut summary = Summary::default();
-    let made = fill(from, name, &mut target, &mut summary);
-    let Some(target) = &mut target else {
-        return made.map(|()| summary);
-    };
-    let done = made.and_then(|()| match paused {
-        true => Ok(()),
-        false => xl(&["unpause", &target.id.to_string()]),
-    });
-    if let Err(error) = done {
-        let destroyed = xl(&["destroy", &target.id.to_string()]);
-        let left = destroyed.err().map(|error| format!("; and {error}"));
-        return Err(io::Error::new(
-            error.kind(),
-            format!("{error}{}", left.unwrap_or_default()),
-        ));
+    let filled = fill(from, naming, &mut target, &mut summary);
+    match (target, filled) {
+        (Some(target), Ok(())) => Ok(Made { target, summary }),
+        (Some(target), Err(error)) => Err(target.destroyed(error)),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(io::Error::other("no domain was made")),
     }
-    Ok(summary)
 }
 
 /// A domain that is being made.
@@ -135,7 +170,7 @@ struct Target {
 
 fn fill(
     from: impl Read,
-    name: Option<&str>,
+    naming: impl Fn(&str) -> String,
     made: &mut Option<Target>,
     summary: &mut Summary,
 ) -> io::Result<()> {
@@ -144,11 +179,8 @@ fn fill(
     let (rest, bytes) = read(
         from,
         |text| {
-            let text = match name {
-                Some(name) => config::renamed(text, name),
-                None => text.to_owned(),
-            };
-            let name = config::setting(&text, "name").unwrap_or("").to_owned();
+            let name = naming(config::setting(text, "name").unwrap_or(""));
+            let text = config::renamed(text, &name);
             **target.borrow_mut() = Some(create(&text, &name)?);
             summary.borrow_mut().name = name;
             Ok(())
@@ -190,6 +222,8 @@ fn xl(arguments: &[&str]) -> io::Result<()> {
     let status = Command::new("xl")
         .args(arguments)
         .stdin(Stdio::null())
+        // What goes out of here may be words to another side.
+        .stdout(io::stderr())
         .status()
         .map_err(|error| io::Error::other(format!("cannot run xl: {error}")))?;
     if status.success() {
@@ -200,6 +234,17 @@ fn xl(arguments: &[&str]) -> io::Result<()> {
 }
 
 impl Target {
+    fn unpause(&self) -> io::Result<()> {
+        xl(&["unpause", &self.id.to_string()])
+    }
+
+    /// Ends the domain because of an error, and returns that.
+    fn destroyed(self, error: io::Error) -> io::Error {
+        let left = xl(&["destroy", &self.id.to_string()]).err();
+        let left = left.map(|error| format!("; and {error}"));
+        io::Error::new(error.kind(), format!("{error}{}", left.unwrap_or_default()))
+    }
+
     /// Makes frames hold what a batch says; returns how many pages they have.
     fn put(&mut self, batch: Vec<(u64, Content)>) -> io::Result<u64> {
         let frames: Vec<u64> = batch.iter().map(|(frame, _)| *frame).collect();

@@ -1,0 +1,159 @@
+//! Moving a suspended domain through a command's pipes, such as `ssh other kmove receive`: the stream one way, a word back.
+//!
+//! ```text
+//! send                                   receive
+//!   stream ------------------------------> makes the domain, paused
+//!   <------------------------------ ready
+//!   go ----------------------------------> lets it run
+//!   <------------------------------- runs
+//!   destroys its own, ends --------------> gives it its name
+//! ```
+//!
+//! Until `go` is sent the domain is here, and goes on if anything fails; the other side then destroys what it has made. From
+//! then on only the other side knows: if the link breaks before it has said `runs` or `failed`, both stay suspended or paused
+//! until a person has looked.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::guest::Guest;
+use crate::restore;
+use crate::save::{self, Summary};
+
+const READY: &str = "ready";
+const GO: &str = "go";
+const RUNS: &str = "runs";
+const FAILED: &str = "failed";
+
+/// How a transfer failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// Before the other side was told to go on: the domain is here alone.
+    Here(io::Error),
+    /// The other side was told, and has not answered: nobody knows where the domain runs.
+    Unknown(io::Error),
+}
+
+/// The command at the other end of the pipes.
+pub struct Peer {
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    /// Starts a command.
+    pub fn start(command: &[&str]) -> io::Result<Self> {
+        let (program, arguments) = command.split_first().ok_or(io::Error::other(
+            "send needs a command: -- ssh HOST kmove receive",
+        ))?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
+        let missing = || io::Error::other("no pipe");
+        let to = child.stdin.take().ok_or_else(missing)?;
+        let from = child.stdout.take().ok_or_else(missing)?;
+        Ok(Self {
+            child,
+            to: Some(to),
+            from: BufReader::new(from),
+        })
+    }
+
+    /// Waits for a word.
+    fn word(&mut self) -> io::Result<String> {
+        word(&mut self.from)?.ok_or(io::Error::other("the other side has ended (above)"))
+    }
+
+    /// Sends a domain that has suspended.
+    pub fn send(&mut self, guest: &mut Guest, config: &str) -> Result<Summary, Failure> {
+        let summary = self.prepare(guest, config).map_err(Failure::Here)?;
+        let to = self.to.as_mut();
+        let told = to.map_or(Ok(()), |to| writeln!(to, "{GO}").and_then(|()| to.flush()));
+        match told.and_then(|()| self.word()) {
+            Ok(word) if word == RUNS => Ok(summary),
+            Ok(word) if word == FAILED => Err(Failure::Here(io::Error::other(
+                "the other side could not let it run",
+            ))),
+            Ok(word) => Err(Failure::Unknown(io::Error::other(format!(
+                "the other side says {word:?}"
+            )))),
+            Err(error) => Err(Failure::Unknown(error)),
+        }
+    }
+
+    fn prepare(&mut self, guest: &mut Guest, config: &str) -> io::Result<Summary> {
+        let to = self.to.as_mut().ok_or(io::Error::other("no pipe"))?;
+        let summary = save::domain(guest, config, BufWriter::with_capacity(1 << 16, to))?;
+        match self.word()?.as_str() {
+            READY => Ok(summary),
+            other => Err(io::Error::other(format!("the other side says {other:?}"))),
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Without its input the command ends.
+        drop(self.to.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads a word of a line of its own; `None` at the end.
+fn word(from: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    // No word is longer; a peer that never ends its line is none.
+    from.take(64).read_line(&mut line)?;
+    match line.trim_end() {
+        "" => Ok(None),
+        word => Ok(Some(word.to_owned())),
+    }
+}
+
+/// Receives a domain from `from` and answers to `to`.
+pub fn receive(from: impl Read, mut to: impl Write) -> io::Result<restore::Summary> {
+    let mut from = BufReader::with_capacity(1 << 16, from);
+    let incoming = restore::incoming(&mut from)?;
+    let mut say = |word: &str| writeln!(to, "{word}").and_then(|()| to.flush());
+    let told = say(READY).and_then(|()| word(&mut from));
+    if !matches!(told, Ok(Some(ref word)) if word == GO) {
+        incoming.destroy();
+        return Err(io::Error::other(
+            "the other side did not let it go, and what was made of it here is gone",
+        ));
+    }
+    match incoming.run() {
+        Ok(mut summary) => {
+            let _ = say(RUNS);
+            // The other side ends its own and closes the pipe: then the name is free, on one machine too.
+            let _ = io::copy(&mut from, &mut io::sink());
+            summary.name = restore::arrive(&summary.name)?;
+            Ok(summary)
+        }
+        Err(error) => {
+            let _ = say(FAILED);
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::word;
+    use std::io::BufReader;
+
+    #[test]
+    fn words_are_lines_and_an_end_is_none() {
+        let mut from = BufReader::new(&b"ready\nruns\n"[..]);
+        assert_eq!(word(&mut from).unwrap().as_deref(), Some("ready"));
+        assert_eq!(word(&mut from).unwrap().as_deref(), Some("runs"));
+        assert_eq!(word(&mut from).unwrap(), None);
+        let long = [b'x'; 1000];
+        let mut from = BufReader::new(&long[..]);
+        assert_eq!(word(&mut from).unwrap().map(|word| word.len()), Some(64));
+    }
+}
