@@ -76,14 +76,18 @@ macro_rules! ensure_eq {
     };
 }
 
-/// Whether the boot arguments want this test: `only=<text>` those whose name contains it, `skip=<name>` (again
-/// and again) not these.
+/// Whether the boot arguments want this test: `only=<text>` those whose name, with its module's, contains it, `skip=<name>`
+/// (again and again) not these.
 ///
 /// A sentence that a hypervisor answers with a hang has to be skipped there (README.md lists them for Xen).
-fn is_wanted(sentence: &str) -> bool {
+fn is_wanted(path: &str) -> bool {
     let machine = platform::get();
-    machine.arguments("only").all(|text| sentence.contains(text))
-        && machine.arguments("skip").all(|name| name != sentence)
+    machine.arguments("only").all(|text| path.contains(text))
+        && machine.arguments("skip").all(|name| name != sentence(path))
+}
+
+fn sentence(path: &str) -> &str {
+    path.rsplit("::").next().unwrap_or(path)
 }
 
 /// Runs the wanted tests and powers off.
@@ -91,8 +95,8 @@ pub fn run(theme: &str, tests: &[Test]) -> ! {
     last_words::speak();
     let (mut held, mut failed) = (0, 0);
     println!("guest: {theme}");
-    let sentences = tests.iter().map(|&(path, test)| (path.rsplit("::").next().unwrap_or(path), test));
-    for (sentence, test) in sentences.filter(|(sentence, _)| is_wanted(sentence)) {
+    for &(path, test) in tests.iter().filter(|(path, _)| is_wanted(path)) {
+        let sentence = sentence(path);
         match test() {
             Ok(()) => {
                 held += 1;

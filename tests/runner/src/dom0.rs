@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::IsTerminal;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -140,7 +141,7 @@ fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<
     let data = copy(&project::data_disk()?, folder.path())?;
     let mut machine = common(options, data, folder)?;
     match name {
-        "guests" | "last_words" | "flood" => write_test_guests(folder.path())?,
+        "guests" | HOSTILE | "last_words" | "flood" => write_test_guests(folder.path())?,
         "reboot" => machine.on_reboot = OnReboot::Restart,
         _ => {}
     }
@@ -257,11 +258,16 @@ fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
     Ok(disks)
 }
 
+/// The guest that is a domU only, and the script that starts it.
+const HOSTILE: &str = "hostile";
+
 /// Writes a file system with the bare-metal test guests on the spare disk, for dom0 to start them as domUs.
 fn write_test_guests(folder: &Path) -> Result {
     let elves = build::guests()?;
     let kernels = folder.join("kernels");
-    for name in guests::names()? {
+    // Never in dom0's place, so not among the names.
+    let alone = iter::once(HOSTILE.to_owned());
+    for name in guests::names()?.into_iter().chain(alone) {
         build::flat_guest(&elves.join(&name), &kernels.join(&name))?;
     }
     build::run(

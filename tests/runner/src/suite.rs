@@ -39,6 +39,7 @@ const DOM0: [(&str, u32, u32, bool); 22] = [
     ("guests", 2, 1024, false),
     ("last_words", 2, 1024, false),
     ("flood", 2, 1024, false),
+    ("hostile", 2, 1024, false),
     ("demo", 2, 1024, false),
     ("load", 2, 1024, false),
     ("many", 2, 2048, false),
@@ -47,7 +48,7 @@ const DOM0: [(&str, u32, u32, bool); 22] = [
 ];
 
 /// Scripts that keep all CPUs busy. With two CPUs, others seldom have work for more than one.
-const BUSY: [&str; 3] = ["load", "many", "stress"];
+const BUSY: [&str; 4] = ["hostile", "load", "many", "stress"];
 
 /// What takes hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
 const SOAK: [(&str, u32, Option<u32>, Option<u32>); 3] = [
@@ -55,6 +56,9 @@ const SOAK: [(&str, u32, Option<u32>, Option<u32>); 3] = [
     ("load", 1024, Some(20), Some(300)),
     ("stress", 1024, None, Some(3600)),
 ];
+
+/// Inputs of each target of tests/fuzz in a soak: hours.
+const FUZZ_RUNS: u32 = 20_000_000;
 
 /// Runs what takes hours, one after the other.
 pub fn soak(options: &Options) -> Result<ExitCode> {
@@ -70,7 +74,16 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
         })
         .keeps_busy(usize::MAX)
     };
-    run(SOAK.iter().map(test).collect(), options)
+    let fuzz = Test::of_many("soak fuzz", |options| {
+        cargo_test(&FUZZ, options.count.unwrap_or(FUZZ_RUNS))
+    });
+    run(
+        SOAK.iter()
+            .map(test)
+            .chain([fuzz.keeps_busy(usize::MAX)])
+            .collect(),
+        options,
+    )
 }
 
 /// Runs everything whose name contains one of the operands, or all of it; the host tests only with all of it.
@@ -79,6 +92,10 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     let mut tests = Vec::new();
     if with_krypton && options.operands.is_empty() {
         tests.push(host_tests());
+    }
+    if with_krypton {
+        tests.push(fuzz_tests());
+        tests.push(interleavings());
     }
     if with_krypton {
         tests.push(Test::new("image", build::image));
@@ -265,13 +282,40 @@ fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool
 
 /// `cargo test` of the workspace, which counts for as many tests as it has.
 fn host_tests() -> Test {
-    Test::of_many("host", |_| cargo_test())
+    Test::of_many("host", |_| cargo_test(&["--workspace"], 0))
 }
 
-fn cargo_test() -> Result<Sum> {
+/// The targets of tests/fuzz, each with a number of inputs that takes seconds.
+fn fuzz_tests() -> Test {
+    Test::of_many("fuzz", |_| cargo_test(&FUZZ, 0))
+}
+
+/// The lock-free places, in all interleavings.
+fn interleavings() -> Test {
+    Test::of_many("interleavings", |_| cargo_test(&INTERLEAVINGS, 0))
+}
+
+/// What `cargo test` is told of a workspace of its own, whose builds are with all others.
+const FUZZ: [&str; 4] = [
+    "--manifest-path",
+    "tests/fuzz/Cargo.toml",
+    "--target-dir",
+    "target",
+];
+const INTERLEAVINGS: [&str; 4] = [
+    "--manifest-path",
+    "tests/loom/Cargo.toml",
+    "--target-dir",
+    "target",
+];
+
+/// Runs `cargo test`; the targets of tests/fuzz with `runs` inputs each, where that is more than usual.
+fn cargo_test(what: &[&str], runs: u32) -> Result<Sum> {
     let mut cargo = Command::new(build::cargo_program())
         .current_dir(project::root())
-        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .env("FUZZ_RUNS", runs.to_string())
+        .args(["test", "--locked", "--no-fail-fast"])
+        .args(what)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cannot run cargo: {error}"))?;
