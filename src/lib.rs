@@ -28,6 +28,7 @@ pub mod id;
 pub mod identity;
 pub mod irq;
 pub mod latency;
+pub mod loader;
 pub mod log;
 pub mod machine;
 pub mod mem;

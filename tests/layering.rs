@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     // What one domain is made of, and making it happen.
     &["domain"],
     // What concerns several domains, or a domain and the machine.
-    &["irq", "options", "panic", "policy", "wallclock"],
+    &["irq", "loader", "options", "panic", "policy", "wallclock"],
     &["debug_keys", "dom0"],
     // What guests ask for: the words of it, managing domains and the machine, the rest and the table of all.
     &["call"],
@@ -49,15 +49,17 @@ const NARROW: &[(&str, &[&str])] = &[
     ("emulate", &["id"]),
     ("event", &["abi", "error", "id"]),
     ("grant", &["abi", "error", "id"]),
+    ("loader/kernel", &[]),
+    ("loader/nodes", &["platform"]),
+    ("loader/place", &["platform"]),
     ("mem", &["id", "sync"]),
     ("save", &["id", "vgic"]),
     ("sched", &["id", "pqueue", "sync", "time"]),
     ("vgic", &["id"]),
-    ("dom0/device_tree", &["platform"]),
+    ("dom0/device_tree", &["loader", "platform"]),
     ("dom0/devices", &["platform"]),
-    ("dom0/kernel", &["platform"]),
-    ("dom0/layout", &["platform"]),
-    ("dom0/plan", &["platform"]),
+    ("dom0/layout", &["loader", "platform"]),
+    ("dom0/plan", &["loader", "platform"]),
     ("dom0/selection", &["platform"]),
 ];
 

@@ -2,15 +2,12 @@
 
 use alloc::sync::Arc;
 
-use armv7::addr::{Gfn, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
-use armv7::cache;
+use armv7::addr::{Gfn, PAGE_SHIFT, PhysAddr};
 use armv7::cpu::{CpuId, CpuSet};
-use armv7::frame;
 use armv7::gic::Gic;
 use armv7::pmu;
 
 use super::devices::DevicePlan;
-use super::kernel::{self, KernelImage};
 use super::plan::{self, Plan, Wish};
 use super::selection::HostView;
 use crate::abi::hvm;
@@ -20,6 +17,7 @@ use crate::domain::{Domain, GicMap, Rights, Spec};
 use crate::grant::Limits;
 use crate::id::{DomId, IntId, MAX_SPIS, VcpuId};
 use crate::irq;
+use crate::loader::copy::{self, Parts};
 use crate::mem::frame_table::Use;
 use crate::mem::memory;
 use crate::mem::p2m::{P2mType, PoolLimit};
@@ -27,7 +25,6 @@ use crate::platform::BootError;
 use crate::platform::host_dt::{HostInfo, ModuleKind};
 use crate::platform::ranges::PhysRange;
 use crate::sched::{self, PoolId};
-use crate::vcpu::{Registers, halt};
 
 /// The facts that boot has found.
 pub struct Host<'a> {
@@ -55,19 +52,8 @@ fn dom0(what: &str) -> BootError {
 
 /// Builds dom0 and makes its first vCPU runnable.
 pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
-    let kernel_module = host.info.kernel()?;
-    let ramdisk_module = host.info.module(ModuleKind::Ramdisk);
-    let mut header = [0; kernel::HEADER_SIZE];
-    let header_len = kernel_module.range.size().min(header.len() as u64) as usize;
-    read_phys(
-        kernel_module.range.base(),
-        header.get_mut(..header_len).unwrap_or(&mut []),
-    );
-    let image = KernelImage::parse(
-        header.get(..header_len).unwrap_or(&[]),
-        kernel_module.range.size(),
-    )?;
-
+    let kernel = host.info.kernel()?;
+    let image = copy::kernel_of(kernel)?;
     let want = host.options.dom0_mem.unwrap_or_else(|| {
         log::warn!(
             "WARNING: dom0_mem not given: {} MiB",
@@ -99,36 +85,15 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     map(host, &domain, &banks, &devices)?;
     route(host, &domain, &devices);
 
-    log::info!(
-        "Loading zImage from {:#x} to {:#x}-{:#x}",
-        kernel_module.range.base(),
-        place.kernel.base(),
-        place.kernel.end()
-    );
-    copy_phys(
-        place.kernel.base(),
-        kernel_module.range.base() + image.offset,
-        image.size,
-    );
-    if let (Some(module), Some(at)) = (ramdisk_module, place.ramdisk) {
-        log::info!(
-            "Loading d0 initrd from {:#x} to {:#x}-{:#x}",
-            module.range.base(),
-            at.base(),
-            at.end()
-        );
-        copy_phys(at.base(), module.range.base(), module.range.size());
-    }
-    log::info!(
-        "Loading d0 DTB to {:#x}-{:#x}",
-        place.tree.base(),
-        place.tree.base() + tree.len() as u64
-    );
-    write_phys(place.tree.base(), &tree);
-    cache::invalidate_instruction_caches();
-
+    let parts = Parts {
+        kernel,
+        image: &image,
+        ramdisk: host.info.module(ModuleKind::Ramdisk),
+        tree: &tree,
+    };
+    copy::load(&domain, &parts, &place)?;
     domain.state.lock().params.callback_irq = callback(event_interrupt);
-    start(&domain, place.entry, place.tree.base())?;
+    copy::start(&domain, &place)?;
     Ok(domain)
 }
 
@@ -259,66 +224,7 @@ fn route(host: &Host<'_>, domain: &Domain, plan: &DevicePlan) {
     }
 }
 
-fn start(domain: &Domain, entry: u64, tree: u64) -> Result<(), BootError> {
-    let vcpu = domain.vcpu(VcpuId::ZERO).ok_or_else(|| dom0("no vCPU"))?;
-    let entry = u32::try_from(entry).map_err(|_| dom0("kernel above 4 GiB"))?;
-    let tree = u32::try_from(tree).map_err(|_| dom0("device tree above 4 GiB"))?;
-    let mut registers = vcpu.registers.lock();
-    *registers = Registers::start(entry, 0);
-    registers.context.r[1] = u32::MAX;
-    registers.context.r[2] = tree;
-    drop(registers);
-    vcpu.unhalt(halt::OFFLINE);
-    Ok(())
-}
-
-/// Calls `f` for each page of `len` bytes at `base`: its address, the offset there, and the range of the bytes.
-fn each_page(base: u64, len: usize, mut f: impl FnMut(PhysAddr, core::ops::Range<usize>)) {
-    let mut done = 0;
-    while done < len {
-        let Some(at) = PhysAddr::new(base + done as u64) else {
-            return;
-        };
-        let count = (len - done).min(PAGE_SIZE - at.offset());
-        f(at, done..done + count);
-        done += count;
-    }
-}
-
-fn read_phys(base: u64, out: &mut [u8]) {
-    each_page(base, out.len(), |at, range| {
-        if let Some(out) = out.get_mut(range) {
-            frame::with(at.frame(), |page| page.read(at.offset(), out));
-        }
-    });
-}
-
-fn write_phys(base: u64, data: &[u8]) {
-    each_page(base, data.len(), |at, range| {
-        if let Some(data) = data.get(range) {
-            frame::with(at.frame(), |page| {
-                page.write(at.offset(), data);
-                cache::page_range(page, at.offset(), data.len(), cache::Op::Clean);
-            });
-        }
-    });
-}
-
-/// Copies between two places in RAM that do not overlap, and cleans the copy to memory: dom0 starts with its caches off.
-fn copy_phys(to: u64, from: u64, len: u64) {
-    let mut buffer = alloc::vec![0; PAGE_SIZE];
-    let mut done = 0;
-    while done < len {
-        let count = (len - done).min(PAGE_SIZE as u64) as usize;
-        if let Some(part) = buffer.get_mut(..count) {
-            read_phys(from + done, part);
-            write_phys(to + done, part);
-        }
-        done += count as u64;
-    }
-}
-
-/// Gives back the boot modules' memory, once dom0 has its copies.
+/// Gives back the boot modules' memory, once all guests have their copies.
 pub fn release_modules(info: &HostInfo) {
     for range in info.module_pages() {
         let (first, count) = frames(&range);

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use dt::{Node, PHANDLE, Writer};
 
 use super::selection::{Fate, HostView, Selection, is_rebuilt};
+use crate::loader;
 use crate::platform::BootError;
 use crate::platform::ranges::{self, PhysRange};
 
@@ -211,10 +212,7 @@ impl Builder<'_> {
         }
         self.out.string("bootargs", self.config.bootargs);
         if let Some(ramdisk) = self.config.ramdisk {
-            self.out
-                .property("linux,initrd-start", &ramdisk.base().to_be_bytes());
-            self.out
-                .property("linux,initrd-end", &ramdisk.end().to_be_bytes());
+            loader::nodes::ramdisk(&mut self.out, ramdisk.base(), ramdisk.end());
         }
         if let Some(node) = node {
             self.children(node);

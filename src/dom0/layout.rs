@@ -1,38 +1,18 @@
-//! Where dom0's RAM is and where its kernel, tree and RAM disk go in it. dom0 is mapped 1:1, so machine addresses are its own.
-//!
-//! The places are Xen's: an image that runs anywhere ends at 128 MiB into the first bank, the tree starts there and the RAM
-//! disk 2 MiB blocks after it, out of the decompressor's way; less RAM moves the two to the bank's end or below the kernel.
+//! Where dom0's RAM is. dom0 is mapped 1:1, so machine addresses are its own.
 
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::kernel::KernelImage;
+use crate::loader::place::{BLOCK, MIB, NEAR};
 use crate::platform::BootError;
 use crate::platform::ranges::{self, PhysRange};
 
-const MIB: u64 = 1 << 20;
-const BLOCK: u64 = 2 * MIB;
-/// The distance from the start of RAM that the ARM boot protocol recommends for tree and RAM disk.
-const NEAR: u64 = 128 * MIB;
 /// A kernel without LPAE sees no RAM beyond.
 const LOW_END: u64 = 1 << 32;
 /// A further bank is not worth its entry below this.
 const MIN_BANK: u64 = 4 * MIB;
 /// Most banks that dom0 gets.
 const MAX_BANKS: usize = 32;
-
-/// Where things are in dom0's first bank.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Placement {
-    /// The kernel image.
-    pub kernel: PhysRange,
-    /// Its first instruction: dom0's PC.
-    pub entry: u64,
-    /// The tree: dom0's r2.
-    pub tree: PhysRange,
-    /// The RAM disk, to the byte.
-    pub ramdisk: Option<PhysRange>,
-}
 
 /// Chooses dom0's banks: `want` bytes out of `free`, one below 4 GiB if that is possible. The first bank holds the kernel,
 /// which sees no RAM below it; none of the others is there.
@@ -104,74 +84,6 @@ fn any_bank(range: &PhysRange, size: u64) -> Option<PhysRange> {
     PhysRange::new(range.base(), size).filter(|bank| range.contains(bank))
 }
 
-/// Places kernel, tree and RAM disk in dom0's first bank.
-pub fn place(
-    bank: &PhysRange,
-    kernel: &KernelImage,
-    tree_size: u64,
-    ramdisk_size: Option<u64>,
-) -> Result<Placement, BootError> {
-    let ramdisk = ramdisk_size.unwrap_or(0);
-    let too_little = || {
-        let (ram, image) = (bank.size() / MIB, kernel.size / MIB);
-        let ramdisk = ramdisk / MIB;
-        BootError::Dom0(format!(
-            "kernel ({image} MiB), device tree and ramdisk ({ramdisk} MiB) do not fit into the first bank {bank} ({ram} MiB)"
-        ))
-    };
-    let image = place_kernel(bank, kernel)?;
-    let blocks = |size: u64| size.checked_next_multiple_of(BLOCK);
-    let tree_room = blocks(tree_size).ok_or_else(too_little)?;
-    let rest = blocks(ramdisk).and_then(|room| room.checked_add(tree_room));
-    let rest = rest.ok_or_else(too_little)?;
-    let kernel_blocks = PhysRange::from_ends(
-        image.base() & !(BLOCK - 1),
-        image.end().next_multiple_of(BLOCK),
-    )
-    .ok_or_else(too_little)?;
-    let ends = bank.end() & !(BLOCK - 1);
-    let at = [
-        bank.base().checked_add(NEAR),
-        ends.checked_sub(rest),
-        kernel_blocks.base().checked_sub(rest),
-    ];
-    let spot = at.into_iter().flatten().find_map(|at| {
-        let spot = PhysRange::new(at, rest)?;
-        (bank.contains(&spot) && !spot.overlaps(&kernel_blocks)).then_some(spot)
-    });
-    let spot = spot.ok_or_else(too_little)?;
-    Ok(Placement {
-        kernel: image,
-        entry: image.base() + kernel.entry_offset,
-        tree: PhysRange::new(spot.base(), tree_size).ok_or_else(too_little)?,
-        ramdisk: PhysRange::new(spot.base() + tree_room, ramdisk),
-    })
-}
-
-fn place_kernel(bank: &PhysRange, kernel: &KernelImage) -> Result<PhysRange, BootError> {
-    let at = match kernel.load {
-        Some(load) => Some(load),
-        None => {
-            // In a bank that is not aligned the kernel stays in the first 128 MiB block, where it cannot mistake a later
-            // block for the start of RAM; if it does not fit there, it ends 128 MiB into the bank.
-            let block_end = (bank.base() / NEAR + 1) * NEAR;
-            let below = |end: u64| {
-                let start = end.min(bank.end()).checked_sub(kernel.size)? & !(BLOCK - 1);
-                (start >= bank.base()).then_some(start)
-            };
-            below(block_end).or_else(|| below(bank.base() + NEAR))
-        }
-    };
-    let image = at.and_then(|at| PhysRange::new(at, kernel.size));
-    image.filter(|image| bank.contains(image)).ok_or_else(|| {
-        let size = kernel.size / MIB;
-        BootError::Dom0(match kernel.load {
-            Some(load) => format!("kernel ({size} MiB) wants {load:#x}, the first bank is {bank}"),
-            None => format!("kernel ({size} MiB) does not fit into the first bank {bank}"),
-        })
-    })
-}
-
 /// Smallest range worth telling dom0 about, and the alignment of all.
 const EXTENDED_MIN: u64 = 64 * MIB;
 /// Most extended regions in the hypervisor node.
@@ -192,8 +104,7 @@ pub fn extended_regions(ram: &[PhysRange], used: &[PhysRange]) -> Vec<PhysRange>
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, Placement, choose_banks, extended_regions, place};
-    use crate::dom0::kernel::KernelImage;
+    use super::{BLOCK, choose_banks, extended_regions};
     use crate::platform::ranges::PhysRange;
     use alloc::string::ToString;
     use alloc::vec::Vec;
@@ -203,59 +114,6 @@ mod tests {
 
     fn range(base: u64, size: u64) -> PhysRange {
         PhysRange::new(base, size).unwrap()
-    }
-
-    fn kernel(size: u64, load: Option<u64>) -> KernelImage {
-        KernelImage {
-            offset: 0,
-            size,
-            load,
-            entry_offset: 0,
-        }
-    }
-
-    #[test]
-    fn the_places_are_those_of_xen() {
-        let bank = range(0x6000_0000, 512 * MIB);
-        let place = place(&bank, &kernel(0x5a_7000, None), 0x1_2000, Some(0xe0_0123)).unwrap();
-        let expected = Placement {
-            kernel: range(0x67a0_0000, 0x5a_7000),
-            entry: 0x67a0_0000,
-            tree: range(0x6800_0000, 0x1_2000),
-            ramdisk: PhysRange::new(0x6820_0000, 0xe0_0123),
-        };
-        assert_eq!(place, expected);
-    }
-
-    #[test]
-    fn a_small_bank_has_tree_and_ramdisk_at_its_end_or_below_the_kernel() {
-        let bank = range(0x4000_0000, 64 * MIB);
-        let low = kernel(4 * MIB, Some(0x4000_8000));
-        let at_end = place(&bank, &low, 1, Some(20 * MIB)).unwrap();
-        assert_eq!(at_end.tree.base(), 0x4000_0000 + 42 * MIB);
-        let below = place(&bank, &kernel(5 * MIB, None), 1, Some(20 * MIB)).unwrap();
-        assert_eq!(below.kernel.base(), 0x4000_0000 + 58 * MIB);
-        assert_eq!(below.tree.base(), 0x4000_0000 + 36 * MIB);
-        assert_eq!(below.ramdisk.unwrap().base(), 0x4000_0000 + 38 * MIB);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_told_in_mib() {
-        let bank = range(0x4000_0000, 64 * MIB);
-        let line = place(&bank, &kernel(5 * MIB, None), 1, Some(60 * MIB))
-            .unwrap_err()
-            .to_string();
-        assert!(line.contains("ramdisk (60 MiB) do not fit"), "{line}");
-        let line = place(&bank, &kernel(80 * MIB, None), 1, None)
-            .unwrap_err()
-            .to_string();
-        assert!(line.contains("kernel (80 MiB) does not fit"), "{line}");
-        let line = place(&bank, &kernel(MIB, Some(0x8000)), 1, None)
-            .unwrap_err()
-            .to_string();
-        assert!(line.contains("wants 0x8000"), "{line}");
-        let huge = place(&bank, &kernel(MIB, None), u64::MAX, Some(u64::MAX));
-        assert!(huge.is_err());
     }
 
     #[test]
@@ -304,14 +162,6 @@ mod tests {
         assert_eq!(choose_banks(&free, all).unwrap().len(), 4);
         let line = choose_banks(&free, all + BLOCK).unwrap_err().to_string();
         assert!(line.ends_with("largest free 2016 MiB"), "{line}");
-    }
-
-    #[test]
-    fn a_kernel_in_an_unaligned_bank_stays_in_the_first_block_of_128_mib() {
-        let bank = range(0x5500_0000, 512 * MIB);
-        let place = place(&bank, &kernel(5 * MIB, None), 1, None).unwrap();
-        assert_eq!(place.kernel.base(), 0x57a0_0000);
-        assert_eq!(place.tree.base(), 0x5500_0000 + 128 * MIB);
     }
 
     #[test]
@@ -375,25 +225,6 @@ mod tests {
                 for bank in &banks {
                     prop_assert!(bank.base() >= banks[0].base());
                     prop_assert!(free.iter().any(|range| range.contains(bank)));
-                }
-            }
-        }
-
-        #[test]
-        fn placed_things_lie_in_the_bank_and_apart(
-            base in 0u64..0x800, blocks in 1u64..512, size in 1u64..0x400_0000, tree in 1u64..0x40_0000,
-            ramdisk in 0u64..0x800_0000, fixed in proptest::option::of(0u64..0x1_0000_0000),
-        ) {
-            let bank = range(base << 21, blocks << 21);
-            if let Ok(p) = place(&bank, &kernel(size, fixed), tree, Some(ramdisk)) {
-                let all = [Some(p.kernel), Some(p.tree), p.ramdisk];
-                for (i, a) in all.iter().enumerate() {
-                    for b in all.iter().skip(i + 1) {
-                        if let (Some(a), Some(b)) = (a, b) {
-                            prop_assert!(!a.overlaps(b));
-                        }
-                    }
-                    prop_assert!(a.is_none_or(|a| bank.contains(&a)));
                 }
             }
         }

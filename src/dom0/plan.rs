@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 
 use super::device_tree::{self, Config};
 use super::devices::{self, DevicePlan};
-use super::kernel::KernelImage;
-use super::layout::{self, Placement};
+use super::layout;
 use super::selection::{HostView, Selection};
+use crate::loader::kernel::KernelImage;
+use crate::loader::place::{self, Placement};
 use crate::platform::BootError;
 use crate::platform::host_dt::ModuleKind;
 use crate::platform::ranges::{self, PhysRange};
@@ -74,7 +75,7 @@ pub fn plan(wish: &Wish<'_>) -> Result<Plan, BootError> {
     let first = banks
         .first()
         .ok_or_else(|| BootError::Dom0("no memory".into()))?;
-    let place = layout::place(
+    let place = place::place(
         first,
         wish.kernel,
         size as u64,

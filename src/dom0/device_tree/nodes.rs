@@ -3,18 +3,14 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use armv7::smc::psci;
 use dt::{Node, PHANDLE};
 
 use super::Builder;
 use crate::dom0::selection::Fate;
+use crate::loader::nodes;
 use crate::platform::BootError;
-use crate::platform::interrupt::FIRST_PPI;
 use crate::platform::ranges::PhysRange;
 
-/// All CPUs, low level: what a guest's private interrupts look like.
-const PRIVATE_LOW: u32 = 0xf08;
-const PRIVATE: u32 = 1;
 /// Regions of a guest's GIC: distributor and CPU interface.
 const GIC_REGIONS: usize = 2;
 
@@ -121,15 +117,11 @@ impl Builder<'_> {
 
     /// Writes the virtual PSCI.
     pub(super) fn psci(&mut self) {
-        let compatible = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
         self.out.begin("psci");
         if let Some(host) = self.machine.tree.find("/psci") {
             self.copy_phandle(&host);
         }
-        self.out.strings("compatible", &compatible);
-        self.out.string("method", "hvc");
-        self.out.cells("cpu_off", &[psci::CPU_OFF_0_1]);
-        self.out.cells("cpu_on", &[psci::CPU_ON_0_1]);
+        nodes::psci(&mut self.out);
         self.out.end();
     }
 
@@ -201,13 +193,6 @@ impl Builder<'_> {
 
     /// Writes `interrupts` of private lines, and the GIC as their parent.
     fn interrupts(&mut self, intids: &[u32]) {
-        let specifiers = intids
-            .iter()
-            .flat_map(|intid| [PRIVATE, intid.saturating_sub(FIRST_PPI), PRIVATE_LOW]);
-        let specifiers: Vec<u32> = specifiers.collect();
-        self.out.cells("interrupts", &specifiers);
-        if let Some(phandle) = self.gic_phandle {
-            self.out.cells("interrupt-parent", &[phandle]);
-        }
+        nodes::private_interrupts(&mut self.out, intids, self.gic_phandle);
     }
 }

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use dt::BUDGET;
 
 use super::{Plan, Wish, plan};
-use crate::dom0::kernel::KernelImage;
 use crate::dom0::selection::HostView;
+use crate::loader::kernel::KernelImage;
 use crate::platform::host_dt::HostInfo;
 use crate::platform::ranges::PhysRange;
 use crate::platform::testing::{VIRT, compile_with, tree};

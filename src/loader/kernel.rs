@@ -6,7 +6,7 @@
 
 use alloc::format;
 
-use crate::platform::BootError;
+use super::Refused;
 
 /// Bytes of the module that [`KernelImage::parse`] wants to see.
 pub const HEADER_SIZE: usize = UIMAGE_HEADER + ZIMAGE_HEADER;
@@ -46,7 +46,7 @@ pub struct KernelImage {
 
 impl KernelImage {
     /// Looks at the first bytes of a module of `module_size` bytes; up to [`HEADER_SIZE`] of them are used.
-    pub fn parse(header: &[u8], module_size: u64) -> Result<Self, BootError> {
+    pub fn parse(header: &[u8], module_size: u64) -> Result<Self, Refused> {
         match header {
             [0x1f, 0x8b, ..] => Err(refused("is compressed with gzip; give the zImage itself")),
             _ if big(header, 0) == Some(UIMAGE_MAGIC) => Self::uimage(header, module_size),
@@ -54,7 +54,7 @@ impl KernelImage {
         }
     }
 
-    fn zimage(header: &[u8], module_size: u64) -> Result<Self, BootError> {
+    fn zimage(header: &[u8], module_size: u64) -> Result<Self, Refused> {
         let magic = little(header, ZIMAGE_MAGIC_AT).unwrap_or(0);
         if magic == ZIMAGE_MAGIC.swap_bytes() {
             return Err(refused("is big-endian"));
@@ -69,7 +69,7 @@ impl KernelImage {
         let end = little(header, ZIMAGE_END_AT).unwrap_or(0);
         let size = u64::from(end).checked_sub(u64::from(start));
         match size {
-            // The kernel may be followed by an appended device tree, which dom0 does not need.
+            // The kernel may be followed by an appended device tree, which nobody needs.
             Some(size) if size >= ZIMAGE_HEADER as u64 && size <= module_size => Ok(Self {
                 offset: 0,
                 size,
@@ -82,7 +82,7 @@ impl KernelImage {
         }
     }
 
-    fn uimage(header: &[u8], module_size: u64) -> Result<Self, BootError> {
+    fn uimage(header: &[u8], module_size: u64) -> Result<Self, Refused> {
         let byte = |at: usize| header.get(at).copied().unwrap_or(0);
         let word = |at: usize| u64::from(big(header, at).unwrap_or(0));
         let (arch, kind, compression) = (
@@ -132,8 +132,8 @@ impl KernelImage {
     }
 }
 
-fn refused(why: &str) -> BootError {
-    BootError::Dom0(format!("kernel image {why}"))
+fn refused(why: &str) -> Refused {
+    Refused(format!("kernel image {why}"))
 }
 
 fn little(bytes: &[u8], at: usize) -> Option<u32> {
@@ -191,7 +191,7 @@ mod tests {
     fn what_is_not_a_kernel_is_refused_by_what_it_is() {
         assert_eq!(
             refusal(&[0; 0x40], 64),
-            "DOM0: kernel image not an ARM zImage (0x00000000)"
+            "kernel image not an ARM zImage (0x00000000)"
         );
         assert!(refusal(&[0x1f, 0x8b, 8], 64).contains("gzip"));
         assert!(refusal(&[], 0).contains("not an ARM zImage"));
