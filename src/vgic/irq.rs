@@ -122,6 +122,8 @@ pub(super) struct SpiBank {
     pub config: [u32; 2],
     /// The vCPU that has it active, or in a list register.
     pub holder: [VcpuId; 32],
+    /// Lines of emulated devices that are high.
+    pub level: u32,
 }
 
 impl SpiBank {
@@ -131,6 +133,7 @@ impl SpiBank {
             target: [0x0101_0101; 8],
             config: [0; 2],
             holder: [VcpuId::ZERO; 32],
+            level: 0,
         }
     }
 
@@ -300,6 +303,12 @@ impl Vgic {
             return VcpuSet::EMPTY;
         };
         bank.active &= !mask;
+        if number != 0 {
+            self.raise_high(number, mask);
+        }
+        let Some(bank) = self.bank_mut(vcpu, number) else {
+            return VcpuSet::EMPTY;
+        };
         // A pending interrupt keeps its physical activation until it ends.
         let ended = bank.phys_active & mask & !bank.pending;
         bank.phys_active &= !ended;

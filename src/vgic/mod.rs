@@ -25,6 +25,7 @@
 //! | `lr.rs` | format of a list register, and list registers as a device |
 //! | `refill.rs` | moving interrupts into list registers and back |
 //! | `choose.rs` | choice among interrupts when list registers run out |
+//! | `level.rs` | interrupt lines of emulated devices |
 //! | `route.rs` | routes from physical to virtual interrupts |
 //! | `saved.rs` | the state as words, to save a domain |
 //!
@@ -33,6 +34,7 @@
 mod choose;
 mod dist;
 mod irq;
+mod level;
 mod lr;
 mod refill;
 mod registers;

@@ -12,6 +12,7 @@
 //! * An interrupt that is pending again while active has both states in its list register. Three cases wait for the
 //!   maintenance interrupt at its end instead: a physical activation, which needs the HW bit; an SGI from another
 //!   sender; and any interrupt while others wait, as those may be better.
+//! * An interrupt whose line is high reports its end too, and is then pending again.
 //!
 //! Manual: IHI 0048B 5.2.2 (managing list registers), 5.3.1 (EOICount, NPIE, LRENPIE), 5.3.8 (`GICH_LRn`).
 
@@ -128,6 +129,8 @@ impl Vgic {
         let mask = 1 << bit;
         if !lr.is_free() {
             self.take_out_state(vcpu, lr);
+        } else if number != 0 && lr.reports_end() {
+            self.raise_high(number, mask);
         }
         let Some(bank) = self.bank_mut(vcpu, number) else {
             return VcpuSet::EMPTY;
@@ -306,17 +309,22 @@ impl Vgic {
         crowded: bool,
     ) {
         let mask = 1 << (bit & 31);
+        let mut high = 0;
         if number != 0 {
             self.vcpu_mut(vcpu).dequeue(number, mask);
             if let Some(spi) = self.spi_mut(number) {
                 spi.set_holder(bit, vcpu);
+                high = spi.level & mask;
             }
         }
         let Some(bank) = self.bank_mut(vcpu, number) else {
             return;
         };
         bank.in_lr |= mask;
-        let lr = Lr::software((number * 32 + bit) as u16, bank.priority(bit));
+        let mut lr = Lr::software((number * 32 + bit) as u16, bank.priority(bit));
+        if high != 0 {
+            lr = lr.reporting_end();
+        }
         let lr = if bank.active & mask != 0 {
             self.with_active_state(vcpu, number, bit, lr, !crowded)
         } else if number == 0 && bit < 16 {

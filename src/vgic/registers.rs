@@ -124,7 +124,8 @@ impl Vgic {
     }
 
     pub(super) fn write_icpendr(&mut self, vcpu: VcpuId, number: u32, written: Written) -> Effects {
-        let gone = written.value & !read_only(number);
+        let high = self.spi(number).map_or(0, |spi| spi.level);
+        let gone = written.value & !read_only(number) & !high;
         let Some(bank) = self.bank_mut(vcpu, number) else {
             return Effects::NONE;
         };

@@ -1,6 +1,7 @@
 //! A machine to test against: list registers with a guest behind them.
 
 mod delivery;
+mod level;
 mod model;
 mod passthrough;
 mod registers;
