@@ -2,5 +2,6 @@
 
 pub mod cp15;
 pub mod psci;
+pub mod sbsa_uart;
 pub mod set_way;
 pub mod timer;
