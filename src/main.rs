@@ -73,13 +73,21 @@ mod image {
         let cpus = boot::start_cpus(&host, options, gic);
         let ready = boot::set_up_time(&host, options, cpus);
         boot::scrub_memory(options);
-        let dom0 = boot::load_dom0(&host, &tree, options, uart.as_ref(), gic, cpus, ready);
+        let guests = boot::load_guests(&boot::Machine {
+            host: &host,
+            tree: &tree,
+            options,
+            uart: uart.as_ref(),
+            gic,
+            cpus,
+            ready,
+        });
         drop(nodes);
         boot::drop_boot(&host);
         if !options.conswitch_stay {
-            ::log::info!("{}", console::give_input_to_dom0());
+            ::log::info!("{}", console::give_input_to_a_domain());
         }
-        ::log::info!("Freed boot modules; {dom0} starts");
+        ::log::info!("Freed boot modules; starting {guests}");
         boot::queue_console(options);
         boot::release_secondaries();
         trap::run(&trap::Cpu {

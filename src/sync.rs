@@ -33,6 +33,8 @@ pub mod rank {
     pub const EVENT: u8 = 40;
     /// A domain's p2m.
     pub const P2M: u8 = 50;
+    /// A domain's emulated UART.
+    pub const UART: u8 = 55;
     /// A domain's virtual distributor and a vCPU's interrupts.
     pub const VGIC: u8 = 60;
     /// Host interrupt table.

@@ -1,9 +1,12 @@
-//! The console: one UART shared by the hypervisor and dom0, and the ring that remembers what went out.
+//! The console: one UART shared by the hypervisor, dom0 and the domains whose UARTs are on it, and the ring that remembers
+//! what went out.
 //!
-//! Output goes to the UART, by way of a queue (`transmit`), and into the ring. Input goes to dom0, or to the hypervisor's
-//! debug keys after the switch character (Ctrl-A by default) was typed three times. This room only moves bytes: what a
-//! received byte leads to (an event for dom0, a debug key) is answered as [`Received`].
+//! Output goes to the UART, by way of a queue (`transmit`), and into the ring. Input goes to one of the domains that take
+//! it, or to the hypervisor's debug keys: the switch character (Ctrl-A by default) typed three times moves it to the next
+//! (`focus`). This room only moves bytes: what a received byte leads to (an event for dom0, an interrupt of a UART, a debug
+//! key) is answered as [`Received`].
 
+mod focus;
 mod ring;
 mod transmit;
 
@@ -13,14 +16,19 @@ use armv7::mmio::Window;
 use arrayvec::ArrayVec;
 use spin::Once;
 
+use crate::id::DomId;
 use crate::platform::uart::{Model, Registers, Uart, Width};
 use crate::sync::{Lock, rank};
 
+use focus::Inputs;
+pub use focus::Switched;
 use ring::Ring;
 use transmit::Transmitter;
 
 /// Bytes typed for dom0 that it has not read yet.
 const INPUT_SIZE: usize = 1024;
+/// Bytes taken from the UART at once.
+const RECEIVED_AT_ONCE: usize = 256;
 /// Typing the switch character so often in a row moves the input.
 const SWITCH_PRESSES: u8 = 3;
 
@@ -48,31 +56,30 @@ impl Registers for MappedUart {
     }
 }
 
-/// Who gets what is typed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Focus {
-    Hypervisor,
-    Dom0,
-}
-
 /// The outcome of a burst of typing.
 #[derive(Debug, Default)]
 pub struct Received {
     /// dom0 has something to read.
     pub for_dom0: bool,
+    /// What was typed for the UARTs of other domains.
+    pub for_uarts: ArrayVec<(DomId, u8), RECEIVED_AT_ONCE>,
     /// Debug keys for the hypervisor.
     pub keys: ArrayVec<u8, 32>,
     /// The input moved: a line to print.
-    pub switched: Option<&'static str>,
+    pub switched: Option<Switched>,
 }
 
 struct Console {
     line: Option<Transmitter<MappedUart>>,
     ring: Ring,
     input: ArrayVec<u8, INPUT_SIZE>,
-    focus: Focus,
+    inputs: Inputs,
     switch_char: u8,
     presses: u8,
+    /// Who wrote the line that is not ended, where domains have UARTs.
+    open_line: Option<DomId>,
+    /// A domain's UART has found no room.
+    is_awaited: bool,
     /// The ring also keeps what domains write.
     keep_domains: bool,
 }
@@ -81,16 +88,13 @@ static CONSOLE: Lock<Console, { rank::CONSOLE }> = Lock::new(Console {
     line: None,
     ring: Ring::new(),
     input: ArrayVec::new_const(),
-    focus: Focus::Hypervisor,
+    inputs: Inputs::new(),
     switch_char: 1,
     presses: 0,
+    open_line: None,
+    is_awaited: false,
     keep_domains: false,
 });
-
-/// Printed when input goes to dom0.
-const TO_DOM0: &str = "*** Serial input to DOM0 (type 'CTRL-a' three times to switch input)";
-/// Printed when input goes to the hypervisor.
-const TO_HYPERVISOR: &str = "*** Serial input to Xen (type 'CTRL-a' three times to switch input)";
 
 /// News for the rest of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +103,8 @@ pub enum News {
     Kept,
     /// Bytes wait that no interrupt will drain: [`drain`] is to be called soon.
     Waiting,
+    /// There is room again, which the UART of some domain waits for.
+    Room,
 }
 
 /// Whom to tell.
@@ -125,8 +131,32 @@ impl Console {
         }
     }
 
-    /// Writes what a domain says, as much as there is room for, and returns how much that was.
+    /// Writes what dom0 says, as much as there is room for, and returns how much that was.
     fn put_of_domain(&mut self, data: &[u8]) -> usize {
+        self.begin_text_of(DomId::DOM0, data);
+        self.put_some(data)
+    }
+
+    /// Ends the line of another domain before `domain` writes `data`, and notes whether its own is left open. A line that
+    /// is open is of interest only where several write theirs.
+    fn begin_text_of(&mut self, domain: DomId, data: &[u8]) {
+        if self.inputs.has_uarts() {
+            if self.open_line.is_some_and(|open| open != domain) {
+                self.put(b"\n");
+            }
+            self.open_line = (!data.ends_with(b"\n")).then_some(domain);
+        }
+    }
+
+    /// Ends the line that a domain left open.
+    fn end_open_line(&mut self) {
+        if self.open_line.take().is_some() {
+            self.put(b"\n");
+        }
+    }
+
+    /// Writes what a domain says, as much as there is room for, and returns how much that was.
+    fn put_some(&mut self, data: &[u8]) -> usize {
         let count = match &mut self.line {
             Some(line) => line.send_of_domain(data),
             None => data.len(),
@@ -150,23 +180,12 @@ impl Console {
         }
     }
 
-    fn switch(&mut self) -> &'static str {
-        self.focus = match self.focus {
-            Focus::Hypervisor => Focus::Dom0,
-            Focus::Dom0 => Focus::Hypervisor,
-        };
-        match self.focus {
-            Focus::Dom0 => TO_DOM0,
-            Focus::Hypervisor => TO_HYPERVISOR,
-        }
-    }
-
     fn take(&mut self, byte: u8, received: &mut Received) {
         if self.switch_char != 0 && byte == self.switch_char {
             self.presses += 1;
             if self.presses == SWITCH_PRESSES {
                 self.presses = 0;
-                received.switched = Some(self.switch());
+                received.switched = Some(self.inputs.switch());
             }
             return;
         }
@@ -177,12 +196,30 @@ impl Console {
     }
 
     fn deliver(&mut self, byte: u8, received: &mut Received) {
-        match self.focus {
+        match self.inputs.focus() {
             // A full buffer loses what is typed, as a terminal's would.
-            Focus::Dom0 => received.for_dom0 |= self.input.try_push(byte).is_ok(),
-            Focus::Hypervisor if received.keys.is_full() => {}
-            Focus::Hypervisor => received.keys.push(byte),
+            Some(DomId::DOM0) => received.for_dom0 |= self.input.try_push(byte).is_ok(),
+            Some(domain) => {
+                if !received.for_uarts.is_full() {
+                    received.for_uarts.push((domain, byte));
+                }
+            }
+            None if received.keys.is_full() => {}
+            None => received.keys.push(byte),
         }
+    }
+
+    /// Tells that there is room, if the UART of some domain waits for it.
+    fn announce_room(&mut self) {
+        if self.is_awaited && self.takes_from_uarts() {
+            self.is_awaited = false;
+            tell(News::Room);
+        }
+    }
+
+    fn takes_from_uarts(&self) -> bool {
+        let line = self.line.as_ref();
+        line.is_none_or(Transmitter::takes_from_uarts)
     }
 }
 
@@ -251,17 +288,46 @@ pub fn drain() {
     if let Some(line) = &mut console.line {
         line.drain();
         console.look_after();
+        console.announce_room();
     }
 }
 
-/// Gives the input to dom0, and returns the line that says so.
-pub fn give_input_to_dom0() -> &'static str {
-    let mut console = CONSOLE.lock();
-    console.focus = Focus::Dom0;
-    TO_DOM0
+/// Adds a domain that takes what is typed: dom0, or one whose UART is on the console.
+pub fn add_input(domain: DomId) {
+    CONSOLE.lock().inputs.add(domain);
 }
 
-/// Writes bytes as they are: output of a domain. Returns how many found room; the others are to be written again.
+/// Takes a domain out that has ended, and returns where the input is now, if it was there.
+pub fn remove_input(domain: DomId) -> Option<Switched> {
+    CONSOLE.lock().inputs.remove(domain)
+}
+
+/// Gives the input to the first domain that takes it, and returns where that is.
+pub fn give_input_to_a_domain() -> Switched {
+    CONSOLE.lock().inputs.switch_to_first()
+}
+
+/// Returns whether what is typed goes to `domain`, whose text appears as it is then.
+pub fn has_input(domain: DomId) -> bool {
+    CONSOLE.lock().inputs.focus() == Some(domain)
+}
+
+/// Returns whether there is room for what the UARTs of domains send. Where there is none, [`News::Room`] is told later.
+pub fn takes_from_uarts() -> bool {
+    let console = &mut *CONSOLE.lock();
+    let takes = console.takes_from_uarts();
+    console.is_awaited |= !takes;
+    takes
+}
+
+/// Writes bytes as they are: what the UART of a domain sends that has the input.
+pub fn write_of_uart(domain: DomId, data: &[u8]) {
+    let console = &mut *CONSOLE.lock();
+    console.begin_text_of(domain, data);
+    console.put_some(data);
+}
+
+/// Writes bytes as they are: output of dom0. Returns how many found room; the others are to be written again.
 pub fn write_bytes(data: &[u8]) -> usize {
     CONSOLE.lock().put_of_domain(data)
 }
@@ -285,6 +351,7 @@ pub fn write_fmt(text: fmt::Arguments<'_>) -> u32 {
         }
     }
     let console = &mut *CONSOLE.lock();
+    console.end_open_line();
     let mut writer = Writer(console, 0);
     #[expect(
         clippy::let_underscore_must_use,
@@ -293,9 +360,6 @@ pub fn write_fmt(text: fmt::Arguments<'_>) -> u32 {
     let _ = fmt::Write::write_fmt(&mut writer, text);
     writer.1
 }
-
-/// Bytes taken from the UART at once.
-const RECEIVED_AT_ONCE: usize = 256;
 
 /// Does what the UART asks for by its interrupt: takes what it has received, and gives it more to send.
 pub fn serve() -> Received {
@@ -310,6 +374,7 @@ pub fn serve() -> Received {
         });
         line.drain();
     }
+    console.announce_room();
     for byte in bytes {
         console.take(byte, &mut received);
     }
@@ -365,18 +430,24 @@ pub fn seize() {
 
 #[cfg(test)]
 mod tests {
-    use super::{ArrayVec, Console, Focus, Received, Ring, TO_DOM0, TO_HYPERVISOR};
+    use super::{ArrayVec, Console, DomId, Inputs, Received, Ring, Switched};
 
     const CTRL_A: u8 = 1;
 
-    fn console(focus: Focus) -> Console {
+    /// A console with the input at dom0, which has it alone.
+    fn console() -> Console {
+        let mut inputs = Inputs::new();
+        inputs.add(DomId::DOM0);
+        inputs.switch_to_first();
         Console {
             line: None,
             ring: Ring::new(),
             input: ArrayVec::new_const(),
-            focus,
+            inputs,
             switch_char: CTRL_A,
             presses: 0,
+            open_line: None,
+            is_awaited: false,
             keep_domains: false,
         }
     }
@@ -391,22 +462,23 @@ mod tests {
 
     #[test]
     fn three_presses_in_a_row_move_the_input_there_and_back() {
-        let mut console = console(Focus::Dom0);
+        let mut console = console();
         assert_eq!(
             typed(&mut console, &[CTRL_A; 3]).switched,
-            Some(TO_HYPERVISOR)
+            Some(Switched(None))
         );
         let received = typed(&mut console, b"q");
         assert_eq!(received.keys.as_slice(), b"q");
         assert!(!received.for_dom0);
-        assert_eq!(typed(&mut console, &[CTRL_A; 3]).switched, Some(TO_DOM0));
+        let back = typed(&mut console, &[CTRL_A; 3]).switched;
+        assert_eq!(back, Some(Switched(Some(DomId::DOM0))));
         assert!(typed(&mut console, b"ls").for_dom0);
         assert_eq!(console.input.as_slice(), b"ls");
     }
 
     #[test]
     fn fewer_presses_are_input_like_any_other() {
-        let mut console = console(Focus::Dom0);
+        let mut console = console();
         let received = typed(&mut console, &[b'a', CTRL_A, CTRL_A, b'b', CTRL_A]);
         assert_eq!(received.switched, None);
         assert_eq!(console.input.as_slice(), &[b'a', CTRL_A, CTRL_A, b'b']);
@@ -425,7 +497,7 @@ mod tests {
     #[test]
     fn the_ring_keeps_what_domains_say_only_when_asked() {
         let kept = |keep_domains| {
-            let mut console = console(Focus::Dom0);
+            let mut console = console();
             console.keep_domains = keep_domains;
             assert!(console.ring.resize(4096));
             console.put(b"ours ");
@@ -439,9 +511,60 @@ mod tests {
         assert_eq!(kept(true), b"ours theirs ours");
     }
 
+    /// A console whose ring has all that is written, with the input at domain 1.
+    fn shared() -> Console {
+        let mut console = console();
+        console.keep_domains = true;
+        assert!(console.ring.resize(4096));
+        console.inputs.add(DomId(1));
+        console.inputs.switch();
+        assert_eq!(console.inputs.focus(), Some(DomId(1)));
+        console
+    }
+
+    fn kept(console: &Console) -> String {
+        let mut out = [0; 4096];
+        let (count, _) = console.ring.read(console.ring.start(), &mut out);
+        String::from_utf8_lossy(&out[..count]).into_owned()
+    }
+
+    #[test]
+    fn what_is_typed_for_a_uart_is_answered_with_its_domain() {
+        let mut console = shared();
+        let received = typed(&mut console, b"ab");
+        let (a, b) = ((DomId(1), b'a'), (DomId(1), b'b'));
+        assert_eq!(received.for_uarts.as_slice(), [a, b]);
+        assert!(!received.for_dom0 && received.keys.is_empty());
+    }
+
+    #[test]
+    fn no_line_is_cut_into_that_of_another_domain() {
+        let mut console = shared();
+        console.begin_text_of(DomId(1), b"prompt ");
+        console.put_some(b"prompt ");
+        assert_eq!(console.put_of_domain(b"dom0 says"), 9);
+        console.put_of_domain(b" more\n");
+        console.begin_text_of(DomId(1), b"# ");
+        console.put_some(b"# ");
+        console.end_open_line();
+        console.put(b"ours\n");
+        assert_eq!(kept(&console), "prompt \ndom0 says more\n# \nours\n");
+    }
+
+    #[test]
+    fn where_dom0_writes_alone_nothing_is_put_between() {
+        let mut console = console();
+        console.keep_domains = true;
+        assert!(console.ring.resize(4096));
+        console.put_of_domain(b"login: ");
+        console.end_open_line();
+        console.put(b"ours\n");
+        assert_eq!(kept(&console), "login: ours\n");
+    }
+
     #[test]
     fn input_that_nobody_reads_is_bounded() {
-        let mut console = console(Focus::Dom0);
+        let mut console = console();
         typed(&mut console, &[b'x'; super::INPUT_SIZE + 10]);
         assert!(console.input.is_full());
     }

@@ -12,8 +12,10 @@ use crate::platform::uart::{Interrupts, Registers, Uart};
 
 /// Bytes that may wait. Debug keys print pages: they have what domains may not use.
 const CAPACITY: u32 = 128 << 10;
-/// Bytes in the queue above which a domain has to wait with its own.
+/// Bytes in the queue above which dom0 has to wait with its own.
 const OF_DOMAINS: u32 = 16 << 10;
+/// Bytes in the queue above which the UARTs of domains have to wait: dom0 finds room then.
+const OF_UARTS: u32 = 8 << 10;
 /// Bytes in the queue above which nothing is added that need not be.
 const ENOUGH: u32 = 32 << 10;
 /// Bytes taken from the queue at a time.
@@ -81,6 +83,11 @@ impl<R: Registers> Transmitter<R> {
     /// Returns whether there is room for more than must be said.
     pub fn has_room(&self) -> bool {
         self.queue.len() < ENOUGH
+    }
+
+    /// Returns whether there is room for what the UART of a domain sends.
+    pub fn takes_from_uarts(&self) -> bool {
+        self.queue.len() < OF_UARTS
     }
 
     /// Sends what a domain says, as much as there is room for, and returns how much that was.

@@ -13,7 +13,7 @@ use super::request::Request;
 use super::{again, cpupool, exclusive, reap};
 use crate::call::{Outcome, Reply, must_pause};
 use crate::cpu;
-use crate::domain::{Domain, Halted, Life, create, grants, tell_closed, virq};
+use crate::domain::{Domain, Halted, Life, create, grants, tell_closed, uart, virq};
 use crate::error::Errno;
 use crate::event::{EventError, Reset};
 use crate::mem::memory;
@@ -42,6 +42,19 @@ pub fn destroy(request: &Request<'_>) -> Outcome {
         Step::Done => Ok(Reply::OK),
         Step::More => again(request.args),
     }
+}
+
+/// Undoes a domain of the boot's that could not be finished, and forgets it: none of its vCPUs has run.
+pub fn undo(domain: &Arc<Domain>) {
+    if let Some(_exclusive) = exclusive() {
+        at_once(domain);
+    }
+}
+
+/// [`undo`] with the exclusive right to change domains' lives.
+pub(super) fn at_once(domain: &Arc<Domain>) {
+    while step(domain) == Step::More {}
+    reap::forget_abandoned();
 }
 
 /// The outcome of one go.
@@ -88,6 +101,7 @@ fn begin(domain: &Domain) {
     domain.events.lock().retire();
     domain.grants.lock().close();
     virq::forget(domain.id);
+    uart::close(domain);
 }
 
 /// Returns whether no CPU has anything of the domain's vCPUs; asks those that have to save it.

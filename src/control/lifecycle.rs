@@ -3,7 +3,7 @@
 use super::request::Request;
 use super::{again, again_at, exclusive, progress};
 use crate::call::{Outcome, Reply};
-use crate::domain::{Domain, Halted};
+use crate::domain::{Domain, Halted, uart};
 use crate::error::Errno;
 use crate::sched;
 use crate::vcpu::halt;
@@ -64,6 +64,7 @@ pub fn resume(request: &Request<'_>) -> Outcome {
     let was_down = state.shutdown.take().is_some();
     drop(state);
     if was_down {
+        uart::reopen(&domain);
         domain.set_halted_all(halt::SHUTDOWN, Halted::No);
     }
     Ok(Reply::OK)

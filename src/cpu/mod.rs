@@ -29,6 +29,8 @@ pub mod work {
     pub const HOLD: u32 = 1 << 2;
     /// Continue sending the data that waits for the console's UART.
     pub const CONSOLE_DRAIN: u32 = 1 << 3;
+    /// Tell the UARTs of domains that the console takes more.
+    pub const CONSOLE_ROOM: u32 = 1 << 4;
 }
 
 /// Pending requests per CPU: set by any CPU, taken by the CPU itself.

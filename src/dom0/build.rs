@@ -12,6 +12,7 @@ use super::plan::{self, Plan, Wish};
 use super::selection::HostView;
 use crate::abi::hvm;
 use crate::cmdline::{DEFAULT_DOM0_MEM, Options};
+use crate::console;
 use crate::domain::create;
 use crate::domain::{Domain, GicMap, Rights, Spec};
 use crate::grant::Limits;
@@ -94,6 +95,7 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     copy::load(&domain, &parts, &place)?;
     domain.state.lock().params.callback_irq = callback(event_interrupt);
     copy::start(&domain, &place)?;
+    console::add_input(domain.id);
     Ok(domain)
 }
 

@@ -1,5 +1,4 @@
-//! Where things are in a guest that the toolstack builds (xen/include/public/arch-arm.h), and what of the machine they
-//! need.
+//! Where things are in a guest that is not dom0 (xen/include/public/arch-arm.h), and what of the machine they need.
 
 use armv7::addr::{Gfn, Mfn, PAGE_SHIFT};
 use spin::Once;
@@ -7,16 +6,23 @@ use spin::Once;
 use super::GicMap;
 use crate::id::IntId;
 
-/// GUEST_GICD_BASE.
-const GICD_BASE: u64 = 0x0300_1000;
-/// GUEST_GICD_SIZE.
-const GICD_SIZE: u64 = 0x1000;
-/// GUEST_GICC_BASE: the machine's virtual CPU interface is mapped here.
-const GICC_BASE: u64 = 0x0300_2000;
-/// GUEST_GICC_SIZE.
-const GICC_SIZE: u64 = 0x2000;
+/// A region: address and size.
+pub type Region = (u64, u64);
+
+/// The emulated distributor (GUEST_GICD_BASE, GUEST_GICD_SIZE).
+pub const GICD: Region = (0x0300_1000, 0x1000);
+/// Where the machine's virtual CPU interface is mapped (GUEST_GICC_BASE, GUEST_GICC_SIZE).
+pub const GICC: Region = (0x0300_2000, 0x2000);
+/// The emulated UART (GUEST_PL011_BASE, GUEST_PL011_SIZE).
+pub const UART: Region = (0x2200_0000, 0x1000);
+/// Where the guest may map its grant table (GUEST_GNTTAB_BASE, GUEST_GNTTAB_SIZE).
+pub const GRANT_TABLE: Region = (0x3800_0000, 0x0100_0000);
+/// The most RAM at each of its two places (GUEST_RAM0_BASE, GUEST_RAM1_BASE and their sizes).
+pub const RAM_BANKS: [Region; 2] = [(0x4000_0000, 0xC000_0000), (0x02_0000_0000, 0xFE_0000_0000)];
 /// GUEST_EVTCHN_PPI.
 const EVENT_PPI: u32 = 31;
+/// GUEST_VPL011_SPI.
+const UART_SPI: u32 = 32;
 
 /// The parts of the machine that guests get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,8 +50,8 @@ pub fn host() -> Option<&'static Host> {
 /// Returns the distributor.
 pub const fn gic() -> GicMap {
     GicMap {
-        first_page: (GICD_BASE >> PAGE_SHIFT) as u32,
-        pages: (GICD_SIZE >> PAGE_SHIFT) as u32,
+        first_page: (GICD.0 >> PAGE_SHIFT) as u32,
+        pages: (GICD.1 >> PAGE_SHIFT) as u32,
     }
 }
 
@@ -54,10 +60,15 @@ pub const fn event_irq() -> Option<IntId> {
     IntId::new(EVENT_PPI)
 }
 
+/// Interrupt of the emulated UART.
+pub const fn uart_irq() -> Option<IntId> {
+    IntId::new(UART_SPI)
+}
+
 /// Returns where the virtual CPU interface goes: guest frame, and number of frames.
 pub fn cpu_interface(host: &Host) -> Option<(Gfn, u32)> {
-    let frames = (GICC_SIZE >> PAGE_SHIFT) as u32;
-    Some((Gfn::new(GICC_BASE >> PAGE_SHIFT)?, frames.min(host.frames)))
+    let frames = (GICC.1 >> PAGE_SHIFT) as u32;
+    Some((Gfn::new(GICC.0 >> PAGE_SHIFT)?, frames.min(host.frames)))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod registry;
 pub mod shutdown;
 #[cfg(test)]
 pub mod testing;
+pub mod uart;
 pub mod virq;
 
 use alloc::sync::Arc;
@@ -218,6 +219,7 @@ pub struct Domain {
     pub watchdogs: Lock<[Option<Timer>; MAX_WATCHDOGS], { rank::DOMAIN }>,
     /// The lines that it may have logged.
     pub log_allowance: Allowance,
+    uart: Once<uart::Uart>,
     vcpus: Once<Vec<Arc<Vcpu>>>,
 }
 
@@ -256,6 +258,7 @@ impl Domain {
             shared_info: parts.shared_info,
             watchdogs: Lock::new([const { None }; MAX_WATCHDOGS]),
             log_allowance: Allowance::of_a_domain(),
+            uart: Once::new(),
             vcpus: Once::new(),
         }
     }
@@ -293,6 +296,17 @@ impl Domain {
     #[inline]
     pub fn ticks_of(&self, cval: u64) -> Ticks {
         Ticks(cval.saturating_add_signed(self.cntvoff() as i64))
+    }
+
+    /// Gives the domain an emulated UART, once.
+    pub fn set_uart(&self, uart: uart::Uart) {
+        self.uart.call_once(|| uart);
+    }
+
+    /// Returns its emulated UART.
+    #[inline]
+    pub fn uart(&self) -> Option<&uart::Uart> {
+        self.uart.get()
     }
 
     /// Returns whether it is the control domain.

@@ -3,9 +3,10 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use super::{Domain, Halted, send, virq};
+use super::{Domain, Halted, registry, send, uart, virq};
 use crate::abi::sched as abi;
 use crate::event::{EventVirq, Port};
+use crate::id::DomId;
 use crate::latency;
 use crate::machine;
 use crate::vcpu::halt;
@@ -58,10 +59,27 @@ pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
     let subscribed = state.suspend_port;
     drop(state);
     domain.set_halted_all(halt::SHUTDOWN, Halted::Yes);
+    uart::close(domain);
     let is_told =
         code == abi::SHUTDOWN_SUSPEND && subscribed != 0 && send(domain, Port(subscribed)).is_ok();
     if !is_told {
         announce();
+    }
+    if registry::get(DomId::DOM0).is_none() {
+        tell_operator(domain, code);
+    }
+}
+
+/// Says on the console what dom0 would be told, where there is none: nobody starts the domain again, and the machine stays
+/// on without any.
+fn tell_operator(domain: &Domain, code: u32) {
+    match Reason::new(code) {
+        Some(reason) => log::info!("{domain} has ended: {reason:?}"),
+        None => log::info!("{domain} has ended: code {code}"),
+    }
+    let runs = |domain: &Domain| domain.state.lock().shutdown.is_none();
+    if registry::all_that(runs).next().is_none() {
+        log::info!("No domain runs any more; the machine stays on");
     }
 }
 

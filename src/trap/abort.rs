@@ -25,12 +25,15 @@ use crate::call::guest_ptr::copy_in;
 use crate::cpu;
 use crate::domain::interface::{HardwareLrs, deliver};
 use crate::domain::shutdown;
-use crate::domain::{Domain, GicMap};
+use crate::domain::uart as device;
+use crate::domain::{Domain, GicMap, guest_map};
 use crate::guest_warn;
 use crate::mem::p2m;
 use crate::vcpu::Vcpu;
 use crate::vgic::{HostOp, HostWork, Vgic};
 
+/// The guest page of an emulated UART.
+const UART_PAGE: u32 = (guest_map::UART.0 >> PAGE_SHIFT) as u32;
 /// One past the last distributor register (IHI 0048B 4.1.2); the rest of the region is RAZ/WI.
 const REGISTERS_END: u32 = 0x1000;
 
@@ -77,6 +80,66 @@ pub fn emulate(
     done
 }
 
+/// Performs an access of the loaded guest to its emulated UART. Returns false if the access is to another address or
+/// refused.
+#[cold]
+fn uart(domain: &Domain, context: &mut GuestContext, va: u32) -> bool {
+    let hsr = guest::syndrome();
+    let Some((_, direction)) = syndrome::emulated_access(hsr) else {
+        return false;
+    };
+    // What is at or above 4 GiB may look like it. See above.
+    let gfn = guest::translate(va, wanted(direction));
+    if gfn.is_ok_and(|gfn| gfn.raw() != UART_PAGE) {
+        return false;
+    }
+    let Some(hsr) = believed(domain, context, hsr) else {
+        return false;
+    };
+    let Some((access, direction)) = syndrome::emulated_access(hsr) else {
+        return false;
+    };
+    let offset = va & 0xFFF;
+    let done = match direction {
+        MemoryDirection::Read => match device::read(domain, offset, access.width) {
+            Ok(value) => {
+                guest::set_register(context, access.rt, access.extend(value));
+                true
+            }
+            Err(_) => false,
+        },
+        MemoryDirection::Write => {
+            let value = guest::register(context, access.rt);
+            device::write(domain, offset, access.width, value).is_ok()
+        }
+    };
+    if done {
+        skip(context, hsr);
+    }
+    done
+}
+
+/// Returns the access to translate an address for.
+const fn wanted(direction: MemoryDirection) -> Access {
+    match direction {
+        MemoryDirection::Read => Access::Read,
+        MemoryDirection::Write => Access::Write,
+    }
+}
+
+/// Returns the syndrome of an access, where it may misreport a store as the store in the guest's memory describes it.
+fn believed(domain: &Domain, context: &GuestContext, hsr: u32) -> Option<u32> {
+    let (_, direction) = syndrome::emulated_access(hsr)?;
+    match direction {
+        MemoryDirection::Write
+            if errata::misreports_thumb_stores(smp::midr()) && context.cpsr & psr::T != 0 =>
+        {
+            store_at(domain, context.pc).map(|store| store.described_in(hsr))
+        }
+        _ => Some(hsr),
+    }
+}
+
 /// Returns the syndrome of the access if `va` translates to the distributor, and remembers its page. Returns `None` for
 /// an address above 4 GiB that looks like the distributor.
 ///
@@ -85,22 +148,13 @@ pub fn emulate(
 #[inline(never)]
 fn verify(domain: &Domain, vcpu: &Vcpu, context: &GuestContext, va: u32, hsr: u32) -> Option<u32> {
     let (_, direction) = syndrome::emulated_access(hsr)?;
-    let wanted = match direction {
-        MemoryDirection::Read => Access::Read,
-        MemoryDirection::Write => Access::Write,
-    };
     // If `va` does not translate, the guest has changed its tables since, and the syndrome was true at the fault.
-    let gfn = guest::translate(va, wanted).ok();
+    let gfn = guest::translate(va, wanted(direction)).ok();
     if gfn.is_some_and(|gfn| !is_distributor(domain.gic, gfn)) {
         return None;
     }
     if errata::misreports_thumb_stores(smp::midr()) {
-        return match direction {
-            MemoryDirection::Write if context.cpsr & psr::T != 0 => {
-                store_at(domain, context.pc).map(|store| store.described_in(hsr))
-            }
-            _ => Some(hsr),
-        };
+        return believed(domain, context, hsr);
     }
     if gfn.is_some() {
         vcpu.remember_distributor_page(va >> PAGE_SHIFT);
@@ -135,6 +189,9 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
         return serror::arrived(domain, vcpu);
     }
     let va = guest::fault_va();
+    if domain.uart().is_some() && guest::fault_page() == UART_PAGE && uart(domain, context, va) {
+        return;
+    }
     // Cache maintenance is reported as a write, but needs no write permission.
     let access = match fault.direction {
         MemoryDirection::Write if !fault.cache_maintenance => Wanted::Write,

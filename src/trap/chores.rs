@@ -4,7 +4,7 @@ use spin::Once;
 
 use crate::console;
 use crate::cpu::{self, work};
-use crate::domain::virq;
+use crate::domain::{uart, virq};
 use crate::event::EventVirq;
 use crate::sync::{Lock, rank};
 use crate::time::{self, Nanos, Purpose, Timer, TimerError, now};
@@ -26,6 +26,7 @@ pub fn request_console(news: console::News) {
     cpu::request_this(match news {
         console::News::Kept => work::CONSOLE_RING,
         console::News::Waiting => work::CONSOLE_DRAIN,
+        console::News::Room => work::CONSOLE_ROOM,
     });
 }
 
@@ -40,6 +41,9 @@ pub(super) fn run(asked: u32) {
     {
         let deadline = now().plus(time::clock().ticks(CONSOLE_INTERVAL));
         timer.lock().arm(deadline);
+    }
+    if asked & work::CONSOLE_ROOM != 0 {
+        uart::tell_of_room();
     }
     if asked & work::HOLD != 0 {
         cpu::hold::wait();

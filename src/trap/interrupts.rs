@@ -9,7 +9,7 @@ use crate::console;
 use crate::cpu::{self, SGI_STOP, SGI_WORK};
 use crate::debug_keys;
 use crate::domain::interface::deliver;
-use crate::domain::{Domain, registry, shutdown};
+use crate::domain::{Domain, registry, shutdown, uart};
 use crate::event::EventVirq;
 use crate::id::{DomId, IntId, VcpuId};
 use crate::irq::{self, Handler, Owner};
@@ -156,6 +156,11 @@ fn serve_console() {
         && let Some(dom0) = registry::get(DomId::DOM0)
     {
         dom0.raise_virq(EventVirq::CONSOLE, VcpuId::ZERO);
+    }
+    for (domain, byte) in received.for_uarts {
+        if let Some(domain) = registry::get(domain) {
+            uart::receive(&domain, byte);
+        }
     }
     for key in received.keys {
         debug_keys::handle_typed(key);
