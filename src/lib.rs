@@ -34,6 +34,7 @@ pub mod machine;
 pub mod mem;
 pub mod options;
 pub mod panic;
+pub mod partition;
 pub mod platform;
 pub mod policy;
 pub mod pqueue;

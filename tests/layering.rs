@@ -30,7 +30,7 @@ const LAYERS: &[&[&str]] = &[
     // What guests ask for: the words of it, managing domains and the machine, the rest and the table of all.
     &["call"],
     &["control"],
-    &["hypercall"],
+    &["hypercall", "partition"],
     &["trap"],
 ];
 
@@ -53,6 +53,8 @@ const NARROW: &[(&str, &[&str])] = &[
     ("loader/nodes", &["platform"]),
     ("loader/place", &["platform"]),
     ("mem", &["id", "sync"]),
+    ("partition/plan", &["domain", "id", "loader", "platform"]),
+    ("partition/tree", &["domain", "id", "loader", "platform"]),
     ("save", &["id", "vgic"]),
     ("sched", &["id", "pqueue", "sync", "time"]),
     ("vgic", &["id"]),

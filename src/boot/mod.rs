@@ -5,7 +5,7 @@ mod cpus;
 mod memory;
 
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ use krypton::platform::rescue::Candidate;
 use krypton::platform::{self, BootError, tree};
 use krypton::sched;
 use krypton::trap::chores;
-use krypton::{console, identity, machine, mem, options, panic, policy};
+use krypton::{console, identity, machine, mem, options, panic, partition, policy};
 use log::LevelFilter;
 
 pub use board::prepare_board;
@@ -377,17 +377,62 @@ pub fn scrub_memory(options: &Options) {
     }
 }
 
+/// The facts that guests are built from.
+pub struct Machine<'a> {
+    /// The machine as its tree describes it.
+    pub host: &'a HostInfo,
+    /// Its device tree.
+    pub tree: &'a Tree<'a>,
+    /// Options.
+    pub options: &'a Options,
+    /// The console's UART.
+    pub uart: Option<&'a UartInfo>,
+    /// The interrupt controller.
+    pub gic: &'static Gic,
+    /// CPUs that run.
+    pub cpus: CpuSet,
+    /// There is a scheduler.
+    pub ready: sched::Ready,
+}
+
+/// Builds all guests, and makes them ready to run; returns their names. Without a kernel for dom0 there are only the
+/// domains that the tree names.
+pub fn load_guests(machine: &Machine<'_>) -> String {
+    let host = machine.host;
+    let dom0 = match host.kernel() {
+        Err(_) if !host.partitions.is_empty() => {
+            log::info!("Xen dom0less mode detected");
+            None
+        }
+        _ => Some(load_dom0(machine)),
+    };
+    let domains = partition::build::build_all(&partition::build::Host {
+        info: host,
+        tree: machine.tree,
+        options: machine.options,
+        gic_lines: machine.gic.dist.lines(),
+    });
+    partition::build::start(&domains);
+    let all = dom0.iter().chain(domains.iter().map(|built| &built.domain));
+    let names: Vec<String> = all.map(|domain| domain.to_string()).collect();
+    if names.is_empty() {
+        fail(&BootError::NoDomain);
+    }
+    names.join(", ")
+}
+
 /// Builds dom0, ready to run.
-pub fn load_dom0(
-    host: &HostInfo,
-    tree: &Tree<'_>,
-    options: &Options,
-    uart: Option<&UartInfo>,
-    gic: &'static Gic,
-    cpus: CpuSet,
-    ready: sched::Ready,
-) -> alloc::sync::Arc<Domain> {
+fn load_dom0(machine: &Machine<'_>) -> alloc::sync::Arc<Domain> {
     log::info!("*** LOADING DOMAIN 0 ***");
+    let Machine {
+        host,
+        tree,
+        options,
+        uart,
+        gic,
+        cpus,
+        ready,
+    } = *machine;
     let loaded = memory::grant_window().and_then(|grant| {
         build::build(&Host {
             info: host,

@@ -4,7 +4,7 @@
 //! Output goes to the UART, by way of a queue (`transmit`), and into the ring. Input goes to one of the domains that take
 //! it, or to the hypervisor's debug keys: the switch character (Ctrl-A by default) typed three times moves it to the next
 //! (`focus`). This room only moves bytes: what a received byte leads to (an event for dom0, an interrupt of a UART, a debug
-//! key) is answered as [`Received`].
+//! key) is returned as [`Received`].
 
 mod focus;
 mod ring;
@@ -61,7 +61,7 @@ impl Registers for MappedUart {
 pub struct Received {
     /// dom0 has something to read.
     pub for_dom0: bool,
-    /// What was typed for the UARTs of other domains.
+    /// Bytes typed for the UARTs of other domains.
     pub for_uarts: ArrayVec<(DomId, u8), RECEIVED_AT_ONCE>,
     /// Debug keys for the hypervisor.
     pub keys: ArrayVec<u8, 32>,

@@ -8,7 +8,7 @@ use armv7::{features, pmu};
 
 use super::reap::forget_abandoned;
 use super::request::Request;
-use super::{again, cpupool, exclusive};
+use super::{again, cpupool, destroy, exclusive};
 use crate::abi::domctl as abi;
 use crate::abi::domctl::CreateDomain;
 use crate::call::{Outcome, Reply, must_pause};
@@ -131,11 +131,7 @@ pub fn create(request: &Request<'_>) -> Outcome {
     let plan = check(&config, grant_limits())?;
     let pool = cpupool::for_domain(config.cpupool_id)?;
     let host = guest_map::host().ok_or(Errno::NoSys)?;
-    heap::replenish();
-    if !armv7::heap::has_room(HEAP_OF_DOMAIN) {
-        return Err(Errno::NoMem);
-    }
-    let made = create::domain(&Spec {
+    let domain = make(&Spec {
         id,
         rights: Rights::GUEST,
         max_vcpus: plan.max_vcpus,
@@ -148,32 +144,49 @@ pub fn create(request: &Request<'_>) -> Outcome {
         tables: PoolLimit::Pages(FIRST_POOL),
         monitors: plan.monitors,
         pool,
-    });
-    // The parts of a domain that cannot be made go at once, its account included.
-    let domain = made.inspect_err(|_| {
-        forget_abandoned();
     })?;
+    let mut state = domain.state.lock();
+    state.pause_count = 1;
+    state.handle = config.handle;
+    drop(state);
     if id.0 != wanted {
         ROVER.store(id.0, Ordering::Relaxed);
-    }
-    if let Err(error) = furnish(&domain, host, &config) {
-        registry::remove(id);
-        memory().close_account(id);
-        drop(domain);
-        forget_abandoned();
-        return Err(error);
     }
     config.arch.gic_version = abi::GIC_V2;
     config.arch.clock_frequency = host.clock_frequency;
     request.write_back_for(id, &config)
 }
 
-/// Gives a new domain what it has before its first page.
-fn furnish(domain: &Domain, host: &guest_map::Host, config: &CreateDomain) -> Result<(), Errno> {
-    let mut state = domain.state.lock();
-    state.pause_count = 1;
-    state.handle = config.handle;
-    drop(state);
+/// Makes a domain with what it has before its first page; nothing is left of one that cannot be made. The caller has the
+/// exclusive right to change domains' lives.
+fn make(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+    let host = guest_map::host().ok_or(Errno::NoSys)?;
+    check_heap()?;
+    // The parts of a domain that cannot be made go at once, its account included.
+    let domain = create::domain(spec).inspect_err(|_| {
+        forget_abandoned();
+    })?;
+    if let Err(error) = furnish(&domain, host) {
+        registry::remove(spec.id);
+        memory().close_account(spec.id);
+        drop(domain);
+        forget_abandoned();
+        return Err(error);
+    }
+    Ok(domain)
+}
+
+/// Refuses to begin what may need more of the heap than there is.
+fn check_heap() -> Result<(), Errno> {
+    heap::replenish();
+    if armv7::heap::has_room(HEAP_OF_DOMAIN) {
+        Ok(())
+    } else {
+        Err(Errno::NoMem)
+    }
+}
+
+fn furnish(domain: &Domain, host: &guest_map::Host) -> Result<(), Errno> {
     crate::wallclock::publish(domain);
     let (gfn, count) = guest_map::cpu_interface(host).ok_or(Errno::Inval)?;
     domain
@@ -181,6 +194,24 @@ fn furnish(domain: &Domain, host: &guest_map::Host, config: &CreateDomain) -> Re
         .lock()
         .map(gfn, host.virtual_cpu, count, P2mType::GicV, u32::MAX)?;
     Ok(())
+}
+
+/// Makes a domain of the boot's, with all its vCPUs, none of them up. Its id is not the next to be given out.
+pub fn at_boot(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+    let _exclusive = exclusive().ok_or(Errno::Busy)?;
+    let domain = make(spec)?;
+    ROVER.fetch_max(spec.id.0, Ordering::Relaxed);
+    let made = check_heap().and_then(|()| {
+        while !create::next_vcpu(&domain, |_| CpuSet::ALL)? {}
+        Ok(())
+    });
+    match made {
+        Ok(()) => Ok(domain),
+        Err(error) => {
+            destroy::at_once(domain);
+            Err(error)
+        }
+    }
 }
 
 /// Makes all vCPUs of a domain, none of them up.
@@ -194,10 +225,7 @@ pub fn max_vcpus(request: &Request<'_>) -> Outcome {
         return Err(Errno::Inval);
     }
     if domain.vcpus().is_empty() {
-        heap::replenish();
-        if !armv7::heap::has_room(HEAP_OF_DOMAIN) {
-            return Err(Errno::NoMem);
-        }
+        check_heap()?;
         while !create::next_vcpu(&domain, |_| CpuSet::ALL)? {
             if must_pause() {
                 return again(request.args);

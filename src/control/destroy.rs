@@ -45,15 +45,18 @@ pub fn destroy(request: &Request<'_>) -> Outcome {
 }
 
 /// Undoes a domain of the boot's that could not be finished, and forgets it: none of its vCPUs has run.
-pub fn undo(domain: &Arc<Domain>) {
+pub fn undo(domain: Arc<Domain>) {
     if let Some(_exclusive) = exclusive() {
         at_once(domain);
     }
 }
 
 /// [`undo`] with the exclusive right to change domains' lives.
-pub(super) fn at_once(domain: &Arc<Domain>) {
-    while step(domain) == Step::More {}
+pub(super) fn at_once(domain: Arc<Domain>) {
+    while step(&domain) == Step::More {}
+    reap::forget_abandoned();
+    // Its shared_info goes with the last that knows it, and its account after that.
+    drop(domain);
     reap::forget_abandoned();
 }
 

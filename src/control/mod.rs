@@ -38,6 +38,8 @@ use crate::call::{Args, Caller, Outcome, Reply};
 use crate::error::Errno;
 use crate::sync::{Guard, Lock, rank};
 
+pub use create::at_boot;
+pub use destroy::undo;
 pub use reap::reap;
 
 static CONTROL: Lock<(), { rank::CONTROL }> = Lock::new(());

@@ -35,7 +35,7 @@ pub struct State {
 struct Terminal {
     domain: DomId,
     input: Queue,
-    /// What is written while another has the input, up to the end of its line.
+    /// Bytes sent while another domain has the input, up to the end of their line.
     line: ArrayVec<u8, LINE>,
 }
 

@@ -19,7 +19,7 @@ use crate::vcpu::{Registers, halt};
 pub struct Parts<'a> {
     /// The module with its kernel.
     pub kernel: &'a Module,
-    /// What of it is the kernel.
+    /// The part of it that is the kernel.
     pub image: &'a KernelImage,
     /// The module with its initial RAM disk.
     pub ramdisk: Option<&'a Module>,

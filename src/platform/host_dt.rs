@@ -14,6 +14,7 @@ pub use super::console::UartInfo;
 pub use super::cpus::{Conduit, CpuInfo, EnableMethod, PsciInfo};
 pub use super::gic::{GicInfo, MsiFrame};
 pub use super::modules::{CommandLines, Module, ModuleKind};
+pub use super::partitions::Partition;
 pub use super::timer::TimerInfo;
 
 use super::board::{self, Board};
@@ -21,7 +22,7 @@ use super::interrupt;
 use super::modules::ReadWord;
 use super::ranges::{self, PhysRange};
 use super::tree::{self, check_budget};
-use super::{BootError, console, cpus, gic, memory, modules, timer};
+use super::{BootError, console, cpus, gic, memory, modules, partitions, timer};
 
 /// The machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,8 +45,10 @@ pub struct HostInfo {
     pub firmware_reserved: Vec<PhysRange>,
     /// Linux accepts `/reserved-memory` as it is. If not, dom0 must not be told of that RAM.
     pub reservations_hold: bool,
-    /// Files that the boot loader put into RAM.
+    /// The ranges that the boot loader has filled for dom0.
     pub modules: Vec<Module>,
+    /// The domains to start beside dom0, or without one.
+    pub partitions: Vec<Partition>,
     /// The command lines.
     pub command_lines: CommandLines,
     /// The processors. Only MPIDR tells which is the boot CPU.
@@ -101,19 +104,19 @@ impl HostInfo {
         };
         let modules = modules::find(tree, &read_ram, &mut notes)?;
         modules::check_places(&modules, &ram, &[])?;
-        modules::name_domains(tree, &mut notes);
+        let room = modules::MAX_MODULES.saturating_sub(modules.len());
+        let mut partitions = partitions::find(tree, room, &mut notes);
+        partitions::check_places(&mut partitions, &ram, &places(&modules));
         let firmware_reserved = memory::reserved_nodes(tree, &mut notes);
         let mut permanent = memory::reserved_entries(tree.blob());
         permanent.extend(&firmware_reserved);
-        let mut reserved = permanent.clone();
-        reserved.extend(modules.iter().map(|m| m.range.pages_outward()));
         let gic_node = gic::node(tree);
         let gic = gic::info(gic_node, tree, &mut notes)?;
         let timer = match &gic_node {
             Some(node) => timer::info(tree, node, &mut notes)?,
             None => return Err(BootError::Gic("none".to_string())),
         };
-        Ok(Self {
+        let mut host = Self {
             model: root.string("model").unwrap_or("").to_string(),
             compatible: root
                 .strings("compatible")
@@ -122,12 +125,13 @@ impl HostInfo {
             board: board::of(tree),
             command_lines: modules::command_lines(tree, &modules, &mut notes),
             ram,
-            reserved: ranges::merge(reserved),
+            reserved: Vec::new(),
             permanent,
             private: Vec::new(),
             firmware_reserved,
             reservations_hold: memory::reservations_hold(tree),
             modules,
+            partitions,
             cpus: cpus::cpus(tree, &mut notes)?,
             psci: cpus::psci(tree, &mut notes),
             console: console::of_tree(tree, gic_node.as_ref(), None),
@@ -135,10 +139,32 @@ impl HostInfo {
             gic,
             timer,
             notes,
-        })
+        };
+        host.set_reserved();
+        Ok(host)
     }
 
-    /// Reserves the device tree and the hypervisor's image, after checking that no module overlaps them.
+    /// Computes the RAM that must not be allocated.
+    fn set_reserved(&mut self) {
+        let mut reserved = self.permanent.clone();
+        reserved.extend(
+            self.all_modules()
+                .map(|module| module.range.pages_outward()),
+        );
+        self.reserved = ranges::merge(reserved);
+    }
+
+    /// Returns the modules of dom0 and of all domains that can be made.
+    fn all_modules(&self) -> impl Iterator<Item = &Module> {
+        let domains = self.partitions.iter();
+        let configs = domains.filter_map(|partition| partition.config.as_ref().ok());
+        self.modules
+            .iter()
+            .chain(configs.flat_map(|config| config.modules()))
+    }
+
+    /// Reserves the device tree and the hypervisor's image, after checking that no module of dom0's overlaps them. A
+    /// domain whose module does is left out.
     pub fn claim(&mut self, tree: PhysRange, image: PhysRange) -> Result<(), BootError> {
         let others = [("the device tree", tree), ("the hypervisor", image)];
         modules::check_places(&self.modules, &self.ram, &others)?;
@@ -146,11 +172,12 @@ impl HostInfo {
             let what = "the device tree overlaps the hypervisor";
             return Err(BootError::Module(what.to_string()));
         }
-        let claimed = [tree.pages_outward(), image.pages_outward()];
-        self.permanent.extend(claimed);
-        let mut reserved = core::mem::take(&mut self.reserved);
-        reserved.extend(claimed);
-        self.reserved = ranges::merge(reserved);
+        let mut others = places(&self.modules);
+        others.extend([("the device tree", tree), ("the hypervisor", image)]);
+        partitions::check_places(&mut self.partitions, &self.ram, &others);
+        self.permanent
+            .extend([tree.pages_outward(), image.pages_outward()]);
+        self.set_reserved();
         Ok(())
     }
 
@@ -169,11 +196,10 @@ impl HostInfo {
         ranges::subtract(&self.ram, &self.reserved)
     }
 
-    /// Returns the whole pages that become free once dom0 is built from the modules.
+    /// Returns the whole pages that become free once the guests are built from the modules.
     pub fn module_pages(&self) -> Vec<PhysRange> {
-        let modules = self.modules.iter().map(|m| m.range.pages_outward());
-        let modules: Vec<PhysRange> = modules.collect();
-        ranges::subtract(&modules, &self.permanent)
+        let modules = self.all_modules().map(|m| m.range.pages_outward());
+        ranges::subtract(&ranges::merge(modules.collect()), &self.permanent)
     }
 
     /// Returns the place of the hypervisor's private memory: the last free `size` bytes, in whole blocks, far from dom0
@@ -190,9 +216,7 @@ impl HostInfo {
     pub fn reserve(&mut self, range: PhysRange) {
         self.private.push(range);
         self.permanent.push(range);
-        let mut reserved = core::mem::take(&mut self.reserved);
-        reserved.push(range);
-        self.reserved = ranges::merge(reserved);
+        self.set_reserved();
     }
 
     /// Returns the private interrupt for dom0's event channels: the first one that no node uses.
@@ -200,6 +224,12 @@ impl HostInfo {
         let unused = self.private_interrupts.trailing_ones();
         (unused < 16).then_some(interrupt::FIRST_PPI + unused)
     }
+}
+
+/// Returns where modules are, by name.
+fn places(modules: &[Module]) -> Vec<(&str, PhysRange)> {
+    let places = modules.iter().map(|m| (m.path.as_str(), m.range));
+    places.collect()
 }
 
 fn private_interrupts(tree: &Tree<'_>, gic: Option<&Node<'_>>) -> u16 {

@@ -18,6 +18,7 @@ pub mod host_dt;
 pub mod interrupt;
 pub(crate) mod memory;
 pub mod modules;
+pub mod partitions;
 pub mod quirks;
 pub mod ranges;
 pub mod rescue;
@@ -47,6 +48,8 @@ pub enum BootError {
     Module(String),
     /// The kernel for dom0 is missing.
     NoKernel,
+    /// No domain that the tree names could be made, and there is no dom0.
+    NoDomain,
     /// No GICv2 with virtualization was found.
     Gic(String),
     /// The generic timer is unusable.
@@ -75,6 +78,7 @@ impl fmt::Display for BootError {
             }
             Self::Module(what) => write!(f, "BOOT: {what}"),
             Self::NoKernel => write!(f, "BOOT: no dom0 kernel module (multiboot,kernel)"),
+            Self::NoDomain => write!(f, "BOOT: there is no domain to run"),
             Self::Gic(found) => {
                 write!(f, "GIC: need GICv2 with virtualization (found {found})")
             }

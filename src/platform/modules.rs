@@ -17,9 +17,9 @@ use super::ranges::PhysRange;
 /// Compatibles of module nodes.
 pub(crate) const MODULE: &[&str] = &["multiboot,module", "xen,multiboot-module"];
 /// Compatibles of domains of Xen's dom0less boot.
-const DOMAIN: &[&str] = &["xen,domain"];
-/// Maximum number of modules.
-const MAX_MODULES: usize = 16;
+pub(super) const DOMAIN: &[&str] = &["xen,domain"];
+/// Maximum number of modules, dom0's and those of domains.
+pub(super) const MAX_MODULES: usize = 32;
 /// Maximum length of a command line in bytes; Linux has room for 1024.
 const MAX_LINE: usize = 4096;
 /// Maximum depth of a module node: `/chosen/x/module`.
@@ -28,9 +28,9 @@ const MAX_DEPTH: usize = 3;
 /// Use of a module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ModuleKind {
-    /// dom0's kernel.
+    /// A kernel.
     Kernel,
-    /// dom0's initial RAM disk.
+    /// An initial RAM disk.
     Ramdisk,
     /// A policy of the FLASK security module; not used.
     XsmPolicy,
@@ -134,20 +134,8 @@ pub(super) fn find(
     Ok(modules)
 }
 
-/// Adds a note for each domain of Xen's dom0less boot, which is not created.
-pub(super) fn name_domains(tree: &Tree<'_>, notes: &mut Vec<String>) {
-    let chosen = tree.find("/chosen");
-    let children = chosen.into_iter().flat_map(|chosen| chosen.children());
-    for domain in children.filter(|n| n.is_compatible(DOMAIN)) {
-        let path = domain.path();
-        notes.push(format!(
-            "BOOT: {path} (xen,domain) is not started: only dom0 is"
-        ));
-    }
-}
-
 /// Returns the use that a module's node declares.
-fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
+pub(super) fn known_kind(node: &Node<'_>) -> Option<ModuleKind> {
     node.strings("compatible").find_map(|name| match name {
         "multiboot,kernel" | "xen,linux-zimage" => Some(ModuleKind::Kernel),
         "multiboot,ramdisk" | "xen,linux-initrd" => Some(ModuleKind::Ramdisk),
@@ -185,7 +173,7 @@ impl Guesses {
 }
 
 /// Reads `reg` with the parent's cell counts. guest-loader uses the root's, as its `/chosen` has none.
-fn reg_of(node: &Node<'_>) -> Result<Reg, BootError> {
+pub(super) fn reg_of(node: &Node<'_>) -> Result<Reg, BootError> {
     let cells = |name| {
         let mut above = node.ancestors().skip(1);
         above.find_map(|n| n.cell_count(name))
@@ -259,7 +247,7 @@ pub(super) fn check_places(
 }
 
 /// Reads a command line, up to [`MAX_LINE`] bytes.
-fn line_of(node: &Node<'_>, name: &str, notes: &mut Vec<String>) -> Option<String> {
+pub(super) fn line_of(node: &Node<'_>, name: &str, notes: &mut Vec<String>) -> Option<String> {
     let text = node.string(name)?;
     let (line, rest) = text.split_at_checked(text.floor_char_boundary(MAX_LINE))?;
     if !rest.is_empty() {

@@ -88,7 +88,7 @@ fn uart(domain: &Domain, context: &mut GuestContext, va: u32) -> bool {
     let Some((_, direction)) = syndrome::emulated_access(hsr) else {
         return false;
     };
-    // What is at or above 4 GiB may look like it. See above.
+    // An address at or above 4 GiB may look like it, as with the distributor.
     let gfn = guest::translate(va, wanted(direction));
     if gfn.is_ok_and(|gfn| gfn.raw() != UART_PAGE) {
         return false;

@@ -21,7 +21,7 @@ programs='
     usr/bin/xenstore-watch usr/bin/xenstore-write usr/bin/xenstore-chmod
     usr/lib/xen-4.17/bin/xl usr/lib/xen-4.17/bin/libxl-save-helper usr/lib/xen-4.17/bin/xenconsole
     usr/lib/xen-4.17/bin/xenconsoled usr/lib/xen-4.17/bin/xenstored usr/lib/xen-4.17/bin/xen-init-dom0
-    usr/lib/xen-4.17/bin/xentop usr/lib/xen-4.17/bin/xenstore-control usr/sbin/xenhypfs
+    usr/lib/xen-4.17/bin/init-dom0less usr/lib/xen-4.17/bin/xentop usr/lib/xen-4.17/bin/xenstore-control usr/sbin/xenhypfs
     usr/lib/xen-4.17/bin/xenwatchdogd usr/lib/xen-4.17/bin/test-resource usr/lib/xen-4.17/bin/test-xenstore
     usr/lib/xen-4.17/bin/test-paging-mempool
 '

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes what dom0 needs for a domU, from Debian's packages (tests/setup/debian.sh) and tests/domu, in target/guests:
+#   initrd.gz   an initramfs, for domUs that the hypervisor starts itself
 #   guests.img  a file system for dom0's /guests: Debian's kernel, an initramfs, a configuration for xl, a disk in a file
 #   data.img    an empty file system: the domU's disk on a device
 #   tools.img   a file system for dom0's /tools and for domUs: fio, hackbench, iperf3, stress-ng, their libraries, and `measure`
@@ -28,6 +29,7 @@ main() {
     make_file_system "$output/data.img" 16 data
     (make_tools)
     make_file_system "$output/guests.img.new" 40 guests -d "$tree.volume"
+    cp "$tree.volume/initrd.gz" "$output/initrd.gz"
     mv "$output/guests.img.new" "$output/guests.img"
 }
 

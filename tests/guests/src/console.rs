@@ -1,5 +1,5 @@
-//! Output: dom0 has the hypervisor's `console_io`, another domain the PV console ring in its console page, and without a
-//! hypervisor there is the UART.
+//! Output: dom0 has the hypervisor's `console_io`, another domain the PV console ring in its console page, one of the
+//! hypervisor's own making its emulated UART, and without a hypervisor there is the machine's.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -54,11 +54,25 @@ fn write(text: &mut [u8]) {
         text.iter().for_each(|&byte| mmio::write8(machine.uart, byte.into()));
         return;
     }
+    if let Some(machine) = platform::known()
+        && machine.sbsa_uart != 0
+    {
+        text.iter().for_each(|&byte| send(machine.sbsa_uart, byte));
+        return;
+    }
     let result =
         hypercall::call(hypercall::CONSOLE_IO, [CONSOLEIO_WRITE, text.len() as u32, hypercall::address_of(text), 0, 0]);
     if result < 0 {
         write_to_ring(text);
     }
+}
+
+/// Waits for room, and sends a byte.
+fn send(uart: u32, byte: u8) {
+    const FR: u32 = 0x18;
+    const TXFF: u32 = 0x20;
+    while mmio::read32(uart + FR) & TXFF != 0 {}
+    mmio::write8(uart, byte.into());
 }
 
 /// Without dom0's privilege the line goes through the shared ring.

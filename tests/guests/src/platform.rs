@@ -15,6 +15,8 @@ pub struct Platform {
     pub event_interrupt: u32,
     /// Registers of a PL011, for output where there is no hypervisor; 0 if there is none.
     pub uart: u32,
+    /// Registers of the emulated SBSA UART that a domain of the hypervisor's own making has; 0 if there is none.
+    pub sbsa_uart: u32,
     pub cpus: u32,
 }
 
@@ -62,7 +64,8 @@ fn read(tree: &Fdt<'static>) -> Platform {
     let memory = tree.all_nodes().find(|node| string(node, "device_type") == Some("memory")).expect("a memory node");
     let gic = tree.all_nodes().find(|node| node.property("interrupt-controller").is_some()).expect("a GIC node");
     let hypervisor = named(tree, "hypervisor");
-    let uart = tree.find_compatible(&["arm,pl011"]).and_then(|node| node.raw_reg()?.next());
+    let first_region = |kind| tree.find_compatible(&[kind]).and_then(|node| node.raw_reg()?.next());
+    let (uart, sbsa_uart) = (first_region("arm,pl011"), first_region("arm,sbsa-uart"));
     let cpus = named(tree, "cpus").expect("a cpus node");
     let mut memory_regions = memory.raw_reg().expect("memory's reg");
     let mut gic_regions = gic.raw_reg().expect("the GIC's reg");
@@ -77,6 +80,7 @@ fn read(tree: &Fdt<'static>) -> Platform {
         // GIC binding: the second cell counts PPIs from INTID 16.
         event_interrupt: hypervisor.map_or(0, |node| cells(&node, "interrupts").get(1) + 16),
         uart: uart.map_or(0, |registers| number(registers.address)),
+        sbsa_uart: sbsa_uart.map_or(0, |registers| number(registers.address)),
         cpus: cpus.children().filter(|node| string(node, "device_type") == Some("cpu")).count() as u32,
     }
 }

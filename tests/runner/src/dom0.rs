@@ -202,7 +202,7 @@ fn finish(name: &str, session: &mut Session, machine: &Machine, options: &Option
 }
 
 /// Waits for the test's end as long as its checks go on.
-fn passes(session: &mut Session, name: &str, options: &Options) -> Result {
+pub fn passes(session: &mut Session, name: &str, options: &Options) -> Result {
     let end = format!("TEST {name} ");
     let timeout = options.timeout;
     let asked_for = Duration::from_secs(options.seconds.unwrap_or(0).into());

@@ -333,7 +333,7 @@ fn silent(board: &str, console: &str, options: &Options, folder: &Path) -> Resul
 }
 
 /// Returns the device tree that QEMU would hand over, with the boot modules and command lines in it, as source.
-fn tree_source(machine: &Machine, folder: &Path) -> Result<String> {
+pub fn tree_source(machine: &Machine, folder: &Path) -> Result<String> {
     let blob = folder.join("qemu.dtb");
     dump_tree(machine, &blob)?;
     let source = folder.join("qemu.dts");

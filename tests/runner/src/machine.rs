@@ -113,6 +113,8 @@ pub struct Machine {
     pub initrd: Option<PathBuf>,
     pub initrd_by: InitrdBy,
     pub dom0_append: String,
+    /// Further files in memory, each with its address.
+    pub files: Vec<(PathBuf, u32)>,
     pub disks: Vec<Disk>,
     pub network: bool,
     /// A virtio balloon that is served within the write that notifies it (tests/guests/src/bench/device.rs).
@@ -148,6 +150,7 @@ impl Machine {
             initrd: Some(project::dom0_initrd()?),
             initrd_by: InitrdBy::GuestLoader,
             dom0_append: join(&["console=hvc0 earlycon=xenboot", &options.dom0_append]),
+            files: Vec::new(),
             disks: Vec::new(),
             network: false,
             balloon: false,
@@ -265,7 +268,7 @@ impl Machine {
     fn add_tree(&self, line: &mut Line, tree: &Path) {
         line.option("-kernel", text(&self.hypervisor));
         line.option("-dtb", text(tree));
-        for (file, address) in self.modules() {
+        for (file, address) in self.modules().chain(self.files.iter().cloned()) {
             add_file(line, &file, address);
         }
     }
@@ -397,6 +400,7 @@ mod tests {
             initrd: None,
             initrd_by: InitrdBy::GuestLoader,
             dom0_append: "console=hvc0 a=b,c".into(),
+            files: Vec::new(),
             disks: vec![Disk {
                 file: "d".into(),
                 format: Format::Raw,

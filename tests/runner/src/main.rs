@@ -14,6 +14,7 @@
 //! | `snapshot` | a booted dom0, saved for the runs that follow |
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
+//! | `partitions` | domains that the hypervisor starts itself, beside dom0 and without it |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
 //! | `leftovers` | a boot loader that leaves everything on |
 //! | `disk` | a disk with a boot partition |
@@ -45,6 +46,7 @@ mod lines;
 mod load_address;
 mod machine;
 mod options;
+mod partitions;
 mod patience;
 mod processors;
 mod project;

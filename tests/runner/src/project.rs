@@ -33,6 +33,11 @@ pub fn guests_volume() -> Result<PathBuf> {
     made_by_setup(root().join("target/guests/guests.img"))
 }
 
+/// Returns a domU's initial RAM disk.
+pub fn guests_initrd() -> Result<PathBuf> {
+    made_by_setup(root().join("target/guests/initrd.gz"))
+}
+
 /// Returns the disk that a domU gets, with an empty file system.
 pub fn data_disk() -> Result<PathBuf> {
     made_by_setup(root().join("target/guests/data.img"))

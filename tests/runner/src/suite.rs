@@ -12,8 +12,8 @@ use crate::processors::{self, PROCESSORS};
 use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, project,
-    tree, uboot_ways, uefi, words,
+    Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, partitions,
+    project, tree, uboot_ways, uefi, words,
 };
 
 /// CPUs of a machine that mostly keep one core busy.
@@ -151,6 +151,12 @@ fn starts() -> Vec<Test> {
         Test::new(format!("uefi {}", way.name), |options| {
             uefi::test(way, options, Echo::Hide)
         })
+    }));
+    tests.push(Test::new("partitions without dom0", |options| {
+        partitions::without_dom0(options, Echo::Hide)
+    }));
+    tests.push(Test::new("partitions beside dom0", |options| {
+        partitions::beside_dom0(options, Echo::Hide)
     }));
     tests.extend(faults());
     tests.extend(PROCESSORS.iter().map(|processor| {

@@ -108,14 +108,3 @@ fn reservations_without_ranges_are_kept_and_named() {
         ["BOOT: /reserved-memory/fw@48000000 has no usable reg, not reserved"]
     );
 }
-
-#[test]
-fn domains_that_xen_would_start_are_named() {
-    let module = "module@0x54000000 {";
-    let domain = alloc::format!("domU1 {{ compatible = \"xen,domain\"; cpus = <1>; }}; {module}");
-    let host = changed(VIRT, &[(module, &domain)]).unwrap();
-    assert_eq!(
-        host.notes,
-        ["BOOT: /chosen/domU1 (xen,domain) is not started: only dom0 is"]
-    );
-}

@@ -1,0 +1,14 @@
+//! Domains that a boot makes by itself, beside dom0 or without one (`xen,domain`).
+//!
+//! | file | question |
+//! |---|---|
+//! | `plan` | where do its RAM, kernel, tree and RAM disk go, and how large are its tables? |
+//! | `tree` | which device tree does it see? |
+//! | `build` | how is it made, and what if that fails on the way? |
+//!
+//! What the nodes say is read by [`crate::platform::partitions`]. A domain is made of the same parts as one of the
+//! toolstack's, has the same memory map ([`crate::domain::guest_map`]), and may be destroyed by dom0 like any other.
+
+pub mod build;
+pub mod plan;
+pub mod tree;

@@ -1,0 +1,181 @@
+//! Domains that the hypervisor starts itself: the trees that name them, and what becomes of them beside dom0 and without it.
+
+use std::fs::metadata;
+use std::path::{Path, PathBuf};
+
+use crate::machine::{Machine, Start};
+use crate::options::Options;
+use crate::session::{Echo, ScratchFolder, Session};
+use crate::{Result, build, dom0, faults, guests, project};
+
+/// Where the modules of domains are put on `virt`, clear of dom0's.
+const DOMU_KERNEL: u32 = 0x5800_0000;
+const DOMU_INITRD: u32 = 0x5c00_0000;
+
+/// Ctrl-A three times moves the input.
+const SWITCH: &str = "\u{1}\u{1}\u{1}";
+
+/// Two Debian domains and two that cannot be made, without dom0: both reach their shells, the input walks from one to the
+/// other, no line is cut into another, and the machine stays on when both have ended.
+pub fn without_dom0(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("partitions")?;
+    let mut machine = Machine::new(options)?;
+    machine.kernel = None;
+    machine.initrd = None;
+    let domains = [
+        debian("domU0", "memory = <0 0x20000>; cpus = <1>;")?,
+        String::from("nothing { compatible = \"xen,domain\"; cpus = <1>; };"),
+        debian("domU2", "memory = <0 0x20000>; cpus = <2>;")?,
+        debian("large", "memory = <0 0x4000000>; cpus = <1>;")?,
+    ];
+    with_domains(
+        &mut machine,
+        &debian_files()?,
+        &domains.concat(),
+        folder.path(),
+    )?;
+    let mut session = Session::start(&machine, echo)?;
+    for line in [
+        "Xen dom0less mode detected",
+        "LOADING DOMAIN 1 (/chosen/domU0): 1 vCPUs, 128 MiB",
+        "BOOT: /chosen/nothing is not started: memory: missing",
+        "LOADING DOMAIN 3 (/chosen/domU2): 2 vCPUs, 128 MiB",
+        "BOOT: /chosen/large is not started: memory: 65536 MiB",
+        "Serial input to DOM1",
+        "Freed boot modules; starting d1, d3",
+    ] {
+        session.expect(line, options.timeout)?;
+    }
+    let up = ["(XEN) DOM3: domU is up: 2 CPUs", "domU is up: 1 CPUs"];
+    let (first, _) = session.expect_any(&up, options.timeout)?;
+    session.expect(up[1 - first], options.timeout)?;
+    session.type_text("\necho $((6 * 7)) is the answer\n")?;
+    session.expect("42 is the answer", options.timeout)?;
+    session.type_text(SWITCH)?;
+    session.expect("Serial input to DOM3", options.timeout)?;
+    session.type_text("\necho $((6 * 8)) is another; poweroff -f\n")?;
+    session.expect("48 is another", options.timeout)?;
+    session.expect("Serial input to DOM1", options.timeout)?;
+    session.expect("d3 has ended: Poweroff", options.timeout)?;
+    session.type_text("\npoweroff -f\n")?;
+    session.expect("d1 has ended: Poweroff", options.timeout)?;
+    session.expect(
+        "No domain runs any more; the machine stays on",
+        options.timeout,
+    )?;
+    no_line_is_cut(session.transcript())?;
+    // The hypervisor has the input now: `y` audits memory, `R` restarts.
+    session.type_text("y")?;
+    session.expect("audit: every reference", options.timeout)?;
+    session.type_text("R")?;
+    session.expect_end(options.timeout).map(drop)
+}
+
+/// Every line of the second domain is whole: it begins with the hypervisor's mark, which is nowhere else.
+fn no_line_is_cut(transcript: &str) -> Result {
+    let cut = |line: &&str| line.rfind("(XEN) ").is_some_and(|at| at != 0);
+    match transcript.lines().find(cut) {
+        None => Ok(()),
+        Some(line) => Err(format!("a line begins within another: {line}")),
+    }
+}
+
+/// dom0 with one domain, which Debian's `init-dom0less` introduces: the script `partitions` of tests/dom0.
+pub fn beside_dom0(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("partitions")?;
+    let mut machine = Machine::new(options)?;
+    let inside = "memory = <0 0x20000>; cpus = <1>; xen,enhanced = \"enabled\";";
+    let domains = debian("domU0", inside)?
+        + "no-cpus { compatible = \"xen,domain\"; memory = <0 0x20000>; };";
+    with_domains(&mut machine, &debian_files()?, &domains, folder.path())?;
+    let says = [
+        "LOADING DOMAIN 1 (/chosen/domU0): 1 vCPUs, 128 MiB",
+        "BOOT: /chosen/no-cpus is not started: cpus: missing",
+        "Serial input to DOM0",
+        "Freed boot modules; starting d0, d1",
+    ];
+    let mut session = Session::start(&machine, echo)?;
+    for line in says.iter().chain(&[dom0::UP]) {
+        session.expect(line, options.timeout)?;
+    }
+    // The prompt may have been followed by a line of the domain's.
+    session.type_text("\nexec run-test partitions\n")?;
+    dom0::passes(&mut session, "partitions", options)
+}
+
+/// A bare-metal guest of tests/guests as the only domain; types what it asks for.
+pub fn runs_guest(kernel: &Path, options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("partitions")?;
+    let mut machine = Machine::new(options)?;
+    machine.kernel = None;
+    machine.initrd = None;
+    let inside = "memory = <0 0x10000>; cpus = <1>; vpl011; xen,enhanced = \"no-xenstore\";";
+    let kernel_node = module("kernel", kernel, DOMU_KERNEL)?;
+    let node = format!("domU0 {{ compatible = \"xen,domain\"; {CELLS} {inside} {kernel_node} }};");
+    let files = [(kernel.to_owned(), DOMU_KERNEL)];
+    with_domains(&mut machine, &files, &node, folder.path())?;
+    let mut session = Session::start(&machine, echo)?;
+    let typed = session.expect("type 0", options.timeout)?;
+    let text = typed.rsplit(' ').next().unwrap_or_default();
+    session.type_text(text)?;
+    let sum = session.expect("done: * ok, * failed", options.timeout)?;
+    guests::judge(session.transcript(), &sum)
+}
+
+const CELLS: &str = "#address-cells = <2>; #size-cells = <2>;";
+
+/// Returns the node of a Debian domain with a UART.
+fn debian(name: &str, inside: &str) -> Result<String> {
+    let [(kernel, _), (initrd, _)] = debian_files()?;
+    let kernel = module("kernel", &kernel, DOMU_KERNEL)?;
+    let initrd = module("ramdisk", &initrd, DOMU_INITRD)?;
+    Ok(format!(
+        "{name} {{ compatible = \"xen,domain\"; {CELLS} {inside} vpl011; {kernel} {initrd} }};"
+    ))
+}
+
+fn debian_files() -> Result<[(PathBuf, u32); 2]> {
+    Ok([
+        (project::dom0_kernel()?, DOMU_KERNEL),
+        (project::guests_initrd()?, DOMU_INITRD),
+    ])
+}
+
+fn module(kind: &str, file: &Path, address: u32) -> Result<String> {
+    let size = metadata(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let size = size.len();
+    Ok(format!(
+        "module@{address:x} {{ compatible = \"multiboot,{kind}\", \"multiboot,module\"; \
+         reg = <0 {address:#x} 0 {size:#x}>; bootargs = \"console=ttyAMA0\"; }};"
+    ))
+}
+
+/// Puts domains into the machine: their nodes into QEMU's own tree, and their modules into memory.
+fn with_domains(
+    machine: &mut Machine,
+    files: &[(PathBuf, u32)],
+    nodes: &str,
+    folder: &Path,
+) -> Result {
+    let source = faults::tree_source(machine, folder)?;
+    let line = match &machine.kernel {
+        // The line that QEMU was given is the hypervisor's only where dom0 has one of its own.
+        None => format!("xen,xen-bootargs = \"{}\"; ", machine.append),
+        Some(_) => String::new(),
+    };
+    let (before, after) = source
+        .split_once("chosen {")
+        .ok_or("QEMU's device tree has no /chosen")?;
+    // Properties come before nodes, and there may be nodes already.
+    let (properties, after) = match after.find("module@").or_else(|| after.find("};")) {
+        Some(end) => after.split_at(end),
+        None => return Err("/chosen does not end".into()),
+    };
+    let source = format!("{before}chosen {{{properties}{line}{nodes} {after}");
+    let (text, blob) = (folder.join("domains.dts"), folder.join("domains.dtb"));
+    build::write(&text, source.as_bytes())?;
+    build::run(faults::dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;
+    machine.files.extend(files.iter().cloned());
+    machine.start = Start::Tree(blob);
+    Ok(())
+}
