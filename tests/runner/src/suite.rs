@@ -21,7 +21,7 @@ const LIGHT_CPUS: u32 = 2;
 
 /// The scripts of tests/dom0 and the machines they run on. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen
 /// in QEMU, so Krypton alone is tested there.
-const DOM0: [(&str, u32, u32, bool); 22] = [
+const DOM0: [(&str, u32, u32, bool); 23] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("shell", 2, 1024, false),
