@@ -2,9 +2,9 @@
 
 use dt::Tree;
 use krypton::cmdline::{DEFAULT_DOM0_MEM, Options};
-use krypton::dom0::kernel::KernelImage;
 use krypton::dom0::plan::{self, Wish};
 use krypton::dom0::selection::HostView;
+use krypton::loader::kernel::KernelImage;
 use krypton::mem::frame_table::FrameTable;
 use krypton::platform::console;
 use krypton::platform::host_dt::HostInfo;
