@@ -27,7 +27,7 @@ const PEERS_AT_ONCE: u32 = 32;
 /// Grant handles looked at before others may run.
 const HANDLES_AT_ONCE: u32 = 64;
 /// Table frames given back before others may run.
-const TABLES_AT_ONCE: u32 = 16;
+const TABLES_AT_ONCE: u32 = 48;
 
 /// Ends a domain.
 pub fn destroy(request: &Request<'_>) -> Outcome {

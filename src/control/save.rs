@@ -45,16 +45,21 @@ fn header(shape: Shape) -> Header {
     Header::new(shape, time::clock().hz(), features::identity())
 }
 
-/// Returns the domain named, which is another one, has its vCPUs and no devices, and is not being taken apart.
+/// Returns the domain named, which is another one and can be saved.
 fn subject(request: &Request<'_>) -> Result<Arc<Domain>, Errno> {
     let domain = request.other()?;
+    match may_be_saved(&domain) {
+        true => Ok(domain),
+        false => Err(Errno::Inval),
+    }
+}
+
+/// Returns whether the records hold all of a domain: it has its vCPUs, no device of the machine's and no emulated UART, and is
+/// not being destroyed.
+fn may_be_saved(domain: &Domain) -> bool {
     let alive = domain.state.lock().life == Life::Alive;
     let has_devices = domain.rights.hardware || domain.vgic.lock().has_devices();
-    if alive && !has_devices && !domain.vcpus().is_empty() {
-        Ok(domain)
-    } else {
-        Err(Errno::Inval)
-    }
+    alive && !has_devices && domain.uart().is_none() && !domain.vcpus().is_empty()
 }
 
 /// Answers the image of a domain, or its size.

@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use armv7::addr::Gfn;
 
-use super::{Plan, collect, header, shape};
+use super::{Plan, collect, header, may_be_saved, shape};
 use crate::domain::testing::{NO_TLB, guest};
-use crate::domain::{Domain, Rights, registry};
+use crate::domain::uart::open_on_console;
+use crate::domain::{Domain, Life, Rights, registry};
 use crate::error::Errno;
 use crate::save::{Image, Type, Wrong, image};
 use crate::vcpu::{GuestCopy, Vcpu};
@@ -143,4 +144,21 @@ fn a_vcpu_that_is_being_switched_on_is_not_saved() {
     *vcpu.restart.lock() = None;
     assert_eq!(vcpu.halted() & crate::vcpu::halt::INSPECTED, 0);
     registry::remove(domain.id);
+}
+
+#[test]
+fn a_domain_with_more_than_the_records_hold_is_not_saved() {
+    let (plain, _) = empty();
+    assert!(may_be_saved(&plain));
+    let (with_uart, _) = empty();
+    open_on_console(&with_uart).unwrap();
+    assert!(!may_be_saved(&with_uart));
+    let (without_vcpus, _) = guest(Rights::GUEST, NO_TLB, &[]);
+    assert!(!may_be_saved(&without_vcpus));
+    let (dying, _) = empty();
+    dying.state.lock().life = Life::Dying;
+    assert!(!may_be_saved(&dying));
+    for domain in [plain, with_uart, without_vcpus, dying] {
+        registry::remove(domain.id);
+    }
 }
