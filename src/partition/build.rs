@@ -14,7 +14,6 @@ use dt::Tree;
 use super::plan::{self, Machine, Plan};
 use crate::cmdline::Options;
 use crate::control;
-
 use crate::domain::{Domain, Rights, Spec, guest_map, uart};
 use crate::grant::Limits;
 use crate::id::DomId;
@@ -223,8 +222,8 @@ fn extent(domain: &Domain, at: u64, most: u64) -> Result<u64, Refused> {
     Ok(count.into())
 }
 
-/// Connects a domain to the console, and to dom0's xenstore if it is told of that: Linux waits for an event on the port until dom0's `init-dom0less` has given
-/// it the page (the parameter is all ones until then).
+/// Connects a domain to the console, and to dom0's xenstore if it is told of that: Linux waits for an event on the port until
+/// dom0's `init-dom0less` has given it the page (the parameter is all ones until then).
 fn connect(domain: &Domain, config: &Config) -> Result<(), Refused> {
     if config.uart {
         let opened = uart::open_on_console(domain);
