@@ -1,11 +1,11 @@
 #!/bin/sh
 # domUs are saved to a file, and come back from it as if nothing had been but time: with disks, network, and all their CPUs.
-# krypton.count=N (2 if not given) rounds with two CPUs, of which the last is ballooned, and one with others. A domU moves through a
-# pipe, and goes on where it was when that breaks.
+# krypton.count=N (1 if not given) rounds with two CPUs, of which the last is ballooned, and if there are more than one, one
+# with one CPU and one with four. A domU moves through a pipe, and goes on where it was when that breaks.
 . /tests/lib.sh
 . /tests/domu.sh
 
-count=${KRYPTON_COUNT:-2}
+count=${KRYPTON_COUNT:-1}
 saved=/tmp/demo.saved
 
 is_gone() { ! xl domid demo; }
@@ -83,7 +83,7 @@ a_life() {
         check "it is saved, $round of $rounds" is_saved
         check "all its memory is free again" memory_comes_back "$free"
         check "the file is whole" kmove verify "$saved"
-        if [ "$cpus" = 1 ]; then
+        if [ "$cpus $round" = "2 1" ]; then
             check "a damaged file is refused, and leaves nothing" is_damaged
             check "a file that is cut off too" is_cut
         fi
@@ -120,7 +120,9 @@ a_life() {
 # Not `before`, which `answers` has for itself.
 free=$(free_memory)
 lives=0
-a_life 1 1
 a_life 2 "$count"
-a_life 4 1
+if [ "$count" -gt 1 ]; then
+    a_life 1 1
+    a_life 4 1
+fi
 finish

@@ -51,9 +51,10 @@ const DOM0: [(&str, u32, u32, bool); 23] = [
 const BUSY: [&str; 4] = ["hostile", "load", "many", "stress"];
 
 /// What takes hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
-const SOAK: [(&str, u32, Option<u32>, Option<u32>); 3] = [
+const SOAK: [(&str, u32, Option<u32>, Option<u32>); 4] = [
     ("cycles", 2048, Some(1000), None),
     ("load", 1024, Some(20), Some(300)),
+    ("move", 1024, Some(10), None),
     ("stress", 1024, None, Some(3600)),
 ];
 
