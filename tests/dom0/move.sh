@@ -64,7 +64,8 @@ a_life() {
     lives=$((lives + 1))
     check "it comes up" says demo '^domU is up: ' "$lives"
     check "it writes to its disk" answers demo '^sum of f' 'fill /mnt/xvda/f 4'
-    type_on demo 'n=0; while :; do n=$((n+1)); echo $n >/tmp/count; usleep 10000; done &'
+    # In one step, so that nobody reads half of it.
+    type_on demo 'n=0; while :; do n=$((n+1)); echo $n >/tmp/next; mv /tmp/next /tmp/count; usleep 10000; done &'
     check "it counts" counts_on
     first_lag=
     lag
