@@ -198,14 +198,14 @@ impl Judge<'_> {
     /// there.
     fn withheld(&self, node: &Node<'_>) -> Option<String> {
         let mut regions = regions(node).into_iter().flatten();
+        let is_bus = self.buses.contains(&node.index());
         let at = regions.find_map(|region| {
             node.spend(self.hidden.0.len());
-            self.hidden.owner(&region)
+            // The registers of a bus may be all of its window (i.MX's AIPS). What is hidden below it stays unmapped.
+            let hidden = self.hidden.owner(&region);
+            hidden.filter(|(range, _)| !is_bus || range.contains(&region))
         });
-        // The registers of a bus may be all of its window (i.MX's AIPS). What is hidden below it stays unmapped.
-        if let Some((range, owner)) = at
-            && !self.buses.contains(&node.index())
-        {
+        if let Some((range, owner)) = at {
             return Some(format!("its registers are in {range}, which is {owner}"));
         }
         let machine = self.machine;

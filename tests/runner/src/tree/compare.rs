@@ -211,6 +211,12 @@ fn resources(board: &Board<'_>, dom0: &Tree<'_>, found: &mut Vec<String>) {
     let mut mapped = board.devices.mmio.clone();
     mapped.extend(&board.devices.reserved_ram);
     let mapped = ranges::merge(mapped);
+    // The window of a bus that the console is behind is mapped but for the console's page.
+    let console = board.host.console.as_ref().ok();
+    let around = console.map(|uart| {
+        let page = uart.reg.pages_outward();
+        ranges::merge(mapped.iter().copied().chain([page]).collect())
+    });
     let gic = dom0.find(&board.host.gic.path);
     let devices = dom0.all().filter(|node| {
         let path = node.path().to_string();
@@ -221,6 +227,8 @@ fn resources(board: &Board<'_>, dom0: &Tree<'_>, found: &mut Vec<String>) {
         let path = node.path().to_string();
         for region in translate::reg_ranges(&node).flatten() {
             let pages: PhysRange = region.pages_outward();
+            let is_bus = console.is_some_and(|uart| uart.path.starts_with(&format!("{path}/")));
+            let mapped = around.as_ref().filter(|_| is_bus).unwrap_or(&mapped);
             if !mapped.iter().any(|range| range.contains(&pages)) {
                 found.push(format!("{path} is enabled and {region} not mapped"));
             }
