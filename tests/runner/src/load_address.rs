@@ -55,7 +55,7 @@ pub const PLACES: [Places; 4] = [
             At(0x4810_0000),
             Before(0x5000_0000), // the kernel, and behind it
             At(0x5055_0000),
-            At(0x5471_0000),     // behind the RAM disk
+            At(0x5480_0000),     // behind the RAM disk
             At(0x7E01_0000),     // where the image's own address is, in another GiB
             Before(0x8000_0000), // the end of RAM
         ],
