@@ -20,7 +20,7 @@ mod tests;
 use value::{boolean, bootscrub, console, number, orders, size, threshold, timestamps, vcpu_range};
 
 /// Maximum number of vCPUs of a GICv2 domain (IHI 0048B 3.2: 8 CPU interfaces).
-pub const MAX_VCPUS: u32 = 8;
+pub const MAX_VCPUS: u32 = armv7::gic::MAX_CPU_INTERFACES as u32;
 /// Default of `dom0_mem` in bytes, as in Xen 4.17.
 pub const DEFAULT_DOM0_MEM: u64 = 512 << 20;
 

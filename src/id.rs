@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-pub use armv7::gic::MAX_INTIDS;
+pub use armv7::gic::{MAX_INTIDS, MAX_SPIS};
 
 /// Maximum number of vCPUs of a domain: a GICv2 distributor has eight CPU interfaces (IHI 0048B 1.4).
-pub const MAX_VCPUS: u8 = 8;
+pub const MAX_VCPUS: u8 = armv7::gic::MAX_CPU_INTERFACES;
 
 /// A domain id (`domid_t`, xen/include/public/xen.h).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -115,9 +115,6 @@ impl core::ops::BitOrAssign for VcpuSet {
         self.0 |= other.0;
     }
 }
-
-/// Maximum number of SPIs of an emulated distributor (Xen 4.17: VGIC_MAX of 992 without the private ones).
-pub const MAX_SPIS: u16 = 960;
 
 /// INTID, physical or virtual: 0 to 1019 (IHI 0048B 2.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

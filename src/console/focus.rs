@@ -1,4 +1,4 @@
-//! Who gets what is typed.
+//! The domains that take typed input, and the one that has it.
 
 use core::fmt;
 

@@ -76,7 +76,7 @@ struct Console {
     inputs: Inputs,
     switch_char: u8,
     presses: u8,
-    /// Who wrote the line that is not ended, where domains have UARTs.
+    /// The domain that wrote the unended line. Kept only where domains have UARTs.
     open_line: Option<DomId>,
     /// A domain's UART has found no room.
     is_awaited: bool,

@@ -10,24 +10,18 @@
 use alloc::sync::Arc;
 
 use super::request::Request;
-use super::{again, cpupool, exclusive, reap};
+use super::{again, cpupool, exclusive, pages, reap};
 use crate::call::{Outcome, Reply, must_pause};
 use crate::cpu;
-use crate::domain::{Domain, Halted, Life, create, grants, tell_closed, uart, virq};
+use crate::domain::{Domain, Halted, Life, close_ports, create, grants, uart, virq};
 use crate::error::Errno;
-use crate::event::{EventError, Reset};
+use crate::event::EventError;
 use crate::mem::memory;
 use crate::sched::{self, PoolId};
 use crate::vcpu::halt;
 
-/// Ports closed before others may run.
-const PORTS_AT_ONCE: u32 = 32;
-/// Peers told that a port was closed before others may run.
-const PEERS_AT_ONCE: u32 = 32;
 /// Grant handles looked at before others may run.
 const HANDLES_AT_ONCE: u32 = 64;
-/// Table frames given back before others may run.
-const TABLES_AT_ONCE: u32 = 48;
 
 /// Ends a domain.
 pub fn destroy(request: &Request<'_>) -> Outcome {
@@ -76,7 +70,7 @@ fn step(domain: &Arc<Domain>) -> Step {
     }
     let done = is_unloaded(domain)
         && drop_watchdogs(domain)
-        && close_ports(domain)
+        && has_closed_ports(domain)
         && grants::release_all(domain, HANDLES_AT_ONCE)
         && give_frames_back(domain)
         && domain.p2m.lock().relinquish(reap::ENTRIES_AT_ONCE)
@@ -129,28 +123,18 @@ fn drop_watchdogs(domain: &Domain) -> bool {
     true
 }
 
-fn close_ports(domain: &Domain) -> bool {
-    for _ in 0..PEERS_AT_ONCE {
-        let step = domain.events.lock().reset_step(PORTS_AT_ONCE);
-        match step {
-            Ok(Reset::Peer { to, from }) => {
-                tell_closed(to, from);
-                domain.events.lock().finish_close(from.port);
-                if must_pause() {
-                    return false;
-                }
-            }
-            Ok(Reset::More) => return false,
-            // The reset that ends the domain is over since an earlier go.
-            Ok(Reset::Done) | Err(EventError::ResetBusy) => return true,
-            Err(_) => {
-                // Somebody else was closing a port, and is done with it by the next go.
-                domain.events.lock().retire();
-                return false;
-            }
+/// Closes ports of the domain; true when none is left.
+fn has_closed_ports(domain: &Domain) -> bool {
+    match close_ports(domain, must_pause) {
+        Ok(done) => done,
+        // The reset that ends the domain is over since an earlier go.
+        Err(EventError::ResetBusy) => true,
+        Err(_) => {
+            // Somebody else was closing a port, and is done with it by the next go.
+            domain.events.lock().retire();
+            false
         }
     }
-    false
 }
 
 /// Lets go of the runstate copies and of the grant table's frames; true when there was no frame left.
@@ -170,7 +154,7 @@ fn empty_pool(domain: &Domain) -> bool {
     domain
         .p2m
         .lock()
-        .resize_pool(0, TABLES_AT_ONCE)
+        .resize_pool(0, pages::TABLES_AT_ONCE)
         .unwrap_or(true)
 }
 

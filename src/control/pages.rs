@@ -15,7 +15,7 @@ use crate::mem::frame_table::Kind;
 use crate::mem::p2m::{Access, P2mType};
 
 /// Table frames given or taken before others may run.
-const TABLES_AT_ONCE: u32 = 48;
+pub(super) const TABLES_AT_ONCE: u32 = 48;
 /// Pages flushed before others may run; also what one unit of progress stands for.
 const FLUSHES_AT_ONCE: u32 = 12;
 /// Most pages of one flush.

@@ -342,7 +342,7 @@ impl Plan {
         vgic.set_on(image.domain.forwarding);
         for n in 0..vgic.shared_banks() {
             if let Ok(words) = image.shared(n).try_into() {
-                // Nobody runs who could be kicked.
+                // No vCPU of the domain runs, so none is to be kicked.
                 let _ = vgic.set_shared(n, words);
             }
         }

@@ -27,7 +27,7 @@ use armv7::addr::{Gfn, Mfn};
 use armv7::pmu;
 use spin::Once;
 
-use crate::event::{End, EventError, EventTable, EventVirq, Notify, Port, Sent};
+use crate::event::{End, EventError, EventTable, EventVirq, Notify, Port, Reset, Sent};
 use crate::grant::{GrantTable, Limits};
 use crate::id::{DomId, IntId, MAX_VCPUS, VcpuId, VcpuSet};
 use crate::log::Allowance;
@@ -395,6 +395,31 @@ pub fn send(domain: &Domain, port: Port) -> Result<(), EventError> {
         Sent::Nowhere => {}
     }
     Ok(())
+}
+
+/// Ports closed by [`close_ports`] in one step.
+pub(crate) const PORTS_AT_ONCE: u32 = 32;
+/// Peers notified by [`close_ports`] in one go.
+pub(crate) const PEERS_AT_ONCE: u32 = 32;
+
+/// Closes ports of a domain whose reset has begun; true when none is left. Stops early once `must_pause` after a peer was
+/// notified. The table holds the progress.
+pub fn close_ports(domain: &Domain, must_pause: impl Fn() -> bool) -> Result<bool, EventError> {
+    for _ in 0..PEERS_AT_ONCE {
+        let step = domain.events.lock().reset_step(PORTS_AT_ONCE)?;
+        match step {
+            Reset::Done => return Ok(true),
+            Reset::More => break,
+            Reset::Peer { to, from } => {
+                tell_closed(to, from);
+                domain.events.lock().finish_close(from.port);
+                if must_pause() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Tells the peer of a port that was closed.

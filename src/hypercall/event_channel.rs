@@ -7,15 +7,10 @@ use super::guest_ptr::{read, write};
 use super::target::{self, Target};
 use super::{Args, Caller, Outcome, Reply, must_pause};
 use crate::abi::event_channel as abi;
-use crate::domain::{Domain, send, tell_closed};
+use crate::domain::{Domain, close_ports, send, tell_closed};
 use crate::error::Errno;
-use crate::event::{Binding, Close, Control, EventError, EventTable, Port, Reset};
+use crate::event::{Binding, Close, Control, EventError, EventTable, Port};
 use crate::policy;
-
-/// Ports closed before the call is continued.
-const RESET_AT_ONCE: u32 = 32;
-/// Peers notified of a close before the call is continued.
-const PEERS_AT_ONCE: u32 = 32;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     operation(caller, args, args.0[0], args.ptr(1))
@@ -224,22 +219,10 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     if !domain.events.lock().is_resetting() {
         domain.events.lock().reset_begin()?;
     }
-    for _ in 0..PEERS_AT_ONCE {
-        let step = domain.events.lock().reset_step(RESET_AT_ONCE)?;
-        match step {
-            Reset::Done => return Ok(Reply::Value(0)),
-            Reset::Peer { to, from } => {
-                tell_closed(to, from);
-                domain.events.lock().finish_close(from.port);
-                if must_pause() {
-                    break;
-                }
-            }
-            Reset::More => break,
-        }
-    }
-    // The table holds the progress.
-    Ok(Reply::Again(*args))
+    Ok(match close_ports(domain, must_pause)? {
+        true => Reply::Value(0),
+        false => Reply::Again(*args),
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! | `tree` | which device tree does it see? |
 //! | `build` | how is it made, and what if that fails on the way? |
 //!
-//! What the nodes say is read by [`crate::platform::partitions`]. A domain is made of the same parts as one of the
+//! [`crate::platform::partitions`] reads the nodes. A domain is made of the same parts as one of the
 //! toolstack's, has the same memory map ([`crate::domain::guest_map`]), and may be destroyed by dom0 like any other.
 
 pub mod build;

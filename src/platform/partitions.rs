@@ -8,15 +8,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use armv7::gic::{MAX_CPU_INTERFACES, MAX_SPIS};
 use dt::{Node, Tree};
 
 use super::modules::{self, DOMAIN, MODULE, Module, ModuleKind};
 use super::ranges::PhysRange;
 
-/// vCPUs that a GICv2 serves (IHI 0048B 1.4).
-const MAX_VCPUS: u8 = 8;
-/// Shared interrupts that a distributor can have (IHI 0048B 3.1.2).
-const MAX_SPIS: u32 = 960;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 /// Properties that say how a domain is to be made, and that are not carried out.
@@ -162,8 +159,8 @@ fn memory(node: &Node<'_>) -> Result<u64, String> {
 fn vcpus(node: &Node<'_>) -> Result<u8, String> {
     let cpus = optional(node, "cpus")?.ok_or("cpus: missing")?;
     let known = u8::try_from(cpus).ok();
-    let known = known.filter(|cpus| (1..=MAX_VCPUS).contains(cpus));
-    known.ok_or_else(|| format!("cpus: {cpus} is not from 1 to {MAX_VCPUS}"))
+    let known = known.filter(|cpus| (1..=MAX_CPU_INTERFACES).contains(cpus));
+    known.ok_or_else(|| format!("cpus: {cpus} is not from 1 to {MAX_CPU_INTERFACES}"))
 }
 
 /// Reads a property of one cell that need not be there.
@@ -181,7 +178,9 @@ fn optional(node: &Node<'_>, name: &str) -> Result<Option<u32>, String> {
 fn number_of_spis(node: &Node<'_>, uart: bool) -> Result<Option<u32>, String> {
     let spis = optional(node, "nr_spis")?;
     match spis {
-        Some(spis) if spis > MAX_SPIS => Err(format!("nr_spis: {spis} is more than {MAX_SPIS}")),
+        Some(spis) if spis > MAX_SPIS.into() => {
+            Err(format!("nr_spis: {spis} is more than {MAX_SPIS}"))
+        }
         _ => Ok(spis.map(|spis| spis.max(uart.into()))),
     }
 }

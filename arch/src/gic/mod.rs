@@ -18,6 +18,12 @@ use crate::mmio::Window;
 /// Maximum number of INTIDs; 1020 to 1023 are special (IHI 0048B 2.2.1).
 pub const MAX_INTIDS: u32 = 1020;
 
+/// Maximum number of SPIs in whole banks of 32, as an emulated distributor has them (Xen 4.17: 992 less the private ones).
+pub const MAX_SPIS: u16 = 960;
+
+/// Maximum number of CPU interfaces (IHI 0048B 1.4).
+pub const MAX_CPU_INTERFACES: u8 = 8;
+
 /// INTID of a spurious acknowledge (IHI 0048B 3.2.5). 1022 and 1023 both require no action.
 pub const SPURIOUS: u32 = 1022;
 

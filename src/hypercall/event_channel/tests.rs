@@ -6,11 +6,10 @@ use armv7::addr::Gfn;
 use armv7::frame::page;
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{PEERS_AT_ONCE, RESET_AT_ONCE};
 use crate::abi::event_channel as abi;
 use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::testing::{NO_TLB, guest};
-use crate::domain::{Domain, Rights, registry};
+use crate::domain::{Domain, PEERS_AT_ONCE, PORTS_AT_ONCE, Rights, registry};
 use crate::error::Errno;
 use crate::event::{Binding, EventTable, Port};
 use crate::id::DomId;
@@ -78,8 +77,8 @@ const ARGS: Args = Args([abi::OP_RESET, 0, 2, 3, 4]);
 #[test]
 fn a_long_reset_goes_on_with_the_same_call() {
     let guest = Guest::new(Rights::GUEST);
-    guest.bind(2 * RESET_AT_ONCE + 5);
-    for left in [RESET_AT_ONCE + 5, 5] {
+    guest.bind(2 * PORTS_AT_ONCE + 5);
+    for left in [PORTS_AT_ONCE + 5, 5] {
         assert_eq!(guest.reset(DomId::SELF), Ok(Reply::Again(ARGS)));
         assert_eq!(guest.open_ports(), left as usize);
         assert!(guest.domain.events.lock().is_resetting());
@@ -92,7 +91,7 @@ fn a_long_reset_goes_on_with_the_same_call() {
 #[test]
 fn a_reset_of_ports_that_fit_is_done_at_once() {
     let guest = Guest::new(Rights::GUEST);
-    guest.bind(RESET_AT_ONCE - 1);
+    guest.bind(PORTS_AT_ONCE - 1);
     assert_eq!(guest.reset(DomId::SELF), Ok(Reply::OK));
     assert_eq!(guest.open_ports(), 0);
 }
@@ -100,7 +99,7 @@ fn a_reset_of_ports_that_fit_is_done_at_once() {
 #[test]
 fn a_port_opened_between_two_calls_ends_the_reset_with_eagain() {
     let guest = Guest::new(Rights::GUEST);
-    guest.bind(RESET_AT_ONCE + 1);
+    guest.bind(PORTS_AT_ONCE + 1);
     assert_eq!(guest.reset(DomId::SELF), Ok(Reply::Again(ARGS)));
     guest.bind(1);
     assert_eq!(guest.reset(DomId::SELF), Err(Errno::Again));
@@ -121,7 +120,7 @@ fn each_peer_is_told_whichever_call_closes_its_port() {
         let _ = EventTable::bind_interdomain(&mut near, &mut far, offered).unwrap();
     };
     (0..PAIRS).for_each(|_| connect());
-    local.bind(RESET_AT_ONCE);
+    local.bind(PORTS_AT_ONCE);
     (0..PAIRS).for_each(|_| connect());
     let mut calls = 1;
     while local.reset(DomId::SELF) == Ok(Reply::Again(ARGS)) {
@@ -188,7 +187,7 @@ fn what_is_wrong_with_the_form_is_told_before_what_is_wrong_with_the_page() {
 #[test]
 fn another_domain_is_reset_by_the_control_domain_while_it_is_paused() {
     let (control, other) = (Guest::new(Rights::DOM0), Guest::new(Rights::GUEST));
-    other.bind(RESET_AT_ONCE + 1);
+    other.bind(PORTS_AT_ONCE + 1);
     let id = other.domain.id;
     assert_eq!(other.reset(control.domain.id), Err(Errno::Perm));
     assert_eq!(control.reset(id), Err(Errno::Inval), "it runs");

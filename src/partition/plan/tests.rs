@@ -1,4 +1,4 @@
-//! What a domain sees, read back from its blob; and where its parts are.
+//! A domain's tree, read back from its blob, and the places of its parts.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

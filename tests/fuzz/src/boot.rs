@@ -1,4 +1,4 @@
-//! What a boot loader hands over.
+//! Inputs of the boot loader.
 
 use dt::Tree;
 use krypton::cmdline::{DEFAULT_DOM0_MEM, Options};
@@ -38,7 +38,7 @@ fn plan_of(tree: &Tree<'_>, size: u64) -> Option<()> {
     let place = host.private_place(tables.checked_add(2 << 20)?.next_multiple_of(2 << 20), 2 << 20)?;
     host.reserve(place);
     let free = host.free_ram();
-    // What is free is RAM, and nothing is in two pieces.
+    // Free pieces are RAM, and no address is in two of them.
     for (n, range) in free.iter().enumerate() {
         assert!(host.ram.iter().any(|bank| bank.base() <= range.base() && range.end() <= bank.end()));
         assert!(free[n + 1..].iter().all(|other| other.base() >= range.end() || other.end() <= range.base()));

@@ -101,7 +101,7 @@ fn stream(domain: &Arc<Domain>, vcpu: usize, data: &[u8]) {
         }
         let number = NUMBERS[usize::from(kind) % NUMBERS.len()];
         let args = [input.number(), input.number() & 0xfff, input.number(), input.number(), 0];
-        // What would stop this thread, or end the domain for good: a list of dom0's with an argument beyond 32 bits is the end
+        // Leaves out calls that stop this thread or end the domain: a list of dom0's with an argument beyond 32 bits is the end
         // of the machine.
         let ends = match number {
             SCHED_OP | SCHED_OP_COMPAT => matches!(args[0], 1..=4),

@@ -1,4 +1,4 @@
-//! What a guest does, as the rooms of rules see it.
+//! Inputs of a guest, given to the rooms that decide without acting.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};

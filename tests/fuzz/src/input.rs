@@ -1,6 +1,6 @@
 //! Bytes as numbers.
 
-/// What is left of an input; it goes on with zeroes when it is through.
+/// The rest of an input. Reads beyond its end return zeroes.
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

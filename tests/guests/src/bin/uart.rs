@@ -182,7 +182,7 @@ unsafe extern "C" {
     fn load64(address: u32, unused: u32) -> u32;
 }
 
-/// Whether an access is a data abort.
+/// Returns whether an access is a data abort.
 fn aborts(probe: guests::exception::Probe, offset: u32) -> bool {
     catch(probe, register(offset), 0).is_err_and(|fault| fault.kind == Kind::DataAbort)
 }
@@ -255,7 +255,7 @@ fn an_interrupt_that_is_cleared_before_it_is_taken_is_not_taken() -> Verdict {
     Ok(())
 }
 
-/// What the runner types when it is asked to.
+/// The text that the runner types on request.
 const TYPED: &[u8] = b"0123456789abcdefghij";
 
 fn reads_nothing_more(_: u32) {
