@@ -280,8 +280,18 @@ pub fn a_buffer_becomes_a_page_of_the_hypervisor() -> Verdict {
 }
 
 pub fn a_list_of_extents_is_written_meanwhile() -> Verdict {
+    /// Writes the list anew: most of its entries are holes' pages, some lie beyond the map.
+    fn write_list(n: u32) {
+        for entry in 0..8 {
+            let page = mix(n + entry);
+            let gfn = if page & 0xf0 == 0 { page | 1 << 31 } else { frame(PLACES).nth(page & 7).gfn() as u32 };
+            frame(PAGE).write(entry * 8, gfn);
+        }
+    }
     put(PAGE, Frame::take().address());
     put(PLACES, holes(8)?.address());
+    // A list of zeros would name page 0, where a domain may have memory as well.
+    write_list(0);
     let before = pages();
     race(
         SOME_US,
@@ -297,14 +307,7 @@ pub fn a_list_of_extents_is_written_meanwhile() -> Verdict {
                     call_with(MEMORY_OP, operation, &mut argument);
                 }
             },
-            |n| {
-                for entry in 0..8 {
-                    let page = mix(n + entry);
-                    // Most of them pages, some beyond the map.
-                    let gfn = if page & 0xf0 == 0 { page | 1 << 31 } else { frame(PLACES).nth(page & 7).gfn() as u32 };
-                    frame(PAGE).write(entry * 8, gfn);
-                }
-            },
+            write_list,
         ],
     )?;
     for page in 0..8 {
