@@ -7,6 +7,7 @@
 //! key) is returned as [`Received`].
 
 mod focus;
+mod open_line;
 mod ring;
 mod transmit;
 
@@ -22,6 +23,7 @@ use crate::sync::{Lock, rank};
 
 use focus::Inputs;
 pub use focus::Switched;
+use open_line::OpenLines;
 use ring::Ring;
 use transmit::Transmitter;
 
@@ -76,8 +78,8 @@ struct Console {
     inputs: Inputs,
     switch_char: u8,
     presses: u8,
-    /// The domain that wrote the unended line. Kept only where domains have UARTs.
-    open_line: Option<DomId>,
+    /// The lines that are not ended. Kept only where domains have UARTs.
+    open: OpenLines,
     /// A domain's UART has found no room.
     is_awaited: bool,
     /// The ring also keeps what domains write.
@@ -91,7 +93,7 @@ static CONSOLE: Lock<Console, { rank::CONSOLE }> = Lock::new(Console {
     inputs: Inputs::new(),
     switch_char: 1,
     presses: 0,
-    open_line: None,
+    open: OpenLines::new(),
     is_awaited: false,
     keep_domains: false,
 });
@@ -131,26 +133,38 @@ impl Console {
         }
     }
 
-    /// Writes what dom0 says, as much as there is room for, and returns how much that was.
-    fn put_of_domain(&mut self, data: &[u8]) -> usize {
-        self.begin_text_of(DomId::DOM0, data);
-        self.put_some(data)
+    /// Writes what a domain says, as much as there is room for, and returns how much that was. Where several write, the line of
+    /// another one is ended first, and one of its own that was interrupted is begun again.
+    fn put_of_domain(&mut self, domain: DomId, data: &[u8]) -> usize {
+        if !self.inputs.has_uarts() {
+            return self.put_some(data);
+        }
+        if self.open.is_in_another(domain) {
+            self.end_open_line();
+        }
+        if !self.open.is_in_any() && !self.begin_again(domain) {
+            return 0;
+        }
+        let count = self.put_some(data);
+        self.open.wrote(domain, data.get(..count).unwrap_or(data));
+        count
     }
 
-    /// Ends the line of another domain before `domain` writes `data`, and notes whether its own is left open. A line that
-    /// is open is of interest only where several write theirs.
-    fn begin_text_of(&mut self, domain: DomId, data: &[u8]) {
-        if self.inputs.has_uarts() {
-            if self.open_line.is_some_and(|open| open != domain) {
-                self.put(b"\n");
-            }
-            self.open_line = (!data.ends_with(b"\n")).then_some(domain);
+    /// Begins the line again that `domain` was interrupted in, if there was one. False if there is no room for all of it.
+    #[inline(never)]
+    fn begin_again(&mut self, domain: DomId) -> bool {
+        let begun = self.open.begun(domain);
+        let line = self.line.as_ref();
+        let has_room = line.is_none_or(|line| line.room_of_domains() >= begun.len());
+        if has_room {
+            self.put_some(&begun);
         }
+        has_room
     }
 
     /// Ends the line that a domain left open.
     fn end_open_line(&mut self) {
-        if self.open_line.take().is_some() {
+        if self.open.interrupt() {
             self.put(b"\n");
         }
     }
@@ -322,14 +336,12 @@ pub fn takes_from_uarts() -> bool {
 
 /// Writes bytes as they are: what the UART of a domain sends that has the input.
 pub fn write_of_uart(domain: DomId, data: &[u8]) {
-    let console = &mut *CONSOLE.lock();
-    console.begin_text_of(domain, data);
-    console.put_some(data);
+    CONSOLE.lock().put_of_domain(domain, data);
 }
 
 /// Writes bytes as they are: output of dom0. Returns how many found room; the others are to be written again.
 pub fn write_bytes(data: &[u8]) -> usize {
-    CONSOLE.lock().put_of_domain(data)
+    CONSOLE.lock().put_of_domain(DomId::DOM0, data)
 }
 
 /// Returns whether there is room for more than must be said: if not, lines that guests cause are dropped, and debug keys
@@ -430,7 +442,7 @@ pub fn seize() {
 
 #[cfg(test)]
 mod tests {
-    use super::{ArrayVec, Console, DomId, Inputs, Received, Ring, Switched};
+    use super::{ArrayVec, Console, DomId, Inputs, OpenLines, Received, Ring, Switched};
 
     const CTRL_A: u8 = 1;
 
@@ -446,7 +458,7 @@ mod tests {
             inputs,
             switch_char: CTRL_A,
             presses: 0,
-            open_line: None,
+            open: OpenLines::new(),
             is_awaited: false,
             keep_domains: false,
         }
@@ -501,7 +513,7 @@ mod tests {
             console.keep_domains = keep_domains;
             assert!(console.ring.resize(4096));
             console.put(b"ours ");
-            console.put_of_domain(b"theirs ");
+            console.put_of_domain(DomId::DOM0, b"theirs ");
             console.put(b"ours");
             let mut out = [0; 64];
             let (count, _) = console.ring.read(console.ring.start(), &mut out);
@@ -540,15 +552,24 @@ mod tests {
     #[test]
     fn no_line_is_cut_into_that_of_another_domain() {
         let mut console = shared();
-        console.begin_text_of(DomId(1), b"prompt ");
-        console.put_some(b"prompt ");
-        assert_eq!(console.put_of_domain(b"dom0 says"), 9);
-        console.put_of_domain(b" more\n");
-        console.begin_text_of(DomId(1), b"# ");
-        console.put_some(b"# ");
+        console.put_of_domain(DomId(1), b"prompt ");
+        assert_eq!(console.put_of_domain(DomId::DOM0, b"dom0 says"), 9);
+        console.put_of_domain(DomId::DOM0, b" more\n");
+        console.put_of_domain(DomId(1), b"# ");
         console.end_open_line();
         console.put(b"ours\n");
-        assert_eq!(kept(&console), "prompt \ndom0 says more\n# \nours\n");
+        assert_eq!(kept(&console), "prompt \ndom0 says more\nprompt # \nours\n");
+    }
+
+    #[test]
+    fn a_line_that_was_interrupted_is_whole_in_the_end() {
+        let mut console = shared();
+        console.put_of_domain(DomId(1), b"hel");
+        console.end_open_line();
+        console.put(b"(XEN) DOM2: hello\n");
+        console.put_of_domain(DomId(1), b"lo");
+        console.put_of_domain(DomId(1), b"\nnext\n");
+        assert_eq!(kept(&console), "hel\n(XEN) DOM2: hello\nhello\nnext\n");
     }
 
     #[test]
@@ -556,7 +577,7 @@ mod tests {
         let mut console = console();
         console.keep_domains = true;
         assert!(console.ring.resize(4096));
-        console.put_of_domain(b"login: ");
+        console.put_of_domain(DomId::DOM0, b"login: ");
         console.end_open_line();
         console.put(b"ours\n");
         assert_eq!(kept(&console), "login: ours\n");

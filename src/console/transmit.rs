@@ -90,6 +90,12 @@ impl<R: Registers> Transmitter<R> {
         self.queue.len() < OF_UARTS
     }
 
+    /// Returns the bytes that there is room for of what dom0 says. The UARTs of domains, which stop earlier, always have as much
+    /// as a line takes.
+    pub fn room_of_domains(&self) -> usize {
+        OF_DOMAINS.saturating_sub(self.queue.len()) as usize
+    }
+
     /// Sends what a domain says, as much as there is room for, and returns how much that was.
     pub fn send_of_domain(&mut self, text: &[u8]) -> usize {
         if self.queue.len() != 0 {
