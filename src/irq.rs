@@ -9,6 +9,7 @@ use armv7::gic::{Gic, Trigger};
 
 use crate::domain::Domain;
 use crate::id::{DomId, IntId, VcpuId};
+use crate::vgic;
 
 /// Handler of an interrupt of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,23 +71,69 @@ pub fn claim(intid: u32, handler: Handler) -> bool {
     take(intid, handler as u16)
 }
 
-/// Routes the SPI `intid` to a guest, which sees it with the same INTID. Returns false if it has an owner, or the
-/// guest's distributor does not implement it. The SPI stays disabled until the guest enables it.
-pub fn route_to_guest(gic: &Gic, intid: u32, domain: &Domain, trigger: Trigger) -> bool {
-    let Some(id) = IntId::new(intid) else {
-        return false;
-    };
+/// Reason an interrupt was not routed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteError {
+    /// It has an owner, or the guest uses its own interrupt of that number.
+    Busy,
+    /// The guest's distributor does not implement it.
+    NoSuchInterrupt,
+}
+
+/// Routes the SPI `intid` to a guest, which sees it with the same INTID. The SPI stays disabled until the guest enables
+/// it.
+pub fn route_to_guest(
+    gic: &Gic,
+    intid: u32,
+    domain: &Domain,
+    trigger: Trigger,
+) -> Result<(), RouteError> {
+    let id = IntId::new(intid).ok_or(RouteError::NoSuchInterrupt)?;
     if !take(intid, GUEST | domain.id.0) {
-        return false;
+        return Err(RouteError::Busy);
     }
-    if domain.vgic.lock().route_hw(id, id).is_err() {
-        if let Some(owner) = OWNERS.get(intid as usize) {
-            owner.store(0, Ordering::Release);
-        }
-        return false;
-    }
+    // Before the guest can enable it.
     gic.dist.disable(intid);
     gic.dist.set_trigger(intid, trigger);
+    let mut vgic = domain.vgic.lock();
+    let routed = match vgic.is_enabled(VcpuId::ZERO, id) {
+        true => Err(RouteError::Busy),
+        false => vgic.route_hw(id, id).map_err(|error| match error {
+            vgic::RouteError::NoSuchInterrupt => RouteError::NoSuchInterrupt,
+            _ => RouteError::Busy,
+        }),
+    };
+    drop(vgic);
+    if routed.is_err() {
+        give_up(intid);
+    }
+    routed
+}
+
+fn give_up(intid: u32) {
+    if let Some(owner) = OWNERS.get(intid as usize) {
+        owner.store(0, Ordering::Release);
+    }
+}
+
+/// Takes an SPI back from a guest none of whose vCPUs is loaded, if it is routed to it: afterwards it is disabled, neither
+/// active nor pending, and has no owner. Returns false if a vCPU has it in a list register.
+pub fn take_from_guest(gic: &Gic, intid: u32, domain: &Domain) -> bool {
+    let (Owner::Guest(id), Some(virq)) = (owner(intid), IntId::new(intid)) else {
+        return true;
+    };
+    if id != domain.id {
+        return true;
+    }
+    gic.dist.disable(intid);
+    // The guest may have died between its acknowledgement and its end, on any CPU: then it is active whatever the route says.
+    let unrouted = domain.vgic.lock().unroute_hw(virq);
+    if matches!(unrouted, Err(vgic::RouteError::InUse)) {
+        return false;
+    }
+    gic.dist.clear_active(intid);
+    gic.dist.clear_pending(intid);
+    give_up(intid);
     true
 }
 

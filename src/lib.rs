@@ -35,6 +35,7 @@ pub mod mem;
 pub mod options;
 pub mod panic;
 pub mod partition;
+pub mod passthrough;
 pub mod platform;
 pub mod policy;
 pub mod pqueue;

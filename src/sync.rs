@@ -23,6 +23,8 @@ pub mod rank {
     pub const REGISTERS: u8 = 5;
     /// One change of a domain's life cycle at a time; only taken by `try_lock`.
     pub const CONTROL: u8 = 8;
+    /// Who has which device of the machine.
+    pub const DEVICES: u8 = 9;
     /// Table of live domains.
     pub const REGISTRY: u8 = 10;
     /// A domain's life cycle.

@@ -28,7 +28,7 @@ use krypton::platform::rescue::Candidate;
 use krypton::platform::{self, BootError, tree};
 use krypton::sched;
 use krypton::trap::chores;
-use krypton::{console, identity, machine, mem, options, panic, partition, policy};
+use krypton::{console, identity, machine, mem, options, panic, partition, passthrough, policy};
 use log::LevelFilter;
 
 pub use board::prepare_board;
@@ -395,6 +395,18 @@ pub struct Machine<'a> {
     pub ready: sched::Ready,
 }
 
+impl<'a> Machine<'a> {
+    /// Returns what guests' devices depend on.
+    fn view(&self) -> HostView<'a> {
+        HostView {
+            tree: self.tree,
+            host: self.host,
+            console: self.uart,
+            gic_lines: self.gic.dist.lines(),
+        }
+    }
+}
+
 /// Builds all guests, and makes them ready to run; returns their names. Without a kernel for dom0 there are only the
 /// domains that the tree names.
 pub fn load_guests(machine: &Machine<'_>) -> String {
@@ -406,6 +418,12 @@ pub fn load_guests(machine: &Machine<'_>) -> String {
         }
         _ => Some(load_dom0(machine)),
     };
+    let catalogue = passthrough::rule::Catalogue::of(&machine.view());
+    let catalogue = catalogue.unwrap_or_else(|error| fail(&error));
+    for note in catalogue.notes() {
+        log::warn!("{note}");
+    }
+    passthrough::init(catalogue);
     let domains = partition::build::build_all(&partition::build::Host {
         info: host,
         tree: machine.tree,
@@ -426,22 +444,16 @@ fn load_dom0(machine: &Machine<'_>) -> alloc::sync::Arc<Domain> {
     log::info!("*** LOADING DOMAIN 0 ***");
     let Machine {
         host,
-        tree,
         options,
-        uart,
         gic,
         cpus,
         ready,
+        ..
     } = *machine;
     let loaded = memory::grant_window().and_then(|grant| {
         build::build(&Host {
             info: host,
-            machine: HostView {
-                tree,
-                host,
-                console: uart,
-                gic_lines: gic.dist.lines(),
-            },
+            machine: machine.view(),
             options,
             gic,
             free: &host.free_ram(),

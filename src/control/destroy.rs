@@ -2,7 +2,8 @@
 //!
 //! Every step is done again from the start when the call is continued, and finds what earlier ones left: vCPUs stop and
 //! their registers are saved; event channels are closed and their peers told; grants that the domain has mapped are given
-//! back; its memory map is emptied. Then the domain is dead: a zombie that stays findable by its id while others use its
+//! back; its memory map is emptied. Devices that it had are free for the next one when nothing of it reaches them any more.
+//! Then the domain is dead: a zombie that stays findable by its id while others use its
 //! pages, and that [`super::reap`] forgets after the last of them.
 //!
 //! A vCPU that is being stopped is never waited for: the call is made again until its CPU has let go of it.
@@ -17,6 +18,7 @@ use crate::domain::{Domain, Halted, Life, close_ports, create, grants, uart, vir
 use crate::error::Errno;
 use crate::event::EventError;
 use crate::mem::memory;
+use crate::passthrough;
 use crate::sched::{self, PoolId};
 use crate::vcpu::halt;
 
@@ -69,6 +71,7 @@ fn step(domain: &Arc<Domain>) -> Step {
         Life::Dead => return Step::Done,
     }
     let done = is_unloaded(domain)
+        && passthrough::take_interrupts(domain)
         && drop_watchdogs(domain)
         && has_closed_ports(domain)
         && grants::release_all(domain, HANDLES_AT_ONCE)
@@ -78,6 +81,7 @@ fn step(domain: &Arc<Domain>) -> Step {
     if !done {
         return Step::More;
     }
+    passthrough::forget(domain.id);
     domain.state.lock().life = Life::Dead;
     reap::add_zombie();
     Step::Done

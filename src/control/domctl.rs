@@ -3,13 +3,11 @@
 //! Domains are named by their own ids: `DOMID_SELF` is no domain here. Only operations with a result write
 //! their structure back.
 
-use armv7::addr::Mfn;
-
 use super::reap::reap;
 use super::request::Request;
 use super::{
-    again, authorize, bitmap, context, create, destroy, exclusive, info, lifecycle, pages, save,
-    scheduler,
+    again, authorize, bitmap, context, create, destroy, devices, exclusive, info, lifecycle, pages,
+    save, scheduler,
 };
 use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
@@ -18,14 +16,12 @@ use crate::call::{Args, Caller, Outcome, Reply, must_pause};
 use crate::domain::{registry, virq};
 use crate::error::Errno;
 use crate::event::EventVirq;
-use crate::id::{DomId, MAX_INTIDS};
+use crate::id::DomId;
 use crate::mem::{heap, memory};
 use crate::wallclock;
 
 /// Memory nodes of every domain: there is node 0.
 const NODES: u32 = 1;
-/// Most frames of one device mapping.
-const MAX_MAPPING: u64 = 64;
 /// KiB of a page.
 const KIB_PER_PAGE: u64 = 4;
 
@@ -149,35 +145,15 @@ fn set(request: &Request<'_>) -> Outcome {
                 return Err(Errno::Inval);
             }
         }
-        abi::OP_IRQ_PERMISSION => {
-            let body: abi::IrqPermission = request.body()?;
-            if body.pirq >= MAX_INTIDS {
-                return Err(Errno::Inval);
-            }
-            forbid(body.allow_access)?;
-        }
-        abi::OP_IOMEM_PERMISSION => {
-            let body: abi::IomemPermission = request.body()?;
-            range_end(body.first_mfn, body.nr_mfns)?;
-            forbid(body.allow_access)?;
-        }
-        abi::OP_MEMORY_MAPPING => {
-            let body: abi::MemoryMapping = request.body()?;
-            Mfn::new(range_end(body.first_mfn, body.nr_mfns)?).ok_or(Errno::Inval)?;
-            range_end(body.first_gfn, body.nr_mfns)?;
-            return Err(if body.nr_mfns > MAX_MAPPING {
-                Errno::TooBig
-            } else {
-                Errno::Perm
-            });
-        }
+        abi::OP_IRQ_PERMISSION => return devices::permit_interrupt(request),
+        abi::OP_IOMEM_PERMISSION => return devices::permit_pages(request),
+        abi::OP_MEMORY_MAPPING => return devices::map(request),
         abi::OP_SUBSCRIBE => domain.state.lock().suspend_port = request.body()?,
         abi::OP_MONITOR_OP => return monitor(request),
         abi::OP_VM_EVENT_OP => return Err(Errno::OpNotSupp),
         abi::OP_VUART_OP => return Err(no_vuart(request.body()?)),
-        abi::OP_BIND_PT_IRQ | abi::OP_UNBIND_PT_IRQ => {
-            return Err(pass_through(request.body()?));
-        }
+        abi::OP_BIND_PT_IRQ => return devices::bind(request),
+        abi::OP_UNBIND_PT_IRQ => return devices::unbind(request),
         // Without an IOMMU no device is given to anybody.
         abi::OP_ASSIGN_DEVICE
         | abi::OP_DEASSIGN_DEVICE
@@ -188,20 +164,6 @@ fn set(request: &Request<'_>) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Returns what is wrong with giving an interrupt to a domain: shared ones only, under their own number; and devices stay
-/// with dom0. The body is `machine_irq`, `irq_type`, and of a shared one its number (16 bits).
-fn pass_through([machine, kind, spi]: [u32; 3]) -> Errno {
-    /// `PT_IRQ_TYPE_SPI`.
-    const SHARED: u32 = 5;
-    if kind != SHARED {
-        Errno::OpNotSupp
-    } else if spi & 0xFFFF != machine {
-        Errno::Inval
-    } else {
-        Errno::Perm
-    }
-}
-
 /// Returns what is wrong with giving a domain an emulated UART: there is none, for what that matters beside the form. The
 /// body is the operation, the kind, a frame, and two bytes of padding behind the console's domain.
 fn no_vuart([operation, _, _, _, console]: [u32; 5]) -> Errno {
@@ -210,19 +172,6 @@ fn no_vuart([operation, _, _, _, console]: [u32; 5]) -> Errno {
     } else {
         Errno::OpNotSupp
     }
-}
-
-/// Devices stay with dom0: taking a right away that nobody has works, giving it does not.
-fn forbid(allow: u8) -> Result<(), Errno> {
-    if allow == 0 { Ok(()) } else { Err(Errno::Perm) }
-}
-
-/// Returns the last frame of a range that may not wrap around.
-fn range_end(first: u64, count: u64) -> Result<u64, Errno> {
-    count
-        .checked_sub(1)
-        .and_then(|rest| first.checked_add(rest))
-        .ok_or(Errno::Inval)
 }
 
 fn describe(request: &Request<'_>) -> Outcome {
@@ -305,8 +254,9 @@ mod tests {
         assert_eq!(nobody, Err(Errno::Srch));
         for command in [abi::OP_BIND_PT_IRQ, abi::OP_UNBIND_PT_IRQ] {
             assert_eq!(ask(command, other.id, [40, 0, 41]), Err(Errno::OpNotSupp));
-            assert_eq!(ask(command, other.id, [40, 5, 41]), Err(Errno::Inval));
-            assert_eq!(ask(command, other.id, [40, 5, 40]), Err(Errno::Perm));
+            assert_eq!(ask(command, other.id, [40, 4, 41]), Err(Errno::Inval));
+            assert_eq!(ask(command, other.id, [31, 4, 31]), Err(Errno::Inval));
+            assert_eq!(ask(command, control.id, [40, 4, 40]), Err(Errno::Inval));
         }
         for id in [control.id, other.id] {
             registry::remove(id);

@@ -7,6 +7,7 @@
 //! | `info` | what do the machine and its domains look like? |
 //! | `cpupool`, `scheduler` | who runs where, with which share? |
 //! | `create`, `lifecycle`, `destroy` | how does a domain begin, pause and end? |
+//! | `devices` | which devices of the machine does a domain get? |
 //! | `reap` | when is a dead domain forgotten? |
 //! | `pages` | what of its memory does the toolstack manage? |
 //! | `context` | what is in a vCPU's registers? |
@@ -23,6 +24,7 @@ mod context;
 mod cpupool;
 mod create;
 mod destroy;
+mod devices;
 pub mod domctl;
 pub mod hypfs;
 mod info;

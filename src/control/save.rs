@@ -23,6 +23,8 @@ use crate::cpu;
 use crate::domain::{Domain, GuestPage, Life};
 use crate::emulate::timer::PhysicalTimer;
 use crate::error::Errno;
+use crate::guest_warn;
+use crate::passthrough;
 use crate::save::{
     DomainState, Header, Image, NOWHERE, Place, RunStatePlace, Shape, Type, VcpuImage, VcpuState,
     Writer, Wrong, image,
@@ -48,6 +50,14 @@ fn header(shape: Shape) -> Header {
 /// Returns the domain named, which is another one and can be saved.
 fn subject(request: &Request<'_>) -> Result<Arc<Domain>, Errno> {
     let domain = request.other()?;
+    if let Some(device) = passthrough::device_of(domain.id) {
+        guest_warn!(
+            request.caller.domain,
+            request.caller.vcpu,
+            "{domain} cannot be saved: it has {device}"
+        );
+        return Err(Errno::Inval);
+    }
     match may_be_saved(&domain) {
         true => Ok(domain),
         false => Err(Errno::Inval),
@@ -261,8 +271,7 @@ pub fn set(request: &Request<'_>) -> Outcome {
         return again(request.args);
     };
     let paused = domain.state.lock().pause_count > 0;
-    let ran = |vcpu: &Arc<Vcpu>| vcpu.home().is_some() || vcpu.loaded_on().is_some();
-    if !paused || domain.vcpus().iter().any(ran) {
+    if !paused || domain.has_run() {
         return Err(Errno::Busy);
     }
     if op.size > size {

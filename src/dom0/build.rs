@@ -220,7 +220,7 @@ fn map_range(
 
 fn route(host: &Host<'_>, domain: &Domain, plan: &DevicePlan) {
     for line in &plan.interrupts {
-        if !irq::route_to_guest(host.gic, line.intid, domain, line.trigger) {
+        if irq::route_to_guest(host.gic, line.intid, domain, line.trigger).is_err() {
             log::warn!("DOM0: interrupt {} cannot be routed", line.intid);
         }
     }

@@ -259,7 +259,7 @@ impl Hidden {
 
 /// Returns the machine's regions that a node brings: its registers, and for a PCI bridge its windows. What the CPU cannot
 /// reach is `None`.
-pub(super) fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
+pub fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
     let mut regions: Vec<_> = translate::reg_ranges(node)
         // Registers on a bus without `ranges` are nobody's business but the bus's.
         .filter(Option::is_some)
@@ -271,7 +271,7 @@ pub(super) fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
 }
 
 /// Returns the GIC's interrupts that a node brings: its own, and for a PCI bridge those of its map.
-pub(super) fn lines(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
+pub fn lines(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
     let routes = routes(node, gic).into_iter();
     let lines = routes.filter_map(|route| match route {
         Route::Gic(line) => Some(line),

@@ -17,6 +17,8 @@ pub const GICC: Region = (0x0300_2000, 0x2000);
 pub const UART: Region = (0x2200_0000, 0x1000);
 /// Where the guest may map its grant table (GUEST_GNTTAB_BASE, GUEST_GNTTAB_SIZE).
 pub const GRANT_TABLE: Region = (0x3800_0000, 0x0100_0000);
+/// Pages that the toolstack gives a guest (GUEST_MAGIC_BASE, GUEST_MAGIC_SIZE).
+pub const MAGIC: Region = (0x3900_0000, 0x0100_0000);
 /// The most RAM at each of its two places (GUEST_RAM0_BASE, GUEST_RAM1_BASE and their sizes).
 pub const RAM_BANKS: [Region; 2] = [(0x4000_0000, 0xC000_0000), (0x02_0000_0000, 0xFE_0000_0000)];
 /// GUEST_EVTCHN_PPI.

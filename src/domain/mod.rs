@@ -309,6 +309,12 @@ impl Domain {
         self.uart.get()
     }
 
+    /// Returns whether some vCPU of it has run.
+    pub fn has_run(&self) -> bool {
+        let mut vcpus = self.vcpus().iter();
+        vcpus.any(|vcpu| vcpu.home().is_some() || vcpu.loaded_on().is_some())
+    }
+
     /// Returns whether it is the control domain.
     pub fn is_control(&self) -> bool {
         self.rights.control

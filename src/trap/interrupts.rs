@@ -43,7 +43,8 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
                 Some((domain, _)) if domain.id == dom => irq::deliver(domain, intid),
                 _ => deliver_elsewhere(dom, intid),
             };
-            if !taken {
+            // Between the two reads it may have been taken from a guest that died, and given to another.
+            if !taken && irq::owner(intid) == Owner::Guest(dom) {
                 cpu.gic.dist.disable(intid);
             }
             taken

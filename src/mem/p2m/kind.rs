@@ -31,6 +31,9 @@ pub enum P2mType {
     ForeignRw = 7,
     /// As `ForeignRw`, read-only.
     ForeignRo = 8,
+    /// A device that a domain other than dom0 drives. Device memory, whatever stage 1 says, so that no cache holds anything
+    /// of it when the domain has ended. Not executable.
+    Device = 9,
 }
 
 impl P2mType {
@@ -45,13 +48,14 @@ impl P2mType {
             6 => Self::GrantRo,
             7 => Self::ForeignRw,
             8 => Self::ForeignRo,
+            9 => Self::Device,
             _ => return None,
         })
     }
 
     /// Returns whether the entry maps RAM, and so owns a reference on it.
     pub const fn is_ram(self) -> bool {
-        !matches!(self, Self::MmioDirect | Self::GicV)
+        !matches!(self, Self::MmioDirect | Self::GicV | Self::Device)
     }
 
     /// Returns whether the entry maps the domain's own memory.
@@ -88,8 +92,8 @@ impl P2mType {
     /// Returns the attributes of a leaf descriptor.
     #[inline]
     pub fn attributes(self) -> Attributes {
-        const OF_KIND: [Attributes; 9] = {
-            let mut all = [Attributes::NONE; 9];
+        const OF_KIND: [Attributes; 10] = {
+            let mut all = [Attributes::NONE; 10];
             let mut kind = 1;
             while let Some(it) = P2mType::from_kind(kind) {
                 all[kind as usize] = it.work_out_attributes();
@@ -107,7 +111,7 @@ impl P2mType {
         };
         let (memory, shareability) = match self {
             Self::MmioDirect => (Stage2Memory::WriteBack, Shareability::Outer),
-            Self::GicV => (Stage2Memory::Device, Shareability::Outer),
+            Self::GicV | Self::Device => (Stage2Memory::Device, Shareability::Outer),
             _ => (Stage2Memory::WriteBack, Shareability::Inner),
         };
         Attributes::stage2(memory, shareability, rights, self as u8)
@@ -142,6 +146,7 @@ mod tests {
         assert!(xn(P2mType::MmioDirect) && xn(P2mType::GicV));
         assert!(!writable(P2mType::GrantRo) && !writable(P2mType::ForeignRo));
         assert!(!P2mType::GrantRo.allows(Access::Write) && P2mType::GrantRo.allows(Access::Read));
+        assert!(xn(P2mType::Device) && !P2mType::Device.allows(Access::Read));
         assert!(!P2mType::MmioDirect.allows(Access::Read));
     }
 
@@ -153,10 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn devices_leave_the_type_to_stage_1_but_the_gic_does_not() {
+    fn dom0_s_devices_leave_the_type_to_stage_1_but_the_gic_and_domus_devices_do_not() {
         let attributes = |kind| (bits(kind) >> 2 & 0xF, bits(kind) >> 8 & 3);
         assert_eq!(attributes(P2mType::MmioDirect), (0b1111, 0b10));
         assert_eq!(attributes(P2mType::GicV), (0b0001, 0b10));
+        assert_eq!(attributes(P2mType::Device), (0b0001, 0b10));
         assert_eq!(attributes(P2mType::RamRw), (0b1111, 0b11));
     }
 }
