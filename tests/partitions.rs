@@ -87,6 +87,7 @@ fn config() -> Config {
         enhanced: Enhanced::Full,
         kernel,
         ramdisk: Some(module(ModuleKind::Ramdisk, 8, 2)),
+        devices: None,
     }
 }
 
@@ -98,7 +99,7 @@ fn make(config: &Config) -> Option<Built> {
 fn make_when(config: &Config, ready: impl Fn()) -> Option<Built> {
     let (options, _) = Options::parse("");
     let image = copy::kernel_of(&config.kernel).unwrap();
-    let plan = plan::plan(config, &image, &MACHINE).unwrap();
+    let plan = plan::plan(config, &image, &MACHINE, None).unwrap();
     ready();
     build::make(&options, config, DomId(1), &image, plan).ok()
 }

@@ -1,6 +1,7 @@
 //! The bytes of boot modules into a guest's memory, and its first vCPU ready to run them.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use armv7::addr::{Mfn, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use armv7::{cache, frame};
@@ -35,6 +36,20 @@ pub fn kernel_of(module: &Module) -> Result<KernelImage, Refused> {
     let known = known.unwrap_or(&mut []);
     read(module.range.base(), known);
     KernelImage::parse(known, size)
+}
+
+/// Returns all bytes of a module, of at most `most`.
+pub fn bytes_of(module: &Module, most: usize) -> Result<Vec<u8>, Refused> {
+    let path = &module.path;
+    let size = usize::try_from(module.range.size()).ok();
+    let size = size.filter(|size| *size <= most);
+    let size = size.ok_or_else(|| Refused(format!("{path}: more than {most} bytes")))?;
+    let mut bytes = Vec::new();
+    let no_memory = |_| Refused(format!("{path}: no memory for it"));
+    bytes.try_reserve_exact(size).map_err(no_memory)?;
+    bytes.resize(size, 0);
+    read(module.range.base(), &mut bytes);
+    Ok(bytes)
 }
 
 /// Copies everything to its place in the memory of `domain`, cleaned to memory: a guest starts with its caches off.

@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 
 use armv7::addr::{Gfn, ORDER_2M, PAGE_SHIFT};
 use armv7::pmu;
-use dt::Tree;
+use dt::{Blob, Tree};
 
+use super::partial::{Partial, Passed};
 use super::plan::{self, Machine, Plan};
 use crate::cmdline::Options;
 use crate::control;
@@ -23,12 +24,17 @@ use crate::loader::place::Placement;
 use crate::loader::{Refused, place};
 use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::mem::{AllocError, memory};
+use crate::passthrough::rule::Want;
+use crate::passthrough::{self, Refusal};
 use crate::platform::host_dt::HostInfo;
 use crate::platform::partitions::{Config, Enhanced};
+use crate::platform::{BootError, tree};
 use crate::sched::PoolId;
 
 /// Highest event port, as libxl has it for its domains.
 const MAX_PORT: u32 = 1023;
+/// Most bytes of the part of a domain's tree that has devices.
+const MOST_OF_PARTIAL: usize = 256 << 10;
 
 /// The facts that boot has found.
 #[derive(Clone, Copy)]
@@ -101,7 +107,20 @@ fn domain(
     machine: &Machine<'_>,
 ) -> Result<Built, Refused> {
     let image = copy::kernel_of(&config.kernel)?;
-    let plan = plan::plan(config, &image, machine)?;
+    let plan = match &config.devices {
+        None => plan::plan(config, &image, machine, None)?,
+        Some(module) => {
+            let bytes = copy::bytes_of(module, MOST_OF_PARTIAL)?;
+            let wrong = |error: BootError| Refused(format!("{}: {error}", module.path));
+            let blob = Blob::check(&bytes).map_err(|error| wrong(error.into()))?;
+            let mut entries = tree::entries(&blob).map_err(wrong)?;
+            let partial = Partial {
+                tree: &tree::read(blob, &mut entries).map_err(wrong)?,
+                size: bytes.len(),
+            };
+            plan::plan(config, &image, machine, Some(partial))?
+        }
+    };
     make(options, config, id, &image, plan)
 }
 
@@ -123,7 +142,12 @@ pub fn make(
     };
     let filled = populate(&domain, &plan)
         .and_then(|()| copy::load(&domain, &parts, &plan.place))
-        .and_then(|()| connect(&domain, config));
+        .and_then(|()| connect(&domain, config))
+        .and_then(|()| {
+            plan.devices
+                .iter()
+                .try_for_each(|device| pass(&domain, device))
+        });
     match filled {
         Ok(()) => Ok(Built {
             domain,
@@ -220,6 +244,29 @@ fn extent(domain: &Domain, at: u64, most: u64) -> Result<u64, Refused> {
         )));
     }
     Ok(count.into())
+}
+
+/// Gives a domain a device of the machine.
+fn pass(domain: &Domain, device: &Passed) -> Result<(), Refused> {
+    let node = &device.node;
+    let refused = |refusal: Refusal| Refused(format!("{node}: {refusal}"));
+    let word = device.word;
+    if let Some(path) = &device.host {
+        passthrough::claim(domain, &Want::Node(path), word).map_err(refused)?;
+        for intid in passthrough::lines_of(path) {
+            passthrough::claim(domain, &Want::Line(intid), word).map_err(refused)?;
+            passthrough::route(domain, intid).map_err(refused)?;
+            log::info!("{domain}: interrupt {intid} for {node}");
+        }
+    }
+    for (from, to) in &device.pages {
+        passthrough::claim(domain, &Want::Pages(*from), word).map_err(refused)?;
+        let gfn = Gfn::new(to.base() >> PAGE_SHIFT);
+        let gfn = gfn.ok_or_else(|| Refused(format!("{node}: beyond 40 bits")))?;
+        passthrough::map(domain, gfn, from).map_err(refused)?;
+        log::info!("{domain}: {from} at {:#x} for {node}", to.base());
+    }
+    Ok(())
 }
 
 /// Connects a domain to the console, and to dom0's xenstore if it is told of that: Linux waits for an event on the port until

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use armv7::addr::PAGE_SHIFT;
 
+use super::partial::{Partial, Passed};
 use super::tree;
 pub use super::tree::Machine;
 use crate::domain::guest_map;
@@ -30,10 +31,17 @@ pub struct Plan {
     pub place: Placement,
     /// Its device tree.
     pub tree: Vec<u8>,
+    /// Devices of the machine that it gets.
+    pub devices: Vec<Passed>,
 }
 
-/// Decides what a domain will be.
-pub fn plan(config: &Config, image: &KernelImage, machine: &Machine<'_>) -> Result<Plan, Refused> {
+/// Decides what a domain will be. `partial` is the part of its tree that has the machine's devices.
+pub fn plan(
+    config: &Config,
+    image: &KernelImage,
+    machine: &Machine<'_>,
+    partial: Option<Partial<'_>>,
+) -> Result<Plan, Refused> {
     let banks = banks(config.memory)?;
     let first = banks
         .first()
@@ -43,6 +51,7 @@ pub fn plan(config: &Config, image: &KernelImage, machine: &Machine<'_>) -> Resu
         config,
         machine,
         banks: &banks,
+        partial,
         ramdisk: None,
     };
     // The tree's size does not depend on where the RAM disk goes, but that depends on the tree's size.
@@ -60,6 +69,10 @@ pub fn plan(config: &Config, image: &KernelImage, machine: &Machine<'_>) -> Resu
         spis: spis.min(MAX_SPIS.into()) as u16,
         place,
         tree,
+        devices: match partial {
+            Some(partial) => partial.devices(config)?,
+            None => Vec::new(),
+        },
         banks,
     })
 }

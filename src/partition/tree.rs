@@ -3,18 +3,18 @@
 //! The order of nodes is Xen's (docs/partitions.md). The buffer is as large as what goes into it.
 
 use alloc::format;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use dt::Writer;
 
+use super::partial::Partial;
 use crate::domain::guest_map;
 use crate::id::IntId;
 use crate::loader::{Refused, nodes};
 use crate::platform::partitions::{Config, Enhanced};
 use crate::platform::ranges::PhysRange;
 
-/// The phandle of the interrupt controller (`GUEST_PHANDLE_GIC`).
+/// The phandle of the interrupt controller (`GUEST_PHANDLE_GIC`), unless a part of the tree has another for it.
 const GIC_PHANDLE: u32 = 65_000;
 /// Secure physical, physical and virtual timer.
 const TIMERS: [u32; 3] = [29, 30, 27];
@@ -49,6 +49,8 @@ pub struct Content<'a> {
     pub machine: &'a Machine<'a>,
     /// Its RAM.
     pub banks: &'a [PhysRange],
+    /// The part of it that has devices.
+    pub partial: Option<Partial<'a>>,
     /// Where its RAM disk is.
     pub ramdisk: Option<PhysRange>,
 }
@@ -58,9 +60,14 @@ pub fn build(content: &Content<'_>) -> Result<Vec<u8>, Refused> {
     let line = content.config.kernel.bootargs.as_deref().unwrap_or("");
     let kind = content.machine.cpu.unwrap_or(&[]);
     let vcpus = usize::from(content.config.vcpus) * (EACH + kind.len());
-    let room = FIXED + line.len() + vcpus + content.banks.len() * EACH;
-    let mut blob = vec![0; room + NAMES];
-    let mut out = Writer::new(&mut blob, NAMES);
+    let partial = content.partial.map_or(0, |partial| partial.size);
+    let room = FIXED + line.len() + vcpus + content.banks.len() * EACH + partial;
+    let names = NAMES + partial;
+    let mut blob = Vec::new();
+    blob.try_reserve_exact(room + names)
+        .map_err(|_| Refused("no memory for its device tree".into()))?;
+    blob.resize(room + names, 0);
+    let mut out = Writer::new(&mut blob, names);
     write(content, line, &mut out);
     let length = out.finish();
     let length = length.ok_or_else(|| Refused("no room for its device tree".into()))?;
@@ -73,8 +80,11 @@ fn write(content: &Content<'_>, line: &str, out: &mut Writer<'_>) {
         config,
         machine,
         banks,
+        partial,
         ramdisk,
     } = *content;
+    let phandle = partial.and_then(|partial| partial.gic_phandle());
+    let phandle = phandle.unwrap_or(GIC_PHANDLE);
     out.begin("");
     out.cells("#address-cells", &[2]);
     out.cells("#size-cells", &[2]);
@@ -95,23 +105,26 @@ fn write(content: &Content<'_>, line: &str, out: &mut Writer<'_>) {
         reg(out, banks);
         out.end();
     }
-    gic(out);
+    if let Some(partial) = partial {
+        partial.write(out);
+    }
+    gic(phandle, out);
     out.begin("timer");
     out.strings("compatible", &["arm,armv7-timer"]);
-    nodes::private_interrupts(out, &TIMERS, Some(GIC_PHANDLE));
+    nodes::private_interrupts(out, &TIMERS, Some(phandle));
     if let Some(frequency) = machine.clock_frequency {
         out.cells("clock-frequency", &[frequency]);
     }
     out.end();
     if config.uart {
-        uart(out);
+        uart(phandle, out);
     }
     if config.enhanced != Enhanced::No {
         out.begin("hypervisor");
         out.strings("compatible", &["xen,xen-4.17", "xen,xen"]);
         regions(out, &[guest_map::GRANT_TABLE]);
         let events = guest_map::event_irq().map(|irq: IntId| u32::from(irq.raw()));
-        nodes::private_interrupts(out, events.as_slice(), Some(GIC_PHANDLE));
+        nodes::private_interrupts(out, events.as_slice(), Some(phandle));
         out.end();
     }
     out.end();
@@ -136,24 +149,24 @@ fn cpus(vcpus: u8, machine: &Machine<'_>, out: &mut Writer<'_>) {
     out.end();
 }
 
-fn gic(out: &mut Writer<'_>) {
+fn gic(phandle: u32, out: &mut Writer<'_>) {
     out.begin(&format!("interrupt-controller@{:x}", guest_map::GICD.0));
     out.cells("#address-cells", &[0]);
     out.cells("#interrupt-cells", &[3]);
     out.property("interrupt-controller", &[]);
     out.strings("compatible", &["arm,gic-400"]);
     regions(out, &[guest_map::GICD, guest_map::GICC]);
-    out.cells("phandle", &[GIC_PHANDLE]);
-    out.cells("linux,phandle", &[GIC_PHANDLE]);
+    out.cells("phandle", &[phandle]);
+    out.cells("linux,phandle", &[phandle]);
     out.end();
 }
 
-fn uart(out: &mut Writer<'_>) {
+fn uart(phandle: u32, out: &mut Writer<'_>) {
     out.begin(&format!("sbsa-uart@{:x}", guest_map::UART.0));
     out.strings("compatible", &["arm,sbsa-uart"]);
     regions(out, &[guest_map::UART]);
     out.cells("interrupts", &UART_INTERRUPT);
-    out.cells("interrupt-parent", &[GIC_PHANDLE]);
+    out.cells("interrupt-parent", &[phandle]);
     out.cells("current-speed", &[115_200]);
     out.end();
 }

@@ -34,7 +34,7 @@ pub enum ModuleKind {
     Ramdisk,
     /// A policy of the FLASK security module; not used.
     XsmPolicy,
-    /// A device tree for a guest; not used.
+    /// A part of a domain's device tree.
     DeviceTree,
     /// Another use.
     Other,

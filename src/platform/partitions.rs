@@ -77,14 +77,15 @@ pub struct Config {
     pub kernel: Module,
     /// Its initial RAM disk.
     pub ramdisk: Option<Module>,
+    /// The part of its device tree that has devices of the machine.
+    pub devices: Option<Module>,
 }
 
 impl Config {
     /// Returns its modules.
     pub fn modules(&self) -> impl Iterator<Item = &Module> {
-        [Some(&self.kernel), self.ramdisk.as_ref()]
-            .into_iter()
-            .flatten()
+        let more = [&self.ramdisk, &self.devices];
+        [&self.kernel].into_iter().chain(more.into_iter().flatten())
     }
 }
 
@@ -128,7 +129,8 @@ fn config(
     let spis = number_of_spis(node, uart)?;
     let table_mib = optional(node, "xen,domain-p2m-mem-mb")?;
     let enhanced = enhanced(node, has_dom0)?;
-    let (kernel, ramdisk) = parts(node, left, notes)?;
+    let [kernel, ramdisk, devices] = parts(node, left, notes)?;
+    let kernel = kernel.ok_or("no node is its kernel (multiboot,kernel)")?;
     Ok(Config {
         memory,
         vcpus,
@@ -138,6 +140,7 @@ fn config(
         enhanced,
         kernel,
         ramdisk,
+        devices,
     })
 }
 
@@ -205,13 +208,13 @@ fn enhanced(node: &Node<'_>, has_dom0: bool) -> Result<Enhanced, String> {
     }
 }
 
-/// Returns a domain's kernel and RAM disk.
+/// Returns a domain's kernel, its RAM disk, and the part of its tree that has devices.
 fn parts(
     domain: &Node<'_>,
     left: &mut usize,
     notes: &mut Vec<String>,
-) -> Result<(Module, Option<Module>), String> {
-    let (mut kernel, mut ramdisk) = (None, None);
+) -> Result<[Option<Module>; 3], String> {
+    let (mut kernel, mut ramdisk, mut devices) = (None, None, None);
     for node in domain.children() {
         let path = node.path();
         for (kind, why) in NODES_NOT_DONE {
@@ -226,10 +229,7 @@ fn parts(
         let place = match kind {
             Some(ModuleKind::Kernel) => &mut kernel,
             Some(ModuleKind::Ramdisk) => &mut ramdisk,
-            Some(ModuleKind::DeviceTree) => {
-                let name = node.name();
-                return Err(format!("{name}: devices are not passed through at boot"));
-            }
+            Some(ModuleKind::DeviceTree) => &mut devices,
             _ => {
                 notes.push(format!("BOOT: {path} is ignored: it is not understood"));
                 continue;
@@ -254,8 +254,7 @@ fn parts(
             }
         }
     }
-    let kernel = kernel.ok_or("no node is its kernel (multiboot,kernel)")?;
-    Ok((kernel, ramdisk))
+    Ok([kernel, ramdisk, devices])
 }
 
 fn module(

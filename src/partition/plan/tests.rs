@@ -46,11 +46,12 @@ fn config(memory: u64) -> Config {
         enhanced: Enhanced::Full,
         kernel: module(ModuleKind::Kernel, IMAGE.size, Some("console=ttyAMA0")),
         ramdisk: Some(module(ModuleKind::Ramdisk, 0x1234, None)),
+        devices: None,
     }
 }
 
 fn made(config: &Config) -> Plan {
-    plan(config, &IMAGE, &MACHINE).unwrap()
+    plan(config, &IMAGE, &MACHINE, None).unwrap()
 }
 
 fn seen<T>(plan: &Plan, look: impl Fn(&Tree<'_>) -> T) -> T {
@@ -96,7 +97,7 @@ fn more_than_3_gib_go_on_in_the_second_bank() {
 }
 
 fn plan_of(memory: u64) -> Result<Plan, String> {
-    plan(&config(memory), &IMAGE, &MACHINE).map_err(|why| why.to_string())
+    plan(&config(memory), &IMAGE, &MACHINE, None).map_err(|why| why.to_string())
 }
 
 #[test]
@@ -137,7 +138,7 @@ fn interrupts_are_the_machines_or_as_many_as_asked_for() {
         gic_lines: 32,
         ..MACHINE
     };
-    assert_eq!(plan(&config(64 * MIB), &IMAGE, &few).unwrap().spis, 1);
+    assert_eq!(plan(&config(64 * MIB), &IMAGE, &few, None).unwrap().spis, 1);
 }
 
 #[test]
@@ -247,7 +248,7 @@ fn frequencies_are_told_where_the_machine_tells_them() {
         cpu_frequency: Some(1_700_000_000),
         ..MACHINE
     };
-    let plan = plan(&config(64 * MIB), &IMAGE, &machine).unwrap();
+    let plan = plan(&config(64 * MIB), &IMAGE, &machine, None).unwrap();
     seen(&plan, |tree| {
         let of = |path: &str| tree.find(path).unwrap().u32("clock-frequency");
         assert_eq!(of("/timer"), Some(24_000_000));
@@ -269,7 +270,7 @@ fn the_tree_is_as_large_as_what_goes_into_it() {
         kernel: module(ModuleKind::Kernel, IMAGE.size, Some(&long)),
         ..config(256 * MIB)
     };
-    let plan = plan(&full, &IMAGE, &machine).unwrap();
+    let plan = plan(&full, &IMAGE, &machine, None).unwrap();
     assert!(plan.tree.len() > 8192);
     let line = seen(&plan, |tree| {
         let chosen = tree.find("/chosen").unwrap();
@@ -286,7 +287,7 @@ fn a_kernel_that_wants_a_place_gets_it_or_is_refused() {
             entry_offset: 0x40,
             ..IMAGE
         };
-        plan(&config(64 * MIB), &image, &MACHINE).map(|plan| plan.place.entry)
+        plan(&config(64 * MIB), &image, &MACHINE, None).map(|plan| plan.place.entry)
     };
     assert_eq!(fixed(0x4000_8000).ok(), Some(0x4000_8040));
     assert!(

@@ -168,13 +168,16 @@ fn what_is_not_carried_out_keeps_a_domain_from_being_made() {
             "{refused}"
         );
     }
+}
+
+#[test]
+fn a_part_of_its_tree_is_a_third_module() {
     let tree = "compatible = \"multiboot,device-tree\", \"multiboot,module\";";
     let module = format!("module@62000000 {{ {tree} reg = <0 0x62000000 0 0x1000>; }};");
-    let refused = made(&module).unwrap_err();
-    assert_eq!(
-        refused,
-        "module@62000000: devices are not passed through at boot"
-    );
+    let config = made(&module).unwrap();
+    let devices = config.devices.as_ref().unwrap();
+    assert_eq!(devices.range, range(0x6200_0000, 0x1000));
+    assert_eq!(config.modules().count(), 3);
 }
 
 #[test]
