@@ -1,6 +1,7 @@
 #!/bin/sh
 # A domain that the hypervisor has started beside dom0: it is there without a name, Debian's init-dom0less introduces it, and
-# xl does with it what it does with any other. The runner's test of this name puts the domain into the machine's tree.
+# xl does with it what it does with any other. Then a domU of xl's that owns the machine's real-time clock. The runner's test of
+# this name puts the domain into the machine's tree, and a mark at the clock.
 # shellcheck source=tests/dom0/lib.sh
 . /tests/lib.sh
 # shellcheck source=tests/dom0/domu.sh
@@ -35,4 +36,37 @@ before=$(free_memory)
 check "xl destroy ends it" destroy
 check "its memory is free again" eventually memory_grew
 check "every reference is accounted for" every_reference_is_found
+
+# Its driver has asked what time it is; the alarm is an interrupt of the machine's.
+rings() {
+    answers rtc '^alarms: [1-9]' 'echo +1 >/sys/class/rtc/rtc0/wakealarm;' \
+        "until n=\$(sed -n 's/^ *[0-9]*: *\([1-9][0-9]*\) .*rtc-pl031\$/\1/p' /proc/interrupts) && [ -n \"\$n\" ]; do sleep 1; done;" \
+        "echo alarms: \$n"
+}
+# With an alarm on its way.
+ends_rtc() {
+    type_on rtc 'echo +1 >/sys/class/rtc/rtc0/wakealarm'
+    xl destroy rtc && eventually only_dom0_is_left
+}
+# refused LINE COMMAND...: xl fails, and the hypervisor says why.
+refused() {
+    line=$1
+    shift
+    if "$@"; then return 1; fi
+    eventually only_dom0_is_left && xl dmesg | grep "$line"
+}
+
+check "a page of a device that is not marked is refused and named" \
+    refused '/pl061@9030000 is not marked xen,passthrough' xl create /guests/rtc.cfg 'iomem=["0x9030,1"]'
+check "the console is refused and named" refused '/pl011@9000000 is not marked' xl create /guests/rtc.cfg 'irqs=[33]'
+before=$(free_memory)
+for round in 1 2 3; do
+    check "round $round: a domU with the machine's clock starts" xl create /guests/rtc.cfg
+    check "its kernel comes up" says rtc '^domU is up: 1 CPU' "$round"
+    check "the clock's alarm rings in it" rings
+    [ "$round" != 1 ] || check "no other domU gets the clock" eval \
+        '! xl create /guests/rtc.cfg "name=\"second\"" && xl dmesg | grep "/pl031@9010000 is d"'
+    check "it ends while the alarm may ring" ends_rtc
+done
+check "all its memory is free again" memory_comes_back "$before"
 finish

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes what dom0 needs for a domU, from Debian's packages (tests/setup/debian.sh) and tests/domu, in target/guests:
 #   initrd.gz   an initramfs, for domUs that the hypervisor starts itself
-#   guests.img  a file system for dom0's /guests: Debian's kernel, an initramfs, a configuration for xl, a disk in a file
+#   guests.img  a file system for dom0's /guests: Debian's kernel, an initramfs, configurations for xl and what one of them names, a disk in a file
 #   data.img    an empty file system: the domU's disk on a device
 #   tools.img   a file system for dom0's /tools and for domUs: fio, hackbench, iperf3, stress-ng, their libraries, and `measure`
 set -eu
@@ -25,6 +25,7 @@ main() {
     pack >"$tree.volume/initrd.gz"
     cp "$root/boot/vmlinuz-$release" "$tree.volume/vmlinuz"
     cp tests/domu/*.cfg "$tree.volume/"
+    dtc -q -I dts -O dtb -o "$tree.volume/rtc.dtb" tests/domu/rtc.dts
     make_file_system "$tree.volume/file.img" 16 file
     make_file_system "$output/data.img" 16 data
     (make_tools)

@@ -11,29 +11,48 @@ use crate::{Result, build, dom0, faults, guests, project};
 /// Where the modules of domains are put on `virt`, clear of dom0's.
 const DOMU_KERNEL: u32 = 0x5800_0000;
 const DOMU_INITRD: u32 = 0x5c00_0000;
+const DOMU_CLOCK: u32 = 0x5f00_0000;
+const DOMU_KEYS: u32 = 0x5f10_0000;
 
+/// The machine's real-time clock, which is marked for domUs.
+const CLOCK: &str = "pl031@9010000 {";
+
+/// Sets the clock's alarm, and waits for its interrupt.
+const RING: &str = "echo +1 >/sys/class/rtc/rtc0/wakealarm; \
+    until grep -E '[1-9][0-9]* .* rtc-pl031' /proc/interrupts; do sleep 1; done; echo alarms: $((6 - 5))\n";
 /// Ctrl-A three times moves the input.
 const SWITCH: &str = "\u{1}\u{1}\u{1}";
 
-/// Two Debian domains and two that cannot be made, without dom0: both reach their shells, the input walks from one to the
-/// other, no line is cut into another, and the machine stays on when both have ended.
+/// Two Debian domains and three that cannot be made, without dom0: both reach their shells, one by the way of the machine's
+/// clock that it owns, the input walks from one to the other, no line is cut into another, and the machine stays on when both
+/// have ended.
 pub fn without_dom0(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("partitions")?;
     let mut machine = Machine::new(options)?;
     machine.kernel = None;
     machine.initrd = None;
+    let source = project::root().join("tests/domu/rtc.dts");
+    let source = std::fs::read_to_string(&source).map_err(|error| format!("rtc.dts: {error}"))?;
+    let clock_tree = partial_tree(&source, &folder.path().join("clock"))?;
+    let not_marked = source
+        .replace("9010000", "9030000")
+        .replace("pl031", "pl061");
+    let keys_tree = partial_tree(&not_marked, &folder.path().join("keys"))?;
+    let clock = module("device-tree", &clock_tree, DOMU_CLOCK)?;
+    let keys = module("device-tree", &keys_tree, DOMU_KEYS)?;
     let domains = [
-        debian("domU0", "memory = <0 0x20000>; cpus = <1>;")?,
+        debian(
+            "domU0",
+            &format!("memory = <0 0x20000>; cpus = <1>; {clock}"),
+        )?,
         String::from("nothing { compatible = \"xen,domain\"; cpus = <1>; };"),
         debian("domU2", "memory = <0 0x20000>; cpus = <2>;")?,
         debian("large", "memory = <0 0x4000000>; cpus = <1>;")?,
+        debian("keys", &format!("memory = <0 0x8000>; cpus = <1>; {keys}"))?,
     ];
-    with_domains(
-        &mut machine,
-        &debian_files()?,
-        &domains.concat(),
-        folder.path(),
-    )?;
+    let mut files = debian_files()?.to_vec();
+    files.extend([(clock_tree, DOMU_CLOCK), (keys_tree, DOMU_KEYS)]);
+    with_domains(&mut machine, &files, &domains.concat(), folder.path())?;
     let mut session = Session::start(&machine, echo)?;
     for line in [
         "Xen dom0less mode detected",
@@ -41,6 +60,7 @@ pub fn without_dom0(options: &Options, echo: Echo) -> Result {
         "BOOT: /chosen/nothing is not started: memory: missing",
         "LOADING DOMAIN 3 (/chosen/domU2): 2 vCPUs, 128 MiB",
         "BOOT: /chosen/large is not started: memory: 65536 MiB",
+        "BOOT: /chosen/keys is not started: /passthrough/rtc@4010000*/pl061@9030000 is not marked xen,passthrough",
         "Serial input to DOM1",
         "Freed boot modules; starting d1, d3",
     ] {
@@ -51,6 +71,8 @@ pub fn without_dom0(options: &Options, echo: Echo) -> Result {
     session.expect(up[1 - first], options.timeout)?;
     session.type_text("\necho $((6 * 7)) is the answer\n")?;
     session.expect("42 is the answer", options.timeout)?;
+    session.type_text(RING)?;
+    session.expect("alarms: 1", options.timeout)?;
     session.type_text(SWITCH)?;
     session.expect("Serial input to DOM3", options.timeout)?;
     session.type_text("\necho $((6 * 8)) is another; poweroff -f\n")?;
@@ -85,6 +107,8 @@ pub fn beside_dom0(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("partitions")?;
     let mut machine = Machine::new(options)?;
     let inside = "memory = <0 0x20000>; cpus = <1>; xen,enhanced = \"enabled\";";
+    // xl makes domUs of what is on it.
+    machine.disks = dom0::guest_volume()?;
     let domains = debian("domU0", inside)?
         + "no-cpus { compatible = \"xen,domain\"; memory = <0 0x20000>; };";
     with_domains(&mut machine, &debian_files()?, &domains, folder.path())?;
@@ -130,7 +154,7 @@ fn debian(name: &str, inside: &str) -> Result<String> {
     let kernel = module("kernel", &kernel, DOMU_KERNEL)?;
     let initrd = module("ramdisk", &initrd, DOMU_INITRD)?;
     Ok(format!(
-        "{name} {{ compatible = \"xen,domain\"; {CELLS} {inside} vpl011; {kernel} {initrd} }};"
+        "{name} {{ compatible = \"xen,domain\"; {CELLS} vpl011; {inside} {kernel} {initrd} }};"
     ))
 }
 
@@ -139,6 +163,14 @@ fn debian_files() -> Result<[(PathBuf, u32); 2]> {
         (project::dom0_kernel()?, DOMU_KERNEL),
         (project::guests_initrd()?, DOMU_INITRD),
     ])
+}
+
+/// Writes a part of a domain's device tree to a file.
+fn partial_tree(source: &str, file: &Path) -> Result<PathBuf> {
+    let (text, blob) = (file.with_extension("dts"), file.with_extension("dtb"));
+    build::write(&text, source.as_bytes())?;
+    build::run(faults::dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;
+    Ok(blob)
 }
 
 fn module(kind: &str, file: &Path, address: u32) -> Result<String> {
@@ -172,6 +204,7 @@ fn with_domains(
         None => return Err("/chosen does not end".into()),
     };
     let source = format!("{before}chosen {{{properties}{line}{nodes} {after}");
+    let source = source.replace(CLOCK, &format!("{CLOCK} xen,passthrough;"));
     let (text, blob) = (folder.join("domains.dts"), folder.join("domains.dtb"));
     build::write(&text, source.as_bytes())?;
     build::run(faults::dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;
