@@ -67,6 +67,9 @@ pub struct VcpuInfo {
 /// Where a domain's memory begins (abi.md 6.1).
 pub const MEMORY: u64 = 0x4000_0000 >> 12;
 
+/// Pages from there on that may be written before it starts.
+const WRITTEN_PAGES: u32 = 16;
+
 /// A domain of this domain's making.
 #[derive(Clone, Copy, Debug)]
 pub struct Domain(pub u16);
@@ -207,7 +210,8 @@ impl Domain {
         // struct vcpu_guest_context in 64-bit slots: flags, pc32, cpsr, sctlr.
         let mut context = [0_u64; 44];
         (context[0], context[32], context[33], context[40]) = (1, entry.into(), 0x4000_01d3, 0x00c5_0078);
-        self.control(CACHE_FLUSH, &[MEMORY as u32, 0, 1, 0])?;
+        // It reads past the caches what was written through them.
+        self.control(CACHE_FLUSH, &[MEMORY as u32, 0, WRITTEN_PAGES, 0])?;
         self.control(SET_CONTEXT, &[0, 0, address_of(&mut context), 0])?;
         self.control(UNPAUSE, &[])
     }

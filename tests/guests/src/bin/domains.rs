@@ -16,7 +16,7 @@ use guests::hypercall::{DOMCTL, EVENT_CHANNEL_OP, GRANT_TABLE_OP};
 use guests::memory::{Frame, PAGE_SIZE};
 use guests::status::grant::{OKAY, PERMISSION_DENIED};
 use guests::status::{EINVAL, EPERM};
-use guests::{clock, ensure, ensure_eq, platform, suite};
+use guests::{clock, cp15, ensure, ensure_eq, platform, suite};
 
 suite! { "domains":
     a_domain_offers_ports_to_dom0,
@@ -149,8 +149,21 @@ impl Puppet {
             self.mailbox.write(8 + index as u32 * 4, argument);
         }
         self.mailbox.write(0, CALL);
-        ensure!(clock::poll_for(PATIENCE_US, || self.mailbox.read(0) == ANSWER));
+        self.to_memory(words.len() as u32);
+        ensure!(clock::poll_for(PATIENCE_US, || {
+            self.to_memory(words.len() as u32);
+            self.mailbox.read(0) == ANSWER
+        }));
         Ok(self.mailbox.read(28) as i32)
+    }
+
+    /// Writes the mailbox with `words` words of arguments back and drops it from the caches: the puppet has none.
+    fn to_memory(&self, words: u32) {
+        const LINE: usize = 64;
+        let start = self.mailbox.address();
+        for at in (0..ARGUMENT + words * 4).step_by(LINE) {
+            cp15::clean_and_invalidate(start + at);
+        }
     }
 
     /// A word of what its pointer pointed to.
