@@ -36,6 +36,8 @@ pub(crate) struct Cpu {
     pub(crate) lines: Vec<u64>,
     pub(crate) instruction_caches: bool,
     pub(crate) par_waits: bool,
+    /// Last store that no DSB has completed.
+    pub(crate) stored: Option<u32>,
     /// Barriers so far: a store with the same number is not ordered.
     pub(crate) barriers: u32,
     pub(crate) unpublished: Option<(u32, u64)>,

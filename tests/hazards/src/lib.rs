@@ -104,6 +104,8 @@ kinds! {
     RootNotSynchronized = "memory was accessed before HTTBR or HSCTLR took effect: TLBIALLH, DSB or ISB is missing",
     /// TLBs.
     TablesNotReady = "translation was switched on before its tables were visible to walks",
+    /// Interrupts.
+    InterruptTooEarly = "an SGI was sent before earlier stores were visible: a DSB is missing",
     /// System registers.
     ResultTooEarly = "PAR was read before the translation's result was there: an ISB is missing",
 }

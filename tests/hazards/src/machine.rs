@@ -252,6 +252,7 @@ impl Machine {
         let Some((old, new)) = self.memory.store(pa, access.size, value) else {
             return;
         };
+        self.cpus[cpu].stored = Some(pc);
         let (marks, led_to) = (self.marks[index], self.led_to[index]);
         self.stored[index] = (cpu as u32) << CPU_SHIFT | self.cpus[cpu].barriers;
         if led_to != 0 {
@@ -304,7 +305,7 @@ impl Machine {
     /// What a DSB of the hypervisor's completes.
     fn complete(&mut self, cpu: usize, stores: bool) {
         let state = &mut self.cpus[cpu];
-        state.unpublished = None;
+        (state.unpublished, state.stored) = (None, None);
         for made in &mut state.made {
             made.published = true;
         }
@@ -341,6 +342,13 @@ impl Machine {
         state.made.retain(|made| !made.published);
     }
 
+    /// The hypervisor sends an SGI.
+    pub fn send_interrupt(&mut self, cpu: usize, pc: u32) {
+        if let Some(cause) = self.cpus[cpu].stored {
+            self.report(Kind::InterruptTooEarly, pc, cause, 0);
+        }
+    }
+
     /// ERET: the guest that is loaded runs.
     pub fn enter_guest(&mut self, cpu: usize, pc: u32) {
         self.seen.guest_entries += 1;
@@ -365,6 +373,10 @@ impl Machine {
     /// A guest whose translation is off fetches an instruction.
     pub fn fetch(&mut self, cpu: usize, pc: u32) {
         let state = &self.cpus[cpu];
+        if state.sctlr & M != 0 {
+            // The block was translated while it was off.
+            return;
+        }
         let (regime, root) = (
             Regime::Guest(state.vmid()),
             (state.vttbr & 0xFF_FFFF_F000) >> 12,

@@ -260,6 +260,18 @@ fn a_regime_is_synchronized_before_operations_use_it() {
 }
 
 #[test]
+fn an_interrupt_is_sent_after_what_it_tells_of() {
+    let mut test = Test::new(Erratum::None);
+    test.store(0, PAGE, 1);
+    test.0.barrier(Mode::Hyp, 0, Barrier::DsbStores);
+    test.0.send_interrupt(0, 1);
+    assert_eq!(test.found(), []);
+    test.store(0, PAGE, 2);
+    test.0.send_interrupt(0, 1);
+    assert_eq!(test.found(), [Kind::InterruptTooEarly]);
+}
+
+#[test]
 fn a_vmid_of_another_map_is_flushed_first() {
     let other = (BASE + 0x60_0000) | VMID << 48;
     let mut test = Test::new(Erratum::None);

@@ -78,6 +78,20 @@ pub fn measuring() -> Result<PathBuf> {
     flat_file(&elf, &root().join("target/measuring.flat"))
 }
 
+/// Builds the checker that QEMU loads, once in a run, and returns its file.
+pub fn hazards_plugin() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&BUILT, || {
+        let target = root().join("target");
+        run(Command::new(cargo_program())
+            .current_dir(root())
+            .args(["build", "--release", "--locked", "-p", "hazards-plugin"])
+            .arg("--target-dir")
+            .arg(&target))?;
+        Ok(target.join("release/libhazards_plugin.so"))
+    })
+}
+
 /// Builds the test guests, once in a run, and returns the folder with their ELF files.
 pub fn guests() -> Result<PathBuf> {
     static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);

@@ -68,7 +68,8 @@ pub fn boot(options: &Options) -> Result {
         Some(name) => test(name, options, Echo::Show),
         None => {
             let mut session = Session::start(&Machine::new(options)?, Echo::Show)?;
-            session.expect(UP, options.timeout).map(drop)
+            session.expect(UP, options.timeout)?;
+            session.hazards()
         }
     }
 }
@@ -88,7 +89,8 @@ pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> R
         return shell(session, options.timeout);
     }
     session.type_text(&run_test(name, options))?;
-    finish(name, &mut session, &machine, options)
+    finish(name, &mut session, &machine, options)?;
+    session.hazards()
 }
 
 /// Returns the command that runs a script in the place of dom0's shell, with an end of line.
@@ -117,6 +119,7 @@ fn at_prompt(says: &[&str], machine: &Machine, options: &Options) -> Result<Sess
 /// same.
 fn boots(options: &Options) -> bool {
     options.fresh
+        || options.hazards
         || options.gdb
         || options.counted
         || !options.append.is_empty()

@@ -30,9 +30,15 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     if name == WITHOUT_DOM0 {
         return partitions::runs_guest(&flat(name)?, options, echo);
     }
-    let mut session = Session::start(&machine(name, options)?, echo)?;
+    run(&machine(name, options)?, options, echo)
+}
+
+/// Boots the machine of a guest and judges its transcript.
+pub fn run(machine: &Machine, options: &Options, echo: Echo) -> Result {
+    let mut session = Session::start(machine, echo)?;
     let sum = session.expect("done: * ok, * failed", options.timeout)?;
-    judge(session.transcript(), &sum)
+    judge(session.transcript(), &sum)?;
+    session.hazards()
 }
 
 /// Returns the machine with the guest in dom0's place.
@@ -40,6 +46,10 @@ pub fn machine(name: &str, options: &Options) -> Result<Machine> {
     let mut machine = Machine::new(options)?;
     machine.kernel = Some(flat(name)?);
     machine.initrd = None;
+    if let Some(watch) = &mut machine.hazards {
+        // It has few instructions: all of its accesses.
+        watch.guests = "all";
+    }
     machine.dom0_append.clone_from(&options.dom0_append);
     Ok(machine)
 }

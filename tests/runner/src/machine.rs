@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::boards::Board;
+use crate::hazards::Watch;
 use crate::options::{Hypervisor, Options};
 use crate::{build, project};
 
@@ -125,6 +126,8 @@ pub struct Machine {
     pub counted: bool,
     /// A saved state, which the machine goes on from instead of booting.
     pub state: Option<PathBuf>,
+    /// The checker for what QEMU does not model.
+    pub hazards: Option<Watch>,
 }
 
 impl Machine {
@@ -158,6 +161,7 @@ impl Machine {
             gdb: options.gdb,
             counted: options.counted,
             state: None,
+            hazards: options.hazards.then(|| Watch::new("early")).transpose()?,
         })
     }
 
@@ -413,6 +417,7 @@ mod tests {
             gdb: false,
             counted: false,
             state: None,
+            hazards: None,
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
 //! | `partitions` | domains that the hypervisor starts itself, beside dom0 and without it |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
+//! | `hazards` | runs under the checker for caches and TLBs; what it must notice |
 //! | `leftovers` | a boot loader that leaves everything on |
 //! | `disk` | a disk with a boot partition |
 //! | `uboot` | the way through U-Boot: what it reads, made and tried |
@@ -38,6 +39,7 @@ mod dom0;
 mod faults;
 mod flash;
 mod guests;
+mod hazards;
 mod identity;
 mod image;
 mod lanes;
@@ -79,6 +81,7 @@ cargo xtask COMMAND [OPTION...]
   demo               play a domU's life, each step explained; ends by itself
   boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
   guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
+  mutants [WORD...]  hide each clean, TLB invalidate and barrier from the checker for caches and TLBs; it must report that
   faults [NAME...]   boot with one thing wrong each time; the console must name it
   test [FILTER...]   everything: host tests, guests, dom0, faults, reproducible build
   soak [FILTER...]   what takes hours: domUs without end, load on them, load on dom0
@@ -103,6 +106,7 @@ cargo xtask COMMAND [OPTION...]
   --dom0-append WORDS  more words for dom0's command line
   --load ADDRESS     load address in the uImage (0x41000000)
   --latency          a build that measures the times with interrupts masked, and tells the longest when dom0 powers off
+  --hazards          watched by the checker for caches, TLBs and barriers (docs/hazards.md)
   --counted          virtual time counts instructions: a tick is 16 of them
   --out FILE         where `tree` writes dom0's tree
   --nor              `flash` makes what is in NOR flash (vexpress)
@@ -134,6 +138,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "boot" => dom0::boot(&options)?,
         "elf" => dom0::run(&options.with_elf_operand()?)?,
         "guest" => return lanes::run(suite::guests()?, &options),
+        "mutants" => return hazards::mutants::run(&options),
         "faults" => return lanes::run(suite::faults(), &options),
         "lines" => lines::show(&options)?,
         "tree" => return tree::show(&options),

@@ -74,6 +74,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Virtual time counts instructions.
     pub counted: bool,
+    /// The run is watched by the checker for caches and TLBs.
+    pub hazards: bool,
     /// How many cores tests keep busy at once; None is all that there are.
     pub jobs: Option<u32>,
     pub order: Order,
@@ -101,6 +103,7 @@ impl Default for Options {
             nor: false,
             out: None,
             counted: false,
+            hazards: false,
             jobs: None,
             order: Order::Listed,
             operands: Vec::new(),
@@ -120,6 +123,7 @@ impl Options {
             match word.as_str() {
                 "--xen" => options.hypervisor = Hypervisor::DebianXen,
                 "--latency" => options.hypervisor = Hypervisor::Measuring,
+                "--hazards" => options.hazards = true,
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
                 "--nor" => options.nor = true,

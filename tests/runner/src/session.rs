@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::hazards;
 use crate::machine::Machine;
 use crate::patience::Patience;
 use crate::transcript::Transcript;
@@ -25,6 +26,9 @@ pub const FATAL: [&str; 3] = [
     "Panic on CPU",
     "Hardware Dom0 crashed",
 ];
+
+/// Name of the checker's file in a session's folder.
+const HAZARDS: &str = "hazards";
 
 /// How long QEMU's monitor may say nothing before an answer is taken for complete.
 const MONITOR_PATIENCE: Duration = Duration::from_secs(5);
@@ -55,6 +59,8 @@ pub struct Session {
     echo: Echo,
     /// Bytes of the transcript that a person has seen, or will not see.
     shown: usize,
+    /// What the checker for caches and TLBs writes.
+    watched: Option<PathBuf>,
     folder: ScratchFolder,
 }
 
@@ -67,8 +73,13 @@ impl Session {
     pub fn open(machine: &Machine, echo: Echo, serial: Serial) -> Result<Self> {
         let folder = ScratchFolder::new("qemu")?;
         let monitor = folder.path().join("monitor");
+        let watch = machine.hazards.as_ref();
+        let watched = watch.map(|_| folder.path().join(HAZARDS));
+        let watch =
+            watch.map(|watch| watch.arguments(machine.memory_mib, &folder.path().join(HAZARDS)));
         let mut qemu = emulator(machine.cpus)
             .args(machine.with_tree(folder.path())?.arguments())
+            .args(watch.iter().flatten())
             .arg("-serial")
             .arg(match serial {
                 Serial::Plain => "stdio",
@@ -89,6 +100,7 @@ impl Session {
             transcript: Transcript::default(),
             echo,
             shown: 0,
+            watched,
             folder,
         })
     }
@@ -207,6 +219,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Returns an error if the machine was watched and a hazard was found.
+    pub fn hazards(&self) -> Result {
+        self.watched.as_deref().map_or(Ok(()), hazards::verdict)
+    }
+
+    /// Returns the checker's file, if the machine is watched.
+    pub fn watched(&self) -> Option<&Path> {
+        self.watched.as_deref()
     }
 
     /// Types on the console.

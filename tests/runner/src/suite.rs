@@ -12,8 +12,8 @@ use crate::processors::{self, PROCESSORS};
 use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, dom0, faults, guests, leftovers, load_address, partitions,
-    project, tree, uboot_ways, uefi, words,
+    Result, bench, build, card, crash, dom0, faults, guests, hazards, leftovers, load_address,
+    partitions, project, tree, uboot_ways, uefi, words,
 };
 
 /// CPUs of a machine that mostly keep one core busy.
@@ -58,6 +58,9 @@ const SOAK: [(&str, u32, Option<u32>, Option<u32>); 4] = [
     ("stress", 1024, None, Some(3600)),
 ];
 
+/// Scripts that a soak runs under the checker for caches and TLBs.
+const WATCHED: [&str; 3] = ["facts", "toolstack", "demo"];
+
 /// Inputs of each target of tests/fuzz in a soak: hours.
 const FUZZ_RUNS: u32 = 20_000_000;
 
@@ -78,9 +81,20 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
     let fuzz = Test::of_many("soak fuzz", |options| {
         cargo_test(&FUZZ, options.count.unwrap_or(FUZZ_RUNS))
     });
+    let hazards = WATCHED.iter().map(|script| {
+        Test::new(format!("soak hazards {script}"), |options| {
+            let options = Options {
+                hazards: true,
+                ..options.clone()
+            };
+            dom0::test(script, &options, Echo::Hide)
+        })
+        .keeps_busy(usize::MAX)
+    });
     run(
         SOAK.iter()
             .map(test)
+            .chain(hazards)
             .chain([fuzz.keeps_busy(usize::MAX)])
             .collect(),
         options,
@@ -100,6 +114,12 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     }
     if with_krypton {
         tests.push(Test::new("image", build::image));
+        tests.push(Test::new("hazards", |options| {
+            hazards::test(options, Echo::Hide)
+        }));
+        tests.push(Test::new("hazards of late invalidates", |options| {
+            hazards::test_late(options, Echo::Hide)
+        }));
         tests.push(Test::new("size", |_| build::is_small()));
         tests.push(Test::new("panic", |options| {
             crash::reboots(options, Echo::Hide)

@@ -33,6 +33,21 @@ pub fn fill(elf: &mut [u8]) -> Result {
     Ok(())
 }
 
+/// Returns the function at `address`, with the distance from its start.
+pub fn name_at(elf: &[u8], address: u32) -> Option<String> {
+    let symbols = Symbols::of(elf)?;
+    let known = symbols.all().filter(|symbol| {
+        !symbol.name.starts_with('$') && symbol.value <= address && symbol.section != 0
+    });
+    // Of two at one address, the one with a size.
+    let nearest = known.max_by_key(|symbol| (symbol.value, symbol.size))?;
+    let distance = address - nearest.value;
+    if distance > nearest.size.max(0x1000) {
+        return None;
+    }
+    Some(format!("{}+{distance:#x}", short_name(nearest.name)))
+}
+
 /// Returns the table of as many functions as fit into `space` bytes. First go those that call nothing, small ones before
 /// large.
 fn fitting(mut functions: Vec<Function>, space: usize) -> Result<Vec<u8>> {
@@ -208,7 +223,7 @@ fn has_call(code: &[u8]) -> bool {
 
 /// Returns a symbol's name for people: demangled, without hash, generics, `krypton::`, and as many leading modules as it
 /// takes.
-fn short_name(symbol: &str) -> String {
+pub fn short_name(symbol: &str) -> String {
     let full = format!("{:#}", rustc_demangle::demangle(symbol));
     let mut name = without_generics(&full).replace("{{closure}}", "{}");
     // What a compiler puts behind a clone of a function.

@@ -47,9 +47,11 @@ struct Half {
 /// The image's virtual address, and its largest size.
 const IMAGE: u32 = 0x3E00_0000;
 const IMAGE_SIZE: u32 = 0x20_0000;
+/// Offset of the register of SGIs in the distributor.
+const GICD_SGIR: u32 = 0xF00;
 /// First word of the image (boot/head.S).
 const FIRST_WORD: u32 = 0xE225_5A4D;
-/// Vectors of the hypervisor that guests lead to, and what of an instruction's address says so.
+/// Of CPSR: the hypervisor's mode, and Thumb.
 const MODE_HYP: u32 = 0x1A;
 const THUMB: u32 = 1 << 5;
 
@@ -171,7 +173,7 @@ extern "C" fn translated(_id: Id, block: *mut Block) {
         (0..qemu::qemu_plugin_tb_n_insns(block)).map(|n| qemu::qemu_plugin_tb_get_insn(block, n))
     };
     if cpsr & 0x1F == MODE_HYP {
-        insns.for_each(|insn| watch_hyp(insn));
+        insns.for_each(watch_hyp);
     } else {
         watch_guest(insns, thumb);
     }
@@ -360,10 +362,17 @@ fn accessed(mode: Mode, cpu: c_uint, info: u32, va: u64, pc: u32, word: u32) {
     // SAFETY: QEMU's values, during its callback.
     let (pa, size, stores, value) = unsafe {
         let side = qemu::qemu_plugin_get_hwaddr(info, va);
-        if side.is_null() || qemu::qemu_plugin_hwaddr_is_io(side) {
+        if side.is_null() {
             return;
         }
         let stores = qemu::qemu_plugin_mem_is_store(info);
+        if qemu::qemu_plugin_hwaddr_is_io(side) {
+            // No other device of the hypervisor's has a register at this offset that it writes.
+            if stores && mode == Mode::Hyp && va as u32 & 0xFFF == GICD_SGIR {
+                with(|checker| checker.machine.send_interrupt(cpu as usize, pc));
+            }
+            return;
+        }
         let value = match (stores, mode) {
             (true, Mode::Hyp) => qemu::qemu_plugin_mem_get_value(info),
             _ => Value {

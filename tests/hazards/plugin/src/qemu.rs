@@ -1,5 +1,5 @@
 //! What QEMU offers to a TCG plugin, version 4 of its interface (QEMU 9.2 to 10.0; docs/devel/tcg-plugins in QEMU), and
-//! two kinds of GLib's arrays, which it hands out.
+//! GLib's arrays, which it hands out.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
@@ -86,7 +86,6 @@ unsafe extern "C" {
     fn qemu_plugin_read_register(handle: usize, bytes: *mut Array) -> c_int;
     fn g_byte_array_new() -> *mut Array;
     fn g_byte_array_set_size(bytes: *mut Array, len: c_uint) -> *mut Array;
-    fn g_byte_array_free(bytes: *mut Array, free_segment: c_int) -> *mut u8;
     fn g_array_free(array: *mut Array, free_segment: c_int) -> *mut c_char;
 }
 
@@ -104,6 +103,7 @@ pub fn find_registers() {
     REGISTERS.get_or_init(|| {
         // SAFETY: called on a CPU's thread; the array is QEMU's, of descriptors with names that end in zero.
         let list = unsafe { qemu_plugin_get_registers() };
+        // SAFETY: as above.
         let descriptors = unsafe {
             std::slice::from_raw_parts((*list).data.cast::<Descriptor>(), (*list).len as usize)
         };
@@ -176,11 +176,4 @@ pub fn word(insn: *const Insn, thumb: bool) -> u32 {
     unsafe { qemu_plugin_insn_data(insn, bytes.as_mut_ptr().cast(), 4) };
     let word = u32::from_le_bytes(bytes);
     if thumb { word.rotate_left(16) } else { word }
-}
-
-/// Keeps the linker from dropping what only QEMU's own build checks.
-#[allow(dead_code)]
-fn unused() {
-    // SAFETY: never called.
-    unsafe { g_byte_array_free(std::ptr::null_mut(), 1) };
 }
