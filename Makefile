@@ -69,20 +69,14 @@ clippy: setup-build ## lints, host and target, all denied
 	@cargo clippy --release $(TARGET) -p krypton -p armv7 -p krypton-efi -- -D warnings
 	@cargo clippy --release $(TARGET) -p krypton --features latency -- -D warnings
 	@cd tests/guests && cargo clippy --release $(TARGET) -- -D warnings
-	@cd tests/fuzz && cargo clippy --all-targets --target-dir ../../target -- -D warnings
-	@cd tests/loom && cargo clippy --all-targets --target-dir ../../target -- -D warnings
 
 fmt: ## format all Rust code
 	@cargo fmt --all
 	@cd tests/guests && cargo fmt
-	@cd tests/fuzz && cargo fmt
-	@cd tests/loom && cargo fmt
 
 fmt-check: ## say what `make fmt` would change
 	@cargo fmt --all -- --check
 	@cd tests/guests && cargo fmt -- --check
-	@cd tests/fuzz && cargo fmt -- --check
-	@cd tests/loom && cargo fmt -- --check
 
 doc: ## rustdoc in target/doc; broken links are errors
 	@RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links" cargo doc --workspace --no-deps

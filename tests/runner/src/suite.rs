@@ -79,7 +79,7 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
         .keeps_busy(usize::MAX)
     };
     let fuzz = Test::of_many("soak fuzz", |options| {
-        cargo_test(&FUZZ, options.count.unwrap_or(FUZZ_RUNS))
+        cargo_test(&["-p", "fuzz"], options.count.unwrap_or(FUZZ_RUNS))
     });
     let hazards = WATCHED.iter().map(|script| {
         Test::new(format!("soak hazards {script}"), |options| {
@@ -107,10 +107,6 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
     let mut tests = Vec::new();
     if with_krypton && options.operands.is_empty() {
         tests.push(host_tests());
-    }
-    if with_krypton {
-        tests.push(fuzz_tests());
-        tests.push(interleavings());
     }
     if with_krypton {
         tests.push(Test::new("image", build::image));
@@ -311,30 +307,6 @@ fn dom0_test((script, cpus, memory_mib, highmem): &'static (&str, u32, u32, bool
 fn host_tests() -> Test {
     Test::of_many("host", |_| cargo_test(&["--workspace"], 0))
 }
-
-/// The targets of tests/fuzz, each with a number of inputs that takes seconds.
-fn fuzz_tests() -> Test {
-    Test::of_many("fuzz", |_| cargo_test(&FUZZ, 0))
-}
-
-/// The lock-free places, in all interleavings.
-fn interleavings() -> Test {
-    Test::of_many("interleavings", |_| cargo_test(&INTERLEAVINGS, 0))
-}
-
-/// What `cargo test` is told of a workspace of its own, whose builds are with all others.
-const FUZZ: [&str; 4] = [
-    "--manifest-path",
-    "tests/fuzz/Cargo.toml",
-    "--target-dir",
-    "target",
-];
-const INTERLEAVINGS: [&str; 4] = [
-    "--manifest-path",
-    "tests/loom/Cargo.toml",
-    "--target-dir",
-    "target",
-];
 
 /// Runs `cargo test`; the targets of tests/fuzz with `runs` inputs each, where that is more than usual.
 fn cargo_test(what: &[&str], runs: u32) -> Result<Sum> {
