@@ -1,7 +1,7 @@
 //! Arguments and results of hypercall handlers: caller, arguments, reply, budget, guest pointers, target domains.
 //!
-//! A handler whose work may be long spends a [`Budget`] and returns [`Reply::Again`]: the guest executes the same HVC
-//! again with the progress in its arguments, and can take an interrupt in between.
+//! A handler whose work may be long returns [`Args::again`] once it has spent a [`Budget`] or [`must_pause`] returns true: the
+//! guest executes the same HVC again with the progress in its arguments, and can take an interrupt in between.
 
 pub mod guest_ptr;
 pub mod target;
@@ -33,6 +33,18 @@ impl Args {
     #[inline]
     pub fn ptr(&self, n: usize) -> GuestVa {
         GuestVa(self.0.get(n).copied().unwrap_or(0))
+    }
+
+    /// Returns the continuation of this call: the same arguments but for `changes`, pairs of an argument's number and its
+    /// new value. They hold the call's progress.
+    pub fn again<const N: usize>(&self, changes: [(usize, u32); N]) -> Reply {
+        let mut next = *self;
+        for (n, value) in changes {
+            if let Some(arg) = next.0.get_mut(n) {
+                *arg = value;
+            }
+        }
+        Reply::Again(next)
     }
 }
 
@@ -87,4 +99,16 @@ pub fn must_pause() -> bool {
         latency::split();
     }
     waits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Args, Reply};
+
+    #[test]
+    fn a_continuation_leaves_the_registers_that_it_does_not_use() {
+        let args = Args([0x1000, 9, 2, 3, 4]);
+        let next = Args([0x1040, 8, 2, 3, 4]);
+        assert_eq!(args.again([(0, 0x1040), (1, 8)]), Reply::Again(next));
+    }
 }

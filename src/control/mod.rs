@@ -1,23 +1,23 @@
-//! Managing domains and the machine, for the control domain only.
+//! Management of domains and of the machine, for the control domain only.
 //!
 //! | file | concern |
 //! |---|---|
-//! | `sysctl`, `domctl` | which operation is it, and may the caller? |
-//! | `request` | which domain does a domctl name, and how is its result written back? |
-//! | `info` | what do the machine and its domains look like? |
-//! | `cpupool`, `scheduler` | who runs where, with which share? |
-//! | `create`, `lifecycle`, `destroy` | how does a domain begin, pause and end? |
-//! | `devices` | which devices of the machine does a domain get? |
-//! | `reap` | when is a dead domain forgotten? |
-//! | `pages` | what of its memory does the toolstack manage? |
-//! | `context` | what is in a vCPU's registers? |
-//! | `save` | what of a domain goes into its image, and comes back from it? |
-//! | `bitmap` | how do sets travel? |
-//! | `hypfs` | what is in the hypervisor's file system? |
+//! | `sysctl`, `domctl` | rights of the caller, and dispatch of the operation |
+//! | `request` | the domain that a domctl names, and its result |
+//! | `info` | the state of the machine, domains and vCPUs |
+//! | `cpupool`, `scheduler` | CPU pools; weight, cap and affinity |
+//! | `create`, `lifecycle`, `destroy` | the begin, pauses and end of a domain |
+//! | `devices` | devices of the machine that a domain gets |
+//! | `reap` | removal of dead domains |
+//! | `pages` | the pool of a domain's tables, types of its pages, cache maintenance |
+//! | `context` | a vCPU's registers |
+//! | `save` | a domain's image, written and read |
+//! | `bitmap` | sets of CPUs and nodes in guest memory |
+//! | `hypfs` | the hypervisor's file system |
 //!
-//! Rights are checked before anything is locked or changed, and where Xen checks them: behind the form of what was asked
-//! for, and behind that there is such a domain. Operations that change a domain's life exclude one another
-//! (`exclusive`); who comes second tries again instead of waiting.
+//! Rights are checked before anything is locked or changed, in Xen's order: after the form of the argument, and after the
+//! existence of the domain. Operations that change a domain's life exclude one another (`exclusive`): the second one is
+//! continued instead of waiting.
 
 mod bitmap;
 mod context;
@@ -46,12 +46,12 @@ pub use reap::reap;
 
 static CONTROL: Lock<(), { rank::CONTROL }> = Lock::new(());
 
-/// Returns the right to change domains' lives, for as long as it is held; `None` while somebody else has it.
+/// Returns the exclusive right to change domains' lives, or `None` while another call has it.
 fn exclusive() -> Option<Guard<'static, ()>> {
     CONTROL.try_lock()
 }
 
-/// Only the control domain may go on.
+/// Fails unless the caller is the control domain.
 fn authorize(caller: &Caller<'_>) -> Result<(), Errno> {
     if caller.domain.is_control() {
         Ok(())
@@ -60,27 +60,25 @@ fn authorize(caller: &Caller<'_>) -> Result<(), Errno> {
     }
 }
 
-/// Marks r1 of a call that is being continued. Callers leave r1 alone or zero; one that says this by itself skips work
-/// that it asked for.
+/// Marks progress in r1 of a continued call. Callers leave r1 alone or zero. A caller that sets the mark by itself skips
+/// work that it asked for.
 const PROGRESS: u32 = 0xC0DE_0000;
 const PROGRESS_MASK: u32 = 0xFFFF;
 
-/// Returns how far a call has come that is being continued.
+/// Returns the progress of a continued call, or `None` for a new one.
 fn progress(args: &Args) -> Option<u32> {
     let mark = args.0[1];
     (mark & !PROGRESS_MASK == PROGRESS).then_some(mark & PROGRESS_MASK)
 }
 
-/// Returns the same call again, which has come so far.
+/// Returns the continuation of a call with this progress.
 fn again_at(args: &Args, progress: u32) -> Outcome {
-    let mut next = *args;
-    next.0[1] = PROGRESS | progress & PROGRESS_MASK;
-    Ok(Reply::Again(next))
+    Ok(args.again([(1, PROGRESS | progress & PROGRESS_MASK)]))
 }
 
-/// Returns the same call again.
+/// Returns the continuation of a call that keeps no progress in its registers.
 fn again(args: &Args) -> Outcome {
-    Ok(Reply::Again(*args))
+    Ok(args.again([]))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             let mut done = 0;
             while done < count {
                 if done >= WRITE_AT_ONCE || done != 0 && must_pause() {
-                    return Ok(again(args, done));
+                    return Ok(rest(args, done));
                 }
                 let at = buffer.checked_add(done).ok_or(Errno::Fault)?;
                 let len = (count - done).min(CHUNK as u32);
@@ -41,7 +41,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
                 done += taken;
                 if taken < len {
                     caller.vcpu.yield_now();
-                    return Ok(again(args, done));
+                    return Ok(rest(args, done));
                 }
             }
             Ok(Reply::OK)
@@ -70,11 +70,11 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// Returns a continuation for the bytes after the first `done`.
-fn again(args: &Args, done: u32) -> Reply {
-    let mut next = *args;
-    let [_, count, buffer, ..] = &mut next.0;
-    *count = count.wrapping_sub(done);
-    *buffer = buffer.wrapping_add(done);
-    Reply::Again(next)
+/// Returns the continuation with the bytes after the first `done`.
+fn rest(args: &Args, done: u32) -> Reply {
+    let [_, count, buffer, ..] = args.0;
+    args.again([
+        (1, count.wrapping_sub(done)),
+        (2, buffer.wrapping_add(done)),
+    ])
 }

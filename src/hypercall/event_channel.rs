@@ -203,7 +203,7 @@ fn finish(caller: &Caller<'_>, args: &Args, control: Control) -> Reply {
         }
         Control::More(notify) => {
             caller.domain.notify(notify);
-            Reply::Again(*args)
+            args.again([])
         }
     }
 }
@@ -221,7 +221,7 @@ fn reset(caller: &Caller<'_>, args: &Args, arg: GuestVa) -> Outcome {
     }
     Ok(match close_ports(domain, must_pause)? {
         true => Reply::Value(0),
-        false => Reply::Again(*args),
+        false => args.again([]),
     })
 }
 

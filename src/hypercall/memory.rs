@@ -95,7 +95,7 @@ const AT_ONCE: u64 = 1 << abi::OP_EXCHANGE
     | 1 << abi::OP_GET_VNUMAINFO
     | 1 << abi::OP_RESERVED_DEVICE_MEMORY_MAP;
 
-/// Refuses progress that a caller claims where a call is never continued, or that no call of the operation comes to.
+/// Refuses progress in the argument of an operation that is never continued, or beyond what it can reach.
 #[cold]
 #[inline(never)]
 fn check_progress(op: u32, start: u32) -> Result<(), Errno> {
@@ -111,7 +111,7 @@ fn check_progress(op: u32, start: u32) -> Result<(), Errno> {
     }
 }
 
-/// Queries about a domain that return a number of pages.
+/// Returns a number of pages of a domain: its highest gfn, its reservation or its limit.
 fn size(caller: &Caller<'_>, args: &Args, op: u32) -> Outcome {
     let arg: abi::MemoryDomain = read(caller.domain, args.ptr(1))?;
     let target = target::control(caller, arg.domid)?;
@@ -180,14 +180,14 @@ fn reservation(caller: &Caller<'_>, args: &Args, op: u32, start: u32) -> Outcome
     Ok(Reply::Value(done >> order))
 }
 
-/// The outcome of a piece of an extent.
+/// The outcome of one step of an extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
-    /// So many pages are done.
+    /// This many pages are done.
     Done(u32),
-    /// Some of the memory for it was zeroed, and some is still to be.
+    /// A part of its new memory was zeroed; the step is repeated.
     Zeroing,
-    /// It cannot be done; an extent that was begun stays so.
+    /// The extent is refused. Pages of it that are done stay done.
     Refused,
 }
 
@@ -197,10 +197,9 @@ impl<E> From<Result<u32, E>> for Step {
     }
 }
 
+/// Returns the continuation with the progress `done`.
 fn again(args: &Args, op: u32, done: u32) -> Reply {
-    let mut next = *args;
-    next.0[0] = op | done << OP_BITS;
-    Reply::Again(next)
+    args.again([(0, op | done << OP_BITS)])
 }
 
 fn extent(caller: &Caller<'_>, list: GuestVa, n: u32) -> Option<Gfn> {
@@ -208,7 +207,7 @@ fn extent(caller: &Caller<'_>, list: GuestVa, n: u32) -> Option<Gfn> {
     Gfn::new(gfn)
 }
 
-/// Gives `domain` pages at `gfn`: its own frames back when it is mapped 1:1, else new ones.
+/// Maps pages at `gfn` of `domain`: the frames of the same numbers when it is mapped 1:1, new ones otherwise.
 fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Step {
     if order > LARGEST_EXTENT {
         return Step::Refused;
@@ -228,7 +227,7 @@ fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Step {
         }
     };
     let mapped = map_alive(domain, gfn, mfn, count);
-    // Only what was mapped keeps its reference. The budget is unlimited, so this is all or nothing.
+    // Mapped frames keep their references, which are the map's. The others are given back.
     let done = mapped.unwrap_or(0);
     if done == count {
         return Step::Done(count);
@@ -239,7 +238,7 @@ fn populate(domain: &Domain, gfn: Gfn, order: u32) -> Step {
     Step::Refused
 }
 
-/// Maps new pages of a domain unless it is being taken apart: that empties its map, and must not be run after.
+/// Maps new pages of a domain unless it is dying: the end empties its map once.
 fn map_alive(domain: &Domain, gfn: Gfn, mfn: Mfn, count: u32) -> Result<u32, Errno> {
     let state = domain.state.lock();
     if state.life != Life::Alive {
@@ -252,8 +251,7 @@ fn map_alive(domain: &Domain, gfn: Gfn, mfn: Mfn, count: u32) -> Result<u32, Err
     Ok(done)
 }
 
-/// Takes up to `count` pages of the extent `gfn` away from `domain`, from its page `within` on; they go when `removed` is
-/// released.
+/// Unmaps up to `count` pages of the extent at `gfn`, from its page `within` on. They are freed when `removed` is released.
 fn decrease(domain: &Domain, gfn: Gfn, within: u32, count: u32, removed: &mut Removed) -> Step {
     let Some(at) = gfn.checked_add(within) else {
         return Step::Refused;
@@ -265,20 +263,20 @@ fn decrease(domain: &Domain, gfn: Gfn, within: u32, count: u32, removed: &mut Re
     let own = |kind| kind == P2mType::RamRw;
     let done = p2m.unmap(at, count, ENTRIES_AT_ONCE, own, removed);
     drop(p2m);
-    // Where nothing could be done, there was no room for what comes next beside the rest.
+    // `Ok(0)` means that `removed` has no room for the next entry.
     if removed.is_full() || done == Ok(0) {
         let_go(domain, core::mem::take(removed));
     }
     done.into()
 }
 
-/// Gives back what was unmapped. Of the hypervisor's pages among it, the domain may ask for another place.
+/// Releases unmapped pages. Shared pages among them lose their place.
 fn let_go(domain: &Domain, removed: Removed) {
     let frames = |run: &Run| {
         let run = *run;
         (0..run.count).filter_map(move |n| Some((run.gfn.checked_add(n)?, run.mfn.checked_add(n)?)))
     };
-    // A run of more is one block of plain memory.
+    // A longer run is one block of RAM without shared pages.
     let small = |run: &&Run| run.count <= Removed::MAX_FRAMES;
     for (gfn, mfn) in removed.runs().iter().filter(small).flat_map(frames) {
         if place::is_shared(mfn) {
@@ -296,12 +294,12 @@ fn add_to_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
     let target = changeable(caller, op.domid, op.space)?;
     match add_one(target.domain(), op.space, op.idx, op.gpfn)? {
         Added::Yes => Ok(Reply::OK),
-        Added::NotYet => Ok(Reply::Again(*args)),
+        Added::NotYet => Ok(args.again([])),
     }
 }
 
-/// Returns the domain named `id`, to whose memory the caller may add pages of `space`: devices only the hardware domain to
-/// its own.
+/// Returns the domain `id`. Fails unless the caller may add pages of `space` to its memory: device pages only the hardware
+/// domain, and to its own.
 fn changeable<'a>(caller: &Caller<'a>, id: u16, space: u32) -> Result<Target<'a>, Errno> {
     let target = target::any(caller, id)?;
     let own_hardware = target.is_own() && caller.domain.rights.hardware;
@@ -315,15 +313,15 @@ fn changeable<'a>(caller: &Caller<'a>, id: u16, space: u32) -> Result<Target<'a>
     }
 }
 
-/// The outcome of mapping a page.
+/// The outcome of [`add_one`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Added {
     Yes,
-    /// The grant table grows, and others may run.
+    /// The grant table has grown by a frame; the call is continued.
     NotYet,
 }
 
-/// Maps one page of the hypervisor's, or a device page, at `gpfn`.
+/// Maps a page that the hypervisor shares, or a device page, at `gpfn`.
 fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Errno> {
     if gpfn == NO_GFN {
         return Err(Errno::Inval);
@@ -346,7 +344,7 @@ fn add_one(domain: &Domain, space: u32, idx: u64, gpfn: u64) -> Result<Added, Er
             }
             place::put_shared(domain, Shared::GrantFrame(index), gfn()?)?;
         }
-        // Everything that a domain may drive is mapped from its start.
+        // All device pages of a domain are mapped from its start.
         abi::SPACE_DEV_MMIO => match domain.entry_at(gpfn) {
             Some(entry)
                 if entry.kind == P2mType::MmioDirect && u64::from(entry.mfn.raw()) == idx => {}
@@ -374,7 +372,7 @@ fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<()
     place::put_foreign(domain, at, reference, kind)
 }
 
-/// Returns the domain named `id`, whose memory `domain` is to map: another one, and only for the control domain.
+/// Returns the domain `id`, whose pages `domain` maps. Fails unless it is another one and `domain` is the control domain.
 fn foreign<'a>(caller: &Caller<'a>, domain: &Domain, id: u16) -> Result<Target<'a>, Errno> {
     let source = target::any(caller, id)?;
     if source.domain().id == domain.id {
@@ -401,7 +399,7 @@ fn add_batch(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
             Err(Errno::IlSeq)
         };
     }
-    // A fault of the domain is told for each page.
+    // An error of the foreign domain is written to each page's status.
     let source = match space {
         abi::SPACE_GMFN_FOREIGN => Some(foreign(caller, target.domain(), op.foreign_domid)),
         abi::SPACE_DEV_MMIO if op.foreign_domid != 0 => return Err(Errno::OpNotSupp),
@@ -445,7 +443,7 @@ fn remove_from_physmap(caller: &Caller<'_>, args: &Args) -> Outcome {
     if p2m.lookup(gfn).is_none_or(|entry| !entry.kind.is_ram()) {
         return Err(Errno::NoEnt);
     }
-    // Grants are unmapped by their handle, devices never.
+    // Grants are unmapped by their handles, device pages never.
     p2m.unmap(
         gfn,
         1,
@@ -464,7 +462,7 @@ fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
     if !op.extent_start.is_null() || op.extent_order != 0 || op.mem_flags != 0 {
         return Err(Errno::Inval);
     }
-    // By its number only: `DOMID_SELF` names none.
+    // `DOMID_SELF` names no domain here.
     let domain = registry::get(DomId(op.domid)).ok_or(Errno::Inval)?;
     if !caller.domain.is_control() {
         return Err(Errno::Perm);
@@ -476,7 +474,7 @@ fn claim(caller: &Caller<'_>, args: &Args) -> Outcome {
     }
 }
 
-/// Maps frames of another domain's grant table, for the toolstack that fills in its first entries.
+/// Maps frames of another domain's grant table. The toolstack writes the first entries there.
 fn acquire_resource(caller: &Caller<'_>, args: &Args, start: u32) -> Outcome {
     let mut op: abi::MemAcquireResource = read(caller.domain, args.ptr(1))?;
     let end = op.frame.checked_add(op.nr_frames.into());

@@ -37,7 +37,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         let at = element::<Entry>(list, index)?;
         // An entry may take as long as a whole call, so interrupts are checked for between entries.
         if !budget.spend(1) || index > 0 && smp::interrupt_waits() {
-            return Ok(rest(args, at, count - index));
+            return Ok(args.again([(0, at.0), (1, count - index)]));
         }
         latency::split();
         let entry: Entry = read(caller.domain, at)?;
@@ -63,7 +63,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
                     *to = from.into();
                 }
                 write(caller.domain, at, &again)?;
-                return Ok(rest(args, at, count - index));
+                return Ok(args.again([(0, at.0), (1, count - index)]));
             }
             Err(error) => -i64::from(error as i32),
         };
@@ -74,12 +74,6 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         )?;
     }
     Ok(Reply::OK)
-}
-
-/// Returns a continuation from the entry at `at`. The registers that a multicall does not use keep the guest's values.
-fn rest(args: &Args, at: GuestVa, count: u32) -> Reply {
-    let [_, _, r2, r3, r4] = args.0;
-    Reply::Again(Args([at.0, count, r2, r3, r4]))
 }
 
 /// Returns the entry's arguments as registers; `None` if one exceeds 32 bits.
@@ -95,19 +89,12 @@ fn registers(entry: &Entry) -> Option<Args> {
 mod tests {
     use zerocopy::IntoBytes;
 
-    use super::{AT_ONCE, Entry, call, rest};
+    use super::{AT_ONCE, Entry, call};
     use crate::domain::testing::{NO_TLB, guest};
     use crate::domain::{Rights, registry};
     use crate::hypercall::{Args, Caller, Reply, number};
-    use armv7::addr::{Gfn, GuestVa};
+    use armv7::addr::Gfn;
     use armv7::frame::page;
-
-    #[test]
-    fn a_continuation_leaves_the_registers_that_it_does_not_use() {
-        let args = Args([0x1000, 9, 2, 3, 4]);
-        let again = Args([0x1040, 8, 2, 3, 4]);
-        assert_eq!(rest(&args, GuestVa(0x1040), 8), Reply::Again(again));
-    }
 
     #[test]
     fn a_long_list_goes_on_where_it_stopped() {

@@ -1,7 +1,7 @@
-//! The caller's array: read element by element, each written back in place.
+//! Reads the caller's array element by element, and writes each back in place.
 //!
-//! The page that holds an element is translated once, for writing, and kept referenced until an element is elsewhere. An
-//! array that cannot be written is refused before anything is done for it.
+//! The page of an element is translated once, for writing, and stays referenced until an element is in another page. An
+//! element that cannot be written is refused before it is handled.
 
 use core::ops::Range;
 
@@ -17,13 +17,12 @@ use crate::hypercall::{Args, Outcome, Reply, must_pause};
 use crate::mem::FrameRef;
 use crate::mem::p2m::{Access, P2mType};
 
-/// Elements handled before others may run.
+/// The number of elements that one call handles.
 const AT_ONCE: u32 = 64;
-/// Elements after which it is asked whether an interrupt waits: each may be a copy of a page.
+/// The number of elements between two checks for a pending interrupt: each may copy a page.
 const PAUSE_EACH: u32 = 4;
 
-/// Reads each element of the call's array, as far as one call goes, lets `f` deal with it, and writes the bytes back that
-/// `f` names.
+/// Reads each element of the call's array, passes it to `f`, and writes back the bytes that `f` returns.
 pub(super) fn each<T>(
     domain: &Domain,
     args: &Args,
@@ -50,17 +49,10 @@ where
         return Ok(Reply::Value(0));
     }
     let rest = element::<T>(base, now)?;
-    Ok(again(args, args.0[0], rest, count - now))
+    Ok(args.again([(1, rest.0), (2, count - now)]))
 }
 
-/// Returns the call again, from the element at `rest`, of which `count` are left. Registers that are no argument stay as
-/// they are.
-pub(super) fn again(args: &Args, op: u32, rest: GuestVa, count: u32) -> Reply {
-    let [_, _, _, r3, r4] = args.0;
-    Reply::Again(Args([op, rest.0, count, r3, r4]))
-}
-
-/// Writes the bytes `fields` of `op` back to where it came from.
+/// Writes the bytes `fields` of `op` back to its place at `at`.
 pub(super) fn write_back<T: IntoBytes + Immutable>(
     domain: &Domain,
     at: GuestVa,
@@ -77,7 +69,7 @@ fn bytes<T: IntoBytes + Immutable>(op: &T, fields: Range<usize>) -> Result<&[u8]
 
 struct Array<'a> {
     domain: &'a Domain,
-    /// Number of a virtual page, and what is behind it.
+    /// The number of a virtual page, and its frame.
     held: Option<(u32, FrameRef<'static>)>,
 }
 
@@ -125,12 +117,12 @@ impl Array<'_> {
 
     #[inline(never)]
     fn hold(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
-        // Locked first: the walk of the guest's tables must not meet another CPU's break-before-make.
+        // The lock comes first: the walk of the guest's tables must not meet another CPU's break-before-make.
         let p2m = self.domain.p2m.lock();
         let gfn = translate(at.0, guest::Access::Write).map_err(|_| Errno::Fault)?;
         let pinned = p2m.pin(gfn, Access::Write);
         drop(p2m);
-        // As for every argument: the caller's own memory only.
+        // Arguments are in the caller's own memory only.
         let (reference, P2mType::RamRw) = pinned.ok_or(Errno::Fault)? else {
             return Err(Errno::Fault);
         };

@@ -1,4 +1,4 @@
-//! Copies between pages that are granted to the caller or its own.
+//! Copies between pages that are the caller's or granted to it.
 
 use core::mem::offset_of;
 
@@ -15,7 +15,7 @@ use crate::id::DomId;
 use crate::mem::p2m::{self, P2m};
 
 pub(super) fn copy(caller: &Arc<Domain>, args: &Args) -> Outcome {
-    // One for each side: they are mostly different domains, and each mostly the same from element to element.
+    // One for each side: most arrays have one domain as source and another one as destination.
     let (mut sources, mut dests) = (Peers::new(caller), Peers::new(caller));
     each(caller, args, |op: &mut Copy| {
         op.status = status_of(&copy_one(&mut sources, &mut dests, op));
@@ -25,12 +25,12 @@ pub(super) fn copy(caller: &Arc<Domain>, args: &Args) -> Outcome {
 
 #[inline(never)]
 fn copy_one(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
-    attempt(sources, dests, op).map_err(|error| told_before(sources, op).err().unwrap_or(error))
+    attempt(sources, dests, op).map_err(|error| domain_error(sources, op).err().unwrap_or(error))
 }
 
-/// Looks for what is told of an element before what is wrong with either page: with the two sides' domains.
+/// Returns the error of the two sides' domains, which takes precedence over those of their pages.
 #[cold]
-fn told_before(peers: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
+fn domain_error(peers: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
     let mut may_share = Ok(());
     for (side, grant) in [(&op.source, COPY_SOURCE_GREF), (&op.dest, COPY_DEST_GREF)] {
         let id = match DomId(side.domid) {
@@ -38,7 +38,7 @@ fn told_before(peers: &mut Peers<'_>, op: &Copy) -> Result<(), GrantError> {
             _ if op.flags & grant == 0 => return Err(GrantError::PermissionDenied),
             id => id,
         };
-        // That there is such a domain is told before what may not be.
+        // The error of an absent domain takes precedence over a refusal.
         match allowed(peers, id).map(drop) {
             Err(GrantError::BadDomain) => return Err(GrantError::BadDomain),
             allowed => may_share = may_share.and(allowed),
@@ -55,26 +55,26 @@ fn attempt(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result<
     let dest = match Held::take(dests, &plan.dest) {
         Ok(dest) => dest,
         Err(error) => {
-            // A fault of the source is told first.
+            // The error of the source takes precedence.
             source.mfn(&caller.p2m.lock())?;
             return Err(error);
         }
     };
-    // The caller's own pages stay where they are for as long as its map is locked. Unlocked before grants are released.
+    // The caller's own pages stay mapped while its map is locked. It is unlocked before grants are released.
     let p2m = caller.p2m.lock();
     let (from, to) = (source.mfn(&p2m)?, dest.mfn(&p2m)?);
     let run = |from: &SharedPage| frame::with(to, |to| plan.run(from, to));
-    // Every RAM frame can be reached.
+    // The direct map holds every RAM frame.
     frame::with(from, run)
         .flatten()
         .ok_or(GrantError::BadPage)?
 }
 
-/// One side's page.
+/// The page of one side.
 enum Held<'a> {
     /// The caller's.
     Own(Option<Gfn>, p2m::Access),
-    /// A page that cannot go away until this is dropped.
+    /// A granted page, in use until this is dropped.
     Grant {
         granter: &'a Domain,
         grant_ref: GrantRef,
@@ -113,12 +113,12 @@ impl<'a> Held<'a> {
         })
     }
 
-    /// Returns the frame; `p2m` is the caller's map.
+    /// Returns the frame. `p2m` is the caller's map.
     #[inline]
     fn mfn(&self, p2m: &P2m<'_>) -> Result<Mfn, GrantError> {
         match *self {
             Self::Own(gfn, access) => match gfn.and_then(|gfn| p2m.find(gfn)) {
-                // A page granted to the caller is named by its reference.
+                // A page that is granted to the caller is named by its grant reference only.
                 Some(entry) if entry.kind.is_own_ram() && entry.kind.allows(access) => {
                     Ok(entry.mfn)
                 }

@@ -1,4 +1,4 @@
-//! Grants that appear in their user's memory, and leave it (`domain::grants`).
+//! Maps grants into their mapper's stage 2, and unmaps them (`domain::grants`).
 
 use core::mem::offset_of;
 
@@ -48,7 +48,7 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
             .acquire(grant_ref, mapper.id, access, &mut Granted(granter));
     let pinned = match acquired {
         Ok(pinned) => pinned,
-        // That the mapper's table is full is told before what is wrong with the granter's entry.
+        // The error of a full maptrack table takes precedence over the granter's.
         Err(error) => return Err(is_full(mapper).err().unwrap_or(error)),
     };
     match enter(mapper, &request, pinned.mfn) {
@@ -63,7 +63,7 @@ fn map_one(peers: &mut Peers<'_>, op: &MapGrantRef) -> Result<(GrantHandle, Mfn)
     }
 }
 
-/// Gives the mapper a page for more handles. Another vCPU of it may have done so meanwhile: then there is room as well.
+/// Gives the mapper a page for more handles. Another vCPU of it may have done so meanwhile.
 #[cold]
 fn add_unit(mapper: &Domain) -> Result<(), GrantError> {
     let page = account_page(mapper.id).map_err(|_| GrantError::NoSpace)?;
@@ -75,7 +75,7 @@ fn add_unit(mapper: &Domain) -> Result<(), GrantError> {
     }
 }
 
-/// Refuses a mapping for which the mapper has no handle.
+/// Fails when the mapper has no handle left.
 #[cold]
 fn is_full(mapper: &Domain) -> Result<(), GrantError> {
     let mut grants = mapper.grants.lock();
@@ -85,7 +85,7 @@ fn is_full(mapper: &Domain) -> Result<(), GrantError> {
     }
 }
 
-/// Enters the granted frame `mfn` into the mapper's stage 2 and table; or changes nothing.
+/// Enters the granted frame `mfn` into the mapper's stage 2 and maptrack table. Changes nothing on failure.
 fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle, GrantError> {
     let gfn = request
         .gfn
@@ -110,7 +110,7 @@ fn enter(mapper: &Domain, request: &MapRequest, mfn: Mfn) -> Result<GrantHandle,
         }
         Err(_) => return Err(GrantError::General),
     }
-    // The reference is the map's from here on.
+    // The map holds the reference now.
     reference.into_raw();
     Ok(vacancy.record(request.mapping(gfn, mfn)))
 }

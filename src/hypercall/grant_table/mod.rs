@@ -1,15 +1,15 @@
-//! grant_table_op (20): arrays of requests, whose memory they are about, and the steps of `grant` in their order.
+//! grant_table_op (20): handles arrays of requests by the steps of `grant`, in their order.
 //!
-//! Each element is read on its own, handled, and written back with a status of its own; the call itself fails only for
-//! what is no request at all. A long array is continued with the rest of it: pointer on, count down.
+//! Each element is read, handled, and written back with its own status. The call itself fails only when an element cannot be
+//! read or written, or the operation is unknown. A long array is continued: the pointer moves on, the count goes down.
 //!
 //! | file | operations |
 //! |---|---|
-//! | `array` | (how an array is read and written back) |
+//! | `array` | (reads an array and writes it back) |
 //! | `map` | map, unmap |
 //! | `copy` | copy |
 //! | `cache` | cache_flush |
-//! | `table` | setup_table, query_size, versions, swap; what Arm does not have |
+//! | `table` | setup_table, query_size, versions, swap; operations that Arm does not have |
 //!
 //! No two grant tables are locked at once, and none while memory is copied (`grant`, "Locks").
 
@@ -32,7 +32,7 @@ use crate::id::DomId;
 use crate::mem::heap;
 use crate::policy;
 
-/// Bits of the operation in the call's number; what is above is the progress of a cache flush's search.
+/// Bits of the operation in the first argument. The bits above are the progress of a cache flush's search.
 const OP_MASK: u32 = 0xFFF;
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
@@ -41,7 +41,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     if count > i32::MAX as u32 || op != args.0[0] && op != abi::OP_CACHE_FLUSH {
         return Err(Errno::Inval);
     }
-    // Maps and grants of a domain are kept account of in the heap.
+    // Active entries are on the heap.
     heap::replenish();
     match op {
         abi::OP_MAP_GRANT_REF => map::map(caller.domain, args),
@@ -56,7 +56,7 @@ pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_SWAP_GRANT_REF => table::swap(caller.domain, args),
         abi::OP_TRANSFER => table::refuse_transfer(caller.domain, args),
         abi::OP_UNMAP_AND_REPLACE => table::refuse_replace(caller.domain, args),
-        // Among them dump_table, which no guest needs.
+        // dump_table is among them: no guest needs it.
         _ => Err(Errno::NoSys),
     }
 }
@@ -66,7 +66,7 @@ const fn status_at(offset: usize) -> Range<usize> {
     offset..offset + size_of::<i16>()
 }
 
-/// Returns the domain `id`, if the caller may share memory with it.
+/// Returns the domain `id`. Fails unless the caller may share memory with it.
 #[inline]
 fn allowed<'p>(peers: &'p mut Peers<'_>, id: DomId) -> Result<&'p Domain, abi::GrantError> {
     let own = peers.own;

@@ -1,4 +1,4 @@
-//! Operations on whole tables, and those that Arm does not have.
+//! Operations on whole tables, and operations that Arm does not have.
 
 use core::mem::offset_of;
 
@@ -26,7 +26,7 @@ fn only<T: FromBytes + IntoBytes>(caller: &Caller<'_>, args: &Args) -> Result<(G
     Ok((args.ptr(1), read(caller.domain, args.ptr(1))?))
 }
 
-/// Returns the domain whose table an operation is about.
+/// Returns the domain `id`, whose table an operation reads or changes.
 fn target<'a>(caller: &Caller<'a>, id: u16) -> Result<Target<'a>, GrantError> {
     target::control(caller, id).map_err(|error| match error {
         Errno::Perm => GrantError::PermissionDenied,
@@ -45,8 +45,8 @@ pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
         Ok(done)
     });
     if grown == Ok(false) {
-        // The table itself is the progress.
-        return Ok(Reply::Again(*args));
+        // The length of the table is the progress.
+        return Ok(args.again([]));
     }
     op.status = status_of(&grown);
     write_back(
@@ -58,7 +58,7 @@ pub(super) fn setup(caller: &Caller<'_>, args: &Args) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Tells where in its memory `domain` has the first frames of its table.
+/// Writes the gfns of the first frames of `domain`'s table to the caller's list.
 fn list(caller: &Domain, domain: &Domain, op: &SetupTable) -> Result<(), GrantError> {
     const CHUNK: usize = 64;
     const _: () = assert!(CHUNK * size_of::<u64>() <= PAGE_SIZE);
@@ -105,7 +105,7 @@ pub(super) fn query_size(caller: &Caller<'_>, args: &Args) -> Outcome {
 pub(super) fn set_version(caller: &Domain, at: GuestVa) -> Outcome {
     let op: SetVersion = read(caller, at)?;
     let result = version_rule(op.version);
-    // The version in use is returned, whichever was asked for.
+    // The version in use is written back in any case.
     write(caller, at, &SetVersion { version: VERSION })?;
     result.map(|_| Reply::OK)
 }
@@ -123,7 +123,7 @@ pub(super) fn get_version(caller: &Caller<'_>, at: GuestVa) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Version 1 has no status frames.
+/// Returns an empty list: version 1 has no status frames.
 pub(super) fn get_status_frames(caller: &Caller<'_>, args: &Args) -> Outcome {
     let (at, mut op) = only::<GetStatusFrames>(caller, args)?;
     let listed = target(caller, op.dom).and(match op.nr_frames {
@@ -151,7 +151,7 @@ pub(super) fn swap(caller: &Domain, args: &Args) -> Outcome {
     })
 }
 
-/// Refuses: pages do not change hands on Arm.
+/// Refuses each element: Arm has no transfer of pages.
 pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
     each(caller, args, |op: &mut Transfer| {
         let error = match caller.entry_at(op.mfn) {
@@ -163,7 +163,7 @@ pub(super) fn refuse_transfer(caller: &Domain, args: &Args) -> Outcome {
     })
 }
 
-/// There is no second mapping to put in the place of one that goes.
+/// Refuses each element: Arm has no second mapping that could replace the first one.
 pub(super) fn refuse_replace(caller: &Domain, args: &Args) -> Outcome {
     each(caller, args, |op: &mut UnmapAndReplace| {
         let error = match caller.grants.lock().has_mapping(GrantHandle(op.handle)) {
