@@ -1,10 +1,10 @@
-//! The console: one UART shared by the hypervisor, dom0 and the domains whose UARTs are on it, and the ring that remembers
-//! what went out.
+//! The console: one UART, shared by the hypervisor, dom0 and the domains whose emulated UARTs are connected to it, and the
+//! ring of past output.
 //!
-//! Output goes to the UART, by way of a queue (`transmit`), and into the ring. Input goes to one of the domains that take
-//! it, or to the hypervisor's debug keys: the switch character (Ctrl-A by default) typed three times moves it to the next
-//! (`focus`). This room only moves bytes: what a received byte leads to (an event for dom0, an interrupt of a UART, a debug
-//! key) is returned as [`Received`].
+//! Output goes to the UART by a queue (`transmit`), and into the ring. Input goes to one of the domains that take it, or to
+//! the hypervisor's debug keys: the switch character (Ctrl-A by default), typed three times, moves it to the next (`focus`).
+//! This room only moves bytes. The actions that received bytes call for (an event for dom0, an interrupt of a UART, a debug
+//! key) are returned as [`Received`].
 
 mod focus;
 mod open_line;
@@ -27,11 +27,11 @@ use open_line::OpenLines;
 use ring::Ring;
 use transmit::Transmitter;
 
-/// Bytes typed for dom0 that it has not read yet.
+/// The size of dom0's input buffer, in bytes.
 const INPUT_SIZE: usize = 1024;
-/// Bytes taken from the UART at once.
+/// The bytes that one interrupt takes from the UART.
 const RECEIVED_AT_ONCE: usize = 256;
-/// Typing the switch character so often in a row moves the input.
+/// The number of switch characters in a row that moves the input.
 const SWITCH_PRESSES: u8 = 3;
 
 /// A UART's registers, where the machine has them.
@@ -58,14 +58,14 @@ impl Registers for MappedUart {
     }
 }
 
-/// The outcome of a burst of typing.
+/// The actions that received bytes call for.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// dom0 has something to read.
+    /// dom0 has input to read.
     pub for_dom0: bool,
-    /// Bytes typed for the UARTs of other domains.
+    /// Input for the UARTs of other domains.
     pub for_uarts: ArrayVec<(DomId, u8), RECEIVED_AT_ONCE>,
-    /// Debug keys for the hypervisor.
+    /// The hypervisor's debug keys.
     pub keys: ArrayVec<u8, 32>,
     /// The input moved: a line to print.
     pub switched: Option<Switched>,
@@ -82,7 +82,7 @@ struct Console {
     open: OpenLines,
     /// A domain's UART has found no room.
     is_awaited: bool,
-    /// The ring also keeps what domains write.
+    /// True if the ring keeps the output of domains as well.
     keep_domains: bool,
 }
 
@@ -98,21 +98,21 @@ static CONSOLE: Lock<Console, { rank::CONSOLE }> = Lock::new(Console {
     keep_domains: false,
 });
 
-/// News for the rest of the hypervisor.
+/// The console's notifications to the rest of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum News {
-    /// The ring has more.
+    /// The ring has new output.
     Kept,
-    /// Bytes wait that no interrupt will drain: [`drain`] is to be called soon.
+    /// Output waits that no interrupt will send: [`drain`] is to be called soon.
     Waiting,
-    /// There is room again, which the UART of some domain waits for.
+    /// There is room again, for which the UART of some domain waits.
     Room,
 }
 
-/// Whom to tell.
+/// The receiver of [`News`].
 static LISTENER: Once<fn(News)> = Once::new();
 
-/// Makes `listener` hear of what happens here. It is called with the console locked.
+/// Sets the receiver of [`News`]. It is called with the console locked.
 pub fn listen(listener: fn(News)) {
     LISTENER.call_once(|| listener);
 }
@@ -124,7 +124,7 @@ fn tell(news: News) {
 }
 
 impl Console {
-    /// Writes what the hypervisor says.
+    /// Writes output of the hypervisor.
     fn put(&mut self, data: &[u8]) {
         self.keep(data);
         if let Some(line) = &mut self.line {
@@ -187,7 +187,7 @@ impl Console {
         tell(News::Kept);
     }
 
-    /// Has somebody come back for what waits, unless the UART's interrupt does.
+    /// Asks for a call of [`drain`] if output waits and the UART has no interrupt.
     fn look_after(&self) {
         if self.line.as_ref().is_some_and(Transmitter::wants_timer) {
             tell(News::Waiting);
@@ -211,7 +211,7 @@ impl Console {
 
     fn deliver(&mut self, byte: u8, received: &mut Received) {
         match self.inputs.focus() {
-            // A full buffer loses what is typed, as a terminal's would.
+            // Input beyond a full buffer is lost, as in a terminal.
             Some(DomId::DOM0) => received.for_dom0 |= self.input.try_push(byte).is_ok(),
             Some(domain) => {
                 if !received.for_uarts.is_full() {
@@ -223,7 +223,7 @@ impl Console {
         }
     }
 
-    /// Tells that there is room, if the UART of some domain waits for it.
+    /// Announces room if the UART of some domain waits for it.
     fn announce_room(&mut self) {
         if self.is_awaited && self.takes_from_uarts() {
             self.is_awaited = false;
@@ -237,7 +237,7 @@ impl Console {
     }
 }
 
-/// Starts using the UART behind `window`. What the ring remembers is printed there.
+/// Starts to use the UART behind `window`, and prints the ring's content on it.
 pub fn attach(model: Model, window: Window) {
     let mut console = CONSOLE.lock();
     let mut uart = Uart::new(model, MappedUart(window));
@@ -254,49 +254,50 @@ pub fn attach(model: Model, window: Window) {
     console.line = Some(Transmitter::new(uart));
 }
 
-/// Bytes of output that are kept before there is more memory.
+/// The size of the ring before there is a heap, in bytes.
 const FIRST_RING: u32 = 4 << 10;
 
-/// Starts to remember what is written, so that it can be shown once there is a UART.
+/// Starts to keep output, to be printed once there is a UART.
 pub fn remember() {
     CONSOLE.lock().ring.resize(FIRST_RING);
 }
 
-/// The console's part of the command line.
+/// The console's options on the command line.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The character that moves the input when it is typed three times; 0 for nothing.
+    /// The switch character; 0 for none.
     pub switch_char: u8,
-    /// True if the output of domains is kept too.
+    /// True if the ring keeps the output of domains as well.
     pub keep_domains: bool,
 }
 
-/// Sets the console up, once the command line is known.
+/// Applies the options, once the command line has been read.
 pub fn configure(settings: &Settings) {
     let mut console = CONSOLE.lock();
     console.switch_char = settings.switch_char;
     console.keep_domains = settings.keep_domains;
 }
 
-/// Keeps so many bytes of past output from here on, once there is memory for them; false when there is not.
+/// Sets the size of the ring. Returns false, and changes nothing, if there is no memory for it.
 pub fn keep(bytes: u32) -> bool {
     CONSOLE.lock().ring.resize(bytes)
 }
 
-/// Lets the UART raise its interrupt: somebody calls [`serve`] then.
+/// Enables the UART's interrupt, whose handler calls [`serve`].
 pub fn enable_interrupt() {
     if let Some(line) = &mut CONSOLE.lock().line {
         line.enable_interrupt();
     }
 }
 
-/// Ends polling: from here on what the line does not take at once waits in a queue. False without memory for that.
+/// Ends polling: from here on, output for which the UART has no room waits in a queue. Returns false if there is no memory
+/// for it.
 pub fn queue_up() -> bool {
     let mut console = CONSOLE.lock();
     console.line.as_mut().is_none_or(Transmitter::queue_up)
 }
 
-/// Sends what waits, as far as the UART takes it.
+/// Sends output that waits, as much as the UART has room for.
 pub fn drain() {
     let mut console = CONSOLE.lock();
     if let Some(line) = &mut console.line {
@@ -306,27 +307,27 @@ pub fn drain() {
     }
 }
 
-/// Adds a domain that takes what is typed: dom0, or one whose UART is on the console.
+/// Adds a domain that takes input: dom0, or one whose emulated UART is on the console.
 pub fn add_input(domain: DomId) {
     CONSOLE.lock().inputs.add(domain);
 }
 
-/// Takes a domain out that has ended, and returns where the input is now, if it was there.
+/// Removes a domain that takes input. Returns the new target of the input if it was this domain.
 pub fn remove_input(domain: DomId) -> Option<Switched> {
     CONSOLE.lock().inputs.remove(domain)
 }
 
-/// Gives the input to the first domain that takes it, and returns where that is.
+/// Moves the input to the first domain that takes it, and returns that target.
 pub fn give_input_to_a_domain() -> Switched {
     CONSOLE.lock().inputs.switch_to_first()
 }
 
-/// Returns whether what is typed goes to `domain`, whose text appears as it is then.
+/// Returns whether `domain` has the input. Its output is then written as it is.
 pub fn has_input(domain: DomId) -> bool {
     CONSOLE.lock().inputs.focus() == Some(domain)
 }
 
-/// Returns whether there is room for what the UARTs of domains send. Where there is none, [`News::Room`] is told later.
+/// Returns whether there is room for output of emulated UARTs. If there is none, [`News::Room`] follows.
 pub fn takes_from_uarts() -> bool {
     let console = &mut *CONSOLE.lock();
     let takes = console.takes_from_uarts();
@@ -334,25 +335,24 @@ pub fn takes_from_uarts() -> bool {
     takes
 }
 
-/// Writes bytes as they are: what the UART of a domain sends that has the input.
+/// Writes output of the emulated UART of the domain that has the input, as it is.
 pub fn write_of_uart(domain: DomId, data: &[u8]) {
     CONSOLE.lock().put_of_domain(domain, data);
 }
 
-/// Writes bytes as they are: output of dom0. Returns how many found room; the others are to be written again.
+/// Writes output of dom0, as it is. Returns the number of bytes for which there was room.
 pub fn write_bytes(data: &[u8]) -> usize {
     CONSOLE.lock().put_of_domain(DomId::DOM0, data)
 }
 
-/// Returns whether there is room for more than must be said: if not, lines that guests cause are dropped, and debug keys
-/// wait.
+/// Returns whether there is room for output that can wait. If not, lines that guests cause are dropped, and debug keys wait.
 pub fn has_room() -> bool {
     let console = CONSOLE.lock();
     let line = console.line.as_ref();
     line.is_none_or(Transmitter::has_room)
 }
 
-/// Writes a formatted text of the hypervisor's, and returns how many bytes it has.
+/// Writes a formatted text of the hypervisor, and returns its length in bytes.
 pub fn write_fmt(text: fmt::Arguments<'_>) -> u32 {
     struct Writer<'a>(&'a mut Console, u32);
     impl fmt::Write for Writer<'_> {
@@ -373,7 +373,7 @@ pub fn write_fmt(text: fmt::Arguments<'_>) -> u32 {
     writer.1
 }
 
-/// Does what the UART asks for by its interrupt: takes what it has received, and gives it more to send.
+/// Handles the UART's interrupt: takes the received bytes, and sends output that waits.
 pub fn serve() -> Received {
     let mut received = Received::default();
     let console = &mut *CONSOLE.lock();
@@ -393,7 +393,7 @@ pub fn serve() -> Received {
     received
 }
 
-/// Hands up to `out.len()` typed bytes to dom0, and returns how many.
+/// Reads dom0's input into `out`, and returns the number of bytes.
 pub fn read_input(out: &mut [u8]) -> usize {
     let console = &mut *CONSOLE.lock();
     let count = out.len().min(console.input.len());
@@ -403,30 +403,30 @@ pub fn read_input(out: &mut [u8]) -> usize {
     count
 }
 
-/// Reads past output from `from` on, and returns how much, and the position after it.
+/// Reads past output from position `from` on. Returns the number of bytes, and the position after them.
 pub fn read_ring(from: u32, out: &mut [u8]) -> (usize, u32) {
     CONSOLE.lock().ring.read(from, out)
 }
 
-/// Position of the oldest output.
+/// Returns the position of the oldest output.
 pub fn ring_start() -> u32 {
     CONSOLE.lock().ring.start()
 }
 
-/// Forgets past output before position `to`.
+/// Removes past output before position `to`.
 pub fn consume_ring(to: u32) {
     CONSOLE.lock().ring.consume(to);
 }
 
-/// Waits until everything has left the UART: before the machine ends.
+/// Waits until all output has left the UART. Comes before the machine ends.
 pub fn flush() {
     if let Some(line) = &mut CONSOLE.lock().line {
         line.flush();
     }
 }
 
-/// Takes the console for a panic, which must be able to speak: breaks its lock if another CPU keeps it, and waits for
-/// everything that is to be sent, from what was said before on.
+/// Takes the console for a panic: breaks its lock if another CPU keeps it, sends the output that waits, and polls from then
+/// on.
 pub fn seize() {
     let free = (0..1_000_000).any(|_| {
         core::hint::spin_loop();

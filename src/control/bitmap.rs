@@ -1,19 +1,19 @@
-//! Sets of CPUs and nodes as `xenctl_bitmap`: bytes in guest memory, as many as the guest says.
+//! Sets of CPUs and nodes as `xenctl_bitmap`: bits in guest memory, with a length that the guest gives.
 
 use crate::abi::domctl::Bitmap;
 use crate::call::Caller;
 use crate::call::guest_ptr::{copy_in, copy_out};
 use crate::error::Errno;
 
-/// Longest map that is filled; what is beyond belongs to CPUs that nobody has.
+/// The bits of a map that are written. No CPU has a number beyond them.
 const MAX_BYTES: usize = 512;
 
-/// Returns the bytes of a map of `nr_bits`.
+/// Returns the size of a map of `nr_bits`, in bytes.
 const fn bytes(nr_bits: u32) -> usize {
     nr_bits.div_ceil(8) as usize
 }
 
-/// Returns the bits that a map of `nr_bits` can say.
+/// Returns the bits that a map of `nr_bits` has.
 const fn clip(bits: u32, nr_bits: u32) -> u32 {
     match 1u32.checked_shl(nr_bits) {
         Some(end) => bits & (end - 1),
@@ -21,7 +21,7 @@ const fn clip(bits: u32, nr_bits: u32) -> u32 {
     }
 }
 
-/// Writes a set; members beyond the map's end are left out.
+/// Writes a set. Members beyond the map's end are left out.
 pub fn write(caller: &Caller<'_>, map: &Bitmap, bits: u32) -> Result<(), Errno> {
     let mut buffer = [0; MAX_BYTES];
     let len = bytes(map.nr_bits).min(MAX_BYTES);
@@ -35,7 +35,7 @@ pub fn write(caller: &Caller<'_>, map: &Bitmap, bits: u32) -> Result<(), Errno> 
     copy_out(caller.domain, to, buffer.get(..len).unwrap_or(&[]))
 }
 
-/// Reads the first 32 bits of a set; what the map does not say is not in it.
+/// Reads the first 32 bits of a set. Bits beyond the map's end are clear.
 pub fn read(caller: &Caller<'_>, map: &Bitmap) -> Result<u32, Errno> {
     let mut buffer = [0; 4];
     let len = bytes(map.nr_bits).min(buffer.len());

@@ -1,7 +1,7 @@
-//! A vCPU's registers, as the toolstack sets and reads them.
+//! getvcpucontext and setvcpucontext: a vCPU's registers.
 //!
-//! They are in the hardware of the CPU that runs the vCPU, or ran it last. So the vCPU is halted, its CPU is asked to save
-//! them, and the call comes back until they are there.
+//! The registers may still be in the CPU that ran the vCPU last. The vCPU is halted, its CPU is asked to save them, and the
+//! call is continued until they are in memory.
 
 use armv7::guest::{GuestContext, is_guest_mode};
 use armv7::syndrome::psr;
@@ -18,7 +18,7 @@ use crate::id::VcpuId;
 use crate::sched;
 use crate::vcpu::{Registers, Vcpu, halt};
 
-/// Returns whether every status register of a context names a mode that a guest may be in; those of other modes may be zero.
+/// Returns whether CPSR and all SPSRs of a context name a mode that a guest may be in. A banked SPSR may be zero.
 fn has_guest_modes(regs: &CoreRegisters) -> bool {
     let banked = [
         regs.spsr_svc as u32,
@@ -30,12 +30,12 @@ fn has_guest_modes(regs: &CoreRegisters) -> bool {
     is_guest_mode(regs.cpsr as u32) && banked.iter().all(|spsr| *spsr == 0 || is_guest_mode(*spsr))
 }
 
-/// Returns a saved status that an exception return can use: one that was never set returns to supervisor mode.
+/// Returns an SPSR that an exception return can use: supervisor mode in place of one that was never set.
 const fn saved_status(spsr: u32) -> u32 {
     if spsr == 0 { psr::MODE_SVC } else { spsr }
 }
 
-/// Puts a checked context into a vCPU's registers. Only the lower halves mean something to an ARM guest.
+/// Sets a vCPU's registers from a checked context. A 32-bit guest has only the lower half of each.
 fn apply(context: &VcpuGuestContext, registers: &mut Registers) {
     let regs = &context.regs;
     let general = &mut registers.context;
@@ -77,7 +77,7 @@ fn apply(context: &VcpuGuestContext, registers: &mut Registers) {
     system.ttbr1 = context.ttbr1;
 }
 
-/// Returns the context that a vCPU's registers make.
+/// Returns a vCPU's registers as a context.
 fn collect(registers: &Registers, online: bool) -> VcpuGuestContext {
     let general: &GuestContext = &registers.context;
     let banked = &registers.cpu.banked;
@@ -122,7 +122,7 @@ fn collect(registers: &Registers, online: bool) -> VcpuGuestContext {
     context
 }
 
-/// Returns the vCPU that an operation names.
+/// Returns the vCPU `id` of a domain.
 fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
     VcpuId::new(vcpu)
         .and_then(|id| domain.vcpu(id))
@@ -130,9 +130,8 @@ fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
         .ok_or(Errno::Inval)
 }
 
-/// Runs `f` on the saved registers of a halted vCPU; `None` while they are still in some CPU, which is asked to save them.
-///
-/// Until it returns something the vCPU stays halted.
+/// Runs `f` on the saved registers of a vCPU, which halts for it. Returns `None` while they are still in a CPU, which is
+/// asked to save them; the vCPU stays halted then.
 fn with_registers<R>(vcpu: &Vcpu, f: impl FnOnce(&mut Registers) -> R) -> Option<R> {
     vcpu.halt(halt::INSPECTED);
     let cpu = sched::lock().unload(vcpu.unit);
@@ -147,14 +146,14 @@ fn with_registers<R>(vcpu: &Vcpu, f: impl FnOnce(&mut Registers) -> R) -> Option
     Some(result)
 }
 
-/// Sets a vCPU's registers, or resets it when there are none.
+/// Sets a vCPU's registers, or resets it when the caller passes none.
 pub fn set(request: &Request<'_>) -> Outcome {
     let domain = request.other()?;
     let op: VcpuContextOp = request.body()?;
     let vcpu = named(&domain, op.vcpu)?;
     let outcome = set_one(request, vcpu, &op);
     if outcome.is_err() {
-        // An earlier go may have halted it.
+        // An earlier pass of the call may have halted it.
         vcpu.unhalt(halt::INSPECTED);
     }
     outcome
@@ -187,7 +186,7 @@ fn set_one(request: &Request<'_>, vcpu: &Vcpu, op: &VcpuContextOp) -> Outcome {
     if done.is_none() {
         return again(request.args);
     }
-    // These registers replace those of a CPU_ON that has not come to effect.
+    // A CPU_ON that has not taken effect is dropped: these registers replace its.
     *vcpu.restart.lock() = None;
     vcpu.set_initialised(context.is_some());
     if online {

@@ -1,8 +1,8 @@
-//! CPU pools: sets of CPUs that keep to themselves, each with its domains. CPUs may also be in none, and do nothing then.
+//! CPU pools: disjoint sets of CPUs, each with its own domains. A CPU in no pool is idle.
 //!
-//! Pool 0 exists from the start, has all CPUs and dom0, and stays; CPU 0 stays in it, as Xen's does. What a pool may do to
-//! another (a CPU belongs to one at most, no domain is in a pool without CPUs) is kept by the exclusive right to change
-//! domains' lives.
+//! Pool 0 exists from the start, with all CPUs and dom0. It cannot be removed, and CPU 0 stays in it, as in Xen. The
+//! exclusive right to change domains' lives protects what holds between pools: a CPU is in one at most, and no domain is in
+//! a pool without CPUs.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -19,7 +19,7 @@ use crate::options;
 use crate::sched::{self, DEFAULT_RATELIMIT_US, MAX_POOLS, PoolId};
 use crate::time;
 
-/// The toolstack's number of each pool, by the scheduler's; [`NONE`] for a pool that there is not. Changed only with the
+/// The toolstack's number of each pool, by the scheduler's number; [`NONE`] where there is no pool. Changed only with the
 /// exclusive right.
 static NUMBERS: [AtomicU32; MAX_POOLS] = {
     let mut numbers = [const { AtomicU32::new(NONE) }; MAX_POOLS];
@@ -27,10 +27,10 @@ static NUMBERS: [AtomicU32; MAX_POOLS] = {
     numbers
 };
 
-/// No pool has this number: it stands for any.
+/// Stands for any number. No pool has it.
 const NONE: u32 = abi::CPUPOOL_ANY;
 
-/// CPUs in no pool, a bit each. Changed only together with the scheduler's CPUs, under its lock.
+/// The CPUs in no pool, one bit each. Changed only together with the scheduler's CPUs, under its lock.
 static FREE: AtomicU32 = AtomicU32::new(0);
 
 /// Returns the CPUs in no pool.
@@ -38,7 +38,7 @@ pub fn free() -> CpuSet {
     CpuSet::from_bits(FREE.load(Ordering::Relaxed))
 }
 
-/// Returns the CPUs of the machine, whether in a pool or free.
+/// Returns all CPUs of the machine, free ones among them.
 pub fn cpus() -> CpuSet {
     sched::lock().online().or(free())
 }
@@ -64,7 +64,7 @@ fn find(number: u32) -> Result<PoolId, Errno> {
         .ok_or(Errno::NoEnt)
 }
 
-/// Returns the pool with that number, for a domain to run in: one without CPUs is as good as none.
+/// Returns the pool with that number. Fails if it has no CPUs, as no domain could run in it.
 pub fn for_domain(number: u32) -> Result<PoolId, Errno> {
     let pool = find(number)?;
     if sched::lock().pool(pool).is_empty() {
@@ -85,7 +85,7 @@ fn domains(pool: PoolId) -> impl Iterator<Item = impl core::ops::Deref<Target = 
     registry::all().filter(move |domain| sched::lock().pool_of(domain.group.id()) == Some(pool))
 }
 
-/// Carries out an operation; its result is in `op`. The caller has the exclusive right to change domains' lives.
+/// Handles a cpupool operation. Its result is in `op`. The caller has the exclusive right to change domains' lives.
 pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
     match op.op {
         abi::CPUPOOL_CREATE => {
@@ -159,7 +159,7 @@ fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
     Ok(number)
 }
 
-/// Returns the number of a new pool: `wanted`, or one more than the highest there is.
+/// Returns the number of a new pool: `wanted`, or one more than the highest in use.
 fn choose_number(wanted: u32, mut numbers: impl Iterator<Item = u32>) -> Result<u32, Errno> {
     if wanted != NONE {
         return match numbers.any(|number| number == wanted) {
@@ -175,7 +175,7 @@ fn choose_number(wanted: u32, mut numbers: impl Iterator<Item = u32>) -> Result<
     }
 }
 
-/// Ends a pool that has neither CPUs nor domains, and is not the first.
+/// Removes a pool. Fails for pool 0, and while it has CPUs or domains.
 fn destroy(pool: PoolId) -> Result<(), Errno> {
     let members = sched::lock().pool(pool);
     if pool == PoolId::FIRST || !members.is_empty() || domains(pool).next().is_some() {
@@ -195,14 +195,14 @@ pub fn move_domain(domain: &Domain, pool: PoolId) {
     }
 }
 
-/// Returns the CPU of that number, of `count` CPUs.
+/// Returns the CPU with that number, if it is below `count`.
 fn numbered(cpu: u32, count: u32) -> Result<CpuId, Errno> {
     CpuId::new(cpu)
         .filter(|cpu| cpu.raw() < count)
         .ok_or(Errno::Inval)
 }
 
-/// Returns the free CPU that `cpu` names, of `count` CPUs.
+/// Returns the free CPU that `cpu` names. `count` is the number of CPUs.
 fn choose_free(cpu: u32, count: u32, free: CpuSet) -> Result<CpuId, Errno> {
     if cpu == abi::CPUPOOL_ANY {
         return free.first().ok_or(Errno::NoDev);
@@ -215,7 +215,7 @@ fn choose_free(cpu: u32, count: u32, free: CpuSet) -> Result<CpuId, Errno> {
     }
 }
 
-/// `members` without the CPU that `cpu` names, of `count` CPUs.
+/// Returns `members` without the CPU that `cpu` names. `count` is the number of CPUs.
 fn without(members: CpuSet, cpu: u32, count: u32) -> Result<CpuSet, Errno> {
     let cpu = match cpu {
         abi::CPUPOOL_ANY => members.iter().last().ok_or(Errno::Inval)?,
@@ -228,7 +228,7 @@ fn without(members: CpuSet, cpu: u32, count: u32) -> Result<CpuSet, Errno> {
     }
 }
 
-/// Changes who is in a pool: CPUs that come are free ones, those that go become free.
+/// Sets the CPUs of a pool. Only free CPUs join; the ones that leave become free.
 fn change(pool: PoolId, f: impl FnOnce(CpuSet) -> CpuSet) {
     let now = time::now();
     let mut scheduler = sched::lock();

@@ -1,4 +1,4 @@
-//! createdomain and max_vcpus: what the toolstack asks for, checked before anything is made.
+//! createdomain and max_vcpus. All parameters are checked before anything is made.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, Ordering};
@@ -22,16 +22,16 @@ use crate::mem::{heap, memory};
 use crate::options;
 use crate::vcpu::{Vcpu, halt};
 
-/// Pages for tables until the toolstack sets the pool's size.
+/// The size of the pool of stage-2 tables until the toolstack sets it, in pages.
 const FIRST_POOL: u32 = 16;
-/// Bytes of the heap that must be left for a domain and its vCPUs, whose allocation cannot fail.
+/// The free bytes of the heap below which no domain or vCPU is made: small allocations on the way cannot fail.
 const HEAP_OF_DOMAIN: usize = 128 << 10;
 const _: () =
     assert!(size_of::<Domain>() + MAX_VCPUS as usize * size_of::<Vcpu>() < HEAP_OF_DOMAIN / 2);
-/// Highest event port when the toolstack sets no limit.
+/// The highest event port when the toolstack sets no limit.
 const NO_PORT_LIMIT: u32 = i32::MAX as u32;
 
-/// The id that was given out last.
+/// The id that was assigned last.
 static ROVER: AtomicU16 = AtomicU16::new(0);
 
 /// The checked parts of a [`CreateDomain`].
@@ -44,7 +44,7 @@ struct Plan {
     monitors: pmu::Access,
 }
 
-/// Most frames of grant entries and units of grant handles.
+/// The highest limits of grant frames and of maptrack frames.
 fn grant_limits() -> (u32, u32) {
     options::get().map_or(
         (DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES),
@@ -57,7 +57,7 @@ fn grant_limits() -> (u32, u32) {
     )
 }
 
-/// Checks what can be checked without knowing the machine's state.
+/// Checks the parameters that do not depend on the machine's state.
 fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Result<Plan, Errno> {
     let arch = &config.arch;
     // There is no IOMMU.
@@ -91,7 +91,7 @@ fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Resul
     })
 }
 
-/// Returns a number that is at most `limit`; a negative one stands for that.
+/// Returns `wanted`, or `limit` where `wanted` is negative. Fails above `limit`.
 fn up_to(wanted: i32, limit: u32) -> Result<u32, Errno> {
     match u32::try_from(wanted) {
         Ok(wanted) if wanted <= limit => Ok(wanted),
@@ -157,12 +157,12 @@ pub fn create(request: &Request<'_>) -> Outcome {
     request.write_back_for(id, &config)
 }
 
-/// Makes a domain with what it has before its first page; nothing is left of one that cannot be made. The caller has the
-/// exclusive right to change domains' lives.
+/// Makes a domain without memory. Nothing is left of it on failure. The caller has the exclusive right to change domains'
+/// lives.
 fn make(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     let host = guest_map::host().ok_or(Errno::NoSys)?;
     check_heap()?;
-    // The parts of a domain that cannot be made go at once, its account included.
+    // The parts of a domain that failed are freed here, with its account.
     let domain = create::domain(spec).inspect_err(|_| {
         forget_abandoned();
     })?;
@@ -176,7 +176,7 @@ fn make(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     Ok(domain)
 }
 
-/// Refuses to begin what may need more of the heap than there is.
+/// Fails when the heap may be too small for what is to be made.
 fn check_heap() -> Result<(), Errno> {
     heap::replenish();
     if armv7::heap::has_room(HEAP_OF_DOMAIN) {
@@ -196,7 +196,7 @@ fn furnish(domain: &Domain, host: &guest_map::Host) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes a domain of the boot's, with all its vCPUs, none of them up. Its id is not the next to be given out.
+/// Makes a domain at boot, with all its vCPUs offline. The next id that is assigned is after its own.
 pub fn at_boot(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     let _exclusive = exclusive().ok_or(Errno::Busy)?;
     let domain = make(spec)?;
@@ -214,7 +214,7 @@ pub fn at_boot(spec: &Spec) -> Result<Arc<Domain>, Errno> {
     }
 }
 
-/// Makes all vCPUs of a domain, none of them up.
+/// Makes all vCPUs of a domain, offline.
 pub fn max_vcpus(request: &Request<'_>) -> Outcome {
     let domain: Arc<Domain> = request.other()?;
     let max: u32 = request.body()?;

@@ -1,12 +1,12 @@
-//! The end of a domain, in bounded steps.
+//! destroydomain, in bounded steps.
 //!
-//! Every step is done again from the start when the call is continued, and finds what earlier ones left: vCPUs stop and
-//! their registers are saved; event channels are closed and their peers told; grants that the domain has mapped are given
-//! back; its memory map is emptied. Devices that it had are free for the next one when nothing of it reaches them any more.
-//! Then the domain is dead: a zombie that stays findable by its id while others use its
-//! pages, and that [`super::reap`] forgets after the last of them.
+//! The steps: vCPUs stop and their registers are saved, event channels are closed and their peers notified, the grants that
+//! the domain has mapped are unmapped, its stage 2 is emptied. A continued call begins with the first step again, and each
+//! step finds the rest that earlier calls left. Devices of the domain are free for another one once it cannot reach them.
+//! Then the domain is dead: a zombie, found by its id while other domains use its pages. [`super::reap`] removes it after
+//! the last of them.
 //!
-//! A vCPU that is being stopped is never waited for: the call is made again until its CPU has let go of it.
+//! The call never waits for a vCPU to stop: it is continued until its CPU has saved it.
 
 use alloc::sync::Arc;
 
@@ -22,10 +22,10 @@ use crate::passthrough;
 use crate::sched::{self, PoolId};
 use crate::vcpu::halt;
 
-/// Grant handles looked at before others may run.
+/// The number of grant handles that one call reads.
 const HANDLES_AT_ONCE: u32 = 64;
 
-/// Ends a domain.
+/// Handles destroydomain.
 pub fn destroy(request: &Request<'_>) -> Outcome {
     let domain = request.other()?;
     if domain.rights.hardware {
@@ -40,7 +40,7 @@ pub fn destroy(request: &Request<'_>) -> Outcome {
     }
 }
 
-/// Undoes a domain of the boot's that could not be finished, and forgets it: none of its vCPUs has run.
+/// Destroys a domain that could not be completed at boot. None of its vCPUs has run.
 pub fn undo(domain: Arc<Domain>) {
     if let Some(_exclusive) = exclusive() {
         at_once(domain);
@@ -51,12 +51,12 @@ pub fn undo(domain: Arc<Domain>) {
 pub(super) fn at_once(domain: Arc<Domain>) {
     while step(&domain) == Step::More {}
     reap::forget_abandoned();
-    // Its shared_info goes with the last that knows it, and its account after that.
+    // Its shared_info is freed with the last reference to the domain, and its account after that.
     drop(domain);
     reap::forget_abandoned();
 }
 
-/// The outcome of one go.
+/// The outcome of one pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     Done,
@@ -87,17 +87,17 @@ fn step(domain: &Arc<Domain>) -> Step {
     Step::Done
 }
 
-/// Nothing new begins in the domain, and no vCPU of it runs again.
+/// Marks the domain as dying and halts its vCPUs for good.
 fn begin(domain: &Domain) {
     let mut state = domain.state.lock();
     state.life = Life::Dying;
     let unfinished = core::mem::take(&mut state.unfinished);
     drop(state);
     create::remove_vcpus(&unfinished);
-    // From here on it gets no page, whoever asks. Its id stays taken until the last one is gone.
+    // From here on it gets no page. Its id stays in use until its last page is freed.
     memory().close_account(domain.id);
     domain.set_halted_all(halt::GONE, Halted::Yes);
-    // So that its pool can be taken apart whoever still uses its pages.
+    // Its pool can then be removed while others still use its pages.
     cpupool::move_domain(domain, PoolId::FIRST);
     domain.events.lock().retire();
     domain.grants.lock().close();
@@ -105,7 +105,7 @@ fn begin(domain: &Domain) {
     uart::close(domain);
 }
 
-/// Returns whether no CPU has anything of the domain's vCPUs; asks those that have to save it.
+/// Returns whether the registers of all vCPUs are saved. Asks the CPUs that still have some to save them.
 fn is_unloaded(domain: &Domain) -> bool {
     let mut all = true;
     for vcpu in domain.vcpus() {
@@ -120,28 +120,28 @@ fn is_unloaded(domain: &Domain) -> bool {
     all
 }
 
-/// Forgets the domain's watchdogs. Its vCPUs have stopped, so none is set any more: one that was left would end the next
-/// domain of this id.
+/// Removes the domain's watchdogs. Its vCPUs have stopped, so none is set again. One that was left would shut down the next
+/// domain with this id.
 fn drop_watchdogs(domain: &Domain) -> bool {
     *domain.watchdogs.lock() = [None, None];
     true
 }
 
-/// Closes ports of the domain; true when none is left.
+/// Closes ports of the domain. Returns true when none is left.
 fn has_closed_ports(domain: &Domain) -> bool {
     match close_ports(domain, must_pause) {
         Ok(done) => done,
-        // The reset that ends the domain is over since an earlier go.
+        // An earlier pass has ended the reset.
         Err(EventError::ResetBusy) => true,
         Err(_) => {
-            // Somebody else was closing a port, and is done with it by the next go.
+            // Another call was closing a port. It is done by the next pass.
             domain.events.lock().retire();
             false
         }
     }
 }
 
-/// Lets go of the runstate copies and of the grant table's frames; true when there was no frame left.
+/// Unpins the run-state areas, and frees the frames of the grant table. Returns true when there were none.
 fn give_frames_back(domain: &Domain) -> bool {
     for vcpu in domain.vcpus() {
         vcpu.runstate.lock().register(None);
@@ -154,7 +154,7 @@ fn give_frames_back(domain: &Domain) -> bool {
 }
 
 fn empty_pool(domain: &Domain) -> bool {
-    // Fails when tables are in use, which are then given back with the map itself.
+    // Tables that are in use are freed with the map itself.
     domain
         .p2m
         .lock()

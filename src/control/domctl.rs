@@ -1,7 +1,6 @@
-//! domctl (36): which operation, on which domain, and whether the caller may.
+//! domctl (36): finds the domain, checks the caller's rights, and dispatches the operation.
 //!
-//! Domains are named by their own ids: `DOMID_SELF` is no domain here. Only operations with a result write
-//! their structure back.
+//! Domains are named by their own ids: `DOMID_SELF` is none. Only operations with a result write their structure back.
 
 use super::reap::reap;
 use super::request::Request;

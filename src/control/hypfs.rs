@@ -1,4 +1,4 @@
-//! hypfs_op (42): a small tree of facts, read-only.
+//! hypfs_op (42): the hypervisor's file system, a small read-only tree.
 
 use alloc::vec::Vec;
 
@@ -49,7 +49,7 @@ const ROOT: Node = Node::Dir(&[
     ("params", Node::Dir(&[])),
 ]);
 
-/// Carries out a file system operation.
+/// Handles a hypfs operation.
 pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     authorize(caller)?;
     let [op, path, path_len, buffer, buffer_len] = args.0;
@@ -79,7 +79,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             copy_out(caller.domain, to, &content.bytes)?;
             Ok(Reply::OK)
         }
-        // Nothing can be written.
+        // No entry can be written.
         abi::OP_WRITE_CONTENTS => Err(Errno::Acces),
         _ => Err(Errno::OpNotSupp),
     }
@@ -109,7 +109,7 @@ fn find<'a>(root: &'a Node, path: &[u8]) -> Result<&'a Node, Errno> {
     Ok(node)
 }
 
-/// An entry as it is read.
+/// The content of an entry, as it is read.
 struct Content {
     entry: DirEntry,
     bytes: Vec<u8>,
@@ -137,7 +137,8 @@ impl Node {
     }
 }
 
-/// Returns a directory's content: entry, offset of the next one (u16) and zero-terminated name, padded to four bytes.
+/// Returns a directory's content: for each entry its header, the offset of the next one (u16) and a zero-terminated name,
+/// padded to four bytes.
 fn list(entries: &[(&str, Node)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, (name, node)) in entries.iter().enumerate() {

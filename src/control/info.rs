@@ -1,4 +1,4 @@
-//! The machine and its domains as the toolstack sees them.
+//! physinfo, getdomaininfo and getvcpuinfo: the state of the machine, its domains and vCPUs.
 
 use armv7::features;
 
@@ -12,14 +12,14 @@ use crate::sched;
 use crate::time;
 use crate::vcpu::{RunState, Vcpu, halt};
 
-/// Bits of a guest's physical addresses.
+/// The size of a guest physical address, in bits.
 const GPADDR_BITS: u8 = 40;
 /// `shared_info_frame` of a domain that has not mapped it.
 const NO_FRAME: u64 = u64::MAX;
-/// `shutdown_code` of a domain that never gave one.
+/// `shutdown_code` of a domain that has set none.
 const NO_CODE: u32 = u32::MAX;
 
-/// Describes the machine.
+/// Returns the machine's `physinfo`.
 pub fn machine() -> PhysInfo {
     let memory = memory();
     let monitors = match features::has_monitors() {
@@ -46,19 +46,19 @@ pub fn machine() -> PhysInfo {
 /// The state of a vCPU for the toolstack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct VcpuView {
-    /// It is up.
+    /// It is online.
     pub online: bool,
-    /// It waits for an event.
+    /// It is blocked until an event.
     pub blocked: bool,
-    /// It is on a CPU.
+    /// It is running.
     pub running: bool,
-    /// CPU time it used, in nanoseconds.
+    /// The CPU time that it has used, in nanoseconds.
     pub cpu_ns: u64,
-    /// Where it runs, waits or last ran.
+    /// The CPU on which it runs, waits or last ran.
     pub cpu: u32,
 }
 
-/// Looks at a vCPU.
+/// Returns the state of a vCPU.
 pub fn vcpu(vcpu: &Vcpu) -> VcpuView {
     let scheduler = sched::lock();
     let running = scheduler.is_on_cpu(vcpu.unit);
@@ -77,7 +77,7 @@ pub fn vcpu(vcpu: &Vcpu) -> VcpuView {
     }
 }
 
-/// `DOMINF_*` of a domain whose vCPUs are `views`.
+/// Returns the flags (`DOMINF_*`) of a domain with the vCPUs `views`.
 fn flags(state: &State, views: impl Iterator<Item = VcpuView>) -> u32 {
     let mut flags = abi::DOMINF_HVM_GUEST | abi::DOMINF_HAP;
     let (mut online, mut waiting, mut running) = (0, 0, 0);
@@ -96,7 +96,7 @@ fn flags(state: &State, views: impl Iterator<Item = VcpuView>) -> u32 {
     flags | state.shutdown.or(state.shutdown_code).unwrap_or(NO_CODE) << abi::DOMINF_SHUTDOWN_SHIFT
 }
 
-/// Puts together what is known of a domain.
+/// Returns a domain's `getdomaininfo`.
 fn assemble(
     id: u16,
     state: &State,
@@ -134,7 +134,7 @@ fn assemble(
     }
 }
 
-/// Describes a domain.
+/// Handles getdomaininfo.
 pub fn domain(domain: &Domain) -> DomainInfo {
     let views: arrayvec::ArrayVec<_, { crate::id::MAX_VCPUS as usize }> = domain
         .vcpus()

@@ -1,4 +1,4 @@
-//! How a domain pauses and goes on.
+//! pausedomain, unpausedomain and resumedomain.
 
 use super::request::Request;
 use super::{again, again_at, exclusive, progress};
@@ -8,7 +8,7 @@ use crate::error::Errno;
 use crate::sched;
 use crate::vcpu::halt;
 
-/// Returns whether some vCPU of `domain` is on a CPU, if only until that CPU looks.
+/// Returns whether some vCPU of `domain` is on a CPU, which may not have seen yet that it halts.
 pub(super) fn is_running(domain: &Domain) -> bool {
     let scheduler = sched::lock();
     domain
@@ -17,9 +17,9 @@ pub(super) fn is_running(domain: &Domain) -> bool {
         .any(|vcpu| scheduler.is_on_cpu(vcpu.unit))
 }
 
-/// Stops a domain once more, and comes back when none of its vCPUs runs.
+/// Pauses a domain once more. Is continued until none of its vCPUs runs.
 pub fn pause(request: &Request<'_>) -> Outcome {
-    /// The domain is paused and about to stop.
+    /// The progress of a call that has counted its pause.
     const PAUSED: u32 = 1;
     let domain = request.other()?;
     if progress(request.args) != Some(PAUSED) {

@@ -1,4 +1,4 @@
-//! A domain's memory as the toolstack manages it: the pool of its tables, and caches.
+//! The pool of a domain's stage-2 tables, the types of its pages, and cache maintenance.
 
 use armv7::addr::{Gfn, PAGE_SIZE};
 use armv7::cache::{self, Op};
@@ -14,19 +14,19 @@ use crate::error::Errno;
 use crate::mem::frame_table::Kind;
 use crate::mem::p2m::{Access, P2mType};
 
-/// Table frames given or taken before others may run.
+/// The number of table frames that one call adds or removes.
 pub(super) const TABLES_AT_ONCE: u32 = 48;
-/// Pages flushed before others may run; also what one unit of progress stands for.
+/// The number of pages that one call flushes. Also the unit of its progress.
 const FLUSHES_AT_ONCE: u32 = 12;
-/// Most pages of one flush.
+/// The highest number of pages of one flush.
 const MAX_FLUSH: u64 = 1 << 18;
 
-/// Makes the pool of a domain's tables as large as asked for.
+/// Sets the size of the pool of a domain's tables.
 pub fn set_pool(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
     let pages = pool_pages(request.body()?)?;
     if domain.rights.hardware {
-        // Its tables come from free memory as needed.
+        // Its tables come from free memory.
         return Err(Errno::OpNotSupp);
     }
     let Some(_exclusive) = exclusive() else {
@@ -43,7 +43,7 @@ pub fn set_pool(request: &Request<'_>) -> Outcome {
     }
 }
 
-/// Returns the pages of a pool, which has whole ones.
+/// Returns the size of a pool in pages. Fails if it is not a whole number.
 fn pool_pages(op: PagingMempool) -> Result<u32, Errno> {
     let page = PAGE_SIZE as u64;
     if !op.size.is_multiple_of(page) {
@@ -52,7 +52,7 @@ fn pool_pages(op: PagingMempool) -> Result<u32, Errno> {
     u32::try_from(op.size / page).map_err(|_| Errno::NoMem)
 }
 
-/// Returns how large the pool is.
+/// Returns the size of the pool.
 pub fn pool(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
     let pages = domain.p2m.lock().pool_pages();
@@ -61,12 +61,12 @@ pub fn pool(request: &Request<'_>) -> Outcome {
     })
 }
 
-/// Frames described before others may run; also what one unit of progress stands for.
+/// The number of gfns that one call describes. Also the unit of its progress.
 const DESCRIBED_AT_ONCE: u32 = 24;
-/// Most frames of one description, as in Xen.
+/// The highest number of gfns of one description, as in Xen.
 const MAX_DESCRIBED: u64 = 1024;
 
-/// Says of guest frames whether their contents are the domain's own: then they can be copied.
+/// Handles getpageframeinfo3: writes the type of each gfn. Pages of the domain's own can be copied into its image.
 pub fn describe(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
     let op: GetPageFrameInfo3 = request.body()?;
@@ -94,8 +94,8 @@ pub fn describe(request: &Request<'_>) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Returns whether the domain has a page of its own at `gfn`: no grant, no mapping of somebody else's, no page that the
-/// hypervisor shares with it.
+/// Returns whether the domain has a page of its own at `gfn`: no grant, no foreign page, no page that the hypervisor shares
+/// with it.
 fn has_own_ram(domain: &Domain, gfn: u64) -> bool {
     let p2m = domain.p2m.lock();
     let pinned = Gfn::new(gfn).and_then(|gfn| p2m.pin(gfn, Access::Read));
@@ -105,7 +105,7 @@ fn has_own_ram(domain: &Domain, gfn: u64) -> bool {
     })
 }
 
-/// Makes what is in a range of a domain's memory visible to those who look past the caches.
+/// Cleans a range of a domain's memory to the point of coherency, for those who read past the caches.
 pub fn flush(request: &Request<'_>) -> Outcome {
     let domain = request.domain()?;
     let op: CacheFlush = request.body()?;
@@ -117,7 +117,7 @@ pub fn flush(request: &Request<'_>) -> Outcome {
     let start = unit * FLUSHES_AT_ONCE;
     let end = start.saturating_add(FLUSHES_AT_ONCE).min(count);
     for n in start..end {
-        // Beyond the last frame there can be nothing.
+        // No page is beyond the last gfn.
         let Some(gfn) = Gfn::new(op.start_pfn + u64::from(n)) else {
             break;
         };
@@ -130,7 +130,7 @@ pub fn flush(request: &Request<'_>) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Flushes a page of the domain's own; the map's lock keeps it where it is.
+/// Cleans a page of the domain's own. The map's lock keeps it mapped.
 fn flush_page(domain: &Domain, gfn: Gfn) {
     let p2m = domain.p2m.lock();
     if let Some(entry) = p2m

@@ -1,4 +1,4 @@
-//! Zombies: dead domains that stay findable by their ids while others use their pages.
+//! Zombies: dead domains that can be found by their ids while others use their pages.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,20 +6,20 @@ use super::exclusive;
 use crate::domain::{Domain, Life, create, registry, shutdown};
 use crate::mem::memory;
 
-/// Entries of a dying or dead domain's memory map removed before others may run.
+/// The number of entries of a dying or dead domain's stage 2 that one call removes.
 pub(super) const ENTRIES_AT_ONCE: u32 = 512;
 
-/// Dead domains that are still findable.
+/// The number of zombies.
 static ZOMBIES: AtomicU32 = AtomicU32::new(0);
 
-/// Counts a domain that is dead from here on, and tells the toolstack.
+/// Counts a domain that is dead from here on, and notifies the toolstack.
 pub(super) fn add_zombie() {
     ZOMBIES.fetch_add(1, Ordering::Relaxed);
     shutdown::announce();
 }
 
-/// Forgets dead domains whose last page is gone, if nobody is changing domains' lives right now. Cheap when there are none.
-/// Returns whether there was one.
+/// Removes zombies whose pages are all free, unless another call changes domains' lives right now. Cheap when there are
+/// none. Returns whether it removed one.
 #[inline]
 pub fn reap() -> bool {
     if has_zombies()
@@ -30,18 +30,18 @@ pub fn reap() -> bool {
     false
 }
 
-/// Returns whether there may be something to reap.
+/// Returns whether there are zombies.
 fn has_zombies() -> bool {
     ZOMBIES.load(Ordering::Relaxed) > 0
 }
 
-/// Forgets the dead domains whose pages nobody uses any more, and returns whether there was one. The caller has the exclusive
-/// right to change domains' lives.
+/// Removes zombies whose pages are all free, and returns whether it removed one. The caller has the exclusive right to
+/// change domains' lives.
 pub(super) fn forget_abandoned() -> bool {
     let mut forgot = false;
     if has_zombies() {
         for domain in registry::all_that(|domain| domain.state.lock().life == Life::Dead) {
-            // A call that began before the domain's end may have mapped a page since.
+            // A call that began before the domain died may have mapped a page since.
             let empty = domain.p2m.lock().relinquish(ENTRIES_AT_ONCE);
             if empty && is_abandoned(&domain) {
                 forget(&domain);
@@ -53,7 +53,7 @@ pub(super) fn forget_abandoned() -> bool {
     forgot
 }
 
-/// Returns whether nobody uses a page of the domain or a grant. Its shared_info goes with the domain itself.
+/// Returns whether no page and no grant of the domain is in use. Its shared_info is freed with the domain itself.
 fn is_abandoned(domain: &Domain) -> bool {
     /// The domain's own shared_info.
     const KEPT: u32 = 1;

@@ -1,4 +1,4 @@
-//! A domctl that was read: the domain that it names, its body, and the way back.
+//! A domctl that was read: the domain that it names, its body, and the write of its result.
 
 use alloc::sync::Arc;
 
@@ -18,17 +18,17 @@ pub(super) struct Request<'a> {
     pub caller: &'a Caller<'a>,
     /// Arguments of the call.
     pub args: &'a Args,
-    /// The copy of the structure.
+    /// A copy of the structure.
     pub op: Domctl,
 }
 
 impl Request<'_> {
-    /// Returns the domain named.
+    /// Returns the domain that it names.
     pub fn domain(&self) -> Result<Arc<Domain>, Errno> {
         registry::get(DomId(self.op.domain)).ok_or(Errno::Srch)
     }
 
-    /// Returns the domain named, which must not be the caller's own.
+    /// Returns the domain that it names. Fails for the caller's own.
     pub fn other(&self) -> Result<Arc<Domain>, Errno> {
         let domain = self.domain()?;
         if domain.id == self.caller.domain.id {

@@ -1,6 +1,6 @@
-//! Shares and places: weight and cap of a domain, affinity of its vCPUs, the scheduler's rate limit.
+//! Weight and cap of a domain, affinity of its vCPUs, and the scheduler's rate limit.
 //!
-//! Weight and cap are a domain's: each of its vCPUs has the weight, and all of them together the cap.
+//! Each vCPU of a domain has its weight. All of them together have its cap.
 
 use armv7::cpu::CpuSet;
 
@@ -76,7 +76,7 @@ pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Er
             cpu::repick_all(kick);
             Ok(())
         }
-        // Only for schedulers that know deadlines.
+        // These are for schedulers with deadlines.
         _ => Err(Errno::Inval),
     }
 }
@@ -89,7 +89,7 @@ pub fn named(domain: &Domain, vcpu: u32) -> Result<&Vcpu, Errno> {
     domain.vcpu(id).map(|vcpu| &**vcpu).ok_or(Errno::Srch)
 }
 
-/// Returns the parts of the affinity that an operation is about.
+/// Returns the parts of the affinity that an operation reads or sets.
 fn parts(op: &VcpuAffinity) -> Result<(bool, bool), Errno> {
     let hard = op.flags & domctl::VCPUAFFINITY_HARD != 0;
     let soft = op.flags & domctl::VCPUAFFINITY_SOFT != 0;
@@ -101,7 +101,7 @@ fn parts(op: &VcpuAffinity) -> Result<(bool, bool), Errno> {
     }
 }
 
-/// Writes where a vCPU may and should run.
+/// Handles getvcpuaffinity: writes the hard and soft affinity of a vCPU.
 pub fn affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
     let vcpu = named(domain, op.vcpu)?;
     let (hard, soft) = parts(op)?;
@@ -116,14 +116,14 @@ pub fn affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Resu
     Ok(())
 }
 
-/// Sets where a vCPU may and should run, and returns what comes of it.
+/// Handles setvcpuaffinity: sets the hard and soft affinity of a vCPU, and writes back those in effect.
 pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> Result<(), Errno> {
     let vcpu = named(domain, op.vcpu)?;
     let (hard, soft) = parts(op)?;
     let online = sched::lock().cpus_of(domain.group.id());
     let wanted_hard = if hard {
         let wanted = bitmap::read(caller, &op.hard)?;
-        // Told before what is wrong with the soft one.
+        // An error of the hard affinity takes precedence over one of the soft affinity.
         if CpuSet::from_bits(wanted).and(online).is_empty() {
             return Err(Errno::Inval);
         }
@@ -156,7 +156,7 @@ pub fn set_affinity(caller: &Caller<'_>, domain: &Domain, op: &VcpuAffinity) -> 
     Ok(())
 }
 
-/// Returns the affinity after a change; a hard one needs a CPU of the domain's pool.
+/// Returns the affinity after a change. A hard affinity needs a CPU of the domain's pool.
 fn combine(
     (hard, soft): (CpuSet, CpuSet),
     wanted_hard: Option<u32>,

@@ -1,4 +1,4 @@
-//! sysctl (35): the machine as the toolstack sees it.
+//! sysctl (35): operations on the machine.
 
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -19,18 +19,18 @@ use crate::time;
 use crate::{console, debug_keys};
 
 const PAGE: u64 = 4096;
-/// Debug keys before others may run: each may print pages.
+/// The number of debug keys that one call handles: each may print pages.
 const KEYS_AT_ONCE: u32 = 1;
-/// Domains listed in one call; the toolstack asks for more.
+/// The number of domains that one call lists. The toolstack asks for the rest.
 const DOMAINS_AT_ONCE: u32 = 1024;
-/// Console output copied in one call; the toolstack asks for more.
+/// The bytes of console output that one call copies. The toolstack asks for the rest.
 const CONSOLE_AT_ONCE: u32 = 64 << 10;
-/// Console output copied before an interrupt that waits ends the call.
+/// The bytes of console output that are copied between two checks for a pending interrupt.
 const CONSOLE_BEFORE_PAUSE: u32 = 4 << 10;
-/// The distance that `xl info -n` shows of a node to itself without a NUMA description.
+/// The distance of a node to itself where the machine describes no NUMA.
 const NODE_DISTANCE: u32 = 20;
 
-/// Carries out a sysctl.
+/// Handles a sysctl.
 pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     let at = args.ptr(0);
     let op: Sysctl = read(caller.domain, at)?;
@@ -77,7 +77,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Lets `f` work on the body and writes that back.
+/// Passes the body to `f` and writes it back.
 fn update<T: FromBytes + IntoBytes + KnownLayout + Immutable>(
     caller: &Caller<'_>,
     at: GuestVa,
@@ -118,7 +118,7 @@ fn read_console(caller: &Caller<'_>, op: &mut abi::ReadConsole) -> Result<(), Er
         copy_out(caller.domain, to, part.get(..count).unwrap_or(&[]))?;
         done += count as u32;
         at = next;
-        // Tells a reader that got less than there is to come back for the rest.
+        // A reader that got less than there is comes back for the rest.
         if done >= CONSOLE_BEFORE_PAUSE && must_pause() {
             virq::raise(EventVirq::CON_RING);
             break;
@@ -227,7 +227,7 @@ fn numa(caller: &Caller<'_>, at: GuestVa, op: &Sysctl) -> Result<(), Errno> {
     write_count(caller, at, op.num_nodes, count)
 }
 
-/// Writes the number at the start of the body when it differs, and nothing else.
+/// Writes the number at the start of the body if it has changed, and nothing else.
 fn write_count(caller: &Caller<'_>, at: GuestVa, before: u32, count: u32) -> Result<(), Errno> {
     if before == count {
         return Ok(());

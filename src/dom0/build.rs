@@ -1,4 +1,4 @@
-//! Building dom0: memory mapped 1:1, devices and interrupts passed through, kernel, tree and RAM disk in place.
+//! Builds dom0: maps its RAM 1:1, passes devices and interrupts through, and copies kernel, tree and RAM disk.
 
 use alloc::sync::Arc;
 
@@ -31,17 +31,17 @@ use crate::sched::{self, PoolId};
 pub struct Host<'a> {
     /// The machine.
     pub info: &'a HostInfo,
-    /// Its device tree, and what dom0 does not get of it.
+    /// Its device tree, and the nodes that the hypervisor keeps.
     pub machine: HostView<'a>,
     /// Options.
     pub options: &'a Options,
     /// The interrupt controller.
     pub gic: &'static Gic,
-    /// RAM that is free for dom0.
+    /// The RAM that is free for dom0.
     pub free: &'a [PhysRange],
-    /// Machine addresses that hold no memory of dom0's and can show it its grants: the image's.
+    /// The machine addresses of the image. dom0 has no RAM there, so it may map its grant table at them.
     pub grant: PhysRange,
-    /// CPUs that run.
+    /// The CPUs that are up.
     pub cpus: u32,
     /// There is a scheduler.
     pub ready: sched::Ready,
@@ -51,7 +51,7 @@ fn dom0(what: &str) -> BootError {
     BootError::Dom0(what.into())
 }
 
-/// Builds dom0 and makes its first vCPU runnable.
+/// Builds dom0, and brings its first vCPU online.
 pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     let kernel = host.info.kernel()?;
     let image = copy::kernel_of(kernel)?;
@@ -226,7 +226,7 @@ fn route(host: &Host<'_>, domain: &Domain, plan: &DevicePlan) {
     }
 }
 
-/// Gives back the boot modules' memory, once all guests have their copies.
+/// Frees the boot modules' memory, once all guests have their copies.
 pub fn release_modules(info: &HostInfo) {
     for range in info.module_pages() {
         let (first, count) = frames(&range);
@@ -234,7 +234,7 @@ pub fn release_modules(info: &HostInfo) {
     }
 }
 
-/// Takes the boot modules' memory out of what is free, until [`release_modules`].
+/// Reserves the boot modules' memory until [`release_modules`].
 pub fn reserve_modules(info: &HostInfo) -> Result<(), BootError> {
     for range in info.module_pages() {
         let (first, count) = frames(&range);

@@ -1,8 +1,8 @@
-//! dom0's device tree: the host's, with the hypervisor's share taken out and what a guest needs put in.
+//! dom0's device tree: the host's, without the nodes that the hypervisor keeps, and with those that a guest needs.
 //!
-//! The order of nodes is the host's; rewritten nodes stay in their place, new ones are appended to the root. Names and
-//! values are copied as bytes, and every phandle that the host's tree resolves is resolved here. The reservation block is
-//! empty: dom0 has only RAM of its own.
+//! Nodes are in the host's order. Rewritten nodes stay in their place, new ones are appended to the root. Names and values
+//! are copied as bytes, and every phandle that resolves in the host's tree resolves here. The reservation block is empty:
+//! all RAM in this tree is dom0's.
 
 use alloc::format;
 use alloc::vec;
@@ -22,21 +22,21 @@ mod nodes;
 pub struct Config<'a> {
     /// dom0's command line.
     pub bootargs: &'a str,
-    /// Where the RAM disk is, to the byte.
+    /// The range of the RAM disk, to the byte.
     pub ramdisk: Option<PhysRange>,
     /// dom0's RAM.
     pub memory: &'a [PhysRange],
     /// Number of vCPUs.
     pub vcpus: u32,
-    /// Addresses at which dom0 may map its grant table: no RAM or device of its own.
+    /// The addresses at which dom0 may map its grant table. No RAM or device of its own is there.
     pub grant: PhysRange,
-    /// Further unused addresses, for foreign mappings.
+    /// More unused addresses, for foreign mappings.
     pub extended: &'a [PhysRange],
-    /// Private interrupt for event channels, an interrupt id.
+    /// The INTID of the PPI that announces events.
     pub event_interrupt: u32,
 }
 
-/// Properties of `/chosen` that are about the hypervisor's boot, or written anew.
+/// The properties of `/chosen` that are left out or written anew.
 const NOT_FROM_CHOSEN: &[&str] = &[
     "bootargs",
     "xen,xen-bootargs",
@@ -47,16 +47,16 @@ const NOT_FROM_CHOSEN: &[&str] = &[
     "linux,initrd-end",
 ];
 const UEFI: &str = "linux,uefi-";
-/// Bytes of a node's `status` of our own.
+/// The bytes that a `status` of our own adds to a node.
 const STATUS: usize = 12 + "disabled\0".len().next_multiple_of(4);
-/// Room for the nodes that are not the host's, with most RAM banks, vCPUs and regions.
+/// The bytes of all new nodes at their largest.
 const OWN_NODES: usize = 8192;
-/// Room for names of properties that the host's tree has not.
+/// The bytes of the property names that the host's tree does not have.
 const OWN_NAMES: usize = 512;
 
-/// Builds dom0's tree from the host's: the blob. It is incomplete where the tree's budget is used up.
+/// Builds the blob of dom0's tree. It is incomplete when the budget of the host's tree is used up.
 ///
-/// The blob's size does not depend on where the RAM disk is: build once with any place to learn it, and once more.
+/// The blob's size does not depend on the place of the RAM disk. A caller builds it once to learn the size, and once more.
 pub fn build(
     machine: &HostView<'_>,
     selection: &Selection,
@@ -64,7 +64,7 @@ pub fn build(
 ) -> Result<Vec<u8>, BootError> {
     let tree = machine.tree;
     let blob = tree.blob();
-    // Names of the host's tree may share their ends, ours do not.
+    // Names in the host's tree may share their ends; ours do not.
     let names = 2 * blob.names_size() + OWN_NAMES;
     let room = blob.content_size() + blob.nodes() * STATUS + config.bootargs.len() + OWN_NODES;
     let mut out = vec![0; room + names];
@@ -85,7 +85,7 @@ pub fn build(
     Ok(out)
 }
 
-/// Cells of addresses and sizes below the root.
+/// The numbers of address and size cells below the root.
 #[derive(Clone, Copy)]
 struct Bus {
     address: usize,
@@ -170,7 +170,7 @@ impl Builder<'_> {
         }
         self.out.begin(node.name());
         match fate {
-            // Below a disabled node all is as it was: nothing there is looked at.
+            // The nodes below a disabled one are copied unchanged.
             Fate::Disable => {
                 let parent = node.parent().map(|parent| self.selection.fate(&parent));
                 let topmost = parent != Some(Fate::Disable);
@@ -193,7 +193,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Copies the aliases, without those of nodes that dom0 has no use of.
+    /// Copies the aliases but those of hidden nodes.
     fn aliases(&mut self, node: &Node<'_>) {
         let tree = node.tree();
         for (name, value) in node.properties() {
@@ -226,7 +226,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Copies what others refer to a node by.
+    /// Copies the phandle of a node.
     fn copy_phandle(&mut self, node: &Node<'_>) {
         self.copy_properties(node, |name| PHANDLE.contains(&name));
     }

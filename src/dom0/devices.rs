@@ -1,8 +1,8 @@
-//! Lists the device regions that dom0 sees at their own addresses, and the interrupts that it gets.
+//! Lists the device regions that dom0 has mapped 1:1, and the interrupts that are routed to it.
 //!
-//! A region is whole pages. The GIC's pages, the console's page and RAM are never among them, whatever a node claims: the
-//! nodes that claim them are disabled ([`super::selection`]), and the subtraction comes last. An interrupt is dom0's when a
-//! node that dom0 sees names it, through whatever maps lie between.
+//! A region consists of whole pages. The GIC's pages, the console's page and RAM are never among them: nodes that claim them
+//! are disabled ([`super::selection`]), and they are subtracted in the end as well. An interrupt is dom0's when a node in
+//! its tree names it, by interrupt maps or directly.
 
 use alloc::format;
 use alloc::string::String;
@@ -15,20 +15,20 @@ use super::selection::{Fate, Hidden, HostView, Selection, regions, routes};
 use crate::platform::interrupt::{self, FIRST_SPI, Interrupt, Route};
 use crate::platform::ranges::{self, PhysRange};
 
-/// The part of the machine's devices that dom0 gets.
+/// The regions and interrupts that dom0 gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DevicePlan {
-    /// Device regions to map 1:1: whole pages, sorted, apart from one another.
+    /// The device regions to map 1:1: whole pages, sorted, with gaps between them.
     pub mmio: Vec<PhysRange>,
-    /// RAM that firmware has reserved for devices, to map 1:1 as well: `/reserved-memory` where it lies in RAM.
+    /// The parts of `/reserved-memory` that lie in RAM, to map 1:1 as well.
     pub reserved_ram: Vec<PhysRange>,
-    /// Shared interrupts to route to dom0, sorted by id.
+    /// The SPIs to route to dom0, sorted by INTID.
     pub interrupts: Vec<Interrupt>,
-    /// A line for each device that was left out or is odd.
+    /// One line for each device that is disabled or odd.
     pub notes: Vec<String>,
 }
 
-/// Collects regions and interrupts of all nodes that dom0 sees. It is incomplete where the tree's budget is used up.
+/// Collects the regions and interrupts of all nodes in dom0's tree. It is incomplete when the tree's budget is used up.
 pub fn plan(machine: &HostView<'_>, selection: &Selection) -> DevicePlan {
     let tree = machine.tree;
     let gic = tree.find(&machine.host.gic.path);
@@ -55,9 +55,9 @@ pub fn plan(machine: &HostView<'_>, selection: &Selection) -> DevicePlan {
 
 struct Collected {
     mmio: Vec<PhysRange>,
-    /// Sorted by id.
+    /// Sorted by INTID.
     interrupts: Vec<Interrupt>,
-    /// Controllers, by path, that interrupts end in before they reach the GIC, and how many do.
+    /// The controllers in which interrupts end before they reach the GIC: path, and number of interrupts.
     elsewhere: Vec<(String, usize)>,
     notes: Vec<String>,
 }
@@ -77,7 +77,7 @@ impl Collected {
     }
 
     fn take_interrupts(&mut self, node: &Node<'_>, gic: &Node<'_>) {
-        // Of a device that is off nobody misses an interrupt.
+        // A disabled device needs no interrupt.
         let is_on = || node.ancestors().all(|node| node.is_enabled());
         for route in routes(node, gic) {
             let note = match route {
@@ -107,8 +107,7 @@ impl Collected {
         }
     }
 
-    /// Names controllers that seem to hand interrupts on to the GIC in a way that no rule knows; dom0's drivers wait for those
-    /// in vain.
+    /// Names the controllers that seem to pass interrupts on to the GIC by no known rule. dom0's drivers never get those.
     fn name_unknown_controllers(&mut self, machine: &HostView<'_>, gic: Option<&Node<'_>>) {
         for (path, count) in &self.elsewhere {
             let Some(node) = machine.tree.find(path) else {
@@ -140,7 +139,7 @@ impl Collected {
         }
     }
 
-    /// Takes an interrupt unless it was taken before, and returns how it was taken first.
+    /// Adds an interrupt unless it is there, and returns it as it was added first.
     fn take_line(&mut self, line: Interrupt) -> Interrupt {
         match self.place_of(line.intid) {
             Ok(place) => self.interrupts.get(place).copied().unwrap_or(line),
@@ -151,7 +150,7 @@ impl Collected {
         }
     }
 
-    /// Finds where an interrupt is, or would be.
+    /// Returns the index of an interrupt, or the one at which to insert it.
     fn place_of(&self, intid: u32) -> Result<usize, usize> {
         self.interrupts
             .binary_search_by_key(&intid, |line| line.intid)
@@ -159,7 +158,7 @@ impl Collected {
 
     fn finish(mut self, machine: &HostView<'_>) -> DevicePlan {
         let host = machine.host;
-        // A message frame's range may hold the console's interrupt; no device that is kept does.
+        // The range of a message frame may include the console's interrupt. No other device in the tree does.
         if let Some(line) = machine.console.and_then(|uart| uart.interrupt)
             && let Ok(place) = self.place_of(line.intid)
         {

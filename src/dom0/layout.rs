@@ -1,4 +1,4 @@
-//! Where dom0's RAM is. dom0 is mapped 1:1, so machine addresses are its own.
+//! Chooses dom0's RAM. dom0 is mapped 1:1, so machine addresses are its physical addresses.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -7,15 +7,15 @@ use crate::loader::place::{BLOCK, MIB, NEAR};
 use crate::platform::BootError;
 use crate::platform::ranges::{self, PhysRange};
 
-/// A kernel without LPAE sees no RAM beyond.
+/// The end of the RAM that a kernel without LPAE can use.
 const LOW_END: u64 = 1 << 32;
-/// A further bank is not worth its entry below this.
+/// The smallest size of a further bank.
 const MIN_BANK: u64 = 4 * MIB;
-/// Most banks that dom0 gets.
+/// The highest number of dom0's banks.
 const MAX_BANKS: usize = 32;
 
-/// Chooses dom0's banks: `want` bytes out of `free`, one below 4 GiB if that is possible. The first bank holds the kernel,
-/// which sees no RAM below it; none of the others is there.
+/// Chooses dom0's banks: `want` bytes of `free`, the first below 4 GiB if possible. The first bank holds the kernel, which
+/// ignores RAM below itself, so no other bank is below it.
 pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, BootError> {
     let want = want & !(BLOCK - 1);
     let low_end = |range: &PhysRange| range.end().min(LOW_END);
@@ -23,7 +23,7 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
         PhysRange::from_ends(range.base(), low_end(range).max(range.base()))?.aligned_inward(BLOCK)
     });
     let mut low: Vec<PhysRange> = low.collect();
-    // The smallest range that holds everything keeps the big ones whole for other domains' superpages.
+    // The smallest range that holds everything is taken, which leaves large ranges for other domains' superpages.
     ranges::sort_by_key(&mut low, |range| (range.size(), range.base()));
     let whole = |bank: fn(&PhysRange, u64) -> Option<PhysRange>| {
         low.iter().find_map(|range| bank(range, want))
@@ -35,7 +35,7 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
         PhysRange::from_ends(range.base().max(LOW_END), range.end())?.aligned_inward(BLOCK)
     });
     let high: Vec<PhysRange> = high.collect();
-    // A first bank starts where a bank of its own would, or where its range does; all above it is within reach.
+    // The first bank starts at an aligned address, or at the start of its range. Later banks are above it.
     let starts = low.iter().flat_map(|range| {
         [range.base().next_multiple_of(NEAR), range.base()].map(|at| (at, range))
     });
@@ -73,8 +73,8 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
     )))
 }
 
-/// `size` bytes at a multiple of 128 MiB: a zImage takes the 128 MiB that it runs in for the start of RAM, and what lies
-/// below would be lost.
+/// Returns `size` bytes of `range` at a multiple of 128 MiB. A zImage rounds its own address down to 128 MiB to find the
+/// start of RAM, and RAM below that is lost.
 fn aligned_bank(range: &PhysRange, size: u64) -> Option<PhysRange> {
     let bank = PhysRange::new(range.base().next_multiple_of(NEAR), size);
     bank.filter(|bank| range.contains(bank))
@@ -84,13 +84,13 @@ fn any_bank(range: &PhysRange, size: u64) -> Option<PhysRange> {
     PhysRange::new(range.base(), size).filter(|bank| range.contains(bank))
 }
 
-/// Smallest range worth telling dom0 about, and the alignment of all.
+/// The smallest extended region, and the alignment of all.
 const EXTENDED_MIN: u64 = 64 * MIB;
-/// Most extended regions in the hypervisor node.
+/// The highest number of extended regions in the hypervisor node.
 const EXTENDED_MAX: usize = 8;
 
-/// Returns the machine RAM that dom0 does not have: its guest-physical addresses serve dom0 for foreign mappings. `used` holds
-/// dom0's banks, reserved ranges, the grant region and device regions.
+/// Returns the extended regions: RAM of the machine that is not dom0's, at whose addresses dom0 makes foreign mappings.
+/// `used` holds dom0's banks, reserved ranges, the grant region and device regions.
 pub fn extended_regions(ram: &[PhysRange], used: &[PhysRange]) -> Vec<PhysRange> {
     let unused = ranges::subtract(ram, used);
     let aligned = unused

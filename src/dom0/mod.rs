@@ -1,8 +1,8 @@
-//! dom0: what the machine's first domain is made of.
+//! dom0: the machine's first domain.
 //!
-//! The rooms here are pure: they say where its memory is ([`layout`]), which device regions and interrupts dom0
-//! gets ([`devices`]) and what tree it sees ([`device_tree`]); both of the last two follow one decision per node
-//! ([`selection`]). [`plan`] puts them together, on the host too; [`build`] does what it says.
+//! The files here but [`build`] are pure, and run on the host too. [`selection`] decides for each node of the host's tree
+//! what dom0 gets of it. [`devices`] and [`device_tree`] follow that: the device regions and interrupts, and dom0's tree.
+//! [`layout`] chooses its RAM. [`plan`] composes them, and [`build`] carries the plan out.
 
 pub mod build;
 pub mod device_tree;

@@ -1,4 +1,4 @@
-//! The plan of dom0, made before anything is done: memory, devices, tree, and where things go.
+//! The plan of dom0: its RAM, devices, tree, and the addresses of its kernel, tree and RAM disk.
 
 use alloc::vec::Vec;
 
@@ -13,40 +13,40 @@ use crate::platform::host_dt::ModuleKind;
 use crate::platform::ranges::{self, PhysRange};
 use crate::platform::tree::check_budget;
 
-/// The parts of dom0, and what they are made of.
+/// The input of the plan.
 #[derive(Clone, Copy)]
 pub struct Wish<'a> {
-    /// The machine, and what the hypervisor keeps of it.
+    /// The machine, and the nodes that the hypervisor keeps.
     pub machine: HostView<'a>,
-    /// RAM that is free for dom0.
+    /// The RAM that is free for dom0.
     pub free: &'a [PhysRange],
-    /// Machine addresses that hold no memory of dom0's and can show it its grants.
+    /// The machine addresses at which dom0 may map its grant table: no RAM of its own is there.
     pub grant: PhysRange,
     /// dom0's kernel.
     pub kernel: &'a KernelImage,
-    /// Bytes of RAM.
+    /// The size of its RAM, in bytes.
     pub memory: u64,
     /// vCPUs.
     pub vcpus: u32,
-    /// Tells whether dom0 is told of unused addresses.
+    /// True if dom0's tree lists extended regions.
     pub ext_regions: bool,
 }
 
-/// dom0 as it will be.
+/// The plan.
 pub struct Plan {
     /// Its RAM; the first bank holds kernel, tree and RAM disk.
     pub banks: Vec<PhysRange>,
     /// Its devices and interrupts.
     pub devices: DevicePlan,
-    /// The private interrupt of its event channels.
+    /// The PPI that announces events.
     pub event_interrupt: u32,
-    /// Where kernel, tree and RAM disk go.
+    /// The addresses of kernel, tree and RAM disk.
     pub place: Placement,
     /// Its device tree.
     pub tree: Vec<u8>,
 }
 
-/// Decides what dom0 will be.
+/// Makes the plan of dom0.
 pub fn plan(wish: &Wish<'_>) -> Result<Plan, BootError> {
     let host = wish.machine.host;
     let ramdisk = host.module(ModuleKind::Ramdisk);
@@ -70,7 +70,7 @@ pub fn plan(wish: &Wish<'_>) -> Result<Plan, BootError> {
         extended: &extended,
         event_interrupt,
     };
-    // The tree's size does not depend on where the RAM disk goes, but that depends on the tree's size.
+    // The place of the RAM disk depends on the tree's size, but not the other way round.
     let size = device_tree::build(&wish.machine, &selection, &config)?.len();
     let first = banks
         .first()
@@ -93,7 +93,7 @@ pub fn plan(wish: &Wish<'_>) -> Result<Plan, BootError> {
     })
 }
 
-/// RAM that dom0 does not own and may use for mappings.
+/// Returns the extended regions, if dom0's tree lists them.
 fn extended(wish: &Wish<'_>, banks: &[PhysRange], devices: &DevicePlan) -> Vec<PhysRange> {
     let host = wish.machine.host;
     let mut used: Vec<PhysRange> = Vec::new();

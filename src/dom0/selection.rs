@@ -1,9 +1,9 @@
-//! One decision per node of the host's tree: what dom0 gets of it.
+//! Decides for each node of the host's tree what dom0 gets of it.
 //!
-//! Dropped with everything below: what describes the hypervisor's own business (CPUs, memory, PSCI, performance monitors,
-//! boot modules, the console's UART). Of what has a phandle a stub stays, so that no phandle in dom0's tree leads nowhere.
-//! Disabled, with a line that says why: a device that needs a page or an interrupt which dom0 cannot have. The GIC, the
-//! timer and `/chosen` are rewritten; all else is dom0's, registers and interrupts included.
+//! Nodes that the hypervisor keeps are dropped, with all nodes below (CPUs, memory, PSCI, performance monitors, boot
+//! modules, the console's UART). A stub stays in place of one with a phandle, so that every phandle in dom0's tree resolves.
+//! A device that needs a page or an interrupt which dom0 cannot have is disabled, with a line that says why. The GIC, the
+//! timer and `/chosen` are rewritten. All other nodes are dom0's, with their registers and interrupts.
 
 use alloc::format;
 use alloc::string::String;
@@ -22,7 +22,7 @@ use crate::platform::ranges::{self, PhysRange};
 use crate::platform::timer::TIMER;
 use crate::platform::translate;
 
-/// The facts that dom0's view of the machine depends on.
+/// The input of the decisions.
 #[derive(Clone, Copy)]
 pub struct HostView<'a> {
     /// The machine's device tree.
@@ -31,20 +31,20 @@ pub struct HostView<'a> {
     pub host: &'a HostInfo,
     /// The hypervisor's UART, if it has one.
     pub console: Option<&'a UartInfo>,
-    /// Interrupt ids that the GIC has, from GICD_TYPER: `32 * (ITLinesNumber + 1)`.
+    /// The number of INTIDs that the GIC has, from GICD_TYPER: `32 * (ITLinesNumber + 1)`.
     pub gic_lines: u32,
 }
 
 /// The treatment of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// dom0 gets it as it is.
+    /// It is copied unchanged.
     Keep,
-    /// dom0 does not see it.
+    /// It is left out.
     Drop,
-    /// dom0 does not see it, but something in its tree may refer to it: what is left is its place and its phandle.
+    /// Only its name and phandle are copied: another node may refer to it.
     Stub,
-    /// dom0 sees it disabled: it is meant for another domain, or dom0 cannot have all that it needs.
+    /// It is copied and disabled: it is for another domain, or needs something that dom0 cannot have.
     Disable,
     /// It is the GIC.
     Gic,
@@ -55,7 +55,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Returns whether dom0 has no use of the node.
+    /// Returns whether dom0 cannot use the node.
     pub fn is_hidden(self) -> bool {
         matches!(self, Self::Drop | Self::Stub)
     }
@@ -64,7 +64,7 @@ impl Fate {
 /// The fate of every node.
 pub struct Selection {
     fates: Vec<Fate>,
-    /// Devices that dom0 would have got but for what they need, one line each.
+    /// One line for each device that is disabled for what it needs.
     pub notes: Vec<String>,
 }
 
@@ -79,16 +79,16 @@ const DROPPED: &[&str] = &[
     "arm,armv8-pmuv3",
     "arm,armv7-timer-mem",
 ];
-/// Nodes that are built anew below the root.
+/// The names of the nodes that are built anew below the root.
 const REBUILT: &[&str] = &["cpus", "psci", "hypervisor"];
 
-/// Returns whether dom0's tree has a node of its own in this one's place.
+/// Returns whether a node is built anew for dom0's tree.
 pub(super) fn is_rebuilt(node: &Node<'_>) -> bool {
     node.parent().is_some_and(|parent| parent.index() == 0) && REBUILT.contains(&node.name())
 }
 
 impl Selection {
-    /// Decides for every node of the machine's tree.
+    /// Decides the fate of every node of the machine's tree.
     pub fn of(machine: &HostView<'_>) -> Self {
         let tree = machine.tree;
         let mut selection = Self {
@@ -115,7 +115,7 @@ impl Selection {
         selection
     }
 
-    /// Returns what becomes of a node.
+    /// Returns the fate of a node.
     pub fn fate(&self, node: &Node<'_>) -> Fate {
         self.fates.get(node.index()).copied().unwrap_or(Fate::Drop)
     }
@@ -126,10 +126,10 @@ impl Selection {
         }
     }
 
-    /// Leaves of each dropped node that has a phandle a stub, and of the dropped ones that it is below.
+    /// Leaves a stub in place of each dropped node that has a phandle, and of the dropped nodes above it.
     fn leave_stubs(&mut self, tree: &Tree<'_>) {
         let named = tree.all().filter(|node| node.phandle().is_some());
-        // Nobody refers to memory, and a stub would be taken for some.
+        // No node refers to a memory node, and a kernel would take its stub for RAM.
         for node in named.filter(|node| !memory::is_memory(node)) {
             for node in node.ancestors() {
                 if self.fate(&node) != Fate::Drop {
@@ -149,12 +149,12 @@ fn buses_of_console(machine: &HostView<'_>) -> Vec<usize> {
     above.map(|bus| bus.index()).collect()
 }
 
-/// The facts that a decision about a node depends on.
+/// The state that decisions depend on.
 struct Judge<'a> {
     machine: &'a HostView<'a>,
     gic: Option<Node<'a>>,
     hidden: Hidden,
-    /// Indices of the buses that the console is behind.
+    /// The indices of the nodes above the console's.
     buses: Vec<usize>,
 }
 
@@ -194,8 +194,8 @@ impl Judge<'_> {
         Fate::Disable
     }
 
-    /// Says what dom0 cannot have of what a device needs. It would touch the device all the same, and die of what is not
-    /// there.
+    /// Names what a device needs and dom0 cannot have. A driver would fault on a register that is not mapped, so such a
+    /// device is disabled.
     fn withheld(&self, node: &Node<'_>) -> Option<String> {
         let mut regions = regions(node).into_iter().flatten();
         let is_bus = self.buses.contains(&node.index());
@@ -225,7 +225,7 @@ impl Judge<'_> {
     }
 }
 
-/// Pages that dom0 never gets as a device's, whatever a node claims: whole pages and whose they are.
+/// The pages that dom0 never gets as a device's: ranges of whole pages, and their owners.
 pub(super) struct Hidden(Vec<(PhysRange, &'static str)>);
 
 impl Hidden {
@@ -257,11 +257,11 @@ impl Hidden {
     }
 }
 
-/// Returns the machine's regions that a node brings: its registers, and for a PCI bridge its windows. What the CPU cannot
+/// Returns the physical regions of a node: its registers, and the windows of a PCI bridge. A region that the CPU cannot
 /// reach is `None`.
 pub fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
     let mut regions: Vec<_> = translate::reg_ranges(node)
-        // Registers on a bus without `ranges` are nobody's business but the bus's.
+        // Addresses on a bus without `ranges` are not physical ones.
         .filter(Option::is_some)
         .collect();
     if is_pci_bridge(node) {
@@ -270,7 +270,7 @@ pub fn regions(node: &Node<'_>) -> Vec<Option<PhysRange>> {
     regions
 }
 
-/// Returns the GIC's interrupts that a node brings: its own, and for a PCI bridge those of its map.
+/// Returns the GIC's interrupts of a node: its own, and those of a PCI bridge's map.
 pub fn lines(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
     let routes = routes(node, gic).into_iter();
     let lines = routes.filter_map(|route| match route {
@@ -280,7 +280,7 @@ pub fn lines(node: &Node<'_>, gic: &Node<'_>) -> Vec<Interrupt> {
     lines.collect()
 }
 
-/// Follows the interrupts that a node brings.
+/// Returns the routes of a node's interrupts.
 pub(super) fn routes(node: &Node<'_>, gic: &Node<'_>) -> Vec<Route> {
     let mut routes = interrupt::routes(node, gic);
     if is_pci_bridge(node) {

@@ -1,4 +1,4 @@
-//! The audit of the whole machine: everything that holds a reference on a frame is asked, and the counts must agree.
+//! The audit of the whole machine: the reference count of each frame must equal the number of its known holders.
 
 use armv7::addr::Gfn;
 
@@ -6,7 +6,8 @@ use super::{Domain, registry};
 use crate::mem::audit::{Discrepancy, Name};
 use crate::mem::memory;
 
-/// Compares the frame table with what all domains hold. Nobody else may be at work meanwhile (`cpu::hold::others_wait`).
+/// Compares the frame table with the references that all domains hold. All other CPUs must be held meanwhile
+/// (`cpu::hold::others_wait`).
 pub fn audit() -> Result<(), Discrepancy> {
     memory().audit(|name| {
         for domain in registry::all() {
@@ -15,8 +16,8 @@ pub fn audit() -> Result<(), Discrepancy> {
     })
 }
 
-/// Names every reference of a domain's: its map's, those of the pages that the hypervisor keeps for it, and those on what
-/// it has granted to somebody.
+/// Names every reference of a domain: those of its map, of the pages that the hypervisor keeps for it, and of the pages
+/// that it has granted and that are in use.
 fn name_all(domain: &Domain, name: Name<'_>) {
     if let Some(start) = Gfn::new(0) {
         domain.p2m.lock().visit(start, |run| {

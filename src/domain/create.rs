@@ -1,4 +1,4 @@
-//! Making a domain: its parts, then its vCPUs. Whatever fails on the way, what was made before is undone by dropping it.
+//! Makes a domain: its parts, then its vCPUs. When a step fails, the parts made before are dropped.
 
 use alloc::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::sched::{self, UnitParams};
 use crate::vcpu::{Timers, Vcpu};
 use crate::vgic::Vgic;
 
-/// Returns what the machine does after a stage-2 change.
+/// Returns the TLB and barrier operations of this machine for stage 2.
 fn tlb() -> Tlb {
     Tlb {
         flush: flush::by(errata::invalidation()),
@@ -75,8 +75,9 @@ fn parts(spec: &Spec, tlb: Tlb) -> Result<Arc<Domain>, Errno> {
     heap::try_arc(domain).ok_or(Errno::NoMem)
 }
 
-/// Makes a domain's next vCPU, not yet up; true when it is the last one, and the domain has them all. `affinity` says where
-/// each may run. Of a domain that cannot have all, none is left. One caller at a time.
+/// Makes the next vCPU of a domain, offline. Returns true when it was the last one, and sets the domain's vCPUs then.
+/// `affinity` returns the CPUs on which each may run. On failure all vCPUs made so far are removed. There is one caller at a
+/// time.
 pub fn next_vcpu(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Result<bool, Errno> {
     let mut made = core::mem::take(&mut domain.state.lock().unfinished);
     let all = usize::from(domain.max_vcpus);
@@ -120,12 +121,15 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId, hard: CpuSet) -> Result<Arc<Vcpu>, Err
         vcpu.filter(|vcpu| registry::insert_unit(unit, domain.clone(), vcpu.clone()).is_ok())
     });
     if made.is_none() && sched::lock().remove(unit).is_err() {
-        log::error!("{}: a vCPU that never ran is still scheduled", domain.id);
+        log::error!(
+            "{}: a vCPU that never ran cannot leave the scheduler",
+            domain.id
+        );
     }
     made.ok_or(Errno::NoMem)
 }
 
-/// Takes vCPUs that are halted and saved out of the scheduler and the registry. Their timers go with them.
+/// Removes vCPUs that are halted and saved from the scheduler and the registry. Their timers end with them.
 pub fn remove_vcpus(vcpus: &[Arc<Vcpu>]) {
     for vcpu in vcpus {
         if sched::lock().remove(vcpu.unit).is_err() {

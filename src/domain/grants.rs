@@ -1,8 +1,8 @@
-//! Grants between domains: the granter's memory, and how a mapping leaves its mapper's.
+//! Grants between domains: access to the granter's memory, and the end of a mapping.
 //!
-//! A mapping leaves in three steps that must not change places: its stage-2 entry goes, the TLBs forget it, the granter's
-//! entry is released. Mappings are collected between the first step and the second, so that one flush serves many. A
-//! mapping whose stage-2 entry cannot go keeps its handle, and the granter's entry stays in use.
+//! A mapping ends in three steps, in this order: its stage-2 entry is removed, the TLBs are flushed, the granter's entry is
+//! released. Mappings are collected between the first step and the second, so that one flush serves many. A mapping whose
+//! stage-2 entry cannot be removed keeps its handle, and the granter's entry stays in use.
 
 use alloc::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::mem::frame_table::Kind;
 use crate::mem::memory;
 use crate::mem::p2m::{Access, P2mError, P2mType, Removed};
 
-/// A granter's memory, as its stage-2 map and the frame table know it.
+/// A granter's memory, by its stage-2 map and the frame table.
 pub struct Granted<'a>(pub &'a Domain);
 
 impl GranterMemory for Granted<'_> {
@@ -24,7 +24,7 @@ impl GranterMemory for Granted<'_> {
     fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError> {
         let pinned = self.0.p2m.lock().pin(gfn, Access::Read);
         let (reference, kind) = pinned.ok_or(PinError::BadPage)?;
-        // Pages that the hypervisor shares with the domain are not the domain's to lend.
+        // A domain may not grant pages that the hypervisor shares with it.
         if !kind.is_own_ram() || reference.owner() != self.0.id || reference.kind() == Kind::Shared
         {
             return Err(PinError::BadPage);
@@ -42,15 +42,15 @@ impl GranterMemory for Granted<'_> {
     }
 }
 
-/// The domains that one call deals with. It remembers the last one: the elements of an array are mostly about the same.
+/// Finds the domains of one call's elements. It keeps the last one, as most elements name the same domain.
 pub struct Peers<'a> {
-    /// The one that calls.
+    /// The calling domain.
     pub own: &'a Arc<Domain>,
     last: Option<Arc<Domain>>,
 }
 
 impl<'a> Peers<'a> {
-    /// For a call of `own`.
+    /// Returns a finder for a call of `own`.
     pub const fn new(own: &'a Arc<Domain>) -> Self {
         Self { own, last: None }
     }
@@ -76,7 +76,7 @@ pub const fn kind_of(access: grant::Access) -> P2mType {
     }
 }
 
-/// Mappings that are out of their mapper's table and stage 2, but perhaps still in TLBs.
+/// Mappings that were removed from their mapper's stage 2, and may still be in TLBs.
 pub struct Leaving<'a> {
     peers: Peers<'a>,
     removed: Removed,
@@ -84,7 +84,7 @@ pub struct Leaving<'a> {
 }
 
 impl<'a> Leaving<'a> {
-    /// None yet, of those that `mapper` has.
+    /// Returns an empty collection for mappings of `mapper`.
     pub const fn new(mapper: &'a Arc<Domain>) -> Self {
         Self {
             peers: Peers::new(mapper),
@@ -93,7 +93,7 @@ impl<'a> Leaving<'a> {
         }
     }
 
-    /// Makes room for one more; comes before the mapper's table is locked, as it locks the granters'.
+    /// Makes room for one more. It locks the granters' tables, so it comes before the mapper's is locked.
     #[inline]
     pub fn make_room(&mut self) {
         if self.removed.is_full() || self.mappings.is_full() {
@@ -101,14 +101,14 @@ impl<'a> Leaving<'a> {
         }
     }
 
-    /// Takes `mapping` out of stage 2, after [`Leaving::make_room`]. On success it is this collection's, and its handle is
-    /// to be freed; on failure nothing has changed.
+    /// Removes `mapping` from stage 2, after [`Leaving::make_room`]. On success it is in this collection, and the caller
+    /// frees its handle. On failure nothing has changed.
     #[inline]
     pub fn push(&mut self, mapping: Mapping) -> Result<(), P2mError> {
         if self.mappings.is_full() {
             return Err(P2mError::Full);
         }
-        // When the entry is not there any more, its end has been seen to by whoever removed it.
+        // Whoever removed the entry before has flushed and released it.
         let _found: bool = self.peers.own.p2m.lock().unmap_exact(
             mapping.gfn,
             mapping.mfn,
@@ -119,7 +119,7 @@ impl<'a> Leaving<'a> {
         Ok(())
     }
 
-    /// Flushes, and then releases the granters' entries.
+    /// Flushes the TLBs, then releases the granters' entries.
     pub fn finish(&mut self) {
         if !self.removed.is_empty() {
             self.peers.own.p2m.lock().release_from(&mut self.removed);
@@ -148,11 +148,11 @@ impl<'a> Leaving<'a> {
     }
 }
 
-/// Undoes the mappings that a dying domain leaves behind, looking at no more than `budget` handles; true when none is left.
-/// One that cannot be undone now stays for the next call. From the first call on, the domain maps nothing and nobody begins
-/// to use its grants.
+/// Ends the mappings of a dying domain, reading at most `budget` handles. Returns true when none is left. A mapping that
+/// cannot end now stays for the next call. From the first call on, the domain maps no grants, and none of its own can be
+/// taken into use.
 ///
-/// Comes before the domain's stage 2 is taken apart, and after the last hypercall of its own.
+/// Comes after the domain's last hypercall, and before its stage 2 is emptied.
 pub fn release_all(domain: &Arc<Domain>, budget: u32) -> bool {
     let mut budget = budget;
     let mut leaving = Leaving::new(domain);

@@ -1,4 +1,4 @@
-//! Where things are in a guest that is not dom0 (xen/include/public/arch-arm.h), and what of the machine they need.
+//! The memory map of guests other than dom0 (xen/include/public/arch-arm.h).
 
 use armv7::addr::{Gfn, Mfn, PAGE_SHIFT};
 use spin::Once;
@@ -11,15 +11,15 @@ pub type Region = (u64, u64);
 
 /// The emulated distributor (GUEST_GICD_BASE, GUEST_GICD_SIZE).
 pub const GICD: Region = (0x0300_1000, 0x1000);
-/// Where the machine's virtual CPU interface is mapped (GUEST_GICC_BASE, GUEST_GICC_SIZE).
+/// The machine's virtual CPU interface (GUEST_GICC_BASE, GUEST_GICC_SIZE).
 pub const GICC: Region = (0x0300_2000, 0x2000);
 /// The emulated UART (GUEST_PL011_BASE, GUEST_PL011_SIZE).
 pub const UART: Region = (0x2200_0000, 0x1000);
-/// Where the guest may map its grant table (GUEST_GNTTAB_BASE, GUEST_GNTTAB_SIZE).
+/// The region set aside for the guest's grant table (GUEST_GNTTAB_BASE, GUEST_GNTTAB_SIZE).
 pub const GRANT_TABLE: Region = (0x3800_0000, 0x0100_0000);
-/// Pages that the toolstack gives a guest (GUEST_MAGIC_BASE, GUEST_MAGIC_SIZE).
+/// The pages that the toolstack gives a guest (GUEST_MAGIC_BASE, GUEST_MAGIC_SIZE).
 pub const MAGIC: Region = (0x3900_0000, 0x0100_0000);
-/// The most RAM at each of its two places (GUEST_RAM0_BASE, GUEST_RAM1_BASE and their sizes).
+/// The two banks of RAM at their largest (GUEST_RAM0_BASE, GUEST_RAM1_BASE and their sizes).
 pub const RAM_BANKS: [Region; 2] = [(0x4000_0000, 0xC000_0000), (0x02_0000_0000, 0xFE_0000_0000)];
 /// GUEST_EVTCHN_PPI.
 const EVENT_PPI: u32 = 31;
@@ -29,27 +29,27 @@ const UART_SPI: u32 = 32;
 /// The parts of the machine that guests get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Host {
-    /// First frame of the virtual CPU interface.
+    /// The first frame of the virtual CPU interface.
     pub virtual_cpu: Mfn,
-    /// Its frames.
+    /// Its number of frames.
     pub frames: u32,
-    /// The timer's frequency where firmware left CNTFRQ wrong, else 0.
+    /// The timer's frequency in Hz where firmware left CNTFRQ wrong, else 0.
     pub clock_frequency: u32,
 }
 
 static HOST: Once<Host> = Once::new();
 
-/// Tells what guests get of the machine; only the first call counts.
+/// Sets the parts of the machine that guests get. Only the first call has an effect.
 pub fn init(host: Host) {
     HOST.call_once(|| host);
 }
 
-/// Returns what guests get of the machine, once boot has told.
+/// Returns the parts of the machine that guests get, after [`init`].
 pub fn host() -> Option<&'static Host> {
     HOST.get()
 }
 
-/// Returns the distributor.
+/// Returns the place of the distributor.
 pub const fn gic() -> GicMap {
     GicMap {
         first_page: (GICD.0 >> PAGE_SHIFT) as u32,
@@ -57,17 +57,17 @@ pub const fn gic() -> GicMap {
     }
 }
 
-/// Interrupt that announces events.
+/// Returns the interrupt that announces events.
 pub const fn event_irq() -> Option<IntId> {
     IntId::new(EVENT_PPI)
 }
 
-/// Interrupt of the emulated UART.
+/// Returns the interrupt of the emulated UART.
 pub const fn uart_irq() -> Option<IntId> {
     IntId::new(UART_SPI)
 }
 
-/// Returns where the virtual CPU interface goes: guest frame, and number of frames.
+/// Returns the place of the virtual CPU interface: gfn, and number of frames.
 pub fn cpu_interface(host: &Host) -> Option<(Gfn, u32)> {
     let frames = (GICC.1 >> PAGE_SHIFT) as u32;
     Some((Gfn::new(GICC.0 >> PAGE_SHIFT)?, frames.min(host.frames)))

@@ -1,11 +1,11 @@
-//! The virtual interrupt interface of this CPU, and waiting for what it may deliver.
+//! The list registers of this CPU, and vCPUs that wait for an interrupt.
 //!
-//! A vCPU that is loaded has its best interrupts in the list registers; what its guest did with them is read back from
-//! there before anything is decided about it.
+//! A loaded vCPU has its most urgent interrupts in the list registers. Their state is folded back into the vGIC before
+//! anything is decided about them.
 //!
-//! An interrupt that the vgic has latched for a vCPU that runs on this CPU goes into the list registers at once, under the
-//! lock that is held already ([`deliver`]). Every other vCPU is kicked ([`Domain::kick`]): it refills them itself before it
-//! enters its guest.
+//! An interrupt that became pending for a vCPU on this CPU goes into the list registers at once, under the lock that is held
+//! already ([`deliver`]). Every other vCPU is kicked ([`Domain::kick`]) and refills its list registers before it enters its
+//! guest.
 
 use armv7::gic::{self, Gic};
 use armv7::smp;
@@ -16,7 +16,7 @@ use crate::sync::Guard;
 use crate::vcpu::Vcpu;
 use crate::vgic::{ListRegisters, Maintenance, Vgic};
 
-/// This CPU's list registers, as the vgic room sees them.
+/// This CPU's list registers, for the `vgic` room.
 pub struct HardwareLrs<'a>(pub &'a Gic);
 
 impl ListRegisters for HardwareLrs<'_> {
@@ -43,7 +43,7 @@ impl ListRegisters for HardwareLrs<'_> {
     }
 }
 
-/// Returns whether an interrupt is pending for the calling vCPU that would wake it.
+/// Returns whether an interrupt that wakes the calling vCPU is pending.
 fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
     let Some(gic) = gic::get() else { return false };
     let mut vgic = domain.vgic.lock();
@@ -54,16 +54,17 @@ fn has_deliverable(domain: &Domain, vcpu: &Vcpu) -> bool {
     deliverable
 }
 
-/// Blocks the calling vCPU until something is pending for it (WFI, SCHEDOP_block).
+/// Blocks the calling vCPU until an interrupt is pending for it (WFI, SCHEDOP_block).
 pub fn block(domain: &Domain, vcpu: &Vcpu) {
     if has_deliverable(domain, vcpu) {
         return;
     }
-    // An interrupt that came since then has left a request.
+    // An interrupt that came since then has left a request, with which `block` returns at once.
     vcpu.block();
 }
 
-/// Makes the vCPUs in `named`, as `vgic` returned them, see what changed for them.
+/// Delivers a change of the vGIC to the vCPUs in `named`, which it returned: refills the list registers of the one that runs
+/// here, and kicks the others.
 #[inline(always)]
 pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
     let mut kick = named;
@@ -80,7 +81,7 @@ pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
     domain.kick(kick);
 }
 
-/// Returns whether `vcpu` is loaded on this CPU and waits for nothing.
+/// Returns whether `vcpu` is loaded on this CPU and not halted.
 #[inline]
 fn runs_here(vcpu: &Vcpu) -> bool {
     vcpu.is_loaded_on(smp::this_cpu()) && vcpu.halted() == 0

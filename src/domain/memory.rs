@@ -1,4 +1,4 @@
-//! A domain's pages: pinning one for the hypervisor, pages shared with it, and copies by the p2m.
+//! A domain's pages: pinned ones, and pages that the hypervisor shares with it.
 
 use armv7::addr::{Gfn, Mfn};
 use armv7::frame::PageRef;
@@ -38,8 +38,8 @@ pub fn shared_page(owner: DomId) -> Result<GuestPage, Errno> {
     keep(owner, memory.alloc_shared(owner, Source::All)?)
 }
 
-/// Returns a zeroed page in which the hypervisor keeps account of what `owner` does: not of the memory that it needs itself,
-/// and not of what is set aside for others.
+/// Returns a zeroed page for the hypervisor's own records about `owner`. Neither the hypervisor's reserve nor claimed memory
+/// is used for it.
 pub fn account_page(owner: DomId) -> Result<GuestPage, Errno> {
     keep(owner, mem::memory().alloc_shared(owner, Source::Unclaimed)?)
 }
@@ -54,13 +54,13 @@ fn keep(owner: DomId, mfn: Mfn) -> Result<GuestPage, Errno> {
 }
 
 impl Domain {
-    /// Returns what the domain has at `gfn`.
+    /// Returns the domain's entry at `gfn`.
     #[inline(never)]
     pub fn entry_at(&self, gfn: u64) -> Option<Entry> {
         self.p2m.lock().lookup(Gfn::new(gfn)?)
     }
 
-    /// Keeps the domain's own page at `gfn` mapped and referenced; `-EINVAL` when it is not its own writable RAM.
+    /// Returns the domain's own page at `gfn`, mapped and referenced. `-EINVAL` if it is not its own writable RAM.
     pub fn pin(&self, gfn: u64) -> Result<GuestPage, Errno> {
         let gfn = Gfn::new(gfn).ok_or(Errno::Inval)?;
         let (reference, kind) = self
@@ -74,7 +74,7 @@ impl Domain {
         reference.map().ok_or(Errno::NoMem)
     }
 
-    /// Adds a frame to the grant table unless it is `frames` long; true when it was.
+    /// Adds a frame to the grant table unless it has `frames` frames. Returns true when it has them.
     #[inline(always)]
     pub fn grow_grants(&self, frames: u64) -> Result<bool, Errno> {
         let missing = self.grants.lock().missing_frames(frames);

@@ -1,8 +1,8 @@
-//! Domains: what a guest is made of, and how its parts act on one another.
+//! Domains: the parts of a guest, and how they act on one another.
 //!
-//! A [`Domain`] composes the state rooms (memory map, interrupts, events, grants), each behind a lock of its own, and
-//! carries out what they return: an event's [`Notify`] becomes a virtual interrupt, an interrupt's vCPU set becomes kicks
-//! ([`Domain::kick`]).
+//! A [`Domain`] owns the state rooms (memory map, interrupts, events, grants), each behind a lock of its own, and carries
+//! out the actions that they return: [`Notify`] from an event becomes a virtual interrupt, a set of vCPUs from the vGIC
+//! becomes kicks ([`Domain::kick`]).
 
 pub mod audit;
 pub mod create;
@@ -42,14 +42,14 @@ use crate::vgic::Vgic;
 /// A page of a guest that the hypervisor keeps mapped.
 pub type GuestPage = PinnedPage<'static>;
 
-/// The rights of a domain beyond its own affairs; every domain starts with nothing.
+/// The rights of a domain beyond itself. A domain has none unless it is given some.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rights {
-    /// Manage other domains and the machine.
+    /// Manages other domains and the machine.
     pub control: bool,
-    /// Drive the hardware: it is mapped 1:1 and its end is the machine's end.
+    /// Drives the hardware: its RAM is mapped 1:1, and the machine ends with it.
     pub hardware: bool,
-    /// Write to the console.
+    /// Writes to the console.
     pub console: bool,
 }
 
@@ -85,54 +85,54 @@ pub struct Params {
     pub monitor_ring_pfn: u64,
 }
 
-/// Where a domain is in its life.
+/// The stages of a domain's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Life {
-    /// It runs, or could.
+    /// It runs, or may run.
     Alive,
-    /// It is being taken apart.
+    /// Its resources are being released.
     Dying,
-    /// It is gone but for pages that others still use.
+    /// Only pages that other domains still use are left.
     Dead,
 }
 
-/// The slow state of a domain.
+/// The state of a domain that no fast path needs.
 #[derive(Debug)]
 pub struct State {
-    /// Where it is in its life.
+    /// The stage of its life.
     pub life: Life,
-    /// How often the toolstack has paused it.
+    /// Pauses by the toolstack that are not undone yet.
     pub pause_count: u32,
-    /// It has shut down, with this code (SHUTDOWN_*).
+    /// The code with which it shut down (SHUTDOWN_*), once it has.
     pub shutdown: Option<u32>,
-    /// Code given ahead of a shutdown (SCHEDOP_shutdown_code).
+    /// The code set ahead of a shutdown (SCHEDOP_shutdown_code).
     pub shutdown_code: Option<u32>,
     /// The toolstack's name for it.
     pub handle: [u8; 16],
     /// HVM parameters.
     pub params: Params,
-    /// Frame at which it has mapped shared_info.
+    /// The gfn at which it has mapped shared_info.
     pub shared_info_gfn: Option<Gfn>,
-    /// Where each vCPU has registered its `vcpu_info`: frame and offset.
+    /// The place of each vCPU's registered `vcpu_info`: gfn and offset.
     pub vcpu_info: [Option<(Gfn, u32)>; MAX_VCPUS as usize],
-    /// Port that tells of a suspend, instead of the VIRQ of all ends; 0 for none.
+    /// The port that announces a suspend in place of VIRQ_DOM_EXC; 0 for none.
     pub suspend_port: u32,
-    /// Runstate copies carry an update flag (vm_assist).
+    /// True if run-state copies carry an update flag (vm_assist).
     pub runstate_flag: bool,
     /// Seconds to add to the machine's wall clock for it.
     pub time_offset: i64,
     /// True if it is being debugged.
     pub debugged: bool,
-    /// vCPUs that were made while the domain has not got all of them.
+    /// The vCPUs made so far, until the domain has all of them.
     pub unfinished: Vec<Arc<Vcpu>>,
 }
 
-/// Where the emulated distributor is in guest physical space, in pages.
+/// The place of the emulated distributor in guest physical space, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GicMap {
     /// Its first page.
     pub first_page: u32,
-    /// Pages of it.
+    /// Its number of pages.
     pub pages: u32,
 }
 
@@ -143,39 +143,39 @@ pub struct Spec {
     pub id: DomId,
     /// Its rights.
     pub rights: Rights,
-    /// Most vCPUs.
+    /// The highest number of vCPUs.
     pub max_vcpus: u8,
-    /// Shared interrupts of its controller.
+    /// The number of its vGIC's SPIs.
     pub nr_spis: u16,
-    /// Interrupt that announces events.
+    /// The interrupt that announces events.
     pub event_irq: IntId,
-    /// Where its interrupt controller is.
+    /// The place of its distributor.
     pub gic: GicMap,
-    /// Highest event port.
+    /// The highest event port.
     pub max_port: u32,
-    /// Sizes of its grant and maptrack tables.
+    /// The limits of its grant and maptrack tables, in frames.
     pub grants: Limits,
-    /// Most pages of RAM.
+    /// The highest number of RAM pages.
     pub max_pages: u32,
-    /// Where its stage-2 tables come from.
+    /// The source of its stage-2 tables.
     pub tables: PoolLimit,
-    /// CPUs that it runs on.
+    /// The CPU pool that it runs in.
     pub pool: PoolId,
     /// Its access to the performance monitors.
     pub monitors: pmu::Access,
 }
 
-/// The parts of a new domain that take memory, made by `domain::create`.
+/// The parts of a new domain that need memory, allocated by `domain::create`.
 pub struct Parts {
-    /// Its memory.
+    /// Its stage-2 map.
     pub p2m: P2m<'static>,
     /// Its event channels.
     pub events: EventTable<GuestPage>,
-    /// Its interrupts.
+    /// Its interrupt controller.
     pub vgic: Vgic,
     /// Its place in the scheduler.
     pub group: sched::Group,
-    /// Frame of shared_info.
+    /// The frame of shared_info.
     pub shared_info: Mfn,
 }
 
@@ -184,40 +184,39 @@ pub const MAX_WATCHDOGS: usize = 2;
 
 /// A guest.
 pub struct Domain {
-    /// Its name to hypercalls.
+    /// Its id, by which hypercalls name it.
     pub id: DomId,
     /// Its rights.
     pub rights: Rights,
-    /// Its memory.
+    /// Its stage-2 map.
     pub p2m: Lock<P2m<'static>, { rank::P2M }>,
-    /// VTTBR of its memory, which never changes.
+    /// The VTTBR of its stage-2 map, which never changes.
     pub vttbr: u64,
     /// Its event channels.
     pub events: Lock<EventTable<GuestPage>, { rank::EVENT }>,
     /// Its grants.
     pub grants: Lock<GrantTable<GuestPage>, { rank::GRANT }>,
-    /// Its interrupts.
+    /// Its interrupt controller.
     pub vgic: Lock<Vgic, { rank::VGIC }>,
     /// Its place in the scheduler.
     pub group: sched::Group,
-    /// Slow state.
+    /// The state that no fast path needs.
     pub state: Lock<State, { rank::DOMAIN }>,
-    /// Interrupt that announces events.
+    /// The interrupt that announces events.
     pub event_irq: IntId,
-    /// Where its interrupt controller is.
+    /// The place of its distributor.
     pub gic: GicMap,
-    /// The difference between the physical counter and its virtual one, in ticks, modulo 2^64: it changes only before the
-    /// domain runs.
+    /// CNTVOFF: the physical counter minus the virtual one, in ticks, modulo 2^64. It changes only before the domain runs.
     cntvoff: AtomicU64,
     /// Its access to the performance monitors.
     pub monitors: pmu::Access,
-    /// Most vCPUs it may have.
+    /// The highest number of its vCPUs.
     pub max_vcpus: u8,
-    /// Frame of shared_info.
+    /// The frame of shared_info.
     pub shared_info: Mfn,
-    /// Watchdogs that it has set up.
+    /// The watchdogs that it has set.
     pub watchdogs: Lock<[Option<Timer>; MAX_WATCHDOGS], { rank::DOMAIN }>,
-    /// The lines that it may have logged.
+    /// The number of lines that it may still have logged.
     pub log_allowance: Allowance,
     uart: Once<uart::Uart>,
     vcpus: Once<Vec<Arc<Vcpu>>>,
@@ -263,7 +262,7 @@ impl Domain {
         }
     }
 
-    /// Gives the domain its vCPUs, once.
+    /// Sets its vCPUs. Only the first call has an effect.
     pub fn set_vcpus(&self, vcpus: Vec<Arc<Vcpu>>) {
         self.vcpus.call_once(|| vcpus);
     }
@@ -274,36 +273,36 @@ impl Domain {
         self.vcpus.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Returns one of its vCPUs.
+    /// Returns its vCPU `id`.
     #[inline]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Arc<Vcpu>> {
         self.vcpus().get(id.index())
     }
 
-    /// Returns what is subtracted from the physical counter to give its virtual one, modulo 2^64.
+    /// Returns CNTVOFF: the physical counter minus the virtual one, modulo 2^64.
     #[inline]
     pub fn cntvoff(&self) -> u64 {
         self.cntvoff.load(Ordering::Relaxed)
     }
 
-    /// Sets its virtual counter, before it runs.
+    /// Sets CNTVOFF. Comes before the domain runs.
     pub fn set_cntvoff(&self, cntvoff: u64) {
         self.cntvoff.store(cntvoff, Ordering::Relaxed);
     }
 
-    /// Returns when its virtual counter reads `cval`. The offset of one that was carried on from a machine that runs for
-    /// longer is negative.
+    /// Returns the time at which its virtual counter reads `cval`. CNTVOFF is negative in a domain restored from a machine
+    /// that had been up for longer.
     #[inline]
     pub fn ticks_of(&self, cval: u64) -> Ticks {
         Ticks(cval.saturating_add_signed(self.cntvoff() as i64))
     }
 
-    /// Gives the domain an emulated UART, once.
+    /// Sets its emulated UART. Only the first call has an effect.
     pub fn set_uart(&self, uart: uart::Uart) {
         self.uart.call_once(|| uart);
     }
 
-    /// Returns its emulated UART.
+    /// Returns its emulated UART, if it has one.
     #[inline]
     pub fn uart(&self) -> Option<&uart::Uart> {
         self.uart.get()
@@ -320,7 +319,7 @@ impl Domain {
         self.rights.control
     }
 
-    /// Makes an interrupt of the domain pending and its vCPU look.
+    /// Makes an interrupt pending and kicks the vCPU that takes it.
     #[inline]
     pub fn inject(&self, vcpu: VcpuId, irq: IntId) {
         let mut vgic = self.vgic.lock();
@@ -328,7 +327,7 @@ impl Domain {
         interface::deliver(self, vgic, named);
     }
 
-    /// Makes the vCPUs of `set` look at their interrupts: they wake, or leave their guests.
+    /// Kicks the vCPUs of `set`: each wakes, or leaves its guest, and refills its list registers.
     #[inline]
     pub fn kick(&self, set: VcpuSet) {
         if set != VcpuSet::EMPTY {
@@ -361,7 +360,7 @@ impl Domain {
             }
             interface::deliver(self, vgic, named);
         }
-        // Those of whom the interrupt says nothing new, or that poll with the event masked.
+        // These get no new interrupt: theirs is pending already, or they poll with the event masked.
         for id in notify.wakes().minus(named).iter() {
             if let Some(vcpu) = self.vcpu(id) {
                 vcpu.wake();
@@ -369,13 +368,13 @@ impl Domain {
         }
     }
 
-    /// Raises an event of the hypervisor's in this domain.
+    /// Raises a VIRQ in this domain.
     pub fn raise_virq(&self, virq: EventVirq, vcpu: VcpuId) {
         let notify = self.events.lock().raise_virq(virq, vcpu);
         self.notify(notify);
     }
 
-    /// Why no vCPU of it runs, if none does: paused or shut down.
+    /// Sets or clears a reason for which none of its vCPUs runs (`vcpu::halt`).
     pub fn set_halted_all(&self, reason: u32, halted: Halted) {
         for vcpu in self.vcpus() {
             match halted {
@@ -386,7 +385,7 @@ impl Domain {
     }
 }
 
-/// Sends on a port of `domain`.
+/// Sends an event by a port of `domain`.
 #[inline]
 pub fn send(domain: &Domain, port: Port) -> Result<(), EventError> {
     let sent = domain.events.lock().send(port)?;
@@ -403,13 +402,13 @@ pub fn send(domain: &Domain, port: Port) -> Result<(), EventError> {
     Ok(())
 }
 
-/// Ports closed by [`close_ports`] in one step.
+/// The number of ports that [`close_ports`] closes under one lock.
 pub(crate) const PORTS_AT_ONCE: u32 = 32;
-/// Peers notified by [`close_ports`] in one go.
+/// The number of peers that one call of [`close_ports`] notifies.
 pub(crate) const PEERS_AT_ONCE: u32 = 32;
 
-/// Closes ports of a domain whose reset has begun; true when none is left. Stops early once `must_pause` after a peer was
-/// notified. The table holds the progress.
+/// Closes ports of a domain whose reset has begun. Returns true when none is left. Stops after a peer once `must_pause`
+/// returns true; the event table holds the progress.
 pub fn close_ports(domain: &Domain, must_pause: impl Fn() -> bool) -> Result<bool, EventError> {
     for _ in 0..PEERS_AT_ONCE {
         let step = domain.events.lock().reset_step(PORTS_AT_ONCE)?;
@@ -428,19 +427,19 @@ pub fn close_ports(domain: &Domain, must_pause: impl Fn() -> bool) -> Result<boo
     Ok(false)
 }
 
-/// Tells the peer of a port that was closed.
+/// Notifies the peer of a port that was closed.
 pub fn tell_closed(to: End, from: End) {
     if let Some(peer) = registry::get(to.dom) {
         peer.events.lock().peer_closed(to.port, from);
     }
 }
 
-/// A choice between halting vCPUs and letting them run.
+/// The argument of [`Domain::set_halted_all`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Halted {
-    /// Halt them.
+    /// The vCPUs halt.
     Yes,
-    /// Let them run.
+    /// The vCPUs may run.
     No,
 }
 

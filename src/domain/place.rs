@@ -1,7 +1,7 @@
-//! Puts a page at a guest frame where there may be another one, which is given back.
+//! Maps a page at a gfn, and gives back the page that was there.
 //!
-//! Of the pages that the hypervisor shares with a domain (shared_info, frames of the grant table) it is recorded where the
-//! domain has them. Each has at most one place. [`put_shared`] gives it one; a page that is replaced or unmapped loses it.
+//! Pages that the hypervisor shares with a domain (shared_info, frames of the grant table) are mapped at one gfn at most,
+//! their place, which is recorded. [`put_shared`] sets it. A page that is replaced or unmapped loses it.
 
 use armv7::addr::{Gfn, Mfn};
 
@@ -12,7 +12,7 @@ use crate::mem::frame_table::{self, Kind};
 use crate::mem::p2m::{Entry, P2m, P2mType, Removed};
 use crate::mem::{FrameRef, memory};
 
-/// The entries of a map that may be replaced. Grants leave by their handles and devices stay, so these never may.
+/// The entries of a map that may be replaced. Entries of grants and devices never may: grants are unmapped by their handles.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replaces {
     /// The domain's RAM, shared pages among it, and pages of others: XENMEM_add_to_physmap.
@@ -50,9 +50,9 @@ pub fn is_shared(mfn: Mfn) -> bool {
     )
 }
 
-/// Maps `gfn` to `mfn`. An entry that is there is replaced if `replaces` allows it, and its page given back; true when that
-/// was a shared page, whose place is to be forgotten. On success the caller's reference on `mfn` is the map's. `-EINVAL`
-/// changes nothing.
+/// Maps `gfn` to `mfn`. Replaces an entry that is there if `replaces` allows it, and gives its page back. Returns true when
+/// that was a shared page, whose place the caller forgets. On success the map takes over the caller's reference on `mfn`.
+/// `-EINVAL` changes nothing.
 pub fn put(
     p2m: &mut P2m<'static>,
     gfn: Gfn,
@@ -87,9 +87,9 @@ pub fn put_foreign(
     Ok(())
 }
 
-/// Maps a shared page at `gfn`; `-EBUSY` while it has a place, `-EINVAL` when there is no such page.
+/// Maps a shared page at `gfn`. `-EBUSY` while it has a place, `-EINVAL` if there is no such page.
 pub fn put_shared(domain: &Domain, shared: Shared, gfn: Gfn) -> Result<(), Errno> {
-    // Both records stay locked until the map and they agree again.
+    // Both records stay locked until they agree with the map again.
     let mut state = domain.state.lock();
     let mut grants = domain.grants.lock();
     let (mfn, has_place) = match shared {
@@ -116,7 +116,7 @@ pub fn put_shared(domain: &Domain, shared: Shared, gfn: Gfn) -> Result<(), Errno
     Ok(())
 }
 
-/// Records that the shared page that was at `gfn`, if one was, has no place.
+/// Records that no shared page is at `gfn` any more.
 pub fn forget(domain: &Domain, gfn: Gfn) {
     forget_in(&mut domain.state.lock(), &mut domain.grants.lock(), gfn);
 }

@@ -1,4 +1,4 @@
-//! Which domains there are, and whose vCPU a scheduler's unit is.
+//! The list of all domains, and the vCPU of each scheduler unit.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,7 +21,7 @@ static REGISTRY: Lock<Registry, { rank::REGISTRY }> = Lock::new(Registry {
     units: Vec::new(),
 });
 
-/// Why a domain could not be entered.
+/// The errors of [`insert`] and [`insert_unit`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RegistryError {
     /// The id is taken.
@@ -30,7 +30,7 @@ pub enum RegistryError {
     NoMemory,
 }
 
-/// Enters a domain.
+/// Adds a domain.
 pub fn insert(domain: Arc<Domain>) -> Result<(), RegistryError> {
     let domains = &mut REGISTRY.lock().domains;
     match domains.binary_search_by_key(&domain.id, |other| other.id) {
@@ -45,7 +45,7 @@ pub fn insert(domain: Arc<Domain>) -> Result<(), RegistryError> {
     }
 }
 
-/// Takes a domain out; its memory goes when the last user is done with it.
+/// Removes a domain. Its memory is freed when its last user drops it.
 pub fn remove(id: DomId) {
     let mut registry = REGISTRY.lock();
     let removed = registry
@@ -78,12 +78,12 @@ fn first_that(id: DomId, is_wanted: impl Fn(&Domain) -> bool) -> Option<Arc<Doma
     rest.find(|domain| is_wanted(domain)).cloned()
 }
 
-/// Returns all domains, lowest id first, one at a time and without holding the lock meanwhile.
+/// Returns all domains, lowest id first. The lock is not held between two of them.
 pub fn all() -> impl Iterator<Item = Arc<Domain>> {
     all_that(|_| true)
 }
 
-/// Returns the domains for which `is_wanted` holds, which is asked under the lock.
+/// Returns the domains for which `is_wanted` holds. It is called under the registry's lock.
 pub fn all_that(is_wanted: impl Fn(&Domain) -> bool) -> impl Iterator<Item = Arc<Domain>> {
     let mut next = Some(DomId(0));
     core::iter::from_fn(move || {
@@ -93,7 +93,7 @@ pub fn all_that(is_wanted: impl Fn(&Domain) -> bool) -> impl Iterator<Item = Arc
     })
 }
 
-/// Records whose vCPU `unit` is.
+/// Records the vCPU of `unit`.
 pub fn insert_unit(
     unit: UnitId,
     domain: Arc<Domain>,
@@ -114,7 +114,7 @@ pub fn insert_unit(
     Ok(())
 }
 
-/// Forgets whose vCPU `unit` is.
+/// Forgets the vCPU of `unit`.
 pub fn remove_unit(unit: UnitId) {
     let entry = REGISTRY
         .lock()

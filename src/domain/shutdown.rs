@@ -1,4 +1,4 @@
-//! A domain's end by its own will or mistake: the state that the toolstack sees, and the machine's end with dom0's.
+//! Shutdown of a domain, by its own request or by a fault of its own. The machine ends with the hardware domain.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -11,13 +11,13 @@ use crate::latency;
 use crate::machine;
 use crate::vcpu::halt;
 
-/// Why a domain stops (SHUTDOWN_*, xen/include/public/sched.h).
+/// The reasons for a shutdown (SHUTDOWN_*, xen/include/public/sched.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Reason {
     /// It switched itself off.
     Poweroff = abi::SHUTDOWN_POWEROFF,
-    /// It wants to start again.
+    /// It asked for a restart.
     Reboot = abi::SHUTDOWN_REBOOT,
     /// It is suspended.
     Suspend = abi::SHUTDOWN_SUSPEND,
@@ -25,7 +25,7 @@ pub enum Reason {
     Crash = abi::SHUTDOWN_CRASH,
     /// Its watchdog expired.
     Watchdog = abi::SHUTDOWN_WATCHDOG,
-    /// It wants to be reset in place.
+    /// It asked for a reset that keeps its memory.
     SoftReset = abi::SHUTDOWN_SOFT_RESET,
 }
 
@@ -44,8 +44,8 @@ impl Reason {
     }
 }
 
-/// Stops a domain: no vCPU of it runs again until the toolstack resumes it. When it is the hardware domain, the machine
-/// goes with it.
+/// Shuts a domain down: none of its vCPUs runs again until the toolstack resumes it. The machine ends with the hardware
+/// domain.
 pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
     if domain.rights.hardware {
         hardware_domain_ended(reason);
@@ -70,8 +70,8 @@ pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
     }
 }
 
-/// Says on the console what dom0 would be told, where there is none: nobody starts the domain again, and the machine stays
-/// on without any.
+/// Logs the shutdown where there is no dom0 to be notified. Nothing starts the domain again, and the machine stays on when
+/// the last domain has ended.
 fn tell_operator(domain: &Domain, code: u32) {
     match Reason::new(code) {
         Some(reason) => log::info!("{domain} has ended: {reason:?}"),
@@ -83,7 +83,7 @@ fn tell_operator(domain: &Domain, code: u32) {
     }
 }
 
-/// Ends a domain because of something that it did; says what, once, whatever its other vCPUs do meanwhile.
+/// Shuts a domain down because of a fault of its own, and logs the first one.
 pub fn crash(domain: &Arc<Domain>, why: fmt::Arguments<'_>) {
     if domain.state.lock().shutdown.is_none() {
         log::warn!("{domain} crashed: {why}");
@@ -91,7 +91,7 @@ pub fn crash(domain: &Arc<Domain>, why: fmt::Arguments<'_>) {
     shut_down(domain, Reason::Crash);
 }
 
-/// Tells the toolstack that some domain's life changed.
+/// Raises VIRQ_DOM_EXC: the state of some domain changed.
 pub fn announce() {
     virq::raise(EventVirq::DOM_EXC);
 }

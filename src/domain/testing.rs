@@ -17,19 +17,19 @@ use crate::mem::testing;
 use crate::sched::{self, PoolId, UnitParams};
 use crate::vcpu::{Timers, Vcpu};
 
-/// Stage 2 tables that nobody walks.
+/// The TLB operations of tables that no CPU walks.
 pub const NO_TLB: Tlb = Tlb {
     flush: |_| (),
     publish: || (),
 };
 
-/// Most pages of a test domain.
+/// The highest number of pages of a test domain.
 pub const MAX_PAGES: u32 = 200;
 
-/// Highest event port of a test domain: all that the two-level form has on 32-bit Arm.
+/// The highest event port of a test domain: the last of the two-level form on 32-bit Arm.
 const MAX_PORT: u32 = 1023;
 
-/// The machine's scheduler, with one CPU.
+/// Initializes the machine's scheduler with one CPU.
 pub fn scheduler() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| assert!(sched::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some()));

@@ -1,4 +1,4 @@
-//! Which domain is told of what concerns all: global VIRQs go to one handler each, dom0 unless the toolstack says otherwise.
+//! Global VIRQs. Each has one handling domain, which is dom0 until the toolstack sets another one.
 
 use core::sync::atomic::{AtomicU16, Ordering};
 
@@ -9,10 +9,10 @@ use crate::id::{DomId, VcpuId};
 
 const COUNT: usize = NR_VIRQS as usize;
 
-/// Handler of each VIRQ. A handler that is gone is as good as none, so nothing has to be ordered with it.
+/// The handler of each VIRQ. A VIRQ whose handler has ended is dropped, so no ordering is needed.
 static HANDLERS: [AtomicU16; COUNT] = [const { AtomicU16::new(DomId::DOM0.0) }; COUNT];
 
-/// Tells the handler of a global VIRQ.
+/// Raises a global VIRQ in its handler.
 pub fn raise(virq: EventVirq) {
     let handler = HANDLERS
         .get(virq.raw() as usize)
@@ -29,12 +29,12 @@ pub fn set_handler(virq: EventVirq, domain: DomId) {
     }
 }
 
-/// Gives what `domain` handled back to dom0: it ends.
+/// Makes dom0 the handler of all VIRQs that `domain`, which ends, has handled.
 pub fn forget(domain: DomId) {
     for handler in &HANDLERS {
         #[expect(
             clippy::let_underscore_must_use,
-            reason = "what another domain handles stays as it is"
+            reason = "a VIRQ of another handler stays as it is"
         )]
         let _ = handler.compare_exchange(
             domain.0,
