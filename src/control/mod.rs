@@ -36,7 +36,7 @@ mod save;
 mod scheduler;
 pub mod sysctl;
 
-use crate::call::{Args, Caller, Outcome, Reply};
+use crate::call::{Args, Caller, Outcome};
 use crate::error::Errno;
 use crate::sync::{Guard, Lock, rank};
 

@@ -4,7 +4,6 @@
 //! with its new arguments, and the multicall continued from it. The multicall is also continued if an interrupt is
 //! pending before an entry. Entries must not be multicalls.
 
-use armv7::addr::GuestVa;
 use armv7::smp;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
