@@ -24,6 +24,7 @@
 //! | `flash` | an SD card for a board that has U-Boot |
 //! | `card` | that card in QEMU's board of its kind |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
+//! | `package` | the Debian packages, made and looked into |
 //! | `tree` | what a boot makes of a board's device tree, on the host |
 //! | `lines` | how long the source is |
 //! | `suite` | all tests in order |
@@ -48,6 +49,7 @@ mod lines;
 mod load_address;
 mod machine;
 mod options;
+mod package;
 mod partitions;
 mod patience;
 mod processors;
@@ -77,6 +79,7 @@ cargo xtask COMMAND [OPTION...]
   image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
   uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, orangepi-pc, vexpress)
   flash BOARD DEST   make an SD card, or a file with what is on one, for a board that has U-Boot; --nor: what is in its NOR flash
+  deb                make dist/krypton-hypervisor_VERSION_armhf.deb, and one with its symbols
   run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
   demo               play a domU's life, each step explained; ends by itself
   boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
@@ -133,6 +136,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "image" => build::image(&options)?,
         "uboot" => uboot::make(&options)?,
         "flash" => flash::flash(&options)?,
+        "deb" => package::make(&options)?,
         "run" => dom0::run(&options)?,
         "demo" => dom0::demo(&options)?,
         "boot" => dom0::boot(&options)?,

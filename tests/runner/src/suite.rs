@@ -13,7 +13,7 @@ use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
     Result, bench, build, card, crash, dom0, faults, guests, hazards, leftovers, load_address,
-    partitions, project, tree, uboot_ways, uefi, words,
+    package, partitions, project, tree, uboot_ways, uefi, words,
 };
 
 /// CPUs of a machine that mostly keep one core busy.
@@ -117,6 +117,11 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             hazards::test_late(options, Echo::Hide)
         }));
         tests.push(Test::new("size", |_| build::is_small()));
+        tests.push(Test::new("package", |options| {
+            package::test(options)?;
+            package::starts_by_script(options, Echo::Hide)?;
+            package::starts_by_uefi(options, Echo::Hide)
+        }));
         tests.push(Test::new("panic", |options| {
             crash::reboots(options, Echo::Hide)
         }));
