@@ -36,6 +36,11 @@ kmove: setup-build ## dist/kmove, a static armhf program for any Debian dom0: sa
 deb: setup ## dist/krypton-hypervisor_VERSION_armhf.deb for a Debian with U-Boot or UEFI, and its symbols in a -dbgsym package
 	@$(XTASK) deb
 
+debian: setup ## a whole Debian as dom0, made once, started by U-Boot in QEMU: login root, password krypton; ssh on port 2222
+	@$(XTASK) deb
+	@tests/setup/image.sh
+	@$(XTASK) debian $(ARGS)
+
 flash: setup ## an SD card or a file for a board with U-Boot: make flash BOARD=arndale DEST=card.img (or /dev/sdX; vexpress: ARGS=--nor)
 	@$(XTASK) flash $(BOARD) $(DEST) $(ARGS)
 
@@ -88,4 +93,4 @@ prepush: fmt-check clippy doc setup ## before a push, in minutes: format, lints,
 	@cargo test --quiet --workspace
 	@$(XTASK) test "dom0 demo"
 
-.PHONY: help setup setup-build build kmove uboot deb flash run demo qemu test soak bench bench-check tree gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build kmove uboot deb debian flash run demo qemu test soak bench bench-check tree gdb clippy fmt fmt-check doc prepush

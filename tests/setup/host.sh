@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the host's tools on Debian bookworm: QEMU >= 10 (from bookworm-backports, through a private apt configuration:
 # the machine's source list stays as it is) and what the images and tests are made with. What is there is skipped.
-# `host.sh build` stops at what a build needs.
+# `host.sh build` stops at what a build needs; `host.sh debian` goes on to what makes a whole Debian (image.sh).
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -26,14 +26,25 @@ openssl openssl
 arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
 '
 
+debian_tools='
+mmdebstrap mmdebstrap
+arch-test arch-test
+qemu-arm-static qemu-user-static binfmt-support
+sfdisk fdisk
+newuidmap uidmap
+ssh openssh-client
+'
+
 main() {
     qemu=
-    if [ "${1:-}" = build ]; then
-        tools=$(missing_tools "$build_tools")
-    else
+    case ${1:-} in
+    build) tools=$(missing_tools "$build_tools") ;;
+    debian) tools=$(missing_tools "$debian_tools") ;;
+    *)
         tools=$(missing_tools "$build_tools$test_tools")
         qemu_is_new_enough || qemu=" qemu-system-arm(>=$qemu_minimum)"
-    fi
+        ;;
+    esac
     [ -n "$tools$qemu" ] || return 0
     choose_root "$tools$qemu"
 

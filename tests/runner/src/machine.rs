@@ -118,6 +118,8 @@ pub struct Machine {
     pub files: Vec<(PathBuf, u32)>,
     pub disks: Vec<Disk>,
     pub network: bool,
+    /// The host's port, on its loopback interface, that leads to ssh in the machine; with a network only.
+    pub ssh_port: Option<u16>,
     /// A virtio balloon that is served within the write that notifies it (tests/guests/src/bench/device.rs).
     pub balloon: bool,
     pub on_reboot: OnReboot,
@@ -156,6 +158,7 @@ impl Machine {
             files: Vec::new(),
             disks: Vec::new(),
             network: false,
+            ssh_port: None,
             balloon: false,
             on_reboot: OnReboot::Exit,
             gdb: options.gdb,
@@ -319,7 +322,10 @@ impl Machine {
             line.option("-device", "virtio-balloon-device".into());
         }
         if self.network {
-            line.option("-netdev", "user,id=net0".into());
+            let forward = self.ssh_port.map_or(String::new(), |port| {
+                format!(",hostfwd=tcp:127.0.0.1:{port}-:22")
+            });
+            line.option("-netdev", format!("user,id=net0{forward}"));
             line.option("-device", "virtio-net-device,netdev=net0".into());
         } else {
             // The board's default is a PCI card.
@@ -412,6 +418,7 @@ mod tests {
                 writes: Writes::Kept,
             }],
             network: false,
+            ssh_port: None,
             balloon: false,
             on_reboot: OnReboot::Exit,
             gdb: false,

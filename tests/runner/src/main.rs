@@ -25,6 +25,7 @@
 //! | `card` | that card in QEMU's board of its kind |
 //! | `crash` | the hypervisor's own panic: names in its backtrace, then a reboot or none |
 //! | `package` | the Debian packages, made and looked into |
+//! | `debian` | a whole Debian as dom0, from a disk that U-Boot starts |
 //! | `tree` | what a boot makes of a board's device tree, on the host |
 //! | `lines` | how long the source is |
 //! | `suite` | all tests in order |
@@ -35,6 +36,7 @@ mod boards;
 mod build;
 mod card;
 mod crash;
+mod debian;
 mod disk;
 mod dom0;
 mod faults;
@@ -80,6 +82,7 @@ cargo xtask COMMAND [OPTION...]
   uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, orangepi-pc, vexpress)
   flash BOARD DEST   make an SD card, or a file with what is on one, for a board that has U-Boot; --nor: what is in its NOR flash
   deb                make dist/krypton-hypervisor_VERSION_armhf.deb, and one with its symbols
+  debian             start the whole Debian of target/debian/disk.img by U-Boot, with ssh on port 2222 of this machine
   run                boot to dom0's shell on this terminal; without a terminal, stop once the shell is there
   demo               play a domU's life, each step explained; ends by itself
   boot               boot until dom0 is up, or until a test in dom0 has finished (--test)
@@ -137,6 +140,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "uboot" => uboot::make(&options)?,
         "flash" => flash::flash(&options)?,
         "deb" => package::make(&options)?,
+        "debian" => debian::run(&options)?,
         "run" => dom0::run(&options)?,
         "demo" => dom0::demo(&options)?,
         "boot" => dom0::boot(&options)?,

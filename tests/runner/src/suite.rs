@@ -12,8 +12,8 @@ use crate::processors::{self, PROCESSORS};
 use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, dom0, faults, guests, hazards, leftovers, load_address,
-    package, partitions, project, tree, uboot_ways, uefi, words,
+    Result, bench, build, card, crash, debian, dom0, faults, guests, hazards, leftovers,
+    load_address, package, partitions, project, tree, uboot_ways, uefi, words,
 };
 
 /// CPUs of a machine that mostly keep one core busy.
@@ -91,11 +91,14 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
         })
         .keeps_busy(usize::MAX)
     });
+    let package = Test::new("soak debian package", |options| {
+        debian::package(options, Echo::Hide)
+    });
     run(
         SOAK.iter()
             .map(test)
             .chain(hazards)
-            .chain([fuzz.keeps_busy(usize::MAX)])
+            .chain([package, fuzz].map(|test| test.keeps_busy(usize::MAX)))
             .collect(),
         options,
     )

@@ -1,0 +1,99 @@
+#!/bin/sh
+# Makes a whole Debian for armhf as disks with one partition, for QEMU's `virt` board with U-Boot:
+#   target/debian/disk.img    with dist/'s package krypton-hypervisor installed: `make debian`
+#   target/debian/plain.img   the same without it; the package lies in /root (`image.sh plain`)
+#   target/debian/ssh_key     what root logs in with
+# Debian itself is made once, by mmdebstrap, and kept in the cache folder. Its programs run under qemu-user, which needs
+# binfmt_misc; this needs root, or a user who may make name spaces.
+set -eu
+cd "$(dirname "$0")/../.."
+# shellcheck source=tests/setup/lib.sh
+. tests/setup/lib.sh
+
+output=target/debian
+size_mib=4096
+# What boots it (u-boot-menu), what dom0 needs, and what a person expects.
+packages='
+    linux-image-armmp-lpae initramfs-tools busybox-static zstd u-boot-menu
+    systemd-sysv udev dbus libpam-systemd kmod procps less nano bash-completion
+    ifupdown isc-dhcp-client iproute2 iputils-ping bridge-utils netbase openssh-server
+    xen-utils-4.17 xen-utils-common e2fsprogs lvm2
+'
+
+main() {
+    case ${1:-disk} in
+    disk) disk=$output/disk.img ;;
+    plain) disk=$output/plain.img ;;
+    *) fail "image.sh knows disk and plain, not $1" ;;
+    esac
+    package=$(echo dist/krypton-hypervisor_*_armhf.deb)
+    [ -f "$package" ] || fail "the package is missing: run \`make deb\` first"
+    folder=$cache/image
+    # shellcheck disable=SC2086 # a list of words
+    set -- $packages
+    wanted=$*
+    is_fresh && return
+    tests/setup/host.sh debian
+    can_run_armhf
+    [ "$(cat "$folder/packages" 2>/dev/null)" = "$wanted" ] || (lock_cache && make_root "$@")
+    make_disk
+}
+
+# Returns 0 where the disk is newer than all that it is made of.
+is_fresh() {
+    [ -f "$disk" ] && cmp -s "$package" "$disk.deb" && [ "$(cat "$folder/packages" 2>/dev/null)" = "$wanted" ] &&
+        [ -z "$(find tests/setup/image.sh tests/debian -newer "$disk")" ]
+}
+
+# The kernel must hand programs for armhf to qemu-user. Where binfmt_misc is not mounted, as in a container, root can mount it.
+can_run_armhf() {
+    arch-test armhf >/dev/null 2>&1 && return
+    if [ "$(id -u)" = 0 ]; then
+        mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || true
+        update-binfmts --import qemu-arm >/dev/null 2>&1 || true
+        update-binfmts --enable qemu-arm >/dev/null 2>&1 || true
+    fi
+    arch-test armhf >/dev/null 2>&1 ||
+        fail "programs for armhf do not run here: qemu-user-static must be registered in /proc/sys/fs/binfmt_misc"
+}
+
+# make_root PACKAGE...: Debian as a tar file in the cache.
+make_root() {
+    step "making Debian 12 for armhf from its packages (about 150 MB), under emulation: 10 to 30 minutes, once"
+    mkdir -p "$folder"
+    list=$(printf '%s,' "$@")
+    # Only the drivers that this machine and a domU have: with all of them the RAM disk takes longer than everything else here.
+    mmdebstrap --quiet --format=tar --architectures=armhf --variant=minbase --aptopt='Acquire::Languages "none"' --include="${list%,}" \
+        --essential-hook="mkdir -p \"\$1/etc/initramfs-tools/conf.d\" \"\$1/usr/share/initramfs-tools/modules.d\"" \
+        --essential-hook="echo MODULES=list >\"\$1/etc/initramfs-tools/conf.d/driver-policy\"" \
+        --essential-hook="copy-in tests/debian/modules /usr/share/initramfs-tools/modules.d/" \
+        bookworm "$folder/root.tar.new" "$(source_of bookworm)" "$(source_of bookworm-updates)" ||
+        fail "mmdebstrap failed (above): try again"
+    mv "$folder/root.tar.new" "$folder/root.tar"
+    printf '%s\n' "$*" >"$folder/packages"
+}
+
+# source_of SUITE: a line of sources.list.
+source_of() {
+    archive=$(debian_archive "$1")
+    [ -n "$archive" ] || fail "this machine's apt knows no archive with Debian's suite $1"
+    printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$archive" "$1"
+}
+
+make_disk() {
+    step "making $disk with $package"
+    mkdir -p "$output"
+    [ -f "$output/ssh_key" ] || ssh-keygen -q -t ed25519 -N '' -C krypton -f "$output/ssh_key"
+    rm -f "$disk" "$disk.new"
+    truncate -s "${size_mib}M" "$disk.new"
+    echo 'start=2048, type=83, bootable' | sfdisk --quiet "$disk.new"
+    if [ "$(id -u)" = 0 ]; then
+        sh tests/debian/fill "$disk.new" "$folder/root.tar" "$package"
+    else
+        unshare --map-auto --map-root-user sh tests/debian/fill "$disk.new" "$folder/root.tar" "$package"
+    fi || fail "cannot fill $disk (above)"
+    cp "$package" "$disk.deb"
+    mv "$disk.new" "$disk"
+}
+
+main "$@"
