@@ -22,6 +22,8 @@ use crate::passthrough;
 use crate::sched::{self, PoolId};
 use crate::vcpu::halt;
 
+/// The number of frames of the grant table that one call frees.
+const FRAMES_AT_ONCE: u32 = 16;
 /// The number of grant handles that one call reads.
 const HANDLES_AT_ONCE: u32 = 64;
 
@@ -141,16 +143,12 @@ fn has_closed_ports(domain: &Domain) -> bool {
     }
 }
 
-/// Unpins the run-state areas, and frees the frames of the grant table. Returns true when there were none.
+/// Unpins the run-state areas, and frees frames of the grant table. Returns true when there is none left.
 fn give_frames_back(domain: &Domain) -> bool {
     for vcpu in domain.vcpus() {
         vcpu.runstate.lock().register(None);
     }
-    let mut done = true;
-    while domain.grants.lock().take_frame().is_some() {
-        done = false;
-    }
-    done
+    (0..FRAMES_AT_ONCE).any(|_| domain.grants.lock().take_frame().is_none())
 }
 
 fn empty_pool(domain: &Domain) -> bool {
