@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! 1. A table that a walk can reach has at least one valid entry. The descriptor that leads to it holds the number.
-//! 2. A valid leaf never changes into another one directly: the entry is invalidated and flushed in between.
+//! 2. A valid leaf never changes into another one directly: the entry is invalidated and flushed in between. Only its rights
+//!    change in place.
 //! 3. A table frame is freed only after a flush that followed its unlinking (walk caches).
 //! 4. If a call fails, every input maps what it mapped before. A block may have become a table of the same pages.
 //! 5. While a block is split, merged or replaced, its inputs fault on other CPUs for a moment. A fault handler must

@@ -21,6 +21,8 @@ abi_constants! {
     OP_GETDOMAININFO: u32 = 5, "XEN_DOMCTL_getdomaininfo";
     /// Sets where a vCPU runs.
     OP_SETVCPUAFFINITY: u32 = 9, "XEN_DOMCTL_setvcpuaffinity";
+    /// Logs which frames are written.
+    OP_SHADOW_OP: u32 = 10, "XEN_DOMCTL_shadow_op";
     /// Limits a domain's memory.
     OP_MAX_MEM: u32 = 11, "XEN_DOMCTL_max_mem";
     /// Sets a vCPU's registers.
@@ -93,6 +95,25 @@ abi_constants! {
     OP_GET_PAGING_MEMPOOL_SIZE: u32 = 85, "XEN_DOMCTL_get_paging_mempool_size";
     /// Sets the size of the page-table pool.
     OP_SET_PAGING_MEMPOOL_SIZE: u32 = 86, "XEN_DOMCTL_set_paging_mempool_size";
+
+    /// Ends the log.
+    SHADOW_OP_OFF: u32 = 0, "XEN_DOMCTL_SHADOW_OP_OFF";
+    /// Begins it.
+    SHADOW_OP_ENABLE_LOGDIRTY: u32 = 2, "XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY";
+    /// Reads it, and begins anew.
+    SHADOW_OP_CLEAN: u32 = 11, "XEN_DOMCTL_SHADOW_OP_CLEAN";
+    /// Reads it.
+    SHADOW_OP_PEEK: u32 = 12, "XEN_DOMCTL_SHADOW_OP_PEEK";
+    /// Reads how much memory tables have.
+    SHADOW_OP_GET_ALLOCATION: u32 = 30, "XEN_DOMCTL_SHADOW_OP_GET_ALLOCATION";
+    /// Sets it.
+    SHADOW_OP_SET_ALLOCATION: u32 = 31, "XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION";
+    /// Begins what the mode says.
+    SHADOW_OP_ENABLE: u32 = 32, "XEN_DOMCTL_SHADOW_OP_ENABLE";
+    /// Mode: the log.
+    SHADOW_ENABLE_LOG_DIRTY: u32 = 1 << 2, "XEN_DOMCTL_SHADOW_ENABLE_LOG_DIRTY";
+    /// Mode of CLEAN and PEEK: with what the hypervisor itself holds.
+    SHADOW_LOGDIRTY_FINAL: u32 = 1 << 0, "XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL";
 
     /// The domain uses the virtualization extensions.
     CDF_HVM: u32 = 1 << 0, "XEN_DOMCTL_CDF_hvm";
@@ -413,6 +434,26 @@ abi_struct! {
         0 "start_pfn" => start_pfn: u64,
         /// Their number.
         8 "nr_pfns" => nr_pfns: u64,
+    }
+}
+
+abi_struct! {
+    /// Body of [`OP_SHADOW_OP`].
+    pub struct ShadowOp: "struct xen_domctl_shadow_op", 40, align 8 {
+        /// SHADOW_OP_*.
+        0 "op" => op: u32,
+        /// Flags of the operation.
+        4 "mode" => mode: u32,
+        8 "mb" => mb: u32,
+        12 _ => pad: u32,
+        /// A bit for each frame from 0 on.
+        16 "dirty_bitmap" => bitmap: GuestHandle<u8>,
+        /// Bits that are wanted, and that were told.
+        24 "pages" => pages: u64,
+        /// Faults by writes since they were told last.
+        32 "stats.fault_count" => fault_count: u32,
+        /// Frames that became written since then.
+        36 "stats.dirty_count" => dirty_count: u32,
     }
 }
 

@@ -25,11 +25,20 @@ fn in_page(
     copy: impl FnOnce(&SharedPage) -> bool,
 ) -> Result<(), Errno> {
     // Locked first, so that the walk of the guest's tables cannot meet another CPU's break-before-make.
-    let p2m = domain.p2m.lock();
+    let mut p2m = domain.p2m.lock();
     let gfn = translate(va.0, access).map_err(|_| Errno::Fault)?;
     let entry = p2m.find(gfn).ok_or(Errno::Fault)?;
-    let allowed =
-        entry.kind == P2mType::RamRw || access == Access::Read && entry.kind == P2mType::RamRo;
+    let allowed = match entry.kind {
+        P2mType::RamRw => true,
+        P2mType::RamRo => access == Access::Read,
+        P2mType::RamLogDirty => {
+            if access == Access::Write {
+                p2m.note_write(gfn);
+            }
+            true
+        }
+        _ => false,
+    };
     if allowed && frame::with(entry.mfn, copy) == Some(true) {
         Ok(())
     } else {

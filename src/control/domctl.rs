@@ -5,8 +5,8 @@
 use super::reap::reap;
 use super::request::Request;
 use super::{
-    again, authorize, bitmap, context, create, destroy, devices, exclusive, info, lifecycle, pages,
-    save, scheduler,
+    again, authorize, bitmap, context, create, destroy, devices, exclusive, info, lifecycle,
+    log_dirty, pages, save, scheduler,
 };
 use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
@@ -52,6 +52,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
         abi::OP_GETPAGEFRAMEINFO3 => pages::describe(&request),
         abi::OP_SET_PAGING_MEMPOOL_SIZE => pages::set_pool(&request),
         abi::OP_GET_PAGING_MEMPOOL_SIZE => pages::pool(&request),
+        abi::OP_SHADOW_OP => log_dirty::call(&request),
         abi::OP_CACHEFLUSH => pages::flush(&request),
         abi::OP_PAUSEDOMAIN => lifecycle::pause(&request),
         abi::OP_UNPAUSEDOMAIN => lifecycle::unpause(&request),

@@ -10,6 +10,7 @@
 //! | `devices` | devices of the machine that a domain gets |
 //! | `reap` | removal of dead domains |
 //! | `pages` | the pool of a domain's tables, types of its pages, cache maintenance |
+//! | `log_dirty` | the gfns of a domain that were written |
 //! | `context` | a vCPU's registers |
 //! | `save` | a domain's image, written and read |
 //! | `bitmap` | sets of CPUs and nodes in guest memory |
@@ -29,6 +30,7 @@ pub mod domctl;
 pub mod hypfs;
 mod info;
 mod lifecycle;
+mod log_dirty;
 mod pages;
 mod reap;
 mod request;

@@ -12,7 +12,7 @@ use crate::call::{Outcome, Reply};
 use crate::domain::{Domain, Life};
 use crate::error::Errno;
 use crate::mem::frame_table::Kind;
-use crate::mem::p2m::{Access, P2mType};
+use crate::mem::p2m::Access;
 
 /// The number of table frames that one call adds or removes.
 pub(super) const TABLES_AT_ONCE: u32 = 48;
@@ -97,7 +97,7 @@ pub fn describe(request: &Request<'_>) -> Outcome {
 /// Returns whether the domain has a page of its own at `gfn`: no grant, no foreign page, no page that the hypervisor shares
 /// with it.
 fn has_own_ram(domain: &Domain, gfn: u64) -> bool {
-    let p2m = domain.p2m.lock();
+    let mut p2m = domain.p2m.lock();
     let pinned = Gfn::new(gfn).and_then(|gfn| p2m.pin(gfn, Access::Read));
     drop(p2m);
     pinned.is_some_and(|(reference, kind)| {
@@ -133,10 +133,7 @@ pub fn flush(request: &Request<'_>) -> Outcome {
 /// Cleans a page of the domain's own. The map's lock keeps it mapped.
 fn flush_page(domain: &Domain, gfn: Gfn) {
     let p2m = domain.p2m.lock();
-    if let Some(entry) = p2m
-        .lookup(gfn)
-        .filter(|entry| matches!(entry.kind, P2mType::RamRw | P2mType::RamRo))
-    {
+    if let Some(entry) = p2m.lookup(gfn).filter(|entry| entry.kind.is_own_ram()) {
         frame::with(entry.mfn, |page| cache::page(page, Op::CleanInvalidate));
     }
 }

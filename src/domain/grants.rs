@@ -21,9 +21,14 @@ pub struct Granted<'a>(pub &'a Domain);
 
 impl GranterMemory for Granted<'_> {
     #[inline]
-    fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError> {
-        let pinned = self.0.p2m.lock().pin(gfn, Access::Read);
+    fn pin(&mut self, gfn: Gfn, access: grant::Access) -> Result<GrantedFrame, PinError> {
+        let mut p2m = self.0.p2m.lock();
+        let pinned = p2m.pin(gfn, Access::Read);
         let (reference, kind) = pinned.ok_or(PinError::BadPage)?;
+        if access == grant::Access::Write && kind.catches_writes() {
+            p2m.note_write(gfn);
+        }
+        drop(p2m);
         // A domain may not grant pages that the hypervisor shares with it.
         if !kind.is_own_ram() || reference.owner() != self.0.id || reference.kind() == Kind::Shared
         {
@@ -32,8 +37,18 @@ impl GranterMemory for Granted<'_> {
         let mfn = reference.into_raw();
         Ok(GrantedFrame {
             mfn,
-            writable: kind == P2mType::RamRw,
+            writable: kind.allows(Access::Write),
         })
+    }
+
+    fn note_write(&mut self, gfn: Gfn) {
+        let mut p2m = self.0.p2m.lock();
+        if p2m
+            .find(gfn)
+            .is_some_and(|entry| entry.kind.catches_writes())
+        {
+            p2m.note_write(gfn);
+        }
     }
 
     #[inline(always)]

@@ -110,8 +110,10 @@ pub enum PinError {
 
 /// The granter's memory, by its p2m and the frame table.
 pub trait GranterMemory {
-    /// Takes a reference on the RAM frame that the granter owns and maps at `gfn`.
-    fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError>;
+    /// Takes a reference on the RAM frame that the granter owns and maps at `gfn`, for `access`.
+    fn pin(&mut self, gfn: Gfn, access: Access) -> Result<GrantedFrame, PinError>;
+    /// Notes that a frame pinned at `gfn` for reading is written from here on. The granter may have unmapped it meanwhile.
+    fn note_write(&mut self, gfn: Gfn);
     /// Drops a reference taken by [`pin`](Self::pin). The granter may have unmapped the frame meanwhile.
     fn unpin(&mut self, mfn: Mfn);
 }

@@ -127,6 +127,7 @@ impl<P: PageRef> GrantTable<P> {
                     return Err(GrantError::BadPage);
                 }
                 entry.mark(Check::InUse, access)?;
+                memory.note_write(active.gfn);
             }
             *active.count_mut(access) = count;
             return Ok(active.frame());
@@ -501,7 +502,7 @@ fn pin(
     memory: &mut impl GranterMemory,
 ) -> Result<(Gfn, Mfn, bool), GrantError> {
     let gfn = Gfn::new(u64::from(entry.frame())).ok_or(GrantError::BadPage)?;
-    let frame = memory.pin(gfn)?;
+    let frame = memory.pin(gfn, access)?;
     if access == Access::Write && !frame.writable {
         memory.unpin(frame.mfn);
         return Err(GrantError::BadPage);

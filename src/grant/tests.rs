@@ -9,8 +9,8 @@ use armv7::frame::{PageRef, SharedPage};
 use armv7::host::frame::{FIRST, FRAMES};
 
 use super::{
-    ENTRIES_PER_FRAME, GrantHandle, GrantRef, GrantTable, GrantedFrame, GranterMemory, Limits,
-    Mapping, PinError, Vacancy,
+    Access, ENTRIES_PER_FRAME, GrantHandle, GrantRef, GrantTable, GrantedFrame, GranterMemory,
+    Limits, Mapping, PinError, Vacancy,
 };
 use crate::abi::grant_table::{GTF_PERMIT_ACCESS, GrantError};
 use crate::id::DomId;
@@ -129,6 +129,7 @@ pub(super) struct Memory {
     pub map: BTreeMap<Gfn, GrantedFrame>,
     pub refs: BTreeMap<Mfn, u32>,
     pub pins: u32,
+    pub written: Vec<Gfn>,
 }
 
 impl Memory {
@@ -150,11 +151,18 @@ impl Memory {
 }
 
 impl GranterMemory for Memory {
-    fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError> {
+    fn pin(&mut self, gfn: Gfn, access: Access) -> Result<GrantedFrame, PinError> {
         let frame = *self.map.get(&gfn).ok_or(PinError::BadPage)?;
         *self.refs.entry(frame.mfn).or_default() += 1;
         self.pins += 1;
+        if access == Access::Write && frame.writable {
+            self.note_write(gfn);
+        }
         Ok(frame)
+    }
+
+    fn note_write(&mut self, gfn: Gfn) {
+        self.written.push(gfn);
     }
 
     fn unpin(&mut self, mfn: Mfn) {

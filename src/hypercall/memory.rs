@@ -260,7 +260,7 @@ fn decrease(domain: &Domain, gfn: Gfn, within: u32, count: u32, removed: &mut Re
     if within == 0 && p2m.lookup(at).is_none() {
         return Step::Refused;
     }
-    let own = |kind| kind == P2mType::RamRw;
+    let own = |kind: P2mType| kind.is_own_ram() && kind.allows(Access::Write);
     let done = p2m.unmap(at, count, ENTRIES_AT_ONCE, own, removed);
     drop(p2m);
     // `Ok(0)` means that `removed` has no room for the next entry.
@@ -367,6 +367,7 @@ fn map_foreign(domain: &Domain, source: &Domain, gfn: u64, at: u64) -> Result<()
     let kind = match kind {
         P2mType::RamRw => P2mType::ForeignRw,
         P2mType::RamRo => P2mType::ForeignRo,
+        P2mType::RamLogDirty => P2mType::ForeignLogDirty,
         _ => return Err(Errno::Inval),
     };
     place::put_foreign(domain, at, reference, kind)

@@ -89,6 +89,8 @@ const BLOCK_DIRTY: u64 = 1 << 9;
 const FRAME_CLEAN: u64 = 1 << 10;
 const NEXT_SHIFT: u32 = 11;
 const PREV_SHIFT: u32 = 37;
+/// Another domain has written to the live frame (`p2m::log_dirty`).
+const WRITTEN: u64 = 1 << 11;
 const OWNER_SHIFT: u32 = 16;
 const COUNT_SHIFT: u32 = 32;
 const ONE: u64 = 1 << COUNT_SHIFT;
@@ -124,6 +126,26 @@ pub struct Last {
     pub owner: DomId,
     /// The frame's use.
     pub kind: Kind,
+}
+
+/// The use of a live frame by those who have references on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Uses {
+    /// Number of references.
+    pub count: u32,
+    /// A domain other than the owner has written to it.
+    pub written: bool,
+}
+
+/// Changes a word by `change`, until no other CPU interferes or it answers `None`. Guests cannot write the word.
+fn change(entry: &AtomicU64, change: impl Fn(u64) -> Option<u64>) {
+    loop {
+        let word = double::load(entry);
+        match change(word) {
+            Some(next) if !double::replace(entry, word, next) => {}
+            _ => return,
+        }
+    }
 }
 
 /// The words of the frames `first..first + entries.len()`.
@@ -274,6 +296,31 @@ impl FrameTable {
                 owner: owner_of(word),
                 kind,
             });
+        }
+    }
+
+    /// Notes of a live frame that a domain other than its owner writes to it.
+    pub fn note_written(&self, mfn: Mfn) {
+        if let Some(entry) = self.entry(mfn) {
+            change(entry, |word| kind_of(word).map(|_| word | WRITTEN));
+        }
+    }
+
+    /// Returns the number of references on a live frame, and whether another domain has written to it.
+    pub fn uses(&self, mfn: Mfn) -> Uses {
+        let word = self.entry(mfn).map_or(0, double::load);
+        // Pairs with the Release of whoever dropped a reference: what he wrote comes before.
+        fence(Ordering::Acquire);
+        Uses {
+            count: count_of(word),
+            written: word & WRITTEN != 0,
+        }
+    }
+
+    /// Forgets that another domain has written to a live frame.
+    pub fn forget_written(&self, mfn: Mfn) {
+        if let Some(entry) = self.entry(mfn) {
+            change(entry, |word| kind_of(word).map(|_| word & !WRITTEN));
         }
     }
 

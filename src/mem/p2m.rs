@@ -26,9 +26,11 @@ use super::{AllocError, Memory};
 use pool::Space;
 
 pub use kind::{Access, P2mType};
+pub use log_dirty::{Bits, PIECE};
 pub use removed::{Removed, Run};
 
 mod kind;
+mod log_dirty;
 mod pool;
 mod removed;
 #[cfg(test)]
@@ -103,6 +105,7 @@ pub struct P2m<'m> {
     space: Space<'m>,
     high: Option<Gfn>,
     relinquished: u32,
+    log: log_dirty::Log,
 }
 
 impl<'m> P2m<'m> {
@@ -120,6 +123,7 @@ impl<'m> P2m<'m> {
             space: Space::new(memory, tlb, lpae::vttbr(root, vmid), unlimited),
             high: None,
             relinquished: 0,
+            log: log_dirty::Log::default(),
         };
         p2m.space.flush(0, MAX_FRAMES);
         if let PoolLimit::Pages(pages) = limit {
@@ -177,12 +181,17 @@ impl<'m> P2m<'m> {
     }
 
     /// Returns the RAM behind `gfn`, referenced, if `access` to it is allowed. Under the lock the entry's own reference
-    /// keeps the frame alive, so the result is a page that this domain owns or maps at this moment (XSA-473).
+    /// keeps the frame alive, so the result is a page that this domain owns or maps at this moment (XSA-473). A page that
+    /// is pinned for writing counts as written.
     #[inline]
-    pub fn pin(&self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
-        let entry = self.find(gfn)?;
+    pub fn pin(&mut self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
+        let mut entry = self.find(gfn)?;
         if !entry.kind.allows(access) {
             return None;
+        }
+        if access == Access::Write && entry.kind.catches_writes() {
+            self.note_write(gfn);
+            entry = self.find(gfn)?;
         }
         Some((self.space.memory().get_any(entry.mfn)?, entry.kind))
     }
@@ -226,6 +235,7 @@ impl<'m> P2m<'m> {
         if let Some(old) = old
             && let Some(kind) = P2mType::from_kind(old.attributes.kind())
         {
+            self.log.gave_back |= kind.is_own_ram();
             // The table flushed between the old entry and the new one.
             let pushed = removed.push(Run {
                 gfn,
@@ -252,7 +262,7 @@ impl<'m> P2m<'m> {
         if removed.is_full() {
             return Err(P2mError::Full);
         }
-        let mut wrong = false;
+        let (mut wrong, mut gave_back) = (false, false);
         let progress =
             self.table
                 .unmap(&mut self.space, gfn.raw(), count, budget, |input, leaf| {
@@ -263,6 +273,7 @@ impl<'m> P2m<'m> {
                         wrong = true;
                         return false;
                     }
+                    gave_back |= kind.is_own_ram();
                     Gfn::new(u64::from(input)).is_some_and(|gfn| {
                         removed.push(Run {
                             gfn,
@@ -275,6 +286,7 @@ impl<'m> P2m<'m> {
         if progress.flush {
             removed.owe_flush();
         }
+        self.log.gave_back |= gave_back;
         if wrong && progress.frames == 0 {
             return Err(P2mError::WrongType);
         }

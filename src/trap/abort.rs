@@ -1,7 +1,8 @@
 //! Aborts that a guest takes in stage 2: emulated devices, and unmapped addresses.
 //!
 //! All memory of a domain is mapped eagerly, so a stage-2 fault is an access either to the emulated distributor or to
-//! an unmapped address, which the guest takes as an external abort.
+//! an unmapped address, which the guest takes as an external abort; or it is a write that is to be noted
+//! (`mem::p2m::log_dirty`).
 //!
 //! HPFAR holds the faulting page's full number on hardware, but only the low 32 bits of its address on qemu-system-arm.
 //! An address at or above 4 GiB may then look like the distributor. So the first access through a virtual page is
@@ -291,7 +292,7 @@ fn may_try_again(
         Wanted::Read | Wanted::Execute => Access::Read,
         Wanted::Write => Access::Write,
     };
-    let p2m = domain.p2m.lock();
+    let mut p2m = domain.p2m.lock();
     let gfn = match guest::translate(va, access) {
         Ok(gfn) => gfn,
         Err(Untranslated::ByGuest) => return true,
@@ -300,12 +301,22 @@ fn may_try_again(
     if on_walk {
         return true;
     }
+    let Some(entry) = p2m.find(gfn) else {
+        return false;
+    };
+    // Cache maintenance that needs the right to write counts as a write, too, or it would fault for ever.
+    let denied = matches!(fault, FaultKind::Permission(_)) && wanted != Wanted::Execute;
+    if denied && entry.kind.catches_writes() {
+        p2m.count_fault();
+        p2m.note_write(gfn);
+        return true;
+    }
     // A mapped device that faults is an external abort; `allows` and `is_own_ram` apply to RAM.
-    p2m.find(gfn).is_some_and(|entry| match wanted {
+    match wanted {
         Wanted::Read => entry.kind.allows(p2m::Access::Read),
         Wanted::Write => entry.kind.allows(p2m::Access::Write),
         Wanted::Execute => entry.kind.is_own_ram(),
-    })
+    }
 }
 
 #[inline(always)]

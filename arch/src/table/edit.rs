@@ -4,7 +4,7 @@
 
 use super::{MERGE_AFTER, Table, TableError, TableFrames};
 use crate::addr::Mfn;
-use crate::lpae::{Descriptor, ENTRIES, Entry, Level, TableNote};
+use crate::lpae::{Attributes, Descriptor, ENTRIES, Entry, Level, TableNote};
 
 /// Place of one entry.
 #[derive(Clone, Copy)]
@@ -158,6 +158,36 @@ impl Table {
             };
             path.at().write(frames, Descriptor::table(table, note));
         }
+    }
+
+    /// Splits the blocks that map `input`, until a page does. An error leaves a block, perhaps a smaller one.
+    pub fn split_to_page<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+    ) -> Result<(), TableError> {
+        let end = self.check(input, 1)?;
+        self.split_ends(frames, input, end).map(|_path| ())
+    }
+
+    /// Gives the page or block that maps `input` other rights: `attributes` differ from the present ones in nothing that
+    /// requires a break before make. A flush is owed. Returns false if nothing is mapped there.
+    pub fn change_rights<F: TableFrames>(
+        &mut self,
+        frames: &mut F,
+        input: u32,
+        attributes: Attributes,
+    ) -> bool {
+        if input >= self.inputs {
+            return false;
+        }
+        let (path, entry) = self.walk(frames, input, Level::Three);
+        let Entry::Leaf(first, _) = entry else {
+            return false;
+        };
+        path.at()
+            .write(frames, Descriptor::leaf(path.level, first, attributes));
+        true
     }
 
     /// Updates the count if the table of `path` is full. Every [`MERGE_AFTER`]th time, tries to merge it.

@@ -47,6 +47,21 @@ fn reading_does_not_mark_as_writing() {
 }
 
 #[test]
+fn the_first_use_that_writes_is_noted_though_others_read_before() {
+    let (mut table, mut memory) = (table(1, 1, 1), Memory::new());
+    grant(&table, REF.0, MAPPER, 0x12);
+    for (access, noted) in [
+        (Access::Read, 0),
+        (Access::Write, 1),
+        (Access::Write, 1),
+        (Access::Read, 1),
+    ] {
+        table.acquire(REF, MAPPER, access, &mut memory).unwrap();
+        assert_eq!(memory.written, vec![gfn(0x12); noted]);
+    }
+}
+
+#[test]
 fn what_is_not_granted_is_refused_and_left_alone() {
     let (mut table, mut memory) = (table(1, 1, 1), Memory::new());
     for bad in [

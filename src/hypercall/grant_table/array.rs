@@ -118,7 +118,7 @@ impl Array<'_> {
     #[inline(never)]
     fn hold(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
         // The lock comes first: the walk of the guest's tables must not meet another CPU's break-before-make.
-        let p2m = self.domain.p2m.lock();
+        let mut p2m = self.domain.p2m.lock();
         let gfn = translate(at.0, guest::Access::Write).map_err(|_| Errno::Fault)?;
         let pinned = p2m.pin(gfn, Access::Write);
         drop(p2m);

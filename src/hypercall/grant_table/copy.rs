@@ -56,13 +56,13 @@ fn attempt(sources: &mut Peers<'_>, dests: &mut Peers<'_>, op: &Copy) -> Result<
         Ok(dest) => dest,
         Err(error) => {
             // The error of the source takes precedence.
-            source.mfn(&caller.p2m.lock())?;
+            source.mfn(&mut caller.p2m.lock())?;
             return Err(error);
         }
     };
     // The caller's own pages stay mapped while its map is locked. It is unlocked before grants are released.
-    let p2m = caller.p2m.lock();
-    let (from, to) = (source.mfn(&p2m)?, dest.mfn(&p2m)?);
+    let mut p2m = caller.p2m.lock();
+    let (from, to) = (source.mfn(&mut p2m)?, dest.mfn(&mut p2m)?);
     let run = |from: &SharedPage| frame::with(to, |to| plan.run(from, to));
     // The direct map holds every RAM frame.
     frame::with(from, run)
@@ -115,11 +115,14 @@ impl<'a> Held<'a> {
 
     /// Returns the frame. `p2m` is the caller's map.
     #[inline]
-    fn mfn(&self, p2m: &P2m<'_>) -> Result<Mfn, GrantError> {
+    fn mfn(&self, p2m: &mut P2m<'_>) -> Result<Mfn, GrantError> {
         match *self {
             Self::Own(gfn, access) => match gfn.and_then(|gfn| p2m.find(gfn)) {
                 // A page that is granted to the caller is named by its grant reference only.
                 Some(entry) if entry.kind.is_own_ram() && entry.kind.allows(access) => {
+                    if access == p2m::Access::Write && entry.kind.catches_writes() {
+                        gfn.into_iter().for_each(|gfn| p2m.note_write(gfn));
+                    }
                     Ok(entry.mfn)
                 }
                 _ => Err(GrantError::BadPage),

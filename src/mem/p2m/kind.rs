@@ -34,6 +34,10 @@ pub enum P2mType {
     /// A device that a domain other than dom0 drives. Device memory, whatever stage 1 says, so that no cache holds anything
     /// of it when the domain has ended. Not executable.
     Device = 9,
+    /// As `RamRw`, but the first write is caught and noted (`p2m_ram_logdirty` of x86).
+    RamLogDirty = 10,
+    /// As `ForeignRw`, of a page that is `RamLogDirty` at its owner: the first write is caught and noted there.
+    ForeignLogDirty = 11,
 }
 
 impl P2mType {
@@ -49,6 +53,8 @@ impl P2mType {
             7 => Self::ForeignRw,
             8 => Self::ForeignRo,
             9 => Self::Device,
+            10 => Self::RamLogDirty,
+            11 => Self::ForeignLogDirty,
             _ => return None,
         })
     }
@@ -60,7 +66,7 @@ impl P2mType {
 
     /// Returns whether the entry maps the domain's own memory.
     pub const fn is_own_ram(self) -> bool {
-        matches!(self, Self::RamRw | Self::RamRo)
+        matches!(self, Self::RamRw | Self::RamRo | Self::RamLogDirty)
     }
 
     /// Returns whether pages of this kind may be merged into a block. Splitting a block can fail. A page of the
@@ -71,7 +77,10 @@ impl P2mType {
 
     /// Returns whether the entry maps another domain's page.
     pub const fn is_foreign(self) -> bool {
-        matches!(self, Self::ForeignRw | Self::ForeignRo)
+        matches!(
+            self,
+            Self::ForeignRw | Self::ForeignRo | Self::ForeignLogDirty
+        )
     }
 
     /// Returns whether the entry maps a granted page.
@@ -79,21 +88,28 @@ impl P2mType {
         matches!(self, Self::GrantRw | Self::GrantRo)
     }
 
-    /// Returns whether the guest may write there.
-    pub const fn is_writable(self) -> bool {
-        !matches!(self, Self::RamRo | Self::GrantRo | Self::ForeignRo)
+    /// Returns whether a write there is caught, noted and then allowed.
+    pub const fn catches_writes(self) -> bool {
+        matches!(self, Self::RamLogDirty | Self::ForeignLogDirty)
     }
 
-    /// Returns whether the hypervisor may do `access` there on the guest's behalf. Never for devices.
+    /// Returns whether the hardware lets the guest write there.
+    const fn is_writable(self) -> bool {
+        let never = matches!(self, Self::RamRo | Self::GrantRo | Self::ForeignRo);
+        !never && !self.catches_writes()
+    }
+
+    /// Returns whether the guest may do `access` there, and the hypervisor on its behalf. Never for devices.
     pub const fn allows(self, access: Access) -> bool {
-        self.is_ram() && (self.is_writable() || matches!(access, Access::Read))
+        let may_write = self.is_writable() || self.catches_writes();
+        self.is_ram() && (may_write || matches!(access, Access::Read))
     }
 
     /// Returns the attributes of a leaf descriptor.
     #[inline]
     pub fn attributes(self) -> Attributes {
-        const OF_KIND: [Attributes; 10] = {
-            let mut all = [Attributes::NONE; 10];
+        const OF_KIND: [Attributes; 12] = {
+            let mut all = [Attributes::NONE; 12];
             let mut kind = 1;
             while let Some(it) = P2mType::from_kind(kind) {
                 all[kind as usize] = it.work_out_attributes();
@@ -148,13 +164,20 @@ mod tests {
         assert!(!P2mType::GrantRo.allows(Access::Write) && P2mType::GrantRo.allows(Access::Read));
         assert!(xn(P2mType::Device) && !P2mType::Device.allows(Access::Read));
         assert!(!P2mType::MmioDirect.allows(Access::Read));
+        for kind in [P2mType::RamLogDirty, P2mType::ForeignLogDirty] {
+            assert!(!writable(kind) && kind.allows(Access::Write));
+        }
+        assert!(!xn(P2mType::RamLogDirty) && xn(P2mType::ForeignLogDirty));
     }
 
     #[test]
     fn what_belongs_to_others_leaves_page_by_page() {
         let kinds = (0..16).filter_map(P2mType::from_kind);
         let blocks: Vec<P2mType> = kinds.filter(|kind| kind.leaves_in_blocks()).collect();
-        assert_eq!(blocks, [P2mType::RamRw, P2mType::RamRo]);
+        assert_eq!(
+            blocks,
+            [P2mType::RamRw, P2mType::RamRo, P2mType::RamLogDirty]
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::mem::frame_table::State;
 use crate::mem::testing::{PART, TestMemory, memory};
 use crate::mem::{AllocError, Memory};
 
+mod log_dirty;
 mod model;
 
 const A: DomId = DomId(1);

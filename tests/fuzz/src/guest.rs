@@ -244,13 +244,17 @@ struct Memory {
 }
 
 impl GranterMemory for Memory {
-    fn pin(&mut self, gfn: Gfn) -> Result<GrantedFrame, PinError> {
+    fn pin(&mut self, gfn: Gfn, _: Access) -> Result<GrantedFrame, PinError> {
         let number = u64::from(gfn.raw());
         if number % 5 == 4 {
             return Err(PinError::BadPage);
         }
         self.held += 1;
         Ok(GrantedFrame { mfn: Mfn::new(number).ok_or(PinError::BadPage)?, writable: number % 3 != 0 })
+    }
+
+    fn note_write(&mut self, _: Gfn) {
+        assert!(self.held > 0, "only of a frame in use");
     }
 
     fn unpin(&mut self, _: Mfn) {

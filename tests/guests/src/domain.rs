@@ -13,6 +13,7 @@ const DESTROY: u32 = 2;
 const UNPAUSE: u32 = 4;
 const INFO: u32 = 5;
 const SET_AFFINITY: u32 = 9;
+const SHADOW_OP: u32 = 10;
 const MAX_MEM: u32 = 11;
 const SET_CONTEXT: u32 = 12;
 const VCPU_INFO: u32 = 14;
@@ -214,6 +215,22 @@ impl Domain {
         self.control(CACHE_FLUSH, &[MEMORY as u32, 0, WRITTEN_PAGES, 0])?;
         self.control(SET_CONTEXT, &[0, 0, address_of(&mut context), 0])?;
         self.control(UNPAUSE, &[])
+    }
+
+    /// Begins to log which of its pages are written (XEN_DOMCTL_shadow_op).
+    pub fn log(self) -> Status {
+        self.control(SHADOW_OP, &[2])
+    }
+
+    /// Ends that.
+    pub fn end_log(self) -> Status {
+        self.control(SHADOW_OP, &[0])
+    }
+
+    /// Reads the log into a bitmap of `pages` bits, and begins it anew; the number of bits that were told.
+    pub fn clean_log(self, bitmap: u32, pages: u32) -> Result<u32, i32> {
+        let control = self.control_and_read(SHADOW_OP, &[11, 0, 0, 0, bitmap, 0, pages, 0])?;
+        Ok(control.argument[6])
     }
 
     /// Ends it, however many calls that takes.

@@ -26,6 +26,10 @@ enum Op {
         output: u32,
         kind: u8,
     },
+    Rights {
+        input: u32,
+        kind: u8,
+    },
     Touch(u32),
     Merge(u32),
     Quota(usize),
@@ -60,6 +64,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (input(), input(), 1u8..3, any::<bool>()).prop_map(|(input, other, kind, alike)| {
             Op::Replace { input, output: if alike { input } else { other }, kind }
         }),
+        2 => (input(), 1u8..3).prop_map(|(input, kind)| Op::Rights { input, kind }),
         3 => input().prop_map(Op::Touch),
         1 => input().prop_map(Op::Merge),
         1 => prop_oneof![Just(0usize), 1usize..12, Just(900)].prop_map(Op::Quota),
@@ -160,6 +165,16 @@ fn apply(table: &mut Table, machine: &mut Machine, flat: &mut Flat, op: &Op) {
             assert_eq!(old, before);
             flat.remove(input, 1);
             flat.insert(input, 1, output, kind);
+        }
+        Op::Rights { input, kind } => {
+            let before = flat.get(input);
+            if before.is_none() || table.split_to_page(machine, input).is_err() {
+                return;
+            }
+            assert!(table.change_rights(machine, input, ram(kind)));
+            machine.flush(input, 1);
+            flat.remove(input, 1);
+            flat.insert(input, 1, before.unwrap().0, kind);
         }
         Op::Touch(input) => {
             let seen = machine

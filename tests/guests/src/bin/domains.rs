@@ -30,10 +30,12 @@ suite! { "domains":
     a_grant_that_dom0_maps_keeps_its_dead_owner_until_it_is_unmapped,
     memory_of_a_dead_domain_is_zero_for_the_next,
     what_the_hypervisor_kept_for_a_hostile_domain_comes_back,
+    the_pages_of_a_domain_that_are_told_are_those_that_were_written,
 }
 
 global_asm!(
-    // Position-independent, MMU off. The mailbox at 0x40001000: state, number, r0-r4, result; 1 is a call, 2 an answer.
+    // Position-independent, MMU off. The mailbox at 0x40001000: state, number, r0-r4, result; 1 is a call, 2 an answer, 3 has
+    // r1 stored at r0.
     ".balign 8",
     "puppet:",
     "mov r6, #0x40000000",
@@ -41,12 +43,16 @@ global_asm!(
     "1: wfe", // traps: lets others run
     "ldr r5, [r6]",
     "cmp r5, #1",
+    "cmpne r5, #3",
     "bne 1b",
     "ldr r12, [r6, #4]",
     "add r7, r6, #8",
     "ldm r7, {{r0-r4}}",
+    "cmp r5, #3",
+    "streq r1, [r0]",
+    "beq 2f",
     ".inst 0xe140ea71", // hvc #0xea1
-    "str r0, [r6, #28]",
+    "2: str r0, [r6, #28]",
     "dsb",
     "mov r5, #2",
     "str r5, [r6]",
@@ -65,6 +71,7 @@ const SHARED: u64 = MEMORY + 2;
 const ARGUMENT: u32 = 0x100;
 const CALL: u32 = 1;
 const ANSWER: u32 = 2;
+const STORE: u32 = 3;
 /// Where the puppets have no memory.
 const PLACE: u32 = 0x4800_0000;
 const REFERENCE: u32 = 8;
@@ -144,17 +151,27 @@ impl Puppet {
             Some(operation) => [operation, pointer, more],
             None => [pointer, 0, 0],
         };
+        self.act(CALL, number, &arguments, words.len() as u32)
+    }
+
+    /// Has it do something with values in its registers, and `words` words of arguments.
+    fn act(&self, what: u32, number: u32, registers: &[u32], words: u32) -> Result<i32, Failure> {
         self.mailbox.write(4, number);
-        for (index, argument) in arguments.into_iter().enumerate() {
-            self.mailbox.write(8 + index as u32 * 4, argument);
+        for (index, value) in registers.iter().enumerate() {
+            self.mailbox.write(8 + index as u32 * 4, *value);
         }
-        self.mailbox.write(0, CALL);
-        self.to_memory(words.len() as u32);
+        self.mailbox.write(0, what);
+        self.to_memory(words);
         ensure!(clock::poll_for(PATIENCE_US, || {
-            self.to_memory(words.len() as u32);
+            self.to_memory(words);
             self.mailbox.read(0) == ANSWER
         }));
         Ok(self.mailbox.read(28) as i32)
+    }
+
+    /// Has it write to a page of its own.
+    fn store(&self, gfn: u64) -> Verdict {
+        self.act(STORE, 0, &[(gfn << 12) as u32, PATTERN], 0).map(|_| ())
     }
 
     /// Writes the mailbox with `words` words of arguments back and drops it from the caches: the puppet has none.
@@ -463,4 +480,81 @@ fn what_the_hypervisor_kept_for_a_hostile_domain_comes_back() -> Verdict {
     comes_back(before - cost)?;
     ends(bystander)?;
     comes_back(before)
+}
+
+/// A domain's pages that are told as written by its log, as bits from its first one on. Begins anew. `bitmap` is nine frames.
+fn told(domain: Domain, bitmap: Frame) -> Result<u32, Failure> {
+    for n in 0..8 {
+        for word in 0..PAGE_SIZE / 4 {
+            bitmap.nth(n).write(word * 4, u32::MAX);
+        }
+    }
+    let pages = MEMORY as u32 + PAGES;
+    ensure_eq!(expect(domain.clean_log(bitmap.address(), pages))?, pages);
+    for n in 0..8 {
+        for word in 0..PAGE_SIZE / 4 {
+            ensure_eq!(bitmap.nth(n).read(word * 4), 0, n * PAGE_SIZE + word * 4);
+        }
+    }
+    Ok(bitmap.nth(8).read(0) & ((1 << PAGES) - 1))
+}
+
+fn the_pages_of_a_domain_that_are_told_are_those_that_were_written() -> Verdict {
+    const XEN_VERSION: u32 = 17;
+    const CHANGESET: u32 = 4;
+    const BIT: fn(u64) -> u32 = |gfn| 1 << (gfn - MEMORY);
+    let (page, bitmap) = (hole()?, Frame::take_aligned(16));
+    let one = Puppet::new()?;
+    let domain = one.domain;
+    let written = |domain| told(domain, bitmap);
+    ensure!(domain.clean_log(0, 0) == Err(EINVAL));
+    expect(domain.log())?;
+    ensure!(domain.log() == Err(EINVAL));
+    // dom0 has these two mapped, and may write there at any time.
+    let held = BIT(MAILBOX) | BIT(SHARED);
+    ensure_eq!(written(domain)?, held);
+    // Its own writes.
+    one.store(MEMORY + 5)?;
+    one.store(MEMORY + 5)?;
+    one.store(MEMORY + 15)?;
+    ensure_eq!(written(domain)?, held | BIT(MEMORY + 5) | BIT(MEMORY + 15));
+    ensure_eq!(written(domain)?, held);
+    one.store(MEMORY + 5)?;
+    ensure_eq!(written(domain)?, held | BIT(MEMORY + 5));
+    // The hypervisor's answers.
+    let into = ((MEMORY + 6) << 12) as u32;
+    ensure_eq!(one.act(CALL, XEN_VERSION, &[CHANGESET, into], 0)?, 0);
+    ensure_eq!(written(domain)?, held | BIT(MEMORY + 6));
+    // dom0's writes through a mapping, but not its reads.
+    ensure_eq!(domain.map(MEMORY + 7, page), 0);
+    ensure_eq!(page.read(0), 0);
+    ensure_eq!(written(domain)?, held);
+    page.write(0, PATTERN);
+    for _ in 0..2 {
+        ensure_eq!(written(domain)?, held | BIT(MEMORY + 7));
+    }
+    ensure_eq!(domain::unmap(page), 0);
+    ensure_eq!(written(domain)?, held | BIT(MEMORY + 7));
+    ensure_eq!(written(domain)?, held);
+    // Grants that dom0 writes to.
+    one.table.set(REFERENCE, PERMIT_ACCESS, DOM0, MEMORY + 8);
+    let source = Frame::take();
+    let into_it = grant::COPY_DESTINATION_GREF;
+    ensure_eq!(grant::copy(grant::local(source, 0), grant::granted(domain.0, REFERENCE, 0), 64, into_it), OKAY);
+    ensure_eq!(written(domain)?, held | BIT(MEMORY + 8));
+    let out_of_it = grant::COPY_SOURCE_GREF;
+    ensure_eq!(grant::copy(grant::granted(domain.0, REFERENCE, 0), grant::local(source, 0), 64, out_of_it), OKAY);
+    ensure_eq!(written(domain)?, held);
+    let mapping = grant::map(REFERENCE, domain.0, MAP_HOST, page);
+    ensure_eq!(mapping.status, OKAY);
+    ensure_eq!(written(domain)?, held | BIT(MEMORY + 8));
+    ensure_eq!(grant::unmap(mapping.handle, page), OKAY);
+    ensure_eq!(written(domain)?, held | BIT(MEMORY + 8));
+    ensure_eq!(written(domain)?, held);
+    // After the end nothing is caught any more.
+    expect(domain.end_log())?;
+    one.store(MEMORY + 9)?;
+    ensure!(domain.clean_log(0, 0) == Err(EINVAL));
+    one.end()?;
+    is_gone(domain)
 }
