@@ -1,7 +1,7 @@
 #!/bin/sh
 # domUs are saved to a file, and come back from it as if nothing had been but time: with disks, network, and all their CPUs.
 # krypton.count=N (1 if not given) rounds with two CPUs, of which the last is ballooned, and if there are more than one, one
-# with one CPU and one with four. A domU moves through a pipe, and goes on where it was when that breaks.
+# with one CPU and one with four. A domU moves through a pipe while it runs and writes, and goes on where it was when that breaks.
 . /tests/lib.sh
 . /tests/domu.sh
 
@@ -32,7 +32,7 @@ file_is_the_same() {
 }
 sums() { sed -n "s/^$1\([0-9a-f]\{64\}\).*/\1/p" /var/log/xen/console/guest-demo.log; }
 xls() { pidof xl | wc -w; }
-is_saved() { kmove save demo "$saved" && eventually is_gone; }
+is_saved() { xl save demo "$saved" && eventually is_gone; }
 has_memory() { [ "$(xl list demo | awk 'END { print $3 }')" = "$1" ]; }
 # A byte in the middle of the file is another one.
 is_damaged() {
@@ -43,17 +43,37 @@ is_cut() {
     head -c 3000000 "$saved" >/tmp/damaged
     ! kmove restore /tmp/damaged && only_dom0_is_left && rm /tmp/damaged
 }
-# fails_to_move WORDS COMMAND...: through that command, and kmove says why.
+# fails_to_move OPTION COMMAND...: through that command, and kmove says that it runs on.
 fails_to_move() {
-    words=$1
+    option=$1
     shift
-    ! kmove send demo -- "$@" >/tmp/moved 2>&1 && cat /tmp/moved && grep -q "$words" /tmp/moved
+    # shellcheck disable=SC2086 # an option or nothing
+    ! kmove send demo $option -- "$@" >/tmp/moved 2>&1 && cat /tmp/moved && grep -q 'demo runs on' /tmp/moved
 }
 is_one() { [ "$(xl list | grep -c '^demo')" = 1 ]; }
 # xenconsoled goes on with the log of the name that the domU came by: what was said before goes there too.
 moves() {
-    kmove send demo -- kmove receive && eventually is_one && xl domid demo || return
+    xl migrate -s '' demo 'kmove receive' >/tmp/moved 2>&1
+    moved=$?
+    cat /tmp/moved
+    [ "$moved" = 0 ] && eventually is_one && xl domid demo || return
     cd /var/log/xen/console && cat guest-demo.log >>guest-demo--incoming.log && ln -sf guest-demo--incoming.log guest-demo.log
+}
+
+# It sent pages again, and no more than two faults told it of each.
+was_live() {
+    sed -n 's/.* \([0-9]*\) rounds, \([0-9]*\) pages sent again.* \([0-9]*\) faults for \([0-9]*\) pages written.*/\1 \2 \3 \4/p' /tmp/moved |
+        awk '{ print; found = $1 >= 2 && $2 > 0 && $4 > 0 && $3 <= 2 * $4 } END { exit !found }'
+}
+# Files in its memory that are written all the time, each compared before that with what was written there last.
+writes_on() {
+    type_on demo 'n=0; while :; do n=$((n+1)); i=$((n%8)); [ $n -le 8 ] || [ "$(sha256sum </tmp/w$i)" = "$(cat /tmp/s$i)" ] || echo "to""rn"; head -c 100000 /dev/urandom >/tmp/w$i; sha256sum </tmp/w$i >/tmp/s$i; echo $n >/tmp/m; mv /tmp/m /tmp/n; usleep 50000; done &'
+    answers demo '^writer' 'writer=$!; until [ -f /tmp/n ]; do sleep 1; done; echo writer'
+}
+# Each of the files has been compared since.
+nothing_is_torn() {
+    answers demo '^all of' 'n=$(cat /tmp/n); until [ $(cat /tmp/n) -gt $((n+9)) ]; do sleep 1; done; kill $writer; echo all of them' &&
+        ! grep '^torn' /var/log/xen/console/guest-demo.log
 }
 
 # a_life CPUS ROUNDS
@@ -88,7 +108,7 @@ a_life() {
             check "a damaged file is refused, and leaves nothing" is_damaged
             check "a file that is cut off too" is_cut
         fi
-        check "it is restored" kmove restore "$saved"
+        check "it is restored" xl restore "$saved"
         check "it counts on" counts_on
         check "its file is the same" file_is_the_same xvda
         check "its other disk can be written" answers demo '^sum of f' 'fill /mnt/xvdb/f 2 | sed s/f:/g:/; fill /mnt/xvda/f 4'
@@ -102,11 +122,15 @@ a_life() {
     if [ "$cpus" = 2 ]; then
         check "it is given its memory again" xenstore-write "/local/domain/$(xl domid demo)/memory/target" $((128 * 1024))
         check "it takes it" eventually has_memory 128
-        check "it goes on when nobody receives it" fails_to_move 'demo runs on' false
-        check "it goes on when the link breaks" fails_to_move 'demo runs on' sh -c 'head -c 9000000 >/dev/null'
-        check "it goes on when the other side cannot" fails_to_move 'demo runs on' sh -c '(sleep 5; echo sorry) & exec cat >/dev/null'
+        check "it writes all the time" writes_on
+        check "it goes on when nobody receives it" fails_to_move '' false
+        check "it goes on when the link breaks" fails_to_move '' sh -c 'head -c 9000000 >/dev/null'
+        check "it goes on when the link breaks, suspended" fails_to_move --no-live sh -c 'head -c 9000000 >/dev/null'
+        check "it goes on when the other side cannot" fails_to_move '' sh -c '(sleep 5; echo sorry) & exec cat >/dev/null'
         check "it answers on its console" counts_on
-        check "it moves through a pipe" moves
+        check "it moves while it runs" moves
+        check "few pages were sent again, each by at most two faults" was_live
+        check "what it wrote meanwhile is whole" nothing_is_torn
         check "it counts on" counts_on
         check "its file is the same" file_is_the_same xvda
         check "it answers ping" answers_ping

@@ -48,9 +48,9 @@ impl Guest {
         format!("/local/domain/{}/{node}", self.id)
     }
 
-    /// Has the guest suspend. If it does not, the request is taken back and the guest runs on.
-    pub fn suspend(&mut self) -> io::Result<()> {
-        let name = self.name.clone();
+    /// Returns an error if the guest will not suspend when it is asked to.
+    pub fn ready(&mut self) -> io::Result<()> {
+        let name = &self.name;
         let feature = self.store.read(&self.path("control/feature-suspend"))?;
         if feature.as_deref() != Some("1") {
             return Err(io::Error::other(format!(
@@ -62,6 +62,12 @@ impl Guest {
                 "{name} does not run: it has shut down (reason {reason})"
             )));
         }
+        Ok(())
+    }
+
+    /// Has the guest suspend. If it does not, the request is taken back and the guest runs on.
+    pub fn suspend(&mut self) -> io::Result<()> {
+        self.ready()?;
         // Nobody but this program needs to hear of it: xl would take a suspend as the domain's end.
         let port = self.port()?;
         self.xen.subscribe(self.id, port)?;
@@ -127,6 +133,28 @@ impl Guest {
                 self.name
             ))),
         }
+    }
+
+    /// Begins to log its writes. A log that somebody has left is ended before.
+    pub fn begin_log(&mut self) -> io::Result<()> {
+        self.xen
+            .end_log(self.id)
+            .and_then(|()| self.xen.begin_log(self.id))
+            .map_err(|error| {
+                io::Error::other(format!(
+                    "the hypervisor does not log what {} writes ({error}): `--no-live` moves it suspended",
+                    self.name
+                ))
+            })
+    }
+
+    /// Lets it be as it was before it was to move: it runs, and nothing is logged.
+    pub fn go_on(&mut self) -> io::Result<()> {
+        let ended = self.xen.end_log(self.id);
+        if self.is_suspended()? {
+            self.resume()?;
+        }
+        ended
     }
 
     /// Lets the guest go on where it suspended, as if nothing had been.

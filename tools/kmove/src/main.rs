@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `guest.rs` | suspend and resume of a guest |
 //! | `save.rs`, `restore.rs` | from a domain to a stream, and back |
+//! | `live.rs` | a domain that runs, in rounds |
 //! | `transfer.rs` | send and receive through a command's pipes |
 //! | `stream.rs` | format of the stream |
+//! | `progress.rs` | a line of progress on a terminal |
 //! | `config.rs`, `json.rs` | configuration for `xl create` |
 //! | `xen.rs`, `store.rs` | hypercalls and xenstore requests |
 //! | `sys.rs` | privcmd; all `unsafe` |
@@ -14,6 +16,8 @@
 mod config;
 mod guest;
 mod json;
+mod live;
+mod progress;
 mod restore;
 mod save;
 mod store;
@@ -29,7 +33,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::guest::Guest;
-use crate::transfer::{Failure, Peer};
+use crate::transfer::{Failure, How, Peer, Sent};
 
 const USAGE: &str = "\
 kmove: saves and restores domUs, from the control domain
@@ -38,7 +42,8 @@ kmove: saves and restores domUs, from the control domain
   kmove save NAME FILE                write NAME to FILE and end it here
   kmove restore FILE [--name NAME] [--paused]
                                       make the domain in FILE, and let it run
-  kmove send NAME -- COMMAND...       move NAME to where COMMAND leads, such as: ssh HOST kmove receive
+  kmove send NAME [--no-live] -- COMMAND...
+                                      move NAME to where COMMAND leads, such as: ssh HOST kmove receive
   kmove receive                       the other end
   kmove resume NAME                   let NAME, which has suspended, go on here
   kmove verify FILE                   read FILE to its end and say what it holds
@@ -54,7 +59,8 @@ fn main() -> ExitCode {
         ["checkpoint", name, file] => checkpoint(name, Some(file)),
         ["save", name, file] => save(name, file),
         ["restore", file, ref options @ ..] => restore(file, options),
-        ["send", name, "--", ref command @ ..] => send(name, command),
+        ["send", name, "--", ref command @ ..] => send(name, command, How::Live),
+        ["send", name, "--no-live", "--", ref command @ ..] => send(name, command, How::Suspended),
         ["receive"] => receive(),
         ["resume", name] => resume(name),
         ["verify", file] => verify(file),
@@ -221,31 +227,42 @@ fn destroy(guest: &Guest, but: &str) -> io::Result<()> {
     )))
 }
 
-fn send(name: &str, command: &[&str]) -> io::Result<()> {
+fn send(name: &str, command: &[&str], how: How) -> io::Result<()> {
     let mut guest = Guest::find(name)?;
     let config = configuration(name)?;
     let mut peer = Peer::start(command)?;
-    guest.suspend()?;
-    let began = Instant::now();
-    match peer.send(&mut guest, &config) {
-        Ok(summary) => {
-            let still = began.elapsed().as_millis();
+    match peer.send(&mut guest, &config, how) {
+        Ok(sent) => {
+            let still = sent.still.elapsed().as_millis();
             destroy(&guest, &format!("{name} runs on the other side"))?;
             drop(peer);
             say(format_args!(
                 "{name} has moved, and stood still for {still} ms: {}",
-                told(&summary)
+                told_of(&sent)
             ));
             Ok(())
         }
         Err(Failure::Here(error)) => {
-            guest.resume()?;
+            guest.go_on().map_err(|other| {
+                io::Error::other(format!("{error}; and {name} does not go on: {other}"))
+            })?;
             Err(io::Error::other(format!("{error}; {name} runs on")))
         }
         Err(Failure::Unknown(error)) => Err(io::Error::other(format!(
             "{error}; {name} is suspended here and may run on the other side. If it does not, `kmove resume {name}`; if it does, \
              `xl destroy {name}`"
         ))),
+    }
+}
+
+fn told_of(sent: &Sent) -> String {
+    let pages = told(&sent.summary);
+    match sent.rounds {
+        None => pages,
+        Some(rounds) => format!(
+            "{pages}; {} rounds, {} pages sent again, {} of them in the last one; {} faults for {} pages written",
+            rounds.rounds, rounds.again, rounds.last, rounds.faults, rounds.written
+        ),
     }
 }
 
@@ -263,7 +280,7 @@ fn resume(name: &str) -> io::Result<()> {
     if guest.xen.info(guest.id)?.shutdown != Some(xen::SUSPENDED) {
         return Err(io::Error::other(format!("{name} has not suspended")));
     }
-    guest.resume()
+    guest.go_on()
 }
 
 fn restore(file: &str, options: &[&str]) -> io::Result<()> {

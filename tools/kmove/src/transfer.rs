@@ -1,4 +1,4 @@
-//! Moving a suspended domain through a command's pipes, such as `ssh other kmove receive`: the stream one way, a word back.
+//! Moving a domain through a command's pipes, such as `ssh other kmove receive`: the stream one way, a word back.
 //!
 //! ```text
 //! send                                   receive
@@ -15,8 +15,10 @@
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
 use crate::guest::Guest;
+use crate::live::{self, Rounds};
 use crate::restore;
 use crate::save::{self, Summary};
 
@@ -32,6 +34,26 @@ pub enum Failure {
     Here(io::Error),
     /// The other side was told, and has not answered: nobody knows where the domain runs.
     Unknown(io::Error),
+}
+
+/// How a domain is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// While it runs, but for the last pages.
+    Live,
+    /// Suspended.
+    Suspended,
+}
+
+/// A domain that was sent.
+#[derive(Debug)]
+pub struct Sent {
+    /// What was written.
+    pub summary: Summary,
+    /// The rounds, if it ran meanwhile.
+    pub rounds: Option<Rounds>,
+    /// When it stopped.
+    pub still: Instant,
 }
 
 /// The command at the other end of the pipes.
@@ -68,13 +90,13 @@ impl Peer {
         word(&mut self.from)?.ok_or(io::Error::other("the other side has ended (above)"))
     }
 
-    /// Sends a domain that has suspended.
-    pub fn send(&mut self, guest: &mut Guest, config: &str) -> Result<Summary, Failure> {
-        let summary = self.prepare(guest, config).map_err(Failure::Here)?;
+    /// Sends a domain: while it runs, or suspended.
+    pub fn send(&mut self, guest: &mut Guest, config: &str, how: How) -> Result<Sent, Failure> {
+        let sent = self.prepare(guest, config, how).map_err(Failure::Here)?;
         let to = self.to.as_mut();
         let told = to.map_or(Ok(()), |to| writeln!(to, "{GO}").and_then(|()| to.flush()));
         match told.and_then(|()| self.word()) {
-            Ok(word) if word == RUNS => Ok(summary),
+            Ok(word) if word == RUNS => Ok(sent),
             Ok(word) if word == FAILED => Err(Failure::Here(io::Error::other(
                 "the other side could not let it run",
             ))),
@@ -85,11 +107,27 @@ impl Peer {
         }
     }
 
-    fn prepare(&mut self, guest: &mut Guest, config: &str) -> io::Result<Summary> {
+    fn prepare(&mut self, guest: &mut Guest, config: &str, how: How) -> io::Result<Sent> {
         let to = self.to.as_mut().ok_or(io::Error::other("no pipe"))?;
-        let summary = save::domain(guest, config, BufWriter::with_capacity(1 << 16, to))?;
+        let to = BufWriter::with_capacity(1 << 16, to);
+        let mut still = None;
+        let (summary, rounds) = match how {
+            How::Live => {
+                let (summary, rounds) = live::domain(guest, config, to, &mut still)?;
+                (summary, Some(rounds))
+            }
+            How::Suspended => {
+                guest.suspend()?;
+                still = Some(Instant::now());
+                (save::domain(guest, config, to)?, None)
+            }
+        };
         match self.word()?.as_str() {
-            READY => Ok(summary),
+            READY => Ok(Sent {
+                summary,
+                rounds,
+                still: still.unwrap_or_else(Instant::now),
+            }),
             other => Err(io::Error::other(format!("the other side says {other:?}"))),
         }
     }

@@ -30,6 +30,17 @@ pub struct Info {
     pub dying: bool,
 }
 
+/// What a log of writes tells.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Frames that were written since it was read last.
+    pub frames: Vec<u64>,
+    /// Faults by that.
+    pub faults: u32,
+    /// Pages that became written.
+    pub written: u32,
+}
+
 /// The hypervisor.
 pub struct Xen {
     privcmd: Privcmd,
@@ -147,6 +158,39 @@ impl Xen {
     /// Maps pages of a domain.
     pub fn map(&self, domain: u16, frames: &[u64], writable: bool) -> io::Result<Pages> {
         self.privcmd.map(domain, frames, writable)
+    }
+
+    /// Begins to log which pages of a domain are written.
+    pub fn begin_log(&mut self, domain: u16) -> io::Result<()> {
+        self.domctl(10, domain, &2u32.to_le_bytes()).map(drop)
+    }
+
+    /// Ends that; without effect if nothing is logged.
+    pub fn end_log(&mut self, domain: u16) -> io::Result<()> {
+        self.domctl(10, domain, &0u32.to_le_bytes()).map(drop)
+    }
+
+    /// Reads which of the first `count` frames of a domain were written, and begins the log anew.
+    pub fn read_log(&mut self, domain: u16, count: u64) -> io::Result<Log> {
+        let bytes = count.div_ceil(64) as usize * 8;
+        let mut bitmap = Buffer::new(bytes)?;
+        let mut body = [0; 40];
+        put(&mut body, 0, 11u32.to_le_bytes());
+        put(&mut body, 16, bitmap.address().to_le_bytes());
+        put(&mut body, 24, count.to_le_bytes());
+        let body = self.domctl(10, domain, &body)?;
+        let told = u64_at(&body, 24).min(count);
+        let mut frames = Vec::new();
+        for (n, word) in bitmap.bytes()[..bytes].chunks_exact(8).enumerate() {
+            let (first, word) = (64 * n as u64, u64_at(word, 0));
+            let set = (0..64).filter(|bit| word >> bit & 1 != 0);
+            frames.extend(set.map(|bit| first + bit).filter(|frame| *frame < told));
+        }
+        Ok(Log {
+            frames,
+            faults: u32_at(&body, 32),
+            written: u32_at(&body, 36),
+        })
     }
 
     /// Gives a domain pages at frames (`operation` 6) or takes them away (1); all or an error.
