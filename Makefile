@@ -28,10 +28,10 @@ build: setup-build ## dist/krypton (flat, with zImage header), krypton.efi (the 
 uboot: setup ## dist/krypton.uImage, krypton.itb, boot.scr for a board: make uboot BOARD=arndale (virt, arndale, orangepi-pc, vexpress)
 	@$(XTASK) uboot $(BOARD)
 
-kmove: setup-build ## dist/kmove, a static armhf program for any Debian dom0: saves and restores domUs
+kmove: setup-build ## dist/kmove, a static armhf program for any Debian dom0 that saves and moves domUs, and dist/xl for its verbs
 	@tests/setup/kmove.sh
 	@mkdir -p dist
-	@cp target/kmove/kmove dist/
+	@cp target/kmove/kmove tools/xl dist/
 
 deb: setup ## dist/krypton-hypervisor_VERSION_armhf.deb for a Debian with U-Boot or UEFI, and its symbols in a -dbgsym package
 	@$(XTASK) deb

@@ -27,7 +27,7 @@ programs='
 '
 
 main() {
-    is_stale "$output/initrd.gz" tests/dom0 tests/setup/dom0.sh tests/setup/initramfs.sh target/kmove/kmove || return 0
+    is_stale "$output/initrd.gz" tests/dom0 tests/setup/dom0.sh tests/setup/initramfs.sh tools/xl target/kmove/kmove || return 0
     open_tree
     step "making dom0's initramfs for Linux $release"
     mkdir -p "$output"
@@ -59,6 +59,7 @@ add_own_files() {
         install -m 755 "tests/dom0/$script" "$tree/sbin/"
     done
     install -m 755 target/kmove/kmove "$tree/usr/bin/"
+    install -D -m 755 tools/xl "$tree/usr/local/sbin/xl"
     cp tests/dom0/inittab tests/dom0/profile "$tree/etc/"
     install -m 755 tests/dom0/hotplug/* "$tree/etc/xen/scripts/"
     cp "$root/etc/xen/xl.conf" "$tree/etc/xen/"
