@@ -428,6 +428,23 @@ abi_struct! {
 }
 
 abi_struct! {
+    /// Body of [`OP_VUART_OP`].
+    pub struct VuartOp: "struct xen_domctl_vuart_op", 24, align 8 {
+        /// Operation: 0 makes it.
+        0 "cmd" => cmd: u32,
+        /// Kind: 0 for an SBSA UART.
+        4 "type" => kind: u32,
+        /// Frame of the ring.
+        8 "gfn" => gfn: u64,
+        /// Domain at the other end of the line.
+        16 "console_domid" => console: u16,
+        18 "pad" => pad: [u8; 2],
+        /// Port for that domain to bind to.
+        20 "evtchn" => port: u32,
+    }
+}
+
+abi_struct! {
     /// Body of [`OP_CACHEFLUSH`].
     pub struct CacheFlush: "struct xen_domctl_cacheflush", 16, align 8 {
         /// First guest frame.
@@ -588,6 +605,7 @@ pub const LAYOUTS: &[Layout] = &[
     IrqPermission::LAYOUT,
     IomemPermission::LAYOUT,
     MemoryMapping::LAYOUT,
+    VuartOp::LAYOUT,
     CacheFlush::LAYOUT,
     HvmContext::LAYOUT,
     HvmContextPartial::LAYOUT,

@@ -104,7 +104,7 @@ fn begin(domain: &Domain) {
     domain.events.lock().retire();
     domain.grants.lock().close();
     virq::forget(domain.id);
-    uart::close(domain);
+    uart::end(domain);
 }
 
 /// Returns whether the registers of all vCPUs are saved. Asks the CPUs that still have some to save them.

@@ -12,7 +12,7 @@ use crate::abi::domctl as abi;
 use crate::abi::domctl::Domctl;
 use crate::call::guest_ptr::read;
 use crate::call::{Args, Caller, Outcome, Reply, must_pause};
-use crate::domain::{registry, virq};
+use crate::domain::{Life, registry, uart, virq};
 use crate::error::Errno;
 use crate::event::EventVirq;
 use crate::id::DomId;
@@ -151,7 +151,7 @@ fn set(request: &Request<'_>) -> Outcome {
         abi::OP_SUBSCRIBE => domain.state.lock().suspend_port = request.body()?,
         abi::OP_MONITOR_OP => return monitor(request),
         abi::OP_VM_EVENT_OP => return Err(Errno::OpNotSupp),
-        abi::OP_VUART_OP => return Err(no_vuart(request.body()?)),
+        abi::OP_VUART_OP => return make_uart(request),
         abi::OP_BIND_PT_IRQ => return devices::bind(request),
         abi::OP_UNBIND_PT_IRQ => return devices::unbind(request),
         // Without an IOMMU no device is given to anybody.
@@ -164,14 +164,28 @@ fn set(request: &Request<'_>) -> Outcome {
     Ok(Reply::OK)
 }
 
-/// Returns what is wrong with giving a domain an emulated UART: there is none, for what that matters beside the form. The
-/// body is the operation, the kind, a frame, and two bytes of padding behind the console's domain.
-fn no_vuart([operation, _, _, _, console]: [u32; 5]) -> Errno {
-    if console >> 16 != 0 || operation != 0 {
-        Errno::Inval
-    } else {
-        Errno::OpNotSupp
+/// Gives a domain that has not run an emulated UART, with a domain at the other end of its line.
+fn make_uart(request: &Request<'_>) -> Outcome {
+    let domain = request.domain()?;
+    let mut body: abi::VuartOp = request.body()?;
+    if body.pad != [0; 2] || body.cmd != 0 {
+        return Err(Errno::Inval);
     }
+    let Some(_exclusive) = exclusive() else {
+        return again(request.args);
+    };
+    if domain.rights.hardware || domain.has_run() {
+        return Err(Errno::Perm);
+    }
+    if body.kind != 0 {
+        return Err(Errno::OpNotSupp);
+    }
+    if domain.state.lock().life != Life::Alive {
+        return Err(Errno::Inval);
+    }
+    let port = uart::open_on_ring(&domain, body.gfn, DomId(body.console))?;
+    body.port = port.0;
+    request.write_back(&body)
 }
 
 fn describe(request: &Request<'_>) -> Outcome {

@@ -58,6 +58,14 @@ fn subject(request: &Request<'_>) -> Result<Arc<Domain>, Errno> {
         );
         return Err(Errno::Inval);
     }
+    if domain.uart().is_some() {
+        guest_warn!(
+            request.caller.domain,
+            request.caller.vcpu,
+            "{domain} cannot be saved: it has an emulated UART"
+        );
+        return Err(Errno::Inval);
+    }
     match may_be_saved(&domain) {
         true => Ok(domain),
         false => Err(Errno::Inval),

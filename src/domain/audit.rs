@@ -34,6 +34,9 @@ fn name_all(domain: &Domain, name: Name<'_>) {
     grants.pages().for_each(|page| name(page.mfn(), 1));
     grants.pinned_frames().for_each(|mfn| name(mfn, 1));
     drop(grants);
+    if let Some(mfn) = super::uart::ring_page(domain) {
+        name(mfn, 1);
+    }
     for vcpu in domain.vcpus() {
         let runstate = vcpu.runstate.lock();
         runstate.pages().for_each(|page| name(page.mfn(), 1));

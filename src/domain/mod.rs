@@ -394,7 +394,10 @@ pub fn send(domain: &Domain, port: Port) -> Result<(), EventError> {
         Sent::Peer { to, from } => {
             if let Some(peer) = registry::get(to.dom) {
                 let notify = peer.events.lock().raise_from_peer(to.port, from);
-                peer.notify(notify);
+                match notify.is_none() {
+                    true => uart::tell(&peer, to.port),
+                    false => peer.notify_some(notify),
+                }
             }
         }
         Sent::Nowhere => {}

@@ -1,11 +1,15 @@
-//! A domain's emulated UART, and where its line ends: at the hypervisor's console.
+//! A domain's emulated UART, and where its line ends: at the hypervisor's console, or in a page that it shares with a daemon of
+//! dom0's (`ring`).
 //!
-//! The registers are [`SbsaUart`]'s. What the guest sends appears on the console: as it is while the domain has the input,
+//! The registers are [`SbsaUart`]'s. What the guest sends to the console appears there as it is while the domain has the input,
 //! and in lines that begin with `DOMn:` otherwise. What is typed for the domain waits here until it is read.
+
+mod ring;
 
 use alloc::sync::Arc;
 use core::fmt::{self, Write};
 
+use armv7::addr::Mfn;
 use armv7::heap;
 use armv7::syndrome::Width;
 use arrayvec::ArrayVec;
@@ -14,8 +18,11 @@ use super::{Domain, guest_map, interface, registry};
 use crate::console::{self, Switched};
 use crate::emulate::sbsa_uart::{Line, Refused, SbsaUart};
 use crate::error::Errno;
+use crate::event::{Port, Sent};
 use crate::id::DomId;
 use crate::sync::{Guard, Lock, rank};
+
+use ring::Ring;
 
 /// Typed bytes that wait to be read.
 const INPUT: usize = 1024;
@@ -28,7 +35,78 @@ pub type Uart = Arc<Lock<State, { rank::UART }>>;
 /// The state of a UART.
 pub struct State {
     registers: SbsaUart,
-    terminal: Terminal,
+    end: End,
+}
+
+/// The line's other end.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it stays where it is, behind the UART's lock"
+)]
+enum End {
+    Console(Terminal),
+    Ring(Ring),
+    /// It was there, and its domain ends.
+    Gone,
+}
+
+impl End {
+    fn terminal(&mut self) -> Option<&mut Terminal> {
+        match self {
+            Self::Console(terminal) => Some(terminal),
+            _ => None,
+        }
+    }
+
+    /// Returns the port on which the other end is to be told of what changed in the ring, if something did.
+    fn take_news(&mut self) -> Option<Port> {
+        match self {
+            Self::Ring(ring) => ring.take_news(),
+            _ => None,
+        }
+    }
+}
+
+impl Line for End {
+    fn take(&mut self) -> Option<u8> {
+        match self {
+            Self::Console(terminal) => terminal.take(),
+            Self::Ring(ring) => ring.take(),
+            Self::Gone => None,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        match self {
+            Self::Console(terminal) => terminal.waiting(),
+            Self::Ring(ring) => ring.waiting(),
+            Self::Gone => 0,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Console(terminal) => terminal.is_full(),
+            Self::Ring(ring) => ring.is_full(),
+            Self::Gone => false,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        match self {
+            Self::Console(terminal) => terminal.has_room(),
+            Self::Ring(ring) => ring.has_room(),
+            Self::Gone => true,
+        }
+    }
+
+    fn send(&mut self, byte: u8) {
+        match self {
+            Self::Console(terminal) => terminal.send(byte),
+            Self::Ring(ring) => ring.send(byte),
+            Self::Gone => {}
+        }
+    }
 }
 
 /// The line's end on the hypervisor's console.
@@ -127,30 +205,54 @@ impl fmt::Display for Printable<'_> {
 
 /// Gives a domain, which has not run yet, a UART on the console, and lets it take part in the round of the input.
 pub fn open_on_console(domain: &Domain) -> Result<(), Errno> {
-    let state = State {
-        registers: SbsaUart::new(),
-        terminal: Terminal {
-            domain: domain.id,
-            input: Queue {
-                bytes: [0; INPUT],
-                first: 0,
-                len: 0,
-            },
-            line: ArrayVec::new(),
+    let terminal = Terminal {
+        domain: domain.id,
+        input: Queue {
+            bytes: [0; INPUT],
+            first: 0,
+            len: 0,
         },
+        line: ArrayVec::new(),
     };
-    let uart = heap::try_arc(Lock::new(state)).ok_or(Errno::NoMem)?;
-    domain.set_uart(uart);
+    open(domain, End::Console(terminal))?;
     console::add_input(domain.id);
     Ok(())
 }
 
-/// Takes a domain that ends, or shuts down, out of the round of the input. What it has written of a line is printed.
+/// Gives a domain, which has not run yet, a UART whose line ends in its page at `gfn`, and returns the port that `other`, which
+/// reads and writes there, is to bind to.
+pub fn open_on_ring(domain: &Domain, gfn: u64, other: DomId) -> Result<Port, Errno> {
+    let irq = guest_map::uart_irq().ok_or(Errno::Inval)?;
+    if domain.uart().is_some() || other == domain.id {
+        return Err(Errno::Inval);
+    }
+    let vgic = domain.vgic.lock();
+    let has_interrupt = vgic.target_of(irq).is_some() && vgic.pirq_of(irq).is_none();
+    drop(vgic);
+    if !has_interrupt {
+        return Err(Errno::Inval);
+    }
+    let page = domain.pin(gfn)?;
+    let port = domain.events.lock().offer(other)?;
+    open(domain, End::Ring(Ring::new(page, port)))?;
+    Ok(port)
+}
+
+fn open(domain: &Domain, end: End) -> Result<(), Errno> {
+    let registers = SbsaUart::new();
+    let state = Lock::new(State { registers, end });
+    domain.set_uart(heap::try_arc(state).ok_or(Errno::NoMem)?);
+    Ok(())
+}
+
+/// Takes a domain that shuts down out of the round of the input. What it has written of a line is printed.
 pub fn close(domain: &Domain) {
     let Some(uart) = domain.uart() else { return };
     let mut state = uart.lock();
-    if !state.terminal.line.is_empty() {
-        state.terminal.print_line();
+    if let Some(terminal) = state.end.terminal()
+        && !terminal.line.is_empty()
+    {
+        terminal.print_line();
     }
     drop(state);
     if let Some(switched) = console::remove_input(domain.id) {
@@ -158,9 +260,27 @@ pub fn close(domain: &Domain) {
     }
 }
 
+/// Does as [`close`] for a domain that ends, and lets go of its page.
+pub fn end(domain: &Domain) {
+    close(domain);
+    if let Some(uart) = domain.uart() {
+        let end = core::mem::replace(&mut uart.lock().end, End::Gone);
+        drop(end);
+    }
+}
+
+/// Returns the page that the hypervisor keeps for a domain's UART.
+pub fn ring_page(domain: &Domain) -> Option<Mfn> {
+    match &domain.uart()?.lock().end {
+        End::Ring(ring) => Some(ring.mfn()),
+        _ => None,
+    }
+}
+
 /// Lets a domain that goes on take part in the round of the input again.
 pub fn reopen(domain: &Domain) {
-    if domain.uart().is_some() {
+    let on_console = |uart: &Uart| uart.lock().end.terminal().is_some();
+    if domain.uart().is_some_and(on_console) {
         console::add_input(domain.id);
     }
 }
@@ -172,32 +292,52 @@ fn say(switched: Switched) {
 /// Reads the register at `offset` of a domain's UART.
 pub fn read(domain: &Domain, offset: u32, width: Width) -> Result<u32, Refused> {
     with(domain, |state| {
-        state.registers.read(offset, width, &mut state.terminal)
+        state.registers.read(offset, width, &mut state.end)
     })
 }
 
 /// Writes to the register at `offset` of a domain's UART.
 pub fn write(domain: &Domain, offset: u32, width: Width, value: u32) -> Result<(), Refused> {
     with(domain, |state| {
-        state
-            .registers
-            .write(offset, width, value, &mut state.terminal)
+        state.registers.write(offset, width, value, &mut state.end)
     })
 }
 
 /// Gives a domain's UART a byte that was typed.
 pub fn receive(domain: &Domain, byte: u8) {
     change(domain, |state| {
-        state.terminal.input.push(byte);
-        state.registers.arrived(&state.terminal);
+        if let Some(terminal) = state.end.terminal() {
+            terminal.input.push(byte);
+        }
+        state.registers.arrived(&state.end);
     });
 }
 
 /// Tells all UARTs that the console takes more.
 pub fn tell_of_room() {
     for domain in registry::all_that(|domain| domain.uart().is_some()) {
-        change(&domain, |state| state.registers.drained(&state.terminal));
+        change(&domain, |state| state.registers.drained(&state.end));
     }
+}
+
+/// Tells a domain's UART, if it has one, that an event came on `port`: the other end of its line has read or written.
+#[inline]
+pub fn tell(domain: &Domain, port: Port) {
+    if domain.uart().is_some() {
+        tell_ring(domain, port);
+    }
+}
+
+#[cold]
+fn tell_ring(domain: &Domain, port: Port) {
+    change(domain, |state| {
+        if let End::Ring(ring) = &state.end
+            && ring.port() == port
+        {
+            state.registers.arrived(&state.end);
+            state.registers.drained(&state.end);
+        }
+    });
 }
 
 fn with<T>(
@@ -212,7 +352,23 @@ fn change<T>(domain: &Domain, f: impl FnOnce(&mut State) -> T) -> Option<T> {
     let mut state = domain.uart()?.lock();
     let result = f(&mut state);
     set_line(domain, &state);
+    let news = state.end.take_news();
+    drop(state);
+    if let Some(port) = news {
+        notify(domain, port);
+    }
     Some(result)
+}
+
+/// Sends an event to the other end of the line.
+fn notify(domain: &Domain, port: Port) {
+    let sent = domain.events.lock().send_of_hypervisor(port);
+    if let Sent::Peer { to, from } = sent
+        && let Some(peer) = registry::get(to.dom)
+    {
+        let notify = peer.events.lock().raise_from_peer(to.port, from);
+        peer.notify(notify);
+    }
 }
 
 /// Sets the interrupt line. With the UART locked, so that of two changes the later one counts.

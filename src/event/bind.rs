@@ -7,7 +7,7 @@
 use armv7::frame::PageRef;
 
 use super::ports::State;
-use super::{End, EventError, EventTable, EventVirq, Notify, Port};
+use super::{End, EventError, EventTable, EventVirq, Notify, Port, Sent};
 use crate::id::{DomId, VcpuId};
 
 /// Result of closing a port.
@@ -105,7 +105,12 @@ impl<P: PageRef> EventTable<P> {
         match channel.state {
             State::Unbound { .. } | State::Interdomain { .. } => {}
             State::Virq(virq) if virq.is_global() => {}
-            State::Virq(_) | State::Ipi | State::Free | State::Closing => {
+            State::Virq(_)
+            | State::Ipi
+            | State::Free
+            | State::Offered { .. }
+            | State::Hypervisor { .. }
+            | State::Closing => {
                 return Err(EventError::BadPort);
             }
         }
@@ -122,11 +127,49 @@ impl<P: PageRef> EventTable<P> {
         })
     }
 
-    /// Closes `port`.
+    /// Opens a port of this domain whose near end is the hypervisor's, and that `remote` may bind to.
+    pub fn offer(&mut self, remote: DomId) -> Result<Port, EventError> {
+        let port = self.find_free()?;
+        self.ports
+            .open(port, State::Offered { remote }, VcpuId::ZERO);
+        self.hypervisor_ports += 1;
+        Ok(port)
+    }
+
+    /// Sends on a port whose near end is the hypervisor's.
+    pub fn send_of_hypervisor(&self, port: Port) -> Sent {
+        match self.ports.get(port).map(|channel| channel.state) {
+            Some(State::Hypervisor { dom, port: to }) => Sent::Peer {
+                to: End { dom, port: to },
+                from: End {
+                    dom: self.dom,
+                    port,
+                },
+            },
+            _ => Sent::Nowhere,
+        }
+    }
+
+    /// Closes `port`. Those of the hypervisor close with the domain only.
     pub fn close(&mut self, port: Port) -> Result<Close, EventError> {
+        let retired = self.retired;
         let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
         match channel.state {
             State::Free | State::Closing => return Err(EventError::BadPort),
+            State::Offered { .. } | State::Hypervisor { .. } if !retired => {
+                return Err(EventError::BadPort);
+            }
+            State::Offered { .. } => self.hypervisor_ports -= 1,
+            State::Hypervisor { dom, port: to } => {
+                channel.state = State::Closing;
+                self.hypervisor_ports -= 1;
+                let from = End {
+                    dom: self.dom,
+                    port,
+                };
+                let to = End { dom, port: to };
+                return Ok(Close::Peer { to, from });
+            }
             State::Unbound { .. } | State::Ipi => {}
             State::Virq(virq) => {
                 // The map ignores the vCPU of a global VIRQ.
@@ -154,10 +197,14 @@ impl<P: PageRef> EventTable<P> {
 
     /// Makes `port` unbound, as `by`, to which it was connected, was closed. Does nothing if they are not connected.
     pub fn peer_closed(&mut self, port: Port, by: End) {
-        if let Some(channel) = self.ports.get_mut(port)
-            && channel.is_linked_to(by)
-        {
-            channel.state = State::Unbound { remote: by.dom };
+        let Some(channel) = self.ports.get_mut(port) else {
+            return;
+        };
+        let (dom, port) = (by.dom, by.port);
+        if channel.is_linked_to(by) {
+            channel.state = State::Unbound { remote: dom };
+        } else if channel.state == (State::Hypervisor { dom, port }) {
+            channel.state = State::Offered { remote: dom };
         }
     }
 
@@ -186,12 +233,11 @@ impl<P: PageRef> EventTable<P> {
     /// Connects the unbound `port` to `peer`, if offered to that domain.
     fn accept(&mut self, port: Port, peer: End) -> Result<(), EventError> {
         let channel = self.ports.get_mut(port).ok_or(EventError::NotOffered)?;
-        if channel.state != (State::Unbound { remote: peer.dom }) {
-            return Err(EventError::NotOffered);
-        }
-        channel.state = State::Interdomain {
-            dom: peer.dom,
-            port: peer.port,
+        let (dom, port) = (peer.dom, peer.port);
+        channel.state = match channel.state {
+            State::Unbound { remote } if remote == dom => State::Interdomain { dom, port },
+            State::Offered { remote } if remote == dom => State::Hypervisor { dom, port },
+            _ => return Err(EventError::NotOffered),
         };
         Ok(())
     }

@@ -193,6 +193,8 @@ pub struct EventTable<P> {
     reset_at: Option<u32>,
     ports: PortTable,
     virqs: VirqMap,
+    /// Ports in use whose near end is the hypervisor's.
+    hypervisor_ports: u32,
     delivery: Delivery<P>,
 }
 
@@ -217,6 +219,7 @@ impl<P: PageRef> EventTable<P> {
             reset_at: None,
             ports: PortTable::new()?,
             virqs: VirqMap::new(),
+            hypervisor_ports: 0,
             delivery: Delivery::new(shared_info),
         })
     }
@@ -250,7 +253,11 @@ impl<P: PageRef> EventTable<P> {
                 }
             }
             State::Unbound { .. } => Ok(Sent::Nowhere),
-            State::Free | State::Virq(_) | State::Closing => Err(EventError::BadPort),
+            State::Free
+            | State::Virq(_)
+            | State::Closing
+            | State::Offered { .. }
+            | State::Hypervisor { .. } => Err(EventError::BadPort),
         }
     }
 
@@ -284,8 +291,10 @@ impl<P: PageRef> EventTable<P> {
         let channel = self.ports.get(port).ok_or(EventError::BadPort)?;
         let binding = match channel.state {
             State::Free | State::Closing => Binding::Closed,
-            State::Unbound { remote } => Binding::Unbound(remote),
-            State::Interdomain { dom, port } => Binding::Interdomain(End { dom, port }),
+            State::Unbound { remote } | State::Offered { remote } => Binding::Unbound(remote),
+            State::Interdomain { dom, port } | State::Hypervisor { dom, port } => {
+                Binding::Interdomain(End { dom, port })
+            }
             State::Virq(virq) => Binding::Virq(virq),
             State::Ipi => Binding::Ipi,
         };

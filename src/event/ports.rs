@@ -36,6 +36,10 @@ pub(super) enum State {
     Virq(EventVirq),
     /// An IPI channel of the domain to itself.
     Ipi,
+    /// Waits for a domain to bind to it. The near end is the hypervisor's: the guest cannot use the port.
+    Offered { remote: DomId },
+    /// One end of a channel between a domain and the hypervisor.
+    Hypervisor { dom: DomId, port: Port },
     /// Closed, but the other end is not notified yet: neither usable nor reusable.
     Closing,
 }
@@ -72,7 +76,10 @@ impl Channel {
 
     /// Returns whether a guest may use the port.
     pub fn is_usable(&self) -> bool {
-        !matches!(self.state, State::Free | State::Closing)
+        !matches!(
+            self.state,
+            State::Free | State::Closing | State::Offered { .. } | State::Hypervisor { .. }
+        )
     }
 
     /// Returns whether the port is the end of a channel to `peer`.

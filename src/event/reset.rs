@@ -8,7 +8,7 @@ use super::{Close, End, EventError, EventTable};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a reset goes on until it is done"]
 pub enum Reset {
-    /// All ports are closed and the domain uses the two-level ABI.
+    /// All ports that the domain may close are closed, and it uses the two-level ABI.
     Done,
     /// The budget is used up; call [`EventTable::reset_step`] again.
     More,
@@ -57,7 +57,7 @@ impl<P: PageRef> EventTable<P> {
 
     fn reset_end(&mut self) -> Result<Reset, EventError> {
         self.reset_at = None;
-        if self.ports.used() > 0 {
+        if self.ports.used() > self.hypervisor_ports {
             return Err(EventError::ResetRaced);
         }
         if self.retired {

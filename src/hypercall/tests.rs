@@ -357,7 +357,7 @@ fn control_operations() {
     };
     let now = domctl::INTERFACE_VERSION;
     let mapping = |mfn: [u32; 2], count: u32| words(&[&[0, 0], &mfn, &[count, 0, 1, 0]]);
-    let vuart = |op: u32, pad: u32| vec![op, 0, 0, 0, pad << 16];
+    let vuart = |op: u32, pad: u32| vec![op, 1, 0, 0, pad << 16, 0];
     for (what, who, argument, outcome) in [
         ("pointer", blind, vec![], told(Errno::Fault)),
         ("version", plain, form(now + 1, 2, ABSENT, &[]), told(Errno::Acces)),
@@ -377,7 +377,7 @@ fn control_operations() {
         ("no right to devices", control, form(now, domctl::OP_MEMORY_MAPPING, other, &mapping([1, 0], 1)), told(Errno::Perm)),
         ("padding", control, form(now, domctl::OP_VUART_OP, other, &vuart(0, 1)), told(Errno::Inval)),
         ("operation", control, form(now, domctl::OP_VUART_OP, other, &vuart(1, 0)), told(Errno::Inval)),
-        ("none", control, form(now, domctl::OP_VUART_OP, other, &vuart(0, 0)), told(Errno::OpNotSupp)),
+        ("kind", control, form(now, domctl::OP_VUART_OP, other, &vuart(0, 0)), told(Errno::OpNotSupp)),
         ("vCPU, affinity", control, form(now, domctl::OP_SETVCPUAFFINITY, other, &[9, 0]), told(Errno::Inval)),
         ("empty, then a bad pointer", control, form(now, domctl::OP_SETVCPUAFFINITY, other, &words(&[&[0, 3], &LIST, &[8, 0], &BAD, &[8, 0]])), told(Errno::Inval)),
     ] {

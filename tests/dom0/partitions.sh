@@ -68,5 +68,18 @@ for round in 1 2 3; do
         '! xl create /guests/rtc.cfg "name=\"second\"" && xl dmesg | grep "/pl031@9010000 is d"'
     check "it ends while the alarm may ring" ends_rtc
 done
+
+# A domU with an emulated UART, which xenconsoled serves beside the console that every domU has.
+uart_log=/var/log/xen/console/guest-uart-vuart0.log
+shows_on_uart() { eventually grep "$1" "$uart_log"; }
+types_on_uart() { echo "$1" >"$(xenstore-read "/local/domain/$(xl domid uart)/vuart/0/tty")"; }
+ends_uart() { xl destroy uart && eventually only_dom0_is_left; }
+
+check "a domU with an emulated UART starts" xl create /guests/uart.cfg
+check "its kernel comes up on it" shows_on_uart '^domU is up: 1 CPU'
+# shellcheck disable=SC2016 # the domU's shell is to expand it
+check "what is typed there arrives" types_on_uart 'echo answer $((6 * 7))'
+check "it is answered" shows_on_uart '^answer 42'
+check "xl destroy ends it" ends_uart
 check "all its memory is free again" memory_comes_back "$before"
 finish

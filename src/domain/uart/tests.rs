@@ -1,9 +1,11 @@
 use armv7::syndrome::Width;
 
-use super::{INPUT, LINE, Printable, Queue, open_on_console, read, receive, write};
+use super::{INPUT, LINE, Printable, Queue, open_on_console, open_on_ring, read, receive, write};
 use crate::console;
-use crate::domain::Rights;
 use crate::domain::testing::{NO_TLB, guest};
+use crate::domain::{self, Rights, registry};
+use crate::error::Errno;
+use crate::event::EventTable;
 use crate::id::{IntId, VcpuId};
 
 const IMSC: u32 = 0x38;
@@ -87,4 +89,84 @@ fn the_interrupt_is_pending_while_the_line_is_high() {
     assert_eq!(read(&domain, 0, Width::Word), Ok(u32::from(b'x')));
     assert!(!pending());
     super::close(&domain);
+}
+
+const DR: u32 = 0;
+const FR: u32 = 0x18;
+const RIS: u32 = 0x3C;
+
+#[test]
+fn a_daemon_reads_and_writes_by_the_page() {
+    let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[3]);
+    let (daemon, _vcpu) = guest(Rights::DOM0, NO_TLB, &[]);
+    let port = open_on_ring(&domain, 3, daemon.id).unwrap();
+    let page = domain.pin(3).unwrap();
+    let ring = armv7::frame::page(page.mfn()).unwrap();
+    let word = |at| ring.u32_at(at).unwrap();
+    let (near, _) =
+        EventTable::bind_interdomain(&mut daemon.events.lock(), &mut domain.events.lock(), port)
+            .unwrap();
+    let is_told = || {
+        let told = daemon.events.lock().is_pending(near).unwrap();
+        let shared = daemon.events.lock();
+        shared.shared_info().words().iter().for_each(|word| {
+            word.store(0, std::sync::atomic::Ordering::Relaxed);
+        });
+        told
+    };
+    assert!(is_told(), "the binder may have missed events");
+    // What the guest sends is in the page, and the daemon is told.
+    for byte in *b"hi" {
+        write(&domain, DR, Width::Byte, byte.into()).unwrap();
+    }
+    assert!(is_told());
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let mut sent = [0; 2];
+    assert!(ring.read(1024, &mut sent));
+    assert_eq!((&sent, word(3084).load(relaxed)), (b"hi", 2));
+    // The daemon writes, tells, and the guest reads.
+    assert!(ring.write(0, b"ok"));
+    word(3076).store(2, relaxed);
+    domain::send(&daemon, near).unwrap();
+    assert_eq!(read(&domain, RIS, Width::Word).unwrap() & 0x40, 0x40);
+    for byte in *b"ok" {
+        assert_eq!(read(&domain, DR, Width::Word), Ok(byte.into()));
+    }
+    assert!(is_told());
+    assert_eq!(word(3072).load(relaxed), 2);
+    assert_eq!(read(&domain, DR, Width::Word), Ok(0));
+    // Without room the transmitter is full, and what is sent all the same is lost.
+    word(3080).store(2u32.wrapping_sub(2048), relaxed);
+    word(3084).store(2, relaxed);
+    assert_eq!(read(&domain, FR, Width::Word).unwrap() & 0x20, 0x20);
+    write(&domain, DR, Width::Byte, u32::from(b'x')).unwrap();
+    assert_eq!(word(3084).load(relaxed), 2);
+    // Nonsense in the page stays in the page.
+    for count in [0, 1, 1025, 0x8000_0000, u32::MAX] {
+        for at in [3072, 3076, 3080, 3084] {
+            word(at).store(count, relaxed);
+            assert!(read(&domain, DR, Width::Word).is_ok());
+            assert!(write(&domain, DR, Width::Word, 1).is_ok());
+            assert!(read(&domain, FR, Width::Word).is_ok());
+        }
+    }
+    // The end lets go of the page.
+    assert_eq!(super::ring_page(&domain), Some(page.mfn()));
+    super::end(&domain);
+    assert_eq!(super::ring_page(&domain), None);
+    assert_eq!(read(&domain, FR, Width::Word), Ok(0x90));
+    for id in [domain.id, daemon.id] {
+        registry::remove(id);
+    }
+}
+
+#[test]
+fn a_ring_needs_a_page_and_somebody_else() {
+    let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[3]);
+    let (other, _vcpu) = guest(Rights::DOM0, NO_TLB, &[]);
+    assert_eq!(open_on_ring(&domain, 4, other.id), Err(Errno::Inval));
+    assert_eq!(open_on_ring(&domain, 3, domain.id), Err(Errno::Inval));
+    assert!(open_on_ring(&domain, 3, other.id).is_ok());
+    assert_eq!(open_on_ring(&domain, 3, other.id), Err(Errno::Inval));
+    super::end(&domain);
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
 use super::support::{DOM, Guest, PEER, Table, table_of, upcall};
-use crate::event::{Binding, Close, End, EventError, EventTable, Notify, Port, Sent};
+use crate::event::{Binding, Close, End, EventError, EventTable, Notify, Port, Reset, Sent};
 
 fn pair() -> [Table; 2] {
     [table_of(PEER, 12, 1).0, table_of(DOM, 12, 1).0]
@@ -47,6 +47,48 @@ fn an_event_arrives_at_the_other_end() {
     assert_eq!(tables[0].send(port), Ok(Sent::Peer { to, from }));
     assert_eq!(tables[1].raise_from_peer(offered, from), upcall(0));
     assert_eq!(tables[1].is_pending(offered), Ok(true));
+}
+
+#[test]
+fn a_port_of_the_hypervisor_s_is_not_the_domain_s_to_use() {
+    let mut tables = pair();
+    let offered = tables[1].offer(PEER).unwrap();
+    assert_eq!(tables[1].send_of_hypervisor(offered), Sent::Nowhere);
+    let (port, _) = bind(&mut tables, 0, offered).unwrap();
+    let (from, to) = (
+        End { dom: PEER, port },
+        End {
+            dom: DOM,
+            port: offered,
+        },
+    );
+    // The other end uses it as any other: what it sends is not raised here.
+    assert_eq!(tables[0].send(port), Ok(Sent::Peer { to, from }));
+    assert_eq!(tables[1].raise_from_peer(offered, from), Notify::NONE);
+    let sent = tables[1].send_of_hypervisor(offered);
+    assert_eq!(sent, Sent::Peer { to: from, from: to });
+    // The domain's own calls do not reach it, and its reset leaves it alone.
+    let bad = Some(EventError::BadPort);
+    assert_eq!(tables[1].send(offered).err(), bad);
+    assert_eq!(tables[1].close(offered).err(), bad);
+    assert_eq!(tables[1].bind_vcpu(offered, 0).err(), bad);
+    assert_eq!(tables[1].is_pending(offered).err(), bad);
+    tables[1].reset_begin().unwrap();
+    assert_eq!(tables[1].reset_step(64), Ok(Reset::Done));
+    assert_eq!(tables[1].send_of_hypervisor(offered), sent);
+    // The other end may go and come again.
+    assert_eq!(tables[0].close(port), Ok(Close::Peer { to, from }));
+    tables[1].peer_closed(offered, from);
+    tables[0].finish_close(port);
+    assert!(bind(&mut tables, 0, offered).is_ok());
+    // It closes with the domain.
+    tables[1].retire();
+    assert_eq!(
+        tables[1].reset_step(64),
+        Ok(Reset::Peer { to: from, from: to })
+    );
+    tables[1].finish_close(offered);
+    assert_eq!(tables[1].reset_step(64), Ok(Reset::Done));
 }
 
 #[test]
