@@ -72,6 +72,15 @@ pub enum Vwfi {
     Native,
 }
 
+/// The scheduler of the first pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheduler {
+    /// By weights.
+    Credit2,
+    /// A CPU for each vCPU.
+    Null,
+}
+
 /// Effect of an asynchronous abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Serrors {
@@ -147,6 +156,7 @@ pub struct Options {
     pub noreboot: bool,
     pub sync_console: bool,
     pub maxcpus: Option<u32>,
+    pub sched: Scheduler,
     pub sched_ratelimit_us: u32,
     pub gnttab_max_frames: u32,
     pub gnttab_max_maptrack_frames: u32,
@@ -184,6 +194,7 @@ impl Default for Options {
             noreboot: false,
             sync_console: false,
             maxcpus: None,
+            sched: Scheduler::Credit2,
             sched_ratelimit_us: 1000,
             gnttab_max_frames: 64,
             gnttab_max_maptrack_frames: 1024,
@@ -328,9 +339,9 @@ impl Options {
                     .map(|n| Some(n.min(MAX_VCPUS))),
             ),
             "sched" => match text {
-                // Krypton's only scheduler has this name.
-                "credit2" => true,
-                "credit" | "null" | "rtds" | "arinc653" => return Verdict::NoEffect,
+                "credit2" => put(&mut self.sched, Some(Scheduler::Credit2)),
+                "null" => put(&mut self.sched, Some(Scheduler::Null)),
+                "credit" | "rtds" | "arinc653" => return Verdict::NoEffect,
                 _ => false,
             },
             "sched_ratelimit_us" => put(&mut self.sched_ratelimit_us, number(text)),

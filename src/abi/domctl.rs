@@ -154,6 +154,8 @@ abi_constants! {
     /// Also when the vCPU is pinned by itself.
     VCPUAFFINITY_FORCE: u32 = 1 << 2, "XEN_VCPUAFFINITY_FORCE";
 
+    /// The null scheduler.
+    SCHEDULER_NULL: u32 = 9, "XEN_SCHEDULER_NULL";
     /// The credit2 scheduler.
     SCHEDULER_CREDIT2: u32 = 6, "XEN_SCHEDULER_CREDIT2";
     /// Sets parameters.

@@ -16,7 +16,7 @@ use armv7::gic::Gic;
 use armv7::syndrome::psr;
 use armv7::{features, gic, hypmap, secure, smp, timer};
 use dt::{Blob, Entry, Tree};
-use krypton::cmdline::{Bootscrub, Console, Level, Options};
+use krypton::cmdline::{Bootscrub, Console, Level, Options, Scheduler};
 use krypton::dom0::build::{self, Host};
 use krypton::dom0::selection::HostView;
 use krypton::domain::{Domain, guest_map};
@@ -26,7 +26,7 @@ use krypton::platform::host_dt::{HostInfo, UartInfo};
 use krypton::platform::ranges::PhysRange;
 use krypton::platform::rescue::Candidate;
 use krypton::platform::{self, BootError, tree};
-use krypton::sched;
+use krypton::sched::{self, PoolId};
 use krypton::trap::chores;
 use krypton::{console, identity, machine, mem, options, panic, partition, passthrough, policy};
 use log::LevelFilter;
@@ -352,7 +352,12 @@ pub fn set_up_time(host: &HostInfo, options: &Options, cpus: CpuSet) -> sched::R
         host.timer.virtual_timer,
         hz / 1000
     );
-    log::info!("Using scheduler: SMP Credit Scheduler rev2 (credit2)");
+    let name = match options.sched {
+        Scheduler::Credit2 => "SMP Credit Scheduler rev2 (credit2)",
+        Scheduler::Null => "null Scheduler (null)",
+    };
+    sched::lock().set_dedicated(PoolId::FIRST, options.sched == Scheduler::Null);
+    log::info!("Using scheduler: {name}");
     ready
 }
 

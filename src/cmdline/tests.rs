@@ -1,6 +1,6 @@
 use super::{
-    Bootscrub, Console, Level, MemopMaxOrder, Note, Options, Serrors, Threshold, Timestamps, Vwfi,
-    Xsm,
+    Bootscrub, Console, Level, MemopMaxOrder, Note, Options, Scheduler, Serrors, Threshold,
+    Timestamps, Vwfi, Xsm,
 };
 use alloc::string::{String, ToString};
 use proptest::prelude::{any, proptest};
@@ -9,6 +9,15 @@ fn clean(line: &str) -> Options {
     let (options, notes) = Options::parse(line);
     assert!(notes.is_empty(), "{line}: {notes:?}");
     options
+}
+
+#[test]
+fn every_word_of_image_builder_s_line_but_bootscrub_has_an_effect() {
+    let line =
+        "console=dtuart dtuart=serial0 dom0_mem=1500M dom0_max_vcpus=1 vwfi=native sched=null";
+    let options = clean(line);
+    assert_eq!(options.sched, Scheduler::Null);
+    assert_eq!(options.vwfi, Vwfi::Native);
 }
 
 #[test]
@@ -35,6 +44,7 @@ fn the_usual_line_of_a_qemu_run_is_taken_without_a_note() {
     assert_eq!(options.bootscrub, Bootscrub::Boot);
     assert_eq!(options.debug_stack_lines, 5);
     assert_eq!(options.vwfi, Vwfi::Native);
+    assert_eq!(options.sched, Scheduler::Credit2);
     assert_eq!(options.serrors, Serrors::Panic);
     assert_eq!(options.xsm, Xsm::Dummy);
     assert_eq!(options.gnttab_max_frames, 128);
@@ -219,7 +229,7 @@ fn an_option_that_changes_nothing_is_named() {
         "bootscrub=0",
         "no-bootscrub",
         "bootscrub_chunk=128M",
-        "sched=null",
+        "sched=rtds",
         "sched_credit_tslice_ms=5",
         "crash-debug-panic=qd",
         "crash-debug-hwdom=0",

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use armv7::cpu::{CpuId, CpuSet};
 
 use super::bitmap;
-use crate::abi::domctl::SCHEDULER_CREDIT2;
+use crate::abi::domctl::{SCHEDULER_CREDIT2, SCHEDULER_NULL};
 use crate::abi::sysctl::{self as abi, CpupoolOp};
 use crate::call::{Caller, target};
 use crate::cpu;
@@ -80,6 +80,14 @@ pub fn number_of(domain: &Domain) -> u32 {
         .map_or(0, |number| number.load(Ordering::Relaxed))
 }
 
+/// Returns the toolstack's number of a pool's scheduler.
+pub fn scheduler_of(pool: PoolId) -> u32 {
+    match sched::lock().is_dedicated(pool) {
+        true => SCHEDULER_NULL,
+        false => SCHEDULER_CREDIT2,
+    }
+}
+
 /// Returns the domains of a pool.
 fn domains(pool: PoolId) -> impl Iterator<Item = impl core::ops::Deref<Target = Domain>> {
     registry::all().filter(move |domain| sched::lock().pool_of(domain.group.id()) == Some(pool))
@@ -96,7 +104,7 @@ pub fn operation(caller: &Caller<'_>, op: &mut CpupoolOp) -> Result<(), Errno> {
         abi::CPUPOOL_INFO => {
             let (number, pool) = at_or_after(op.cpupool_id, all()).ok_or(Errno::NoEnt)?;
             op.cpupool_id = number;
-            op.sched_id = SCHEDULER_CREDIT2;
+            op.sched_id = scheduler_of(pool);
             op.n_dom = domains(pool).count() as u32;
             let members = sched::lock().pool(pool);
             bitmap::write(caller, &op.cpumap, members.bits())
@@ -143,7 +151,7 @@ fn at_or_after(wanted: u32, pools: impl Iterator<Item = (u32, PoolId)>) -> Optio
 /// Makes a pool without CPUs, and returns its number.
 fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
     let number = choose_number(wanted, all().map(|(number, _)| number))?;
-    if scheduler != SCHEDULER_CREDIT2 {
+    if ![SCHEDULER_CREDIT2, SCHEDULER_NULL].contains(&scheduler) {
         return Err(Errno::NoEnt);
     }
     let (index, slot) = NUMBERS
@@ -154,7 +162,10 @@ fn create(wanted: u32, scheduler: u32) -> Result<u32, Errno> {
     let pool = PoolId::new(index).ok_or(Errno::NoMem)?;
     let ratelimit =
         options::get().map_or(DEFAULT_RATELIMIT_US, |options| options.sched_ratelimit_us);
-    sched::lock().set_ratelimit(pool, ratelimit);
+    let mut state = sched::lock();
+    state.set_ratelimit(pool, ratelimit);
+    state.set_dedicated(pool, scheduler == SCHEDULER_NULL);
+    drop(state);
     slot.store(number, Ordering::Relaxed);
     Ok(number)
 }

@@ -33,8 +33,12 @@ pub fn of_pool(op: &mut sysctl::SchedulerOp) -> Result<(), Errno> {
         return Err(Errno::Inval);
     }
     let pool = cpupool::for_domain(op.cpupool_id).map_err(|_| Errno::Srch)?;
-    if op.sched_id != SCHEDULER_CREDIT2 {
+    if op.sched_id != cpupool::scheduler_of(pool) {
         return Err(Errno::Inval);
+    }
+    // The null scheduler has no parameters.
+    if op.sched_id != SCHEDULER_CREDIT2 {
+        return Ok(());
     }
     if op.cmd == sysctl::SCHEDOP_PUTINFO {
         if !is_ratelimit(op.ratelimit_us) {
@@ -53,8 +57,12 @@ const fn is_ratelimit(us: u32) -> bool {
 
 /// Parameters of one domain.
 pub fn of_domain(domain: &Domain, op: &mut domctl::SchedulerOp) -> Result<(), Errno> {
-    if op.sched_id != SCHEDULER_CREDIT2 {
+    let pool = sched::lock().pool_of(domain.group.id());
+    if pool.map(cpupool::scheduler_of) != Some(op.sched_id) {
         return Err(Errno::Inval);
+    }
+    if op.sched_id != SCHEDULER_CREDIT2 {
+        return Ok(());
     }
     match op.cmd {
         domctl::SCHEDOP_GETINFO => {

@@ -4,7 +4,7 @@ use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{again, again_at, authorize, cpupool, exclusive, info, progress, reap, scheduler};
-use crate::abi::domctl::{DomainInfo, SCHEDULER_CREDIT2};
+use crate::abi::domctl::DomainInfo;
 use crate::abi::sysctl as abi;
 use crate::abi::sysctl::Sysctl;
 use crate::call::guest_ptr::{copy_out, element, read, write};
@@ -14,7 +14,7 @@ use crate::error::Errno;
 use crate::event::EventVirq;
 use crate::id::DomId;
 use crate::mem::memory;
-use crate::sched;
+use crate::sched::{self, PoolId};
 use crate::time;
 use crate::{console, debug_keys};
 
@@ -47,7 +47,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             Ok(())
         })?,
         abi::OP_SCHED_ID => update(caller, at, &op, |op: &mut abi::SchedId| {
-            op.sched_id = SCHEDULER_CREDIT2;
+            op.sched_id = cpupool::scheduler_of(PoolId::FIRST);
             Ok(())
         })?,
         abi::OP_GETDOMAININFOLIST => update(caller, at, &op, |op| list_domains(caller, op))?,

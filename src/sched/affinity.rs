@@ -27,12 +27,12 @@ impl Scheduler {
         now: Ticks,
     ) -> Result<Option<CpuId>, SchedError> {
         check(hard, soft)?;
-        let group = self.units.get(id).ok_or(SchedError::NoUnit)?.group;
-        let pool = self.cpus_of(group);
         let unit = self.units.get_mut(id).ok_or(SchedError::NoUnit)?;
         unit.hard = hard;
         unit.soft = soft;
-        unit.update_affinity(pool);
+        let group = unit.group;
+        let mut residents = self.residents(group, id);
+        self.settle_again(id, &mut residents);
         Ok(self.obey_affinity(id, now))
     }
 

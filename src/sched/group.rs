@@ -162,12 +162,11 @@ impl Scheduler {
         now: Ticks,
     ) -> Result<CpuSet, SchedError> {
         self.groups.get_mut(id).ok_or(SchedError::NoGroup)?.pool = pool;
-        let cpus = self.pool(pool);
         for unit in self.units.iter_mut().filter(|unit| unit.group == id) {
             unit.hard = CpuSet::ALL;
             unit.soft = CpuSet::ALL;
-            unit.update_affinity(cpus);
         }
+        self.settle_all(pool, |group| group == id);
         Ok(self.obey_affinities(now))
     }
 
@@ -180,13 +179,7 @@ impl Scheduler {
             .pools
             .iter()
             .fold(CpuSet::EMPTY, |all, cpus| all.or(*cpus));
-        for unit in self.units.iter_mut() {
-            if let Some(group) = self.groups.get(unit.group)
-                && group.pool == pool
-            {
-                unit.update_affinity(cpus);
-            }
-        }
+        self.settle_all(pool, |_| true);
         for cpu in CpuId::all() {
             let here = &self.cpus[cpu.index()];
             if !self.online.contains(cpu) {

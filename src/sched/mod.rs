@@ -7,7 +7,8 @@
 //! Policy: every CPU has a queue ordered by virtual time (`fair`), and runs the unit that has had the least of its
 //! share. A woken unit goes to an idle CPU, its last one first, or else to the CPU whose units have had the most
 //! (`affinity`). A CPU with waiting units pushes them to idle CPUs and to CPUs whose units are well ahead, and an idle
-//! CPU steals from the others. So the queues act like one, without a tick on CPUs that have nothing to decide.
+//! CPU steals from the others. So the queues act like one, without a tick on CPUs that have nothing to decide. In a pool
+//! whose scheduler is null each unit has a CPU instead, and stays there (`dedicated`).
 //!
 //! Invariants:
 //! - a unit is on one CPU or in one queue, never two (`unit::State`);
@@ -20,6 +21,7 @@
 
 mod affinity;
 mod control;
+mod dedicated;
 mod fair;
 mod group;
 mod id;
@@ -147,6 +149,8 @@ pub struct Scheduler {
     groups: Groups,
     cpus: [Cpu; MAX_CPUS],
     pools: [CpuSet; MAX_POOLS],
+    /// Pools in which each unit has a CPU of its own (`dedicated`).
+    dedicated: [bool; MAX_POOLS],
     /// In microseconds.
     ratelimits: [u32; MAX_POOLS],
     /// All CPUs of all pools.
@@ -175,6 +179,7 @@ impl Scheduler {
             units: Units::new(),
             groups: Groups::new(),
             pools,
+            dedicated: [false; MAX_POOLS],
             ratelimits: [DEFAULT_RATELIMIT_US; MAX_POOLS],
             cpus,
             online,
@@ -215,7 +220,7 @@ impl Scheduler {
             hard: params.hard,
             soft: params.soft,
         };
-        unit.update_affinity(self.cpus_of(params.group));
+        self.settle(&mut unit, &mut self.residents(params.group, id));
         let population = |cpu: &CpuId| {
             self.units
                 .iter()

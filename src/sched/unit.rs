@@ -79,6 +79,12 @@ impl Unit {
         }
     }
 
+    /// Gives it one CPU.
+    pub fn give(&mut self, cpu: CpuId) {
+        self.allowed = CpuSet::of(cpu);
+        self.preferred = self.allowed;
+    }
+
     /// Recomputes [`Unit::allowed`] and [`Unit::preferred`] for a pool with the CPUs `pool`.
     pub fn update_affinity(&mut self, pool: CpuSet) {
         let or_all = |set: CpuSet, all| if set.is_empty() { all } else { set };
@@ -147,10 +153,8 @@ impl Units {
         }
     }
 
-    pub fn take(&mut self, id: UnitId) {
-        if let Some(slot) = self.0.get_mut(usize::from(id.0)) {
-            *slot = None;
-        }
+    pub fn take(&mut self, id: UnitId) -> Option<Unit> {
+        self.0.get_mut(usize::from(id.0))?.take()
     }
 }
 

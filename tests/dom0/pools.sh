@@ -59,6 +59,17 @@ check "it is free then" [ "$(xl info free_cpus)" = 1 ]
 # xl does not tell by its exit code.
 check_output "CPU 0 stays in pool 0" 'cpu 0 from cpupool: Invalid argument' xl cpupool-cpu-remove Pool-0 0
 check_output "a CPU is not taken from where it is not" 'Cannot assign requested address' xl cpupool-cpu-remove Pool-0 1
+make_hog hog 1
+if is_krypton; then
+    # Debian's Xen has no such scheduler.
+    check "a pool of the null scheduler is made" xl cpupool-create 'name="alone"' 'sched="null"' 'cpus=["1"]'
+    check_output "it is listed" '^alone +1 +null +y +0$' xl cpupool-list
+    check "a domain is made there" xl create /tmp/hog.cfg 'pool="alone"'
+    check_output "it runs on the pool's CPU" '^hog +[0-9]+ +0 +1 +' xl vcpu-list hog
+    check "it has all of it" has_share hog 90 110
+    check "it ends" xl destroy hog
+    check "the pool is taken apart" eventually xl cpupool-destroy alone
+fi
 check "a pool is made with the free CPU" xl cpupool-create 'name="second"' 'cpus=["1"]'
 check "it is listed" pool_is second 1 0
 check "with its CPU" cpus_of_pool second 1
@@ -67,7 +78,6 @@ check_output "and has it" '^Cpupool second: .*ratelimit=5000us' xl sched-credit2
 check "a second one of that name is refused" refuses xl cpupool-create 'name="second"' 'cpus=["1"]'
 check "dom0's pool is not destroyed" refuses xl cpupool-destroy Pool-0
 
-make_hog hog 1
 check "a domain is made in the pool" xl create /tmp/hog.cfg 'pool="second"'
 check "it is there" is_in_pool hog second
 check "the pool counts it" pool_is second 1 1

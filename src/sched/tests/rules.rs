@@ -284,3 +284,47 @@ fn a_unit_can_run_for_months_with_the_lightest_weight() {
     );
     assert!(a.abs_diff(b) <= now / 500, "{a} {b}");
 }
+
+#[test]
+fn in_a_dedicated_pool_each_unit_has_a_cpu_of_its_own() {
+    let mut sched = Scheduler::new(set(0b11), HZ);
+    sched.set_dedicated(PoolId::FIRST, true);
+    let a = PLAIN.add_to(&mut sched).unwrap();
+    let b = PLAIN.add_to(&mut sched).unwrap();
+    for (unit, home) in [(a, cpu(0)), (b, cpu(1))] {
+        assert_eq!(sched.wake(unit, Ticks(0)), Some(home));
+        let choice = sched.pick(home, Ticks(0));
+        assert_eq!((choice.unit, choice.until), (Some(unit), None));
+    }
+    // An idle CPU does not take it over, and it does not wait for a busy one.
+    sched.block(a, Ticks(5));
+    assert_eq!(sched.pick(cpu(0), Ticks(5)).unit, None);
+    sched.block(b, Ticks(6));
+    assert_eq!(sched.pick(cpu(1), Ticks(6)).unit, None);
+    assert_eq!(sched.wake(b, Ticks(7)), Some(cpu(1)));
+    // One more than there are CPUs shares, and a CPU that is left is the next one's.
+    let c = PLAIN.add_to(&mut sched).unwrap();
+    assert_eq!(sched.wake(c, Ticks(8)), Some(cpu(0)));
+    assert_eq!(sched.pick(cpu(0), Ticks(8)).unit, Some(c));
+    assert_eq!(sched.pick(cpu(1), Ticks(8)).unit, Some(b));
+}
+
+#[test]
+fn a_dedicated_cpu_changes_with_the_pool_and_with_affinity() {
+    let mut sched = Scheduler::new(set(0b01), HZ);
+    sched.set_dedicated(PoolId::FIRST, true);
+    let a = PLAIN.add_to(&mut sched).unwrap();
+    let b = PLAIN.add_to(&mut sched).unwrap();
+    sched.set_pool(PoolId::FIRST, set(0b11), Ticks(1));
+    assert_eq!(sched.wake(a, Ticks(2)), Some(cpu(0)), "it stays");
+    assert_eq!(sched.wake(b, Ticks(2)), Some(cpu(1)), "it has room now");
+    assert_eq!(sched.pick(cpu(0), Ticks(2)).unit, Some(a));
+    assert_eq!(sched.pick(cpu(1), Ticks(2)).unit, Some(b));
+    // Pinned to the other's CPU it shares that one.
+    let kick = sched.set_affinity(b, set(0b01), CpuSet::ALL, Ticks(3));
+    assert_eq!(kick, Ok(Some(cpu(1))));
+    let choice = sched.pick(cpu(1), Ticks(3));
+    assert_eq!((choice.unit, choice.save), (None, Some(b)));
+    assert_eq!(sched.release(b, Ticks(3)), Some(cpu(0)));
+    assert!(sched.pick(cpu(0), Ticks(3)).until.is_some());
+}
