@@ -92,7 +92,6 @@ impl VcpuSet {
     }
 
     /// Returns the members, lowest first.
-    #[inline]
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
         let mut left = u32::from(self.0);
         core::iter::from_fn(move || {

@@ -43,7 +43,6 @@ static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
 /// Returns the owner of `intid`.
-#[inline]
 pub fn owner(intid: u32) -> Owner {
     let Some(owner) = OWNERS.get(intid as usize) else {
         return Owner::None;

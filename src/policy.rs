@@ -16,12 +16,10 @@ pub fn set_silo(on: bool) {
 }
 
 /// Returns whether `caller` may connect `a` and `b`.
-#[inline]
 pub fn may_share(caller: &Domain, a: DomId, b: DomId) -> Result<(), Errno> {
     may_share_under(SILO.load(Ordering::Relaxed), caller, a, b)
 }
 
-#[inline]
 fn may_share_under(silo: bool, caller: &Domain, a: DomId, b: DomId) -> Result<(), Errno> {
     let is_control = |id: DomId| registry::get(id).is_some_and(|domain| domain.is_control());
     if a == b || caller.is_control() || !silo || is_control(a) || is_control(b) {

@@ -82,7 +82,6 @@ impl<K: Key> PriorityQueue<K> {
     }
 
     /// Removes `id`. Returns its key.
-    #[inline]
     pub fn remove(&mut self, id: u16) -> Option<K> {
         let place = self.place.get_mut(usize::from(id))?;
         let at = usize::from(*place);
@@ -96,7 +95,6 @@ impl<K: Key> PriorityQueue<K> {
     }
 
     /// Removes the id with the lowest key.
-    #[inline]
     pub fn pop(&mut self) -> Option<(u16, K)> {
         let first = *self.heap.first()?;
         if let Some(place) = self.place.get_mut(usize::from(first.id)) {
@@ -110,13 +108,11 @@ impl<K: Key> PriorityQueue<K> {
     }
 
     /// Returns the id with the lowest key.
-    #[inline]
     pub fn first(&self) -> Option<(u16, K)> {
         self.heap.first().map(|entry| (entry.id, entry.key))
     }
 
     /// Returns the entry at position `place` in the order of [`PriorityQueue::iter`].
-    #[inline]
     pub fn nth(&self, place: usize) -> Option<(u16, K)> {
         self.heap.get(place).map(|entry| (entry.id, entry.key))
     }
@@ -128,13 +124,11 @@ impl<K: Key> PriorityQueue<K> {
     }
 
     /// Returns the number of queued ids.
-    #[inline]
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
     /// Returns whether the queue is empty.
-    #[inline]
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }

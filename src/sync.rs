@@ -75,7 +75,6 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     }
 
     /// Takes the lock, waiting for it if necessary.
-    #[inline]
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T> {
         let held = held::Rank::wait(RANK);
@@ -103,7 +102,6 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     }
 
     /// Takes the lock if it is free.
-    #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         self.inner.try_lock().map(|inner| Guard {
             inner,
@@ -137,14 +135,12 @@ pub struct Guard<'a, T> {
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;
-    #[inline]
     fn deref(&self) -> &T {
         &self.inner
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
-    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         &mut self.inner
     }

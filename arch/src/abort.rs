@@ -12,14 +12,12 @@ use crate::cp15;
 const ISR_A: u32 = 1 << 8;
 
 /// Returns whether an asynchronous abort is pending on this CPU.
-#[inline]
 pub fn is_pending() -> bool {
     cp15::Isr::read() & ISR_A != 0
 }
 
 /// Completes all accesses made so far (DSB), then takes the asynchronous abort that is pending. Returns whether there
 /// was one.
-#[inline]
 pub fn synchronize() -> bool {
     #[cfg(target_arch = "arm")]
     dsb_sy();

@@ -31,7 +31,6 @@ impl CpuId {
     }
 
     /// Returns the index into a `[T; MAX_CPUS]`. The mask has no effect; it removes the bounds check.
-    #[inline]
     pub const fn index(self) -> usize {
         self.0 as usize & (MAX_CPUS - 1)
     }
@@ -70,7 +69,6 @@ impl CpuSet {
     }
 
     /// Returns the set of just `cpu`.
-    #[inline]
     pub const fn of(cpu: CpuId) -> Self {
         Self(1 << cpu.index())
     }
@@ -81,7 +79,6 @@ impl CpuSet {
     }
 
     /// Returns whether the set is empty.
-    #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -92,55 +89,46 @@ impl CpuSet {
     }
 
     /// Returns whether `cpu` is in the set.
-    #[inline]
     pub const fn contains(self, cpu: CpuId) -> bool {
         self.0 & (1 << cpu.index()) != 0
     }
 
     /// Returns the set with `cpu` added.
-    #[inline]
     pub const fn with(self, cpu: CpuId) -> Self {
         Self(self.0 | 1 << cpu.index())
     }
 
     /// Returns the set without `cpu`.
-    #[inline]
     pub const fn without(self, cpu: CpuId) -> Self {
         Self(self.0 & !(1 << cpu.index()))
     }
 
     /// Adds `cpu`.
-    #[inline]
     pub const fn insert(&mut self, cpu: CpuId) {
         self.0 |= 1 << cpu.index();
     }
 
     /// Removes `cpu`.
-    #[inline]
     pub const fn remove(&mut self, cpu: CpuId) {
         self.0 &= !(1 << cpu.index());
     }
 
     /// Returns the CPUs in both sets.
-    #[inline]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
     /// Returns the CPUs in either set.
-    #[inline]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// Returns the CPUs of this set that are not in `other`.
-    #[inline]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// Returns the lowest CPU of the set.
-    #[inline]
     pub const fn first(self) -> Option<CpuId> {
         if self.0 == 0 {
             None
@@ -150,7 +138,6 @@ impl CpuSet {
     }
 
     /// Returns the CPUs of the set, lowest first.
-    #[inline]
     pub const fn iter(self) -> CpuIter {
         CpuIter(self)
     }
@@ -183,7 +170,6 @@ pub struct CpuIter(CpuSet);
 impl Iterator for CpuIter {
     type Item = CpuId;
 
-    #[inline]
     fn next(&mut self) -> Option<CpuId> {
         let cpu = self.0.first()?;
         self.0.remove(cpu);

@@ -10,7 +10,6 @@ use core::sync::atomic::AtomicU64;
 
 /// Reads a word.
 #[cfg(target_arch = "arm")]
-#[inline]
 pub fn load(word: &AtomicU64) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the reference is to 8 mapped bytes, aligned to 8.
@@ -23,7 +22,6 @@ pub fn load(word: &AtomicU64) -> u64 {
 
 /// Writes a word.
 #[cfg(target_arch = "arm")]
-#[inline]
 pub fn store(word: &AtomicU64, value: u64) {
     // SAFETY: the reference is to 8 mapped bytes, aligned to 8, of an atomic, which may change.
     unsafe {
@@ -34,7 +32,6 @@ pub fn store(word: &AtomicU64, value: u64) {
 
 /// Replaces `old` by `new`. Returns false if the word differs, or spuriously.
 #[cfg(target_arch = "arm")]
-#[inline]
 pub fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
     let failed: u32;
     // SAFETY: as for the store; LDREXD and STREXD need an even register and the next one.

@@ -22,7 +22,6 @@ pub fn request() -> Request {
 }
 
 /// Executes a barrier on this CPU if one is requested.
-#[inline]
 pub fn acknowledge() {
     FENCE.acknowledge(smp::this_cpu());
 }
@@ -60,7 +59,6 @@ impl Fence {
     }
 
     /// Acknowledges all requests. `cpu` must be the current CPU.
-    #[inline]
     fn acknowledge(&self, cpu: CpuId) {
         let requested = self.requested.load(Ordering::Relaxed);
         let acknowledged = &self.acknowledged[cpu.index() % MAX_CPUS];

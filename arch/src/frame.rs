@@ -33,7 +33,6 @@ pub trait PageRef {
 macro_rules! cell {
     ($(#[$doc:meta])* $name:ident, $atomic:ty) => {
         $(#[$doc])*
-        #[inline]
         pub fn $name(&self, offset: usize) -> Option<&$atomic> {
             if offset > PAGE_SIZE - size_of::<$atomic>() || !offset.is_multiple_of(size_of::<$atomic>()) {
                 return None;
@@ -56,7 +55,6 @@ impl SharedPage {
         u64_at, AtomicU64);
 
     /// Copies `out.len()` bytes at `offset` into `out`. Returns false, with `out` unchanged, if they exceed the page.
-    #[inline]
     pub fn read(&self, offset: usize, out: &mut [u8]) -> bool {
         if offset > PAGE_SIZE || out.len() > PAGE_SIZE - offset {
             return false;
@@ -73,7 +71,6 @@ impl SharedPage {
     }
 
     /// Copies `data` to `offset`. Returns false, with nothing written, if it exceeds the page.
-    #[inline]
     pub fn write(&self, offset: usize, data: &[u8]) -> bool {
         if offset > PAGE_SIZE || data.len() > PAGE_SIZE - offset {
             return false;
@@ -90,7 +87,6 @@ impl SharedPage {
     }
 
     /// Copies `len` bytes from `source` at `from` to this page at `to`. Returns false if either range exceeds its page.
-    #[inline]
     pub fn copy_from(&self, to: usize, source: &SharedPage, from: usize, len: usize) -> bool {
         if to > PAGE_SIZE || from > PAGE_SIZE || len > PAGE_SIZE - to || len > PAGE_SIZE - from {
             return false;
@@ -129,7 +125,6 @@ impl SharedPage {
 }
 
 /// Returns the frame `mfn` in the direct map, or `None` if it is not mapped there.
-#[inline]
 pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
     let va = map::direct(mfn)?;
     // SAFETY: 1. `direct` returns only addresses of frames that are mapped permanently; 2. no plain Rust object is in
@@ -141,7 +136,6 @@ pub fn page(mfn: Mfn) -> Option<&'static SharedPage> {
 ///
 /// # Panics
 /// If it is not in the direct map, as all tables are.
-#[inline]
 pub(crate) fn table(mfn: Mfn) -> &'static SharedPage {
     let va = map::direct(mfn).unwrap_or_else(|| not_direct());
     // SAFETY: as in `page`.
@@ -158,7 +152,6 @@ fn not_direct() -> ! {
 /// Runs `f` on the frame `mfn`, through a window of this CPU if it is outside the direct map.
 ///
 /// Returns `None` if `mfn` is not RAM. The closure may nest [`with`] only as deep as there are windows (4).
-#[inline]
 pub fn with<R>(mfn: Mfn, f: impl FnOnce(&SharedPage) -> R) -> Option<R> {
     let window;
     let va = match map::direct(mfn) {
@@ -187,7 +180,6 @@ impl Kept {
 }
 
 impl PageRef for Kept {
-    #[inline]
     fn page(&self) -> &SharedPage {
         // SAFETY: the mapping at `va` exists as long as `self`.
         unsafe { &*(self.va as *const SharedPage) }
@@ -261,7 +253,6 @@ mod raw {
     /// # Safety
     /// Both ranges must be mapped for `len` bytes. If they overlap with `to` above `from`, the result is a mix of old
     /// and new bytes inside the range, as with `memcpy`.
-    #[inline]
     pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
         // SAFETY: the caller guarantees the ranges.
         unsafe { copy_shared(to, from, len) }
@@ -271,7 +262,6 @@ mod raw {
     ///
     /// # Safety
     /// `page` must be a mapped page.
-    #[inline]
     pub unsafe fn zero_page(page: *mut u8) {
         // SAFETY: the caller guarantees the page.
         unsafe { clear_page(page) }

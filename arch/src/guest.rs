@@ -64,7 +64,6 @@ unsafe extern "C" {
 
 /// Runs the guest whose [`VcpuRegs`] is loaded until it leaves.
 #[cfg(target_arch = "arm")]
-#[inline]
 pub fn enter(context: &mut GuestContext) -> Exit {
     // SAFETY: 1. the assembly writes only the context and keeps the callee-saved registers; 2. CPSR was checked by
     // `set_cpsr` or comes from the hardware, so eret cannot go to HYP mode; 3. the guest is confined by stage 2 and HCR.
@@ -95,25 +94,21 @@ pub const fn is_guest_mode(status: u32) -> bool {
 }
 
 /// Returns the syndrome of the last trap from a guest (HSR).
-#[inline]
 pub fn syndrome() -> u32 {
     cp15::Hsr::read()
 }
 
 /// Returns the virtual address of the last data abort from a guest (HDFAR).
-#[inline]
 pub fn fault_va() -> u32 {
     cp15::Hdfar::read()
 }
 
 /// Returns the virtual address of the last prefetch abort from a guest (HIFAR).
-#[inline]
 pub fn fetch_fault_va() -> u32 {
     cp15::Hifar::read()
 }
 
 /// Returns the page number of the IPA of the last stage-2 fault: bits 39 to 12 of the IPA, in HPFAR bits 31 to 4.
-#[inline]
 pub fn fault_page() -> u32 {
     cp15::Hpfar::read() >> 4
 }
@@ -169,7 +164,6 @@ pub fn translate(va: u32, access: Access) -> Result<Gfn, Untranslated> {
 
 /// Decodes a PAR value for `va` (DDI 0406C.d B4.1.112). The long format has bit 11 set; the short format may be a 16
 /// MiB supersection (bit 1). In HYP the format is long, which alone holds the stage of a fault (FSTAGE).
-#[inline]
 fn decode_par(par: u64, va: u32) -> Result<Gfn, Untranslated> {
     const FAULT: u32 = 1;
     /// FSTAGE, in long format: the fault is in stage 2.

@@ -31,19 +31,16 @@ const BLOCK: usize = crate::addr::PAGE_SIZE << crate::addr::ORDER_2M;
 const AMPLE: usize = BLOCK + 2 * LOW;
 
 /// Returns whether `bytes` may be allocated on a guest's behalf.
-#[inline]
 pub fn has_room(bytes: usize) -> bool {
     free() >= bytes.saturating_add(RESERVE)
 }
 
 /// Returns whether the heap should grow.
-#[inline]
 pub fn is_low() -> bool {
     free() < LOW
 }
 
 /// Returns whether the heap can return a block.
-#[inline]
 pub fn is_ample() -> bool {
     free() >= AMPLE
 }
@@ -123,7 +120,6 @@ mod machine {
     }
 
     /// Returns the number of free bytes, in pieces of any size.
-    #[inline]
     pub fn free() -> usize {
         FREE.load(Ordering::Relaxed)
     }

@@ -303,7 +303,6 @@ fn is_direct_block(block: u32) -> bool {
 }
 
 /// Returns the address of `mfn` in the direct map, `None` if it is not mapped there.
-#[inline]
 pub fn direct(mfn: Mfn) -> Option<usize> {
     let [start, frames, va] = &SOLID;
     let solid = mfn.raw().wrapping_sub(start.load(Ordering::Relaxed));

@@ -260,7 +260,6 @@ impl Descriptor {
     }
 
     /// Decodes an entry of level 1 or 2 as a table. Returns the table's frame, `None` for other entries.
-    #[inline]
     pub fn next_table(self) -> Option<Mfn> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
             Some(self.output())
@@ -270,7 +269,6 @@ impl Descriptor {
     }
 
     /// Decodes an entry of level 3 as a page.
-    #[inline]
     pub fn page(self) -> Option<(Mfn, Attributes)> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE {
             Some((self.output(), self.attributes()))
@@ -280,7 +278,6 @@ impl Descriptor {
     }
 
     /// Decodes an entry of level 1 or 2 as a block. Its frame is not rounded down.
-    #[inline]
     pub fn block(self) -> Option<(Mfn, Attributes)> {
         if self.0 & (VALID | TABLE_OR_PAGE) == VALID {
             Some((self.output(), self.attributes()))
@@ -289,49 +286,41 @@ impl Descriptor {
         }
     }
 
-    #[inline]
     fn output(self) -> Mfn {
         crate::addr::PhysAddr::new(self.0 & FRAME_MASK).map_or(Mfn::default(), |at| at.frame())
     }
 
-    #[inline]
     const fn attributes(self) -> Attributes {
         Attributes(self.0 & !FRAME_MASK & !(VALID | TABLE_OR_PAGE))
     }
 
     /// Returns whether the valid bit is set.
-    #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
 
     /// Returns the number of entries in use in the table of this table descriptor.
-    #[inline]
     pub const fn used(self) -> usize {
         ((self.0 & USED_MASK) >> USED_SHIFT) as usize
     }
 
     /// Returns this table descriptor with one more entry in use. There must be fewer than [`ENTRIES`].
-    #[inline]
     pub const fn one_more(self) -> Self {
         Self(self.0.wrapping_add(1 << USED_SHIFT))
     }
 
     /// Returns this table descriptor with one entry less in use. There must be one.
-    #[inline]
     pub const fn one_less(self) -> Self {
         Self(self.0.wrapping_sub(1 << USED_SHIFT))
     }
 
     /// Returns this table descriptor with the count of times filled increased; it wraps at 128.
-    #[inline]
     pub const fn filled_again(self) -> Self {
         let filled = self.0.wrapping_add(1 << FILLED_SHIFT) & FILLED_MASK;
         Self(self.0 & !FILLED_MASK | filled)
     }
 
     /// Returns the number of times the table became full, modulo 128.
-    #[inline]
     pub const fn filled(self) -> u8 {
         ((self.0 & FILLED_MASK) >> FILLED_SHIFT) as u8
     }

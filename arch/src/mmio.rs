@@ -12,7 +12,6 @@ pub struct Window {
 macro_rules! access {
     ($read:ident, $write:ident, $type:ty) => {
         /// Reads the register at `offset`; 0 outside the window.
-        #[inline]
         pub fn $read(&self, offset: usize) -> $type {
             if !self.holds(offset, size_of::<$type>()) {
                 return 0;
@@ -21,7 +20,6 @@ macro_rules! access {
             unsafe { ptr::read_volatile((self.base + offset) as *const $type) }
         }
         /// Writes the register at `offset`. Does nothing outside the window.
-        #[inline]
         pub fn $write(&self, offset: usize, value: $type) {
             if self.holds(offset, size_of::<$type>()) {
                 // SAFETY: as for the read.
@@ -40,7 +38,6 @@ impl Window {
         Self { base, len }
     }
 
-    #[inline]
     fn holds(&self, offset: usize, size: usize) -> bool {
         offset.is_multiple_of(size) && offset < self.len && size <= self.len - offset
     }
@@ -65,7 +62,6 @@ pub struct Block<T: 'static>(&'static T);
 
 impl<T> core::ops::Deref for Block<T> {
     type Target = T;
-    #[inline]
     fn deref(&self) -> &T {
         self.0
     }

@@ -7,7 +7,6 @@ use crate::cpu::{CpuId, MAX_CPUS};
 
 /// Returns the current CPU.
 #[cfg(target_arch = "arm")]
-#[inline]
 pub fn this_cpu() -> CpuId {
     // `init_cpu` has put the logical number in HTPIDR.
     CpuId::new(cp15::Htpidr::read()).unwrap_or(CpuId::BOOT)
@@ -20,7 +19,6 @@ pub fn this_cpu() -> CpuId {
 }
 
 /// Returns whether a physical interrupt is pending for this CPU (ISR, DDI 0406C.d B4.1.84).
-#[inline]
 pub fn interrupt_waits() -> bool {
     const I: u32 = 1 << 7;
     cp15::Isr::read() & I != 0

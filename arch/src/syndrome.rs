@@ -356,7 +356,6 @@ pub mod psr {
 }
 
 /// Decodes exception class and instruction-specific syndrome of `hsr`.
-#[inline]
 pub const fn decode(hsr: u32) -> Trap {
     match hsr >> 26 {
         0x00 => Trap::Unknown,
@@ -386,7 +385,6 @@ pub const fn decode(hsr: u32) -> Trap {
 }
 
 /// Returns the condition of the instruction that caused `hsr`. Only classes below 0x10 are conditional.
-#[inline]
 pub const fn condition(hsr: u32) -> Condition {
     let class = hsr >> 26;
     if class == 0 || class >= 0x10 {
@@ -400,7 +398,6 @@ pub const fn condition(hsr: u32) -> Condition {
 
 /// Returns the length of the instruction that caused `hsr`. Not valid for class 0, prefetch aborts, and data aborts without
 /// [`DataAbort::access`].
-#[inline]
 pub const fn length(hsr: u32) -> Length {
     if hsr & 1 << 25 != 0 {
         Length::Word
@@ -411,7 +408,6 @@ pub const fn length(hsr: u32) -> Length {
 
 /// Returns whether an instruction under `condition` executes with the flags (and IT state) of the saved `cpsr`
 /// (DDI 0406C.d A8.3, `ConditionPassed`).
-#[inline]
 pub const fn condition_passed(condition: Condition, cpsr: u32) -> bool {
     let code = match condition {
         Condition::Always => return true,
@@ -442,7 +438,6 @@ pub const fn condition_passed(condition: Condition, cpsr: u32) -> bool {
 }
 
 /// Returns PC and CPSR after skipping the instruction at `pc`, with the IT state advanced (DDI 0406C.d A2.5.2).
-#[inline]
 pub const fn next_instruction(pc: u32, cpsr: u32, length: Length) -> (u32, u32) {
     if cpsr & psr::T == 0 {
         return (pc.wrapping_add(4), cpsr);

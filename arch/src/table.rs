@@ -59,7 +59,6 @@ pub trait TableFrames {
         double::store(word(table, index), descriptor);
     }
     /// Writes `count` entries from `index` on: `first`, then each `step` more than the previous one.
-    #[inline]
     fn fill(&mut self, table: Mfn, index: usize, count: usize, first: u64, step: u64) {
         let page = frame::table(table);
         let mut descriptor = first;
@@ -71,7 +70,6 @@ pub trait TableFrames {
         }
     }
     /// Returns whether all entries of `table` have the values that [`TableFrames::fill`] would write.
-    #[inline]
     fn is_filled(&self, table: Mfn, first: u64, step: u64) -> bool {
         let page = frame::table(table);
         let mut descriptor = first;
@@ -85,7 +83,6 @@ pub trait TableFrames {
         true
     }
     /// Orders earlier writes to tables before later ones, as seen by walks.
-    #[inline]
     fn order_writes(&mut self) {
         // Pairs with the walker's address dependency from a table descriptor to the table's entries.
         fence(Ordering::Release);
@@ -187,7 +184,6 @@ impl Table {
     }
 
     /// Walks down to level `lowest`. Returns the entry there, or the first one above it that is no table.
-    #[inline]
     fn walk<F: TableFrames>(&self, frames: &F, input: u32, lowest: Level) -> (Path, Entry) {
         let mut path = Path::top(input, self.root_of(input));
         let entry = path.at().read(frames);
@@ -246,7 +242,6 @@ impl Table {
     }
 
     /// Returns the root frame of the walk for `input`.
-    #[inline]
     fn root_of(&self, input: u32) -> Mfn {
         self.roots[(input >> 27) as usize % 2]
     }
@@ -271,7 +266,6 @@ impl Table {
     }
 
     /// Maps the page `input` if it is unmapped and has a level-3 table. Returns whether it did.
-    #[inline]
     fn map_page<F: TableFrames>(
         &mut self,
         frames: &mut F,
@@ -307,7 +301,6 @@ impl Table {
 
     /// Unmaps the page `input` if `accept` accepts it. Returns `None` if there is no level-3 table, as `input` may be
     /// in a block.
-    #[inline]
     pub fn unmap_page<F: TableFrames>(
         &mut self,
         frames: &mut F,
@@ -351,7 +344,6 @@ impl Table {
     ///
     /// An error means that this call changed nothing. New translations need a DSB before they are relied on, but no
     /// flush.
-    #[inline]
     pub fn map<F: TableFrames>(
         &mut self,
         frames: &mut F,

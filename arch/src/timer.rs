@@ -18,14 +18,12 @@ pub fn frequency() -> u32 {
 }
 
 /// Returns the physical counter, in ticks.
-#[inline]
 pub fn counter() -> u64 {
     isb();
     cp15::Cntpct::read()
 }
 
 /// Programs this CPU's hypervisor timer for `deadline`, in ticks; `None` disables it.
-#[inline]
 pub fn set_deadline(deadline: Option<u64>) {
     // SAFETY: the hypervisor's timer only raises an interrupt.
     unsafe {
@@ -40,7 +38,6 @@ pub fn set_deadline(deadline: Option<u64>) {
 }
 
 /// Returns whether the loaded guest's virtual timer asserts its interrupt: enabled, not masked, condition met.
-#[inline]
 pub fn guest_signals() -> bool {
     const ISTATUS: u32 = 1 << 2;
     cp15::CntvCtl::read() & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
@@ -68,7 +65,6 @@ impl VirtualTimer {
     }
 
     /// Reads the loaded guest's timer without changing it.
-    #[inline]
     pub fn read() -> Self {
         Self {
             ctl: cp15::CntvCtl::read(),
@@ -94,7 +90,6 @@ impl VirtualTimer {
     }
 
     /// Returns the timer's deadline, in ticks of the virtual counter; `None` if it is disabled or masked.
-    #[inline]
     pub fn deadline(&self) -> Option<u64> {
         (self.ctl & (ENABLE | IMASK) == ENABLE).then_some(self.cval)
     }

@@ -17,7 +17,6 @@ use crate::error::Errno;
 use crate::mem::p2m::P2mType;
 
 /// Runs `copy` on the page at `va`.
-#[inline]
 fn in_page(
     domain: &Domain,
     va: GuestVa,
@@ -133,7 +132,6 @@ pub fn write<T: IntoBytes + Immutable>(
 }
 
 /// Returns the address of element `index` of an array of `T` at `base`.
-#[inline]
 pub fn element<T>(base: GuestVa, index: u32) -> Result<GuestVa, Errno> {
     let offset = (size_of::<T>() as u32)
         .checked_mul(index)

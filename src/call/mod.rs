@@ -30,7 +30,6 @@ pub struct Args(pub [u32; 5]);
 
 impl Args {
     /// Returns argument `n` as a guest pointer.
-    #[inline]
     pub fn ptr(&self, n: usize) -> GuestVa {
         GuestVa(self.0.get(n).copied().unwrap_or(0))
     }
@@ -78,7 +77,6 @@ impl Budget {
     }
 
     /// Spends `units`. Returns false if the budget is exhausted and the call must be continued.
-    #[inline]
     pub fn spend(&mut self, units: u32) -> bool {
         match self.0.checked_sub(units) {
             Some(left) => {
@@ -92,7 +90,6 @@ impl Budget {
 
 /// Returns whether to continue the call later, as an interrupt is pending. Check it after each piece of work that
 /// bounds the time with interrupts masked.
-#[inline]
 pub fn must_pause() -> bool {
     let waits = smp::interrupt_waits();
     if !waits {

@@ -20,7 +20,6 @@ pub(super) fn add_zombie() {
 
 /// Removes zombies whose pages are all free, unless another call changes domains' lives right now. Cheap when there are
 /// none. Returns whether it removed one.
-#[inline]
 pub fn reap() -> bool {
     if has_zombies()
         && let Some(_exclusive) = exclusive()

@@ -38,7 +38,6 @@ static WORK: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 static TARGETS: TargetMasks = TargetMasks::new();
 
 /// Returns the word of pending requests of `cpu`.
-#[inline]
 pub fn word(cpu: CpuId) -> &'static AtomicU32 {
     &WORK[cpu.index() % MAX_CPUS]
 }
@@ -62,7 +61,6 @@ fn others() -> CpuSet {
 }
 
 /// Takes all pending requests of `cpu`.
-#[inline]
 pub fn take_work(cpu: CpuId) -> u32 {
     word(cpu).swap(0, Ordering::SeqCst)
 }

@@ -20,7 +20,6 @@ use crate::mem::p2m::{Access, P2mError, P2mType, Removed};
 pub struct Granted<'a>(pub &'a Domain);
 
 impl GranterMemory for Granted<'_> {
-    #[inline]
     fn pin(&mut self, gfn: Gfn, access: grant::Access) -> Result<GrantedFrame, PinError> {
         let mut p2m = self.0.p2m.lock();
         let pinned = p2m.pin(gfn, Access::Read);
@@ -109,7 +108,6 @@ impl<'a> Leaving<'a> {
     }
 
     /// Makes room for one more. It locks the granters' tables, so it comes before the mapper's is locked.
-    #[inline]
     pub fn make_room(&mut self) {
         if self.removed.is_full() || self.mappings.is_full() {
             self.finish();
@@ -118,7 +116,6 @@ impl<'a> Leaving<'a> {
 
     /// Removes `mapping` from stage 2, after [`Leaving::make_room`]. On success it is in this collection, and the caller
     /// frees its handle. On failure nothing has changed.
-    #[inline]
     pub fn push(&mut self, mapping: Mapping) -> Result<(), P2mError> {
         if self.mappings.is_full() {
             return Err(P2mError::Full);

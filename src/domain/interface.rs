@@ -20,15 +20,12 @@ use crate::vgic::{ListRegisters, Maintenance, Vgic};
 pub struct HardwareLrs<'a>(pub &'a Gic);
 
 impl ListRegisters for HardwareLrs<'_> {
-    #[inline]
     fn count(&self) -> usize {
         self.0.hyp.count()
     }
-    #[inline]
     fn read(&self, index: usize) -> u32 {
         self.0.hyp.read(index)
     }
-    #[inline]
     fn write(&mut self, index: usize, value: u32) {
         self.0.hyp.write(index, value);
     }
@@ -82,7 +79,6 @@ pub fn deliver(domain: &Domain, mut vgic: Guard<'_, Vgic>, named: VcpuSet) {
 }
 
 /// Returns whether `vcpu` is loaded on this CPU and not halted.
-#[inline]
 fn runs_here(vcpu: &Vcpu) -> bool {
     vcpu.is_loaded_on(smp::this_cpu()) && vcpu.halted() == 0
 }

@@ -268,19 +268,16 @@ impl Domain {
     }
 
     /// Returns its vCPUs.
-    #[inline]
     pub fn vcpus(&self) -> &[Arc<Vcpu>] {
         self.vcpus.get().map_or(&[], Vec::as_slice)
     }
 
     /// Returns its vCPU `id`.
-    #[inline]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Arc<Vcpu>> {
         self.vcpus().get(id.index())
     }
 
     /// Returns CNTVOFF: the physical counter minus the virtual one, modulo 2^64.
-    #[inline]
     pub fn cntvoff(&self) -> u64 {
         self.cntvoff.load(Ordering::Relaxed)
     }
@@ -292,7 +289,6 @@ impl Domain {
 
     /// Returns the time at which its virtual counter reads `cval`. CNTVOFF is negative in a domain restored from a machine
     /// that had been up for longer.
-    #[inline]
     pub fn ticks_of(&self, cval: u64) -> Ticks {
         Ticks(cval.saturating_add_signed(self.cntvoff() as i64))
     }
@@ -303,7 +299,6 @@ impl Domain {
     }
 
     /// Returns its emulated UART, if it has one.
-    #[inline]
     pub fn uart(&self) -> Option<&uart::Uart> {
         self.uart.get()
     }
@@ -320,7 +315,6 @@ impl Domain {
     }
 
     /// Makes an interrupt pending and kicks the vCPU that takes it.
-    #[inline]
     pub fn inject(&self, vcpu: VcpuId, irq: IntId) {
         let mut vgic = self.vgic.lock();
         let named = vgic.inject(vcpu, irq);
@@ -328,7 +322,6 @@ impl Domain {
     }
 
     /// Kicks the vCPUs of `set`: each wakes, or leaves its guest, and refills its list registers.
-    #[inline]
     pub fn kick(&self, set: VcpuSet) {
         if set != VcpuSet::EMPTY {
             self.kick_each(set);
@@ -344,7 +337,6 @@ impl Domain {
     }
 
     /// Interrupts or wakes the vCPUs that an event operation names.
-    #[inline]
     pub fn notify(&self, notify: Notify) {
         if !notify.is_none() {
             self.notify_some(notify);
@@ -386,7 +378,6 @@ impl Domain {
 }
 
 /// Sends an event by a port of `domain`.
-#[inline]
 pub fn send(domain: &Domain, port: Port) -> Result<(), EventError> {
     let sent = domain.events.lock().send(port)?;
     match sent {

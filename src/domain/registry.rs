@@ -58,7 +58,6 @@ pub fn remove(id: DomId) {
 }
 
 /// Returns the domain `id`.
-#[inline]
 pub fn get(id: DomId) -> Option<Arc<Domain>> {
     let domains = &REGISTRY.lock().domains;
     let place = domains.binary_search_by_key(&id, |other| other.id).ok()?;

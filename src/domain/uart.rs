@@ -321,7 +321,6 @@ pub fn tell_of_room() {
 }
 
 /// Tells a domain's UART, if it has one, that an event came on `port`: the other end of its line has read or written.
-#[inline]
 pub fn tell(domain: &Domain, port: Port) {
     if domain.uart().is_some() {
         tell_ring(domain, port);

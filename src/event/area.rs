@@ -36,7 +36,6 @@ impl<P: PageRef> Area<P> {
     }
 
     /// Returns the word at byte `at` of the area. The `%` has no effect inside the area; it removes the bounds check.
-    #[inline]
     pub fn word(&self, at: usize) -> &AtomicU32 {
         let words = self.page.page().words();
         &words[(self.offset + at) / 4 % words.len()]
@@ -64,7 +63,6 @@ impl<P: PageRef> Upcalls<P> {
 
     /// Returns page and offset of `vcpu`'s `vcpu_info`. Before registration vCPU 0 has one in `shared_info`, the others
     /// none.
-    #[inline]
     fn info<'a>(&'a self, shared: &'a SharedPage, vcpu: VcpuId) -> Option<(&'a SharedPage, usize)> {
         match &self.registered[vcpu.index()] {
             Some(area) => Some((area.page.page(), area.offset)),

@@ -37,7 +37,6 @@ impl<P: PageRef> Delivery<P> {
     }
 
     /// Makes the event of `port` pending. Returns the vCPUs to notify.
-    #[inline]
     pub fn raise(&mut self, port: Port, channel: &mut Channel) -> Notify {
         let raised = match &mut self.fifo {
             Some(fifo) => fifo.raise(port, channel),

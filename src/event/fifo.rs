@@ -74,7 +74,6 @@ pub(super) struct Fifo<P> {
 }
 
 /// Returns the word of `port`, or `None` if its page is not registered.
-#[inline]
 fn event_word<P: PageRef>(array: &[P], port: u32) -> Option<&AtomicU32> {
     let page = array.get((port / WORDS_PER_PAGE) as usize)?;
     Some(&page.page().words()[(port % WORDS_PER_PAGE) as usize])
@@ -141,7 +140,6 @@ impl<P: PageRef> Fifo<P> {
     }
 
     /// Makes the event of `port` pending and links it, unless it is masked or already linked.
-    #[inline]
     pub fn raise(&mut self, port: Port, channel: &mut Channel) -> Raised {
         let Some(word) = event_word(&self.array, port.0) else {
             return Raised {
@@ -282,7 +280,6 @@ fn append(tail: &AtomicU32, port: u32) -> Appended {
 /// Makes one attempt of [`append`] on a tail last read as `seen`.
 ///
 /// Release on success: pairs with the guest's unlinking of the tail, after which it follows the link to `port`'s word.
-#[inline]
 fn try_append(tail: &AtomicU32, seen: u32, port: u32) -> Result<Appended, NotReplaced> {
     if seen & LINKED == 0 {
         return Ok(Appended::QueueEmpty);

@@ -97,7 +97,6 @@ impl Notify {
     }
 
     /// Returns whether there is no vCPU to notify.
-    #[inline]
     pub fn is_none(self) -> bool {
         self == Self::NONE
     }
@@ -235,7 +234,6 @@ impl<P: PageRef> EventTable<P> {
     }
 
     /// Sends an event on `port`.
-    #[inline]
     pub fn send(&mut self, port: Port) -> Result<Sent, EventError> {
         let channel = self.ports.get_mut(port).ok_or(EventError::BadPort)?;
         match channel.state {
@@ -262,7 +260,6 @@ impl<P: PageRef> EventTable<P> {
     }
 
     /// Raises the event of `port`, sent by `from`. Does nothing if the two are no longer connected.
-    #[inline]
     pub fn raise_from_peer(&mut self, port: Port, from: End) -> Notify {
         match self.ports.get_mut(port) {
             Some(channel) if channel.is_linked_to(from) => self.delivery.raise(port, channel),

@@ -38,7 +38,6 @@ impl Pollers {
     }
 
     /// Ends the waits for `port`. Returns the vCPUs to wake.
-    #[inline]
     pub fn take(&mut self, port: Port) -> VcpuSet {
         if self.waiting == VcpuSet::EMPTY {
             return VcpuSet::EMPTY;

@@ -124,14 +124,12 @@ impl PortTable {
     }
 
     /// Returns the port, or `None` outside the table.
-    #[inline]
     pub fn get(&self, port: Port) -> Option<&Channel> {
         let bucket = self.buckets.get(port.0 as usize / BUCKET)?;
         Some(&bucket[port.0 as usize % BUCKET])
     }
 
     /// As [`PortTable::get`].
-    #[inline]
     pub fn get_mut(&mut self, port: Port) -> Option<&mut Channel> {
         let bucket = self.buckets.get_mut(port.0 as usize / BUCKET)?;
         Some(&mut bucket[port.0 as usize % BUCKET])

@@ -20,7 +20,6 @@ const MASK: usize = offset_of!(SharedInfo, evtchn_mask);
 
 /// Returns the word of `bitmap` that holds `port`'s bit, and the bit. `None` for ports beyond the two-level ABI
 /// (XSA-342).
-#[inline]
 fn bit(shared: &SharedPage, bitmap: usize, port: Port) -> Option<(&AtomicU32, u32)> {
     if port.0 >= TWO_LEVEL_CHANNELS {
         return None;

@@ -30,7 +30,6 @@ pub(super) enum NotReplaced {
 ///
 /// Release: pairs with the guest's exchange or compare-exchange of the same word. No acquire is needed, as the old
 /// value only affects state under the domain's lock.
-#[inline]
 pub(super) fn update(word: &AtomicU32, change: impl Fn(u32) -> u32) -> Result<u32, Contended> {
     let mut old = word.load(Ordering::Relaxed);
     let mut left = ATTEMPTS;
@@ -45,26 +44,22 @@ pub(super) fn update(word: &AtomicU32, change: impl Fn(u32) -> u32) -> Result<u3
 }
 
 /// Sets `bits`. Returns the previous word.
-#[inline]
 pub(super) fn set(word: &AtomicU32, bits: u32) -> Result<u32, Contended> {
     update(word, |w| w | bits)
 }
 
 /// Clears `bits`. Returns the previous word.
-#[inline]
 pub(super) fn clear(word: &AtomicU32, bits: u32) -> Result<u32, Contended> {
     update(word, |w| w & !bits)
 }
 
 /// Clears `bits`, where only the guest's own event depends on it. A guest that keeps the word busy keeps the bits.
-#[inline]
 pub(super) fn clear_if_calm(word: &AtomicU32, bits: u32) {
     #[expect(clippy::let_underscore_must_use, reason = "it is the guest's loss")]
     let _ = clear(word, bits);
 }
 
 /// Replaces `old` by `new` if the word is `old`. Release, as in [`update`].
-#[inline]
 pub(super) fn replace(word: &AtomicU32, old: u32, new: u32) -> Result<(), NotReplaced> {
     for _ in 0..ATTEMPTS {
         match word.compare_exchange_weak(old, new, Ordering::Release, Ordering::Relaxed) {
@@ -77,7 +72,6 @@ pub(super) fn replace(word: &AtomicU32, old: u32, new: u32) -> Result<(), NotRep
 }
 
 /// Sets the byte to 1. Returns its previous value. Release, as in [`update`].
-#[inline]
 pub(super) fn raise(byte: &AtomicU8) -> Result<u8, Contended> {
     let mut old = byte.load(Ordering::Relaxed);
     let mut left = ATTEMPTS;

@@ -121,24 +121,20 @@ struct Slot<'a>(&'a [AtomicU32; SLOT_WORDS]);
 const _: () = assert!(SLOT_WORDS * 4 * HANDLES_PER_FRAME as usize == PAGE_SIZE);
 
 impl<'a> Slot<'a> {
-    #[inline]
     fn at(page: &'a SharedPage, index: usize) -> Option<Self> {
         page.words().as_chunks().0.get(index).map(Self)
     }
 
-    #[inline]
     fn word(self, n: usize) -> u32 {
         self.0[n % SLOT_WORDS].load(Ordering::Relaxed)
     }
 
-    #[inline]
     fn set(self, words: [u32; SLOT_WORDS]) {
         for (cell, word) in self.0.iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
     }
 
-    #[inline]
     fn is_used(self) -> bool {
         self.word(0) & IN_USE != 0
     }
@@ -176,7 +172,6 @@ impl<'a> Slot<'a> {
         ]);
     }
 
-    #[inline]
     fn free(self, next: u32) {
         let [state, link, ..] = self.0;
         state.store(0, Ordering::Relaxed);
@@ -248,7 +243,6 @@ impl<P: PageRef> Maptrack<P> {
     }
 
     /// Returns whether a page for more handles is needed and allowed.
-    #[inline]
     pub(super) fn wants_unit(&self) -> bool {
         self.free == NONE && (self.units.len() as u32) < self.max_units
     }
@@ -380,7 +374,6 @@ impl<P: PageRef> Maptrack<P> {
     }
 }
 
-#[inline]
 fn slot<P: PageRef>(units: &[P], number: u32) -> Option<Slot<'_>> {
     let (unit, index) = position(number);
     Slot::at(units.get(unit)?.page(), index)

@@ -288,7 +288,6 @@ impl<P: PageRef> GrantTable<P> {
     }
 
     /// Returns whether [`add_unit`](Self::add_unit) is needed and allowed for a new mapping.
-    #[inline]
     pub fn wants_unit(&self) -> bool {
         self.maptrack.wants_unit() && self.life == Life::Open
     }

@@ -97,7 +97,6 @@ fn grow_grants(domain: &Domain, frames: u64) -> Result<bool, Errno> {
 const HVC_LENGTH: u32 = 4;
 
 /// Performs the hypercall in the guest's registers, and writes its result there.
-#[inline]
 pub fn dispatch(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let [r0, r1, r2, r3, r4, ..] = context.r;
     let args = Args([r0, r1, r2, r3, r4]);

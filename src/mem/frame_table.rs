@@ -198,7 +198,6 @@ impl FrameTable {
         self.entries.len() as u32
     }
 
-    #[inline]
     fn entry(&self, mfn: Mfn) -> Option<&'static AtomicU64> {
         let index = mfn.checked_sub(self.first)?;
         self.entries.get(index as usize).map(|entry| &entry.0)
@@ -343,7 +342,6 @@ impl FrameTable {
     }
 
     /// Makes a frame that the caller holds live.
-    #[inline]
     pub(super) fn make_live(&self, mfn: Mfn, kind: Kind, owner: DomId, count: u32) {
         if let Some(entry) = self.entry(mfn) {
             // The scrub is ordered before any use of the page.

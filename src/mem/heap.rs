@@ -33,7 +33,6 @@ pub fn set_blocks(blocks: Blocks) {
 }
 
 /// Adds a block if the heap is low and a block is free. Call it without any lock of rank PAGES or above.
-#[inline]
 pub fn replenish() {
     if heap::is_low() {
         grow();
@@ -60,7 +59,6 @@ fn grow() {
 }
 
 /// Frees an empty block of the heap if the rest is ample. Same locking rule as [`replenish`].
-#[inline]
 pub fn give_back() {
     if GIVEN.load(Ordering::Relaxed) != 0 && heap::is_ample() {
         shrink();

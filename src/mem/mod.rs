@@ -403,7 +403,6 @@ impl Memory {
     }
 
     /// Drops a reference. The last one frees the frame.
-    #[inline]
     pub fn put(&self, mfn: Mfn) {
         if let Some(last) = self.frames.put(mfn) {
             self.free_run(mfn, 1, last.owner, last.kind);

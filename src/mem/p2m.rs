@@ -183,7 +183,6 @@ impl<'m> P2m<'m> {
     /// Returns the RAM behind `gfn`, referenced, if `access` to it is allowed. Under the lock the entry's own reference
     /// keeps the frame alive, so the result is a page that this domain owns or maps at this moment (XSA-473). A page that
     /// is pinned for writing counts as written.
-    #[inline]
     pub fn pin(&mut self, gfn: Gfn, access: Access) -> Option<(FrameRef<'m>, P2mType)> {
         let mut entry = self.find(gfn)?;
         if !entry.kind.allows(access) {
@@ -250,7 +249,6 @@ impl<'m> P2m<'m> {
 
     /// Unmaps up to `count` frames at `gfn` of kinds that `accept` accepts. Checks about `budget` entries and stops
     /// when `removed` is full. Returns the number of frames processed, holes included.
-    #[inline]
     pub fn unmap(
         &mut self,
         gfn: Gfn,
@@ -294,7 +292,6 @@ impl<'m> P2m<'m> {
     }
 
     /// Unmaps one frame `gfn` if it maps to `mfn` as `kind`. Returns whether it did.
-    #[inline]
     pub fn unmap_exact(
         &mut self,
         gfn: Gfn,
@@ -349,7 +346,6 @@ impl<'m> P2m<'m> {
     }
 
     /// Does as [`P2m::release`], and empties the collection for reuse.
-    #[inline]
     pub fn release_from(&self, removed: &mut Removed) {
         self.release_all(removed);
         removed.clear();
@@ -365,7 +361,6 @@ impl<'m> P2m<'m> {
         }
     }
 
-    #[inline]
     fn flush_owed(&self, removed: &Removed) {
         if removed.owes_flush() {
             (self.space.tlb().flush)(self.vttbr());

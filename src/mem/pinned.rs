@@ -106,7 +106,6 @@ impl PinnedPage<'_> {
 }
 
 impl PageRef for PinnedPage<'_> {
-    #[inline]
     fn page(&self) -> &SharedPage {
         self.kept.page()
     }

@@ -155,7 +155,6 @@ impl Scheduler {
     }
 
     /// Queues a unit that slept and whose virtual time is relative to `cpu`. Sleep earns credit, up to a limit.
-    #[inline]
     pub(super) fn enqueue_woken(&mut self, id: UnitId, cpu: CpuId) {
         let Some(unit) = self.units.get_mut(id) else {
             return;
@@ -274,7 +273,6 @@ impl Scheduler {
     }
 
     /// Returns when the first parked unit of `cpu` may run again.
-    #[inline]
     pub(super) fn next_refill(&self, cpu: CpuId) -> Option<Ticks> {
         let refill = |&id: &UnitId| {
             let group = self.groups.get(self.units.get(id)?.group)?;

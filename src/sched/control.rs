@@ -69,7 +69,6 @@ impl Scheduler {
     }
 
     /// Returns the CPU that holds a unit's registers, or `None` if they are saved.
-    #[inline]
     pub fn loaded_on(&self, id: UnitId) -> Option<CpuId> {
         self.units
             .get(id)
@@ -88,7 +87,6 @@ impl Scheduler {
     }
 
     /// Returns the current unit of a CPU.
-    #[inline]
     pub fn current(&self, cpu: CpuId) -> Option<UnitId> {
         self.cpus[cpu.index()].current
     }

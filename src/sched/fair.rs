@@ -40,30 +40,25 @@ pub(super) struct Virtual(pub u64);
 
 impl Virtual {
     /// Returns how far `self` is ahead of `other`; negative when it is behind.
-    #[inline]
     pub fn lead(self, other: Self) -> i64 {
         self.0.wrapping_sub(other.0) as i64
     }
 
-    #[inline]
     pub fn plus(self, span: u64) -> Self {
         Self(self.0.wrapping_add(span))
     }
 
-    #[inline]
     pub fn minus(self, span: u64) -> Self {
         Self(self.0.wrapping_sub(span))
     }
 
     /// Returns the later of the two.
-    #[inline]
     pub fn max(self, other: Self) -> Self {
         if self.lead(other) < 0 { other } else { self }
     }
 }
 
 impl Key for Virtual {
-    #[inline]
     fn before(self, other: Self) -> bool {
         self.lead(other) < 0
     }
@@ -102,7 +97,6 @@ impl Weight {
 
     /// Returns the virtual time that `span` ticks of running cost, by one 32-bit multiplication. A span over 2^32 ticks
     /// (a minute at 62.5 MHz) counts as 2^32, as a unit that ran so long ran alone.
-    #[inline]
     pub fn charge(&self, span: u64) -> u64 {
         let span = u32::try_from(span).unwrap_or(u32::MAX);
         (u64::from(span) * u64::from(self.inverse)) >> INVERSE_SHIFT
@@ -152,7 +146,6 @@ impl Rules {
     }
 
     /// Returns whether the running unit goes on while another waits, and for how long.
-    #[inline]
     pub fn contest(&self, running: &Contender, waiting: Virtual, waking: Waking) -> Verdict {
         let lead = running.virtual_time.lead(waiting);
         if lead <= 0 {

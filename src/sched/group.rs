@@ -30,12 +30,10 @@ impl Groups {
         Self(Vec::new())
     }
 
-    #[inline]
     pub fn get(&self, id: GroupId) -> Option<&Group> {
         self.0.get(usize::from(id.0))?.as_ref()
     }
 
-    #[inline]
     pub fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
         self.0.get_mut(usize::from(id.0))?.as_mut()
     }

@@ -256,7 +256,6 @@ impl Scheduler {
     }
 
     /// Makes a unit runnable. Returns the CPU that must pick, which may be the caller's own.
-    #[inline]
     pub fn wake(&mut self, id: UnitId, now: Ticks) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
         match unit.state {
@@ -287,7 +286,6 @@ impl Scheduler {
     /// waits: a timer then suffices. `None` if it must pick now.
     ///
     /// The verdict is the same as that of a pick. Does not charge the current unit; the next pick does.
-    #[inline]
     pub fn goes_on(&mut self, cpu: CpuId, now: Ticks) -> Option<Ticks> {
         let here = &self.cpus[cpu.index()];
         if here.ticking || here.yielded || !here.parked.is_empty() {
@@ -314,7 +312,6 @@ impl Scheduler {
 
     /// Makes a unit not runnable: it waits, is paused or goes offline. If the unit is on a CPU, returns that CPU, which
     /// must pick to stop it. The caller's own CPU picks anyway.
-    #[inline]
     pub fn block(&mut self, id: UnitId, _now: Ticks) -> Option<CpuId> {
         let unit = self.units.get_mut(id)?;
         match unit.state {
@@ -332,7 +329,6 @@ impl Scheduler {
 
     /// Lets the other units on its CPU run before the running unit. Returns whether there are any, so that the CPU must
     /// pick.
-    #[inline]
     pub fn yield_now(&mut self, id: UnitId, _now: Ticks) -> bool {
         let Some(unit) = self.units.get(id) else {
             return false;
@@ -420,7 +416,6 @@ impl Scheduler {
     }
 
     /// Charges the current unit of `cpu` and removes it. Returns the unit if it may go on running here.
-    #[inline]
     fn stop_current(&mut self, cpu: CpuId, now: Ticks) -> Option<UnitId> {
         let here = &mut self.cpus[cpu.index()];
         let id = here.current.take()?;
@@ -455,7 +450,6 @@ impl Scheduler {
 
     /// Chooses between the unit that was running and the first in the queue. Returns the time of the next pick if one
     /// waits.
-    #[inline]
     fn choose(
         &mut self,
         cpu: CpuId,
@@ -498,7 +492,6 @@ impl Scheduler {
     }
 
     /// Makes `next` current on `cpu`. Returns the unit whose registers must be saved.
-    #[inline]
     fn start(&mut self, cpu: CpuId, next: Option<UnitId>, now: Ticks) -> Option<UnitId> {
         let here = &mut self.cpus[cpu.index()];
         here.charged = now;

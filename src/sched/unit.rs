@@ -64,14 +64,12 @@ pub(super) struct Unit {
 
 impl Unit {
     /// Returns the virtual time at `now` of a unit that runs and has been charged until `charged`.
-    #[inline]
     pub fn virtual_now(&self, charged: Ticks, now: Ticks) -> Virtual {
         self.virtual_time
             .plus(self.weight.charge(now.since(charged).0))
     }
 
     /// Returns how its wake-up counts against `running`.
-    #[inline]
     pub fn waking_against(&self, running: &Self) -> Waking {
         match self.waking {
             Waking::WithCredit if self.group == running.group => Waking::AtOnce,
@@ -101,12 +99,10 @@ impl Units {
         Self(Vec::new())
     }
 
-    #[inline]
     pub fn get(&self, id: UnitId) -> Option<&Unit> {
         self.0.get(usize::from(id.0))?.as_ref()
     }
 
-    #[inline]
     pub fn get_mut(&mut self, id: UnitId) -> Option<&mut Unit> {
         self.0.get_mut(usize::from(id.0))?.as_mut()
     }

@@ -39,13 +39,11 @@ macro_rules! arithmetic {
             pub const NEVER: Self = Self(u64::MAX);
 
             /// Returns the time `span` later, saturated.
-            #[inline]
             pub const fn plus(self, span: Self) -> Self {
                 Self(self.0.saturating_add(span.0))
             }
 
             /// Returns the span since `earlier`, zero if `earlier` is later.
-            #[inline]
             pub const fn since(self, earlier: Self) -> Self {
                 Self(self.0.saturating_sub(earlier.0))
             }
@@ -57,7 +55,6 @@ arithmetic!(Ticks);
 arithmetic!(Nanos);
 
 impl Key for Ticks {
-    #[inline]
     fn before(self, other: Self) -> bool {
         self < other
     }
@@ -140,13 +137,11 @@ impl Clock {
     }
 
     /// Converts `ns` to ticks, rounded down. For spans.
-    #[inline]
     pub const fn ticks(&self, ns: Nanos) -> Ticks {
         Ticks(self.to_ticks.of(ns.0))
     }
 
     /// Returns the first tick at which [`Clock::ns`] is at least `ns`. For deadlines, which must not fire early.
-    #[inline]
     pub const fn deadline(&self, ns: Nanos) -> Ticks {
         Ticks(self.to_ticks.of(ns.0).saturating_add(1))
     }
@@ -167,13 +162,11 @@ pub fn init(hz: u32) -> Option<&'static Clock> {
 }
 
 /// Returns the clock. Before [`init`] its frequency is a placeholder.
-#[inline]
 pub fn clock() -> &'static Clock {
     CLOCK.get().unwrap_or(&EARLY_CLOCK)
 }
 
 /// Returns the system counter's value.
-#[inline]
 pub fn now() -> Ticks {
     Ticks(armv7::timer::counter())
 }

@@ -32,7 +32,6 @@ impl<K: Copy> TimerQueue<K> {
     }
 
     /// Makes `id` expire at `deadline` with `key`, replacing what was set before.
-    #[inline]
     pub fn arm(&mut self, id: u16, key: K, deadline: Ticks) {
         if let Some(slot) = self.keys.get_mut(usize::from(id)) {
             *slot = Some(key);
@@ -41,19 +40,16 @@ impl<K: Copy> TimerQueue<K> {
     }
 
     /// Disarms `id`.
-    #[inline]
     pub fn cancel(&mut self, id: u16) {
         self.queue.remove(id);
     }
 
     /// Returns the earliest deadline.
-    #[inline]
     pub fn next(&self) -> Option<Ticks> {
         self.queue.first().map(|(_, deadline)| deadline)
     }
 
     /// Disarms one timer whose deadline is at or before `now` and returns its key. Call it until `None`.
-    #[inline]
     pub fn expire(&mut self, now: Ticks) -> Option<K> {
         let (id, deadline) = self.queue.first()?;
         if deadline > now {

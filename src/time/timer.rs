@@ -51,12 +51,10 @@ static IDS: Lock<Vec<bool>, { rank::TIMER_IDS }> = Lock::new(Vec::new());
 /// End of the running vCPU's turn per CPU, in ticks; `u64::MAX` for none.
 static TURN_ENDS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
-#[inline]
 fn queue(cpu: CpuId) -> &'static Queue {
     &QUEUES[cpu.index() % MAX_CPUS]
 }
 
-#[inline]
 fn turn_end(cpu: CpuId) -> &'static AtomicU64 {
     &TURN_ENDS[cpu.index() % MAX_CPUS]
 }
@@ -116,7 +114,6 @@ impl Timer {
     }
 
     /// Disarms the timer. The hardware timer may fire once more without effect.
-    #[inline]
     pub fn disarm(&self) {
         if let Some(cpu) = CpuId::new(self.on.load(Ordering::Relaxed).into()) {
             self.on.store(NOWHERE, Ordering::Relaxed);
@@ -165,7 +162,6 @@ pub fn program(cpu: CpuId) {
     program_first(timer, turn_end(cpu).load(Ordering::Relaxed));
 }
 
-#[inline]
 fn program_first(timer: Option<Ticks>, turn_ends: u64) {
     let first = timer.map_or(turn_ends, |timer| timer.0.min(turn_ends));
     armv7::timer::set_deadline((first != u64::MAX).then_some(first));

@@ -40,7 +40,6 @@ const REGISTERS_END: u32 = 0x1000;
 
 /// Performs an access of the loaded guest to its distributor. Returns false if the access is to another address or
 /// refused.
-#[inline]
 pub fn emulate(
     domain: &Arc<Domain>,
     vcpu: &Vcpu,

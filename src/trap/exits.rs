@@ -32,7 +32,6 @@ pub fn cause(context: &GuestContext) -> Cause {
 }
 
 /// Handles a trap of the loaded guest.
-#[inline]
 pub fn handle(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext) {
     let hsr = guest::syndrome();
     if syndrome::is_data_abort(hsr) && abort::emulate(domain, vcpu, context, hsr) {

@@ -180,7 +180,6 @@ pub const fn inject(guest: &Interrupted, exception: Exception) -> Injection {
 }
 
 /// Skips the trapped instruction, of syndrome `hsr`.
-#[inline]
 pub(super) fn skip(context: &mut GuestContext, hsr: u32) {
     (context.pc, context.cpsr) = next_instruction(context.pc, context.cpsr, length(hsr));
 }
@@ -214,7 +213,6 @@ pub(super) fn raise(context: &mut GuestContext, exception: Exception) {
     enter(context, &injection);
 }
 
-#[inline]
 fn enter(context: &mut GuestContext, injection: &Injection) {
     let mode = match injection.mode {
         Mode::Undefined => psr::MODE_UND,

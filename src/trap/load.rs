@@ -74,7 +74,6 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
 }
 
 /// Refills the loaded vCPU's list registers if it is dirty.
-#[inline]
 pub fn refill(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let kick = domain
         .vgic

@@ -60,7 +60,6 @@ pub fn arrived(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
 }
 
 /// Takes the abort that the loaded guest's accesses may still cause, before it is unloaded from this CPU.
-#[inline]
 pub fn synchronize(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
     let policy = policy();
     if synchronizes(policy) && abort::synchronize() {
@@ -70,7 +69,6 @@ pub fn synchronize(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>) {
 
 /// Takes an abort that is pending while this CPU idles, as it would end every WFI. The guest that gets it stops waiting
 /// (DDI 0406C.d B1.8.13).
-#[inline]
 pub fn poll_idle(loaded: Loaded<'_>) {
     if abort::is_pending() && abort::synchronize() {
         handle(policy(), loaded);

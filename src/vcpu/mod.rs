@@ -169,7 +169,6 @@ impl Vcpu {
     }
 
     /// Returns its reasons not to run, see [`halt`].
-    #[inline]
     pub fn halted(&self) -> u32 {
         // Pairs with `request`: see `Vcpu::block`.
         self.halt.load(Ordering::SeqCst)
@@ -191,20 +190,17 @@ impl Vcpu {
     }
 
     /// Requests work to be done before the guest is entered, see [`work`].
-    #[inline]
     pub fn request(&self, what: u32) {
         // SeqCst: a vCPU that blocks stores its reason and then reads this word; a requester does the reverse.
         self.work.fetch_or(what, Ordering::SeqCst);
     }
 
     /// Returns the pending requests.
-    #[inline]
     pub fn requested(&self) -> u32 {
         self.work.load(Ordering::SeqCst)
     }
 
     /// Clears a request. Call it before doing the work.
-    #[inline]
     pub fn acknowledge(&self, what: u32) {
         if self.requested() & what != 0 {
             self.work.fetch_and(!what, Ordering::SeqCst);
@@ -212,13 +208,11 @@ impl Vcpu {
     }
 
     /// Takes all pending requests.
-    #[inline]
     pub fn take_requests(&self) -> u32 {
         self.work.swap(0, Ordering::SeqCst)
     }
 
     /// Returns the CPU whose hardware holds its registers.
-    #[inline]
     pub fn loaded_on(&self) -> Option<CpuId> {
         match self.on.load(Ordering::SeqCst) {
             NOWHERE => None,
@@ -235,7 +229,6 @@ impl Vcpu {
     }
 
     /// Records that it is loaded on `cpu`. Returns whether it was last loaded on another CPU, or never.
-    #[inline]
     pub fn set_home(&self, cpu: CpuId) -> bool {
         let moves = u32::from(self.home.load(Ordering::Relaxed)) != cpu.raw();
         if moves {
@@ -246,13 +239,11 @@ impl Vcpu {
 
     /// Returns whether its registers are in the hardware of `cpu`, which must be this CPU; then no other CPU changes
     /// that.
-    #[inline]
     pub fn is_loaded_on(&self, cpu: CpuId) -> bool {
         u32::from(self.on.load(Ordering::Relaxed)) == cpu.raw()
     }
 
     /// Returns the virtual page through which it last accessed its distributor, or a number beyond any page.
-    #[inline]
     pub fn distributor_page(&self) -> u32 {
         self.distributor_page.load(Ordering::Relaxed)
     }

@@ -54,7 +54,6 @@ impl Vcpu {
     }
 
     /// Wakes the vCPU if it is blocked.
-    #[inline]
     pub fn wake(&self) {
         if self.halted() & halt::BLOCKED != 0 {
             self.unhalt(halt::BLOCKED);
@@ -62,7 +61,6 @@ impl Vcpu {
     }
 
     /// Makes the vCPU refill its list registers: wakes it, or makes it leave its guest.
-    #[inline]
     pub fn kick(&self) {
         self.request(work::INTERRUPTS);
         if self.halted() & halt::BLOCKED != 0 {

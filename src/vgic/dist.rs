@@ -163,7 +163,6 @@ impl Effects {
     }
 
     /// Returns the work at the physical distributor.
-    #[inline]
     pub fn host(self) -> Option<HostWork> {
         Some(HostWork {
             op: self.op?,
@@ -174,7 +173,6 @@ impl Effects {
 }
 
 /// Returns the register at `offset`. Refuses accesses that the architecture does not allow (IHI 0048B 4.1.4).
-#[inline]
 fn register(offset: u32, width: Width) -> Result<&'static Register, Refused> {
     let row = ROWS.get(offset as usize / 16).ok_or(Refused)?;
     let register = REGISTERS.get(usize::from(*row)).ok_or(Refused)?;
@@ -186,7 +184,6 @@ fn register(offset: u32, width: Width) -> Result<&'static Register, Refused> {
 }
 
 /// Returns the bits of the word that an access covers, and the left shift of its value.
-#[inline]
 const fn lanes(offset: u32, width: Width) -> (u32, u32) {
     match width {
         Width::Byte => (0xFF << (offset % 4 * 8), offset % 4 * 8),
@@ -196,7 +193,6 @@ const fn lanes(offset: u32, width: Width) -> (u32, u32) {
 
 impl Vgic {
     /// Reads the register at `offset` for `vcpu`, in the low bits of the result.
-    #[inline]
     pub fn read(&self, vcpu: VcpuId, offset: u32, width: Width) -> Result<u32, Refused> {
         let register = register(offset, width)?;
         let value = (register.read)(self, vcpu, offset.wrapping_sub(register.start) / 4);
@@ -205,7 +201,6 @@ impl Vgic {
     }
 
     /// Writes to the register at `offset` for `vcpu`, which must refill before it enters its guest.
-    #[inline]
     pub fn write(
         &mut self,
         vcpu: VcpuId,
@@ -230,7 +225,6 @@ impl Vgic {
     }
 
     /// Returns whether the register at `offset` shows state of list registers, so that an access needs [`Self::freshen`] first.
-    #[inline]
     pub const fn is_stale(offset: u32) -> bool {
         matches!(offset, 0x200..0x400 | 0xF10..0xF30)
     }
@@ -238,7 +232,6 @@ impl Vgic {
     /// Updates the banks before `vcpu` accesses `offset`, if the register there shows state of list registers: folds those of
     /// `vcpu`, and returns the other vCPUs that hold interrupts of the bank. Their refill does the same, so that a guest that
     /// polls reads the current state.
-    #[inline]
     pub fn freshen(&mut self, vcpu: VcpuId, offset: u32, lrs: &mut impl ListRegisters) -> VcpuSet {
         if !Self::is_stale(offset) {
             return VcpuSet::EMPTY;

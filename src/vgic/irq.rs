@@ -79,7 +79,6 @@ impl Bank {
     }
 
     /// Returns the priority of interrupt `bit`.
-    #[inline]
     pub(super) const fn priority(&self, bit: u32) -> u8 {
         (self.priority[(bit / 4) as usize & 7] >> (bit % 4 * 8)) as u8
     }
@@ -90,7 +89,6 @@ impl Bank {
     }
 
     /// Moves the physical activation of interrupt `bit`, if any, to its list register `lr`.
-    #[inline]
     pub(super) fn link(&mut self, bit: u32, lr: Lr) -> Lr {
         let mask = 1 << (bit & 31);
         if self.phys_active & mask == 0 {
@@ -101,13 +99,11 @@ impl Bank {
     }
 
     /// Returns the interrupts that the guest could take if they had a list register.
-    #[inline]
     pub(super) const fn deliverable(&self) -> u32 {
         self.pending & self.enabled & !(self.in_lr | self.active | self.set_active)
     }
 
     /// Returns the interrupts that must be requeued when their enable, priority, target or state changes.
-    #[inline]
     pub(super) const fn in_flight(&self) -> u32 {
         self.pending | self.active | self.in_lr
     }
@@ -138,14 +134,12 @@ impl SpiBank {
     }
 
     /// Returns the vCPU to deliver to: the lowest in `GICD_ITARGETSR`, as in Xen.
-    #[inline]
     pub(super) fn target(&self, bit: u32) -> Option<VcpuId> {
         let set = (self.target[(bit / 4) as usize & 7] >> (bit % 4 * 8)) & 0xFF;
         VcpuId::new(set.trailing_zeros())
     }
 
     /// Returns the vCPU whose refill places the interrupt.
-    #[inline]
     pub(super) fn owner(&self, bit: u32) -> Option<VcpuId> {
         if (self.bank.in_lr | self.bank.active) & (1 << bit) != 0 {
             Some(self.holder(bit))
@@ -154,31 +148,26 @@ impl SpiBank {
         }
     }
 
-    #[inline]
     pub(super) const fn holder(&self, bit: u32) -> VcpuId {
         self.holder[bit as usize & 31]
     }
 
-    #[inline]
     pub(super) const fn set_holder(&mut self, bit: u32, vcpu: VcpuId) {
         self.holder[bit as usize & 31] = vcpu;
     }
 }
 
 /// Returns the number of the bank that holds `irq`; bank 0 is private to the vCPU.
-#[inline]
 pub(super) const fn bank_of(irq: IntId) -> u32 {
     irq.raw() as u32 / BANK
 }
 
 /// Returns the bit of `irq` in its bank.
-#[inline]
 pub(super) const fn bit_of(irq: IntId) -> u32 {
     irq.raw() as u32 % BANK
 }
 
 impl Vgic {
-    #[inline]
     pub(super) fn bank(&self, vcpu: VcpuId, number: u32) -> Option<&Bank> {
         match number.checked_sub(1) {
             None => Some(&self.vcpu(vcpu).private),
@@ -186,7 +175,6 @@ impl Vgic {
         }
     }
 
-    #[inline]
     pub(super) fn bank_mut(&mut self, vcpu: VcpuId, number: u32) -> Option<&mut Bank> {
         match number.checked_sub(1) {
             None => Some(&mut self.vcpu_mut(vcpu).private),
@@ -195,18 +183,15 @@ impl Vgic {
     }
 
     /// Returns SPI bank `number`, counted from 1, as bank 0 is private.
-    #[inline]
     pub(super) fn spi(&self, number: u32) -> Option<&SpiBank> {
         self.spis.get(number.checked_sub(1)? as usize)
     }
 
-    #[inline]
     pub(super) fn spi_mut(&mut self, number: u32) -> Option<&mut SpiBank> {
         self.spis.get_mut(number.checked_sub(1)? as usize)
     }
 
     /// Marks `vcpu` dirty. Returns it for the caller to kick.
-    #[inline]
     pub(super) fn wake(&mut self, vcpu: VcpuId) -> VcpuSet {
         self.vcpu_mut(vcpu).dirty = true;
         VcpuSet::only(vcpu)
@@ -269,7 +254,6 @@ impl Vgic {
 
     /// Moves the SPIs `mask` to the queues they belong to, and wakes the vCPUs that must refill. Call it after the
     /// enable, priority, target or state of interrupts in flight changed.
-    #[inline]
     pub(super) fn requeue(&mut self, vcpu: VcpuId, number: u32, mask: u32) -> VcpuSet {
         if mask == 0 {
             VcpuSet::EMPTY

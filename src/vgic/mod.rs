@@ -127,13 +127,11 @@ impl VcpuState {
         }
     }
 
-    #[inline]
     fn enqueue(&mut self, number: u32, mask: u32) {
         self.spi_queue[number as usize & 31] |= mask;
         self.queued_banks |= 1 << (number & 31);
     }
 
-    #[inline]
     fn dequeue(&mut self, number: u32, mask: u32) {
         let queued = &mut self.spi_queue[number as usize & 31];
         *queued &= !mask;
@@ -142,25 +140,21 @@ impl VcpuState {
         }
     }
 
-    #[inline]
     fn queued(&self, number: u32) -> u32 {
         self.spi_queue[number as usize & 31]
     }
 
-    #[inline]
     fn lr(&self, index: u32) -> Lr {
         self.lrs[index as usize % MAX_LRS]
     }
 
     /// Returns the list registers in use, as last read or written.
-    #[inline]
     fn used_lrs(&self) -> impl Iterator<Item = Lr> {
         bits(self.used).map(|index| self.lr(index))
     }
 }
 
 /// Returns the numbers of the bits set in `mask`, lowest first.
-#[inline]
 fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
     core::iter::from_fn(move || {
         if mask == 0 {
@@ -197,19 +191,16 @@ impl Vgic {
         })
     }
 
-    #[inline]
     fn vcpu(&self, vcpu: VcpuId) -> &VcpuState {
         &self.vcpus[vcpu.index() % MAX_VCPUS as usize]
     }
 
-    #[inline]
     fn vcpu_mut(&mut self, vcpu: VcpuId) -> &mut VcpuState {
         &mut self.vcpus[vcpu.index() % MAX_VCPUS as usize]
     }
 
     /// Makes `irq` pending as an edge does: an SGI or PPI at `vcpu`, an SPI at its target. The sender of an SGI is
     /// `vcpu` itself. Ignores interrupts and vCPUs that do not exist. Returns the vCPUs to kick.
-    #[inline]
     pub fn inject(&mut self, vcpu: VcpuId, irq: IntId) -> VcpuSet {
         if !self.existing.contains(vcpu) {
             VcpuSet::EMPTY
@@ -222,7 +213,6 @@ impl Vgic {
 
     /// Returns whether the list registers of a physical CPU hold `vcpu`'s interrupts: from its first refill until its
     /// unload.
-    #[inline]
     pub fn is_resident(&self, vcpu: VcpuId) -> bool {
         self.vcpu(vcpu).resident
     }
@@ -231,7 +221,6 @@ impl Vgic {
     /// Ignores CPSR.I and the priority mask, as WFI does (DDI 0406C.d B1.8.14).
     ///
     /// For a resident vCPU the result is as of the last refill; call [`Self::fold`] first for the current state.
-    #[inline]
     pub fn has_deliverable(&self, vcpu: VcpuId) -> bool {
         let state = self.vcpu(vcpu);
         let is_queued = |number| {

@@ -43,7 +43,6 @@ struct Placed {
 impl Vgic {
     /// Refills the list registers of `vcpu` if it is dirty. The first call after an unload loads the vCPU; before it,
     /// set the physical state of [`Self::active_ppis`]. Returns other vCPUs that must refill.
-    #[inline]
     pub fn refill(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) -> VcpuSet {
         let state = self.vcpu(vcpu);
         if state.dirty || !state.resident {
@@ -445,7 +444,6 @@ impl Vgic {
     }
 
     /// Deactivates physical interrupts whose virtual interrupts ended in software.
-    #[inline]
     fn deactivate_ended(&mut self, vcpu: VcpuId, lrs: &mut impl ListRegisters) {
         if self.deactivate_banks | self.vcpu(vcpu).private.deactivate != 0 {
             self.deactivate_each(vcpu, lrs);

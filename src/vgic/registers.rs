@@ -265,7 +265,6 @@ impl Vgic {
 
     /// Handles a write to `GICD_SGIR` (IHI 0048B 4.3.15). The reserved filter 3 does nothing; targets that do not exist
     /// are ignored.
-    #[inline]
     pub(super) fn send_sgi(&mut self, from: VcpuId, value: u32) -> VcpuSet {
         let Some(sgi) = IntId::new(value & 0xF) else {
             return VcpuSet::EMPTY;
@@ -370,7 +369,6 @@ const fn read_only(number: u32) -> u32 {
 
 /// Writes the word at `index`, eight to a bank, where only the bits `implemented` exist. Returns the interrupts of the
 /// bank whose byte changed, one bit each.
-#[inline]
 fn replace_lanes(words: &mut [u32; 8], index: u32, written: Written, implemented: u32) -> u32 {
     let word = &mut words[index as usize % 8];
     let old = *word;

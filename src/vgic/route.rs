@@ -90,7 +90,6 @@ impl Vgic {
 
     /// Makes `virq` pending because its physical interrupt fired: a PPI at `vcpu`, an SPI at its target. The physical
     /// interrupt is active from then on until the guest ends `virq`.
-    #[inline]
     pub fn inject_hw(&mut self, vcpu: VcpuId, virq: IntId) -> Result<VcpuSet, NotRouted> {
         let mask = 1u32 << bit_of(virq);
         let bank = self.bank_mut(vcpu, bank_of(virq)).ok_or(NotRouted)?;

@@ -42,7 +42,6 @@ pub struct Ack(u32);
 
 impl Ack {
     /// Returns the INTID.
-    #[inline]
     pub fn intid(self) -> u32 {
         self.0 & 0x3FF
     }
@@ -67,7 +66,6 @@ impl CpuInterface {
     }
 
     /// Acknowledges the pending interrupt of highest priority, if any.
-    #[inline]
     pub fn acknowledge(&self) -> Option<Ack> {
         let iar = self.regs.iar.get();
         (iar & 0x3FF < super::SPURIOUS).then_some(Ack(iar))
@@ -75,19 +73,16 @@ impl CpuInterface {
 
     /// Drops the running priority, so that interrupts of the same priority can be taken. The acknowledged one stays
     /// active.
-    #[inline]
     pub fn drop_priority(&self, ack: Ack) {
         self.regs.eoir.set(ack.0);
     }
 
     /// Deactivates an acknowledged interrupt.
-    #[inline]
     pub fn deactivate(&self, ack: Ack) {
         self.regs.dir.set(ack.0);
     }
 
     /// Deactivates an interrupt by number.
-    #[inline]
     pub fn deactivate_intid(&self, intid: u32) {
         self.regs.dir.set(intid & 0x3FF);
     }

@@ -91,13 +91,11 @@ impl Distributor {
     }
 
     /// Enables `intid`, on this CPU if it is a PPI.
-    #[inline]
     pub fn enable(&self, intid: u32) {
         self.set_bit(ISENABLER, intid);
     }
 
     /// Disables `intid`, on this CPU if it is a PPI.
-    #[inline]
     pub fn disable(&self, intid: u32) {
         self.set_bit(ICENABLER, intid);
     }
@@ -162,7 +160,6 @@ impl Distributor {
     }
 
     /// Sends SGI `id` to the CPUs whose interface bits are in `targets`.
-    #[inline]
     pub fn send_sgi(&self, id: u32, targets: u8) {
         // Earlier stores must be visible to the receiver before the interrupt.
         crate::barrier::dsb_ishst();
@@ -176,7 +173,6 @@ impl Distributor {
         self.regs.write32(SGIR, ALL_BUT_SELF | id & 0xF);
     }
 
-    #[inline]
     fn set_bit(&self, bank: usize, intid: u32) {
         if intid < self.lines {
             self.regs
@@ -203,7 +199,6 @@ impl TargetMasks {
     }
 
     /// Returns the bit of `cpu`; 0 if it has not started.
-    #[inline]
     pub fn get(&self, cpu: CpuId) -> u8 {
         self.0
             .get(cpu.index())

@@ -93,19 +93,16 @@ impl HypInterface {
     }
 
     /// Returns the number of list registers.
-    #[inline]
     pub fn count(&self) -> usize {
         self.count
     }
 
     /// Reads list register `index`; 0 if it does not exist.
-    #[inline]
     pub fn read(&self, index: usize) -> u32 {
         self.regs.lr.get(index).map_or(0, |lr| lr.get())
     }
 
     /// Writes list register `index`.
-    #[inline]
     pub fn write(&self, index: usize, value: u32) {
         if let Some(lr) = self.regs.lr.get(index) {
             lr.set(value);
@@ -113,7 +110,6 @@ impl HypInterface {
     }
 
     /// Sets the maintenance interrupt enables in GICH_HCR.
-    #[inline]
     pub fn set_maintenance(&self, enables: u32) {
         let count = self.regs.hcr.get() & EOICOUNT;
         self.regs.hcr.set(HCR::EN::SET.value | enables | count);

@@ -51,7 +51,6 @@ pub fn init(gicd: Window, gicc: Window, gich: Window) -> &'static Gic {
 }
 
 /// Returns the controller; `None` before [`init`].
-#[inline]
 pub fn get() -> Option<&'static Gic> {
     GIC.get()
 }

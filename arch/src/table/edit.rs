@@ -36,7 +36,6 @@ pub(super) struct Path {
 }
 
 impl Path {
-    #[inline]
     pub(super) fn top(input: u32, root: Mfn) -> Self {
         Self {
             input,
@@ -46,7 +45,6 @@ impl Path {
             level: Level::One,
         }
     }
-    #[inline]
     fn slot(self, level: Level) -> Slot {
         let table = match level {
             Level::One => self.one,
@@ -60,19 +58,15 @@ impl Path {
             level,
         }
     }
-    #[inline]
     pub(super) fn at(self) -> Slot {
         self.slot(self.level)
     }
-    #[inline]
     pub(super) fn parent(self) -> Option<Slot> {
         self.up().map(Self::at)
     }
-    #[inline]
     pub(super) fn grandparent(self) -> Option<Slot> {
         self.up().and_then(Self::parent)
     }
-    #[inline]
     pub(super) fn up(self) -> Option<Self> {
         let level = match self.level {
             Level::One => return None,
@@ -248,7 +242,6 @@ pub(super) fn merge<F: TableFrames>(frames: &mut F, slot: Slot, input: u32) -> b
 }
 
 /// Adds `change` to the number of entries of the table below `parent`. The root is not counted.
-#[inline]
 pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>, change: i32) {
     let Some(parent) = parent else { return };
     if let Entry::Table(table, note) = parent.read(frames) {
@@ -259,7 +252,6 @@ pub(super) fn count_entries<F: TableFrames>(frames: &mut F, parent: Option<Slot>
 }
 
 /// Unlinks the table that holds `path`'s entry if it is empty, and then the one above likewise.
-#[inline]
 pub(super) fn unlink_empty<F: TableFrames>(frames: &mut F, path: Path, retired: &mut Retired) {
     let mut path = path;
     while let Some(parent) = path.parent() {

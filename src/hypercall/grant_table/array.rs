@@ -74,7 +74,6 @@ struct Array<'a> {
 }
 
 impl Array<'_> {
-    #[inline]
     fn get<T: FromBytes + IntoBytes>(&mut self, at: GuestVa, op: &mut T) -> Result<(), Errno> {
         if is_in_two_pages::<T>(at) {
             *op = read(self.domain, at)?;
@@ -87,7 +86,6 @@ impl Array<'_> {
         }
     }
 
-    #[inline]
     fn write_back<T: IntoBytes + Immutable>(
         &mut self,
         at: GuestVa,
@@ -107,7 +105,6 @@ impl Array<'_> {
     }
 
     /// Returns the frame that holds all of the element at `at`.
-    #[inline]
     fn page(&mut self, at: GuestVa) -> Result<Mfn, Errno> {
         match &self.held {
             Some((number, reference)) if *number == at.0 >> PAGE_SHIFT => Ok(reference.mfn()),
@@ -133,7 +130,6 @@ impl Array<'_> {
 }
 
 /// Returns whether the element at `at` begins in one page and ends in the next.
-#[inline]
 fn is_in_two_pages<T>(at: GuestVa) -> bool {
     at.offset() + size_of::<T>() > PAGE_SIZE
 }

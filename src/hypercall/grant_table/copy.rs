@@ -114,7 +114,6 @@ impl<'a> Held<'a> {
     }
 
     /// Returns the frame. `p2m` is the caller's map.
-    #[inline]
     fn mfn(&self, p2m: &mut P2m<'_>) -> Result<Mfn, GrantError> {
         match *self {
             Self::Own(gfn, access) => match gfn.and_then(|gfn| p2m.find(gfn)) {
@@ -133,7 +132,6 @@ impl<'a> Held<'a> {
 }
 
 impl Drop for Held<'_> {
-    #[inline]
     fn drop(&mut self) {
         if let Self::Grant {
             granter,

@@ -67,7 +67,6 @@ const fn status_at(offset: usize) -> Range<usize> {
 }
 
 /// Returns the domain `id`. Fails unless the caller may share memory with it.
-#[inline]
 fn allowed<'p>(peers: &'p mut Peers<'_>, id: DomId) -> Result<&'p Domain, abi::GrantError> {
     let own = peers.own;
     let peer = peers.find(id).ok_or(abi::GrantError::BadDomain)?;

@@ -106,7 +106,6 @@ impl P2mType {
     }
 
     /// Returns the attributes of a leaf descriptor.
-    #[inline]
     pub fn attributes(self) -> Attributes {
         const OF_KIND: [Attributes; 12] = {
             let mut all = [Attributes::NONE; 12];

@@ -39,7 +39,6 @@ impl Removed {
     pub const MAX_FRAMES: u32 = 64;
 
     /// Returns an empty collection.
-    #[inline]
     pub const fn new() -> Self {
         Self {
             runs: Runs::new_const(),
