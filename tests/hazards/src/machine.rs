@@ -56,6 +56,8 @@ pub struct Seen {
     pub invalidates: u64,
     pub entries_made: u64,
     pub entries_broken: u64,
+    /// Leaves of guests' maps whose rights were changed in place.
+    pub entries_changed: u64,
     pub guest_entries: u64,
     pub barriers: u64,
 }

@@ -53,6 +53,34 @@ pub struct Change {
     level: u32,
 }
 
+/// A change of a leaf of a guest's map in its rights alone (S2AP, DDI 0406C.d B3.6.2), which needs no break before make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rights {
+    /// TLBs may still allow what the entry does not: an invalidate is owed.
+    Fewer,
+    /// TLBs may still deny what the entry allows: the access faults once more.
+    More,
+}
+
+/// S2AP of a leaf: a bit each for reads and writes.
+const RIGHTS: u64 = 3 << 6;
+
+impl Change {
+    /// Returns how the rights change, if nothing else does.
+    pub fn rights(&self) -> Option<Rights> {
+        let (Entry::Leaf(_, old), Entry::Leaf(_, new)) = (self.old, self.new) else {
+            return None;
+        };
+        if self.regime == Regime::Hyp || old & !RIGHTS != new & !RIGHTS {
+            return None;
+        }
+        Some(match old & !new {
+            0 => Rights::More,
+            _ => Rights::Fewer,
+        })
+    }
+}
+
 /// All pages of live tables.
 #[derive(Default)]
 pub struct Tables {

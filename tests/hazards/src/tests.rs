@@ -184,6 +184,27 @@ fn an_entry_is_broken_flushed_and_made_in_this_order() {
 }
 
 #[test]
+fn rights_change_in_place_and_fewer_of_them_are_flushed() {
+    const WRITE: u64 = 1 << 7;
+    let mut test = Test::new(Erratum::None);
+    test.map();
+    test.store(0, LEVEL3, PAGE | PAGE_LEAF & !WRITE);
+    test.flush(0);
+    test.enter(0);
+    test.store(0, LEVEL3, PAGE | PAGE_LEAF);
+    test.dsb(0);
+    test.enter(0);
+    assert_eq!(test.found(), []);
+    test.store(0, LEVEL3, PAGE | PAGE_LEAF & !WRITE);
+    test.dsb(0);
+    test.enter(0);
+    assert_eq!(test.found(), [Kind::NotInvalidated]);
+    test.store(0, LEVEL3, PAGE | PAGE_LEAF);
+    test.enter(0);
+    assert_eq!(test.found(), [Kind::NotPublished]);
+}
+
+#[test]
 fn each_step_of_a_flush_is_missed() {
     type Step = fn(&mut Test);
     let steps: [Step; 3] = [

@@ -4,7 +4,7 @@ use crate::Kind;
 use crate::cpu::{C, M, Made, Root};
 use crate::machine::{CPU_SHIFT, Machine, RETIRED, TABLE};
 use crate::pending::{Broken, Regime, Scope};
-use crate::tables::{Change, Entry, Tables};
+use crate::tables::{Change, Entry, Rights, Tables};
 
 impl Machine {
     /// A new entry of this CPU's, used before DSB and ISB.
@@ -22,6 +22,10 @@ impl Machine {
     }
 
     pub(crate) fn apply(&mut self, cpu: usize, pc: u32, change: Change) {
+        if let Some(rights) = change.rights() {
+            self.change_rights(cpu, pc, &change, rights);
+            return;
+        }
         let address = change.input << 12;
         if change.old != Entry::Invalid && change.new != Entry::Invalid {
             self.report(Kind::LiveEntryChanged, pc, pc, address);
@@ -31,6 +35,21 @@ impl Machine {
         }
         if change.new != Entry::Invalid {
             self.make_entry(cpu, pc, &change);
+        }
+    }
+
+    fn change_rights(&mut self, cpu: usize, pc: u32, change: &Change, rights: Rights) {
+        self.seen.entries_changed += 1;
+        match rights {
+            // The frame stays mapped, so nobody waits for its release.
+            Rights::Fewer => self.pending.add(Broken::entry(
+                change.regime,
+                change.input,
+                change.pages,
+                cpu,
+                pc,
+            )),
+            Rights::More => self.cpus[cpu].unpublished = Some((pc, change.input << 12)),
         }
     }
 
