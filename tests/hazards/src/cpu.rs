@@ -1,4 +1,4 @@
-//! What a CPU has in its registers, and what it has done that waits for a barrier.
+//! The registers of a CPU, and its operations that wait for a barrier.
 
 /// Steps after HTTBR was written, or translation switched on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -74,7 +74,7 @@ impl Lines {
         let dirty = line.found(DIRTY);
         line.state = match who {
             HYPERVISOR => STALE | WRITTEN,
-            // What a guest's own caches hold is its affair.
+            // A guest's own lines are its affair.
             _ => WRITTEN,
         };
         (line.pc, line.who, line.round) = (pc, who, round);

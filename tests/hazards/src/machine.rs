@@ -10,7 +10,7 @@ use crate::pending::{Erratum, Pending, Regime, Scope};
 use crate::tables::Tables;
 use crate::{Kind, Report};
 
-/// Who executes an instruction.
+/// The one that executes an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// The hypervisor.
@@ -36,7 +36,7 @@ pub struct Access {
     pub value: Option<u64>,
 }
 
-/// What is known of a VMID.
+/// The state of a VMID.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Vmid {
     pub(crate) root: Option<u64>,
@@ -46,7 +46,7 @@ pub(crate) struct Vmid {
     pub(crate) flushed_by: Option<usize>,
 }
 
-/// What was seen, so that silence means something.
+/// The numbers of what was seen, so that silence means something.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(missing_docs)]
 pub struct Seen {
@@ -304,7 +304,7 @@ impl Machine {
         state.barriers = (state.barriers + 1) & ((1 << CPU_SHIFT) - 1);
     }
 
-    /// What a DSB of the hypervisor's completes.
+    /// Completes the operations for which a DSB of the hypervisor waits.
     fn complete(&mut self, cpu: usize, stores: bool) {
         let state = &mut self.cpus[cpu];
         (state.unpublished, state.stored) = (None, None);

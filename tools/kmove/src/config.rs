@@ -33,7 +33,7 @@ const IMPLIED: [&str; 16] = [
     "disable_migrate",
 ];
 
-/// What becomes of the domain at its ends.
+/// The actions at the domain's ends.
 const ENDS: [&str; 5] = [
     "on_poweroff",
     "on_reboot",

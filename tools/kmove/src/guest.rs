@@ -11,7 +11,7 @@ use crate::xen::{SUSPENDED, Xen};
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What this program holds of a domain: the ways to the hypervisor and to xenstore.
+/// A domain, and the connections to the hypervisor and to xenstore.
 pub struct Guest {
     /// The hypervisor.
     pub xen: Xen,

@@ -14,7 +14,7 @@ const FEW: usize = 64;
 /// Rounds after which the guest is suspended however many are left.
 const MOST_ROUNDS: u32 = 6;
 
-/// How it went.
+/// The figures of a live move.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Rounds {
     /// Rounds while the guest ran, and the one after that.
@@ -58,7 +58,7 @@ pub fn domain(
         }
         done.again += frames.len() as u64;
     }
-    // What is left is sent with what is written until the guest stands still.
+    // The pages that are left are sent with those that are written until the guest stands still.
     guest.suspend()?;
     *still = Some(Instant::now());
     frames.extend(written(guest, &mut done)?);

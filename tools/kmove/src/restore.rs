@@ -12,7 +12,7 @@ use crate::xen::{PARAMS, RAM_START, Xen};
 
 const ZERO: [u8; PAGE] = [0; PAGE];
 
-/// What a stream holds, without its pages.
+/// The content of a stream, without its pages.
 #[derive(Default)]
 struct Rest {
     nodes: Vec<(String, String)>,
@@ -20,7 +20,7 @@ struct Rest {
     context: Vec<u8>,
 }
 
-/// What was read.
+/// The result of a restore.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// The domain's name.
@@ -114,7 +114,7 @@ const PASSAGE: &str = "--incoming";
 /// A domain that was made whole, and is paused.
 pub struct Made {
     target: Target,
-    /// What it was made of.
+    /// The figures of its stream.
     pub summary: Summary,
 }
 
@@ -213,7 +213,7 @@ fn xl(arguments: &[&str]) -> io::Result<()> {
     let status = Command::new("xl")
         .args(arguments)
         .stdin(Stdio::null())
-        // What goes out of here may be words to another side.
+        // Standard output may carry the messages of the protocol.
         .stdout(io::stderr())
         .status()
         .map_err(|error| io::Error::other(format!("cannot run xl: {error}")))?;

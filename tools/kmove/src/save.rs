@@ -8,7 +8,7 @@ use crate::stream::{self, Content, Writer};
 use crate::sys::PAGE;
 use crate::xen::{BATCH, PARAMS, RAM_START};
 
-/// What was written.
+/// The result of a save.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Summary {
     /// Pages.

@@ -50,7 +50,7 @@ fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-/// What is at a frame.
+/// The kind of page at a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
     /// A page.

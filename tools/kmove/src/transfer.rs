@@ -27,7 +27,7 @@ const GO: &str = "go";
 const RUNS: &str = "runs";
 const FAILED: &str = "failed";
 
-/// How a transfer failed.
+/// The ways in which a transfer fails.
 #[derive(Debug)]
 pub enum Failure {
     /// Before the other side was told to go on: the domain is here alone.
@@ -36,7 +36,7 @@ pub enum Failure {
     Unknown(io::Error),
 }
 
-/// How a domain is sent.
+/// The state of the domain during a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum How {
     /// While it runs, but for the last pages.
@@ -48,7 +48,7 @@ pub enum How {
 /// A domain that was sent.
 #[derive(Debug)]
 pub struct Sent {
-    /// What was written.
+    /// The figures of the save.
     pub summary: Summary,
     /// The rounds, if it ran meanwhile.
     pub rounds: Option<Rounds>,

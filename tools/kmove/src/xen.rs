@@ -1,4 +1,4 @@
-//! What is asked of the hypervisor, with the structures of Xen 4.17's ABI (docs/abi-coverage.md).
+//! The operations of the hypervisor that this program uses, with the structures of Xen 4.17's ABI (docs/abi-coverage.md).
 
 use std::io;
 
@@ -9,7 +9,7 @@ const EVENT_CHANNEL_OP: u64 = 32;
 const HVM_OP: u64 = 34;
 const DOMCTL: u64 = 36;
 const DOMCTL_VERSION: u32 = 0x15;
-/// Where the operation's own argument is in a domctl.
+/// The offset of the operation's own argument in a domctl.
 const BODY: usize = 16;
 
 /// Frames that are described and mapped at once: 4 MiB.
@@ -30,7 +30,7 @@ pub struct Info {
     pub dying: bool,
 }
 
-/// What a log of writes tells.
+/// The counters of a log of writes.
 #[derive(Clone, Debug)]
 pub struct Log {
     /// Frames that were written since it was read last.

@@ -1,4 +1,4 @@
-//! What QEMU offers to a TCG plugin, version 4 of its interface (QEMU 9.2 to 10.0; docs/devel/tcg-plugins in QEMU), and
+//! QEMU's interface for TCG plugins, version 4 (QEMU 9.2 to 10.0; docs/devel/tcg-plugins in QEMU), and
 //! GLib's arrays, which it hands out.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
