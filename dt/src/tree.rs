@@ -9,7 +9,8 @@ use crate::blob::{Blob, Cursor, MAX_NODES, Token};
 use crate::{cells, number};
 
 /// Steps that a boot may take with its tree, from the first look to dom0: properties and entries of tables that are looked
-/// at, children that are passed. No real board needs a tenth of this; a tree that is made to be searched for ever is refused.
+/// at, children that are passed. No real board needs a tenth of this; a tree that is made to be searched for ever is
+/// refused.
 pub const BUDGET: u32 = 20_000_000;
 /// Bytes of a value that count as one step: whoever gets a value may look through it.
 const BYTES_PER_STEP: usize = 16;
@@ -293,6 +294,12 @@ impl<'a> Node<'a> {
             next = child.subtree_end();
             Some(child)
         })
+    }
+
+    /// Returns the node itself and all nodes below, a parent before its children.
+    pub fn subtree(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let tree = self.tree;
+        (self.index..self.subtree_end()).map(move |index| tree.node(index))
     }
 
     /// Returns one past the index of the last node below.

@@ -13,6 +13,7 @@ use dt::{Node, PHANDLE, Writer};
 use super::selection::{Fate, HostView, Selection, is_rebuilt};
 use crate::loader;
 use crate::platform::BootError;
+use crate::platform::partitions::MARK;
 use crate::platform::ranges::{self, PhysRange};
 
 mod nodes;
@@ -174,7 +175,7 @@ impl Builder<'_> {
             Fate::Disable => {
                 let parent = node.parent().map(|parent| self.selection.fate(&parent));
                 let topmost = parent != Some(Fate::Disable);
-                let keep = |name: &str| name != "xen,passthrough" && !(topmost && name == "status");
+                let keep = |name: &str| name != MARK && !(topmost && name == "status");
                 self.copy_properties(node, keep);
                 if topmost {
                     self.out.string("status", "disabled");

@@ -18,6 +18,7 @@ use crate::platform::host_dt::HostInfo;
 use crate::platform::interrupt::{self, Interrupt, Route};
 use crate::platform::memory;
 use crate::platform::modules::MODULE;
+use crate::platform::partitions::MARK;
 use crate::platform::ranges::{self, PhysRange};
 use crate::platform::timer::TIMER;
 use crate::platform::translate;
@@ -182,7 +183,7 @@ impl Judge<'_> {
         {
             return Fate::Drop;
         }
-        if node.has("xen,passthrough") {
+        if node.has(MARK) {
             return Fate::Disable;
         }
         let Some(reason) = self.withheld(node) else {

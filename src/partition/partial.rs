@@ -1,9 +1,9 @@
-//! The part of a domain's device tree that comes with it as a module (`multiboot,device-tree`): its devices, and which of the
-//! machine's they are (xen docs/misc/arm/passthrough.txt).
+//! The part of a domain's device tree that comes with it as a module (`multiboot,device-tree`): its devices, and which of
+//! the machine's they are (xen docs/misc/arm/passthrough.txt).
 //!
-//! `/aliases` and `/passthrough` are copied; `/gic` stands for the domain's interrupt controller, whose phandle is that node's.
-//! `xen,path` names the machine's device, whose interrupts the domain gets, `xen,reg` the pages that it gets and where, in the
-//! cells of the node's bus. Of both there must be one each, unless the word says otherwise.
+//! `/aliases` and `/passthrough` are copied; `/gic` stands for the domain's interrupt controller, whose phandle is that
+//! node's. `xen,path` names the machine's device, whose interrupts the domain gets, `xen,reg` the pages that it gets and
+//! where, in the cells of the node's bus. Of both there must be one each, unless the word says otherwise.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -14,12 +14,11 @@ use dt::{Node, Tree, Writer, number};
 
 use crate::domain::guest_map;
 use crate::loader::Refused;
-use crate::platform::partitions::Config;
+use crate::platform::partitions::{Config, WORD};
 use crate::platform::ranges::PhysRange;
 
 const REG: &str = "xen,reg";
 const PATH: &str = "xen,path";
-const WORD: &str = "xen,force-assign-without-iommu";
 /// Properties that say where a device comes from; the domain does not see them.
 const OMITTED: [&str; 3] = [REG, PATH, WORD];
 
@@ -51,8 +50,7 @@ impl Partial<'_> {
         let top = self.tree.find("/passthrough");
         let top = top.ok_or_else(|| Refused("its device tree has no /passthrough".into()))?;
         let mut devices = Vec::new();
-        let below = |node: &Node<'_>| (top.index()..top.subtree_end()).contains(&node.index());
-        for node in self.tree.all().filter(below) {
+        for node in top.subtree() {
             if OMITTED.iter().any(|name| node.has(name)) {
                 let device = device(&node, config);
                 let path = node.path();
@@ -81,10 +79,9 @@ impl Partial<'_> {
 }
 
 fn copy(top: &Node<'_>, out: &mut Writer<'_>) {
-    let below = |node: &Node<'_>| (top.index()..top.subtree_end()).contains(&node.index());
     // Where the nodes end that are open.
     let mut open: Vec<usize> = Vec::new();
-    for node in top.tree().all().filter(below) {
+    for node in top.subtree() {
         while open.pop_if(|end| *end <= node.index()).is_some() {
             out.end();
         }

@@ -20,13 +20,10 @@ use crate::error::Errno;
 use crate::id::DomId;
 use crate::platform::BootError;
 use crate::platform::interrupt::Interrupt;
+use crate::platform::partitions::{MARK, WORD};
 use crate::platform::ranges::{self, PhysRange};
 use crate::platform::tree::check_budget;
 
-/// Marks a device that dom0 does not get.
-pub const MARK: &str = "xen,passthrough";
-/// The word for devices that may do DMA.
-pub const WORD: &str = "xen,force-assign-without-iommu";
 /// Properties of devices that do DMA, or have it done.
 const OF_DMA: [&str; 4] = ["dmas", "iommus", "dma-coherent", "memory-region"];
 /// Devices that move no data by themselves. All others may.

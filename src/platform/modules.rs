@@ -87,11 +87,8 @@ pub(super) fn find(
     let Some(chosen) = tree.find("/chosen") else {
         return Ok(modules);
     };
-    let below = tree
-        .all()
-        .filter(|n| n.index() > chosen.index() && n.index() < chosen.subtree_end());
     // Modules of Xen's dom0less domains are not dom0's.
-    let ours = below.filter(|n| {
+    let ours = chosen.subtree().skip(1).filter(|n| {
         n.is_compatible(MODULE)
             && n.ancestors().count() <= MAX_DEPTH + 1
             && n.parent().is_none_or(|p| !p.is_compatible(DOMAIN))

@@ -14,6 +14,10 @@ use dt::{Node, Tree};
 use super::modules::{self, DOMAIN, MODULE, Module, ModuleKind};
 use super::ranges::PhysRange;
 
+/// Marks a node of the machine's tree whose device is for another domain than dom0.
+pub const MARK: &str = "xen,passthrough";
+/// Says of a device that may do DMA that it is passed all the same.
+pub const WORD: &str = "xen,force-assign-without-iommu";
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 /// Properties that say how a domain is to be made, and that are not carried out.
