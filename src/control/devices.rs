@@ -6,7 +6,7 @@
 use alloc::sync::Arc;
 use core::fmt::Display;
 
-use armv7::addr::{Gfn, Mfn};
+use armv7::addr::{Gfn, Mfn, PAGE_SHIFT};
 
 use super::request::Request;
 use super::{again, exclusive};
@@ -22,10 +22,8 @@ use crate::passthrough::{self, Refusal};
 use crate::platform::interrupt::FIRST_SPI;
 use crate::platform::ranges::PhysRange;
 
-/// Most frames of one mapping.
+/// The highest number of frames of one mapping.
 const MAX_MAPPING: u64 = 64;
-/// Bits of an address in a page.
-const PAGE_SHIFT: u32 = armv7::addr::PAGE_SHIFT;
 
 /// Allows a domain an interrupt.
 pub fn permit_interrupt(request: &Request<'_>) -> Outcome {
@@ -34,7 +32,10 @@ pub fn permit_interrupt(request: &Request<'_>) -> Outcome {
     if body.pirq >= MAX_INTIDS {
         return Err(Errno::Inval);
     }
-    permit(request, &domain, body.allow_access, &Want::Line(body.pirq))
+    if body.allow_access == 0 {
+        return Ok(Reply::OK);
+    }
+    permit(request, &domain, &Want::Line(body.pirq))
 }
 
 /// Allows a domain frames of the machine.
@@ -47,18 +48,15 @@ pub fn permit_pages(request: &Request<'_>) -> Outcome {
     }
     // Beyond 40 bits there is nothing.
     let range = frames(body.first_mfn, body.nr_mfns).ok_or(Errno::Perm)?;
-    permit(request, &domain, body.allow_access, &Want::Pages(range))
+    permit(request, &domain, &Want::Pages(range))
 }
 
-fn permit(request: &Request<'_>, domain: &Arc<Domain>, allow: u8, want: &Want<'_>) -> Outcome {
-    if allow == 0 {
-        return Ok(Reply::OK);
-    }
+fn permit(request: &Request<'_>, domain: &Arc<Domain>, want: &Want<'_>) -> Outcome {
     let Some(_exclusive) = exclusive() else {
         return again(request.args);
     };
     let claimed = may_have_devices(domain).and_then(|()| passthrough::claim(domain, want, false));
-    claimed.map_err(|refusal| tell(request, domain, &refusal))?;
+    claimed.map_err(|refusal| log_refusal(request, domain, &refusal))?;
     Ok(Reply::OK)
 }
 
@@ -84,38 +82,30 @@ pub fn map(request: &Request<'_>) -> Outcome {
         return Ok(Reply::OK);
     }
     let mapped = may_have_devices(&domain).and_then(|()| passthrough::map(&domain, gfn, &range));
-    mapped.map_err(|refusal| tell(request, &domain, &refusal))?;
+    mapped.map_err(|refusal| log_refusal(request, &domain, &refusal))?;
     Ok(Reply::OK)
 }
 
 /// Routes an interrupt of the machine to a domain.
 pub fn bind(request: &Request<'_>) -> Outcome {
-    let domain = request.domain()?;
-    let intid = shared_interrupt(request)?;
-    if domain.rights.hardware {
-        return Err(Errno::Inval);
-    }
+    let (domain, intid) = guest_interrupt(request)?;
     let Some(_exclusive) = exclusive() else {
         return again(request.args);
     };
     let routed = may_have_devices(&domain)
         .and_then(|()| match domain.has_run() {
             false => Ok(()),
-            true => Err(refuse(Errno::Busy, "it runs already")),
+            true => Err(Refusal::new(Errno::Busy, "it runs already")),
         })
         .and_then(|()| passthrough::claim(&domain, &Want::Line(intid), false))
         .and_then(|()| passthrough::route(&domain, intid));
-    routed.map_err(|refusal| tell(request, &domain, &refusal))?;
+    routed.map_err(|refusal| log_refusal(request, &domain, &refusal))?;
     Ok(Reply::OK)
 }
 
 /// Takes an interrupt back, which only the domain's end does: there is nothing left to do then.
 pub fn unbind(request: &Request<'_>) -> Outcome {
-    let domain = request.domain()?;
-    let intid = shared_interrupt(request)?;
-    if domain.rights.hardware {
-        return Err(Errno::Inval);
-    }
+    let (domain, intid) = guest_interrupt(request)?;
     let life = domain.state.lock().life;
     match (irq::owner(intid), life) {
         (Owner::Guest(id), Life::Alive) if id == domain.id => Err(Errno::Busy),
@@ -124,44 +114,41 @@ pub fn unbind(request: &Request<'_>) -> Outcome {
     }
 }
 
-/// Returns the shared interrupt of a request, which the domain sees under its own number. The body is `machine_irq`,
-/// `irq_type`, and the number in the domain (16 bits).
-fn shared_interrupt(request: &Request<'_>) -> Result<u32, Errno> {
+/// Returns the domain of a request, which is not dom0, and the SPI, which the domain sees under the same INTID. The body is
+/// `machine_irq`, `irq_type`, and the INTID in the domain (16 bits).
+fn guest_interrupt(request: &Request<'_>) -> Result<(Arc<Domain>, u32), Errno> {
     /// `PT_IRQ_TYPE_SPI`.
     const SHARED: u32 = 4;
+    let domain = request.domain()?;
     let [machine, kind, spi]: [u32; 3] = request.body()?;
     if kind != SHARED {
         Err(Errno::OpNotSupp)
-    } else if spi & 0xFFFF != machine || !(FIRST_SPI..MAX_INTIDS).contains(&machine) {
+    } else if spi & 0xFFFF != machine
+        || !(FIRST_SPI..MAX_INTIDS).contains(&machine)
+        || domain.rights.hardware
+    {
         Err(Errno::Inval)
     } else {
-        Ok(machine)
+        Ok((domain, machine))
     }
 }
 
-/// dom0 has what is not marked already, and what is marked is for others. A domain that ends gets nothing.
+/// Fails for dom0, which has all devices that are not marked, and for a domain that is being destroyed.
 fn may_have_devices(domain: &Domain) -> Result<(), Refusal> {
     if domain.rights.hardware {
-        Err(refuse(
+        Err(Refusal::new(
             Errno::Perm,
             "marked devices are for other domains than dom0",
         ))
     } else if domain.state.lock().life != Life::Alive {
-        Err(refuse(Errno::Inval, "it is being destroyed"))
+        Err(Refusal::new(Errno::Inval, "it is being destroyed"))
     } else {
         Ok(())
     }
 }
 
-fn refuse(error: Errno, why: &str) -> Refusal {
-    Refusal {
-        error,
-        why: why.into(),
-    }
-}
-
-/// Says on the console what a domain is not given.
-fn tell(request: &Request<'_>, domain: &dyn Display, refusal: &Refusal) -> Errno {
+/// Logs a refusal, and returns its error.
+fn log_refusal(request: &Request<'_>, domain: &dyn Display, refusal: &Refusal) -> Errno {
     let caller = request.caller;
     guest_warn!(
         caller.domain,

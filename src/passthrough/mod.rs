@@ -3,7 +3,7 @@
 //! | file | question |
 //! |---|---|
 //! | `rule` | which devices may be passed, and why not the others? |
-//! | this file | who has which one, and what becomes of it at a domain's end? |
+//! | this file | which domain has a device, and how does it lose it? |
 //!
 //! A device goes to one domain at a time, with all its pages and interrupts, from the first of them that is asked for until
 //! the domain's end. Its registers are mapped as Device memory, so no cache has anything of them; its interrupts arrive as
@@ -15,14 +15,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use armv7::addr::{Gfn, PAGE_SHIFT};
+use armv7::addr::{Gfn, Mfn, PAGE_SHIFT};
 use armv7::gic;
 
 use crate::domain::{Domain, guest_map};
 use crate::error::Errno;
 use crate::id::DomId;
 use crate::irq::{self, RouteError};
-use crate::mem::p2m::{P2mType, Removed};
+use crate::mem::p2m::{P2m, P2mError, P2mType, Removed};
 use crate::platform::ranges::PhysRange;
 use crate::sync::{Lock, rank};
 
@@ -30,12 +30,12 @@ use rule::{Catalogue, Want};
 
 static CATALOGUE: Lock<Catalogue, { rank::DEVICES }> = Lock::new(Catalogue::new());
 
-/// Tells which devices there are, once per boot.
+/// Sets the devices of the machine. Called once per boot.
 pub fn init(catalogue: Catalogue) {
     *CATALOGUE.lock() = catalogue;
 }
 
-/// Reason something was not given to a domain: what the caller is told, and what the operator is.
+/// The refusal of a device: an error for the caller, and a line for the console.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// Error of the call.
@@ -51,7 +51,8 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    fn new(error: Errno, why: impl fmt::Display) -> Self {
+    /// Returns a refusal with this reason.
+    pub fn new(error: Errno, why: impl fmt::Display) -> Self {
         let why = alloc::format!("{why}");
         Self { error, why }
     }
@@ -99,14 +100,8 @@ pub fn map(domain: &Domain, gfn: Gfn, range: &PhysRange) -> Result<(), Refusal> 
     let error = match mapped {
         Ok(done) if done == count => return Ok(()),
         Ok(done) => {
-            for n in 0..done {
-                let mut removed = Removed::new();
-                if let (Some(gfn), Some(mfn)) = (gfn.checked_add(n), mfn.checked_add(n)) {
-                    p2m.unmap_exact(gfn, mfn, P2mType::Device, &mut removed)
-                        .map_err(|error| Refusal::new(error.into(), "its map"))?;
-                }
-                p2m.release(removed);
-            }
+            unmap_pages(&mut p2m, gfn, mfn, done)
+                .map_err(|error| Refusal::new(error.into(), "its map"))?;
             Errno::Exist
         }
         Err(error) => error.into(),
@@ -119,10 +114,15 @@ pub fn map(domain: &Domain, gfn: Gfn, range: &PhysRange) -> Result<(), Refusal> 
 /// Unmaps pages at `gfn` that are those of `range`; the others stay. At most as many as one call maps.
 pub fn unmap(domain: &Domain, gfn: Gfn, range: &PhysRange) -> Result<(), Errno> {
     let mut p2m = domain.p2m.lock();
-    for n in 0..pages(range) {
+    unmap_pages(&mut p2m, gfn, range.start().frame(), pages(range))?;
+    Ok(())
+}
+
+/// Unmaps those of `count` pages at `gfn` that map a device's pages from `mfn` on.
+fn unmap_pages(p2m: &mut P2m<'static>, gfn: Gfn, mfn: Mfn, count: u32) -> Result<(), P2mError> {
+    for n in 0..count {
         let mut removed = Removed::new();
-        let (Some(gfn), Some(mfn)) = (gfn.checked_add(n), range.start().frame().checked_add(n))
-        else {
+        let (Some(gfn), Some(mfn)) = (gfn.checked_add(n), mfn.checked_add(n)) else {
             break;
         };
         p2m.unmap_exact(gfn, mfn, P2mType::Device, &mut removed)?;
