@@ -23,7 +23,7 @@ pub mod rank {
     pub const REGISTERS: u8 = 5;
     /// One change of a domain's life cycle at a time; only taken by `try_lock`.
     pub const CONTROL: u8 = 8;
-    /// Who has which device of the machine.
+    /// The devices of the machine and their owners.
     pub const DEVICES: u8 = 9;
     /// Table of live domains.
     pub const REGISTRY: u8 = 10;

@@ -1,5 +1,5 @@
-//! The Debian package's parts that need no build: its manual page against the command line's options, and `update-krypton` in a
-//! folder that looks like a Debian system.
+//! The Debian package's parts that need no build: its manual page against the command line's options, and `update-krypton`
+//! in a folder that looks like a Debian system.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -208,7 +208,7 @@ fn files_of_other_loaders_stay() {
 fn between_unpacking_and_configuring_the_old_one_starts() {
     let system = System::new("upgrade");
     system.update(&[]);
-    // What dpkg does when it unpacks the next version.
+    // dpkg replaces the file in this way when it unpacks the next version.
     fs::rename(
         system.0.join("boot/krypton-0.9.0"),
         system.0.join("boot/krypton-0.10.0"),

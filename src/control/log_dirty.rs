@@ -1,4 +1,4 @@
-//! Which frames of a domain were written: XEN_DOMCTL_shadow_op, of which Arm has log-dirty alone.
+//! XEN_DOMCTL_shadow_op, of which Arm has log-dirty alone: lists the frames of a domain that were written.
 //!
 //! The log is the domain's map (`mem::p2m::log_dirty`). The domain goes on meanwhile. A step holds the map's lock for one
 //! piece of the log; what it says is copied to the caller after that, and noted again if the copy fails.
@@ -16,12 +16,12 @@ use crate::error::Errno;
 use crate::mem::p2m::{Bits, PIECE};
 use crate::passthrough;
 
-/// Pieces dealt with before others may run.
+/// The number of pieces that one call handles.
 const PIECES_AT_ONCE: u32 = 32;
 /// Bytes of the largest piece in which nothing is mapped.
 const HOLE_BYTES: usize = 512;
 
-/// Carries out a shadow_op.
+/// Handles a shadow_op.
 pub fn call(request: &Request<'_>) -> Outcome {
     let domain = request.other()?;
     let op: ShadowOp = request.body()?;
@@ -53,12 +53,12 @@ fn position(args: &Args) -> Gfn {
     Gfn::new(u64::from(at)).unwrap_or_default()
 }
 
-/// Returns the same call again, which goes on at `gfn`.
+/// Returns the continuation of a call at `gfn`.
 fn again_from(args: &Args, gfn: Gfn) -> Outcome {
     Ok(args.again([(1, PROGRESS), (2, gfn.raw())]))
 }
 
-/// Takes steps from the call's position on, until one answers that there is no more.
+/// Takes steps from the call's position on, until one returns `None`.
 fn steps(request: &Request<'_>, mut step: impl FnMut(Gfn) -> Option<Gfn>) -> Outcome {
     let mut next = Some(position(request.args));
     for _ in 0..PIECES_AT_ONCE {
@@ -73,7 +73,7 @@ fn steps(request: &Request<'_>, mut step: impl FnMut(Gfn) -> Option<Gfn>) -> Out
     next.map_or(Ok(Reply::OK), |at| again_from(request.args, at))
 }
 
-/// Begins to log: nothing is written until the guest, or somebody for it, writes.
+/// Begins to log: no frame counts as written until the next write.
 fn enable(request: &Request<'_>, domain: &Domain) -> Outcome {
     if progress(request.args).is_none() {
         // As with x86, not under devices, which write unseen.
@@ -89,13 +89,13 @@ fn enable(request: &Request<'_>, domain: &Domain) -> Outcome {
     steps(request, |at| domain.p2m.lock().catch_writes(at))
 }
 
-/// Ends the log, or what an unfinished [`enable`] has left.
+/// Ends the log. Also undoes an [`enable`] that was not finished.
 fn off(request: &Request<'_>, domain: &Domain) -> Outcome {
     domain.p2m.lock().set_logs(false);
     steps(request, |at| domain.p2m.lock().allow_writes(at))
 }
 
-/// Tells which frames were written, and with `clean` begins anew.
+/// Writes the list of written frames to the caller. With `clean` the log begins anew.
 fn report(request: &Request<'_>, domain: &Domain, mut op: ShadowOp, clean: bool) -> Outcome {
     let mut p2m = domain.p2m.lock();
     if !p2m.logs() {
@@ -124,7 +124,7 @@ fn report(request: &Request<'_>, domain: &Domain, mut op: ShadowOp, clean: bool)
             return request.write_back(&op);
         }
         let (bits, count) = domain.p2m.lock().written(next, left, clean);
-        if let Err(error) = tell(request, &op, next, bits, count) {
+        if let Err(error) = write_piece(request, &op, next, bits, count) {
             if clean {
                 domain.p2m.lock().note_writes(next, bits);
             }
@@ -140,7 +140,7 @@ fn report(request: &Request<'_>, domain: &Domain, mut op: ShadowOp, clean: bool)
 }
 
 /// Copies a piece of the log to the caller: `bits` of the frames from `first` on, or zeroes for more than [`PIECE`] of them.
-fn tell(
+fn write_piece(
     request: &Request<'_>,
     op: &ShadowOp,
     first: Gfn,

@@ -386,7 +386,7 @@ pub fn send(domain: &Domain, port: Port) -> Result<(), EventError> {
             if let Some(peer) = registry::get(to.dom) {
                 let notify = peer.events.lock().raise_from_peer(to.port, from);
                 match notify.is_none() {
-                    true => uart::tell(&peer, to.port),
+                    true => uart::on_event(&peer, to.port),
                     false => peer.notify_some(notify),
                 }
             }

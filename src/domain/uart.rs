@@ -1,8 +1,8 @@
-//! A domain's emulated UART, and where its line ends: at the hypervisor's console, or in a page that it shares with a daemon of
-//! dom0's (`ring`).
+//! A domain's emulated UART, and where its line ends: at the hypervisor's console, or in a page that it shares with a daemon
+//! of dom0's (`ring`).
 //!
-//! The registers are [`SbsaUart`]'s. What the guest sends to the console appears there as it is while the domain has the input,
-//! and in lines that begin with `DOMn:` otherwise. What is typed for the domain waits here until it is read.
+//! The registers are [`SbsaUart`]'s. What the guest sends to the console appears there as it is while the domain has the
+//! input, and in lines that begin with `DOMn:` otherwise. What is typed for the domain waits here until it is read.
 
 mod ring;
 
@@ -219,8 +219,8 @@ pub fn open_on_console(domain: &Domain) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Gives a domain, which has not run yet, a UART whose line ends in its page at `gfn`, and returns the port that `other`, which
-/// reads and writes there, is to bind to.
+/// Gives a domain, which has not run yet, a UART whose line ends in its page at `gfn`, and returns the port that `other`,
+/// which reads and writes there, is to bind to.
 pub fn open_on_ring(domain: &Domain, gfn: u64, other: DomId) -> Result<Port, Errno> {
     let irq = guest_map::uart_irq().ok_or(Errno::Inval)?;
     if domain.uart().is_some() || other == domain.id {
@@ -320,15 +320,15 @@ pub fn tell_of_room() {
     }
 }
 
-/// Tells a domain's UART, if it has one, that an event came on `port`: the other end of its line has read or written.
-pub fn tell(domain: &Domain, port: Port) {
+/// Handles an event on `port` for a domain's UART, if it has one: the other end of its line has read or written.
+pub fn on_event(domain: &Domain, port: Port) {
     if domain.uart().is_some() {
-        tell_ring(domain, port);
+        on_ring_event(domain, port);
     }
 }
 
 #[cold]
-fn tell_ring(domain: &Domain, port: Port) {
+fn on_ring_event(domain: &Domain, port: Port) {
     change(domain, |state| {
         if let End::Ring(ring) = &state.end
             && ring.port() == port

@@ -32,7 +32,7 @@ impl Scheduler {
         unit.soft = soft;
         let group = unit.group;
         let mut residents = self.residents(group, id);
-        self.settle_again(id, &mut residents);
+        self.reassign(id, &mut residents);
         Ok(self.obey_affinity(id, now))
     }
 

@@ -1,19 +1,20 @@
-//! Where units may run; and pools in which each unit has a CPU of its own, as with Xen's scheduler null.
+//! Assigns units to CPUs: to all that their affinity allows, or to one of their own in pools like those of Xen's null
+//! scheduler.
 //!
-//! There a unit gets a CPU that no other of the pool has when it comes, and stays until its pool's CPUs or its affinity change.
-//! A CPU with one unit has nothing to decide, so no timer interrupts it. Units that are more than the CPUs share one by their
-//! weights, where Xen's wait until a CPU is free.
+//! In such a pool a new unit gets a CPU that no other unit has, and keeps it until the pool's CPUs or its affinity change. A
+//! CPU with one unit has nothing to decide, so no timer interrupts it. Where there are more units than CPUs, some share one
+//! by their weights; Xen's wait until a CPU is free.
 
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 
 use super::unit::Unit;
 use super::{GroupId, PoolId, Scheduler, UnitId};
 
-/// Units of a pool that have each CPU.
+/// The number of units that have each CPU.
 pub(super) type Residents = [u16; MAX_CPUS];
 
 impl Scheduler {
-    /// Makes each unit of a pool have a CPU of its own, or not. The pool has no units yet.
+    /// Sets whether each unit of a pool has a CPU of its own. The pool has no units yet.
     pub fn set_dedicated(&mut self, pool: PoolId, dedicated: bool) {
         self.dedicated[pool.index()] = dedicated;
     }
@@ -37,8 +38,8 @@ impl Scheduler {
         residents
     }
 
-    /// Says where a unit may and should run. Where it gets a CPU of its own, that is one that the fewest have.
-    pub(super) fn settle(&self, unit: &mut Unit, residents: &mut Residents) {
+    /// Sets the CPUs on which a unit may and should run. In a dedicated pool that is the one CPU that the fewest units have.
+    pub(super) fn assign(&self, unit: &mut Unit, residents: &mut Residents) {
         unit.update_affinity(self.cpus_of(unit.group));
         let pool = self.pool_of(unit.group);
         if !pool.is_some_and(|pool| self.is_dedicated(pool)) {
@@ -51,22 +52,22 @@ impl Scheduler {
         }
     }
 
-    /// [`Scheduler::settle`] for a unit that is there.
-    pub(super) fn settle_again(&mut self, id: UnitId, residents: &mut Residents) {
+    /// [`Scheduler::assign`] for a unit in the table.
+    pub(super) fn reassign(&mut self, id: UnitId, residents: &mut Residents) {
         if let Some(mut unit) = self.units.take(id) {
-            self.settle(&mut unit, residents);
+            self.assign(&mut unit, residents);
             self.units.put(id, unit);
         }
     }
 
-    /// Settles the units of a pool whose groups are `these`. Those whose CPU nobody else has stay there.
-    pub(super) fn settle_all(&mut self, pool: PoolId, these: impl Fn(GroupId) -> bool) {
+    /// Assigns the units of a pool whose groups are `these` anew. A unit whose CPU no other has keeps it.
+    pub(super) fn reassign_all(&mut self, pool: PoolId, these: impl Fn(GroupId) -> bool) {
         let cpus = self.pool(pool);
         let mut residents = [0; MAX_CPUS];
         for unit in self.units.iter_mut() {
             let theirs = self.groups.get(unit.group).map(|group| group.pool);
             match theirs == Some(pool) {
-                // Nowhere, until it is settled.
+                // Nowhere, until it is assigned.
                 true if these(unit.group) => unit.allowed = CpuSet::EMPTY,
                 true => count(&mut residents, unit.allowed),
                 false => {}
@@ -95,7 +96,7 @@ impl Scheduler {
             let is_left =
                 |unit: &Unit| unit.allowed.is_empty() && self.pool_of(unit.group) == Some(pool);
             if unit.is_some_and(is_left) {
-                self.settle_again(id, &mut residents);
+                self.reassign(id, &mut residents);
             }
         }
     }

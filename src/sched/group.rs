@@ -164,7 +164,7 @@ impl Scheduler {
             unit.hard = CpuSet::ALL;
             unit.soft = CpuSet::ALL;
         }
-        self.settle_all(pool, |group| group == id);
+        self.reassign_all(pool, |group| group == id);
         Ok(self.obey_affinities(now))
     }
 
@@ -177,7 +177,7 @@ impl Scheduler {
             .pools
             .iter()
             .fold(CpuSet::EMPTY, |all, cpus| all.or(*cpus));
-        self.settle_all(pool, |_| true);
+        self.reassign_all(pool, |_| true);
         for cpu in CpuId::all() {
             let here = &self.cpus[cpu.index()];
             if !self.online.contains(cpu) {

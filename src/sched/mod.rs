@@ -220,7 +220,7 @@ impl Scheduler {
             hard: params.hard,
             soft: params.soft,
         };
-        self.settle(&mut unit, &mut self.residents(params.group, id));
+        self.assign(&mut unit, &mut self.residents(params.group, id));
         let population = |cpu: &CpuId| {
             self.units
                 .iter()

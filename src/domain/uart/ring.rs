@@ -1,4 +1,4 @@
-//! The end of a UART's line in a page of its domain's, from which a daemon of dom0's reads and where it writes
+//! The line of a UART that ends in a page of its domain, where a daemon in dom0 reads and writes
 //! (`struct xencons_interface`, xen/include/public/io/console.h).
 //!
 //! | offset | | moved by |
@@ -8,8 +8,8 @@
 //! | 3072, 3076 | in_cons, in_prod | the UART, the daemon |
 //! | 3080, 3084 | out_cons, out_prod | the daemon, the UART |
 //!
-//! Counts run on and wrap; what is between two of them waits. The domain can write to the page: nonsense there is between it
-//! and the daemon, so every count is taken for what it is at that moment, and every place is within the page.
+//! Counts wrap at 2^32. The bytes between two of them wait to be read. The domain can write to the page, and so spoil its
+//! own line; each count is read once where it is used, and each offset is reduced to the page.
 
 use core::sync::atomic::Ordering;
 
@@ -32,7 +32,7 @@ const OUT_PROD: usize = 3084;
 pub(super) struct Ring {
     page: GuestPage,
     port: Port,
-    /// The other end has not been told of a change.
+    /// A count has moved since the last event to the other end.
     news: bool,
 }
 
@@ -57,13 +57,13 @@ impl Ring {
         core::mem::take(&mut self.news).then_some(self.port)
     }
 
-    /// Reads a count. What the other side wrote before it is seen after it.
+    /// Reads a count. The bytes that the other side wrote before are visible then.
     fn count(&self, at: usize) -> u32 {
         let word = self.page.page().u32_at(at);
         word.map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// Moves a count on, behind all that was read and written before.
+    /// Sets a count, after all reads and writes before it.
     fn set(&mut self, at: usize, count: u32) {
         if let Some(word) = self.page.page().u32_at(at) {
             word.store(count, Ordering::Release);
@@ -71,7 +71,7 @@ impl Ring {
         }
     }
 
-    /// Returns how many bytes of output wait; more than there can be if the counts are nonsense.
+    /// Returns the number of bytes of output that wait. It may exceed the buffer where the domain has spoilt the counts.
     fn unsent(&self) -> u32 {
         self.count(OUT_PROD).wrapping_sub(self.count(OUT_CONS))
     }

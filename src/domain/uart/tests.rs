@@ -115,7 +115,7 @@ fn a_daemon_reads_and_writes_by_the_page() {
         told
     };
     assert!(is_told(), "the binder may have missed events");
-    // What the guest sends is in the page, and the daemon is told.
+    // A byte that the guest sends appears in the page, and the daemon gets an event.
     for byte in *b"hi" {
         write(&domain, DR, Width::Byte, byte.into()).unwrap();
     }

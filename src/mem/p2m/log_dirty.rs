@@ -1,8 +1,8 @@
-//! Log-dirty: which frames of a domain were written.
+//! Log-dirty: records which frames of a domain were written.
 //!
 //! The map itself is the log; nothing is allocated for it. A frame of the domain's own RAM is written to unless its entry is
-//! [`P2mType::RamLogDirty`]. Whoever writes for the guest turns the entry back by [`P2m::note_write`] first, as the handler of
-//! its permission faults does. New pages are mapped as `RamRw`, and so count as written.
+//! [`P2mType::RamLogDirty`]. Whoever writes for the guest turns the entry back by [`P2m::note_write`] first, as the handler
+//! of its permission faults does. New pages are mapped as `RamRw`, and so count as written.
 //!
 //! A page on which others have references beside the map's (a grant in use, `vcpu_info`, run-state times, words of the FIFO
 //! ABI, shared_info, a mapping of the control domain's) may be written without the map's knowledge. It stays `RamRw`, and
@@ -26,9 +26,9 @@ use super::{Entry, P2m, P2mType};
 
 /// Frames of a piece of the log.
 pub const PIECE: u32 = 64;
-/// Most frames of a piece in which nothing is mapped.
+/// The highest number of frames of a piece in which nothing is mapped.
 const HOLE: u32 = 4096;
-/// Entries that are looked at for the next page.
+/// The number of entries that one search for the next page reads.
 const SEARCHED: u32 = 64;
 
 /// Frames that were written, of up to [`PIECE`] from a first one on, as bits.
@@ -93,12 +93,12 @@ impl P2m<'_> {
                     true => 0,
                     false => self.lookup(gfn).map_or(0, |entry| entry.order),
                 };
-                self.turn(gfn, P2mType::RamRw);
+                self.set_kind(gfn, P2mType::RamRw);
                 self.log.written = self.log.written.saturating_add(1 << order);
             }
             P2mType::ForeignLogDirty => {
                 self.space.memory().frames().note_written(entry.mfn);
-                self.turn(gfn, P2mType::ForeignRw);
+                self.set_kind(gfn, P2mType::ForeignRw);
             }
             _ => return,
         }
@@ -115,7 +115,7 @@ impl P2m<'_> {
         }
     }
 
-    /// Has the next writes from `from` on caught. Returns the frame to continue at, `None` after the last one.
+    /// Makes the next writes from `from` on fault. Returns the frame to continue at, `None` after the last one.
     pub fn catch_writes(&mut self, from: Gfn) -> Option<Gfn> {
         let mut changed = false;
         let mut next = Some(from);
@@ -136,7 +136,7 @@ impl P2m<'_> {
                 continue;
             }
             if self.is_lone(entry) {
-                changed |= self.turn(at, P2mType::RamLogDirty);
+                changed |= self.set_kind(at, P2mType::RamLogDirty);
             } else if entry.order > 0 && self.split_block(at) {
                 next = Some(at);
             }
@@ -158,7 +158,7 @@ impl P2m<'_> {
             next = after;
             let Some((at, entry)) = found else { break };
             if entry.kind == P2mType::RamLogDirty {
-                changed |= self.turn(at, P2mType::RamRw);
+                changed |= self.set_kind(at, P2mType::RamRw);
             }
             if entry.order == 0 && at.raw() % 512 == 511 {
                 self.merge(at);
@@ -214,7 +214,7 @@ impl P2m<'_> {
                 let caught = clean
                     && entry.order == 0
                     && self.is_lone(entry)
-                    && self.turn(gfn, P2mType::RamLogDirty);
+                    && self.set_kind(gfn, P2mType::RamLogDirty);
                 (true, caught)
             }
             P2mType::RamLogDirty => {
@@ -254,8 +254,8 @@ impl P2m<'_> {
         self.table.split_to_page(&mut self.space, gfn.raw()).is_ok()
     }
 
-    /// Gives the page or block that maps `gfn` another kind of the same memory. A flush is owed.
-    fn turn(&mut self, gfn: Gfn, kind: P2mType) -> bool {
+    /// Changes the kind of the page or block that maps `gfn`, and so its rights. A flush is owed.
+    fn set_kind(&mut self, gfn: Gfn, kind: P2mType) -> bool {
         self.table
             .change_rights(&mut self.space, gfn.raw(), kind.attributes())
     }

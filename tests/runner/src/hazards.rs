@@ -17,7 +17,7 @@ pub struct Watch {
     pub plugin: PathBuf,
     /// Accesses of guests that are watched: `early` or `all`.
     pub guests: &'static str,
-    /// What the processor needs for an invalidate (erratum 798181): `none`, `repeat`, `fence`.
+    /// The steps of an invalidate that the processor needs (erratum 798181): `none`, `repeat`, `fence`.
     pub erratum: &'static str,
     /// Addresses of instructions that the checker does not see.
     pub blind: Vec<u32>,
@@ -65,7 +65,7 @@ pub fn verdict(out: &Path) -> Result {
     Err(format!("hazards:\n{}", named(&found)?))
 }
 
-/// What the checker saw.
+/// The counts of the checker.
 pub struct Seen {
     /// Counts of events.
     pub counts: String,

@@ -1,4 +1,5 @@
-//! The Debian packages: made by package/build.sh, looked into, and started from a boot folder; from a whole Debian in debian.rs.
+//! The Debian packages: made by package/build.sh, looked into, and started from a boot folder; from a whole Debian in
+//! debian.rs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::session::{Echo, ScratchFolder, Session};
 use crate::uboot_ways::NOT_STARTED;
 use crate::{Result, build, disk, uboot};
 
-/// What is in the package: type, rights and name of each file, as `dpkg-deb --contents` tells them.
+/// The files of the package: type, rights and name, as `dpkg-deb --contents` prints them.
 const CONTENTS: [&str; 15] = [
     "-rw-r--r-- ./boot/krypton-VERSION",
     "-rw-r--r-- ./boot/krypton-VERSION.uImage",
@@ -30,7 +31,7 @@ const CONTENTS: [&str; 15] = [
     "-rw-r--r-- ./usr/share/man/man8/update-krypton.8.gz",
 ];
 
-/// What lintian has to say about a package that nobody has put his name to yet.
+/// The tags that lintian reports for a package without a maintainer's address.
 const NOT_RELEASED: &str = "bogus-mail-host,bogus-mail-host-in-debian-changelog";
 
 /// Builds the hypervisor and both packages; tells where they are.
@@ -54,7 +55,8 @@ fn symbols() -> PathBuf {
     ))
 }
 
-/// Two builds are equal, hold what they should, unpack to what starts Krypton, and lintian, where it is installed, finds nothing.
+/// Two builds are equal, hold what they should, unpack to what starts Krypton, and lintian, where it is installed, finds
+/// nothing.
 pub fn test(options: &Options) -> Result {
     make(options)?;
     let first = [build::read(&file())?, build::read(&symbols())?];
@@ -163,7 +165,8 @@ fn start(system: &Path, names: &[&str], options: &Options, echo: Echo) -> Result
     Ok(session)
 }
 
-/// Unpacks the package into a folder with dom0's kernel and other files, and has its own `update-krypton` start Krypton there.
+/// Unpacks the package into a folder with dom0's kernel and other files, and has its own `update-krypton` start Krypton
+/// there.
 fn unpack(system: &Path, others: &[(&str, &str)]) -> Result {
     build::run(dpkg("--extract").arg(file()).arg(system))?;
     let boot = system.join("boot");

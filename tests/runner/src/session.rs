@@ -59,7 +59,7 @@ pub struct Session {
     echo: Echo,
     /// Bytes of the transcript that a person has seen, or will not see.
     shown: usize,
-    /// What the checker for caches and TLBs writes.
+    /// The output of the checker for caches and TLBs.
     watched: Option<PathBuf>,
     folder: ScratchFolder,
 }
