@@ -94,6 +94,7 @@ cargo xtask COMMAND [OPTION...]
   bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware
                      latency, or those named; report: from what is stored)
   bench-check        Krypton's services against the stored figures
+  profile ROW...     which functions the instructions of a row of `bench` are in
   tree FILE [MEM]    what a boot makes of a board's device tree; MEM: RAM if the file says none (1G, 0x40000000:1G)
   lines [FOLDER]     lines of code, comments and tests by room, of this checkout or another
   reproducible       build HEAD in two folders and compare the bytes
@@ -154,6 +155,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "soak" => return suite::soak(&options),
         "bench" => bench::measure(&options)?,
         "bench-check" => bench::check(&options, session::Echo::Hide)?,
+        "profile" => bench::profile(&options, session::Echo::Hide)?,
         "reproducible" => build::reproducible()?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         other => return Err(format!("no command \"{other}\"; see `cargo xtask help`")),

@@ -3,13 +3,14 @@
 //! Executed instructions are told by their words in the hypervisor's image; accesses to the GIC are QEMU's own events.
 //! The guest's part of a round is not counted.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build, image, project};
+use crate::{Result, build, image, project, symbols};
 
 use super::figures::{Figures, Store};
 use super::guest::{Ground, Part};
@@ -39,6 +40,42 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Vec<(Str
         }
     }
     Ok(kinds.into())
+}
+
+/// Prints the instructions of one round of each of these rows, by function.
+pub fn profile(options: &Options, echo: Echo) -> Result {
+    let code = Code::of(Ground::Krypton)?;
+    let elf = fs::read(build::krypton_elf(project::root())?).map_err(|error| error.to_string())?;
+    let mut unknown = options.operands.clone();
+    for part in [Part::One, Part::Two] {
+        for (row, counts) in trace(&code, part, Ground::Krypton, options, echo)? {
+            if options.operands.contains(&row) {
+                println!("{row}: {} instructions", counts.instructions);
+                print!("{}", by_function(&counts.places, &elf));
+                unknown.retain(|word| *word != row);
+            }
+        }
+    }
+    match unknown.first() {
+        None => Ok(()),
+        Some(row) => Err(format!("no row \"{row}\" is traced")),
+    }
+}
+
+/// Returns a line for each function, that with the most instructions first.
+fn by_function(places: &BTreeMap<u32, u32>, elf: &[u8]) -> String {
+    let mut functions = BTreeMap::<String, u32>::new();
+    for (address, count) in places {
+        let place = symbols::name_at(elf, *address).unwrap_or_default();
+        let name = place.rsplit_once('+').map_or("?", |(name, _)| name);
+        *functions.entry(name.to_owned()).or_default() += count;
+    }
+    let mut functions: Vec<_> = functions.into_iter().collect();
+    functions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    functions
+        .iter()
+        .map(|(name, count)| format!("{count:6}  {name}\n"))
+        .collect()
 }
 
 fn trace(
@@ -113,6 +150,7 @@ fn count(log: &Path, code: &Code, mark: u32) -> Result<Vec<Counts>> {
             in_hypervisor = word.is_some();
             if let (Some(counts), Some(word)) = (&mut open, word) {
                 counts.add(word);
+                *counts.places.entry(address).or_default() += 1;
             }
         } else if in_hypervisor
             && line.contains("gic_")
@@ -163,6 +201,8 @@ struct Counts {
     gic: u32,
     barrier: u32,
     tlb: u32,
+    /// Executions of each instruction, by its address.
+    places: BTreeMap<u32, u32>,
 }
 
 impl Counts {

@@ -34,6 +34,7 @@ use figures::Store;
 use guest::{Ground, Part};
 
 pub use check::check;
+pub use hardware::profile;
 
 /// The parts that can be measured alone.
 const PARTS: [&str; 5] = ["micro", "scale", "macro", "hardware", "latency"];
