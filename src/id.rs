@@ -77,12 +77,12 @@ impl VcpuSet {
 
     /// Returns the set of just `vcpu`.
     pub const fn only(vcpu: VcpuId) -> Self {
-        Self(1 << vcpu.raw())
+        Self(1 << (vcpu.raw() % MAX_VCPUS))
     }
 
     /// Returns whether `vcpu` is in the set.
     pub const fn contains(self, vcpu: VcpuId) -> bool {
-        self.0 & (1 << vcpu.raw()) != 0
+        self.0 & Self::only(vcpu).0 != 0
     }
 
     /// Returns the members that are not in `other`.

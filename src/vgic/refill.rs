@@ -20,7 +20,7 @@ use super::choose::Limit;
 use super::irq::{bank_of, bit_of};
 use super::lr::{ListRegisters, Lr, MAX_LRS, Maintenance};
 use super::{Vgic, bits};
-use crate::id::{IntId, VcpuId, VcpuSet};
+use crate::id::{IntId, MAX_VCPUS, VcpuId, VcpuSet};
 
 /// Actions the caller of [`Vgic::unload`] must take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -308,20 +308,21 @@ impl Vgic {
         crowded: bool,
     ) {
         let mask = 1 << (bit & 31);
-        let mut high = 0;
-        if number != 0 {
-            self.vcpu_mut(vcpu).dequeue(number, mask);
-            if let Some(spi) = self.spi_mut(number) {
+        let state = &mut self.vcpus[vcpu.index() % MAX_VCPUS as usize];
+        let (bank, is_high) = match number.checked_sub(1) {
+            None => (&mut state.private, false),
+            Some(n) => {
+                state.dequeue(number, mask);
+                let Some(spi) = self.spis.get_mut(n as usize) else {
+                    return;
+                };
                 spi.set_holder(bit, vcpu);
-                high = spi.level & mask;
+                (&mut spi.bank, spi.level & mask != 0)
             }
-        }
-        let Some(bank) = self.bank_mut(vcpu, number) else {
-            return;
         };
         bank.in_lr |= mask;
         let mut lr = Lr::software((number * 32 + bit) as u16, bank.priority(bit));
-        if high != 0 {
+        if is_high {
             lr = lr.reporting_end();
         }
         let lr = if bank.active & mask != 0 {
