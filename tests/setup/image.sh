@@ -3,7 +3,7 @@
 #   target/debian/disk.img    with dist/'s package krypton-hypervisor installed: `make debian`
 #   target/debian/plain.img   the same without it; the package lies in /root (`image.sh plain`)
 #   target/debian/ssh_key     what root logs in with
-# Debian itself is made once, by mmdebstrap, and kept in the cache folder. Its programs run under qemu-user, which needs
+# Debian itself, dom0's and a domU's, is made once, by mmdebstrap, and kept in the cache folder. Its programs run under qemu-user, which needs
 # binfmt_misc; this needs root, or a user who may make name spaces.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -11,13 +11,19 @@ cd "$(dirname "$0")/../.."
 . tests/setup/lib.sh
 
 output=target/debian
-size_mib=4096
+size_mib=6144
 # What boots it (u-boot-menu), what dom0 needs, and what a person expects.
-packages='
+root_packages='
     linux-image-armmp-lpae initramfs-tools busybox-static zstd u-boot-menu
     systemd-sysv udev dbus libpam-systemd kmod procps less nano bash-completion
     ifupdown isc-dhcp-client iproute2 iputils-ping bridge-utils netbase openssh-server
-    xen-utils-4.17 xen-utils-common e2fsprogs lvm2
+    xen-utils-4.17 xen-utils-common e2fsprogs lvm2 debootstrap
+    libvirt-daemon-system libvirt-daemon-driver-xen libvirt-clients
+'
+# A domU starts with dom0's kernel, so it has none.
+guest_packages='
+    systemd-sysv udev dbus libpam-systemd kmod procps less
+    ifupdown isc-dhcp-client iproute2 iputils-ping netbase openssh-server e2fsprogs
 '
 
 main() {
@@ -29,20 +35,23 @@ main() {
     package=$(echo dist/krypton-hypervisor_*_armhf.deb)
     [ -f "$package" ] || fail "the package is missing: run \`make deb\` first"
     folder=$cache/image
-    # shellcheck disable=SC2086 # a list of words
-    set -- $packages
-    wanted=$*
     is_fresh && return
     tests/setup/host.sh debian
     can_run_armhf
-    [ "$(cat "$folder/packages" 2>/dev/null)" = "$wanted" ] || (lock_cache && make_root "$@")
+    (lock_cache && make_roots)
     make_disk
 }
 
 # Returns 0 where the disk is newer than all that it is made of.
 is_fresh() {
-    [ -f "$disk" ] && cmp -s "$package" "$disk.deb" && [ "$(cat "$folder/packages" 2>/dev/null)" = "$wanted" ] &&
+    [ -f "$disk" ] && cmp -s "$package" "$disk.deb" && has root "$root_packages" && has guest "$guest_packages" &&
         [ -z "$(find tests/setup/image.sh tests/debian -newer "$disk")" ]
+}
+
+# has NAME PACKAGES: returns 0 where the cache holds that tar file, made of those packages.
+has() {
+    # shellcheck disable=SC2086 # a list of words
+    [ -f "$folder/$1.tar" ] && [ "$(cat "$folder/$1.packages" 2>/dev/null)" = "$(echo $2)" ]
 }
 
 # The kernel must hand programs for armhf to qemu-user. Where binfmt_misc is not mounted, as in a container, root can mount it.
@@ -57,20 +66,29 @@ can_run_armhf() {
         fail "programs for armhf do not run here: qemu-user-static must be registered in /proc/sys/fs/binfmt_misc"
 }
 
-# make_root PACKAGE...: Debian as a tar file in the cache.
-make_root() {
-    step "making Debian 12 for armhf from its packages (about 150 MB), under emulation: 10 to 30 minutes, once"
-    mkdir -p "$folder"
-    list=$(printf '%s,' "$@")
+make_roots() {
     # Only the drivers that this machine and a domU have: with all of them the RAM disk takes longer than everything else here.
-    mmdebstrap --quiet --format=tar --architectures=armhf --variant=minbase --aptopt='Acquire::Languages "none"' --include="${list%,}" \
+    has root "$root_packages" || make_root root "$root_packages" \
         --essential-hook="mkdir -p \"\$1/etc/initramfs-tools/conf.d\" \"\$1/usr/share/initramfs-tools/modules.d\"" \
         --essential-hook="echo MODULES=list >\"\$1/etc/initramfs-tools/conf.d/driver-policy\"" \
-        --essential-hook="copy-in tests/debian/modules /usr/share/initramfs-tools/modules.d/" \
-        bookworm "$folder/root.tar.new" "$(source_of bookworm)" "$(source_of bookworm-updates)" ||
+        --essential-hook="copy-in tests/debian/modules /usr/share/initramfs-tools/modules.d/"
+    has guest "$guest_packages" || make_root guest "$guest_packages"
+}
+
+# make_root NAME PACKAGES OPTION...: Debian as a tar file in the cache.
+make_root() {
+    step "making Debian 12 for armhf ($1) from its packages, under emulation: 10 to 30 minutes, once"
+    name=$1
+    # shellcheck disable=SC2086 # a list of words
+    list=$(echo $2)
+    shift 2
+    mkdir -p "$folder"
+    mmdebstrap --quiet --format=tar --architectures=armhf --variant=minbase --aptopt='Acquire::Languages "none"' \
+        --include="$(echo "$list" | tr ' ' ,)" "$@" \
+        bookworm "$folder/$name.tar.new" "$(source_of bookworm)" "$(source_of bookworm-updates)" ||
         fail "mmdebstrap failed (above): try again"
-    mv "$folder/root.tar.new" "$folder/root.tar"
-    printf '%s\n' "$*" >"$folder/packages"
+    mv "$folder/$name.tar.new" "$folder/$name.tar"
+    printf '%s\n' "$list" >"$folder/$name.packages"
 }
 
 # source_of SUITE: a line of sources.list.
@@ -88,9 +106,9 @@ make_disk() {
     truncate -s "${size_mib}M" "$disk.new"
     echo 'start=2048, type=83, bootable' | sfdisk --quiet "$disk.new"
     if [ "$(id -u)" = 0 ]; then
-        sh tests/debian/fill "$disk.new" "$folder/root.tar" "$package"
+        sh tests/debian/fill "$disk.new" "$folder" "$package"
     else
-        unshare --map-auto --map-root-user sh tests/debian/fill "$disk.new" "$folder/root.tar" "$package"
+        unshare --map-auto --map-root-user sh tests/debian/fill "$disk.new" "$folder" "$package"
     fi || fail "cannot fill $disk (above)"
     cp "$package" "$disk.deb"
     mv "$disk.new" "$disk"
