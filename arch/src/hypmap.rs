@@ -73,6 +73,7 @@ fn l3_index(va: usize) -> usize {
 
 const DATA: Attributes = Attributes::hyp(HypMemory::WriteBack, Access::RW);
 const READ_ONLY: Attributes = Attributes::hyp(HypMemory::WriteBack, Access::R);
+const CODE: Attributes = Attributes::hyp(HypMemory::WriteBack, Access::RX);
 const DEVICE: Attributes = Attributes::hyp(HypMemory::Device, Access::RW);
 
 /// Physical minus virtual address of the image, modulo 2^32.
@@ -131,14 +132,30 @@ pub fn image_address(va: usize) -> PhysAddr {
         .unwrap_or(frame)
 }
 
-/// Unmaps the boot code and the boot loader's device tree.
-pub fn drop_boot_mappings() {
+/// Maps the boot code again after [`drop_boot_mappings`], for a CPU that starts, until [`drop_boot_code`].
+pub fn map_boot_code() {
+    for va in (layout::IMAGE..layout::boot_end()).step_by(PAGE_SIZE) {
+        image().set(
+            l3_index(va),
+            Descriptor::leaf(Level::Three, image_phys(va), CODE),
+        );
+    }
+    publish();
+}
+
+/// Unmaps the boot code.
+pub fn drop_boot_code() {
     for va in (layout::IMAGE..layout::boot_end()).step_by(PAGE_SIZE) {
         image().set(l3_index(va), Descriptor::INVALID);
     }
+    tlb::flush_hyp();
+}
+
+/// Unmaps the boot code and the boot loader's device tree.
+pub fn drop_boot_mappings() {
     low().set(l2_index(layout::FDT), Descriptor::INVALID);
     low().set(l2_index(layout::FDT) + 1, Descriptor::INVALID);
-    tlb::flush_hyp();
+    drop_boot_code();
 }
 
 /// Unmaps the page below each stack, so that an overflow takes an exception.

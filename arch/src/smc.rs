@@ -23,6 +23,10 @@ pub mod psci {
     pub const SYSTEM_RESET: u32 = 0x8400_0009;
     /// Returns whether a function is implemented.
     pub const FEATURES: u32 = 0x8400_000A;
+    /// Result of CPU_ON: the CPU is on.
+    pub const ALREADY_ON: i32 = -4;
+    /// Result of CPU_ON: there is no such CPU.
+    pub const NOT_PRESENT: i32 = -7;
     /// Switches this CPU off, as Xen's guests call it by their tree. Version 0.1 left ids to the tree.
     pub const CPU_OFF_0_1: u32 = 1;
     /// Starts a CPU; id as for `CPU_OFF_0_1`.
@@ -68,4 +72,11 @@ pub fn system_reset() {
     crate::barrier::dsb_sy();
     // SAFETY: as above.
     unsafe { call(psci::SYSTEM_RESET, 0, 0, 0) };
+}
+
+/// Switches this CPU off by the PSCI function `cpu_off`. Returns PSCI's result if firmware refuses.
+pub fn cpu_off(cpu_off: u32) -> i32 {
+    crate::barrier::dsb_sy();
+    // SAFETY: does not return, or changes nothing. The CPU's state is lost, so it holds no lock and no vCPU's registers.
+    unsafe { call(cpu_off, 0, 0, 0) as i32 }
 }

@@ -48,6 +48,12 @@ impl Numbers {
         }
     }
 
+    /// Returns the affinity of a known CPU.
+    fn affinity(&self, cpu: CpuId) -> Option<u32> {
+        let entry = self.0.get(cpu.index())?.load(Ordering::Relaxed);
+        (entry & KNOWN != 0).then_some(entry & !KNOWN)
+    }
+
     /// Returns the CPU with this affinity.
     fn find(&self, affinity: u32) -> Option<CpuId> {
         CpuId::all().find(|cpu| {
@@ -63,6 +69,11 @@ static NUMBERS: Numbers = Numbers::new();
 /// for one that is not set up yet.
 pub fn this_cpu_by_affinity() -> CpuId {
     NUMBERS.find(affinity()).unwrap_or(CpuId::BOOT)
+}
+
+/// Returns the affinity of a CPU that has started once.
+pub fn affinity_of(cpu: CpuId) -> Option<u32> {
+    NUMBERS.affinity(cpu)
 }
 
 /// Sets this CPU's logical number.
@@ -93,5 +104,7 @@ mod tests {
         assert_eq!(numbers.find(0), Some(second));
         assert_eq!(numbers.find(0x100), Some(CpuId::BOOT));
         assert_eq!(numbers.find(1), None);
+        assert_eq!(numbers.affinity(second), Some(0));
+        assert_eq!(numbers.affinity(CpuId::new(2).unwrap()), None);
     }
 }

@@ -26,6 +26,8 @@ abi_constants! {
     OP_GETCPUINFO: u32 = 8, "XEN_SYSCTL_getcpuinfo";
     /// Free memory.
     OP_AVAILHEAP: u32 = 9, "XEN_SYSCTL_availheap";
+    /// CPUs that are switched off and on.
+    OP_CPU_HOTPLUG: u32 = 11, "XEN_SYSCTL_cpu_hotplug";
     /// Cores, sockets and nodes.
     OP_CPUTOPOINFO: u32 = 16, "XEN_SYSCTL_cputopoinfo";
     /// Memory nodes.
@@ -36,6 +38,11 @@ abi_constants! {
     OP_SCHEDULER_OP: u32 = 19, "XEN_SYSCTL_scheduler_op";
     /// Code coverage: not supported.
     OP_COVERAGE_OP: u32 = 20, "XEN_SYSCTL_coverage_op";
+
+    /// Switch a CPU on.
+    CPU_HOTPLUG_ONLINE: u32 = 0, "XEN_SYSCTL_CPU_HOTPLUG_ONLINE";
+    /// Switch a CPU off.
+    CPU_HOTPLUG_OFFLINE: u32 = 1, "XEN_SYSCTL_CPU_HOTPLUG_OFFLINE";
 
     /// Guests that use the virtualization extensions.
     PHYSCAP_HVM: u32 = 1 << 0, "XEN_SYSCTL_PHYSCAP_hvm";
@@ -230,6 +237,16 @@ abi_struct! {
 }
 
 abi_struct! {
+    /// Body of [`OP_CPU_HOTPLUG`].
+    pub struct CpuHotplug: "struct xen_sysctl_cpu_hotplug", 8, align 4 {
+        /// The CPU.
+        0 "cpu" => cpu: u32,
+        /// `CPU_HOTPLUG_*`.
+        4 "op" => op: u32,
+    }
+}
+
+abi_struct! {
     /// Body of [`OP_CPUTOPOINFO`].
     pub struct CpuTopoInfo: "struct xen_sysctl_cputopoinfo", 16, align 8 {
         /// Room in `cputopo`, and how many CPUs there are.
@@ -310,6 +327,7 @@ pub const LAYOUTS: &[Layout] = &[
     DebugKeys::LAYOUT,
     GetCpuInfo::LAYOUT,
     AvailHeap::LAYOUT,
+    CpuHotplug::LAYOUT,
     CpuTopo::LAYOUT,
     CpuTopoInfo::LAYOUT,
     MemInfo::LAYOUT,

@@ -1,21 +1,23 @@
 //! Set-up of this CPU, and start of the other CPUs.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use armv7::admission::Admission;
 use armv7::controls::GuestWait;
 use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 use armv7::features::{self, Vfp};
 use armv7::gic::{self, Gic};
-use armv7::smc::psci::CPU_ON;
+use armv7::smc::psci::{ALREADY_ON, CPU_ON, NOT_PRESENT};
 use armv7::{controls, errata, guest, hypmap, pen, secure, smp, timer};
 use krypton::cmdline::{Options, Vwfi};
+use krypton::cpu::power::{self, Firmware, Progress};
 use krypton::irq::{self, Handler};
 use krypton::options;
 use krypton::platform::board::Start;
-use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo};
+use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo, PsciInfo};
 use krypton::trap;
 use krypton::{cpu, sched, time};
+use spin::Once;
 
 /// The CPUs that are expected.
 static ADMISSION: Admission = Admission::new();
@@ -94,6 +96,7 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     let own = smp::affinity();
     let mut online = CpuSet::of(CpuId::BOOT);
     cpu::set_online(CpuId::BOOT, gic.dist.target_mask());
+    power::set_on(CpuId::BOOT);
     UP.store(online.bits(), Ordering::SeqCst);
     KIND.store(smp::midr(), Ordering::SeqCst);
     let most = options
@@ -117,26 +120,113 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
         let Some(cpu) = CpuId::new(number) else { break };
         if start(host, gic, cpu, info, interface) {
             online.insert(cpu);
+            power::set_on(cpu);
         }
     }
     pen::close();
+    allow_switching(host, online);
     log::info!("Brought up {} CPUs", online.len());
     online
+}
+
+/// Returns the PSCI that starts a CPU.
+fn firmware<'a>(host: &'a HostInfo, info: &CpuInfo) -> Option<&'a PsciInfo> {
+    let by_psci = matches!(
+        info.enable_method,
+        EnableMethod::Psci | EnableMethod::Unsaid
+    );
+    host.psci
+        .as_ref()
+        .filter(|psci| by_psci && psci.conduit == Conduit::Smc)
+}
+
+/// Starts a CPU by PSCI. Returns PSCI's result.
+fn turn_on(psci: &PsciInfo, cpu: CpuId, affinity: u32) -> i32 {
+    match pen::start(cpu, affinity, psci.cpu_on) {
+        // The tree's function id is for other firmware: QEMU's Midway implements the standard functions.
+        rc if rc != 0 && !psci.standard => pen::start(cpu, affinity, CPU_ON),
+        rc => rc,
+    }
+}
+
+/// Firmware's PSCI, for CPUs that start again.
+static PSCI: Once<PsciInfo> = Once::new();
+/// The counter's value until which the CPU that starts again may arrive.
+static ARRIVES_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// Allows that the CPUs which PSCI has started are switched off and on.
+fn allow_switching(host: &HostInfo, online: CpuSet) {
+    let Some(psci) = host.psci else { return };
+    let Some(cpu_off) = psci.cpu_off else { return };
+    let by_psci = |cpu: &CpuId| {
+        let affinity = smp::affinity_of(*cpu);
+        let info = host.cpus.iter().find(|info| Some(info.mpidr) == affinity);
+        *cpu != CpuId::BOOT && info.is_some_and(|info| firmware(host, info).is_some())
+    };
+    PSCI.call_once(|| psci);
+    power::init(Firmware {
+        cpus: online.iter().filter(by_psci).collect(),
+        cpu_off,
+        start: start_again,
+        poll: poll_start,
+    });
+}
+
+/// Begins to start a CPU that has switched itself off. Returns PSCI's result.
+fn start_again(cpu: CpuId) -> i32 {
+    let (Some(psci), Some(affinity)) = (PSCI.get(), smp::affinity_of(cpu)) else {
+        return NOT_PRESENT;
+    };
+    UP.fetch_and(!(1 << cpu.raw()), Ordering::SeqCst);
+    ADMISSION.expect(cpu);
+    hypmap::map_boot_code();
+    let end = timer::counter().saturating_add(time::clock().hz().into());
+    ARRIVES_BEFORE.store(end, Ordering::Relaxed);
+    let mut result = turn_on(psci, cpu, affinity);
+    // It may be on its last instructions.
+    while result == ALREADY_ON && timer::counter() < end {
+        result = turn_on(psci, cpu, affinity);
+    }
+    if result != 0 {
+        ADMISSION.give_up(cpu);
+        end_start();
+        log::warn!("SMP: CPU{} did not start (PSCI rc={result})", cpu.raw());
+    }
+    result
+}
+
+/// Returns how far the start of a CPU is.
+fn poll_start(cpu: CpuId) -> Progress {
+    let is_late = timer::counter() > ARRIVES_BEFORE.load(Ordering::Relaxed);
+    if is_up(cpu) {
+        end_start();
+        Progress::Arrived
+    } else if is_late && ADMISSION.give_up(cpu) {
+        end_start();
+        log::warn!(
+            "SMP: CPU{} did not start; if it still comes, it is parked",
+            cpu.raw()
+        );
+        Progress::TimedOut
+    } else {
+        Progress::Waits
+    }
+}
+
+fn is_up(cpu: CpuId) -> bool {
+    UP.load(Ordering::SeqCst) & 1 << cpu.raw() != 0
+}
+
+fn end_start() {
+    pen::close();
+    hypmap::drop_boot_code();
 }
 
 fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usize) -> bool {
     let number = cpu.raw();
     ADMISSION.expect(cpu);
-    let result = match (&host.psci, &info.enable_method, &host.board.start) {
-        (Some(psci), EnableMethod::Psci | EnableMethod::Unsaid, _)
-            if psci.conduit == Conduit::Smc =>
-        {
-            match pen::start(cpu, info.mpidr, psci.cpu_on) {
-                // The tree's function id is for other firmware: QEMU's Midway implements the standard functions.
-                rc if rc != 0 && !psci.standard => pen::start(cpu, info.mpidr, CPU_ON),
-                rc => rc,
-            }
-        }
+    let result = match (firmware(host, info), &info.enable_method, &host.board.start) {
+        (Some(psci), ..) => turn_on(psci, cpu, info.mpidr),
         (_, EnableMethod::Psci, _) | (_, _, Start::None) => {
             let method = match &info.enable_method {
                 EnableMethod::Other(method) => method,
@@ -158,8 +248,7 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
     };
     // Times out after a second of the counter; a CPU that has not arrived is left out.
     let end = timer::counter().saturating_add(super::counter_frequency(host).into());
-    let is_up = || UP.load(Ordering::SeqCst) & 1 << number != 0;
-    while result == 0 && !is_up() && timer::counter() < end {
+    while result == 0 && !is_up(cpu) && timer::counter() < end {
         core::hint::spin_loop();
     }
     pen::close();
@@ -172,7 +261,7 @@ fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usiz
         return false;
     }
     // It has arrived, and needs no time for the rest.
-    while !is_up() {
+    while !is_up(cpu) {
         core::hint::spin_loop();
     }
     true

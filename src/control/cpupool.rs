@@ -12,7 +12,7 @@ use super::bitmap;
 use crate::abi::domctl::{SCHEDULER_CREDIT2, SCHEDULER_NULL};
 use crate::abi::sysctl::{self as abi, CpupoolOp};
 use crate::call::{Caller, target};
-use crate::cpu;
+use crate::cpu::{self, power};
 use crate::domain::{Domain, registry};
 use crate::error::Errno;
 use crate::options;
@@ -30,22 +30,20 @@ static NUMBERS: [AtomicU32; MAX_POOLS] = {
 /// Stands for any number. No pool has it.
 const NONE: u32 = abi::CPUPOOL_ANY;
 
-/// The CPUs in no pool, one bit each. Changed only together with the scheduler's CPUs, under its lock.
-static FREE: AtomicU32 = AtomicU32::new(0);
-
 /// Returns the CPUs in no pool.
 pub fn free() -> CpuSet {
-    CpuSet::from_bits(FREE.load(Ordering::Relaxed))
+    cpus().minus(sched::lock().online())
 }
 
-/// Returns all CPUs of the machine, free ones among them.
+/// Returns all CPUs that are on, free ones among them.
 pub fn cpus() -> CpuSet {
-    sched::lock().online().or(free())
+    power::all(|state| state == power::State::On)
 }
 
 /// Returns one more than the highest CPU number.
 pub fn nr_cpus() -> u32 {
-    u32::BITS - cpus().bits().leading_zeros()
+    let known = power::all(|state| state != power::State::Absent);
+    u32::BITS - known.bits().leading_zeros()
 }
 
 /// Returns all pools: the toolstack's number, and the scheduler's.
@@ -239,14 +237,31 @@ fn without(members: CpuSet, cpu: u32, count: u32) -> Result<CpuSet, Errno> {
     }
 }
 
+/// Takes a CPU, not CPU 0, from pool 0, so that it can be switched off. Fails if it is in another pool.
+pub fn take(cpu: CpuId) -> Result<(), Errno> {
+    let scheduler = sched::lock();
+    let (first, all) = (scheduler.pool(PoolId::FIRST), scheduler.online());
+    drop(scheduler);
+    if first.contains(cpu) {
+        change(PoolId::FIRST, |members| members.without(cpu));
+    } else if all.contains(cpu) {
+        return Err(Errno::NoDev);
+    }
+    Ok(())
+}
+
+/// Puts a CPU into pool 0 if it is free.
+pub fn give(cpu: CpuId) {
+    if free().contains(cpu) {
+        change(PoolId::FIRST, |members| members.with(cpu));
+    }
+}
+
 /// Sets the CPUs of a pool. Only free CPUs join; the ones that leave become free.
 fn change(pool: PoolId, f: impl FnOnce(CpuSet) -> CpuSet) {
     let now = time::now();
     let mut scheduler = sched::lock();
-    let before = scheduler.pool(pool);
-    let members = f(before);
-    let free = free().minus(members).or(before.minus(members));
-    FREE.store(free.bits(), Ordering::Relaxed);
+    let members = f(scheduler.pool(pool));
     let kick = scheduler.set_pool(pool, members, now);
     drop(scheduler);
     cpu::repick_all(kick);

@@ -6,6 +6,7 @@
 //! | `request` | the domain that a domctl names, and its result |
 //! | `info` | the state of the machine, domains and vCPUs |
 //! | `cpupool`, `scheduler` | CPU pools; weight, cap and affinity |
+//! | `hotplug` | CPUs that are switched off and on |
 //! | `create`, `lifecycle`, `destroy` | the begin, pauses and end of a domain |
 //! | `devices` | devices of the machine that a domain gets |
 //! | `reap` | removal of dead domains |
@@ -27,6 +28,7 @@ mod create;
 mod destroy;
 mod devices;
 pub mod domctl;
+mod hotplug;
 pub mod hypfs;
 mod info;
 mod lifecycle;

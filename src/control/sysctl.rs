@@ -3,7 +3,9 @@
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{again, again_at, authorize, cpupool, exclusive, info, progress, reap, scheduler};
+use super::{
+    again, again_at, authorize, cpupool, exclusive, hotplug, info, progress, reap, scheduler,
+};
 use crate::abi::domctl::DomainInfo;
 use crate::abi::sysctl as abi;
 use crate::abi::sysctl::Sysctl;
@@ -62,6 +64,7 @@ pub fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
             op.avail_bytes = u64::from(pages) * PAGE;
             Ok(())
         })?,
+        abi::OP_CPU_HOTPLUG => return hotplug::call(caller, args, &op),
         abi::OP_CPUTOPOINFO => cpu_topology(caller, at, &op)?,
         abi::OP_NUMAINFO => numa(caller, at, &op)?,
         abi::OP_CPUPOOL_OP => {

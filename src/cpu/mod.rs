@@ -3,10 +3,12 @@
 //! | file | contents |
 //! |---|---|
 //! | `hold.rs` | holding all other CPUs |
+//! | `power.rs` | switching CPUs off and on |
 //! | `flush.rs` | flushing a domain's translations from the TLBs of all CPUs |
 
 pub mod flush;
 pub mod hold;
+pub mod power;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

@@ -17,7 +17,7 @@ use spin::Once;
 use crate::pqueue::Key;
 
 pub use timer::{
-    Purpose, Timer, TimerError, expired, program, registered, set_turn_end, turn_is_over,
+    Purpose, Timer, TimerError, expired, first, program, registered, set_turn_end, turn_is_over,
 };
 
 /// A point in time or a span, in ticks of the system counter.

@@ -39,9 +39,15 @@ impl<K: Copy> TimerQueue<K> {
         }
     }
 
-    /// Disarms `id`.
-    pub fn cancel(&mut self, id: u16) {
-        self.queue.remove(id);
+    /// Disarms `id`. Returns its deadline if it was armed.
+    pub fn cancel(&mut self, id: u16) -> Option<Ticks> {
+        self.queue.remove(id)
+    }
+
+    /// Returns the key of the timer with the earliest deadline.
+    pub fn first(&self) -> Option<K> {
+        let (id, _) = self.queue.first()?;
+        self.keys.get(usize::from(id)).copied().flatten()
     }
 
     /// Returns the earliest deadline.

@@ -113,6 +113,18 @@ impl Timer {
         queue.next()
     }
 
+    /// Moves the timer to the queue of `to` if it is armed on `from`. The hardware timer of `to` is not programmed. No
+    /// other CPU may arm or disarm timers meanwhile.
+    pub fn migrate(&self, from: CpuId, to: CpuId) {
+        if u32::from(self.on.load(Ordering::Relaxed)) != from.raw() {
+            return;
+        }
+        let deadline = queue(from).lock().cancel(self.id);
+        if let Some(deadline) = deadline {
+            self.arm_on(to, deadline);
+        }
+    }
+
     /// Disarms the timer. The hardware timer may fire once more without effect.
     pub fn disarm(&self) {
         if let Some(cpu) = CpuId::new(self.on.load(Ordering::Relaxed).into()) {
@@ -144,6 +156,11 @@ pub fn expired(cpu: CpuId, now: Ticks) -> Option<Purpose> {
     queue(cpu).lock().expire(now)
 }
 
+/// Returns the purpose of the first timer of `cpu`.
+pub fn first(cpu: CpuId) -> Option<Purpose> {
+    queue(cpu).lock().first()
+}
+
 /// Sets the end of the running vCPU's turn on `cpu`, which is this CPU, and programs the hardware timer.
 pub fn set_turn_end(cpu: CpuId, end: Option<Ticks>) {
     let end = end.map_or(u64::MAX, |end| end.0);
@@ -171,7 +188,7 @@ fn program_first(timer: Option<Ticks>, turn_ends: u64) {
 mod tests {
     use armv7::cpu::CpuId;
 
-    use super::{Purpose, Ticks, Timer, expired, queue};
+    use super::{Purpose, Ticks, Timer, expired, first, queue};
     use crate::id::UnitId;
 
     /// Returns the CPUs that no other test has timers on.
@@ -193,6 +210,21 @@ mod tests {
         timer.arm_on(other, Ticks(30));
         timer.disarm();
         assert_eq!(queue(other).lock().next(), None);
+        timer.arm_on(other, Ticks(40));
+        timer.migrate(other, one);
+        assert_eq!(queue(other).lock().next(), None);
+        assert_eq!(first(other), None);
+        assert_eq!(first(one), Some(purpose));
+        assert_eq!(queue(one).lock().next(), Some(Ticks(40)));
+        timer.migrate(other, one);
+        assert_eq!(
+            queue(one).lock().next(),
+            Some(Ticks(40)),
+            "it was not there"
+        );
+        timer.disarm();
+        timer.migrate(one, other);
+        assert_eq!(queue(other).lock().next(), None, "it is not armed");
         timer.arm_on(other, Ticks(40));
         drop(timer);
         assert_eq!(queue(other).lock().next(), None);

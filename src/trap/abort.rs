@@ -368,8 +368,10 @@ fn at_host(domain: &Domain, vgic: &Vgic, work: &HostWork) {
         let intid = u32::from(pirq.raw());
         let target = || {
             let vcpu = vgic.target_of(virq).and_then(|id| domain.vcpu(id));
-            let cpu = vcpu.and_then(|vcpu| vcpu.home()).unwrap_or(smp::this_cpu());
-            cpu::target_mask(cpu)
+            let home = vcpu.and_then(|vcpu| vcpu.home()).map(cpu::target_mask);
+            // Its last CPU may be off.
+            home.filter(|mask| *mask != 0)
+                .unwrap_or_else(|| cpu::target_mask(smp::this_cpu()))
         };
         match work.op {
             HostOp::Enable => {

@@ -1,5 +1,6 @@
 //! Requests to a CPU other than picking ([`crate::cpu::work`]), and those it makes of itself for the console.
 
+use armv7::cpu::CpuId;
 use spin::Once;
 
 use crate::console;
@@ -18,6 +19,13 @@ pub fn set_up_console_timer() -> Result<(), TimerError> {
     CONSOLE_TIMER
         .try_call_once(|| Timer::new(Purpose::Console).map(Lock::new))
         .map(|_| ())
+}
+
+/// Moves the console's timer from one CPU to another ([`Timer::migrate`]).
+pub(super) fn migrate_console_timer(from: CpuId, to: CpuId) {
+    if let Some(timer) = CONSOLE_TIMER.get() {
+        timer.lock().migrate(from, to);
+    }
 }
 
 /// Requests of this CPU to handle news of the console. Takes no lock, so that it may be called wherever something is

@@ -10,6 +10,7 @@ mod exits;
 pub mod inject;
 mod interrupts;
 mod load;
+mod retire;
 mod serror;
 
 use alloc::sync::Arc;
@@ -19,7 +20,7 @@ use armv7::cpu::CpuId;
 use armv7::gic::Gic;
 use armv7::guest::{self, Exit};
 
-use crate::cpu::{self, work::PICK};
+use crate::cpu::{self, power, work::PICK};
 use crate::domain::{Domain, registry};
 use crate::latency::{self, Cause};
 use crate::mem::heap;
@@ -57,6 +58,9 @@ fn idle(cpu: &Cpu) -> Picked {
         let (choice, now) = vcpu::pick(cpu.id);
         if choice.unit.is_some() {
             return (choice.unit, now);
+        }
+        if power::is_leaving(cpu.id) {
+            retire::retire(cpu);
         }
         wait(cpu, None);
     }

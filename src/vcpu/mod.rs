@@ -105,6 +105,11 @@ impl Timers {
             physical_timer: Timer::new(Purpose::Physical(unit))?,
         })
     }
+
+    /// Returns all of them.
+    pub fn all(&self) -> [&Timer; 3] {
+        [&self.virtual_timer, &self.poll, &self.physical_timer]
+    }
 }
 
 /// A virtual CPU.

@@ -65,6 +65,11 @@ impl CpuInterface {
         self.regs.ctlr.write(CTLR::ENABLE::SET + CTLR::EOIMODE::SET);
     }
 
+    /// Signals no more interrupts to this CPU, which is to be switched off.
+    pub fn close(&self) {
+        self.regs.ctlr.set(0);
+    }
+
     /// Acknowledges the pending interrupt of highest priority, if any.
     pub fn acknowledge(&self) -> Option<Ack> {
         let iar = self.regs.iar.get();

@@ -142,6 +142,13 @@ impl Distributor {
         }
     }
 
+    /// Sends the SPIs that go to the CPU interface `from` alone to `to`.
+    pub fn move_targets(&self, from: u8, to: u8) {
+        for intid in (32..self.lines).filter(|intid| self.targets(*intid) == from) {
+            self.set_targets(intid, to);
+        }
+    }
+
     /// Sets the trigger of `intid`, which must be disabled (IHI 0048B 4.3.13).
     pub fn set_trigger(&self, intid: u32, trigger: Trigger) {
         if !(16..self.lines).contains(&intid) {

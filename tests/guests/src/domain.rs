@@ -23,6 +23,7 @@ const SET_POOL: u32 = 86;
 
 const PHYSINFO: u32 = 3;
 const DEBUG_KEYS: u32 = 7;
+const CPU_HOTPLUG: u32 = 11;
 const RESOURCE_GRANT_TABLE: u16 = 1;
 
 /// `struct xen_domctl`: the argument is a union, here as words.
@@ -270,6 +271,19 @@ fn sysctl(command: u32, argument: [u64; 16]) -> Result<[u64; 16], i32> {
 /// Free memory of the machine in pages.
 pub fn free_pages() -> Result<u64, i32> {
     Ok(sysctl(PHYSINFO, [0; 16])?[6])
+}
+
+/// CPUs of the machine that are on.
+pub fn online_cpus() -> Result<u64, i32> {
+    // Behind threads_per_core and cores_per_socket.
+    Ok(sysctl(PHYSINFO, [0; 16])?[1] & 0xffff_ffff)
+}
+
+/// Switches a CPU of the machine (`XEN_SYSCTL_CPU_HOTPLUG_*`).
+pub fn switch_cpu(cpu: u32, op: u32) -> Status {
+    let mut argument = [0; 16];
+    argument[0] = u64::from(op) << 32 | u64::from(cpu);
+    sysctl(CPU_HOTPLUG, argument).map(|_| ())
 }
 
 /// Presses a debug key: the hypervisor writes something to its console's ring.
