@@ -2,8 +2,8 @@
 //
 // secondary_entry is for PSCI CPU_ON (DEN 0022): r0 = context id, the logical number of the CPU. secondary_pen is for CPUs
 // that leave a pen of the boot loader's, perhaps several at once: each waits until secondary_gate (arch/src/pen.rs) has its
-// affinity, and its number above that. One that PSCI started and that nobody waits for any more stays here for good. The boot root is still in place; the boot
-// code is unmapped after the last CPU is up, and mapped while one starts that was switched off.
+// affinity, and its number above that. One that PSCI started and that nobody waits for any more stays here for good. The boot
+// root is still in place. The boot code is unmapped after the last CPU is up, and mapped while one starts that was switched off.
 
     .section .boot.text, "ax"
     .global secondary_entry, secondary_pen
