@@ -94,7 +94,7 @@ pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> R
 }
 
 /// Returns the command that runs a script in the place of dom0's shell, with an end of line.
-fn run_test(name: &str, options: &Options) -> String {
+pub fn run_test(name: &str, options: &Options) -> String {
     let word = |number: Option<u32>| number.map_or("''".into(), |number| number.to_string());
     let (seconds, count) = (word(options.seconds), word(options.count));
     format!("exec run-test {name} {seconds} {count}\n")
@@ -140,7 +140,7 @@ pub fn told(name: &str, options: &Options, echo: Echo) -> Result<String> {
 }
 
 /// Returns the machine for a script, with its disks in a folder.
-fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<Machine> {
+pub fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Result<Machine> {
     let data = copy(&project::data_disk()?, folder.path())?;
     let mut machine = common(options, data, folder)?;
     match name {

@@ -46,6 +46,8 @@ pub enum Bus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
     Kept,
+    /// Kept, and seen by other machines that have the disk meanwhile.
+    Shared,
     /// Lost when QEMU ends, so that several machines can have the disk at once.
     Lost,
 }
@@ -74,6 +76,32 @@ pub struct Disk {
     pub format: Format,
     pub bus: Bus,
     pub writes: Writes,
+}
+
+/// A cable between two machines' networks: each end is a socket in a file, whose packets go to the other's. None is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cable {
+    pub here: PathBuf,
+    pub there: PathBuf,
+}
+
+impl Cable {
+    /// Returns the two ends of a cable, whose sockets are in `folder`.
+    pub fn ends(folder: &Path) -> [Self; 2] {
+        let end = |here: &str, there: &str| Self {
+            here: folder.join(here),
+            there: folder.join(there),
+        };
+        [end("left", "right"), end("right", "left")]
+    }
+
+    fn backend(&self, id: &str) -> String {
+        format!(
+            "dgram,id={id},local.type=unix,local.path={},remote.type=unix,remote.path={}",
+            text(&self.here),
+            text(&self.there)
+        )
+    }
 }
 
 /// Who puts dom0's initramfs into memory.
@@ -118,6 +146,8 @@ pub struct Machine {
     pub files: Vec<(PathBuf, u32)>,
     pub disks: Vec<Disk>,
     pub network: bool,
+    /// Leads to another machine's network, in the place of QEMU's own.
+    pub cable: Option<Cable>,
     /// The host's port, on its loopback interface, that leads to ssh in the machine; with a network only.
     pub ssh_port: Option<u16>,
     /// A virtio balloon that is served within the write that notifies it (tests/guests/src/bench/device.rs).
@@ -158,6 +188,7 @@ impl Machine {
             files: Vec::new(),
             disks: Vec::new(),
             network: false,
+            cable: None,
             ssh_port: None,
             balloon: false,
             on_reboot: OnReboot::Exit,
@@ -305,9 +336,14 @@ impl Machine {
             line.option(
                 "-drive",
                 format!(
-                    "if=none,id=disk{index},format={},snapshot={},file={}",
+                    "if=none,id=disk{index},format={},snapshot={}{},file={}",
                     disk.format.name(),
                     on_off(disk.writes == Writes::Lost),
+                    match disk.writes {
+                        // QEMU would refuse a second machine.
+                        Writes::Shared => ",file.locking=off",
+                        Writes::Kept | Writes::Lost => "",
+                    },
                     text(&disk.file)
                 ),
             );
@@ -325,7 +361,15 @@ impl Machine {
             let forward = self.ssh_port.map_or(String::new(), |port| {
                 format!(",hostfwd=tcp:127.0.0.1:{port}-:22")
             });
-            line.option("-netdev", format!("user,id=net0{forward}"));
+            let user = match &self.cable {
+                None => "net0",
+                Some(cable) => {
+                    line.option("-netdev", cable.backend("net0"));
+                    // A saved state has that of the network that was there, which nothing is connected to now.
+                    "unused"
+                }
+            };
+            line.option("-netdev", format!("user,id={user}{forward}"));
             line.option("-device", "virtio-net-device,netdev=net0".into());
         } else {
             // The board's default is a PCI card.
@@ -418,6 +462,7 @@ mod tests {
                 writes: Writes::Kept,
             }],
             network: false,
+            cable: None,
             ssh_port: None,
             balloon: false,
             on_reboot: OnReboot::Exit,

@@ -15,6 +15,7 @@
 //! | `transcript` | what the console said, and patterns on its lines |
 //! | `guests`, `dom0`, `faults` | three kinds of QEMU tests |
 //! | `partitions` | domains that the hypervisor starts itself, beside dom0 and without it |
+//! | `two` | two machines, between which a domU moves |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
 //! | `hazards` | runs under the checker for caches and TLBs; what it must notice |
 //! | `leftovers` | a boot loader that leaves everything on |
@@ -62,6 +63,7 @@ mod suite;
 mod symbols;
 mod transcript;
 mod tree;
+mod two;
 mod typed;
 mod uboot;
 mod uboot_ways;

@@ -290,6 +290,12 @@ impl Session {
         )
     }
 
+    /// Returns the last lines that the console has printed up to now.
+    pub fn said(&mut self) -> String {
+        self.collect(Duration::ZERO);
+        self.last_lines()
+    }
+
     fn last_lines(&self) -> String {
         match self.echo {
             Echo::Show | Echo::ShowGuest => String::new(),

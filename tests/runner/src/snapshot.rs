@@ -144,7 +144,7 @@ impl Snapshot {
         for (index, disk) in booted.disks.iter_mut().enumerate() {
             match disk.writes {
                 Writes::Lost => make_overlay(disk, self.overlay(index))?,
-                Writes::Kept => disk.writes = Writes::Lost,
+                Writes::Kept | Writes::Shared => disk.writes = Writes::Lost,
             }
         }
         let mut session = Session::start(&booted, Echo::Hide)?;
@@ -255,7 +255,7 @@ fn key(machine: &Machine) -> Result<Key> {
         let name = format!("disk {index}");
         match disk.writes {
             Writes::Lost => add_file(&name, &disk.file)?,
-            Writes::Kept => disk.file = length(&disk.file)?.into(),
+            Writes::Kept | Writes::Shared => disk.file = length(&disk.file)?.into(),
         }
     }
     lines.push(("command line".to_owned(), named.arguments().join(" ")));

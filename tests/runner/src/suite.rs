@@ -13,7 +13,7 @@ use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
     Result, bench, build, card, crash, debian, dom0, faults, guests, hazards, leftovers,
-    load_address, package, partitions, project, tree, uboot_ways, uefi, words,
+    load_address, package, partitions, project, tree, two, uboot_ways, uefi, words,
 };
 
 /// CPUs of a machine that mostly keep one core busy.
@@ -153,6 +153,12 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             .map(dom0_test),
     );
     if with_krypton {
+        tests.push(
+            Test::new("dom0 two machines", |options| {
+                two::test(options, Echo::Hide)
+            })
+            .keeps_busy(2),
+        );
         tests.extend(boards::TESTS.iter().map(board_test));
         tests.extend(starts());
     }
