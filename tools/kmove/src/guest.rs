@@ -1,22 +1,20 @@
-//! A guest's own part: it suspends when it is asked to, and goes on.
+//! The guest's own part: it suspends when it is asked to, and resumes.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::store::Store;
-use crate::xen::{SUSPENDED, Xen};
+use crate::machine::{Machine, SUSPENDED};
 
-/// How long a guest may take to hear of the request, and how long then to suspend. A process that cannot be frozen makes Linux
-/// give up after 20 seconds.
+/// Longest time for a guest to take notice of the request, and longest time to suspend after that. Linux gives up by itself
+/// when a process has not frozen for 20 seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Time between two looks at xenstore and the domain.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A domain, and the connections to the hypervisor and to xenstore.
+/// A domain, and the machine that it is on.
 pub struct Guest {
-    /// The hypervisor.
-    pub xen: Xen,
-    /// The store.
-    pub store: Store,
+    /// The machine.
+    pub machine: Machine,
     /// The domain.
     pub id: u16,
     /// Its name.
@@ -24,23 +22,17 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Finds a domain by its name or number.
-    pub fn find(name: &str) -> io::Result<Self> {
-        let mut store = Store::open()?;
-        let id = store.find(name)?;
+    /// Returns the domain with this name or number.
+    pub fn find(mut machine: Machine, name: &str) -> io::Result<Self> {
+        let id = machine.find(name)?;
         if id == 0 {
-            return Err(io::Error::other("the control domain stays where it is"));
+            return Err(io::Error::other("the control domain cannot be moved"));
         }
-        let name = store
+        let name = machine
+            .store
             .read(&format!("/local/domain/{id}/name"))?
             .unwrap_or_else(|| id.to_string());
-        let xen = Xen::open()?;
-        Ok(Self {
-            xen,
-            store,
-            id,
-            name,
-        })
+        Ok(Self { machine, id, name })
     }
 
     /// Returns the path of a node of the domain.
@@ -48,64 +40,73 @@ impl Guest {
         format!("/local/domain/{}/{node}", self.id)
     }
 
-    /// Returns an error if the guest will not suspend when it is asked to.
+    /// Returns the value of a node of the domain.
+    pub fn node(&mut self, node: &str) -> io::Result<Option<String>> {
+        let path = self.path(node);
+        self.machine.store.read(&path)
+    }
+
+    /// Returns an error unless the guest runs and suspends on request.
     pub fn ready(&mut self) -> io::Result<()> {
-        let name = &self.name;
-        let feature = self.store.read(&self.path("control/feature-suspend"))?;
+        let feature = self.node("control/feature-suspend")?;
         if feature.as_deref() != Some("1") {
             return Err(io::Error::other(format!(
-                "{name} does not offer to suspend: its kernel is still starting, or has no CONFIG_HIBERNATE_CALLBACKS"
+                "{} does not offer to suspend: its kernel is still starting, or has no CONFIG_HIBERNATE_CALLBACKS",
+                self.name
             )));
         }
-        if let Some(reason) = self.xen.info(self.id)?.shutdown {
+        if let Some(reason) = self.machine.xen.info(self.id)?.shutdown {
             return Err(io::Error::other(format!(
-                "{name} does not run: it has shut down (reason {reason})"
+                "{} does not run: it has shut down (reason {reason})",
+                self.name
             )));
         }
         Ok(())
     }
 
-    /// Has the guest suspend. If it does not, the request is taken back and the guest runs on.
+    /// Has the guest suspend. If it does not, withdraws the request, and the guest runs on.
     pub fn suspend(&mut self) -> io::Result<()> {
         self.ready()?;
-        // Nobody but this program needs to hear of it: xl would take a suspend as the domain's end.
+        // Only this program hears of the suspend: xl would take it for the domain's end.
         let port = self.port()?;
-        self.xen.subscribe(self.id, port)?;
-        let suspended = self.ask_to_suspend();
+        self.machine.xen.subscribe(self.id, port)?;
+        let suspended = self.request_suspend();
         if suspended.is_err() {
-            let _ = self.xen.subscribe(self.id, 0);
+            let _ = self.machine.xen.subscribe(self.id, 0);
         }
         suspended
     }
 
-    /// Returns a port for the hypervisor to tell of a suspend, the same one for every time.
+    /// Returns the port by which the hypervisor announces a suspend: one port for each domain, however often it suspends.
     fn port(&mut self) -> io::Result<u32> {
-        let node = self.path("device/suspend/event-channel");
-        let known = self.store.read(&node)?.and_then(|port| port.parse().ok());
+        let node = "device/suspend/event-channel";
+        let known = self.node(node)?.and_then(|port| port.parse().ok());
         match known {
             Some(port) => Ok(port),
             None => {
-                let port = self.xen.new_port(self.id)?;
-                self.store.write(&node, &port.to_string())?;
+                let port = self.machine.xen.new_port(self.id)?;
+                let path = self.path(node);
+                self.machine.store.write(&path, &port.to_string())?;
                 Ok(port)
             }
         }
     }
 
-    fn ask_to_suspend(&mut self) -> io::Result<()> {
-        let name = self.name.clone();
+    fn request_suspend(&mut self) -> io::Result<()> {
         let request = self.path("control/shutdown");
-        self.store.write(&request, "suspend")?;
+        self.machine.store.write(&request, "suspend")?;
         let deadline = Instant::now() + PATIENCE;
-        while self.store.read(&request)?.as_deref() == Some("suspend") {
+        while self.machine.store.read(&request)?.as_deref() == Some("suspend") {
             if Instant::now() > deadline {
-                self.store.write(&request, "")?;
-                // It may have read the request just before that.
+                self.machine.store.write(&request, "")?;
+                // The guest may have read the request just before.
                 if self.is_suspended()? {
                     return Ok(());
                 }
+                let name = &self.name;
                 return Err(io::Error::other(format!(
-                    "{name} does not hear the request to suspend: is it paused (`xl unpause {name}`)? It was taken back"
+                    "{name} does not take notice of the request to suspend: is it paused (`xl unpause {name}`)? The request is \
+                     withdrawn"
                 )));
             }
             std::thread::sleep(LOOK);
@@ -114,7 +115,8 @@ impl Guest {
         while !self.is_suspended()? {
             if Instant::now() > deadline {
                 return Err(io::Error::other(format!(
-                    "{name} has not suspended, and runs on: its kernel's log says which process it could not freeze"
+                    "{} has not suspended, and runs on: its kernel's log names the process that could not be frozen",
+                    self.name
                 )));
             }
             std::thread::sleep(LOOK);
@@ -122,9 +124,9 @@ impl Guest {
         Ok(())
     }
 
-    /// Returns whether it has suspended; an error when it has ended in another way.
+    /// Returns whether the guest has suspended; an error when it has ended in another way.
     fn is_suspended(&mut self) -> io::Result<bool> {
-        let info = self.xen.info(self.id)?;
+        let info = self.machine.xen.info(self.id)?;
         match info.shutdown {
             None if !info.dying => Ok(false),
             Some(SUSPENDED) => Ok(true),
@@ -135,11 +137,11 @@ impl Guest {
         }
     }
 
-    /// Begins to log its writes. A log that somebody has left is ended before.
+    /// Begins to log the domain's writes. Ends a log that was left over.
     pub fn begin_log(&mut self) -> io::Result<()> {
-        self.xen
-            .end_log(self.id)
-            .and_then(|()| self.xen.begin_log(self.id))
+        let xen = &mut self.machine.xen;
+        xen.end_log(self.id)
+            .and_then(|()| xen.begin_log(self.id))
             .map_err(|error| {
                 io::Error::other(format!(
                     "the hypervisor does not log what {} writes ({error}): `--no-live` moves it suspended",
@@ -148,19 +150,30 @@ impl Guest {
             })
     }
 
-    /// Lets it be as it was before it was to move: it runs, and nothing is logged.
+    /// Undoes a move that failed: the domain runs, and its writes are not logged.
     pub fn go_on(&mut self) -> io::Result<()> {
-        let ended = self.xen.end_log(self.id);
+        let ended = self.machine.xen.end_log(self.id);
         if self.is_suspended()? {
             self.resume()?;
         }
         ended
     }
 
-    /// Lets the guest go on where it suspended, as if nothing had been.
+    /// Resumes the guest where it suspended.
     pub fn resume(&mut self) -> io::Result<()> {
-        self.xen.resume_in_place(self.id)?;
-        self.store.resumed(self.id)?;
-        self.xen.subscribe(self.id, 0)
+        self.machine.xen.resume_in_place(self.id)?;
+        self.machine.store.resumed(self.id)?;
+        self.machine.xen.subscribe(self.id, 0)
+    }
+
+    /// Destroys the domain, which is `elsewhere` now.
+    pub fn destroy(&mut self, elsewhere: &str) -> io::Result<()> {
+        let destroyed = self.machine.xl.run(&["destroy", &self.id.to_string()]);
+        destroyed.map_err(|error| {
+            io::Error::other(format!(
+                "{elsewhere}, but {error}: {} is suspended here, and must not resume",
+                self.name
+            ))
+        })
     }
 }

@@ -1,46 +1,45 @@
-//! Writing a domain while it runs: all its pages, then those that it has written meanwhile, in rounds, until so few are left
-//! that it can be suspended for them.
+//! Writing a domain while it runs: all its pages, then in rounds those that it has written since, until few are left. For these
+//! it suspends.
 
 use std::io::{self, Write};
 use std::time::Instant;
 
 use crate::guest::Guest;
+use crate::machine::RAM_START;
 use crate::progress::Progress;
 use crate::save::{Saving, Summary};
-use crate::xen::RAM_START;
 
-/// So few pages are left for the time when the guest stands still.
+/// With so few dirty pages left, the guest suspends.
 const FEW: usize = 64;
-/// Rounds after which the guest is suspended however many are left.
+/// After so many rounds the guest suspends, however many pages are left.
 const MOST_ROUNDS: u32 = 6;
 
 /// The figures of a live move.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Rounds {
-    /// Rounds while the guest ran, and the one after that.
+    /// Number of rounds, with the last one, when the guest was suspended.
     pub rounds: u32,
-    /// Pages of all rounds but the first: sent again.
+    /// Pages sent again: those of all rounds but the first.
     pub again: u64,
     /// Pages of the last round.
     pub last: u64,
-    /// Faults of the guest by writes that were logged.
+    /// Faults that the logged writes took.
     pub faults: u64,
-    /// Pages that became written.
+    /// Pages that became dirty.
     pub written: u64,
 }
 
-/// Writes a domain that runs, and leaves it suspended. `still` is when it stopped.
+/// Writes a running domain, and leaves it suspended. Also returns when it suspended.
 pub fn domain(
     guest: &mut Guest,
     config: &str,
     to: impl Write,
-    still: &mut Option<Instant>,
-) -> io::Result<(Summary, Rounds)> {
+) -> io::Result<(Summary, Rounds, Instant)> {
     guest.ready()?;
     guest.begin_log()?;
     let mut saving = Saving::start(config, to)?;
     let mut done = Rounds::default();
-    let last = guest.xen.last_frame(guest.id)?;
+    let last = guest.machine.xen.last_frame(guest.id)?;
     let mut frames: Vec<u64> = (RAM_START..=last).collect();
     loop {
         done.rounds += 1;
@@ -52,15 +51,15 @@ pub fn domain(
         )?;
         let before = frames.len();
         frames = written(guest, &mut done)?;
-        // Rounds that get no shorter get nowhere.
+        // Further rounds are of no use when they get no shorter.
         if frames.len() <= FEW || done.rounds >= MOST_ROUNDS || frames.len() >= before {
             break;
         }
         done.again += frames.len() as u64;
     }
-    // The pages that are left are sent with those that are written until the guest stands still.
+    // The last round has the pages that are left, and those written until the suspend.
     guest.suspend()?;
-    *still = Some(Instant::now());
+    let suspended = Instant::now();
     frames.extend(written(guest, &mut done)?);
     frames.sort_unstable();
     frames.dedup();
@@ -69,7 +68,7 @@ pub fn domain(
     done.again += done.last;
     round(guest, &mut saving, &frames, "the last round")?;
     let summary = saving.rest(guest)?;
-    Ok((summary, done))
+    Ok((summary, done, suspended))
 }
 
 fn round(
@@ -82,10 +81,10 @@ fn round(
     saving.frames(guest, frames, |sent| progress.show(sent))
 }
 
-/// Returns the frames that were written since the last time.
+/// Returns the frames of RAM that were written since the log was read last.
 fn written(guest: &mut Guest, done: &mut Rounds) -> io::Result<Vec<u64>> {
-    let last = guest.xen.last_frame(guest.id)?;
-    let log = guest.xen.read_log(guest.id, last + 1)?;
+    let last = guest.machine.xen.last_frame(guest.id)?;
+    let log = guest.machine.xen.read_log(guest.id, last + 1)?;
     done.faults += u64::from(log.faults);
     done.written += u64::from(log.written);
     Ok(log

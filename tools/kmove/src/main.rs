@@ -1,39 +1,16 @@
-//! kmove: saves domUs of Krypton to a file, restores them, and takes checkpoints, from the control domain.
-//!
-//! | file | contents |
-//! |---|---|
-//! | `guest.rs` | suspend and resume of a guest |
-//! | `save.rs`, `restore.rs` | from a domain to a stream, and back |
-//! | `live.rs` | a domain that runs, in rounds |
-//! | `transfer.rs` | send and receive through a command's pipes |
-//! | `stream.rs` | format of the stream |
-//! | `progress.rs` | a line of progress on a terminal |
-//! | `config.rs`, `json.rs` | configuration for `xl create` |
-//! | `xen.rs`, `store.rs` | hypercalls and xenstore requests |
-//! | `sys.rs` | privcmd; all `unsafe` |
+//! kmove: the command line. The work is the library's (`lib.rs`).
 #![deny(unsafe_code)]
-
-mod config;
-mod guest;
-mod json;
-mod live;
-mod progress;
-mod restore;
-mod save;
-mod store;
-mod stream;
-mod sys;
-mod transfer;
-mod xen;
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use crate::config::Config;
-use crate::guest::Guest;
-use crate::transfer::{Failure, How, Peer, Sent};
+use kmove::config::Config;
+use kmove::guest::Guest;
+use kmove::machine::{Machine, SUSPENDED};
+use kmove::transfer::{self, How, Peer, Sent};
+use kmove::{patient, restore, save, xl};
 
 const USAGE: &str = "\
 kmove: saves and restores domUs, from the control domain
@@ -42,13 +19,14 @@ kmove: saves and restores domUs, from the control domain
   kmove save NAME FILE                write NAME to FILE and end it here
   kmove restore FILE [--name NAME] [--paused]
                                       make the domain in FILE, and let it run
-  kmove send NAME [--no-live] -- COMMAND...
+  kmove send NAME [--no-live] [--patience SECONDS] -- COMMAND...
                                       move NAME to where COMMAND leads, such as: ssh HOST kmove receive
-  kmove receive                       the other end
+  kmove receive [--patience SECONDS]  the other end
   kmove resume NAME                   let NAME, which has suspended, go on here
   kmove verify FILE                   read FILE to its end and say what it holds
 
-FILE may be -, for a pipe. After a failure the domain runs on, and nothing of a half-made one is left.
+FILE may be -, for a pipe. After a failure the domain runs on, and nothing of a half-made one is left. A link by which nothing
+comes or goes for SECONDS (300) is given up.
 ";
 
 fn main() -> ExitCode {
@@ -59,9 +37,8 @@ fn main() -> ExitCode {
         ["checkpoint", name, file] => checkpoint(name, Some(file)),
         ["save", name, file] => save(name, file),
         ["restore", file, ref options @ ..] => restore(file, options),
-        ["send", name, "--", ref command @ ..] => send(name, command, How::Live),
-        ["send", name, "--no-live", "--", ref command @ ..] => send(name, command, How::Suspended),
-        ["receive"] => receive(),
+        ["send", name, ref rest @ ..] => send(name, rest),
+        ["receive", ref options @ ..] => receive(options),
         ["resume", name] => resume(name),
         ["verify", file] => verify(file),
         ["help" | "--help" | "-h"] => {
@@ -87,14 +64,10 @@ fn say(what: std::fmt::Arguments<'_>) {
     eprintln!("kmove: {what}");
 }
 
-/// Returns the configuration of a domain, as xl tells it.
+/// Returns the configuration of a domain, as xl describes it.
 fn configuration(name: &str) -> io::Result<String> {
-    let told = Command::new("xl")
-        .args(["list", "-l", name])
-        .output()
-        .map_err(|error| io::Error::other(format!("cannot run xl: {error}")))?;
-    let config = Config::of(&String::from_utf8_lossy(&told.stdout))
-        .ok_or_else(|| io::Error::other(format!("`xl list -l {name}` tells no configuration")))?;
+    let config = Config::of(&xl::described(name)?)
+        .ok_or_else(|| io::Error::other(format!("`xl list -l {name}` gives no configuration")))?;
     if !config.left_out.is_empty() {
         say(format_args!(
             "settings that do not go along: {}",
@@ -113,7 +86,7 @@ fn create(file: &str) -> io::Result<Box<dyn Write>> {
     Ok(Box::new(Synced(made)))
 }
 
-/// A file whose flush means the disk.
+/// A file whose flush waits for the disk.
 struct Synced(File);
 
 impl Write for Synced {
@@ -135,7 +108,7 @@ fn open(file: &str) -> io::Result<Box<dyn io::Read>> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, opened)))
 }
 
-/// Suspends a domain, does `work`, and, if that fails or if it is to go on, lets it go on.
+/// Suspends a domain and does `work`. Resumes it if `goes_on`, or if that fails.
 fn suspended<T>(
     guest: &mut Guest,
     goes_on: bool,
@@ -148,14 +121,14 @@ fn suspended<T>(
         return match (done, resumed) {
             (Ok(done), Ok(())) => Ok(done),
             (Ok(_), Err(error)) => Err(io::Error::other(format!(
-                "{} does not go on: {error}",
+                "{} does not resume: {error}",
                 guest.name
             ))),
             (Err(error), Ok(())) => {
                 Err(io::Error::other(format!("{error}; {} runs on", guest.name)))
             }
             (Err(error), Err(other)) => Err(io::Error::other(format!(
-                "{error}; and {} does not go on: {other}",
+                "{error}; and {} does not resume: {other}",
                 guest.name
             ))),
         };
@@ -175,7 +148,7 @@ fn write(guest: &mut Guest, config: &str, file: &str) -> io::Result<save::Summar
 }
 
 fn checkpoint(name: &str, file: Option<&str>) -> io::Result<()> {
-    let mut guest = Guest::find(name)?;
+    let mut guest = Guest::find(Machine::open()?, name)?;
     let config = match file {
         Some(_) => configuration(name)?,
         None => String::new(),
@@ -204,55 +177,55 @@ fn told(summary: &save::Summary) -> String {
 }
 
 fn save(name: &str, file: &str) -> io::Result<()> {
-    let mut guest = Guest::find(name)?;
+    let mut guest = Guest::find(Machine::open()?, name)?;
     let config = configuration(name)?;
     let summary = suspended(&mut guest, false, |guest| write(guest, &config, file))?;
-    destroy(&guest, &format!("{file} is complete"))?;
+    guest.destroy(&format!("{file} is complete"))?;
     say(format_args!("{name} is in {file}: {}", told(&summary)));
     Ok(())
 }
 
-/// Ends a domain that is elsewhere now.
-fn destroy(guest: &Guest, but: &str) -> io::Result<()> {
-    let status = Command::new("xl")
-        .args(["destroy", &guest.id.to_string()])
-        .stdout(io::stderr())
-        .status()?;
-    if status.success() {
-        return Ok(());
+/// Longest time by default in which nothing moves on a link: longer than a guest may take to suspend, when nothing is sent.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Reads the options of `send` and `receive`.
+fn link_options(options: &[&str]) -> io::Result<(How, Duration)> {
+    let (mut how, mut patience) = (How::Live, PATIENCE);
+    let mut left = options.iter();
+    while let Some(option) = left.next() {
+        match *option {
+            "--no-live" => how = How::Suspended,
+            "--patience" => {
+                let seconds = left.next().and_then(|word| word.parse().ok());
+                let seconds = seconds
+                    .filter(|seconds| *seconds > 0)
+                    .ok_or(io::Error::other("--patience needs seconds"))?;
+                patience = Duration::from_secs(seconds);
+            }
+            other => return Err(io::Error::other(format!("there is no option {other}"))),
+        }
     }
-    let name = &guest.name;
-    Err(io::Error::other(format!(
-        "{but}, but `xl destroy {name}` failed: the domain is suspended here, and must not go on"
-    )))
+    Ok((how, patience))
 }
 
-fn send(name: &str, command: &[&str], how: How) -> io::Result<()> {
-    let mut guest = Guest::find(name)?;
+fn send(name: &str, words: &[&str]) -> io::Result<()> {
+    let needs = || io::Error::other("send needs a command: -- ssh HOST kmove receive");
+    let dashes = words
+        .iter()
+        .position(|word| *word == "--")
+        .ok_or_else(needs)?;
+    let (options, command) = (&words[..dashes], &words[dashes + 1..]);
+    let (how, patience) = link_options(options)?;
+    let mut guest = Guest::find(Machine::open()?, name)?;
     let config = configuration(name)?;
-    let mut peer = Peer::start(command)?;
-    match peer.send(&mut guest, &config, how) {
-        Ok(sent) => {
-            let still = sent.still.elapsed().as_millis();
-            destroy(&guest, &format!("{name} runs on the other side"))?;
-            drop(peer);
-            say(format_args!(
-                "{name} has moved, and stood still for {still} ms: {}",
-                told_of(&sent)
-            ));
-            Ok(())
-        }
-        Err(Failure::Here(error)) => {
-            guest.go_on().map_err(|other| {
-                io::Error::other(format!("{error}; and {name} does not go on: {other}"))
-            })?;
-            Err(io::Error::other(format!("{error}; {name} runs on")))
-        }
-        Err(Failure::Unknown(error)) => Err(io::Error::other(format!(
-            "{error}; {name} is suspended here and may run on the other side. If it does not, `kmove resume {name}`; if it does, \
-             `xl destroy {name}`"
-        ))),
-    }
+    let peer = Peer::start(command, patience)?;
+    let sent = transfer::send(&mut guest, &config, peer, how)?;
+    say(format_args!(
+        "{name} has moved, and stood still for {} ms: {}",
+        sent.downtime.as_millis(),
+        told_of(&sent)
+    ));
+    Ok(())
 }
 
 fn told_of(sent: &Sent) -> String {
@@ -266,8 +239,10 @@ fn told_of(sent: &Sent) -> String {
     }
 }
 
-fn receive() -> io::Result<()> {
-    let summary = transfer::receive(io::stdin().lock(), io::stdout().lock())?;
+fn receive(options: &[&str]) -> io::Result<()> {
+    let (_, patience) = link_options(options)?;
+    let from = patient::Reader::new(io::stdin(), patience);
+    let summary = transfer::receive(&mut Machine::open()?, from, io::stdout().lock())?;
     say(format_args!(
         "{} runs here: {} pages, {} bytes",
         summary.name, summary.pages, summary.bytes
@@ -276,8 +251,8 @@ fn receive() -> io::Result<()> {
 }
 
 fn resume(name: &str) -> io::Result<()> {
-    let mut guest = Guest::find(name)?;
-    if guest.xen.info(guest.id)?.shutdown != Some(xen::SUSPENDED) {
+    let mut guest = Guest::find(Machine::open()?, name)?;
+    if guest.machine.xen.info(guest.id)?.shutdown != Some(SUSPENDED) {
         return Err(io::Error::other(format!("{name} has not suspended")));
     }
     guest.go_on()
@@ -296,7 +271,7 @@ fn restore(file: &str, options: &[&str]) -> io::Result<()> {
             other => return Err(io::Error::other(format!("there is no option {other}"))),
         }
     }
-    let summary = restore::domain(open(file)?, name, paused)
+    let summary = restore::domain(&mut Machine::open()?, open(file)?, name, paused)
         .map_err(|error| io::Error::new(error.kind(), format!("restoring {file}: {error}")))?;
     let state = if paused { "is paused" } else { "runs" };
     say(format_args!(

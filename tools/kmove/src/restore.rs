@@ -1,18 +1,16 @@
-//! Making a domain of a stream: `xl create -p` makes one of the same configuration, and its memory and state are replaced.
+//! Making a domain from a stream: `xl create -p` makes a paused one of the same configuration, whose memory and state are then
+//! replaced.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::process::{Command, Stdio};
 
 use crate::config;
-use crate::store::Store;
+use crate::machine::{Machine, PAGE, PARAMS, RAM_START};
 use crate::stream::{Content, Reader, Record, shared_info_in};
-use crate::sys::PAGE;
-use crate::xen::{PARAMS, RAM_START, Xen};
 
 const ZERO: [u8; PAGE] = [0; PAGE];
 
-/// The content of a stream, without its pages.
+/// The records of a stream that come once, but for the configuration.
 #[derive(Default)]
 struct Rest {
     nodes: Vec<(String, String)>,
@@ -25,27 +23,29 @@ struct Rest {
 pub struct Summary {
     /// The domain's name.
     pub name: String,
-    /// Pages.
+    /// Number of pages.
     pub pages: u64,
     /// Bytes of the stream.
     pub bytes: u64,
 }
 
-/// Reads a stream, hands the configuration and then each batch of pages to its user, and returns the rest.
-fn read(
-    from: impl Read,
-    mut begin: impl FnMut(&str) -> io::Result<()>,
-    mut pages: impl FnMut(Vec<(u64, Content)>) -> io::Result<()>,
-) -> io::Result<(Rest, u64)> {
-    let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+/// The user of a stream: gets the configuration, then each batch of pages.
+trait Sink {
+    fn begin(&mut self, config: &str) -> io::Result<()>;
+    fn pages(&mut self, batch: Vec<(u64, Content)>) -> io::Result<()>;
+}
+
+/// Reads a stream to its end. Returns its other records and its length in bytes.
+fn read(from: impl Read, sink: &mut impl Sink) -> io::Result<(Rest, u64)> {
+    let wrong = |fault: &str| Err(io::Error::new(io::ErrorKind::InvalidData, fault));
     let mut reader = Reader::start(from)?;
     let mut rest = Rest::default();
     let (mut begun, mut static_end) = (false, false);
     loop {
-        match reader.next()? {
+        match reader.record()? {
             Record::Config(text) if !begun => {
                 begun = true;
-                begin(&text)?;
+                sink.begin(&text)?;
             }
             Record::Config(_) => return wrong("two configurations"),
             Record::StaticDataEnd => static_end = true,
@@ -56,7 +56,7 @@ fn read(
                 if batch.iter().any(|(frame, _)| *frame < RAM_START) {
                     return wrong("a page below the guest's RAM");
                 }
-                pages(batch)?;
+                sink.pages(batch)?;
             }
             Record::Params(params) => rest.params = params,
             Record::Context(context) => rest.context = context,
@@ -71,175 +71,163 @@ fn read(
     Ok((rest, reader.bytes))
 }
 
-/// Reads a stream to its end and says what it holds.
-pub fn verify(from: impl Read) -> io::Result<Summary> {
-    let mut name = String::new();
-    // Of frames that come again, the last contents count.
-    let mut frames = BTreeMap::new();
-    let (_, bytes) = read(
-        from,
-        |text| {
-            name = config::setting(text, "name").unwrap_or("").to_owned();
-            Ok(())
-        },
-        |batch| {
-            for (frame, content) in batch {
-                frames.insert(frame, content != Content::Hole);
-            }
-            Ok(())
-        },
-    )?;
-    let pages = frames.values().filter(|there| **there).count() as u64;
-    Ok(Summary { name, pages, bytes })
+/// Counts the contents of a stream.
+#[derive(Default)]
+struct Count {
+    name: String,
+    /// Whether a page is at a frame. Of a frame that comes again, the last contents count.
+    frames: BTreeMap<u64, bool>,
 }
 
-/// Makes the domain that a stream holds, by another name if one is given, and lets it run unless `paused`. If that fails,
-/// nothing of it is left.
-pub fn domain(from: impl Read, name: Option<&str>, paused: bool) -> io::Result<Summary> {
-    let made = make(from, |own| name.unwrap_or(own).to_owned())?;
-    if !paused && let Err(error) = made.target.unpause() {
-        return Err(made.target.destroyed(error));
+impl Sink for Count {
+    fn begin(&mut self, config: &str) -> io::Result<()> {
+        self.name = config::setting(config, "name").unwrap_or("").to_owned();
+        Ok(())
     }
-    Ok(made.summary)
+
+    fn pages(&mut self, batch: Vec<(u64, Content)>) -> io::Result<()> {
+        let there = batch
+            .into_iter()
+            .map(|(frame, content)| (frame, content != Content::Hole));
+        self.frames.extend(there);
+        Ok(())
+    }
 }
 
-/// Makes the domain that a stream holds, paused, by a name of passage. If that fails, nothing of it is left.
-pub fn incoming(from: impl Read) -> io::Result<Made> {
-    make(from, |own| format!("{own}{PASSAGE}"))
+/// Reads a stream to its end and returns its contents.
+pub fn verify(from: impl Read) -> io::Result<Summary> {
+    let mut count = Count::default();
+    let (_, bytes) = read(from, &mut count)?;
+    let pages = count.frames.values().filter(|there| **there).count() as u64;
+    Ok(Summary {
+        name: count.name,
+        pages,
+        bytes,
+    })
 }
 
-/// Ends the name of a domain that is on its way.
-const PASSAGE: &str = "--incoming";
+/// Makes the domain of a stream, by another name if one is given, and unpauses it unless `paused`. After a failure nothing of
+/// it is left.
+pub fn domain(
+    machine: &mut Machine,
+    from: impl Read,
+    name: Option<&str>,
+    paused: bool,
+) -> io::Result<Summary> {
+    let made = make(machine, from, |own| name.unwrap_or(own).to_owned())?;
+    match paused {
+        true => Ok(made.summary),
+        false => made.run(machine),
+    }
+}
 
-/// A domain that was made whole, and is paused.
+/// Ends the name of a domain that has not arrived yet.
+const INCOMING: &str = "--incoming";
+
+/// Makes the domain of a stream, paused, by a name of passage. After a failure nothing of it is left.
+pub fn incoming(machine: &mut Machine, from: impl Read) -> io::Result<Made> {
+    make(machine, from, |own| format!("{own}{INCOMING}"))
+}
+
+/// A domain that is complete, and paused.
+#[derive(Debug)]
 pub struct Made {
-    target: Target,
+    id: u16,
     /// The figures of its stream.
     pub summary: Summary,
 }
 
 impl Made {
-    /// Lets it run; if that fails, nothing of it is left.
-    pub fn run(self) -> io::Result<Summary> {
-        match self.target.unpause() {
+    /// Unpauses it. After a failure nothing of it is left.
+    pub fn run(self, machine: &mut Machine) -> io::Result<Summary> {
+        match machine.xl.run(&["unpause", &self.id.to_string()]) {
             Ok(()) => Ok(self.summary),
-            Err(error) => Err(self.target.destroyed(error)),
+            Err(error) => Err(destroyed(machine, self.id, error)),
         }
     }
 
-    /// Ends it.
-    pub fn destroy(self) {
-        let _ = xl(&["destroy", &self.target.id.to_string()]);
+    /// Destroys it because of an error, and returns that.
+    pub fn destroyed(self, machine: &mut Machine, error: io::Error) -> io::Error {
+        destroyed(machine, self.id, error)
     }
 }
 
-/// Gives a domain that came by a name of passage its own, once nobody else has it.
-pub fn arrive(name: &str) -> io::Result<String> {
-    let own = name.strip_suffix(PASSAGE).unwrap_or(name);
-    xl(&["rename", name, own])?;
+/// Destroys a domain because of an error, and returns that.
+fn destroyed(machine: &mut Machine, id: u16, error: io::Error) -> io::Error {
+    match machine.xl.run(&["destroy", &id.to_string()]) {
+        Ok(()) => error,
+        Err(other) => io::Error::new(error.kind(), format!("{error}; and {other}")),
+    }
+}
+
+/// Gives a domain that came by a name of passage its own name, which must be free.
+pub fn arrive(machine: &mut Machine, name: &str) -> io::Result<String> {
+    let own = name.strip_suffix(INCOMING).unwrap_or(name);
+    machine.xl.run(&["rename", name, own])?;
     Ok(own.to_owned())
 }
 
-fn make(from: impl Read, naming: impl Fn(&str) -> String) -> io::Result<Made> {
-    let mut target = None;
-    let mut summary = Summary::default();
-    let filled = fill(from, naming, &mut target, &mut summary);
-    match (target, filled) {
-        (Some(target), Ok(())) => Ok(Made { target, summary }),
-        (Some(target), Err(error)) => Err(target.destroyed(error)),
-        (None, Err(error)) => Err(error),
-        (None, Ok(())) => Err(io::Error::other("no domain was made")),
+fn make(
+    machine: &mut Machine,
+    from: impl Read,
+    naming: impl Fn(&str) -> String,
+) -> io::Result<Made> {
+    let mut target = Target {
+        machine,
+        naming,
+        id: None,
+        summary: Summary::default(),
+    };
+    let filled = read(from, &mut target).and_then(|(rest, bytes)| {
+        target.summary.bytes = bytes;
+        target.finish(&rest)
+    });
+    match (filled, target.id) {
+        (Ok(id), _) => Ok(Made {
+            id,
+            summary: target.summary,
+        }),
+        (Err(error), Some(id)) => Err(destroyed(machine, id, error)),
+        (Err(error), None) => Err(error),
     }
 }
 
 /// A domain that is being made.
-struct Target {
-    xen: Xen,
-    store: Store,
-    id: u16,
+struct Target<'a, N> {
+    machine: &'a mut Machine,
+    naming: N,
+    /// Nothing before the configuration was read.
+    id: Option<u16>,
+    summary: Summary,
 }
 
-fn fill(
-    from: impl Read,
-    naming: impl Fn(&str) -> String,
-    made: &mut Option<Target>,
-    summary: &mut Summary,
-) -> io::Result<()> {
-    let target = std::cell::RefCell::new(made);
-    let summary = std::cell::RefCell::new(summary);
-    let (rest, bytes) = read(
-        from,
-        |text| {
-            let name = naming(config::setting(text, "name").unwrap_or(""));
-            let text = config::renamed(text, &name);
-            **target.borrow_mut() = Some(create(&text, &name)?);
-            summary.borrow_mut().name = name;
-            Ok(())
-        },
-        |batch| {
-            let mut target = target.borrow_mut();
-            let target = target.as_mut().ok_or(io::Error::other("no domain yet"))?;
-            summary.borrow_mut().pages += target.put(batch)?;
-            Ok(())
-        },
-    )?;
-    summary.borrow_mut().bytes = bytes;
-    let mut target = target.borrow_mut();
-    let target = target.as_mut().ok_or(io::Error::other("no domain"))?;
-    target.finish(&rest)
+/// Returns what puts words before an error.
+fn while_doing(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::other(format!("{what}: {error}"))
 }
 
-/// Has xl make a paused domain.
-fn create(text: &str, name: &str) -> io::Result<Target> {
-    let mut store = Store::open()?;
-    if store.find(name).is_ok() {
-        return Err(io::Error::other(format!(
-            "there is a domain {name} already: destroy it, or give another name with --name"
-        )));
-    }
-    let xen = Xen::open()?;
-    let file = std::env::temp_dir().join(format!("kmove-{}.cfg", std::process::id()));
-    std::fs::write(&file, text)?;
-    let created = xl(&["create", "-p", &file.to_string_lossy()]);
-    let _ = std::fs::remove_file(&file);
-    created?;
-    let id = store.find(name)?;
-    Ok(Target { xen, store, id })
-}
-
-/// Runs xl; what it says is seen by the caller of this program.
-fn xl(arguments: &[&str]) -> io::Result<()> {
-    let words = arguments.join(" ");
-    let status = Command::new("xl")
-        .args(arguments)
-        .stdin(Stdio::null())
-        // Standard output may carry the messages of the protocol.
-        .stdout(io::stderr())
-        .status()
-        .map_err(|error| io::Error::other(format!("cannot run xl: {error}")))?;
-    if status.success() {
+impl<N: Fn(&str) -> String> Sink for Target<'_, N> {
+    /// Makes the domain, paused.
+    fn begin(&mut self, config: &str) -> io::Result<()> {
+        let own = config::setting(config, "name").unwrap_or("");
+        let name = (self.naming)(own);
+        if self.machine.find(&name).is_ok() {
+            return Err(io::Error::other(format!(
+                "there is a domain {name} already: destroy it, or give another name with --name"
+            )));
+        }
+        self.machine.xl.create(&config::renamed(config, &name))?;
+        self.id = Some(self.machine.find(&name)?);
+        self.summary.name = name;
         Ok(())
-    } else {
-        Err(io::Error::other(format!("`xl {words}` failed (above)")))
-    }
-}
-
-impl Target {
-    fn unpause(&self) -> io::Result<()> {
-        xl(&["unpause", &self.id.to_string()])
     }
 
-    /// Ends the domain because of an error, and returns that.
-    fn destroyed(self, error: io::Error) -> io::Error {
-        let left = xl(&["destroy", &self.id.to_string()]).err();
-        let left = left.map(|error| format!("; and {error}"));
-        io::Error::new(error.kind(), format!("{error}{}", left.unwrap_or_default()))
-    }
-
-    /// Makes frames hold what a batch says; returns how many pages they have.
-    fn put(&mut self, batch: Vec<(u64, Content)>) -> io::Result<u64> {
+    /// Gives frames the contents of a batch.
+    fn pages(&mut self, batch: Vec<(u64, Content)>) -> io::Result<()> {
+        let id = self.id()?;
+        let xen = &mut self.machine.xen;
         let frames: Vec<u64> = batch.iter().map(|(frame, _)| *frame).collect();
-        let there = self.xen.have_pages(self.id, &frames)?;
+        let there = xen.have_pages(id, &frames)?;
         let (mut missing, mut surplus) = (Vec::new(), Vec::new());
         for ((frame, content), there) in batch.iter().zip(there) {
             match (content, there) {
@@ -248,37 +236,37 @@ impl Target {
                 _ => {}
             }
         }
-        let context = |what: &'static str| {
-            move |error: io::Error| io::Error::other(format!("{what} the domain: {error}"))
-        };
-        self.xen
-            .take_away(self.id, &surplus)
-            .map_err(context("taking pages from"))?;
-        self.xen
-            .populate(self.id, &missing)
-            .map_err(context("giving pages to"))?;
-        let pages: Vec<&(u64, Content)> = batch
+        xen.take_away(id, &surplus)
+            .map_err(while_doing("taking pages from the domain"))?;
+        xen.populate(id, &missing)
+            .map_err(while_doing("giving pages to the domain"))?;
+        let pages: Vec<(u64, &[u8; PAGE])> = batch
             .iter()
-            .filter(|(_, content)| *content != Content::Hole)
+            .filter_map(|(frame, content)| match content {
+                Content::Page(page) => Some((*frame, &**page)),
+                Content::Zero => Some((*frame, &ZERO)),
+                Content::Hole => None,
+            })
             .collect();
-        if pages.is_empty() {
-            return Ok(0);
+        self.summary.pages += pages.len() as u64;
+        match pages.is_empty() {
+            true => Ok(()),
+            false => xen.write_pages(id, &pages),
         }
-        let frames: Vec<u64> = pages.iter().map(|(frame, _)| *frame).collect();
-        let mut mapped = self.xen.map(self.id, &frames, true)?;
-        for (n, (_, content)) in pages.iter().enumerate() {
-            match content {
-                Content::Page(page) => mapped.write(n, page),
-                _ => mapped.write(n, &ZERO),
-            }
-        }
-        Ok(pages.len() as u64)
+    }
+}
+
+impl<N> Target<'_, N> {
+    fn id(&self) -> io::Result<u16> {
+        self.id.ok_or(io::Error::other("there is no domain yet"))
     }
 
     /// Gives the domain everything but its pages.
-    fn finish(&mut self, rest: &Rest) -> io::Result<()> {
+    fn finish(&mut self, rest: &Rest) -> io::Result<u16> {
+        let id = self.id()?;
+        let Machine { xen, store, .. } = &mut *self.machine;
         for (index, name) in PARAMS {
-            let here = self.xen.param(self.id, index)?;
+            let here = xen.param(id, index)?;
             let saved = rest
                 .params
                 .iter()
@@ -290,29 +278,25 @@ impl Target {
             }
         }
         if let Some(frame) = shared_info_in(&rest.context) {
-            self.xen
-                .map_shared_info(self.id, frame.into())
-                .map_err(|error| io::Error::other(format!("placing its shared_info: {error}")))?;
+            xen.map_shared_info(id, frame.into())
+                .map_err(while_doing("placing its shared_info"))?;
         }
-        self.xen
-            .set_context(self.id, &rest.context)
-            .map_err(|error| {
-                io::Error::other(format!(
-                    "the hypervisor refuses its state ({error}): `xl dmesg` says which record"
-                ))
-            })?;
+        xen.set_context(id, &rest.context).map_err(|error| {
+            io::Error::other(format!(
+                "the hypervisor refuses its state ({error}): `xl dmesg` names the record"
+            ))
+        })?;
         for (node, value) in &rest.nodes {
-            self.store
-                .write(&format!("/local/domain/{}/{node}", self.id), value)?;
+            store.write(&format!("/local/domain/{id}/{node}"), value)?;
         }
-        // The guest's instructions are in memory that other caches may have had.
-        let last = self.xen.last_frame(self.id)?;
+        // The guest's instructions were written as data.
+        let last = xen.last_frame(id)?;
         let mut first = RAM_START;
         while first <= last {
             let count = (last - first + 1).min(1 << 16);
-            self.xen.flush(self.id, first, count)?;
+            xen.flush(id, first, count)?;
             first += count;
         }
-        Ok(())
+        Ok(id)
     }
 }

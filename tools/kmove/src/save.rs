@@ -3,29 +3,28 @@
 use std::io::{self, Write};
 
 use crate::guest::Guest;
+use crate::machine::{BATCH, PAGE, PARAMS, RAM_START};
 use crate::progress::Progress;
 use crate::stream::{self, Content, Writer};
-use crate::sys::PAGE;
-use crate::xen::{BATCH, PARAMS, RAM_START};
 
 /// The result of a save.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Summary {
-    /// Pages.
+    /// Number of pages.
     pub pages: u64,
-    /// Of these, such that are zero.
+    /// Number of pages of zeros among them.
     pub zero: u64,
     /// Bytes of the stream.
     pub bytes: u64,
 }
 
-/// Nodes of xenstore below a domain's own that its guest writes once, when it starts, or that the toolstack keeps up.
+/// Directories of a domain in xenstore whose nodes go along: its guest writes them at its start only, or the toolstack does.
 const KEPT: [&str; 2] = ["control", "cpu"];
 
-/// Writes a domain, which has suspended, and its configuration.
+/// Writes a suspended domain and its configuration.
 pub fn domain(guest: &mut Guest, config: &str, to: impl Write) -> io::Result<Summary> {
     let mut saving = Saving::start(config, to)?;
-    let last = guest.xen.last_frame(guest.id)?;
+    let last = guest.machine.xen.last_frame(guest.id)?;
     let frames: Vec<u64> = (RAM_START..=last).collect();
     let progress = Progress::new("writing", frames.len());
     saving.frames(guest, &frames, |sent| progress.show(sent))?;
@@ -51,7 +50,7 @@ impl<W: Write> Saving<W> {
         })
     }
 
-    /// Writes what a domain has at frames now, and tells after each batch how many are through.
+    /// Writes the present contents of frames. Calls `told` after each batch with the number of frames written.
     pub fn frames(
         &mut self,
         guest: &mut Guest,
@@ -72,17 +71,17 @@ impl<W: Write> Saving<W> {
         Ok(())
     }
 
-    /// Ends the stream by all that a domain, which has suspended, is beside its memory.
+    /// Writes the state of a suspended domain beside its memory, and ends the stream.
     pub fn rest(mut self, guest: &mut Guest) -> io::Result<Summary> {
         self.writer
             .record(stream::NODES, nodes(guest)?.as_bytes())?;
         let mut params = Vec::new();
         for (index, _) in PARAMS {
-            params.push((u64::from(index), guest.xen.param(guest.id, index)?));
+            params.push((u64::from(index), guest.machine.xen.param(guest.id, index)?));
         }
         self.writer.params(&params)?;
-        let context = guest.xen.context(guest.id).map_err(|error| {
-            io::Error::other(format!("the hypervisor does not tell its state: {error}"))
+        let context = guest.machine.xen.context(guest.id).map_err(|error| {
+            io::Error::other(format!("the hypervisor does not give its state: {error}"))
         })?;
         self.writer.record(stream::HVM_CONTEXT, &context)?;
         self.summary.bytes = self.writer.bytes;
@@ -91,10 +90,10 @@ impl<W: Write> Saving<W> {
     }
 }
 
-/// A domain that runs may give a page back between two looks at it.
+/// A running domain may give a page back between the two calls that read it: then both are repeated.
 const TRIES: u32 = 5;
 
-/// Returns what a domain has at frames.
+/// Returns the contents of frames.
 fn contents(guest: &mut Guest, frames: &[u64]) -> io::Result<Vec<(u64, Content)>> {
     let mut tries = 1;
     loop {
@@ -106,8 +105,7 @@ fn contents(guest: &mut Guest, frames: &[u64]) -> io::Result<Vec<(u64, Content)>
 }
 
 fn look(guest: &mut Guest, frames: &[u64]) -> io::Result<Vec<(u64, Content)>> {
-    let there = guest.xen.have_pages(guest.id, frames)?;
-    let mut batch = Vec::with_capacity(frames.len());
+    let there = guest.machine.xen.have_pages(guest.id, frames)?;
     let pages: Vec<u64> = frames
         .iter()
         .zip(&there)
@@ -116,32 +114,29 @@ fn look(guest: &mut Guest, frames: &[u64]) -> io::Result<Vec<(u64, Content)>> {
     if pages.is_empty() {
         return Ok(frames.iter().map(|frame| (*frame, Content::Hole)).collect());
     }
-    let mapped = guest.xen.map(guest.id, &pages, false)?;
-    let mut next = 0;
-    let mut page = ZERO;
-    for (frame, there) in frames.iter().zip(there) {
-        let content = match there {
-            false => Content::Hole,
-            true => {
-                mapped.read(next, &mut page);
-                next += 1;
-                match page == ZERO {
-                    true => Content::Zero,
-                    false => Content::Page(Box::new(page)),
-                }
-            }
-        };
-        batch.push((*frame, content));
-    }
-    Ok(batch)
+    let mut copies = Vec::with_capacity(pages.len());
+    let mut copy = |page: &[u8; PAGE]| {
+        copies.push(match *page == ZERO {
+            true => Content::Zero,
+            false => Content::Page(Box::new(*page)),
+        });
+    };
+    guest.machine.xen.read_pages(guest.id, &pages, &mut copy)?;
+    let mut copies = copies.into_iter();
+    let content = |there| match there {
+        true => copies.next().unwrap_or(Content::Hole),
+        false => Content::Hole,
+    };
+    let contents = there.into_iter().map(content);
+    Ok(frames.iter().copied().zip(contents).collect())
 }
 
-/// Returns the nodes that are kept, a line each.
+/// Returns the nodes that go along, one a line.
 fn nodes(guest: &mut Guest) -> io::Result<String> {
     let mut all = String::new();
     let mut keep = |guest: &mut Guest, node: String| -> io::Result<()> {
         let path = guest.path(&node);
-        if let Some(value) = guest.store.read(&path)?
+        if let Some(value) = guest.machine.store.read(&path)?
             && !value.is_empty()
             && !value.contains('\n')
         {
@@ -150,7 +145,7 @@ fn nodes(guest: &mut Guest) -> io::Result<String> {
         Ok(())
     };
     for parent in KEPT {
-        for name in guest.store.list(&guest.path(parent))? {
+        for name in guest.machine.store.list(&guest.path(parent))? {
             match (parent, name.as_str()) {
                 ("cpu", _) => keep(guest, format!("cpu/{name}/availability"))?,
                 (_, name) if name.starts_with("feature-") => {

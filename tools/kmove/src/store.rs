@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use crate::machine::Nodes;
+
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 
 const DIRECTORY: u32 = 1;
@@ -64,9 +66,10 @@ impl Store {
         self.ask(kind, format!("{path}\0").as_bytes())
             .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
     }
+}
 
-    /// Reads a node; `None` when there is none.
-    pub fn read(&mut self, path: &str) -> io::Result<Option<String>> {
+impl Nodes for Store {
+    fn read(&mut self, path: &str) -> io::Result<Option<String>> {
         match self.ask_path(READ, path) {
             Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -74,8 +77,7 @@ impl Store {
         }
     }
 
-    /// Returns the names of the nodes below one; none when there is no such node.
-    pub fn list(&mut self, path: &str) -> io::Result<Vec<String>> {
+    fn list(&mut self, path: &str) -> io::Result<Vec<String>> {
         match self.ask_path(DIRECTORY, path) {
             Ok(names) => Ok(names
                 .split(|byte| *byte == 0)
@@ -87,31 +89,13 @@ impl Store {
         }
     }
 
-    /// Writes a node.
-    pub fn write(&mut self, path: &str, value: &str) -> io::Result<()> {
+    fn write(&mut self, path: &str, value: &str) -> io::Result<()> {
         self.ask(WRITE, format!("{path}\0{value}").as_bytes())
             .map(drop)
             .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
     }
 
-    /// Tells xenstored that a domain that was shut down runs again.
-    pub fn resumed(&mut self, domain: u16) -> io::Result<()> {
+    fn resumed(&mut self, domain: u16) -> io::Result<()> {
         self.ask(RESUME, format!("{domain}\0").as_bytes()).map(drop)
-    }
-
-    /// Returns the domain with this name or number.
-    pub fn find(&mut self, name: &str) -> io::Result<u16> {
-        for id in self.list("/local/domain")? {
-            let is_named = self.read(&format!("/local/domain/{id}/name"))?.as_deref() == Some(name);
-            if is_named || id == name {
-                return id
-                    .parse()
-                    .map_err(|_| io::Error::other(format!("{id} is no number of a domain")));
-            }
-        }
-        Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("there is no domain {name}: see `xl list`"),
-        ))
     }
 }

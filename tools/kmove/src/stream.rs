@@ -3,8 +3,7 @@
 
 use std::io::{self, Read, Write};
 
-use crate::sys::PAGE;
-use crate::xen::BATCH;
+use crate::machine::{BATCH, PAGE};
 
 /// First eight bytes of a stream.
 const MARKER: u64 = u64::MAX;
@@ -257,7 +256,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads the next record.
-    pub fn next(&mut self) -> io::Result<Record> {
+    pub fn record(&mut self) -> io::Result<Record> {
         let (at, sum) = (self.bytes, self.sum.0);
         let header = self.take(8)?;
         let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four"));

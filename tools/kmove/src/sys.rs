@@ -7,8 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
+use crate::machine::PAGE;
 
 #[allow(non_camel_case_types)]
 type off_t = std::ffi::c_long;

@@ -1,4 +1,4 @@
-//! Moving a domain through a command's pipes, such as `ssh other kmove receive`: the stream one way, a word back.
+//! Moving a domain by a link, such as the pipes of `ssh other kmove receive`: the stream one way, words the other.
 //!
 //! ```text
 //! send                                   receive
@@ -14,11 +14,13 @@
 //! until a person has looked.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::guest::Guest;
 use crate::live::{self, Rounds};
+use crate::machine::Machine;
+use crate::patient;
 use crate::restore;
 use crate::save::{self, Summary};
 
@@ -29,7 +31,7 @@ const FAILED: &str = "failed";
 
 /// The ways in which a transfer fails.
 #[derive(Debug)]
-pub enum Failure {
+enum Failure {
     /// Before the other side was told to go on: the domain is here alone.
     Here(io::Error),
     /// The other side was told, and has not answered: nobody knows where the domain runs.
@@ -39,33 +41,34 @@ pub enum Failure {
 /// The state of the domain during a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum How {
-    /// While it runs, but for the last pages.
+    /// It runs until the last pages.
     Live,
-    /// Suspended.
+    /// It is suspended.
     Suspended,
 }
 
-/// A domain that was sent.
+/// The result of a transfer.
 #[derive(Debug)]
 pub struct Sent {
-    /// The figures of the save.
+    /// The figures of the stream.
     pub summary: Summary,
     /// The rounds, if it ran meanwhile.
     pub rounds: Option<Rounds>,
-    /// When it stopped.
-    pub still: Instant,
+    /// The time from its suspend until it ran on the other side.
+    pub downtime: Duration,
 }
 
-/// The command at the other end of the pipes.
+/// The other side, by a link.
 pub struct Peer {
-    child: Child,
-    to: Option<ChildStdin>,
-    from: BufReader<ChildStdout>,
+    to: Option<patient::Writer>,
+    from: BufReader<patient::Reader>,
+    /// The command that is the link.
+    child: Option<Child>,
 }
 
 impl Peer {
-    /// Starts a command.
-    pub fn start(command: &[&str]) -> io::Result<Self> {
+    /// Starts a command whose input and output are the link.
+    pub fn start(command: &[&str], patience: Duration) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::Error::other(
             "send needs a command: -- ssh HOST kmove receive",
         ))?;
@@ -78,11 +81,22 @@ impl Peer {
         let missing = || io::Error::other("no pipe");
         let to = child.stdin.take().ok_or_else(missing)?;
         let from = child.stdout.take().ok_or_else(missing)?;
-        Ok(Self {
-            child,
-            to: Some(to),
-            from: BufReader::new(from),
-        })
+        let mut peer = Self::over(to, from, patience);
+        peer.child = Some(child);
+        Ok(peer)
+    }
+
+    /// Returns the peer at the other end of `to` and `from`. Gives up when nothing moves for `patience`.
+    pub fn over(
+        to: impl Write + Send + 'static,
+        from: impl Read + Send + 'static,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            to: Some(patient::Writer::new(to, patience)),
+            from: BufReader::new(patient::Reader::new(from, patience)),
+            child: None,
+        }
     }
 
     /// Waits for a word.
@@ -90,13 +104,18 @@ impl Peer {
         word(&mut self.from)?.ok_or(io::Error::other("the other side has ended (above)"))
     }
 
-    /// Sends a domain: while it runs, or suspended.
-    pub fn send(&mut self, guest: &mut Guest, config: &str, how: How) -> Result<Sent, Failure> {
-        let sent = self.prepare(guest, config, how).map_err(Failure::Here)?;
+    /// Sends a domain, which is suspended after that.
+    fn send(&mut self, guest: &mut Guest, config: &str, how: How) -> Result<Sent, Failure> {
+        let (summary, rounds, suspended) =
+            self.prepare(guest, config, how).map_err(Failure::Here)?;
         let to = self.to.as_mut();
-        let told = to.map_or(Ok(()), |to| writeln!(to, "{GO}").and_then(|()| to.flush()));
+        let told = to.map_or(Ok(()), |to| writeln!(to, "{GO}"));
         match told.and_then(|()| self.word()) {
-            Ok(word) if word == RUNS => Ok(sent),
+            Ok(word) if word == RUNS => Ok(Sent {
+                summary,
+                rounds,
+                downtime: suspended.elapsed(),
+            }),
             Ok(word) if word == FAILED => Err(Failure::Here(io::Error::other(
                 "the other side could not let it run",
             ))),
@@ -107,69 +126,102 @@ impl Peer {
         }
     }
 
-    fn prepare(&mut self, guest: &mut Guest, config: &str, how: How) -> io::Result<Sent> {
-        let to = self.to.as_mut().ok_or(io::Error::other("no pipe"))?;
+    /// Sends the stream, until the other side has made the domain. Also returns when the guest suspended.
+    fn prepare(
+        &mut self,
+        guest: &mut Guest,
+        config: &str,
+        how: How,
+    ) -> io::Result<(Summary, Option<Rounds>, Instant)> {
+        let to = self.to.as_mut().ok_or(io::Error::other("no link"))?;
         let to = BufWriter::with_capacity(1 << 16, to);
-        let mut still = None;
-        let (summary, rounds) = match how {
+        let (summary, rounds, suspended) = match how {
             How::Live => {
-                let (summary, rounds) = live::domain(guest, config, to, &mut still)?;
-                (summary, Some(rounds))
+                let (summary, rounds, suspended) = live::domain(guest, config, to)?;
+                (summary, Some(rounds), suspended)
             }
             How::Suspended => {
                 guest.suspend()?;
-                still = Some(Instant::now());
-                (save::domain(guest, config, to)?, None)
+                let suspended = Instant::now();
+                (save::domain(guest, config, to)?, None, suspended)
             }
         };
         match self.word()?.as_str() {
-            READY => Ok(Sent {
-                summary,
-                rounds,
-                still: still.unwrap_or_else(Instant::now),
-            }),
+            READY => Ok((summary, rounds, suspended)),
             other => Err(io::Error::other(format!("the other side says {other:?}"))),
         }
+    }
+
+    /// Tells the other side that the domain is destroyed here, and waits until it has ended.
+    fn end(mut self) {
+        drop(self.to.take());
+        // The domain runs there, whatever else becomes of the link.
+        let _ = io::copy(&mut self.from, &mut io::sink());
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Without its input the command ends.
         drop(self.to.take());
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            // Both fail only when it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
-/// Reads a word of a line of its own; `None` at the end.
+/// Moves a domain to a peer. After a failure it runs on here, but for one: when the link broke between `go` and its answer.
+pub fn send(guest: &mut Guest, config: &str, mut peer: Peer, how: How) -> io::Result<Sent> {
+    let name = guest.name.clone();
+    match peer.send(guest, config, how) {
+        Ok(sent) => {
+            guest.destroy(&format!("{name} runs on the other side"))?;
+            peer.end();
+            Ok(sent)
+        }
+        Err(Failure::Here(error)) => {
+            drop(peer);
+            guest.go_on().map_err(|other| {
+                io::Error::other(format!("{error}; and {name} does not resume: {other}"))
+            })?;
+            Err(io::Error::other(format!("{error}; {name} runs on")))
+        }
+        Err(Failure::Unknown(error)) => Err(io::Error::other(format!(
+            "{error}; {name} is suspended here and may run on the other side. If it does not, `kmove resume {name}`; if it does, \
+             `xl destroy {name}`"
+        ))),
+    }
+}
+
+/// Reads a word, which is a line of its own; `None` at the end, and for half a word.
 fn word(from: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = String::new();
     // No word is longer; a peer that never ends its line is none.
     from.take(64).read_line(&mut line)?;
-    match line.trim_end() {
-        "" => Ok(None),
-        word => Ok(Some(word.to_owned())),
-    }
+    Ok(line.strip_suffix('\n').map(str::to_owned))
 }
 
 /// Receives a domain from `from` and answers to `to`.
-pub fn receive(from: impl Read, mut to: impl Write) -> io::Result<restore::Summary> {
+pub fn receive(
+    machine: &mut Machine,
+    from: impl Read,
+    mut to: impl Write,
+) -> io::Result<restore::Summary> {
     let mut from = BufReader::with_capacity(1 << 16, from);
-    let incoming = restore::incoming(&mut from)?;
+    let incoming = restore::incoming(machine, &mut from)?;
     let mut say = |word: &str| writeln!(to, "{word}").and_then(|()| to.flush());
     let told = say(READY).and_then(|()| word(&mut from));
     if !matches!(told, Ok(Some(ref word)) if word == GO) {
-        incoming.destroy();
-        return Err(io::Error::other(
-            "the other side did not let it go, and what was made of it here is gone",
-        ));
+        let error = "the other side did not let it go, and its copy here is destroyed";
+        return Err(incoming.destroyed(machine, io::Error::other(error)));
     }
-    match incoming.run() {
+    match incoming.run(machine) {
         Ok(mut summary) => {
             let _ = say(RUNS);
-            // The other side ends its own and closes the pipe: then the name is free, on one machine too.
+            // The other side destroys its own and closes the link: then the name is free, on one machine too.
             let _ = io::copy(&mut from, &mut io::sink());
-            summary.name = restore::arrive(&summary.name)?;
+            summary.name = restore::arrive(machine, &summary.name)?;
             Ok(summary)
         }
         Err(error) => {
@@ -180,18 +232,4 @@ pub fn receive(from: impl Read, mut to: impl Write) -> io::Result<restore::Summa
 }
 
 #[cfg(test)]
-mod tests {
-    use super::word;
-    use std::io::BufReader;
-
-    #[test]
-    fn words_are_lines_and_an_end_is_none() {
-        let mut from = BufReader::new(&b"ready\nruns\n"[..]);
-        assert_eq!(word(&mut from).unwrap().as_deref(), Some("ready"));
-        assert_eq!(word(&mut from).unwrap().as_deref(), Some("runs"));
-        assert_eq!(word(&mut from).unwrap(), None);
-        let long = [b'x'; 1000];
-        let mut from = BufReader::new(&long[..]);
-        assert_eq!(word(&mut from).unwrap().map(|word| word.len()), Some(64));
-    }
-}
+mod tests;

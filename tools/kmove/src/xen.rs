@@ -1,8 +1,9 @@
-//! The operations of the hypervisor that this program uses, with the structures of Xen 4.17's ABI (docs/abi-coverage.md).
+//! The hypervisor by its hypercalls, with the structures of Xen 4.17's ABI (docs/abi-coverage.md).
 
 use std::io;
 
-use crate::sys::{Buffer, PAGE, Pages, Privcmd};
+use crate::machine::{BATCH, Hypervisor, Info, Log, PAGE};
+use crate::sys::{Buffer, Privcmd};
 
 const MEMORY_OP: u64 = 12;
 const EVENT_CHANNEL_OP: u64 = 32;
@@ -11,35 +12,6 @@ const DOMCTL: u64 = 36;
 const DOMCTL_VERSION: u32 = 0x15;
 /// The offset of the operation's own argument in a domctl.
 const BODY: usize = 16;
-
-/// Frames that are described and mapped at once: 4 MiB.
-pub const BATCH: usize = 1024;
-/// First frame of a domU's RAM (`GUEST_RAM0_BASE`).
-pub const RAM_START: u64 = 0x4_0000;
-/// SHUTDOWN_suspend.
-pub const SUSPENDED: u32 = 2;
-/// HVM_PARAM_STORE_PFN and HVM_PARAM_CONSOLE_PFN.
-pub const PARAMS: [(u32, &str); 2] = [(1, "STORE_PFN"), (17, "CONSOLE_PFN")];
-
-/// A domain as `getdomaininfo` tells of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Info {
-    /// It has shut down, with this reason.
-    pub shutdown: Option<u32>,
-    /// It is being taken apart.
-    pub dying: bool,
-}
-
-/// The counters of a log of writes.
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// Frames that were written since it was read last.
-    pub frames: Vec<u64>,
-    /// Faults by that.
-    pub faults: u32,
-    /// Pages that became written.
-    pub written: u32,
-}
 
 /// The hypervisor.
 pub struct Xen {
@@ -94,8 +66,28 @@ impl Xen {
         Ok(bytes[BODY..144].try_into().expect("the body's size"))
     }
 
-    /// Tells of a domain.
-    pub fn info(&mut self, domain: u16) -> io::Result<Info> {
+    /// Gives a domain pages at frames (`operation` 6) or takes them away (1); all or an error.
+    fn reservation(&mut self, operation: u64, domain: u16, frames: &[u64]) -> io::Result<()> {
+        for part in frames.chunks(BATCH) {
+            let bytes = self.data.bytes();
+            for (n, frame) in part.iter().enumerate() {
+                put(bytes, 8 * n, frame.to_le_bytes());
+            }
+            let mut op = [0; 32];
+            put(&mut op, 0, self.data.address().to_le_bytes());
+            put(&mut op, 8, (part.len() as u64).to_le_bytes());
+            put(&mut op, 24, domain.to_le_bytes());
+            let done = self.call(MEMORY_OP, operation, 1, &op)?;
+            if let Some(frame) = part.get(done as usize) {
+                return Err(io::Error::other(format!("refused at frame {frame:#x}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Hypervisor for Xen {
+    fn info(&mut self, domain: u16) -> io::Result<Info> {
         let body = self.domctl(5, domain, &[])?;
         let flags = u32_at(&body, 4);
         Ok(Info {
@@ -104,8 +96,7 @@ impl Xen {
         })
     }
 
-    /// Lets a domain that has suspended go on where it called, with 1 as the answer: nothing has changed.
-    pub fn resume_in_place(&mut self, domain: u16) -> io::Result<()> {
+    fn resume_in_place(&mut self, domain: u16) -> io::Result<()> {
         /// Bytes of `vcpu_guest_context`, and where r0 is in it.
         const CONTEXT: usize = 352;
         const R0: usize = 8;
@@ -119,28 +110,24 @@ impl Xen {
         Ok(())
     }
 
-    /// Has a suspend of a domain told on its port `port` rather than to everybody; 0 takes that back.
-    pub fn subscribe(&mut self, domain: u16, port: u32) -> io::Result<()> {
+    fn subscribe(&mut self, domain: u16, port: u32) -> io::Result<()> {
         self.domctl(29, domain, &port.to_le_bytes()).map(drop)
     }
 
-    /// Makes a port of a domain for this one to bind.
-    pub fn new_port(&mut self, domain: u16) -> io::Result<u32> {
+    fn new_port(&mut self, domain: u16) -> io::Result<u32> {
         let mut op = [0; 8];
         put(&mut op, 0, domain.to_le_bytes());
         self.call(EVENT_CHANNEL_OP, 6, 1, &op)?;
         Ok(u32_at(self.argument.bytes(), 4))
     }
 
-    /// Returns the last frame that a domain has.
-    pub fn last_frame(&mut self, domain: u16) -> io::Result<u64> {
+    fn last_frame(&mut self, domain: u16) -> io::Result<u64> {
         let mut op = [0; 8];
         put(&mut op, 0, domain.to_le_bytes());
         self.call(MEMORY_OP, 14, 1, &op).map(u64::from)
     }
 
-    /// Returns for each of up to [`BATCH`] frames whether it holds a page of the domain's own.
-    pub fn have_pages(&mut self, domain: u16, frames: &[u64]) -> io::Result<Vec<bool>> {
+    fn have_pages(&mut self, domain: u16, frames: &[u64]) -> io::Result<Vec<bool>> {
         let bytes = self.data.bytes();
         for (n, frame) in frames.iter().enumerate() {
             put(bytes, 8 * n, frame.to_le_bytes());
@@ -155,23 +142,39 @@ impl Xen {
             .collect())
     }
 
-    /// Maps pages of a domain.
-    pub fn map(&self, domain: u16, frames: &[u64], writable: bool) -> io::Result<Pages> {
-        self.privcmd.map(domain, frames, writable)
+    fn read_pages(
+        &mut self,
+        domain: u16,
+        frames: &[u64],
+        each: &mut dyn FnMut(&[u8; PAGE]),
+    ) -> io::Result<()> {
+        let mapped = self.privcmd.map(domain, frames, false)?;
+        let mut page = [0; PAGE];
+        for n in 0..frames.len() {
+            mapped.read(n, &mut page);
+            each(&page);
+        }
+        Ok(())
     }
 
-    /// Begins to log which pages of a domain are written.
-    pub fn begin_log(&mut self, domain: u16) -> io::Result<()> {
+    fn write_pages(&mut self, domain: u16, pages: &[(u64, &[u8; PAGE])]) -> io::Result<()> {
+        let frames: Vec<u64> = pages.iter().map(|(frame, _)| *frame).collect();
+        let mut mapped = self.privcmd.map(domain, &frames, true)?;
+        for (n, (_, page)) in pages.iter().enumerate() {
+            mapped.write(n, page);
+        }
+        Ok(())
+    }
+
+    fn begin_log(&mut self, domain: u16) -> io::Result<()> {
         self.domctl(10, domain, &2u32.to_le_bytes()).map(drop)
     }
 
-    /// Ends that; without effect if nothing is logged.
-    pub fn end_log(&mut self, domain: u16) -> io::Result<()> {
+    fn end_log(&mut self, domain: u16) -> io::Result<()> {
         self.domctl(10, domain, &0u32.to_le_bytes()).map(drop)
     }
 
-    /// Reads which of the first `count` frames of a domain were written, and begins the log anew.
-    pub fn read_log(&mut self, domain: u16, count: u64) -> io::Result<Log> {
+    fn read_log(&mut self, domain: u16, count: u64) -> io::Result<Log> {
         let bytes = count.div_ceil(64) as usize * 8;
         let mut bitmap = Buffer::new(bytes)?;
         let mut body = [0; 40];
@@ -193,46 +196,22 @@ impl Xen {
         })
     }
 
-    /// Gives a domain pages at frames (`operation` 6) or takes them away (1); all or an error.
-    fn reservation(&mut self, operation: u64, domain: u16, frames: &[u64]) -> io::Result<()> {
-        for part in frames.chunks(BATCH) {
-            let bytes = self.data.bytes();
-            for (n, frame) in part.iter().enumerate() {
-                put(bytes, 8 * n, frame.to_le_bytes());
-            }
-            let mut op = [0; 32];
-            put(&mut op, 0, self.data.address().to_le_bytes());
-            put(&mut op, 8, (part.len() as u64).to_le_bytes());
-            put(&mut op, 24, domain.to_le_bytes());
-            let done = self.call(MEMORY_OP, operation, 1, &op)?;
-            if done as usize != part.len() {
-                let frame = part[done as usize];
-                return Err(io::Error::other(format!("refused at frame {frame:#x}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives a domain pages.
-    pub fn populate(&mut self, domain: u16, frames: &[u64]) -> io::Result<()> {
+    fn populate(&mut self, domain: u16, frames: &[u64]) -> io::Result<()> {
         self.reservation(6, domain, frames)
     }
 
-    /// Takes pages from a domain.
-    pub fn take_away(&mut self, domain: u16, frames: &[u64]) -> io::Result<()> {
+    fn take_away(&mut self, domain: u16, frames: &[u64]) -> io::Result<()> {
         self.reservation(1, domain, frames)
     }
 
-    /// Puts a domain's shared_info at a frame of its.
-    pub fn map_shared_info(&mut self, domain: u16, frame: u64) -> io::Result<()> {
+    fn map_shared_info(&mut self, domain: u16, frame: u64) -> io::Result<()> {
         let mut op = [0; 24];
         put(&mut op, 0, domain.to_le_bytes());
         put(&mut op, 16, frame.to_le_bytes());
         self.call(MEMORY_OP, 7, 1, &op).map(drop)
     }
 
-    /// Reads an HVM parameter.
-    pub fn param(&mut self, domain: u16, index: u32) -> io::Result<u64> {
+    fn param(&mut self, domain: u16, index: u32) -> io::Result<u64> {
         let mut op = [0; 16];
         put(&mut op, 0, domain.to_le_bytes());
         put(&mut op, 4, index.to_le_bytes());
@@ -240,8 +219,7 @@ impl Xen {
         Ok(u64_at(self.argument.bytes(), 8))
     }
 
-    /// Reads what a domain is beside its memory.
-    pub fn context(&mut self, domain: u16) -> io::Result<Vec<u8>> {
+    fn context(&mut self, domain: u16) -> io::Result<Vec<u8>> {
         let body = self.domctl(33, domain, &[0; 16])?;
         let size = u32_at(&body, 0);
         let mut buffer = Buffer::new(size as usize)?;
@@ -253,8 +231,7 @@ impl Xen {
         Ok(buffer.bytes()[..size].to_vec())
     }
 
-    /// Sets it, of a domain that has never run.
-    pub fn set_context(&mut self, domain: u16, context: &[u8]) -> io::Result<()> {
+    fn set_context(&mut self, domain: u16, context: &[u8]) -> io::Result<()> {
         let mut buffer = Buffer::new(context.len())?;
         buffer.bytes()[..context.len()].copy_from_slice(context);
         let mut body = [0; 16];
@@ -263,8 +240,7 @@ impl Xen {
         self.domctl(34, domain, &body).map(drop)
     }
 
-    /// Makes what was written to a domain's memory visible to it with its caches off.
-    pub fn flush(&mut self, domain: u16, first: u64, count: u64) -> io::Result<()> {
+    fn flush(&mut self, domain: u16, first: u64, count: u64) -> io::Result<()> {
         let mut body = [0; 16];
         put(&mut body, 0, first.to_le_bytes());
         put(&mut body, 8, count.to_le_bytes());

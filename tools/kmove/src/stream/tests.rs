@@ -31,7 +31,7 @@ fn read(bytes: &[u8]) -> Result<Vec<Record>, String> {
     let mut reader = Reader::start(bytes).map_err(|error| error.to_string())?;
     let mut records = Vec::new();
     loop {
-        let record = reader.next().map_err(|error| error.to_string())?;
+        let record = reader.record().map_err(|error| error.to_string())?;
         records.push(record.clone());
         if record == Record::End {
             return Ok(records);
