@@ -33,12 +33,12 @@ const PATIENCE: u32 = 10_000;
 
 /// The domains: dom0, which keeps to what a guest may do, and two guests. They live as long as the process: what one input
 /// leaves, the next one finds.
-struct World {
-    domains: [Arc<Domain>; 3],
-    turn: Mutex<()>,
+pub struct World {
+    pub domains: [Arc<Domain>; 3],
+    pub turn: Mutex<()>,
 }
 
-fn world() -> &'static World {
+pub fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
         let first = Mfn::new(FIRST.into()).unwrap();
@@ -55,7 +55,7 @@ fn world() -> &'static World {
     })
 }
 
-fn domain(id: DomId, rights: Rights) -> Arc<Domain> {
+pub fn domain(id: DomId, rights: Rights) -> Arc<Domain> {
     let domain = create::domain(&Spec {
         id,
         rights,

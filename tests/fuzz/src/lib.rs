@@ -8,16 +8,18 @@ mod boot;
 mod calls;
 mod guest;
 mod input;
+mod saved;
 
 pub use boot::{command_line, config, kernel, leads_to_dom0, tree};
 pub use calls::calls;
 pub use guest::{events, grants, instructions, vgic};
+pub use saved::{context, stream};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("tree", tree),
     ("command_line", command_line),
     ("kernel", kernel),
@@ -27,4 +29,6 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("events", events),
     ("grants", grants),
     ("calls", calls),
+    ("stream", stream),
+    ("context", context),
 ];

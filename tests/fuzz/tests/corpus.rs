@@ -122,4 +122,6 @@ targets! {
     events: 3_000,
     grants: 30_000,
     calls: 1_500,
+    stream: 1_500,
+    context: 3_000,
 }

@@ -1,0 +1,170 @@
+//! Saved domains: the stream that dom0's program reads, and the state that the hypervisor takes.
+
+use std::sync::Arc;
+
+use armv7::addr::Gfn;
+use armv7::frame::page;
+use kmove::machine::PAGE;
+use kmove::model::Model;
+use kmove::restore;
+use kmove::stream::{CONFIG, Content, Writer};
+use krypton::call::{Args, Caller, Reply};
+use krypton::domain::{Domain, Rights, audit};
+use krypton::error::Errno;
+use krypton::hypercall;
+use krypton::id::DomId;
+use krypton::save::{Shape, Writer as Image};
+
+use crate::calls::{World, world};
+use crate::input::Input;
+
+/// Streams of a saved domain. One that is refused leaves nothing.
+pub fn stream(data: &[u8]) {
+    restores(data);
+    // And one of these records that is whole.
+    let mut input = Input::new(data);
+    let Ok(mut writer) = Writer::start(Vec::new()) else { return };
+    while !input.is_empty() {
+        let done = match input.byte() % 8 {
+            0 => writer.record(CONFIG, b"name = \"fuzz\"\n"),
+            1 => writer.pages(&batch(&mut input)),
+            2 => writer.params(&[(1, 0x3_9001), (17, 0x3_9011)]),
+            _ => {
+                let kind = input.number() & 0x8000_001f;
+                let length = usize::from(input.byte());
+                writer.record(kind, input.bytes(length))
+            }
+        };
+        assert!(done.is_ok());
+    }
+    if let Ok(bytes) = writer.end() {
+        restores(&bytes);
+    }
+}
+
+/// A batch of pages, of frames of the model's domain and others.
+fn batch(input: &mut Input<'_>) -> Vec<(u64, Content)> {
+    let count = usize::from(input.byte() % 16) + 1;
+    let one = |_| {
+        let frame = 0x4_0000 + u64::from(input.number()) % 0x1000;
+        let content = match input.byte() % 3 {
+            0 => Content::Page(Box::new([input.byte(); PAGE])),
+            1 => Content::Zero,
+            _ => Content::Hole,
+        };
+        (frame, content)
+    };
+    (0..count).map(one).collect()
+}
+
+fn restores(bytes: &[u8]) {
+    let _ = restore::verify(bytes);
+    let model = Model::default();
+    let restored = restore::domain(&mut model.machine(), bytes, None, true);
+    assert_eq!(model.world().domains.len(), usize::from(restored.is_ok()));
+}
+
+const DOMCTL: u32 = 36;
+const VERSION: u32 = 0x15;
+const DESTROY: u32 = 2;
+const GET_CONTEXT: u32 = 33;
+const SET_CONTEXT: u32 = 34;
+/// Where the words of a context are in the page that all pointers lead to, and how many there are at most.
+const BUFFER: usize = 0x100;
+const WORDS: usize = (4096 - BUFFER) / 4;
+/// The domains of `calls`.
+const SHAPE: Shape = Shape { vcpus: 2, shared_banks: 1, monitors: false };
+
+/// Has dom0 make a domctl about a context of so many bytes.
+fn domctl(dom0: &Arc<Domain>, command: u32, domain: DomId, bytes: u32) -> Result<(), Errno> {
+    put(dom0, 0, &[command, VERSION, domain.0.into(), 0, bytes, 0, BUFFER as u32, 0]);
+    let caller = Caller { domain: dom0, vcpu: &dom0.vcpus()[0] };
+    let mut args = Args([0; 5]);
+    loop {
+        match hypercall::call(&caller, DOMCTL, &args)? {
+            Reply::Again(next) => args = next,
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn put(dom0: &Arc<Domain>, at: usize, words: &[u32]) {
+    let entry = dom0.p2m.lock().lookup(Gfn::default()).unwrap();
+    let page = page(entry.mfn).unwrap();
+    for (n, word) in words.iter().enumerate() {
+        page.u32_at(at + 4 * n).unwrap().store(*word, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn get(dom0: &Arc<Domain>, words: usize) -> Vec<u32> {
+    let entry = dom0.p2m.lock().lookup(Gfn::default()).unwrap();
+    let page = page(entry.mfn).unwrap();
+    let word = |n| page.u32_at(BUFFER + 4 * n).unwrap().load(std::sync::atomic::Ordering::Relaxed);
+    (0..words).map(word).collect()
+}
+
+/// Returns a context without what goes on by itself: of record 7 the counter and the time of day, of record 4 the distance of
+/// the physical timer.
+fn at_rest(mut words: Vec<u32>) -> Vec<u32> {
+    let mut at = 0;
+    while let Some([head, bytes]) = words.get(at..at + 2).map(|two| [two[0], two[1]]) {
+        match head & 0xffff {
+            7 => words[at + 2..at + 6].fill(0),
+            4 => words[at + 8..at + 10].fill(0),
+            _ => {}
+        }
+        at += 2 + bytes as usize / 4;
+    }
+    words
+}
+
+/// A domain that dom0 has made, and never let run.
+struct Subject<'a>(&'a Arc<Domain>, DomId);
+
+impl<'a> Subject<'a> {
+    fn new(dom0: &'a Arc<Domain>) -> Self {
+        Self(dom0, crate::calls::domain(DomId(3), Rights::GUEST).id)
+    }
+
+    fn context(&self) -> Vec<u32> {
+        assert_eq!(domctl(self.0, GET_CONTEXT, self.1, 4 * WORDS as u32), Ok(()));
+        get(self.0, Image::words_of(&SHAPE))
+    }
+
+    fn set(&self, words: &[u32]) -> Result<(), Errno> {
+        put(self.0, BUFFER, words);
+        domctl(self.0, SET_CONTEXT, self.1, 4 * words.len() as u32)
+    }
+}
+
+impl Drop for Subject<'_> {
+    fn drop(&mut self) {
+        assert_eq!(domctl(self.0, DESTROY, self.1, 0), Ok(()));
+        // Any domctl forgets what is dead.
+        assert_eq!(domctl(self.0, GET_CONTEXT, self.1, 0), Err(Errno::Srch));
+        assert_eq!(audit::audit(), Ok(()));
+    }
+}
+
+/// Contexts of a domain: its own, with words changed. One that is refused changes nothing. What a domain has after one that was
+/// taken, another domain takes.
+pub fn context(data: &[u8]) {
+    let World { domains, turn } = world();
+    let _turn = turn.lock().unwrap_or_else(|poison| poison.into_inner());
+    let subject = Subject::new(&domains[0]);
+    let before = subject.context();
+    let mut input = Input::new(data);
+    let mut changed = before.clone();
+    while !input.is_empty() {
+        let at = usize::from(input.byte()) + 256 * usize::from(input.byte() & 1);
+        let length = changed.len();
+        changed[at % length] = input.number();
+    }
+    let taken = subject.set(&changed);
+    let after = subject.context();
+    drop(subject);
+    match taken {
+        Ok(()) => assert_eq!(Subject::new(&domains[0]).set(&after), Ok(())),
+        Err(_) => assert_eq!(at_rest(after), at_rest(before)),
+    }
+}
