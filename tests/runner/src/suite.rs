@@ -64,6 +64,9 @@ const WATCHED: [&str; 3] = ["facts", "toolstack", "demo"];
 /// Inputs of each target of tests/fuzz in a soak: hours.
 const FUZZ_RUNS: u32 = 20_000_000;
 
+/// How often a domU moves to another machine and back in a soak.
+const MOVES: u32 = 10;
+
 /// Runs what takes hours, one after the other.
 pub fn soak(options: &Options) -> Result<ExitCode> {
     let test = |(script, memory_mib, count, seconds): &'static (&str, _, _, _)| {
@@ -94,11 +97,18 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
     let package = Test::new("soak debian package", |options| {
         debian::package(options, Echo::Hide)
     });
+    let two = Test::new("soak two machines", |options| {
+        let options = Options {
+            count: options.count.or(Some(MOVES)),
+            ..options.clone()
+        };
+        two::test(&options, Echo::Hide)
+    });
     run(
         SOAK.iter()
             .map(test)
             .chain(hazards)
-            .chain([package, fuzz].map(|test| test.keeps_busy(usize::MAX)))
+            .chain([two, package, fuzz].map(|test| test.keeps_busy(usize::MAX)))
             .collect(),
         options,
     )
