@@ -234,7 +234,7 @@ impl Hypervisor for Model {
         let mut world = self.world();
         let domain = world.domain(id)?;
         for frame in frames {
-            // What a domain may have at most.
+            // A domain has a limit of pages.
             if domain.pages.len() as u64 >= FRAMES || *frame >= RAM_START + FRAMES {
                 return Err(io::Error::other(format!("refused at frame {frame:#x}")));
             }

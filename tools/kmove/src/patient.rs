@@ -163,7 +163,7 @@ mod tests {
         let mut reader = Reader::new(here.try_clone().unwrap(), SHORT);
         let error = reader.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        // What nobody takes fills the socket, and then the chunks.
+        // Bytes that nobody takes fill the socket, and then the chunks.
         let mut writer = Writer::new(here, SHORT);
         let all = vec![0; 1 << 20];
         let error = (0..1000 * WAITING).find_map(|_| writer.write_all(&all).err());

@@ -75,7 +75,7 @@ fn read(from: impl Read, sink: &mut impl Sink) -> io::Result<(Rest, u64)> {
 #[derive(Default)]
 struct Count {
     name: String,
-    /// Whether a page is at a frame. Of a frame that comes again, the last contents count.
+    /// Frames, and if a page is there. Of a frame that comes again, the last contents count.
     frames: BTreeMap<u64, bool>,
 }
 

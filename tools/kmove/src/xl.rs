@@ -20,7 +20,7 @@ impl Toolstack for Xl {
         created
     }
 
-    /// What xl prints, the caller of this program sees.
+    /// Runs xl; its output goes to that of this program for errors.
     fn run(&mut self, arguments: &[&str]) -> io::Result<()> {
         let words = arguments.join(" ");
         let status = Command::new("xl")
