@@ -10,6 +10,7 @@ const INTERFACE_VERSION: u32 = 0x15;
 
 const CREATE: u32 = 1;
 const DESTROY: u32 = 2;
+const PAUSE: u32 = 3;
 const UNPAUSE: u32 = 4;
 const INFO: u32 = 5;
 const SET_AFFINITY: u32 = 9;
@@ -18,6 +19,8 @@ const MAX_MEM: u32 = 11;
 const SET_CONTEXT: u32 = 12;
 const VCPU_INFO: u32 = 14;
 const MAX_VCPUS: u32 = 15;
+const GET_HVM_CONTEXT: u32 = 33;
+const SET_HVM_CONTEXT: u32 = 34;
 const CACHE_FLUSH: u32 = 71;
 const SET_POOL: u32 = 86;
 
@@ -86,11 +89,17 @@ fn status(value: i32) -> Status {
 impl Domain {
     /// Makes a paused domain of one vCPU that may have `pages` pages, with `pool` bytes for its tables.
     pub fn create(pages: u32, pool: u32) -> Result<Self, i32> {
+        Self::create_with_spis(pages, pool, 0)
+    }
+
+    /// The same, with so many shared interrupts.
+    pub fn create_with_spis(pages: u32, pool: u32, spis: u32) -> Result<Self, i32> {
         const FLAGS: u32 = 3; // hvm, hap
         let mut argument = [0; 32];
-        // By offset / 4: flags, max_vcpus, max_evtchn_port, max_grant_frames, max_maptrack_frames, grant_opts.
+        // By offset / 4: flags, max_vcpus, max_evtchn_port, max_grant_frames, max_maptrack_frames, grant_opts; nr_spis.
         (argument[5], argument[7], argument[8]) = (FLAGS, 1, 1023);
         (argument[9], argument[10], argument[11]) = (64, 1024, 1);
+        argument[15] = spis;
         let mut control = Domctl { command: CREATE, version: INTERFACE_VERSION, domain: 0xffff, pad: [0; 3], argument };
         status(call(DOMCTL, [address_of(&mut control), 0, 0, 0, 0]))?;
         let domain = Domain(control.domain);
@@ -216,6 +225,27 @@ impl Domain {
         self.control(CACHE_FLUSH, &[MEMORY as u32, 0, WRITTEN_PAGES, 0])?;
         self.control(SET_CONTEXT, &[0, 0, address_of(&mut context), 0])?;
         self.control(UNPAUSE, &[])
+    }
+
+    /// Halts its vCPUs.
+    pub fn pause(self) -> Status {
+        self.control(PAUSE, &[])
+    }
+
+    /// Lets them run.
+    pub fn resume(self) -> Status {
+        self.control(UNPAUSE, &[])
+    }
+
+    /// Writes its state beside its memory to a buffer of `size` bytes; the number of bytes that it takes.
+    pub fn context(self, buffer: u32, size: u32) -> Result<u32, i32> {
+        Ok(self.control_and_read(GET_HVM_CONTEXT, &[size, 0, buffer, 0])?.argument[0])
+    }
+
+    /// Sets that state, while it has never run.
+    pub fn set_context(self, buffer: u32, size: u32) -> Status {
+        self.control(CACHE_FLUSH, &[MEMORY as u32, 0, WRITTEN_PAGES, 0])?;
+        self.control(SET_HVM_CONTEXT, &[size, 0, buffer, 0])
     }
 
     /// Begins to log which of its pages are written (XEN_DOMCTL_shadow_op).

@@ -14,47 +14,49 @@ use crate::Register::Wide;
 use crate::{Code, Found, ISB, KNOWN, List, MOST, is_leak, list, print, with_all_inverted, yield_once};
 
 // The puppet's memory, by pages. Code of a register is at most 11 instructions long.
-const PAGES: u32 = 64;
-const BITS: u32 = 32;
-const VALUES: u32 = 40;
-const STATE: u32 = 63;
+pub const PAGES: u32 = 64;
+pub const BITS: u32 = 32;
+pub const VALUES: u32 = 40;
+pub const STATE: u32 = 63;
 /// Bytes for the puppet's tables.
 const POOL: u32 = 1 << 20;
+/// Shared interrupts of the puppet.
+const SPIS: u32 = 32;
 /// Turns that it gives away.
 const TURNS: u32 = 50;
 /// Turns that this domain gives away until the puppet must be through.
-const PATIENCE: u32 = 1_000_000;
+pub const PATIENCE: u32 = 1_000_000;
 
 // Instructions of the puppet: r0 and r1 have the value, r2 the bits, r6 points to the values, r7 to the bits.
 /// str r0, [r6], #4
-const KEEP_LOW: u32 = 0xe486_0004;
+pub const KEEP_LOW: u32 = 0xe486_0004;
 /// str r1, [r6], #4
 const KEEP_HIGH: u32 = 0xe486_1004;
 /// ldr r2, [r7], #4
-const TAKE_BITS: u32 = 0xe497_2004;
+pub const TAKE_BITS: u32 = 0xe497_2004;
 /// eor r0, r0, r2
-const INVERT_LOW: u32 = 0xe020_0002;
+pub const INVERT_LOW: u32 = 0xe020_0002;
 /// eor r1, r1, r2
-const INVERT_HIGH: u32 = 0xe021_1002;
+pub const INVERT_HIGH: u32 = 0xe021_1002;
 /// SCHEDOP_yield: mov r0, #0; mov r12, #29; hvc #0xea1
-const YIELD: [u32; 3] = [0xe3a0_0000, 0xe3a0_c01d, 0xe140_ea71];
+pub const YIELD: [u32; 3] = [0xe3a0_0000, 0xe3a0_c01d, 0xe140_ea71];
 /// str r6, [r8]
-const SAY_DONE: u32 = 0xe588_6000;
+pub const SAY_DONE: u32 = 0xe588_6000;
 /// To three instructions before.
 const BRANCH_BACK: u32 = 0xeaff_fffb;
 
 /// Memory of a domain, mapped here from `frame` on.
-struct Puppet {
-    domain: Domain,
+pub struct Puppet {
+    pub domain: Domain,
     frame: Frame,
     /// Where its next instruction goes.
     end: u32,
 }
 
 impl Puppet {
-    fn new() -> Result<Self, Failure> {
+    pub fn new() -> Result<Self, Failure> {
         let frame = Frame::take_aligned(PAGES);
-        let domain = expect(Domain::create(PAGES, POOL))?;
+        let domain = expect(Domain::create_with_spis(PAGES, POOL, SPIS))?;
         for page in 0..PAGES {
             let (gfn, at) = (MEMORY + u64::from(page), frame.nth(page));
             expect(domain.populate(gfn, 0))?;
@@ -64,19 +66,23 @@ impl Puppet {
         Ok(Self { domain, frame, end: 0 })
     }
 
-    fn put(&mut self, instructions: &[u32]) {
+    pub fn put(&mut self, instructions: &[u32]) {
         Code(self.frame.address() + self.end).put(instructions);
         self.end += instructions.len() as u32 * 4;
     }
 
     /// MOVW and MOVT of a page's address.
-    fn put_address(&mut self, register: u32, page: u32) {
-        let address = (MEMORY as u32 + page) * PAGE_SIZE;
-        let halves = [(0xe300_0000, address & 0xffff), (0xe340_0000, address >> 16)];
+    pub fn put_address(&mut self, register: u32, page: u32) {
+        self.put_word(register, (MEMORY as u32 + page) * PAGE_SIZE);
+    }
+
+    /// MOVW and MOVT of a word.
+    pub fn put_word(&mut self, register: u32, word: u32) {
+        let halves = [(0xe300_0000, word & 0xffff), (0xe340_0000, word >> 16)];
         self.put(&halves.map(|(move_half, half)| move_half | half >> 12 << 16 | register << 12 | half & 0xfff));
     }
 
-    fn put_reads(&mut self, list: &List) {
+    pub fn put_reads(&mut self, list: &List) {
         for found in list.all() {
             self.put(&[found.register.read(0, 1), if is_high(found) { KEEP_HIGH } else { KEEP_LOW }]);
         }
@@ -98,13 +104,23 @@ impl Puppet {
         }
         self.put_reads(list);
         self.put(&[SAY_DONE]);
+        self.put_loop();
+        self.fits()
+    }
+
+    /// Gives its turns away for ever.
+    pub fn put_loop(&mut self) {
         self.put(&YIELD);
         self.put(&[BRANCH_BACK]);
+    }
+
+    /// Checks that its code has not reached its data.
+    pub fn fits(&self) -> Verdict {
         ensure!(self.end <= BITS * PAGE_SIZE, self.end);
         Ok(())
     }
 
-    fn word(&self, page: u32, index: usize) -> Word {
+    pub fn word(&self, page: u32, index: usize) -> Word {
         Word(self.frame.nth(page + index as u32 / 1024), index as u32 % 1024 * 4)
     }
 
@@ -112,7 +128,7 @@ impl Puppet {
         self.word(STATE, 0).read() != 0
     }
 
-    fn end(&self) -> Verdict {
+    pub fn end(&self) -> Verdict {
         for page in 0..PAGES {
             ensure_eq!(domain::unmap(self.frame.nth(page)), 0);
         }
@@ -120,19 +136,19 @@ impl Puppet {
     }
 }
 
-struct Word(Frame, u32);
+pub struct Word(Frame, u32);
 
 impl Word {
-    fn read(&self) -> u32 {
+    pub fn read(&self) -> u32 {
         self.0.read(self.1)
     }
 
-    fn write(&self, value: u32) {
+    pub fn write(&self, value: u32) {
         self.0.write(self.1, value);
     }
 }
 
-fn is_high(found: &Found) -> bool {
+pub fn is_high(found: &Found) -> bool {
     matches!(found.register, Wide(.., High))
 }
 

@@ -1,7 +1,7 @@
 //! State that no list has: every coprocessor register that keeps what is written to it belongs to its vCPU.
 //!
 //! The guest tries every encoding of coprocessors 14 and 15, notes those that read back what was written, and sees whether
-//! they are its own when another vCPU has its turn on the same CPU, or another domain's ([`another_domain`]). It knows no
+//! they are its own when another vCPU has its turn on the same CPU, or another domain's ([`another_domain`]), or its domain is saved ([`saved`]). It knows no
 //! register by name but those that it cannot change as it runs ([`CAREFUL`]). And for each trap that the hypervisor arms,
 //! something says that it is armed ([`armed`]).
 #![no_std]
@@ -9,6 +9,7 @@
 
 mod another_domain;
 mod armed;
+mod saved;
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -25,6 +26,7 @@ suite! { "registers":
     every_register_that_keeps_a_value_is_found,
     a_register_belongs_to_its_vcpu,
     another_domain::a_register_belongs_to_its_domain,
+    saved::a_register_outlives_a_save,
     fcseidr_moves_nothing_of_the_hypervisor_s,
     armed::each_armed_trap_is_armed,
     armed::a_vcpu_in_wfi_is_blocked,
