@@ -93,6 +93,21 @@ pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> R
     session.hazards()
 }
 
+/// Runs a script twice on the same disks: everything starts anew in between.
+pub fn test_over_a_restart(name: &str, options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("disks")?;
+    let machine = machine_for(name, options, &folder)?;
+    for _ in 0..2 {
+        let mut session = at_prompt(&[], &machine, options)?;
+        session.echo(echo);
+        session.type_text(&run_test(name, options))?;
+        passes(&mut session, name, options)?;
+        // The machine powers off behind a test: nothing of its disks is in QEMU any more.
+        ends_well(&mut session, options.timeout)?;
+    }
+    Ok(())
+}
+
 /// Returns the command that runs a script in the place of dom0's shell, with an end of line.
 pub fn run_test(name: &str, options: &Options) -> String {
     let word = |number: Option<u32>| number.map_or("''".into(), |number| number.to_string());

@@ -54,7 +54,7 @@ const BUSY: [&str; 4] = ["hostile", "load", "many", "stress"];
 const SOAK: [(&str, u32, Option<u32>, Option<u32>); 4] = [
     ("cycles", 2048, Some(1000), None),
     ("load", 1024, Some(20), Some(300)),
-    ("move", 1024, Some(10), None),
+    ("move", 1024, Some(50), None),
     ("stress", 1024, None, Some(3600)),
 ];
 
@@ -97,6 +97,9 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
     let package = Test::new("soak debian package", |options| {
         debian::package(options, Echo::Hide)
     });
+    let restart = Test::new("soak restart", |options| {
+        dom0::test_over_a_restart("restart", options, Echo::Hide)
+    });
     let two = Test::new("soak two machines", |options| {
         let options = Options {
             count: options.count.or(Some(MOVES)),
@@ -108,7 +111,7 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
         SOAK.iter()
             .map(test)
             .chain(hazards)
-            .chain([two, package, fuzz].map(|test| test.keeps_busy(usize::MAX)))
+            .chain([two, restart, package, fuzz].map(|test| test.keeps_busy(usize::MAX)))
             .collect(),
         options,
     )
