@@ -1,7 +1,7 @@
-//! XEN_DOMCTL_shadow_op, of which Arm has log-dirty alone: lists the frames of a domain that were written.
+//! XEN_DOMCTL_shadow_op, of which Arm has only log-dirty: reports which frames of a domain were written.
 //!
-//! The log is the domain's map (`mem::p2m::log_dirty`). The domain goes on meanwhile. A step holds the map's lock for one
-//! piece of the log; what it says is copied to the caller after that, and noted again if the copy fails.
+//! The log is the domain's map (`mem::p2m::log_dirty`). The domain runs meanwhile. A step holds the map's lock for one piece of the
+//! log, releases it, and copies the piece to the caller. If the copy fails, the piece is marked dirty again.
 
 use armv7::addr::Gfn;
 
@@ -35,7 +35,7 @@ pub fn call(request: &Request<'_>) -> Outcome {
         (abi::SHADOW_OP_OFF, _) => off(request, &domain),
         (abi::SHADOW_OP_ENABLE_LOGDIRTY, _)
         | (abi::SHADOW_OP_ENABLE, abi::SHADOW_ENABLE_LOG_DIRTY) => enable(request, &domain),
-        // XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL asks for what others hold, which is always told.
+        // XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL asks for frames that others hold, which are always reported.
         (abi::SHADOW_OP_CLEAN, 0 | abi::SHADOW_LOGDIRTY_FINAL) => {
             report(request, &domain, op, true)
         }

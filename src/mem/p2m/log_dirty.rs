@@ -1,22 +1,21 @@
 //! Log-dirty: records which frames of a domain were written.
 //!
-//! The map itself is the log; nothing is allocated for it. A frame of the domain's own RAM is written to unless its entry is
-//! [`P2mType::RamLogDirty`]. Whoever writes for the guest turns the entry back by [`P2m::note_write`] first, as the handler
-//! of its permission faults does. New pages are mapped as `RamRw`, and so count as written.
+//! The map itself is the log; nothing is allocated for it. A frame of the domain's own RAM is dirty unless its entry is
+//! [`P2mType::RamLogDirty`], which denies writes. The handler of permission faults, and every write that the hypervisor makes for
+//! the guest, turns the entry into `RamRw` by [`P2m::note_write`]. New pages are mapped as `RamRw`, and so are dirty.
 //!
 //! A page on which others have references beside the map's (a grant in use, `vcpu_info`, run-state times, words of the FIFO
-//! ABI, shared_info, a mapping of the control domain's) may be written without the map's knowledge. It stays `RamRw`, and
-//! counts as written each time, until they are gone; taking such a reference for writing counts as a write.
+//! ABI, shared_info, a mapping of the control domain's) may be written without a fault. It stays `RamRw`, and is reported by
+//! each reading, until they are gone. Taking such a reference for writing counts as a write.
 //!
-//! The control domain maps a page of a kernel that does not say whether it will write. Of a page that is `RamLogDirty` the
-//! mapping is [`P2mType::ForeignLogDirty`], and its first write is noted in the frame table, as the mapper does not know the
+//! The control domain's mappings of the domain's pages do not say if they are for writing. A mapping of a page that is
+//! `RamLogDirty` is [`P2mType::ForeignLogDirty`]. Its first write is noted in the frame table, since the mapper does not know the
 //! owner's frame number.
 //!
-//! Where pages were given back there is no entry to tell it. After that every frame of which nothing of the domain's own is
-//! mapped is told once.
+//! A page that was given back has no entry. The next reading after that reports every frame without a page of the domain's own.
 //!
-//! A block is one entry for as long as nobody writes there. The first write breaks it up. Without a frame for the table,
-//! the whole block counts as written instead. ARMv7 finds no frame dirty by itself (DDI 0406C.d B3.7), and its stage 2 is
+//! A block stays one entry until its first write, which breaks it up. Without a frame for the table, the whole block is dirty
+//! instead. ARMv7 finds no frame dirty by itself (DDI 0406C.d B3.7), and its stage 2 is
 //! flushed by VMID only.
 
 use armv7::addr::Gfn;
@@ -40,19 +39,19 @@ pub(super) struct Log {
     on: bool,
     faults: u32,
     written: u32,
-    /// Pages were given back since the log was read.
+    /// Pages were given back since the last reading.
     pub(super) gave_back: bool,
-    /// Frames without a page of the domain's own are told by this reading.
+    /// This reading reports frames without a page of the domain's own.
     tells_holes: bool,
 }
 
 impl P2m<'_> {
-    /// Returns whether writes are logged.
+    /// Returns whether the log is on.
     pub fn logs(&self) -> bool {
         self.log.on
     }
 
-    /// Begins to log, or ends it: then come the steps of [`P2m::catch_writes`], or [`P2m::allow_writes`].
+    /// Turns the log on or off. The steps of [`P2m::catch_writes`], or of [`P2m::allow_writes`], must follow.
     pub fn set_logs(&mut self, on: bool) {
         self.log = Log {
             on,
@@ -79,7 +78,7 @@ impl P2m<'_> {
         self.log.faults = self.log.faults.saturating_add(1);
     }
 
-    /// Notes a write to `gfn`, which is allowed from here on.
+    /// Marks `gfn` dirty, and allows writes to it.
     #[cold]
     pub fn note_write(&mut self, gfn: Gfn) {
         let Some(entry) = self.lookup(gfn) else {
@@ -105,7 +104,7 @@ impl P2m<'_> {
         self.flush_rights();
     }
 
-    /// Notes writes to the frames of `bits`, the first of which is `first`.
+    /// Marks the frames of `bits` dirty; bit 0 is `first`.
     pub fn note_writes(&mut self, first: Gfn, bits: Bits) {
         self.log.gave_back |= self.log.tells_holes;
         for n in (0..PIECE).filter(|n| bits >> n & 1 != 0) {
@@ -115,7 +114,7 @@ impl P2m<'_> {
         }
     }
 
-    /// Makes the next writes from `from` on fault. Returns the frame to continue at, `None` after the last one.
+    /// Marks frames from `from` on clean, so that their next writes fault. Returns the frame to continue at, `None` after the last one.
     pub fn catch_writes(&mut self, from: Gfn) -> Option<Gfn> {
         let mut changed = false;
         let mut next = Some(from);
