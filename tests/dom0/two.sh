@@ -60,7 +60,7 @@ told() {
     return $status
 }
 goes() { told xl migrate -s 'sh /tests/on_there.sh' demo $there && eventually runs_only_there; }
-comes() { told there "xl migrate -s 'sh /tests/on_there.sh' demo $here" && eventually runs_only_here; }
+comes() { told there "xl migrate -s 'sh /tests/on_there.sh' demo $here 2>&1" && eventually runs_only_here; }
 lives() { eventually has_written 1 && eventually has_echoed 10; }
 
 # The cable is pulled some seconds after the move has begun.
