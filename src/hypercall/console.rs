@@ -3,8 +3,8 @@
 //! A caller that writes faster than the serial line sends is continued, as the ABI has no short count and output must
 //! not be lost. Meanwhile it takes its interrupts, and other vCPUs run.
 
-use super::guest_ptr::{copy_in, copy_out};
-use super::{Args, Caller, Outcome, Reply, must_pause};
+use crate::call::guest_ptr::{copy_in, copy_out};
+use crate::call::{Args, Caller, Outcome, Reply, must_pause};
 use crate::console;
 use crate::error::Errno;
 

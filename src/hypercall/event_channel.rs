@@ -3,10 +3,10 @@
 use armv7::addr::GuestVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::guest_ptr::{read, write};
-use super::target::{self, Target};
-use super::{Args, Caller, Outcome, Reply, must_pause};
 use crate::abi::event_channel as abi;
+use crate::call::guest_ptr::{read, write};
+use crate::call::target::{self, Target};
+use crate::call::{Args, Caller, Outcome, Reply, must_pause};
 use crate::domain::{Domain, close_ports, send, tell_closed};
 use crate::error::Errno;
 use crate::event::{Binding, Close, Control, EventError, EventTable, Port};

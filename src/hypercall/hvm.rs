@@ -1,11 +1,11 @@
 //! hvm_op (34): the HVM parameters that exist on Arm.
 
-use super::guest_ptr::{read, write};
-use super::{Args, Caller, Outcome, Reply};
 use crate::abi::hvm as abi;
+use crate::call::guest_ptr::{read, write};
+use crate::call::target::{self, Target};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::Params;
 use crate::error::Errno;
-use crate::hypercall::target::{self, Target};
 
 pub(super) fn call(caller: &Caller<'_>, args: &Args) -> Outcome {
     match args.0[0] {

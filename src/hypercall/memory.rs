@@ -5,10 +5,11 @@
 
 use armv7::addr::{Gfn, GuestVa, Mfn, ORDER_2M};
 
-use super::guest_ptr::{element, read, write};
-use super::target::{self, Target};
-use super::{Args, Caller, Outcome, Reply, grow_grants, must_pause};
+use super::grow_grants;
 use crate::abi::memory as abi;
+use crate::call::guest_ptr::{element, read, write};
+use crate::call::target::{self, Target};
+use crate::call::{Args, Caller, Outcome, Reply, must_pause};
 use crate::domain::place::{self, Shared};
 use crate::domain::{Domain, Life, registry};
 use crate::error::Errno;

@@ -1,8 +1,8 @@
 //! Small hypercalls: vm_assist (21) and platform_op (7).
 
-use super::guest_ptr::read;
-use super::{Args, Caller, Outcome, Reply};
 use crate::abi::platform as abi;
+use crate::call::guest_ptr::read;
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::error::Errno;
 use crate::wallclock;
 

@@ -25,7 +25,7 @@ use alloc::sync::Arc;
 use armv7::guest::GuestContext;
 use armv7::syndrome::psr;
 
-use crate::call::{Args, Budget, Caller, Outcome, Reply, guest_ptr, must_pause, target};
+use crate::call::{Args, Caller, Outcome, Reply, must_pause};
 use crate::control;
 use crate::domain::Domain;
 use crate::error::Errno;

@@ -7,8 +7,9 @@
 use armv7::smp;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::guest_ptr::{element, read, write};
-use super::{Args, Budget, Caller, Outcome, Reply, number};
+use super::number;
+use crate::call::guest_ptr::{element, read, write};
+use crate::call::{Args, Budget, Caller, Outcome, Reply};
 use crate::domain::shutdown;
 use crate::error::Errno;
 use crate::latency;

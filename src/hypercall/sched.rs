@@ -1,8 +1,8 @@
 //! sched_op (29): yielding, blocking, polling and shutting down.
 
-use super::guest_ptr::{element, read};
-use super::{Args, Caller, Outcome, Reply};
 use crate::abi::sched as abi;
+use crate::call::guest_ptr::{element, read};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::shutdown::{self, Reason};
 use crate::domain::{interface, registry};
 use crate::error::Errno;

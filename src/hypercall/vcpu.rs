@@ -3,9 +3,9 @@
 use armv7::addr::{Gfn, GuestVa, PAGE_SIZE};
 use armv7::guest::{Access, translate};
 
-use super::guest_ptr::read;
-use super::{Args, Caller, Outcome, Reply};
 use crate::abi::vcpu as abi;
+use crate::call::guest_ptr::read;
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::GuestPage;
 use crate::error::Errno;
 use crate::id::VcpuId;

@@ -2,9 +2,9 @@
 
 use armv7::addr::GuestVa;
 
-use super::guest_ptr::{copy_out, read, write};
-use super::{Args, Caller, Outcome, Reply};
 use crate::abi::version as abi;
+use crate::call::guest_ptr::{copy_out, read, write};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::error::Errno;
 use crate::identity;
 

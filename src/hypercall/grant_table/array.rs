@@ -10,10 +10,10 @@ use armv7::frame;
 use armv7::guest::{self, translate};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::call::guest_ptr::{copy_out, element, read};
+use crate::call::{Args, Outcome, Reply, must_pause};
 use crate::domain::Domain;
 use crate::error::Errno;
-use crate::hypercall::guest_ptr::{copy_out, element, read};
-use crate::hypercall::{Args, Outcome, Reply, must_pause};
 use crate::mem::FrameRef;
 use crate::mem::p2m::{Access, P2mType};
 

@@ -3,14 +3,13 @@
 use armv7::cache;
 use armv7::frame;
 
-use super::{Args, OP_MASK, Outcome};
+use super::OP_MASK;
 use crate::abi::grant_table::{CacheFlush, OP_CACHE_FLUSH};
+use crate::call::guest_ptr::{element, read};
+use crate::call::{Args, Outcome, Reply, must_pause};
 use crate::domain::{Domain, registry};
 use crate::error::Errno;
 use crate::grant::{FlushAction, FlushRequest, GrantRef, Search};
-use crate::hypercall::Reply;
-use crate::hypercall::guest_ptr::{element, read};
-use crate::hypercall::must_pause;
 use crate::mem::frame_table::State;
 use crate::mem::memory;
 

@@ -7,8 +7,9 @@ use armv7::addr::{Gfn, Mfn};
 use armv7::frame::{self, SharedPage};
 
 use super::array::each;
-use super::{Args, Granted, Outcome, Peers, allowed, status_at};
+use super::{Granted, Peers, allowed, status_at};
 use crate::abi::grant_table::{COPY_DEST_GREF, COPY_SOURCE_GREF, Copy, GrantError, status_of};
+use crate::call::{Args, Outcome};
 use crate::domain::Domain;
 use crate::grant::{Access, CopyPlan, GrantRef, Place, Side};
 use crate::id::DomId;

@@ -6,8 +6,9 @@ use alloc::sync::Arc;
 use armv7::addr::Mfn;
 
 use super::array::each;
-use super::{Args, Granted, Outcome, Peers, allowed, status_at};
+use super::{Granted, Peers, allowed, status_at};
 use crate::abi::grant_table::{GrantError, MapGrantRef, UnmapGrantRef, status_of};
+use crate::call::{Args, Outcome};
 use crate::domain::Domain;
 use crate::domain::grants::{Leaving, kind_of};
 use crate::domain::memory::account_page;

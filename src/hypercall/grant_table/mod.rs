@@ -23,8 +23,8 @@ mod tests;
 
 use core::ops::Range;
 
-use super::{Args, Caller, Outcome};
 use crate::abi::grant_table as abi;
+use crate::call::{Args, Caller, Outcome};
 use crate::domain::Domain;
 use crate::domain::grants::{Granted, Peers};
 use crate::error::Errno;

@@ -6,17 +6,18 @@ use armv7::addr::{GuestVa, PAGE_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::array::{each, write_back};
-use super::{Args, Caller, Outcome, status_at};
+use super::status_at;
 use crate::abi::grant_table::{
     GetStatusFrames, GetVersion, GrantError, QuerySize, SetVersion, SetupTable, SwapGrantRef,
     Transfer, UnmapAndReplace, status_of,
 };
+use crate::call::guest_ptr::{copy_out, read, write};
+use crate::call::target::{self, Target};
+use crate::call::{Args, Caller, Outcome, Reply};
 use crate::domain::Domain;
 use crate::error::Errno;
 use crate::grant::{GrantHandle, GrantRef, VERSION, set_version as version_rule};
-use crate::hypercall::guest_ptr::{copy_out, read, write};
-use crate::hypercall::target::{self, Target};
-use crate::hypercall::{Reply, grow_grants};
+use crate::hypercall::grow_grants;
 
 /// Reads the argument of an operation that takes exactly one.
 fn only<T: FromBytes + IntoBytes>(caller: &Caller<'_>, args: &Args) -> Result<(GuestVa, T), Errno> {
