@@ -8,9 +8,10 @@ use armv7::cpu::CpuId;
 use crate::cpu;
 use crate::domain::registry;
 use crate::event::{Binding, Port};
+use crate::irq::{self, Owner};
 use crate::sched;
 use crate::time;
-use crate::{irq, latency, machine, mem};
+use crate::{latency, machine, mem};
 
 const KEYS: &[(u8, &str)] = &[
     (b'h', "show this message"),
@@ -19,6 +20,7 @@ const KEYS: &[(u8, &str)] = &[
     (b'd', "dump registers"),
     (b'0', "dump Dom0 registers"),
     (b'e', "dump evtchn info"),
+    (b'i', "dump interrupt bindings"),
     (b'm', "memory info"),
     (b'H', "dump heap info"),
     (b't', "display multi-cpu clock info"),
@@ -57,6 +59,7 @@ pub fn handle(key: u8) {
         b'r' => run_queues(),
         b'd' | b'0' => vcpus(),
         b'e' => events(),
+        b'i' => interrupts(),
         b'm' => memory(),
         b'H' => heap(),
         b't' => clock(),
@@ -68,7 +71,7 @@ pub fn handle(key: u8) {
         }
         b'*' => {
             for dump in [
-                domains, run_queues, vcpus, events, memory, heap, clock, audit,
+                domains, run_queues, vcpus, events, interrupts, memory, heap, clock, audit,
             ] {
                 dump();
             }
@@ -231,6 +234,23 @@ fn events() {
 fn print_rest(count: usize) {
     if count != 0 {
         say!("      and {count} more");
+    }
+}
+
+fn interrupts() {
+    say!("'i' pressed -> dumping interrupt bindings");
+    let ours = |owner| matches!(owner, Owner::Hypervisor(_));
+    for intid in irq::owned(ours) {
+        say!("    irq {intid}: {:?}", irq::owner(intid));
+    }
+    for domain in registry::all() {
+        let count = irq::owned(|owner| owner == Owner::Guest(domain.id)).count();
+        if count != 0 {
+            say!("    {domain} has {count}");
+        }
+    }
+    for intid in irq::taken() {
+        say!("    irq {intid}: d0 enabled it, and nobody owned it");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Physical interrupts: their owners, and delivery.
 //!
-//! Every interrupt has one owner: none (it is disabled), the hypervisor, or a guest. A guest's interrupt is
+//! Every interrupt has one owner: none (it is disabled), the hypervisor, or a guest. An SPI without an owner becomes dom0's
+//! when dom0 enables it: some controllers before the GIC leave the choice of the SPI to their driver. A guest's interrupt is
 //! acknowledged and its priority dropped; it stays active until the guest ends it (list register with HW bit).
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -39,6 +40,8 @@ pub enum Owner {
 const LINES: usize = 1020;
 const GUEST: u16 = 1 << 15;
 static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
+/// SPIs that dom0 took by enabling them, 32 to a word.
+static TAKEN: [AtomicU32; LINES.div_ceil(32)] = [const { AtomicU32::new(0) }; LINES.div_ceil(32)];
 /// Number of interrupts without an owner.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
@@ -107,6 +110,33 @@ pub fn route_to_guest(
         give_up(intid);
     }
     routed
+}
+
+/// Routes an SPI without an owner to dom0, which is about to enable it. The trigger is the one that dom0 has configured.
+pub fn give_unowned(gic: &Gic, intid: u32, dom0: &Domain) {
+    let Some(id) = IntId::new(intid).filter(|_| owner(intid) == Owner::None) else {
+        return;
+    };
+    let trigger = dom0.vgic.lock().trigger_of(id);
+    if route_to_guest(gic, intid, dom0, trigger).is_ok()
+        && let Some(word) = TAKEN.get(intid as usize / 32)
+    {
+        word.fetch_or(1 << (intid % 32), Ordering::Relaxed);
+    }
+}
+
+/// Returns the SPIs that dom0 took by enabling them.
+pub fn taken() -> impl Iterator<Item = u32> {
+    let is_taken = |intid: &u32| {
+        let word = TAKEN.get(*intid as usize / 32);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (intid % 32) != 0)
+    };
+    (0..LINES as u32).filter(is_taken)
+}
+
+/// Returns the interrupts that have an owner for which `is_it` holds.
+pub fn owned(is_it: impl Fn(Owner) -> bool) -> impl Iterator<Item = u32> {
+    (0..LINES as u32).filter(move |intid| is_it(owner(*intid)))
 }
 
 fn give_up(intid: u32) {

@@ -107,7 +107,8 @@ impl Collected {
         }
     }
 
-    /// Names the controllers that seem to pass interrupts on to the GIC by no known rule. dom0's drivers never get those.
+    /// Names the controllers that seem to pass interrupts on to the GIC by no known rule. dom0 gets each SPI that it enables
+    /// for them and nobody owns.
     fn name_unknown_controllers(&mut self, machine: &HostView<'_>, gic: Option<&Node<'_>>) {
         for (path, count) in &self.elsewhere {
             let Some(node) = machine.tree.find(path) else {
@@ -116,7 +117,7 @@ impl Collected {
             if !gic.is_some_and(|gic| interrupt::is_end(&node, gic)) {
                 let name = node.string("compatible").unwrap_or("");
                 self.notes.push(format!(
-                    "DOM0: {count} interrupts by way of {path} ({name}) are not routed: no rule says where they lead"
+                    "DOM0: {count} interrupts by way of {path} ({name}), whose driver chooses the SPIs"
                 ));
             }
         }

@@ -152,6 +152,19 @@ pub fn route(domain: &Domain, intid: u32) -> Result<(), Refusal> {
     })
 }
 
+/// Routes those of 32 SPIs from `first` that dom0 is about to enable and nobody owns to dom0, but for those of marked devices.
+pub fn give_unowned(dom0: &Domain, first: u32, enabled: u32) {
+    let Some(gic) = gic::get() else { return };
+    for intid in (0..32)
+        .filter(|bit| enabled & 1 << bit != 0)
+        .map(|bit| first + bit)
+    {
+        if !CATALOGUE.lock().is_marked(intid) {
+            irq::give_unowned(gic, intid, dom0);
+        }
+    }
+}
+
 /// Takes the interrupts of a domain that ends back. No vCPU of it is loaded. Returns false if it is to be called again.
 pub fn take_interrupts(domain: &Domain) -> bool {
     let Some(gic) = gic::get() else { return true };

@@ -280,6 +280,17 @@ impl Catalogue {
         lines.find(|line| line.intid == intid).copied()
     }
 
+    /// Returns whether an interrupt is of a device that is marked for other domains than dom0.
+    pub fn is_marked(&self, intid: u32) -> bool {
+        let marked = |device: &&Device| device.standing != Standing::Unmarked;
+        let mut lines = self
+            .devices
+            .iter()
+            .filter(marked)
+            .flat_map(|device| &device.lines);
+        lines.any(|line| line.intid == intid)
+    }
+
     /// Returns the devices that a domain has.
     pub fn of_domain(&self, domain: DomId) -> impl Iterator<Item = &Device> {
         let devices = self.devices.iter();

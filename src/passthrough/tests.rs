@@ -241,3 +241,12 @@ fn what_is_below_a_marked_node_goes_with_it() {
     assert!(catalogue.claim(ONE, &pages(0xc00_0000, 1), false).is_ok());
     assert_eq!(catalogue.of_domain(ONE).count(), 2);
 }
+
+#[test]
+fn the_interrupts_of_marked_devices_alone_are_kept_for_other_domains() {
+    let catalogue = catalogue(&device(0xc00_0000, 100, ""), "");
+    assert!(catalogue.is_marked(132));
+    // The clock, which is dom0's, and one that no device names.
+    assert!(!catalogue.is_marked(34));
+    assert!(!catalogue.is_marked(133));
+}

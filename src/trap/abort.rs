@@ -30,6 +30,7 @@ use crate::domain::uart as device;
 use crate::domain::{Domain, GicMap, guest_map};
 use crate::guest_warn;
 use crate::mem::p2m;
+use crate::passthrough;
 use crate::vcpu::Vcpu;
 use crate::vgic::{HostOp, HostWork, Vgic};
 
@@ -336,6 +337,11 @@ fn write(domain: &Domain, vcpu: &Vcpu, offset: u32, width: Width, value: u32) ->
     }
     if Vgic::is_stale(offset) {
         freshen(domain, vcpu, offset);
+    }
+    if let Some(first) = Vgic::first_enabled(offset)
+        && domain.rights.hardware
+    {
+        passthrough::give_unowned(domain, first, value);
     }
     let mut vgic = domain.vgic.lock();
     let effects = vgic.write(vcpu.id, offset, width, value);

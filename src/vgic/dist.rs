@@ -224,6 +224,14 @@ impl Vgic {
         Ok(effects)
     }
 
+    /// Returns the first of the 32 SPIs that a write of a word at `offset` enables.
+    pub const fn first_enabled(offset: u32) -> Option<u32> {
+        match offset {
+            0x104..0x180 if offset.is_multiple_of(4) => Some((offset - 0x100) * 8),
+            _ => None,
+        }
+    }
+
     /// Returns whether the register at `offset` shows state of list registers, so that an access needs [`Self::freshen`] first.
     pub const fn is_stale(offset: u32) -> bool {
         matches!(offset, 0x200..0x400 | 0xF10..0xF30)

@@ -306,7 +306,7 @@ fn interrupts_of_a_controller_that_no_rule_knows_are_named_once() {
         ),
     ] {
         let note = alloc::format!(
-            "DOM0: {count} interrupts by way of /cross (x,crossbar) are not routed: no rule says where they lead"
+            "DOM0: {count} interrupts by way of /cross (x,crossbar), whose driver chooses the SPIs"
         );
         assert_eq!(controller(unknown), [PMU, note.as_str()]);
     }

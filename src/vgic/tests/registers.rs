@@ -327,3 +327,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_a_word_of_isenabler_for_spis_enables_some() {
+    assert_eq!(Vgic::first_enabled(ISENABLER), None);
+    assert_eq!(Vgic::first_enabled(ISENABLER + 4), Some(32));
+    assert_eq!(Vgic::first_enabled(ISENABLER + 6), None);
+    assert_eq!(Vgic::first_enabled(ISENABLER + 0x7C), Some(992));
+    assert_eq!(Vgic::first_enabled(ICENABLER), None);
+}

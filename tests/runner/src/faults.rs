@@ -476,7 +476,7 @@ fn with_many_nodes(source: &str) -> Result<String> {
 }
 
 /// Adds nodes below the root.
-fn in_root(source: &str, nodes: &str) -> Result<String> {
+pub fn in_root(source: &str, nodes: &str) -> Result<String> {
     let end = source.rfind("};").ok_or("QEMU's device tree has no end")?;
     Ok([&source[..end], nodes, &source[end..]].concat())
 }

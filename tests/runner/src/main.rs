@@ -37,6 +37,7 @@ mod boards;
 mod build;
 mod card;
 mod crash;
+mod crossbar;
 mod debian;
 mod disk;
 mod dom0;

@@ -15,13 +15,13 @@ const DOMU_CLOCK: u32 = 0x5f00_0000;
 const DOMU_KEYS: u32 = 0x5f10_0000;
 
 /// The machine's real-time clock, which is marked for domUs.
-const CLOCK: &str = "pl031@9010000 {";
+pub const CLOCK: &str = "pl031@9010000 {";
 
 /// Sets the clock's alarm, and waits for its interrupt.
-const RING: &str = "echo +1 >/sys/class/rtc/rtc0/wakealarm; \
+pub const RING: &str = "echo +1 >/sys/class/rtc/rtc0/wakealarm; \
     until grep -E '[1-9][0-9]* .* rtc-pl031' /proc/interrupts; do sleep 1; done; echo alarms: $((6 - 5))\n";
 /// Ctrl-A three times moves the input.
-const SWITCH: &str = "\u{1}\u{1}\u{1}";
+pub const SWITCH: &str = "\u{1}\u{1}\u{1}";
 
 /// Two Debian domains and three that cannot be made, without dom0: both reach their shells, one by the way of the machine's
 /// clock that it owns, the input walks from one to the other, no line is cut into another, and the machine stays on when both

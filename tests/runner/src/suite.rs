@@ -12,7 +12,7 @@ use crate::processors::{self, PROCESSORS};
 use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, debian, dom0, faults, guests, hazards, leftovers,
+    Result, bench, build, card, crash, crossbar, debian, dom0, faults, guests, hazards, leftovers,
     load_address, package, partitions, project, tree, two, uboot_ways, uefi, words,
 };
 
@@ -195,6 +195,9 @@ fn starts() -> Vec<Test> {
         Test::new(format!("uefi {}", way.name), |options| {
             uefi::test(way, options, Echo::Hide)
         })
+    }));
+    tests.push(Test::new("interrupt that a driver chooses", |options| {
+        crossbar::test(options, Echo::Hide)
     }));
     tests.push(Test::new("partitions without dom0", |options| {
         partitions::without_dom0(options, Echo::Hide)
