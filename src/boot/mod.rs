@@ -170,8 +170,6 @@ fn level(level: Level) -> LevelFilter {
 pub fn start_console(tree: &Tree<'_>, options: &Options) -> Option<UartInfo> {
     /// Difference between a letter's code and its code with Ctrl.
     const CONTROL: u8 = 0x1F;
-    /// Size in bytes of the drivers' registers. A tree may claim more than can be mapped.
-    const REGISTERS: u64 = 0x1000;
     CONSOLE_SOUGHT.store(true, Ordering::Relaxed);
     console::configure(&console::Settings {
         switch_char: options.conswitch & CONTROL,
@@ -180,7 +178,8 @@ pub fn start_console(tree: &Tree<'_>, options: &Options) -> Option<UartInfo> {
     match platform::console::find(tree, options.dtuart.as_deref()) {
         Ok(found) => {
             let uart = found.uart;
-            let size = uart.reg.size().min(REGISTERS);
+            // A tree may claim more than can be mapped.
+            let size = uart.reg.size().min(platform::console::REGISTERS);
             let Some(window) = hypmap::map_device(uart.reg.start(), size) else {
                 fail(&BootError::Uart("cannot be mapped".to_string()));
             };

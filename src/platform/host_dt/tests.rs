@@ -363,54 +363,6 @@ fn a_module_may_end_where_ram_does() {
     assert_eq!(host.free_ram().last().unwrap().end(), 0xbfe0_0000);
 }
 
-#[test]
-fn the_option_dtuart_wins_over_stdout_path() {
-    let bytes = compile(VEXPRESS);
-    let found = |spec| console::find(tree(&bytes), Some(spec)).unwrap();
-    let aliased = found("serial0:115200n8");
-    assert_eq!(
-        (aliased.uart.options.as_str(), aliased.instead),
-        ("115200n8", None)
-    );
-    let by_path = found("/bus/motherboard-bus/iofpga-bus/serial");
-    assert_eq!(by_path.uart.reg.base(), 0x1c09_0000);
-    assert_eq!(by_path.instead, None);
-}
-
-#[test]
-fn a_wrong_dtuart_is_named_and_stdout_path_serves_instead() {
-    let bytes = compile(VEXPRESS);
-    for (spec, named) in [
-        (
-            "/bus/motherboard-bus/iofpga-bus/rtc",
-            "Unknown UART \"arm,pl031\"",
-        ),
-        ("serial9", "\"serial9\""),
-    ] {
-        let found = console::find(tree(&bytes), Some(spec)).unwrap();
-        assert_eq!(found.uart.reg.base(), 0x1c09_0000);
-        let line = found.instead.unwrap().to_string();
-        assert!(line.contains(named), "{line}");
-    }
-    let silent = compile_with(VEXPRESS, &[("stdout-path", "other-path")]);
-    let error = console::find(tree(&silent), Some("serial9")).unwrap_err();
-    assert!(error.to_string().contains("\"serial9\""), "{error}");
-}
-
-#[test]
-fn a_uart_found_by_its_address_is_known_by_its_node() {
-    let tree = tree(&compile(VIRT));
-    let uart = console::at(tree, Model::Pl011, 0x0900_0000).unwrap();
-    assert_eq!(uart.path, "/pl011@9000000");
-    assert_eq!(uart.interrupt.unwrap().intid, 33);
-    assert_eq!(
-        console::at(tree, Model::Pl011, 0x0901_0000),
-        None,
-        "a clock"
-    );
-    assert_eq!(console::at(tree, Model::Pl011, 0x1c09_0000), None);
-}
-
 /// Returns the blob with a NOP token before every other one, and the sizes in the header to match.
 fn with_nops(blob: &[u8]) -> Vec<u8> {
     let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().unwrap()) as usize;

@@ -12,6 +12,7 @@ mod exynos4210;
 mod imx;
 mod ns16550;
 mod pl011;
+mod scif;
 mod stm32h7;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use imx::Imx;
 pub use ns16550::Family;
 use ns16550::Ns16550;
 use pl011::Pl011;
+use scif::{Layout, Scif};
 use stm32h7::Stm32h7;
 
 /// Width of a register access.
@@ -78,68 +80,125 @@ pub enum Model {
     Imx,
     /// ST's USART with FIFOs.
     Stm32h7,
+    /// Renesas SCIF.
+    Scif(Layout),
 }
 
-const PL011: &[&str] = &["arm,pl011", "arm,sbsa-uart"];
-const EXYNOS4210: &[&str] = &["samsung,exynos4210-uart"];
-const IMX: &[&str] = &["fsl,imx6q-uart", "fsl,imx6ul-uart", "fsl,imx7d-uart"];
-const STM32H7: &[&str] = &["st,stm32h7-uart"];
-const NS16550: &[&str] = &[
-    "ns16550",
-    "ns16550a",
-    "ns16450",
-    "snps,dw-apb-uart",
-    "nvidia,tegra20-uart",
-    "nvidia,tegra124-uart",
-    "ti,omap2-uart",
-    "ti,omap3-uart",
-    "ti,omap4-uart",
-    "ti,dra742-uart",
-    "ti,am3352-uart",
-    "marvell,armada-38x-uart",
-];
-/// Compatibles with word-spaced registers, which their trees may omit.
-const OMAP: &[&str] = &[
-    "ti,omap2-uart",
-    "ti,omap3-uart",
-    "ti,omap4-uart",
-    "ti,dra742-uart",
-    "ti,am3352-uart",
+/// A model's name, and where it is found.
+struct Row {
+    /// Name on the command line, as Linux' `earlycon=` has it.
+    name: &'static str,
+    /// Compatibles of nodes.
+    compatible: &'static [&'static str],
+    /// Driver; a 16550's node may say another distance and width.
+    model: Model,
+}
+
+const fn ns16550(shift: u32, width: Width, family: Family) -> Model {
+    Model::Ns16550 {
+        shift,
+        width,
+        family,
+    }
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "pl011",
+        compatible: &["arm,pl011", "arm,sbsa-uart"],
+        model: Model::Pl011,
+    },
+    Row {
+        name: "exynos4210",
+        compatible: &["samsung,exynos4210-uart"],
+        model: Model::Exynos4210,
+    },
+    Row {
+        name: "imx",
+        compatible: &["fsl,imx6q-uart", "fsl,imx6ul-uart", "fsl,imx7d-uart"],
+        model: Model::Imx,
+    },
+    Row {
+        name: "stm32",
+        compatible: &["st,stm32h7-uart"],
+        model: Model::Stm32h7,
+    },
+    Row {
+        name: "scif",
+        compatible: &["renesas,scif", "renesas,hscif"],
+        model: Model::Scif(scif::SCIF),
+    },
+    Row {
+        name: "scifa",
+        compatible: &["renesas,scifa"],
+        model: Model::Scif(scif::SCIFA),
+    },
+    // OMAP's trees may omit the distance.
+    Row {
+        name: "omap8250",
+        compatible: &[
+            "ti,omap2-uart",
+            "ti,omap3-uart",
+            "ti,omap4-uart",
+            "ti,dra742-uart",
+            "ti,am3352-uart",
+        ],
+        model: ns16550(2, Width::Byte, Family::Omap),
+    },
+    // So may those of MediaTek, and of Tegra's UARTs with DMA, which do without as well.
+    Row {
+        name: "uart8250,mmio32",
+        compatible: &[
+            "mediatek,mt6577-uart",
+            "nvidia,tegra30-hsuart",
+            "nvidia,tegra20-hsuart",
+        ],
+        model: ns16550(2, Width::Word, Family::Plain),
+    },
+    Row {
+        name: "uart8250,mmio",
+        compatible: &[
+            "ns16550",
+            "ns16550a",
+            "ns16450",
+            "snps,dw-apb-uart",
+            "nvidia,tegra20-uart",
+            "nvidia,tegra124-uart",
+            "marvell,armada-38x-uart",
+        ],
+        model: ns16550(0, Width::Byte, Family::Plain),
+    },
 ];
 
 impl Model {
     /// Returns the driver for a node, if any.
     pub fn of(node: &Node<'_>) -> Option<Self> {
-        if node.is_compatible(PL011) {
-            return Some(Self::Pl011);
-        }
-        if node.is_compatible(EXYNOS4210) {
-            return Some(Self::Exynos4210);
-        }
-        if node.is_compatible(IMX) {
-            return Some(Self::Imx);
-        }
-        if node.is_compatible(STM32H7) {
-            return Some(Self::Stm32h7);
-        }
-        if !node.is_compatible(NS16550) {
-            return None;
-        }
-        let (family, usual_shift) = match node.is_compatible(OMAP) {
-            true => (Family::Omap, 2),
-            false => (Family::Plain, 0),
+        let row = ROWS.iter().find(|row| node.is_compatible(row.compatible))?;
+        let Self::Ns16550 {
+            shift,
+            width,
+            family,
+        } = row.model
+        else {
+            return Some(row.model);
         };
-        let shift = node.u32("reg-shift").unwrap_or(usual_shift);
         let width = match node.u32("reg-io-width") {
             Some(4) => Width::Word,
             Some(2) => Width::Half,
-            _ => Width::Byte,
+            Some(_) => Width::Byte,
+            None => width,
         };
-        Some(Self::Ns16550 {
-            shift: shift.min(4),
+        Some(ns16550(
+            node.u32("reg-shift").unwrap_or(shift).min(4),
             width,
             family,
-        })
+        ))
+    }
+
+    /// Returns the driver with this name on the command line.
+    pub fn named(name: &str) -> Option<Self> {
+        let row = ROWS.iter().find(|row| row.name == name)?;
+        Some(row.model)
     }
 }
 
@@ -151,6 +210,7 @@ enum Driver<R> {
     Exynos4210(Exynos4210<R>),
     Imx(Imx<R>),
     Stm32h7(Stm32h7<R>),
+    Scif(Scif<R>),
 }
 
 macro_rules! each {
@@ -161,6 +221,7 @@ macro_rules! each {
             Driver::Exynos4210($uart) => $call,
             Driver::Imx($uart) => $call,
             Driver::Stm32h7($uart) => $call,
+            Driver::Scif($uart) => $call,
         }
     };
 }
@@ -191,6 +252,7 @@ impl<R: Registers> Uart<R> {
             Model::Exynos4210 => Driver::Exynos4210(Exynos4210::new(registers)),
             Model::Imx => Driver::Imx(Imx::new(registers)),
             Model::Stm32h7 => Driver::Stm32h7(Stm32h7::new(registers)),
+            Model::Scif(layout) => Driver::Scif(Scif::new(registers, layout)),
         };
         Self {
             driver,

@@ -1,14 +1,15 @@
 //! UARTs on a line of 115,200 baud, in virtual time: a byte takes ten bits, and each access of the processor takes a moment.
 //!
 //! They have what the drivers use: the FIFO with its levels, and each kind's own notion of the transmit interrupt. A PL011
-//! (DDI 0183G 2.8) and an Exynos UART signal as the FIFO comes down through a level, a 16550 when it has become empty; an i.MX
-//! and an STM32 UART for as long as the FIFO is down.
+//! (DDI 0183G 2.8) and an Exynos UART signal as the FIFO comes down through a level, a 16550 and a SCIF when it has become
+//! empty; an i.MX and an STM32 UART for as long as the FIFO is down.
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use super::scif::SCIF;
 use super::{Family, Model, Registers, Uart, Width};
 
 /// Nanoseconds that a byte is on the line.
@@ -26,10 +27,11 @@ pub enum Kind {
     Exynos(usize),
     Imx(usize),
     Stm32(usize),
+    Scif(usize),
 }
 
 /// All that the tests try.
-pub const KINDS: [Kind; 8] = [
+pub const KINDS: [Kind; 9] = [
     Kind::Pl011(16),
     Kind::Pl011(32),
     Kind::Ns16550(1),
@@ -38,6 +40,7 @@ pub const KINDS: [Kind; 8] = [
     Kind::Exynos(256),
     Kind::Imx(32),
     Kind::Stm32(16),
+    Kind::Scif(16),
 ];
 
 #[derive(Debug)]
@@ -83,6 +86,7 @@ impl Slow {
             Kind::Exynos(_) => Model::Exynos4210,
             Kind::Imx(_) => Model::Imx,
             Kind::Stm32(_) => Model::Stm32h7,
+            Kind::Scif(_) => Model::Scif(SCIF),
         };
         let uart = Uart::new(model, slow.clone());
         (slow, uart)
@@ -127,7 +131,8 @@ impl State {
             | Kind::Ns16550(depth)
             | Kind::Exynos(depth)
             | Kind::Imx(depth)
-            | Kind::Stm32(depth) => depth,
+            | Kind::Stm32(depth)
+            | Kind::Scif(depth) => depth,
         }
     }
 
@@ -135,7 +140,7 @@ impl State {
     fn level(&self) -> usize {
         match self.kind {
             Kind::Pl011(depth) => depth / 8,
-            Kind::Ns16550(_) | Kind::Stm32(_) => 0,
+            Kind::Ns16550(_) | Kind::Stm32(_) | Kind::Scif(_) => 0,
             Kind::Exynos(depth) => depth / 4,
             Kind::Imx(_) => 1,
         }
@@ -175,7 +180,7 @@ impl State {
         let above = self.fifo.len() > self.level();
         match self.kind {
             Kind::Pl011(_) | Kind::Ns16550(_) => self.raised &= !above,
-            Kind::Exynos(_) | Kind::Imx(_) | Kind::Stm32(_) => {}
+            Kind::Exynos(_) | Kind::Imx(_) | Kind::Stm32(_) | Kind::Scif(_) => {}
         }
         if self.leaving.is_none() && !self.held {
             self.next(self.now);
@@ -210,6 +215,9 @@ impl State {
             (Kind::Imx(_), 0xb4) => self.flag(4, is_full),
             // ISR.
             (Kind::Stm32(_), 0x1c) => self.flag(6, !is_busy) | self.flag(7, !is_full),
+            // FSR, FDR.
+            (Kind::Scif(_), 0x10) => self.flag(5, self.raised) | self.flag(6, !is_busy),
+            (Kind::Scif(_), 0x1c) => (self.fifo.len() as u32) << 8,
             _ => 0,
         }
     }
@@ -219,7 +227,8 @@ impl State {
             (Kind::Pl011(_) | Kind::Ns16550(_), 0)
             | (Kind::Exynos(_), 0x20)
             | (Kind::Imx(_), 0x40)
-            | (Kind::Stm32(_), 0x28) => {
+            | (Kind::Stm32(_), 0x28)
+            | (Kind::Scif(_), 0x0c) => {
                 self.put(value as u8);
             }
             // IMSC, ICR.
@@ -237,6 +246,9 @@ impl State {
             (Kind::Imx(_), 0x80) => self.enabled = value & 1 << 13 != 0,
             // CR1.
             (Kind::Stm32(_), 0) => self.enabled = value & 1 << 30 != 0,
+            // SCR; FSR, whose flag is kept while its reason lasts.
+            (Kind::Scif(_), 0x08) => self.enabled = value & 1 << 7 != 0,
+            (Kind::Scif(_), 0x10) if value & 1 << 5 == 0 => self.raised = self.fifo.is_empty(),
             _ => {}
         }
     }

@@ -1,3 +1,4 @@
+use super::scif::{SCIF, SCIFA};
 use super::{Family, Interrupts, Model, PATIENCE, Registers, Uart, Width};
 use crate::platform::testing::{VIRT, compile_with, tree};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -13,6 +14,18 @@ struct Fake {
     writes: Vec<(u32, u32)>,
     reads: RefCell<Vec<u32>>,
     width: Option<Width>,
+    /// Registers of one byte among wider ones.
+    bytes: &'static [u32],
+}
+
+impl Fake {
+    fn check_width(&self, offset: u32, width: Width) {
+        let expected = match self.bytes.contains(&offset) {
+            true => Width::Byte,
+            false => self.width.unwrap_or(Width::Word),
+        };
+        assert_eq!(width, expected);
+    }
 }
 
 type Shared = Rc<RefCell<Fake>>;
@@ -20,7 +33,7 @@ type Shared = Rc<RefCell<Fake>>;
 impl Registers for Shared {
     fn read(&self, offset: u32, width: Width) -> u32 {
         let fake = self.borrow();
-        assert_eq!(width, fake.width.unwrap_or(Width::Word));
+        fake.check_width(offset, width);
         fake.reads.borrow_mut().push(offset);
         let scripted = fake
             .answers
@@ -32,7 +45,7 @@ impl Registers for Shared {
 
     fn write(&mut self, offset: u32, width: Width, value: u32) {
         let mut fake = self.borrow_mut();
-        assert_eq!(width, fake.width.unwrap_or(Width::Word));
+        fake.check_width(offset, width);
         fake.writes.push((offset, value));
     }
 }
@@ -271,6 +284,58 @@ fn an_stm32_usart_gets_its_fifos_once_firmware_s_last_byte_has_left() {
 }
 
 #[test]
+fn a_scif_clears_each_flag_once_its_reason_is_gone() {
+    const ON: u32 = 2 | 1 << 4 | 1 << 5;
+    for (layout, fsr, ftdr, frdr, overrun) in [
+        (SCIF, 0x10, 0x0c, 0x14, (0x24, 1)),
+        (SCIFA, 0x14, 0x20, 0x24, (0x14, 1 << 9)),
+    ] {
+        let regs = fake(&[(8, 0xff), (fsr, 0x60)]);
+        script(&regs, 8, &[0xfa]);
+        regs.borrow_mut().width = Some(Width::Half);
+        regs.borrow_mut().bytes = if layout == SCIF {
+            &[0x0c, 0x14]
+        } else {
+            &[0x20, 0x24]
+        };
+        let mut uart = Uart::new(Model::Scif(layout), regs.clone());
+        assert_eq!(writes(&regs), [(8, ON), (0x18, 0x30)]);
+        // Full, then with room.
+        script(&regs, 0x1c, &[16 << 8, 15 << 8]);
+        uart.put_all(b"x");
+        assert_eq!(writes(&regs), [(ftdr, u32::from(b'x')), (fsr, 0)]);
+        // A byte that comes while the flag is cleared, then none.
+        script(&regs, 0x1c, &[0, 1, 0, 0]);
+        script(&regs, fsr, &[0x62, 0x60]);
+        script(&regs, frdr, &[0x51]);
+        assert_eq!((uart.get(), uart.get()), (Some(0x51), None));
+        assert_eq!(writes(&regs), [(fsr, 0x60)]);
+        uart.raise_for(Interrupts::Receive);
+        uart.raise_for(Interrupts::ReceiveAndTransmit);
+        assert_eq!(writes(&regs), [(8, ON | 1 << 6), (8, ON | 3 << 6)]);
+        let (place, flag) = overrun;
+        script(&regs, fsr, &[0xf0]);
+        let (both, other) = ([0xf0, flag | 0x60], [flag]);
+        script(&regs, place, if place == fsr { &both } else { &other });
+        uart.acknowledge();
+        let rest = if place == fsr { 0x60 } else { 0 };
+        assert_eq!(writes(&regs), [(fsr, 0x60), (place, rest)]);
+    }
+}
+
+#[test]
+fn the_driver_is_chosen_by_name() {
+    assert_eq!(Model::named("imx"), Some(Model::Imx));
+    let words = Model::Ns16550 {
+        shift: 2,
+        width: Width::Word,
+        family: Family::Plain,
+    };
+    assert_eq!(Model::named("uart8250,mmio32"), Some(words));
+    assert_eq!(Model::named("x"), None);
+}
+
+#[test]
 fn the_driver_is_chosen_by_compatible() {
     let model = |compatible: &str| {
         let bytes = compile_with(VIRT, &[("\"arm,pl011\", \"arm,primecell\"", compatible)]);
@@ -301,5 +366,9 @@ fn the_driver_is_chosen_by_compatible() {
     );
     assert_eq!(model("\"fsl,imx6ul-uart\""), Some(Model::Imx));
     assert_eq!(model("\"st,stm32h7-uart\""), Some(Model::Stm32h7));
-    assert_eq!(model("\"renesas,scif\""), None);
+    let scif = "\"renesas,scif-r8a7790\", \"renesas,rcar-gen2-scif\", \"renesas,scif\"";
+    assert_eq!(model(scif), Some(Model::Scif(SCIF)));
+    let words_unsaid = "\"mediatek,mt7623-uart\", \"mediatek,mt6577-uart\"";
+    assert_eq!(model(words_unsaid), Some(words));
+    assert_eq!(model("\"x,uart\""), None);
 }

@@ -76,7 +76,7 @@ pub static BOARDS: [Board; 8] = [
         more: &["-audio", "none"],
         virtio: false,
         tree: "imx7d-sdb.dtb",
-        console: "serial0",
+        console: "imx,0x30860000",
         kernel: 0x9000_0000,
         initrd: 0x9400_0000,
     },

@@ -46,7 +46,7 @@ const RAM_END: u32 = 0x8000_0000;
 /// On `virt` there is nothing at all.
 const NOWHERE: u32 = 0xf000_0000;
 
-pub static FAULTS: [Fault; 30] = [
+pub static FAULTS: [Fault; 31] = [
     Fault {
         name: "no-hyp-mode",
         wrong: Wrong::Machine(|machine| machine.virtualization = false),
@@ -238,7 +238,18 @@ pub static FAULTS: [Fault; 30] = [
     Fault {
         name: "no-uart-named",
         wrong: Wrong::Source(without_stdout),
-        says: &["UART: no dtuart=*the console is at 0x9000000", BOOTED],
+        says: &["UART: no dtuart=*the console is /pl011@9000000", BOOTED],
+    },
+    Fault {
+        name: "no-uart-named-of-two",
+        wrong: Wrong::Source(|source| {
+            let two = "serial@a100000 { compatible = \"ns16550a\"; reg = <0 0xa100000 0 0x100>; };";
+            in_root(&without_stdout(source)?, two)
+        }),
+        says: &[
+            "UART: no dtuart=*there are /pl011@9000000, /serial@a100000; the console is at 0x9000000",
+            BOOTED,
+        ],
     },
     Fault {
         name: "no-console-that-we-know",
