@@ -30,6 +30,10 @@ impl Steps {
     pub fn run(&self, entry: u32) {
         for (register, action) in &self.0 {
             let value = match action {
+                Action::WriteHalf(value) => {
+                    register.write16(0, *value);
+                    continue;
+                }
                 Action::Write(value) => *value,
                 Action::Set(bits) => register.read32(0) | bits,
                 Action::Replace { mask, value } => register.read32(0) & !mask | value & mask,

@@ -10,8 +10,10 @@ pub fn set_entered() {
     ENTERED.store(true, Ordering::Relaxed);
 }
 
-/// Wakes the CPU behind a GIC interface in either security state: by SGI 0, and with the monitor by the secure SGI too.
+/// Wakes the CPU behind a GIC interface in either security state: by an event, by SGI 0, and with the monitor by the secure
+/// SGI too.
 pub fn wake(dist: &crate::gic::Distributor, interface: u32) {
+    crate::barrier::sev();
     dist.send_sgi(0, 1 << interface);
     if ENTERED.load(Ordering::Relaxed) {
         // SAFETY: boot/secure.S writes r0 to GICD_SGIR and returns.

@@ -146,6 +146,9 @@ impl Builder<'_> {
         {
             self.chosen(None);
         }
+        if root.tree().find(&self.machine.host.timer.path).is_none() {
+            self.timer(None);
+        }
         self.hypervisor()?;
         self.psci();
         self.cpus();
@@ -165,7 +168,7 @@ impl Builder<'_> {
             Fate::Drop => return,
             Fate::Stub => return self.stub(node),
             Fate::Gic => return self.gic(node),
-            Fate::Timer => return self.timer(node),
+            Fate::Timer => return self.timer(Some(node)),
             Fate::Chosen => return self.chosen(Some(node)),
             Fate::Keep | Fate::Disable => {}
         }

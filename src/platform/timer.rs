@@ -11,13 +11,16 @@ use super::interrupt::{self, Route};
 
 pub(crate) const TIMER: &[&str] = &["arm,armv7-timer", "arm,armv8-timer"];
 
-/// The secure physical timer's interrupt (Cortex-A15 TRM 8.2.1, Cortex-A7 TRM 8.2.1).
-const SECURE_PHYSICAL: u32 = 29;
+/// The interrupts of the secure physical, physical, virtual and hypervisor's timer (Cortex-A15 TRM 8.2.1, Cortex-A7 TRM
+/// 8.2.1).
+const FIXED: [u32; 4] = [29, 30, 27, 26];
+/// Path of the node that dom0 gets where the tree has none.
+const UNNAMED: &str = "/arch-timer";
 
 /// The generic timer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TimerInfo {
-    /// Path of its node.
+    /// Path of its node, in dom0's tree at least.
     pub path: String,
     /// Interrupt id of the secure physical timer.
     pub secure_physical: u32,
@@ -40,7 +43,19 @@ pub(super) fn info(
     // Some boards' trees mark the only node disabled; it is used if there is no other.
     let enabled = candidates.iter().find(|n| n.is_enabled());
     let Some(node) = enabled.or(candidates.first()) else {
-        return Err(BootError::Timer("no node of a generic timer".to_string()));
+        notes.push(
+            "TIMER: no node of a generic timer; its interrupts are taken to be the processor's"
+                .to_string(),
+        );
+        let [secure_physical, physical, virtual_timer, hypervisor] = FIXED;
+        return Ok(TimerInfo {
+            path: UNNAMED.to_string(),
+            secure_physical,
+            physical,
+            virtual_timer,
+            hypervisor,
+            frequency: None,
+        });
     };
     let path = node.path();
     if !node.is_enabled() {
@@ -55,23 +70,26 @@ pub(super) fn info(
         true => Some(index),
         false => names.iter().position(|known| *known == name),
     };
-    let line = |index: usize, name: &str, what: &str| {
+    let mut line = |index: usize, name: &str, what: &str| {
         let route = place(index, name).and_then(|place| routes.get(place));
-        match route {
-            Some(Route::Gic(line)) if line.is_private() => Ok(line.intid),
+        match (route, FIXED.get(index)) {
+            (Some(Route::Gic(line)), _) if line.is_private() => Ok(line.intid),
+            (None, Some(fixed)) => {
+                // Names may omit the secure timer.
+                if index > 0 {
+                    notes.push(format!(
+                        "TIMER: {path} has no interrupt of the {what} timer, taken to be {fixed}"
+                    ));
+                }
+                Ok(*fixed)
+            }
             _ => Err(BootError::Timer(format!(
                 "no interrupt of the {what} timer at {path}"
             ))),
         }
     };
-    // Names may omit the secure timer.
-    let secure = line(0, "sec-phys", "secure physical");
-    let secure = match names.is_empty() {
-        true => secure?,
-        false => secure.unwrap_or(SECURE_PHYSICAL),
-    };
     Ok(TimerInfo {
-        secure_physical: secure,
+        secure_physical: line(0, "sec-phys", "secure physical")?,
         physical: line(1, "phys", "physical")?,
         virtual_timer: line(2, "virt", "virtual")?,
         hypervisor: line(3, "hyp-phys", "hypervisor")?,

@@ -65,13 +65,16 @@ impl Builder<'_> {
         self.out.end();
     }
 
-    /// Writes the generic timer as a guest has it: without the hypervisor's.
-    pub(super) fn timer(&mut self, node: &Node<'_>) {
+    /// Writes the generic timer as a guest has it, without the hypervisor's: in place of the machine's node, if it has one.
+    pub(super) fn timer(&mut self, node: Option<&Node<'_>>) {
         let timer = &self.machine.host.timer;
         let lines = [timer.secure_physical, timer.physical, timer.virtual_timer];
         let frequency = timer.frequency;
-        self.out.begin(node.name());
-        self.copy_phandle(node);
+        let own_name = timer.path.trim_start_matches('/');
+        self.out.begin(node.map_or(own_name, |node| node.name()));
+        if let Some(node) = node {
+            self.copy_phandle(node);
+        }
         self.out.strings("compatible", &["arm,armv7-timer"]);
         self.interrupts(&lines);
         if let Some(frequency) = frequency {

@@ -95,6 +95,19 @@ fn a_missing_chosen_node_is_made() {
     assert!(lines.contains(&String::from("/cpus/cpu@1 clock-frequency = 6553f100")));
 }
 
+#[test]
+fn a_missing_timer_node_is_made() {
+    let host = compile_with(VIRT, &[("arm,armv7-timer", "other,timer")]);
+    let lines = lines(&virt(&host));
+    let compatible = "/arch-timer compatible = 61726d2c61726d76372d74696d657200";
+    assert!(lines.iter().any(|line| line == compatible), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("/arch-timer interrupts = "))
+    );
+}
+
 /// Lines of dom0's tree on QEMU's virt machine with something more before `gpio-keys`.
 fn virt_lines_with(more: &str) -> Vec<String> {
     let host = compile_with(VIRT, &[("gpio-keys {", &format!("{more} gpio-keys {{"))]);

@@ -10,9 +10,7 @@ use alloc::vec::Vec;
 
 use dt::Tree;
 
-use super::{Action, Board, Start, Step};
-use crate::platform::ranges::PhysRange;
-use crate::platform::translate;
+use super::{Action, Board, Start, Step, register};
 
 pub(super) const COMPATIBLE: &[&str] = &[
     PEN_BOARD,
@@ -91,13 +89,6 @@ fn start(tree: &Tree<'_>) -> Start {
         }
         None => Start::None,
     }
-}
-
-/// Returns the word at `offset` of the first node with one of these compatibles; `None` if there is none.
-fn register(tree: &Tree<'_>, compatible: &[&str], offset: u64) -> Option<u64> {
-    let node = tree.compatible(compatible).next()?;
-    let registers: PhysRange = translate::reg_ranges(&node).next()??;
-    (registers.size() >= offset + 4).then(|| registers.base() + offset)
 }
 
 fn steps(at: Option<u64>, action: Action) -> Vec<Step> {

@@ -6,19 +6,25 @@
 //!
 //! To add a board: a file here with `COMPATIBLE` and `board`, and a row in `BOARDS`.
 
+mod aspeed;
 mod exynos;
 mod syscon;
 mod vexpress;
+mod watchdog;
 
 use alloc::vec::Vec;
 
-use dt::Tree;
+use dt::{Node, Tree};
 
-/// A change of a 32-bit register.
+use super::translate;
+
+/// A change of a register of 32 bits, where not said otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Writes a value.
     Write(u32),
+    /// Writes a value to a register of 16 bits.
+    WriteHalf(u16),
     /// Sets bits.
     Set(u32),
     /// Replaces the bits of a mask.
@@ -47,8 +53,8 @@ pub enum Start {
     /// None.
     #[default]
     None,
-    /// They wait in a boot loader's pen for an interrupt, then jump to the address in a register: perform these steps,
-    /// then send an SGI. A CPU from the pen waits in boot/secondary.S until it is called by its MPIDR.
+    /// They wait in a boot loader's pen for an interrupt or event, then jump to the address in a register: perform these
+    /// steps, then send both. A CPU from the pen waits in boot/secondary.S until it is called by its MPIDR.
     Pen(Vec<Step>),
 }
 
@@ -84,6 +90,10 @@ const BOARDS: &[Family] = &[
         compatible: exynos::COMPATIBLE,
         board: exynos::board,
     },
+    Family {
+        compatible: aspeed::COMPATIBLE,
+        board: aspeed::board,
+    },
 ];
 
 /// Returns the board that a tree describes. For an unknown one, only what the tree says about ending the machine.
@@ -96,10 +106,25 @@ pub fn of(tree: &Tree<'_>) -> Board {
     if board.reset.is_empty() {
         board.reset = syscon::reset(tree);
     }
+    if board.reset.is_empty() {
+        board.reset = watchdog::reset(tree);
+    }
     if board.off.is_empty() {
         board.off = syscon::off(tree);
     }
     board
+}
+
+/// Returns the address of the word at `offset` of the first node with one of these compatibles; `None` if there is none.
+fn register(tree: &Tree<'_>, compatible: &[&str], offset: u64) -> Option<u64> {
+    register_of(&tree.compatible(compatible).next()?, offset)
+}
+
+/// Returns the address of the word at `offset` of a node's registers; `None` if it is outside.
+fn register_of(node: &Node<'_>, offset: u64) -> Option<u64> {
+    let registers = translate::reg_ranges(node).next()??;
+    let is_inside = offset.is_multiple_of(4) && offset.checked_add(4)? <= registers.size();
+    is_inside.then(|| registers.base() + offset)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use super::{Action, Board, Start, Step};
 use crate::platform::host_dt::HostInfo;
 use crate::platform::testing::{ARNDALE, VEXPRESS, VIRT, compile, compile_with};
+use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 fn write(at: u64, value: u32) -> Step {
     Step {
@@ -177,14 +179,81 @@ fn a_tree_may_say_which_word_restarts_any_board() {
     assert_eq!(controller(off).off, [write(0x1_0008, 5)]);
 }
 
+/// Returns how a board restarts that has these devices: compatible, address, size and status.
+fn restarts(dogs: &[(&str, u32, u32, &str)]) -> Vec<Step> {
+    let nodes = dogs.iter().map(|(name, at, size, status)| {
+        alloc::format!(
+            "dog@{at:x} {{ compatible = \"{name}\"; reg = <0 {at:#x} 0 {size:#x}>; status = \"{status}\"; }};"
+        )
+    });
+    controller(&nodes.collect::<String>()).reset
+}
+
 #[test]
 fn a_watchdog_restarts_where_nothing_else_is_known() {
-    let dog = "dog@20000 { compatible = \"allwinner,sun6i-a31-wdt\"; reg = <0 0x20000 0 0x20>; };";
-    assert_eq!(
-        controller(dog).reset,
-        [write(0x2_0014, 1), write(0x2_0018, 1)]
-    );
-    let other =
-        "dog@20000 { compatible = \"allwinner,sun6i-a31-wdt\"; reg = <0 0x20000 0 0x10>; };";
-    assert_eq!(controller(other).reset, []);
+    let half = |at| Step {
+        at,
+        action: Action::WriteHalf(4),
+    };
+    let set = |at| Step {
+        at,
+        action: Action::Set(0x10),
+    };
+    let at = 0x2_0000;
+    for (name, steps) in [
+        (
+            "allwinner,sun6i-a31-wdt",
+            vec![write(at + 0x14, 1), write(at + 0x18, 1)],
+        ),
+        (
+            "allwinner,sun4i-a10-wdt",
+            vec![write(at + 4, 3), write(at, 0x14AF)],
+        ),
+        (
+            "aspeed,ast2600-wdt",
+            vec![
+                write(at + 4, 100_000),
+                write(at + 8, 0x4755),
+                write(at + 0xC, 0x33),
+            ],
+        ),
+        ("fsl,imx21-wdt", vec![half(at); 3]),
+        (
+            "snps,dw-wdt",
+            vec![write(at + 4, 0), write(at, 1), write(at + 0xC, 0x76)],
+        ),
+        ("nvidia,tegra124-pmc", vec![set(at)]),
+    ] {
+        assert_eq!(restarts(&[(name, 0x2_0000, 0x20, "okay")]), steps, "{name}");
+    }
+    let old = "allwinner,sun6i-a31-wdt";
+    assert_eq!(restarts(&[(old, 0x2_0000, 0x10, "okay")]), [], "too short");
+    let steps = restarts(&[
+        (old, 0x2_0000, 0x20, "disabled"),
+        (old, 0x3_0000, 0x20, "okay"),
+    ]);
+    assert_eq!(steps, [write(0x3_0014, 1), write(0x3_0018, 1)]);
+    let steps = restarts(&[(old, 0x2_0000, 0x20, "disabled")]);
+    assert_eq!(steps, [write(0x2_0014, 1), write(0x2_0018, 1)]);
+}
+
+#[test]
+fn an_ast2600_names_its_second_cpu_in_a_word_behind_the_entry() {
+    let mailbox = "mailbox@10180 { compatible = \"aspeed,ast2600-smpmem\"; reg = <0 0x10180 0 SIZE>; }; gpio-keys {";
+    let start = |size: &str| {
+        let mailbox = mailbox.replace("SIZE", size);
+        let changes = [
+            ("linux,dummy-virt", "aspeed,ast2600"),
+            ("gpio-keys {", mailbox.as_str()),
+        ];
+        let host = HostInfo::parse(&compile_with(VIRT, &changes)).unwrap();
+        host.board.start
+    };
+    let entry = Step {
+        at: 0x1_0180,
+        action: Action::WriteEntry,
+    };
+    let steps = vec![write(0x1_0184, 0), entry, write(0x1_0184, 0xABBA_AB01)];
+    assert_eq!(start("0x40"), Start::Pen(steps));
+    assert_eq!(start("4"), Start::None);
 }

@@ -154,11 +154,10 @@ fn each_missing_part_is_named_in_one_line() {
             "no maintenance interrupt",
         ),
         (
-            ", <1 10 0x304>",
-            "",
+            "<1 10 0x304>",
+            "<0 10 0x304>",
             "TIMER: no interrupt of the hypervisor timer at /timer",
         ),
-        ("arm,armv7-timer", "other,timer", "TIMER: no node"),
         ("device_type = \"cpu\"", "reg = <0x1000000>", ""),
         (
             "reg = <0 0x50000000 0 0x5a7000>",
@@ -351,6 +350,35 @@ fn a_second_kernel_or_ramdisk_is_named() {
         host.module(ModuleKind::Ramdisk).unwrap().range.base(),
         0x5200_0000
     );
+}
+
+#[test]
+fn the_processor_s_timer_interrupts_serve_where_the_tree_omits_them() {
+    for (change, note) in [
+        (
+            (", <1 10 0x304>", ""),
+            "TIMER: /timer has no interrupt of the hypervisor timer, taken to be 26",
+        ),
+        (
+            ("arm,armv7-timer", "other,timer"),
+            "TIMER: no node of a generic timer; its interrupts are taken to be the processor's",
+        ),
+    ] {
+        let host = changed(VIRT, &[change]).unwrap();
+        let timer = &host.timer;
+        let lines = [
+            timer.secure_physical,
+            timer.physical,
+            timer.virtual_timer,
+            timer.hypervisor,
+        ];
+        assert_eq!(lines, [29, 30, 27, 26]);
+        assert!(
+            host.notes.iter().any(|said| said == note),
+            "{:?}",
+            host.notes
+        );
+    }
 }
 
 #[test]

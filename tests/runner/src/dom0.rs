@@ -161,9 +161,37 @@ pub fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Res
     match name {
         "guests" | HOSTILE | "last_words" | "flood" => write_test_guests(folder.path())?,
         "reboot" => machine.on_reboot = OnReboot::Restart,
+        "board" => machine.initrd = Some(with_guests(&machine, folder.path())?),
         _ => {}
     }
     Ok(machine)
+}
+
+/// Writes dom0's RAM disk with what a domU is made of in its `/guests`, for a machine without a disk.
+fn with_guests(machine: &Machine, folder: &Path) -> Result<PathBuf> {
+    /// The kernel skips zeroes in front of the next archive.
+    const ALIGNMENT: usize = 4;
+    let (Some(kernel), Some(initrd)) = (&machine.kernel, &machine.initrd) else {
+        return Err("the machine has no dom0".into());
+    };
+    let guests = folder.join("archive/guests");
+    std::fs::create_dir_all(&guests).map_err(|error| format!("{}: {error}", guests.display()))?;
+    build::write(&guests.join("vmlinuz"), &build::read(kernel)?)?;
+    let domu = build::read(&project::guests_initrd()?)?;
+    build::write(&guests.join("initrd.gz"), &domu)?;
+    let archive = folder.join("guests.cpio");
+    build::run(
+        Command::new("sh")
+            .current_dir(folder.join("archive"))
+            .args(["-c", "find . | cpio --quiet -o -H newc >\"$0\""])
+            .arg(&archive),
+    )?;
+    let mut both = build::read(initrd)?;
+    both.resize(both.len().next_multiple_of(ALIGNMENT), 0);
+    both.extend(build::read(&archive)?);
+    let both_file = folder.join("initrd-with-guests");
+    build::write(&both_file, &both)?;
+    Ok(both_file)
 }
 
 /// Returns the machine that the tests of dom0, `make run` and `make demo` have in common, so that one snapshot serves them

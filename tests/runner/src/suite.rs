@@ -110,6 +110,7 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
     run(
         SOAK.iter()
             .map(test)
+            .chain(boards::SOAK.iter().map(board_test))
             .chain(hazards)
             .chain([two, restart, package, fuzz].map(|test| test.keeps_busy(usize::MAX)))
             .collect(),
@@ -269,7 +270,7 @@ fn board_test(test: &'static BoardTest) -> Test {
         ..
     } = test;
     let same = |other: &&BoardTest| other.board == *board && other.cpus == *cpus;
-    let alone = boards::TESTS.iter().filter(same).count() == 1;
+    let alone = boards::TESTS.iter().filter(same).count() <= 1;
     Test::new(
         format!("board {board} {script} ({cpus} CPUs)"),
         move |options| boards::test(test, &options.fresh_if(alone), Echo::Hide),

@@ -273,19 +273,6 @@ const REFUSED: &[(&str, &str)] = &[
         "bcm2836-rpi-2-b.dtb",
         "GIC: need GICv2 with virtualization (found no node of one)",
     ),
-    // Their trees leave out what the processor has.
-    (
-        "exynos5260-xyref5260.dtb",
-        "TIMER: no node of a generic timer",
-    ),
-    (
-        "rv1108-elgin-r1.dtb",
-        "TIMER: no interrupt of the virtual timer at /timer",
-    ),
-    (
-        "rv1108-evb.dtb",
-        "TIMER: no interrupt of the virtual timer at /timer",
-    ),
 ];
 
 /// Where RAM begins on boards whose trees leave it to the boot loader, by the root's compatible.

@@ -47,10 +47,10 @@ fn the_timers_interrupts_go_by_their_names_where_it_has_some() {
         ),
         right
     );
-    let missing = lines(
-        "interrupt-names = \"sec-phys\", \"phys\", \"virt\"; interrupts = <1 13 4>, <1 14 4>, <1 11 4>, <1 10 4>",
+    let wrong = lines(
+        "interrupt-names = \"sec-phys\", \"phys\", \"virt\", \"hyp-phys\"; interrupts = <1 13 4>, <1 14 4>, <1 11 4>, <0 10 4>",
     );
-    let line = missing.unwrap_err().to_string();
+    let line = wrong.unwrap_err().to_string();
     assert!(line.contains("hypervisor timer"), "{line}");
 }
 

@@ -101,7 +101,10 @@ pub fn differences(board: &Board<'_>, dom0: &Tree<'_>) -> Vec<String> {
     nodes(&board.tree.root(), &dom0.root(), board, &mut found);
     for node in dom0.all() {
         let path = node.path().to_string();
-        let is_ours = rebuilt(&path) || is_memory(&node) || path.starts_with("/chosen");
+        let is_ours = rebuilt(&path)
+            || is_memory(&node)
+            || path.starts_with("/chosen")
+            || path == board.host.timer.path;
         if !is_ours && board.tree.find(&path).is_none() {
             found.push(format!("{path} is not the board's"));
         }
