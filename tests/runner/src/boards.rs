@@ -261,7 +261,7 @@ pub static TESTS: [BoardTest; 11] = [
 pub static SOAK: [BoardTest; 12] = [
     soak("bpim2u", "facts", 4, &["Brought up 4 CPUs"]),
     soak("bpim2u", "board", 4, &["Brought up 4 CPUs"]),
-    soak("rainier", "facts", 2, OF_BMCS),
+    soak("rainier", "board", 2, OF_BMCS),
     soak("fuji", "facts", 2, OF_BMCS),
     soak("bletchley", "facts", 2, OF_BMCS),
     soak("ast2600", "board", 2, OF_BMCS),

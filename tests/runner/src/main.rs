@@ -99,6 +99,7 @@ cargo xtask COMMAND [OPTION...]
   bench-check        Krypton's services against the stored figures
   profile ROW...     which functions the instructions of a row of `bench` are in
   tree FILE [MEM]    what a boot makes of a board's device tree; MEM: RAM if the file says none (1G, 0x40000000:1G)
+  tree               writes docs/boards/README.md: the same for all of Debian's trees
   lines [FOLDER]     lines of code, comments and tests by room, of this checkout or another
   reproducible       build HEAD in two folders and compare the bytes
   elf FILE           boot this ELF file like `run` (cargo's runner for the target)

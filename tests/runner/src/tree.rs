@@ -1,9 +1,10 @@
 //! `cargo xtask tree BOARD.dtb [MEM]`: what a boot makes of a board's device tree, worked out on the host by the hypervisor's
-//! own code, for a person with a board; and the same over all trees of Debian's kernel package, as a test.
+//! own code, for a person with a board; and the same over all trees of Debian's kernel package, as a test and as a page.
 
 mod compare;
 mod loader;
 mod rehearsal;
+mod survey;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,15 @@ use crate::{Result, project};
 use compare::Board;
 use loader::{Loaded, Ram, with_tree};
 use rehearsal::{Arrival, Rehearsal};
+use survey::{Facts, Surveyed};
 
-/// Prints what a boot makes of the tree; fails where it would not come to dom0.
+/// Prints what a boot makes of the tree; fails where it would not come to dom0. Without one, writes the page about Debian's.
 pub fn show(options: &Options) -> Result<ExitCode> {
     let (file, ram) = match options.operands.as_slice() {
+        [] => {
+            crate::build::write(&survey::file(), page()?.as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         [file] => (file, None),
         [file, ram] => (file, Some(loader::ram(ram)?)),
         _ => {
@@ -62,6 +68,8 @@ struct Report {
     loaded: Vec<u8>,
     /// dom0's tree.
     dom0: Option<Vec<u8>>,
+    /// What the page about Debian's trees has of it.
+    facts: Option<Facts>,
 }
 
 impl Report {
@@ -75,6 +83,7 @@ impl Report {
         match rehearsed {
             Ok((loaded, rehearsal)) => {
                 report.describe(&loaded, &rehearsal);
+                report.facts = Some(Facts::of(&rehearsal));
                 report.loaded = loaded.bytes;
             }
             Err(error) => report.missing.push(error),
@@ -233,21 +242,18 @@ fn findings(bytes: &[u8], rehearsal: &Rehearsal) -> Result<Findings> {
     let Ok(plan) = &rehearsal.dom0 else {
         return Err("no dom0".into());
     };
-    let console = rehearsal
-        .console
-        .as_ref()
-        .ok()
-        .map(|uart| uart.path.clone());
+    let console = rehearsal.console.as_ref().ok();
+    let console_path = console.map(|uart| uart.path.as_str());
     with_tree(bytes, |tree| {
         with_tree(&plan.tree, |dom0| {
             let hidden = tree.all().filter_map(|node| {
-                let whose = compare::kept_from_dom0(&node, &rehearsal.host, console.as_deref())?;
+                let whose = compare::kept_from_dom0(&node, &rehearsal.host, console_path)?;
                 Some(format!("{}: {whose}", node.path()))
             });
             let board = Board {
                 tree,
                 host: &rehearsal.host,
-                console: console.as_deref(),
+                console,
                 devices: &plan.devices,
             };
             Ok(Findings {
@@ -291,39 +297,72 @@ const NAMED_BY_LINUX: &str = "/hypervisor: node has a reg or ranges property, bu
 /// Trees of such machines in Debian's package; fewer would mean that they are not found.
 const LEAST_TREES: usize = 300;
 
-/// Takes each tree of Debian's kernel package of such a machine as far as dom0.
+/// Takes each tree of Debian's kernel package of such a machine as far as dom0, and compares the page about them.
 pub fn test() -> Result {
+    let page = page()?;
+    let file = survey::file();
+    match fs::read_to_string(&file).is_ok_and(|text| text == page) {
+        true => Ok(()),
+        false => Err(format!("{} is old: run `cargo xtask tree`", file.display())),
+    }
+}
+
+/// Returns the page about all trees, none of which may differ from what is expected.
+fn page() -> Result<String> {
     let trees = debians()?;
-    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let tried = AtomicUsize::new(0);
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(path) = trees.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match examine(path) {
-                        Ok(true) => drop(tried.fetch_add(1, Ordering::Relaxed)),
-                        Ok(false) => {}
-                        Err(lines) => {
-                            let name = path.file_name().unwrap_or_default().to_string_lossy();
-                            let lines = lines.lines().map(|line| format!("{name}: {line}"));
-                            if let Ok(mut failures) = failures.lock() {
-                                failures.extend(lines);
-                            }
-                        }
+                    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                    let examined = examine(path).map_err(|lines| {
+                        let lines = lines.lines().map(|line| format!("{name}: {line}"));
+                        lines.collect::<Vec<_>>().join("\n")
+                    });
+                    if let Ok(mut done) = done.lock()
+                        && let Some(examined) = examined.transpose()
+                    {
+                        done.push(examined);
                     }
                 }
             });
         }
     });
-    let tried = tried.into_inner();
-    let mut failures = failures.into_inner().unwrap_or_default();
-    if tried < LEAST_TREES && failures.is_empty() {
-        failures.push(format!("only {tried} trees of such machines"));
+    let (mut surveyed, mut failures) = (Vec::new(), Vec::new());
+    for one in done.into_inner().unwrap_or_default() {
+        match one {
+            Ok(tree) => surveyed.push(tree),
+            Err(lines) => failures.push(lines),
+        }
     }
+    if surveyed.len() < LEAST_TREES && failures.is_empty() {
+        failures.push(format!("only {} trees of such machines", surveyed.len()));
+    }
+    surveyed.sort_by(|a: &Surveyed, b| a.name.cmp(&b.name));
     match failures.is_empty() {
-        true => Ok(()),
+        true => Ok(survey::page(&surveyed, &board_pages()?)),
         false => Err(failures.join("\n")),
     }
+}
+
+/// Returns the titles of the boards' pages, as a list of links.
+fn board_pages() -> Result<String> {
+    let page = survey::file();
+    let folder = page.parent().ok_or("no folder of boards")?;
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut links = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path != page {
+            let text = fs::read_to_string(&path).map_err(failed)?;
+            let title = text.lines().next().unwrap_or_default();
+            links.push(format!("- [{}]({name})", title.trim_start_matches("# ")));
+        }
+    }
+    links.sort();
+    Ok(links.join("\n"))
 }
 
 /// Returns the trees of Debian's kernel package, in the order of their names.
@@ -338,8 +377,8 @@ fn debians() -> Result<Vec<PathBuf>> {
     Ok(trees)
 }
 
-/// Returns whether the tree is of such a machine; if so, it must come to dom0 and lose nothing.
-fn examine(path: &Path) -> Result<bool> {
+/// Returns what the page has of the tree, if it is of such a machine; if so, it must come to dom0 and lose nothing.
+fn examine(path: &Path) -> Result<Option<Surveyed>> {
     let bytes = read(path)?;
     let (ours, base) = with_tree(&bytes, |tree| {
         let ours = tree.compatible(PROCESSORS).next().is_some();
@@ -354,14 +393,22 @@ fn examine(path: &Path) -> Result<bool> {
         Ok((ours, base.filter(|_| !known).map(|(_, base)| *base)))
     })?;
     if !ours {
-        return Ok(false);
+        return Ok(None);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into();
     let expected = REFUSED.iter().find(|(refused, _)| *refused == name);
     let report = Report::of(&bytes, Some(Ram { base, size: RAM }), "");
     match (expected, report.missing.as_slice()) {
         (None, []) => {}
-        (Some((_, line)), [said]) if said == line => return Ok(true),
+        (Some((_, line)), [said]) if said == line => {
+            let (name, found) = (stem, Err(said.clone()));
+            return Ok(Some(Surveyed { name, found }));
+        }
         (_, said) => return Err(format!("not as expected: {said:?}")),
     }
     let mut wrong = report.lost;
@@ -370,8 +417,11 @@ fn examine(path: &Path) -> Result<bool> {
         let new = compare::warnings(dom0)?.into_iter();
         wrong.extend(new.filter(|line| !known.contains(line) && !line.ends_with(NAMED_BY_LINUX)));
     }
-    match wrong.is_empty() {
-        true => Ok(true),
-        false => Err(wrong.join("\n")),
+    match (wrong.is_empty(), report.facts) {
+        (true, Some(facts)) => Ok(Some(Surveyed {
+            name: stem,
+            found: Ok(facts),
+        })),
+        _ => Err(wrong.join("\n")),
     }
 }

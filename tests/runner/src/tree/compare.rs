@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use dt::{Node, PHANDLE, Tree};
 use krypton::dom0::devices::DevicePlan;
-use krypton::platform::host_dt::HostInfo;
+use krypton::platform::host_dt::{HostInfo, UartInfo};
 use krypton::platform::interrupt::{self, Route};
 use krypton::platform::ranges::{self, PhysRange};
 use krypton::platform::translate;
@@ -91,8 +91,14 @@ pub fn kept_from_dom0(
 pub struct Board<'a> {
     pub tree: &'a Tree<'a>,
     pub host: &'a HostInfo,
-    pub console: Option<&'a str>,
+    pub console: Option<&'a UartInfo>,
     pub devices: &'a DevicePlan,
+}
+
+impl Board<'_> {
+    fn console_path(&self) -> Option<&str> {
+        self.console.map(|uart| uart.path.as_str())
+    }
 }
 
 /// Returns all that differs and must not, a line each.
@@ -133,7 +139,7 @@ fn nodes(ours: &Node<'_>, theirs: &Node<'_>, board: &Board<'_>, found: &mut Vec<
         }
         let at = candidates.iter().position(|n| n.name() == child.name());
         let twin = at.map(|at| candidates.remove(at));
-        let hidden = kept_from_dom0(&child, board.host, board.console);
+        let hidden = kept_from_dom0(&child, board.host, board.console_path());
         match (twin, hidden) {
             (Some(twin), Some(whose)) => {
                 let below_disabled = theirs.ancestors().any(|n| !n.is_enabled());
@@ -159,7 +165,7 @@ fn properties(ours: &Node<'_>, theirs: &Node<'_>, board: &Board<'_>, found: &mut
             .is_some_and(|target| {
                 target
                     .ancestors()
-                    .any(|n| kept_from_dom0(&n, board.host, board.console).is_some())
+                    .any(|n| kept_from_dom0(&n, board.host, board.console_path()).is_some())
             }),
         _ if is_gic => matches!(
             name,
@@ -215,8 +221,7 @@ fn resources(board: &Board<'_>, dom0: &Tree<'_>, found: &mut Vec<String>) {
     mapped.extend(&board.devices.reserved_ram);
     let mapped = ranges::merge(mapped);
     // The window of a bus that the console is behind is mapped but for the console's page.
-    let console = board.host.console.as_ref().ok();
-    let around = console.map(|uart| {
+    let around = board.console.map(|uart| {
         let page = uart.reg.pages_outward();
         ranges::merge(mapped.iter().copied().chain([page]).collect())
     });
@@ -230,7 +235,9 @@ fn resources(board: &Board<'_>, dom0: &Tree<'_>, found: &mut Vec<String>) {
         let path = node.path().to_string();
         for region in translate::reg_ranges(&node).flatten() {
             let pages: PhysRange = region.pages_outward();
-            let is_bus = console.is_some_and(|uart| uart.path.starts_with(&format!("{path}/")));
+            let is_bus = board
+                .console
+                .is_some_and(|uart| uart.path.starts_with(&format!("{path}/")));
             let mapped = around.as_ref().filter(|_| is_bus).unwrap_or(&mapped);
             if !mapped.iter().any(|range| range.contains(&pages)) {
                 found.push(format!("{path} is enabled and {region} not mapped"));
