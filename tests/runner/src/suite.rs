@@ -167,12 +167,6 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
             .map(dom0_test),
     );
     if with_krypton {
-        tests.push(
-            Test::new("dom0 two machines", |options| {
-                two::test(options, Echo::Hide)
-            })
-            .keeps_busy(2),
-        );
         tests.extend(boards::TESTS.iter().map(board_test));
         tests.extend(starts());
     }
