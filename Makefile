@@ -68,6 +68,9 @@ bench-check: setup ## fail where a service costs over 3 % more than stored (test
 tree: setup-build ## what a boot makes of a board's device tree: make tree DTB=board.dtb MEM=0x40000000:1G (ARGS="--out dom0.dtb")
 	@$(XTASK) tree $(DTB) $(MEM) $(ARGS)
 
+report: setup-build ## one file to send of a board that ran or did not: make report DTB=board.dtb LOG=console.txt MEM=1G
+	@$(XTASK) report $(DTB) $(LOG) $(MEM) $(ARGS)
+
 gdb: setup ## boot and wait for a debugger: gdb-multiarch dist/krypton.elf -ex 'target remote :1234'
 	@$(XTASK) image
 	@$(XTASK) run --gdb $(ARGS)
@@ -93,4 +96,4 @@ prepush: fmt-check clippy doc setup ## before a push, in minutes: format, lints,
 	@cargo test --quiet --workspace
 	@$(XTASK) test "dom0 demo"
 
-.PHONY: help setup setup-build build kmove uboot deb debian flash run demo qemu test soak bench bench-check tree gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build kmove uboot deb debian flash run demo qemu test soak bench bench-check tree report gdb clippy fmt fmt-check doc prepush

@@ -58,6 +58,7 @@ mod partitions;
 mod patience;
 mod processors;
 mod project;
+mod report;
 mod session;
 mod snapshot;
 mod suite;
@@ -100,6 +101,7 @@ cargo xtask COMMAND [OPTION...]
   profile ROW...     which functions the instructions of a row of `bench` are in
   tree FILE [MEM]    what a boot makes of a board's device tree; MEM: RAM if the file says none (1G, 0x40000000:1G)
   tree               writes docs/boards/README.md: the same for all of Debian's trees
+  report FILE LOG [MEM]  one file to send: a form, the same, the console's log, the tree's source
   lines [FOLDER]     lines of code, comments and tests by room, of this checkout or another
   reproducible       build HEAD in two folders and compare the bytes
   elf FILE           boot this ELF file like `run` (cargo's runner for the target)
@@ -155,6 +157,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "faults" => return lanes::run(suite::faults(), &options),
         "lines" => lines::show(&options)?,
         "tree" => return tree::show(&options),
+        "report" => report::write(&options)?,
         "test" => return suite::everything(&options),
         "soak" => return suite::soak(&options),
         "bench" => bench::measure(&options)?,

@@ -38,8 +38,7 @@ pub fn show(options: &Options) -> Result<ExitCode> {
             );
         }
     };
-    let bytes = read(Path::new(file))?;
-    let report = Report::of(&bytes, ram, &options.append);
+    let report = Report::of(&read(Path::new(file))?, ram, &options.append);
     print!("{}", report.text);
     if let (Some(out), Some(tree)) = (&options.out, &report.dom0) {
         fs::write(out, tree).map_err(|error| format!("{}: {error}", out.display()))?;
@@ -48,6 +47,12 @@ pub fn show(options: &Options) -> Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Returns what [`show`] prints of a tree.
+pub fn text(file: &Path, ram: Option<&str>, words: &str) -> Result<String> {
+    let ram = ram.map(loader::ram).transpose()?;
+    Ok(Report::of(&read(file)?, ram, words).text)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

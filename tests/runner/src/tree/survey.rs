@@ -107,6 +107,15 @@ Which boards ran, and where: [the table in README](../../README.md#boards). Thos
 
 PAGES
 
+## When a board has run
+
+Or has not: what it said is worth as much. `make report` puts everything into `target/report.txt`, with a form in front:
+
+```sh
+# on the board, in dom0 or in Linux without a hypervisor:  cp /sys/firmware/fdt board.dtb
+make report DTB=board.dtb LOG=console.txt        # the serial line, from the loader's first line on
+```
+
 ## By their device trees
 
 What a boot makes of the device trees in Debian's package `linux-image-armmp-lpae` that are of a Cortex-A7, A12, A15 or A17,
