@@ -40,6 +40,8 @@ pub enum Owner {
 const LINES: usize = 1020;
 const GUEST: u16 = 1 << 15;
 static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
+/// Interrupts that have an owner, 32 to a word: a hint, set behind the owner and cleared behind it.
+static OWNED: [AtomicU32; LINES.div_ceil(32)] = [const { AtomicU32::new(0) }; LINES.div_ceil(32)];
 /// SPIs that dom0 took by enabling them, 32 to a word.
 static TAKEN: [AtomicU32; LINES.div_ceil(32)] = [const { AtomicU32::new(0) }; LINES.div_ceil(32)];
 /// Number of interrupts without an owner.
@@ -61,11 +63,22 @@ pub fn owner(intid: u32) -> Owner {
 }
 
 fn take(intid: u32, value: u16) -> bool {
-    OWNERS.get(intid as usize).is_some_and(|owner| {
+    let taken = OWNERS.get(intid as usize).is_some_and(|owner| {
         owner
             .compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
-    })
+    });
+    if taken && let Some(word) = OWNED.get(intid as usize / 32) {
+        word.fetch_or(1 << (intid % 32), Ordering::Release);
+    }
+    taken
+}
+
+/// Returns those of the 32 interrupts `mask` from `first`, a multiple of 32, that seem to have no owner.
+#[inline(always)]
+pub fn unowned(first: u32, mask: u32) -> u32 {
+    let word = OWNED.get(first as usize / 32);
+    word.map_or(0, |word| mask & !word.load(Ordering::Acquire))
 }
 
 /// Claims `intid` for the hypervisor. Returns false if it has an owner.
@@ -114,9 +127,7 @@ pub fn route_to_guest(
 
 /// Routes an SPI without an owner to dom0, which is about to enable it. The trigger is the one that dom0 has configured.
 pub fn give_unowned(gic: &Gic, intid: u32, dom0: &Domain) {
-    let Some(id) = IntId::new(intid).filter(|_| owner(intid) == Owner::None) else {
-        return;
-    };
+    let Some(id) = IntId::new(intid) else { return };
     let trigger = dom0.vgic.lock().trigger_of(id);
     if route_to_guest(gic, intid, dom0, trigger).is_ok()
         && let Some(word) = TAKEN.get(intid as usize / 32)
@@ -142,6 +153,9 @@ pub fn owned(is_it: impl Fn(Owner) -> bool) -> impl Iterator<Item = u32> {
 fn give_up(intid: u32) {
     if let Some(owner) = OWNERS.get(intid as usize) {
         owner.store(0, Ordering::Release);
+    }
+    if let Some(word) = OWNED.get(intid as usize / 32) {
+        word.fetch_and(!(1 << (intid % 32)), Ordering::Release);
     }
 }
 

@@ -153,13 +153,16 @@ pub fn route(domain: &Domain, intid: u32) -> Result<(), Refusal> {
 }
 
 /// Routes those of 32 SPIs from `first` that dom0 is about to enable and nobody owns to dom0, but for those of marked devices.
+#[cold]
+#[inline(never)]
 pub fn give_unowned(dom0: &Domain, first: u32, enabled: u32) {
-    let Some(gic) = gic::get() else { return };
-    for intid in (0..32)
-        .filter(|bit| enabled & 1 << bit != 0)
-        .map(|bit| first + bit)
-    {
-        if !CATALOGUE.lock().is_marked(intid) {
+    let mut left = irq::unowned(first, enabled);
+    while left != 0 {
+        let intid = first + left.trailing_zeros();
+        left &= left - 1;
+        if !CATALOGUE.lock().is_marked(intid)
+            && let Some(gic) = gic::get()
+        {
             irq::give_unowned(gic, intid, dom0);
         }
     }

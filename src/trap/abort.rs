@@ -29,6 +29,7 @@ use crate::domain::shutdown;
 use crate::domain::uart as device;
 use crate::domain::{Domain, GicMap, guest_map};
 use crate::guest_warn;
+use crate::irq;
 use crate::mem::p2m;
 use crate::passthrough;
 use crate::vcpu::Vcpu;
@@ -339,6 +340,7 @@ fn write(domain: &Domain, vcpu: &Vcpu, offset: u32, width: Width, value: u32) ->
         freshen(domain, vcpu, offset);
     }
     if let Some(first) = Vgic::first_enabled(offset)
+        && irq::unowned(first, value) != 0
         && domain.rights.hardware
     {
         passthrough::give_unowned(domain, first, value);
