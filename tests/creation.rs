@@ -77,7 +77,7 @@ impl Toolstack {
             max_vcpus: 1,
             nr_spis: 32,
             event_irq: IntId::new(16).unwrap(),
-            gic: guest_map::gic(),
+            gic: guest_map::Layout::new().unwrap().gic(),
             max_port: 1023,
             grants: Limits::new(4, 4).unwrap(),
             max_pages: 16,

@@ -53,6 +53,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("loader/nodes", &["platform"]),
     ("loader/place", &["platform"]),
     ("mem", &["id", "sync"]),
+    ("partition/layout", &["domain", "id", "loader", "platform"]),
     ("partition/partial", &["domain", "loader", "platform"]),
     ("partition/plan", &["domain", "id", "loader", "platform"]),
     ("partition/tree", &["domain", "id", "loader", "platform"]),

@@ -19,7 +19,8 @@ use krypton::partition::plan::{self, Machine};
 use krypton::platform::modules::{Module, ModuleKind};
 use krypton::platform::partitions::{Config, Enhanced};
 use krypton::platform::ranges::PhysRange;
-use krypton::{sched, time};
+use krypton::sched::{self, PoolId};
+use krypton::time;
 
 /// Frames of the machine (32 MiB).
 const FRAMES: u32 = 8192;
@@ -32,6 +33,9 @@ const MACHINE: Machine<'_> = Machine {
     clock_frequency: None,
     cpu: None,
     cpu_frequency: None,
+    distributor: 0x800_0000,
+    cpu_interface: 0x801_0000,
+    console: None,
 };
 
 fn set_up() {
@@ -79,15 +83,11 @@ fn config() -> Config {
         assert!(header.write(at, &word.to_le_bytes()));
     }
     Config {
-        memory: RAM,
-        vcpus: 2,
         uart: true,
-        spis: None,
         table_mib: Some(1),
         enhanced: Enhanced::Full,
-        kernel,
         ramdisk: Some(module(ModuleKind::Ramdisk, 8, 2)),
-        devices: None,
+        ..Config::new(RAM, 2, kernel)
     }
 }
 
@@ -101,7 +101,7 @@ fn make_when(config: &Config, ready: impl Fn()) -> Option<Built> {
     let image = copy::kernel_of(&config.kernel).unwrap();
     let plan = plan::plan(config, &image, &MACHINE, None).unwrap();
     ready();
-    build::make(&options, config, DomId(1), &image, plan).ok()
+    build::make(&options, config, DomId(1), &image, plan, PoolId::FIRST).ok()
 }
 
 /// What must be the same before and after.

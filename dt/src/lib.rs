@@ -28,6 +28,7 @@ const NOP: u32 = 4;
 const END: u32 = 9;
 
 /// Returns the big-endian number in 4 or 8 bytes.
+#[inline(never)] // for size: it has many callers, all of the boot
 pub fn number(bytes: &[u8]) -> Option<u64> {
     match bytes.len() {
         4 => Some(u64::from(u32::from_be_bytes(bytes.try_into().ok()?))),

@@ -350,11 +350,13 @@ impl<'a> Node<'a> {
     }
 
     /// Returns the first cell of a property.
+    #[inline(never)] // for size, as dt::number
     pub fn u32(&self, name: &str) -> Option<u32> {
         self.cells(name).next()
     }
 
     /// Returns a number of one or two cells.
+    #[inline(never)] // for size, as dt::number
     pub fn number(&self, name: &str) -> Option<u64> {
         number(self.property(name)?)
     }
@@ -401,6 +403,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns a property that counts cells; a count beyond all reason reads as 255, so that sums stay small.
+    #[inline(never)] // for size, as dt::number
     pub fn cell_count(&self, name: &str) -> Option<usize> {
         self.u32(name).map(|n| n.min(TOO_MANY_CELLS) as usize)
     }

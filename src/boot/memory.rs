@@ -90,8 +90,7 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
     for range in odd {
         host.reserve(range);
     }
-    let modules = host.module_pages();
-    let permanent = krypton::platform::ranges::subtract(&host.reserved, &modules);
+    let permanent = host.permanent();
     for range in permanent.iter().flat_map(|range| clip(range, &host.ram)) {
         let reserved = memory.reserve(
             range.start().frame(),
@@ -104,6 +103,15 @@ pub fn set_up_memory(host: &mut HostInfo, tree: &Loaded) {
                 range.base(),
                 range.end()
             );
+        }
+    }
+    for range in host.kept_ram() {
+        let (first, count) = (range.start().frame(), (range.size() >> PAGE_SHIFT) as u32);
+        // Those who share memory name it each.
+        let is_kept = memory.state(first) == State::Used(Use::Domain)
+            || memory.reserve(first, count, Use::Domain).is_ok();
+        if !is_kept {
+            log::warn!("RAM {range} is not free for a domain");
         }
     }
     if let Err(error) = build::reserve_modules(host) {
@@ -192,7 +200,7 @@ pub fn grant_window() -> Result<PhysRange, BootError> {
         .ok_or_else(|| BootError::Dom0("no place for grants".into()))
 }
 
-/// Frees what only the boot needed: the modules, the mappings of boot code and device tree.
+/// Frees what only the boot needed: the modules, and memory kept for domains that were not made.
 pub fn drop_boot(host: &HostInfo) {
     build::release_modules(host);
 }

@@ -393,8 +393,6 @@ pub struct Machine<'a> {
     pub uart: Option<&'a UartInfo>,
     /// The interrupt controller.
     pub gic: &'static Gic,
-    /// CPUs that run.
-    pub cpus: CpuSet,
     /// There is a scheduler.
     pub ready: sched::Ready,
 }
@@ -415,6 +413,8 @@ impl<'a> Machine<'a> {
 /// domains that the tree names.
 pub fn load_guests(machine: &Machine<'_>) -> String {
     let host = machine.host;
+    let dedicated = machine.options.sched == Scheduler::Null;
+    let pools = partition::pools::make(host, dedicated);
     let dom0 = match host.kernel() {
         Err(_) if !host.partitions.is_empty() => {
             log::info!("Xen dom0less mode detected");
@@ -433,6 +433,8 @@ pub fn load_guests(machine: &Machine<'_>) -> String {
         tree: machine.tree,
         options: machine.options,
         gic_lines: machine.gic.dist.lines(),
+        console: machine.uart,
+        pools: &pools,
     });
     partition::build::start(&domains);
     let all = dom0.iter().chain(domains.iter().map(|built| &built.domain));
@@ -450,7 +452,6 @@ fn load_dom0(machine: &Machine<'_>) -> alloc::sync::Arc<Domain> {
         host,
         options,
         gic,
-        cpus,
         ready,
         ..
     } = *machine;
@@ -462,7 +463,7 @@ fn load_dom0(machine: &Machine<'_>) -> alloc::sync::Arc<Domain> {
             gic,
             free: &host.free_ram(),
             grant,
-            cpus: cpus.len(),
+            cpus: sched::lock().pool(PoolId::FIRST).len(),
             ready,
         })
     });

@@ -74,8 +74,32 @@ pub fn for_domain(number: u32) -> Result<PoolId, Errno> {
 /// Returns the number of the pool that a domain is in.
 pub fn number_of(domain: &Domain) -> u32 {
     let pool = sched::lock().pool_of(domain.group.id());
-    pool.and_then(|pool| NUMBERS.get(pool.index()))
-        .map_or(0, |number| number.load(Ordering::Relaxed))
+    pool.map_or(0, number)
+}
+
+/// Returns the toolstack's number of a pool.
+pub fn number(pool: PoolId) -> u32 {
+    let number = NUMBERS.get(pool.index());
+    number.map_or(0, |number| number.load(Ordering::Relaxed))
+}
+
+/// Leaves pool 0 these CPUs, before there are domains; the others become free.
+pub fn set_first(cpus: CpuSet, dedicated: bool) -> PoolId {
+    sched::lock().set_dedicated(PoolId::FIRST, dedicated);
+    change(PoolId::FIRST, |_| cpus);
+    PoolId::FIRST
+}
+
+/// Makes a pool of free CPUs, before there are domains.
+pub fn make_with(cpus: CpuSet, dedicated: bool) -> Result<PoolId, Errno> {
+    let scheduler = if dedicated {
+        SCHEDULER_NULL
+    } else {
+        SCHEDULER_CREDIT2
+    };
+    let pool = find(create(NONE, scheduler)?)?;
+    change(pool, |_| cpus);
+    Ok(pool)
 }
 
 /// Returns the toolstack's number of a pool's scheduler.

@@ -13,10 +13,11 @@ use crate::abi::domctl as abi;
 use crate::abi::domctl::CreateDomain;
 use crate::call::{Outcome, Reply, must_pause};
 use crate::domain::create;
+use crate::domain::guest_map::Layout;
 use crate::domain::{Domain, Life, Rights, Spec, guest_map, registry};
 use crate::error::Errno;
 use crate::grant::{DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES, Limits};
-use crate::id::{DomId, MAX_SPIS, MAX_VCPUS};
+use crate::id::{DomId, MAX_SPIS, MAX_VCPUS, VcpuId};
 use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::mem::{heap, memory};
 use crate::options;
@@ -131,20 +132,22 @@ pub fn create(request: &Request<'_>) -> Outcome {
     let plan = check(&config, grant_limits())?;
     let pool = cpupool::for_domain(config.cpupool_id)?;
     let host = guest_map::host().ok_or(Errno::NoSys)?;
-    let domain = make(&Spec {
+    let layout = Layout::new().ok_or(Errno::Inval)?;
+    let spec = Spec {
         id,
         rights: Rights::GUEST,
         max_vcpus: plan.max_vcpus,
         nr_spis: plan.nr_spis,
         event_irq: guest_map::event_irq().ok_or(Errno::Inval)?,
-        gic: guest_map::gic(),
+        gic: layout.gic(),
         max_port: plan.max_port,
         grants: plan.grants,
         max_pages: 0,
         tables: PoolLimit::Pages(FIRST_POOL),
         monitors: plan.monitors,
         pool,
-    })?;
+    };
+    let domain = make(&spec, &layout)?;
     let mut state = domain.state.lock();
     state.pause_count = 1;
     state.handle = config.handle;
@@ -159,14 +162,14 @@ pub fn create(request: &Request<'_>) -> Outcome {
 
 /// Makes a domain without memory. Nothing is left of it on failure. The caller has the exclusive right to change domains'
 /// lives.
-fn make(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+fn make(spec: &Spec, layout: &Layout) -> Result<Arc<Domain>, Errno> {
     let host = guest_map::host().ok_or(Errno::NoSys)?;
     check_heap()?;
     // The parts of a domain that failed are freed here, with its account.
     let domain = create::domain(spec).inspect_err(|_| {
         forget_abandoned();
     })?;
-    if let Err(error) = furnish(&domain, host) {
+    if let Err(error) = furnish(&domain, layout, host) {
         registry::remove(spec.id);
         memory().close_account(spec.id);
         drop(domain);
@@ -186,9 +189,9 @@ fn check_heap() -> Result<(), Errno> {
     }
 }
 
-fn furnish(domain: &Domain, host: &guest_map::Host) -> Result<(), Errno> {
+fn furnish(domain: &Domain, layout: &Layout, host: &guest_map::Host) -> Result<(), Errno> {
     crate::wallclock::publish(domain);
-    let (gfn, count) = guest_map::cpu_interface(host).ok_or(Errno::Inval)?;
+    let (gfn, count) = layout.cpu_frames(host).ok_or(Errno::Inval)?;
     domain
         .p2m
         .lock()
@@ -196,13 +199,18 @@ fn furnish(domain: &Domain, host: &guest_map::Host) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes a domain at boot, with all its vCPUs offline. The next id that is assigned is after its own.
-pub fn at_boot(spec: &Spec) -> Result<Arc<Domain>, Errno> {
+/// Makes a domain at boot, with all its vCPUs offline, which may run on the CPUs that `affinity` returns. The next id that
+/// is assigned is after its own.
+pub fn at_boot(
+    spec: &Spec,
+    layout: &Layout,
+    affinity: impl Fn(VcpuId) -> CpuSet,
+) -> Result<Arc<Domain>, Errno> {
     let _exclusive = exclusive().ok_or(Errno::Busy)?;
-    let domain = make(spec)?;
+    let domain = make(spec, layout)?;
     ROVER.fetch_max(spec.id.0, Ordering::Relaxed);
     let made = check_heap().and_then(|()| {
-        while !create::next_vcpu(&domain, |_| CpuSet::ALL)? {}
+        while !create::next_vcpu(&domain, &affinity)? {}
         Ok(())
     });
     match made {

@@ -23,7 +23,7 @@
 
 mod bitmap;
 mod context;
-mod cpupool;
+pub mod cpupool;
 mod create;
 mod destroy;
 mod devices;

@@ -72,12 +72,16 @@ fn subject(request: &Request<'_>) -> Result<Arc<Domain>, Errno> {
     }
 }
 
-/// Returns whether the records hold all of a domain: it has its vCPUs, no device of the machine's and no emulated UART, and is
-/// not being destroyed.
+/// Returns whether the records hold all of a domain: it has its vCPUs, no device or memory of the machine's and no emulated
+/// UART, and is not being destroyed.
 fn may_be_saved(domain: &Domain) -> bool {
     let alive = domain.state.lock().life == Life::Alive;
     let has_devices = domain.rights.hardware || domain.vgic.lock().has_devices();
-    alive && !has_devices && domain.uart().is_none() && !domain.vcpus().is_empty()
+    alive
+        && !domain.is_fixed()
+        && !has_devices
+        && domain.uart().is_none()
+        && !domain.vcpus().is_empty()
 }
 
 /// Answers the image of a domain, or its size.

@@ -49,11 +49,46 @@ pub fn host() -> Option<&'static Host> {
     HOST.get()
 }
 
-/// Returns the place of the distributor.
-pub const fn gic() -> GicMap {
-    GicMap {
-        first_page: (GICD.0 >> PAGE_SHIFT) as u32,
-        pages: (GICD.1 >> PAGE_SHIFT) as u32,
+/// Where a guest finds what is emulated or mapped for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The emulated distributor.
+    pub distributor: Region,
+    /// The virtual CPU interface.
+    pub cpu_interface: Region,
+    /// The emulated UART.
+    pub uart: Region,
+    /// The interrupt of the emulated UART.
+    pub uart_irq: IntId,
+}
+
+impl Layout {
+    /// Returns that of guests that have no memory at addresses of the machine.
+    pub const fn new() -> Option<Self> {
+        let Some(uart_irq) = IntId::new(UART_SPI) else {
+            return None;
+        };
+        Some(Self {
+            distributor: GICD,
+            cpu_interface: GICC,
+            uart: UART,
+            uart_irq,
+        })
+    }
+
+    /// Returns the place of the distributor, in pages.
+    pub const fn gic(&self) -> GicMap {
+        GicMap {
+            first_page: (self.distributor.0 >> PAGE_SHIFT) as u32,
+            pages: (self.distributor.1 >> PAGE_SHIFT) as u32,
+        }
+    }
+
+    /// Returns the place of the machine's virtual CPU interface: gfn, and number of frames.
+    pub fn cpu_frames(&self, host: &Host) -> Option<(Gfn, u32)> {
+        let (base, size) = self.cpu_interface;
+        let frames = (size >> PAGE_SHIFT) as u32;
+        Some((Gfn::new(base >> PAGE_SHIFT)?, frames.min(host.frames)))
     }
 }
 
@@ -62,20 +97,9 @@ pub const fn event_irq() -> Option<IntId> {
     IntId::new(EVENT_PPI)
 }
 
-/// Returns the interrupt of the emulated UART.
-pub const fn uart_irq() -> Option<IntId> {
-    IntId::new(UART_SPI)
-}
-
-/// Returns the place of the virtual CPU interface: gfn, and number of frames.
-pub fn cpu_interface(host: &Host) -> Option<(Gfn, u32)> {
-    let frames = (GICC.1 >> PAGE_SHIFT) as u32;
-    Some((Gfn::new(GICC.0 >> PAGE_SHIFT)?, frames.min(host.frames)))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Host, cpu_interface, event_irq, gic};
+    use super::{Host, Layout, event_irq};
     use armv7::addr::Mfn;
 
     #[test]
@@ -85,11 +109,14 @@ mod tests {
             frames: 16,
             clock_frequency: 0,
         };
+        let layout = Layout::new().unwrap();
         assert_eq!(
-            cpu_interface(&host).map(|(gfn, count)| (gfn.raw(), count)),
+            layout
+                .cpu_frames(&host)
+                .map(|(gfn, count)| (gfn.raw(), count)),
             Some((0x3002, 2))
         );
-        assert_eq!((gic().first_page, gic().pages), (0x3001, 1));
+        assert_eq!((layout.gic().first_page, layout.gic().pages), (0x3001, 1));
         assert_eq!(event_irq().map(|irq| irq.raw()), Some(31));
     }
 }

@@ -218,7 +218,8 @@ pub struct Domain {
     pub watchdogs: Lock<[Option<Timer>; MAX_WATCHDOGS], { rank::DOMAIN }>,
     /// The number of lines that it may still have logged.
     pub log_allowance: Allowance,
-    uart: Once<uart::Uart>,
+    uart: Once<Arc<uart::Uart>>,
+    fixed: Once<()>,
     vcpus: Once<Vec<Arc<Vcpu>>>,
 }
 
@@ -258,6 +259,7 @@ impl Domain {
             watchdogs: Lock::new([const { None }; MAX_WATCHDOGS]),
             log_allowance: Allowance::of_a_domain(),
             uart: Once::new(),
+            fixed: Once::new(),
             vcpus: Once::new(),
         }
     }
@@ -294,13 +296,23 @@ impl Domain {
     }
 
     /// Sets its emulated UART. Only the first call has an effect.
-    pub fn set_uart(&self, uart: uart::Uart) {
+    pub fn set_uart(&self, uart: Arc<uart::Uart>) {
         self.uart.call_once(|| uart);
     }
 
     /// Returns its emulated UART, if it has one.
     pub fn uart(&self) -> Option<&uart::Uart> {
-        self.uart.get()
+        self.uart.get().map(Arc::as_ref)
+    }
+
+    /// Records that it has memory which a copy of it would not have: shared, or at addresses of this machine.
+    pub fn set_fixed(&self) {
+        self.fixed.call_once(|| ());
+    }
+
+    /// Returns whether it has memory which a copy of it would not have.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed.is_completed()
     }
 
     /// Returns whether some vCPU of it has run.

@@ -6,20 +6,20 @@
 
 mod ring;
 
-use alloc::sync::Arc;
 use core::fmt::{self, Write};
 
-use armv7::addr::Mfn;
+use armv7::addr::{Mfn, PAGE_SHIFT};
 use armv7::heap;
 use armv7::syndrome::Width;
 use arrayvec::ArrayVec;
 
-use super::{Domain, guest_map, interface, registry};
+use super::guest_map::Layout;
+use super::{Domain, interface, registry};
 use crate::console::{self, Switched};
 use crate::emulate::sbsa_uart::{Line, Refused, SbsaUart};
 use crate::error::Errno;
 use crate::event::{Port, Sent};
-use crate::id::DomId;
+use crate::id::{DomId, IntId};
 use crate::sync::{Guard, Lock, rank};
 
 use ring::Ring;
@@ -30,7 +30,13 @@ const INPUT: usize = 1024;
 const LINE: usize = 126;
 
 /// A domain's UART.
-pub type Uart = Arc<Lock<State, { rank::UART }>>;
+pub struct Uart {
+    /// The guest page of its registers.
+    pub page: u32,
+    /// Its interrupt.
+    pub irq: IntId,
+    state: Lock<State, { rank::UART }>,
+}
 
 /// The state of a UART.
 pub struct State {
@@ -204,7 +210,7 @@ impl fmt::Display for Printable<'_> {
 }
 
 /// Gives a domain, which has not run yet, a UART on the console, and lets it take part in the round of the input.
-pub fn open_on_console(domain: &Domain) -> Result<(), Errno> {
+pub fn open_on_console(domain: &Domain, layout: &Layout) -> Result<(), Errno> {
     let terminal = Terminal {
         domain: domain.id,
         input: Queue {
@@ -214,7 +220,7 @@ pub fn open_on_console(domain: &Domain) -> Result<(), Errno> {
         },
         line: ArrayVec::new(),
     };
-    open(domain, End::Console(terminal))?;
+    open(domain, layout, End::Console(terminal))?;
     console::add_input(domain.id);
     Ok(())
 }
@@ -222,7 +228,8 @@ pub fn open_on_console(domain: &Domain) -> Result<(), Errno> {
 /// Gives a domain, which has not run yet, a UART whose line ends in its page at `gfn`, and returns the port that `other`,
 /// which reads and writes there, is to bind to.
 pub fn open_on_ring(domain: &Domain, gfn: u64, other: DomId) -> Result<Port, Errno> {
-    let irq = guest_map::uart_irq().ok_or(Errno::Inval)?;
+    let layout = Layout::new().ok_or(Errno::Inval)?;
+    let irq = layout.uart_irq;
     if domain.uart().is_some() || other == domain.id {
         return Err(Errno::Inval);
     }
@@ -234,21 +241,25 @@ pub fn open_on_ring(domain: &Domain, gfn: u64, other: DomId) -> Result<Port, Err
     }
     let page = domain.pin(gfn)?;
     let port = domain.events.lock().offer(other)?;
-    open(domain, End::Ring(Ring::new(page, port)))?;
+    open(domain, &layout, End::Ring(Ring::new(page, port)))?;
     Ok(port)
 }
 
-fn open(domain: &Domain, end: End) -> Result<(), Errno> {
+fn open(domain: &Domain, layout: &Layout, end: End) -> Result<(), Errno> {
     let registers = SbsaUart::new();
-    let state = Lock::new(State { registers, end });
-    domain.set_uart(heap::try_arc(state).ok_or(Errno::NoMem)?);
+    let uart = Uart {
+        page: (layout.uart.0 >> PAGE_SHIFT) as u32,
+        irq: layout.uart_irq,
+        state: Lock::new(State { registers, end }),
+    };
+    domain.set_uart(heap::try_arc(uart).ok_or(Errno::NoMem)?);
     Ok(())
 }
 
 /// Takes a domain that shuts down out of the round of the input. What it has written of a line is printed.
 pub fn close(domain: &Domain) {
     let Some(uart) = domain.uart() else { return };
-    let mut state = uart.lock();
+    let mut state = uart.state.lock();
     if let Some(terminal) = state.end.terminal()
         && !terminal.line.is_empty()
     {
@@ -264,14 +275,14 @@ pub fn close(domain: &Domain) {
 pub fn end(domain: &Domain) {
     close(domain);
     if let Some(uart) = domain.uart() {
-        let end = core::mem::replace(&mut uart.lock().end, End::Gone);
+        let end = core::mem::replace(&mut uart.state.lock().end, End::Gone);
         drop(end);
     }
 }
 
 /// Returns the page that the hypervisor keeps for a domain's UART.
 pub fn ring_page(domain: &Domain) -> Option<Mfn> {
-    match &domain.uart()?.lock().end {
+    match &domain.uart()?.state.lock().end {
         End::Ring(ring) => Some(ring.mfn()),
         _ => None,
     }
@@ -279,7 +290,7 @@ pub fn ring_page(domain: &Domain) -> Option<Mfn> {
 
 /// Lets a domain that goes on take part in the round of the input again.
 pub fn reopen(domain: &Domain) {
-    let on_console = |uart: &Uart| uart.lock().end.terminal().is_some();
+    let on_console = |uart: &Uart| uart.state.lock().end.terminal().is_some();
     if domain.uart().is_some_and(on_console) {
         console::add_input(domain.id);
     }
@@ -348,9 +359,10 @@ fn with<T>(
 
 /// Does something with a domain's UART, if it has one, and sets its interrupt line to what it is then.
 fn change<T>(domain: &Domain, f: impl FnOnce(&mut State) -> T) -> Option<T> {
-    let mut state = domain.uart()?.lock();
+    let uart = domain.uart()?;
+    let mut state = uart.state.lock();
     let result = f(&mut state);
-    set_line(domain, &state);
+    set_line(domain, uart.irq, &state);
     let news = state.end.take_news();
     drop(state);
     if let Some(port) = news {
@@ -371,12 +383,10 @@ fn notify(domain: &Domain, port: Port) {
 }
 
 /// Sets the interrupt line. With the UART locked, so that of two changes the later one counts.
-fn set_line(domain: &Domain, state: &Guard<'_, State>) {
-    if let Some(irq) = guest_map::uart_irq() {
-        let mut vgic = domain.vgic.lock();
-        let named = vgic.set_level(irq, state.registers.is_raised());
-        interface::deliver(domain, vgic, named);
-    }
+fn set_line(domain: &Domain, irq: IntId, state: &Guard<'_, State>) {
+    let mut vgic = domain.vgic.lock();
+    let named = vgic.set_level(irq, state.registers.is_raised());
+    interface::deliver(domain, vgic, named);
 }
 
 #[cfg(test)]

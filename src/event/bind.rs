@@ -35,6 +35,16 @@ impl<P: PageRef> EventTable<P> {
         Ok(port)
     }
 
+    /// Opens this very port, that `remote` may bind to: for a channel that is made at boot.
+    pub fn alloc_unbound_at(&mut self, port: Port, remote: DomId) -> Result<(), EventError> {
+        if port.0 >= self.limit() || !self.ports.reach(port)? {
+            return Err(EventError::BadPort);
+        }
+        self.ports
+            .open(port, State::Unbound { remote }, VcpuId::ZERO);
+        Ok(())
+    }
+
     /// Opens a port in `local` and connects it to `remote_port` of `remote`, which must be offered to `local`'s domain.
     ///
     /// Raises an event for `local`, as the remote may have sent some before the port was bound.
@@ -231,7 +241,7 @@ impl<P: PageRef> EventTable<P> {
     }
 
     /// Connects the unbound `port` to `peer`, if offered to that domain.
-    fn accept(&mut self, port: Port, peer: End) -> Result<(), EventError> {
+    pub fn accept(&mut self, port: Port, peer: End) -> Result<(), EventError> {
         let channel = self.ports.get_mut(port).ok_or(EventError::NotOffered)?;
         let (dom, port) = (peer.dom, peer.port);
         channel.state = match channel.state {

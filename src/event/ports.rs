@@ -193,6 +193,15 @@ impl PortTable {
         }
     }
 
+    /// Makes the table large enough for `port`, and returns whether it is free.
+    pub fn reach(&mut self, port: Port) -> Result<bool, EventError> {
+        while self.end() <= port.0 {
+            self.grow()?;
+        }
+        let bits = self.free.get((port.0 / WORD) as usize).copied();
+        Ok(bits.unwrap_or(0) & 1 << (port.0 % WORD) != 0)
+    }
+
     /// Opens the free port `port` in `state`, with events going to `vcpu`.
     pub fn open(&mut self, port: Port, state: State, vcpu: VcpuId) {
         let Some(channel) = self.get_mut(port) else {

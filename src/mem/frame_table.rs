@@ -59,6 +59,8 @@ pub enum Use {
     Module = 4,
     /// Not usable: firmware's, or broken.
     Reserved = 5,
+    /// Kept at boot for a domain that is to have this very memory.
+    Domain = 6,
 }
 
 /// State of a frame at one moment.
@@ -229,6 +231,7 @@ impl FrameTable {
             3 => State::Used(Use::Hypervisor),
             4 => State::Used(Use::Module),
             5 => State::Used(Use::Reserved),
+            6 => State::Used(Use::Domain),
             _ => State::Inner { dirty: true },
         }
     }

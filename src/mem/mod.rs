@@ -179,6 +179,35 @@ impl Memory {
         Ok(())
     }
 
+    /// Gives `owner` zeroed frames that [`Memory::reserve`] has kept for a domain, each with one reference: its future p2m
+    /// entry's, or the reservation's for [`Kind::Direct`].
+    pub fn alloc_kept(
+        &self,
+        owner: DomId,
+        first: Mfn,
+        count: u32,
+        kind: Kind,
+    ) -> Result<(), AllocError> {
+        if self.state(first) != State::Used(Use::Domain) {
+            return Err(AllocError::NotFree);
+        }
+        let mut pages = self.pages.lock();
+        let account = pages.accounts.get(owner).ok_or(AllocError::NoAccount)?;
+        if account.closed || account.limit.saturating_sub(account.total) < count {
+            return Err(AllocError::OverLimit);
+        }
+        pages.accounts.add_ram(owner, count);
+        drop(pages);
+        for n in 0..count {
+            if let Some(mfn) = first.checked_add(n) {
+                self.frames.make_inner(mfn, true);
+            }
+        }
+        self.scrub_frames(first, count, u32::MAX);
+        self.make_live(first, count, kind, owner, 1);
+        Ok(())
+    }
+
     // The hypervisor's own pages.
 
     /// Allocates `1 << order` zeroed frames in the direct map.

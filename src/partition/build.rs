@@ -7,29 +7,38 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use armv7::addr::{Gfn, ORDER_2M, PAGE_SHIFT};
+use armv7::addr::{Gfn, Mfn, ORDER_2M, PAGE_SHIFT};
+use armv7::cpu::CpuSet;
 use armv7::pmu;
 use dt::{Blob, Tree};
 
 use super::partial::{Partial, Passed};
 use super::plan::{self, Machine, Plan};
+use super::pools::Pools;
+use super::{channels, shared};
 use crate::cmdline::Options;
 use crate::control;
-use crate::domain::{Domain, Rights, Spec, guest_map, uart};
+use crate::domain::guest_map::{self, Layout};
+use crate::domain::{Domain, Rights, Spec, registry, uart};
 use crate::grant::Limits;
-use crate::id::DomId;
+use crate::id::{DomId, VcpuId};
 use crate::loader::copy::{self, Parts};
 use crate::loader::kernel::KernelImage;
 use crate::loader::place::Placement;
 use crate::loader::{Refused, place};
+use crate::mem::frame_table::{Kind, State, Use};
 use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::mem::{AllocError, memory};
 use crate::passthrough::rule::Want;
 use crate::passthrough::{self, Refusal};
+use crate::platform::console::UartInfo;
 use crate::platform::host_dt::HostInfo;
+use crate::platform::partitions::channels::End;
+use crate::platform::partitions::memory::STATIC;
 use crate::platform::partitions::{Config, Enhanced};
+use crate::platform::ranges::PhysRange;
 use crate::platform::{BootError, tree};
-use crate::sched::PoolId;
+use crate::sched::{self, PoolId};
 
 /// Highest event port, as libxl has it for its domains.
 const MAX_PORT: u32 = 1023;
@@ -47,6 +56,10 @@ pub struct Host<'a> {
     pub options: &'a Options,
     /// Interrupt ids of the GIC.
     pub gic_lines: u32,
+    /// The console's UART.
+    pub console: Option<&'a UartInfo>,
+    /// The pools of the tree.
+    pub pools: &'a Pools,
 }
 
 /// A domain that is ready to be started.
@@ -64,6 +77,12 @@ pub fn build_all(host: &Host<'_>) -> Vec<Built> {
         clock_frequency: host.info.timer.frequency,
         cpu: first_cpu.and_then(|cpu| cpu.property("compatible")),
         cpu_frequency: first_cpu.and_then(|cpu| cpu.u32("clock-frequency")),
+        distributor: host.info.gic.distributor.base(),
+        cpu_interface: host.info.gic.cpu.base(),
+        console: host.console.and_then(|uart| {
+            let intid = u16::try_from(uart.interrupt?.intid).ok()?;
+            Some((uart.reg, intid))
+        }),
     };
     let mut built = Vec::new();
     for (partition, id) in host.info.partitions.iter().zip(1..DomId::FIRST_RESERVED.0) {
@@ -75,14 +94,43 @@ pub fn build_all(host: &Host<'_>) -> Vec<Built> {
                 config.vcpus,
                 config.memory / place::MIB
             );
-            domain(host.options, config, DomId(id), &machine).map_err(|why| why.to_string())
+            domain(host, config, DomId(id), &machine).map_err(|why| why.to_string())
         });
         match made {
             Ok(domain) => built.push(domain),
             Err(why) => log::error!("BOOT: {path} is not started: {why}"),
         }
     }
+    open_of_dom0(&host.info.dom0_channels);
+    channels::connect(&host.info.dom0_channels);
+    for partition in &host.info.partitions {
+        let Ok(config) = &partition.config else {
+            continue;
+        };
+        channels::connect(&config.channels);
+    }
+    host.info.kept_ram().iter().for_each(give_back);
     built
+}
+
+/// Frees RAM that was kept for a domain that could not be made.
+fn give_back(range: &PhysRange) {
+    let first = range.start().frame();
+    if memory().state(first) == State::Used(Use::Domain) {
+        memory().release(first, (range.size() >> PAGE_SHIFT) as u32);
+    }
+}
+
+/// Opens dom0's ends of event channels.
+fn open_of_dom0(ends: &[End]) {
+    let Some(dom0) = registry::get(DomId::DOM0) else {
+        return;
+    };
+    for end in ends {
+        if let Err(why) = channels::open(&dom0, end) {
+            log::error!("BOOT: {why}");
+        }
+    }
 }
 
 /// Lets domains run, all together.
@@ -101,12 +149,17 @@ fn first_cpu<'a>(tree: &'a Tree<'a>) -> Option<dt::Node<'a>> {
 }
 
 fn domain(
-    options: &Options,
+    host: &Host<'_>,
     config: &Config,
     id: DomId,
     machine: &Machine<'_>,
 ) -> Result<Built, Refused> {
     let image = copy::kernel_of(&config.kernel)?;
+    let pool = match config.pool {
+        None => Some(PoolId::FIRST),
+        Some(place) => host.pools.get(place).copied().flatten(),
+    };
+    let pool = pool.ok_or_else(|| Refused("domain-cpupool: it is not made".into()))?;
     let plan = match &config.devices {
         None => plan::plan(config, &image, machine, None)?,
         Some(module) => {
@@ -121,7 +174,7 @@ fn domain(
             plan::plan(config, &image, machine, Some(partial))?
         }
     };
-    make(options, config, id, &image, plan)
+    make(host.options, config, id, &image, plan, pool)
 }
 
 /// Makes a domain with everything but a start, as planned; nothing is left of one that cannot be made.
@@ -131,23 +184,12 @@ pub fn make(
     id: DomId,
     image: &KernelImage,
     plan: Plan,
+    pool: PoolId,
 ) -> Result<Built, Refused> {
-    check_memory(&plan)?;
-    let domain = create(options, config, id, &plan)?;
-    let parts = Parts {
-        kernel: &config.kernel,
-        image,
-        ramdisk: config.ramdisk.as_ref(),
-        tree: &plan.tree,
-    };
-    let filled = populate(&domain, &plan)
-        .and_then(|()| copy::load(&domain, &parts, &plan.place))
-        .and_then(|()| connect(&domain, config))
-        .and_then(|()| {
-            plan.devices
-                .iter()
-                .try_for_each(|device| pass(&domain, device))
-        });
+    check_memory(config, &plan)?;
+    check_affinities(config, pool)?;
+    let domain = create(options, config, id, &plan, pool)?;
+    let filled = fill(&domain, config, image, &plan);
     match filled {
         Ok(()) => Ok(Built {
             domain,
@@ -160,15 +202,62 @@ pub fn make(
     }
 }
 
+/// Gives a domain all that it is to have.
+fn fill(
+    domain: &Arc<Domain>,
+    config: &Config,
+    image: &KernelImage,
+    plan: &Plan,
+) -> Result<(), Refused> {
+    let parts = Parts {
+        kernel: &config.kernel,
+        image,
+        ramdisk: config.ramdisk.as_ref(),
+        tree: &plan.tree,
+    };
+    populate(domain, plan)?;
+    copy::load(domain, &parts, &plan.place)?;
+    for end in &config.channels {
+        channels::open(domain, end)?;
+    }
+    connect(domain, config, &plan.layout)?;
+    for region in &config.shared {
+        shared::map(domain, region)?;
+    }
+    if config.direct_map || !config.shared.is_empty() {
+        domain.set_fixed();
+    }
+    plan.devices
+        .iter()
+        .try_for_each(|device| pass(domain, device))
+}
+
+/// Refuses vCPUs that no CPU of their domain's pool may run.
+fn check_affinities(config: &Config, pool: PoolId) -> Result<(), Refused> {
+    let cpus = sched::lock().pool(pool);
+    let vcpus = config.affinities.iter().zip(0..config.vcpus);
+    for (affinity, vcpu) in vcpus {
+        if affinity.and(cpus).is_empty() {
+            let why = format!("hard-affinity: no CPU of vCPU {vcpu} is in its pool");
+            return Err(Refused(why));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what there is no memory for before any is zeroed.
-fn check_memory(plan: &Plan) -> Result<(), Refused> {
+fn check_memory(config: &Config, plan: &Plan) -> Result<(), Refused> {
     let free = memory().guest_pages();
-    let need = plan.pages.saturating_add(plan.tables);
+    let pages = match config.static_memory.is_empty() {
+        true => plan.pages,
+        false => 0,
+    };
+    let need = pages.saturating_add(plan.tables);
     match need <= free {
         true => Ok(()),
         false => Err(Refused(format!(
             "memory: {} MiB and {} MiB of tables, {} MiB are free",
-            plan.pages >> 8,
+            pages >> 8,
             plan.tables >> 8,
             free >> 8
         ))),
@@ -180,38 +269,59 @@ fn create(
     config: &Config,
     id: DomId,
     plan: &Plan,
+    pool: PoolId,
 ) -> Result<Arc<Domain>, Refused> {
     let grants = Limits::new(
         options.gnttab_max_frames,
         options.gnttab_max_maptrack_frames,
     );
-    control::at_boot(&Spec {
+    let spec = Spec {
         id,
         rights: Rights::GUEST,
         max_vcpus: config.vcpus,
         nr_spis: plan.spis,
         event_irq: guest_map::event_irq().ok_or_else(|| Refused("no event interrupt".into()))?,
-        gic: guest_map::gic(),
+        gic: plan.layout.gic(),
         max_port: MAX_PORT,
         grants: grants.ok_or_else(|| Refused("grant table limits out of range".into()))?,
         max_pages: plan.pages,
         tables: PoolLimit::Pages(plan.tables),
-        pool: PoolId::FIRST,
+        pool,
         monitors: pmu::Access::Traps,
-    })
-    .map_err(|error| Refused(format!("it cannot be created: {error}")))
+    };
+    let affinity = |vcpu: VcpuId| {
+        let set = config.affinities.get(vcpu.index());
+        set.copied().unwrap_or(CpuSet::ALL)
+    };
+    control::at_boot(&spec, &plan.layout, affinity)
+        .map_err(|error| Refused(format!("it cannot be created: {error}")))
 }
 
 /// Gives a domain its RAM, all zeroes.
 fn populate(domain: &Domain, plan: &Plan) -> Result<(), Refused> {
-    for bank in &plan.banks {
-        let mut at = bank.base() >> PAGE_SHIFT;
-        let end = bank.end() >> PAGE_SHIFT;
+    for piece in &plan.pieces {
+        if let Some(host) = piece.host {
+            give_kept(domain, &piece.guest, &host)?;
+            continue;
+        }
+        let mut at = piece.guest.base() >> PAGE_SHIFT;
+        let end = piece.guest.end() >> PAGE_SHIFT;
         while at < end {
             at += extent(domain, at, end - at)?;
         }
     }
     Ok(())
+}
+
+/// Gives a domain RAM that was kept for it.
+fn give_kept(domain: &Domain, guest: &PhysRange, host: &PhysRange) -> Result<(), Refused> {
+    let (gfn, mfn) = (Gfn::new(guest.base() >> PAGE_SHIFT), host.start().frame());
+    let count = (host.size() >> PAGE_SHIFT) as u32;
+    let given = memory().alloc_kept(domain.id, mfn, count, Kind::Ram);
+    let Some((gfn, ())) = gfn.zip(given.ok()) else {
+        return Err(Refused(format!("{STATIC}: {host} is not free")));
+    };
+    map_ram(domain, gfn, mfn, count)
 }
 
 /// Gives a domain the largest piece of RAM that fits at guest frame `at`; returns its pages, at most `most`.
@@ -228,6 +338,12 @@ fn extent(domain: &Domain, at: u64, most: u64) -> Result<u64, Refused> {
         }
     };
     let count = 1u32 << order;
+    map_ram(domain, gfn, mfn, count)?;
+    Ok(count.into())
+}
+
+/// Maps a domain's own frames. Those that cannot be mapped are freed.
+fn map_ram(domain: &Domain, gfn: Gfn, mfn: Mfn, count: u32) -> Result<(), Refused> {
     let mapped = domain
         .p2m
         .lock()
@@ -243,7 +359,7 @@ fn extent(domain: &Domain, at: u64, most: u64) -> Result<u64, Refused> {
             "{limit}: its memory map needs more tables"
         )));
     }
-    Ok(count.into())
+    Ok(())
 }
 
 /// Gives a domain a device of the machine.
@@ -271,9 +387,9 @@ fn pass(domain: &Domain, device: &Passed) -> Result<(), Refused> {
 
 /// Connects a domain to the console, and to dom0's xenstore if it is told of that: Linux waits for an event on the port until
 /// dom0's `init-dom0less` has given it the page (the parameter is all ones until then).
-fn connect(domain: &Domain, config: &Config) -> Result<(), Refused> {
+fn connect(domain: &Domain, config: &Config, layout: &Layout) -> Result<(), Refused> {
     if config.uart {
-        let opened = uart::open_on_console(domain);
+        let opened = uart::open_on_console(domain, layout);
         opened.map_err(|error| Refused(format!("vpl011: {error}")))?;
     }
     if config.enhanced == Enhanced::Full {

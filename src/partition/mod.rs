@@ -4,13 +4,19 @@
 //! |---|---|
 //! | `plan` | where do its RAM, kernel, tree and RAM disk go, and how large are its tables? |
 //! | `tree` | which device tree does it see? |
+//! | `layout` | what does it find at which address? |
 //! | `partial` | which of the machine's devices does it get, and how does it see them? |
 //! | `build` | how is it made, and what if that fails on the way? |
+//! | `pools`, `shared`, `channels` | which CPUs, memory and event channels are there from the boot? |
 //!
 //! [`crate::platform::partitions`] reads the nodes. A domain is made of the same parts as one of the
 //! toolstack's, has the same memory map ([`crate::domain::guest_map`]), and may be destroyed by dom0 like any other.
 
 pub mod build;
+pub mod channels;
+pub mod layout;
 pub mod partial;
 pub mod plan;
+pub mod pools;
+pub mod shared;
 pub mod tree;

@@ -12,7 +12,8 @@ use alloc::vec::Vec;
 use armv7::addr::PAGE_SIZE;
 use dt::{Node, Tree, Writer, number};
 
-use crate::domain::guest_map;
+use super::layout::taken;
+use crate::domain::guest_map::Layout;
 use crate::loader::Refused;
 use crate::platform::partitions::{Config, WORD};
 use crate::platform::ranges::PhysRange;
@@ -46,13 +47,13 @@ pub struct Passed {
 
 impl Partial<'_> {
     /// Returns the devices that the tree asks for.
-    pub fn devices(&self, config: &Config) -> Result<Vec<Passed>, Refused> {
+    pub fn devices(&self, config: &Config, layout: &Layout) -> Result<Vec<Passed>, Refused> {
         let top = self.tree.find("/passthrough");
         let top = top.ok_or_else(|| Refused("its device tree has no /passthrough".into()))?;
         let mut devices = Vec::new();
         for node in top.subtree() {
             if OMITTED.iter().any(|name| node.has(name)) {
-                let device = device(&node, config);
+                let device = device(&node, config, layout);
                 let path = node.path();
                 devices.push(device.map_err(|why| Refused(format!("{path}: {why}")))?);
             }
@@ -95,7 +96,7 @@ fn copy(top: &Node<'_>, out: &mut Writer<'_>) {
     open.iter().for_each(|_| out.end());
 }
 
-fn device(node: &Node<'_>, config: &Config) -> Result<Passed, String> {
+fn device(node: &Node<'_>, config: &Config, layout: &Layout) -> Result<Passed, String> {
     let word = node.has(WORD);
     if !word {
         for name in [REG, PATH] {
@@ -111,13 +112,17 @@ fn device(node: &Node<'_>, config: &Config) -> Result<Passed, String> {
     Ok(Passed {
         node: node.path().to_string(),
         host: host.map(ToString::to_string),
-        pages: pages(node, config)?,
+        pages: pages(node, config, layout)?,
         word,
     })
 }
 
 /// Reads `xen,reg`: address, size, and address in the domain.
-fn pages(node: &Node<'_>, config: &Config) -> Result<Vec<(PhysRange, PhysRange)>, String> {
+fn pages(
+    node: &Node<'_>,
+    config: &Config,
+    layout: &Layout,
+) -> Result<Vec<(PhysRange, PhysRange)>, String> {
     let Some(value) = node.property(REG) else {
         return Ok(Vec::new());
     };
@@ -149,26 +154,12 @@ fn pages(node: &Node<'_>, config: &Config) -> Result<Vec<(PhysRange, PhysRange)>
         }
         let range = |at| PhysRange::new(at, length).ok_or_else(wrong);
         let (from, to) = (range(from)?, range(to)?);
-        if let Some(what) = taken(&to, config) {
+        if let Some(what) = taken(&to, config, layout) {
             return Err(format!("{REG}: {to} is {what} in the domain"));
         }
         pages.push((from, to));
     }
     Ok(pages)
-}
-
-/// Says what is at a guest's addresses that is emulated, or mapped later. RAM is mapped already when devices are.
-fn taken(range: &PhysRange, config: &Config) -> Option<&'static str> {
-    let at = |(base, size): guest_map::Region, what| {
-        PhysRange::new(base, size)
-            .is_some_and(|region| region.overlaps(range))
-            .then_some(what)
-    };
-    at(guest_map::GICD, "the interrupt controller")
-        .or_else(|| at(guest_map::GICC, "the interrupt controller"))
-        .or_else(|| at(guest_map::UART, "the UART").filter(|_| config.uart))
-        .or_else(|| at(guest_map::GRANT_TABLE, "the grant table"))
-        .or_else(|| at(guest_map::MAGIC, "xenstore's page"))
 }
 
 #[cfg(test)]

@@ -5,15 +5,17 @@ use alloc::vec::Vec;
 
 use armv7::addr::PAGE_SHIFT;
 
+pub use super::layout::Machine;
+use super::layout::{self, Piece};
 use super::partial::{Partial, Passed};
 use super::tree;
-pub use super::tree::Machine;
-use crate::domain::guest_map;
+use crate::domain::guest_map::Layout;
 use crate::id::MAX_SPIS;
 use crate::loader::Refused;
 use crate::loader::kernel::KernelImage;
 use crate::loader::place::{self, MIB, Placement};
 use crate::platform::partitions::Config;
+use crate::platform::partitions::memory::Shared;
 use crate::platform::ranges::PhysRange;
 
 /// A domain as it will be.
@@ -21,6 +23,10 @@ use crate::platform::ranges::PhysRange;
 pub struct Plan {
     /// Its RAM, guest addresses; the first bank holds kernel, tree and RAM disk.
     pub banks: Vec<PhysRange>,
+    /// The pieces of its RAM.
+    pub pieces: Vec<Piece>,
+    /// Where its interrupt controller and UART are.
+    pub layout: Layout,
     /// Pages of RAM.
     pub pages: u32,
     /// Pages for the tables of its memory map.
@@ -42,7 +48,10 @@ pub fn plan(
     machine: &Machine<'_>,
     partial: Option<Partial<'_>>,
 ) -> Result<Plan, Refused> {
-    let banks = banks(config.memory)?;
+    let layout = layout::of(config, machine)?;
+    let pieces = layout::ram(config)?;
+    let banks = layout::banks(&pieces);
+    check_addresses(config, &layout, &banks)?;
     let first = banks
         .first()
         .ok_or_else(|| Refused("memory: none".into()))?;
@@ -50,6 +59,7 @@ pub fn plan(
     let mut content = tree::Content {
         config,
         machine,
+        layout: &layout,
         banks: &banks,
         partial,
         ramdisk: None,
@@ -59,9 +69,9 @@ pub fn plan(
     let place = place::place(first, image, size, ramdisk)?;
     content.ramdisk = place.ramdisk.filter(|_| ramdisk.is_some());
     let tree = tree::build(&content)?;
-    let spis = config
-        .spis
-        .unwrap_or_else(|| machine.gic_lines.saturating_sub(32).max(config.uart.into()));
+    let spis = config.spis.unwrap_or(machine.gic_lines.saturating_sub(32));
+    let of_uart = u32::from(layout.uart_irq.raw()).saturating_sub(31);
+    let spis = spis.max(if config.uart { of_uart } else { 0 });
     Ok(Plan {
         pages: u32::try_from(config.memory >> PAGE_SHIFT)
             .map_err(|_| Refused("memory: more than there can be".into()))?,
@@ -70,41 +80,46 @@ pub fn plan(
         place,
         tree,
         devices: match partial {
-            Some(partial) => partial.devices(config)?,
+            Some(partial) => partial.devices(config, &layout)?,
             None => Vec::new(),
         },
         banks,
+        pieces,
+        layout,
     })
 }
 
-/// Splits `size` bytes into the banks of the guest's memory map.
-fn banks(size: u64) -> Result<Vec<PhysRange>, Refused> {
-    let mut banks = Vec::new();
-    let mut left = size;
-    for (base, most) in guest_map::RAM_BANKS {
-        let here = left.min(most);
-        if here > 0 {
-            banks.extend(PhysRange::new(base, here));
-            left -= here;
+/// Refuses RAM and shared memory where the domain finds something else.
+fn check_addresses(config: &Config, layout: &Layout, banks: &[PhysRange]) -> Result<(), Refused> {
+    let no = |name: &str, range: &PhysRange, what| {
+        Refused(format!("{name}: {range} is {what} in the domain"))
+    };
+    for bank in banks {
+        if let Some(what) = layout::taken(bank, config, layout) {
+            return Err(no("direct-map", bank, what));
         }
     }
-    match left {
-        0 => Ok(banks),
-        _ => Err(Refused(format!(
-            "memory: {} MiB are more than the guest's addresses hold",
-            size / MIB
-        ))),
+    for Shared { path, guest, .. } in &config.shared {
+        let is_ram = banks.iter().any(|bank| bank.overlaps(guest));
+        let what = layout::taken(guest, config, layout);
+        if let Some(what) = what.or(is_ram.then_some("RAM")) {
+            return Err(no(path, guest, what));
+        }
     }
+    Ok(())
 }
 
-/// Returns the pages for a domain's tables: what its node says, or Xen's formula, 4 KiB for each MiB of RAM, 1 MiB for each
+/// Returns the pages for a domain's tables: what its node says, or Xen's formula, 4 KiB for each MiB of memory, 1 MiB for each
 /// vCPU and half a MiB, in whole MiB.
 fn table_pages(config: &Config) -> u32 {
     const PAGES_PER_MIB: u64 = MIB >> PAGE_SHIFT;
     let pages = match config.table_mib {
         Some(mib) => u64::from(mib) * PAGES_PER_MIB,
-        None => (256 * u64::from(config.vcpus) + config.memory / MIB + 128)
-            .next_multiple_of(PAGES_PER_MIB),
+        None => {
+            let shared: u64 = config.shared.iter().map(|shared| shared.host.size()).sum();
+            let mapped = config.memory.saturating_add(shared);
+            (256 * u64::from(config.vcpus) + mapped / MIB + 128).next_multiple_of(PAGES_PER_MIB)
+        }
     };
     u32::try_from(pages).unwrap_or(u32::MAX)
 }

@@ -7,10 +7,12 @@ use alloc::vec::Vec;
 
 use dt::Writer;
 
+use super::layout::Machine;
 use super::partial::Partial;
-use crate::domain::guest_map;
+use crate::domain::guest_map::{self, Layout};
 use crate::id::IntId;
 use crate::loader::{Refused, nodes};
+use crate::platform::partitions::memory::Shared;
 use crate::platform::partitions::{Config, Enhanced};
 use crate::platform::ranges::PhysRange;
 
@@ -18,27 +20,14 @@ use crate::platform::ranges::PhysRange;
 const GIC_PHANDLE: u32 = 65_000;
 /// Secure physical, physical and virtual timer.
 const TIMERS: [u32; 3] = [29, 30, 27];
-/// An SPI, active high: number 0, INTID 32.
-const UART_INTERRUPT: [u32; 3] = [0, 0, 0xf04];
+/// Third cell of an interrupt that is a level, active high.
+const ACTIVE_HIGH: u32 = 0xf04;
 /// Room for what does not grow with the domain.
 const FIXED: usize = 2048;
 /// Room for each vCPU and each bank, beside what comes from the machine.
 const EACH: usize = 128;
 /// Room for names of properties.
 const NAMES: usize = 512;
-
-/// The facts about the machine that a domain's plan depends on.
-#[derive(Clone, Copy, Debug)]
-pub struct Machine<'a> {
-    /// Interrupt ids of the GIC.
-    pub gic_lines: u32,
-    /// The timer's frequency, where guests are to be told.
-    pub clock_frequency: Option<u32>,
-    /// `compatible` of the first CPU.
-    pub cpu: Option<&'a [u8]>,
-    /// `clock-frequency` of the first CPU.
-    pub cpu_frequency: Option<u32>,
-}
 
 /// The content of the tree.
 #[derive(Clone, Copy)]
@@ -47,6 +36,8 @@ pub struct Content<'a> {
     pub config: &'a Config,
     /// The facts about the machine.
     pub machine: &'a Machine<'a>,
+    /// Where its interrupt controller and UART are.
+    pub layout: &'a Layout,
     /// Its RAM.
     pub banks: &'a [PhysRange],
     /// The part of it that has devices.
@@ -61,7 +52,8 @@ pub fn build(content: &Content<'_>) -> Result<Vec<u8>, Refused> {
     let kind = content.machine.cpu.unwrap_or(&[]);
     let vcpus = usize::from(content.config.vcpus) * (EACH + kind.len());
     let partial = content.partial.map_or(0, |partial| partial.size);
-    let room = FIXED + line.len() + vcpus + content.banks.len() * EACH + partial;
+    let shared = content.config.shared.len() * 2 * EACH;
+    let room = FIXED + line.len() + vcpus + content.banks.len() * EACH + shared + partial;
     let names = NAMES + partial;
     let mut blob = Vec::new();
     blob.try_reserve_exact(room + names)
@@ -79,6 +71,7 @@ fn write(content: &Content<'_>, line: &str, out: &mut Writer<'_>) {
     let Content {
         config,
         machine,
+        layout,
         banks,
         partial,
         ramdisk,
@@ -105,10 +98,11 @@ fn write(content: &Content<'_>, line: &str, out: &mut Writer<'_>) {
         reg(out, banks);
         out.end();
     }
+    shared(&config.shared, out);
     if let Some(partial) = partial {
         partial.write(out);
     }
-    gic(phandle, out);
+    gic(phandle, layout, out);
     out.begin("timer");
     out.strings("compatible", &["arm,armv7-timer"]);
     nodes::private_interrupts(out, &TIMERS, Some(phandle));
@@ -117,7 +111,7 @@ fn write(content: &Content<'_>, line: &str, out: &mut Writer<'_>) {
     }
     out.end();
     if config.uart {
-        uart(phandle, out);
+        uart(phandle, layout, out);
     }
     if config.enhanced != Enhanced::No {
         out.begin("hypervisor");
@@ -125,6 +119,26 @@ fn write(content: &Content<'_>, line: &str, out: &mut Writer<'_>) {
         regions(out, &[guest_map::GRANT_TABLE]);
         let events = guest_map::event_irq().map(|irq: IntId| u32::from(irq.raw()));
         nodes::private_interrupts(out, events.as_slice(), Some(phandle));
+        out.end();
+    }
+    out.end();
+}
+
+/// Writes the nodes of shared memory: no RAM of the domain's, but its kernel must know it.
+fn shared(regions: &[Shared], out: &mut Writer<'_>) {
+    if regions.is_empty() {
+        return;
+    }
+    out.begin("reserved-memory");
+    out.cells("#address-cells", &[2]);
+    out.cells("#size-cells", &[2]);
+    out.property("ranges", &[]);
+    for region in regions {
+        out.begin(&format!("xen-shmem@{:x}", region.guest.base()));
+        out.strings("compatible", &["xen,shared-memory-v1"]);
+        reg(out, &[region.guest]);
+        out.string("xen,id", &region.id);
+        out.cells("xen,offset", &[0, 0]);
         out.end();
     }
     out.end();
@@ -149,23 +163,24 @@ fn cpus(vcpus: u8, machine: &Machine<'_>, out: &mut Writer<'_>) {
     out.end();
 }
 
-fn gic(phandle: u32, out: &mut Writer<'_>) {
-    out.begin(&format!("interrupt-controller@{:x}", guest_map::GICD.0));
+fn gic(phandle: u32, layout: &Layout, out: &mut Writer<'_>) {
+    out.begin(&format!("interrupt-controller@{:x}", layout.distributor.0));
     out.cells("#address-cells", &[0]);
     out.cells("#interrupt-cells", &[3]);
     out.property("interrupt-controller", &[]);
     out.strings("compatible", &["arm,gic-400"]);
-    regions(out, &[guest_map::GICD, guest_map::GICC]);
+    regions(out, &[layout.distributor, layout.cpu_interface]);
     out.cells("phandle", &[phandle]);
     out.cells("linux,phandle", &[phandle]);
     out.end();
 }
 
-fn uart(phandle: u32, out: &mut Writer<'_>) {
-    out.begin(&format!("sbsa-uart@{:x}", guest_map::UART.0));
+fn uart(phandle: u32, layout: &Layout, out: &mut Writer<'_>) {
+    out.begin(&format!("sbsa-uart@{:x}", layout.uart.0));
     out.strings("compatible", &["arm,sbsa-uart"]);
-    regions(out, &[guest_map::UART]);
-    out.cells("interrupts", &UART_INTERRUPT);
+    regions(out, &[layout.uart]);
+    let number = u32::from(layout.uart_irq.raw()).saturating_sub(32);
+    out.cells("interrupts", &[0, number, ACTIVE_HIGH]);
     out.cells("interrupt-parent", &[phandle]);
     out.cells("current-speed", &[115_200]);
     out.end();

@@ -18,7 +18,7 @@ use core::fmt;
 use armv7::addr::{Gfn, Mfn, PAGE_SHIFT};
 use armv7::gic;
 
-use crate::domain::{Domain, guest_map};
+use crate::domain::Domain;
 use crate::error::Errno;
 use crate::id::DomId;
 use crate::irq::{self, RouteError};
@@ -140,9 +140,7 @@ pub fn route(domain: &Domain, intid: u32) -> Result<(), Refusal> {
     let line = CATALOGUE.lock().line_of(domain.id, intid);
     let no = |error, why| Refusal::new(error, alloc::format!("interrupt {intid} {why}"));
     let line = line.ok_or_else(|| no(Errno::Perm, "is not its own"))?;
-    if domain.uart().is_some()
-        && guest_map::uart_irq().map(|irq| u32::from(irq.raw())) == Some(intid)
-    {
+    if domain.uart().map(|uart| u32::from(uart.irq.raw())) == Some(intid) {
         return Err(no(Errno::Busy, "is its UART's"));
     }
     let gic = gic::get().ok_or_else(|| no(Errno::NoDev, "has no controller"))?;

@@ -14,12 +14,15 @@ pub use super::console::UartInfo;
 pub use super::cpus::{Conduit, CpuInfo, EnableMethod, PsciInfo};
 pub use super::gic::{GicInfo, MsiFrame};
 pub use super::modules::{CommandLines, Module, ModuleKind};
-pub use super::partitions::Partition;
+pub use super::partitions::pools::Pool;
+pub use super::partitions::{Config, Partition};
 pub use super::timer::TimerInfo;
 
 use super::board::{self, Board};
 use super::interrupt;
 use super::modules::ReadWord;
+use super::partitions::channels;
+use super::places::Places;
 use super::ranges::{self, PhysRange};
 use super::tree::{self, check_budget};
 use super::{BootError, console, cpus, gic, memory, modules, partitions, timer};
@@ -49,6 +52,10 @@ pub struct HostInfo {
     pub modules: Vec<Module>,
     /// The domains to start beside dom0, or without one.
     pub partitions: Vec<Partition>,
+    /// The CPU pools to make before any domain.
+    pub pools: Vec<Pool>,
+    /// dom0's ends of event channels.
+    pub dom0_channels: Vec<channels::End>,
     /// The command lines.
     pub command_lines: CommandLines,
     /// The processors. Only MPIDR tells which is the boot CPU.
@@ -103,10 +110,11 @@ impl HostInfo {
                 .flatten()
         };
         let modules = modules::find(tree, &read_ram, &mut notes)?;
-        modules::check_places(&modules, &ram, &[])?;
+        modules::check_places(&modules, &ram, &Places::new())?;
         let room = modules::MAX_MODULES.saturating_sub(modules.len());
-        let mut partitions = partitions::find(tree, room, &mut notes);
-        partitions::check_places(&mut partitions, &ram, &places(&modules));
+        let pools = partitions::pools::find(tree);
+        let mut partitions = partitions::find(tree, &pools, room, &mut notes);
+        partitions::places::check(&mut partitions, &ram, &places(&modules));
         let firmware_reserved = memory::reserved_nodes(tree, &mut notes);
         let mut permanent = memory::reserved_entries(tree.blob());
         permanent.extend(&firmware_reserved);
@@ -132,6 +140,8 @@ impl HostInfo {
             reservations_hold: memory::reservations_hold(tree),
             modules,
             partitions,
+            pools,
+            dom0_channels: dom0_channels(tree, &mut notes),
             cpus: cpus::cpus(tree, &mut notes)?,
             psci: cpus::psci(tree, &mut notes),
             console: console::of_tree(tree, gic_node.as_ref(), None),
@@ -151,30 +161,43 @@ impl HostInfo {
             self.all_modules()
                 .map(|module| module.range.pages_outward()),
         );
+        reserved.extend(self.kept_ram());
         self.reserved = ranges::merge(reserved);
+    }
+
+    /// Returns the configurations of all domains that can be made.
+    fn configs(&self) -> impl Iterator<Item = &Config> {
+        let domains = self.partitions.iter();
+        domains.filter_map(|partition| partition.config.as_ref().ok())
     }
 
     /// Returns the modules of dom0 and of all domains that can be made.
     fn all_modules(&self) -> impl Iterator<Item = &Module> {
-        let domains = self.partitions.iter();
-        let configs = domains.filter_map(|partition| partition.config.as_ref().ok());
-        self.modules
-            .iter()
-            .chain(configs.flat_map(|config| config.modules()))
+        let of_domains = self.configs().flat_map(|config| config.modules());
+        self.modules.iter().chain(of_domains)
+    }
+
+    /// Returns the RAM that is kept for domains. Several of them may share a range.
+    pub fn kept_ram(&self) -> Vec<PhysRange> {
+        let mut ranges = Vec::new();
+        for config in self.configs() {
+            ranges.extend(config.kept_ram());
+        }
+        ranges
     }
 
     /// Reserves the device tree and the hypervisor's image, after checking that no module of dom0's overlaps them. A
     /// domain whose module does is left out.
     pub fn claim(&mut self, tree: PhysRange, image: PhysRange) -> Result<(), BootError> {
-        let others = [("the device tree", tree), ("the hypervisor", image)];
-        modules::check_places(&self.modules, &self.ram, &others)?;
+        let both = [("the device tree", tree), ("the hypervisor", image)];
+        modules::check_places(&self.modules, &self.ram, &both.to_vec())?;
         if tree.overlaps(&image) {
             let what = "the device tree overlaps the hypervisor";
             return Err(BootError::Module(what.to_string()));
         }
         let mut others = places(&self.modules);
-        others.extend([("the device tree", tree), ("the hypervisor", image)]);
-        partitions::check_places(&mut self.partitions, &self.ram, &others);
+        others.extend(both);
+        partitions::places::check(&mut self.partitions, &self.ram, &others);
         self.permanent
             .extend([tree.pages_outward(), image.pages_outward()]);
         self.set_reserved();
@@ -202,6 +225,11 @@ impl HostInfo {
         ranges::subtract(&ranges::merge(modules.collect()), &self.permanent)
     }
 
+    /// Returns RAM that is never allocated: whole pages.
+    pub fn permanent(&self) -> Vec<PhysRange> {
+        ranges::merge(self.permanent.clone())
+    }
+
     /// Returns the place of the hypervisor's private memory: the last free `size` bytes, in whole blocks, far from dom0
     /// and its modules.
     pub fn private_place(&self, size: u64, block: u64) -> Option<PhysRange> {
@@ -226,8 +254,20 @@ impl HostInfo {
     }
 }
 
+/// Returns dom0's ends of event channels; none if there is an error in one.
+fn dom0_channels(tree: &Tree<'_>, notes: &mut Vec<String>) -> Vec<channels::End> {
+    let chosen = tree.find("/chosen");
+    let ends = chosen.map_or(Ok(Vec::new()), |chosen| channels::of_domain(&chosen));
+    ends.unwrap_or_else(|why| {
+        notes.push(alloc::format!(
+            "BOOT: dom0's event channels are ignored: {why}"
+        ));
+        Vec::new()
+    })
+}
+
 /// Returns where modules are, by name.
-fn places(modules: &[Module]) -> Vec<(&str, PhysRange)> {
+fn places(modules: &[Module]) -> Places<'_> {
     let places = modules.iter().map(|m| (m.path.as_str(), m.range));
     places.collect()
 }

@@ -19,6 +19,7 @@ pub mod interrupt;
 pub(crate) mod memory;
 pub mod modules;
 pub mod partitions;
+pub mod places;
 pub mod quirks;
 pub mod ranges;
 pub mod rescue;

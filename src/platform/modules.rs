@@ -12,6 +12,7 @@ use armv7::addr::PhysAddr;
 use dt::{Node, Reg, Tree};
 
 use super::BootError;
+use super::places::{self, Places, Taken};
 use super::ranges::PhysRange;
 
 /// Compatibles of module nodes.
@@ -217,28 +218,18 @@ fn ramdisk_of_kernel_protocol(
 pub(super) fn check_places(
     modules: &[Module],
     ram: &[PhysRange],
-    others: &[(&str, PhysRange)],
+    others: &Places<'_>,
 ) -> Result<(), BootError> {
-    let clash = |a: &str, a_at: &PhysRange, b: &str, b_at: &PhysRange| {
-        Err(BootError::Module(format!(
-            "{a} at {a_at} overlaps {b} at {b_at}"
-        )))
-    };
-    let mut before: Vec<(&str, PhysRange)> = others.to_vec();
+    let mut before = Vec::new();
     for module in modules {
-        if !ram.iter().any(|bank| bank.contains(&module.range)) {
-            let (path, range) = (&module.path, &module.range);
-            return Err(BootError::Module(format!(
-                "{} module {path} at {range} is not in RAM",
-                module.kind
-            )));
-        }
-        for (name, range) in &before {
-            if range.overlaps(&module.range) {
-                return clash(&module.path, &module.range, name, range);
-            }
-        }
-        before.push((&module.path, module.range));
+        let taken = Taken {
+            path: &module.path,
+            property: "",
+            range: module.range,
+            with: None,
+        };
+        let added = places::add(taken, ram, others, &mut before);
+        added.map_err(|why| BootError::Module(format!("{} module {why}", module.kind)))?;
     }
     Ok(())
 }

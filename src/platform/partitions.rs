@@ -4,15 +4,25 @@
 //! A domain that cannot be made as it is described has in the place of its description the property or node at fault; the
 //! others are not touched by that.
 
+pub mod channels;
+pub mod memory;
+pub mod places;
+pub mod pools;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::Display;
 
+use armv7::cpu::CpuSet;
 use armv7::gic::{MAX_CPU_INTERFACES, MAX_SPIS};
 use dt::{Node, Tree};
 
 use super::modules::{self, DOMAIN, MODULE, Module, ModuleKind};
 use super::ranges::PhysRange;
+use channels::{CHANNEL, End};
+use memory::{SHARED_MEMORY, Shared};
+use pools::{Affinities, Pool};
 
 /// Marks a node of the machine's tree whose device is for another domain than dom0.
 pub const MARK: &str = "xen,passthrough";
@@ -20,27 +30,10 @@ pub const MARK: &str = "xen,passthrough";
 pub const WORD: &str = "xen,force-assign-without-iommu";
 /// Bytes of a page.
 const PAGE: u64 = 4096;
-/// Properties that say how a domain is to be made, and that are not carried out.
-const NOT_DONE: &[(&str, &str)] = &[
-    ("xen,static-mem", "memory is not given by address"),
-    ("direct-map", "no domain but dom0 is mapped 1:1"),
-    (
-        "domain-cpupool",
-        "there are no pools before dom0 makes them",
-    ),
-];
-/// Nodes below a domain that say how it is to be made, and that are not carried out.
-const NODES_NOT_DONE: &[(&str, &str)] = &[
-    ("xen,evtchn-v1", "no event channel is connected at boot"),
-    ("xen,domain-shared-memory-v1", "no memory is shared at boot"),
-    ("xen,vcpu", "no affinity is set at boot"),
-];
-/// Nodes of `/chosen` that say what is to be made beside domains, and that are not carried out.
-const OF_CHOSEN_NOT_DONE: &[&str] = &[
-    "xen,cpupool",
-    "xen,evtchn-v1",
-    "xen,domain-shared-memory-v1",
-];
+/// Compatible of a node that says on which CPUs a vCPU may run.
+const VCPU: &str = "xen,vcpu";
+/// Nodes of `/chosen` that are not carried out, and why.
+const OF_CHOSEN_NOT_DONE: &[(&str, &str)] = &[(SHARED_MEMORY, "dom0 shares memory by grants only")];
 
 /// A domain that the tree names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,9 +76,49 @@ pub struct Config {
     pub ramdisk: Option<Module>,
     /// The part of its device tree that has devices of the machine.
     pub devices: Option<Module>,
+    /// The machine's addresses that are its RAM, in its order; none where any will do.
+    pub static_memory: Vec<PhysRange>,
+    /// It finds RAM, interrupt controller and UART at the machine's addresses.
+    pub direct_map: bool,
+    /// The place of its pool in the tree; pool 0 without one.
+    pub pool: Option<usize>,
+    /// The CPUs on which each of its vCPUs may run.
+    pub affinities: Affinities,
+    /// Memory that it shares with others.
+    pub shared: Vec<Shared>,
+    /// Its ends of event channels.
+    pub channels: Vec<End>,
 }
 
 impl Config {
+    /// Returns a configuration of what must be there, and nothing else.
+    pub fn new(memory: u64, vcpus: u8, kernel: Module) -> Self {
+        Self {
+            memory,
+            vcpus,
+            uart: false,
+            spis: None,
+            table_mib: None,
+            enhanced: Enhanced::No,
+            kernel,
+            ramdisk: None,
+            devices: None,
+            static_memory: Vec::new(),
+            direct_map: false,
+            pool: None,
+            affinities: [CpuSet::ALL; _],
+            shared: Vec::new(),
+            channels: Vec::new(),
+        }
+    }
+
+    /// Returns the machine's RAM that is kept for it.
+    pub fn kept_ram(&self) -> Vec<PhysRange> {
+        let mut ranges = self.static_memory.clone();
+        ranges.extend(self.shared.iter().map(|shared| shared.host));
+        ranges
+    }
+
     /// Returns its modules.
     pub fn modules(&self) -> impl Iterator<Item = &Module> {
         let more = [&self.ramdisk, &self.devices];
@@ -94,12 +127,20 @@ impl Config {
 }
 
 /// Finds all domains, in the tree's order. `room` is the number of modules that they may have.
-pub(super) fn find(tree: &Tree<'_>, room: usize, notes: &mut Vec<String>) -> Vec<Partition> {
+pub(super) fn find(
+    tree: &Tree<'_>,
+    pools: &[Pool],
+    room: usize,
+    notes: &mut Vec<String>,
+) -> Vec<Partition> {
     let chosen = tree.find("/chosen");
     let children = || chosen.into_iter().flat_map(|chosen| chosen.children());
-    for node in children().filter(|node| node.is_compatible(OF_CHOSEN_NOT_DONE)) {
-        let (path, kind) = (node.path(), node.string("compatible").unwrap_or(""));
-        notes.push(format!("BOOT: {path} ({kind}) is ignored: it is not done"));
+    for node in children() {
+        for (kind, why) in OF_CHOSEN_NOT_DONE {
+            if node.is_compatible(&[kind]) {
+                notes.push(format!("BOOT: {} ({kind}) is ignored: {why}", node.path()));
+            }
+        }
     }
     let has_dom0 = children().any(|node| is_kernel(&node));
     let mut left = room;
@@ -107,7 +148,7 @@ pub(super) fn find(tree: &Tree<'_>, room: usize, notes: &mut Vec<String>) -> Vec
     domains
         .map(|node| Partition {
             path: node.path().to_string(),
-            config: config(&node, has_dom0, &mut left, notes),
+            config: config(&node, pools, has_dom0, &mut left, notes),
         })
         .collect()
 }
@@ -118,38 +159,76 @@ fn is_kernel(node: &Node<'_>) -> bool {
 
 fn config(
     node: &Node<'_>,
+    pools: &[Pool],
     has_dom0: bool,
     left: &mut usize,
     notes: &mut Vec<String>,
 ) -> Result<Config, String> {
-    for (name, why) in NOT_DONE {
-        if node.has(name) {
-            return Err(format!("{name}: {why}"));
-        }
-    }
-    let memory = memory(node)?;
+    let size = ram_size(node)?;
     let vcpus = vcpus(node)?;
     let uart = node.has("vpl011");
     let spis = number_of_spis(node, uart)?;
     let table_mib = optional(node, "xen,domain-p2m-mem-mb")?;
     let enhanced = enhanced(node, has_dom0)?;
+    let static_memory = memory::static_memory(node, size)?;
+    let direct_map = node.has("direct-map");
+    if direct_map && static_memory.is_empty() {
+        return Err("direct-map: xen,static-mem is missing".into());
+    }
+    let pool = pools::of_domain(node, pools)?;
+    let channels = channels::of_domain(node)?;
+    if channels.iter().any(|end| end.peer == 0) && !has_dom0 {
+        return Err(format!(
+            "{CHANNEL}: its other end is dom0's, and there is none"
+        ));
+    }
+    let (affinities, shared) = below(node, vcpus)?;
     let [kernel, ramdisk, devices] = parts(node, left, notes)?;
     let kernel = kernel.ok_or("no node is its kernel (multiboot,kernel)")?;
     Ok(Config {
-        memory,
-        vcpus,
         uart,
         spis,
         table_mib,
         enhanced,
-        kernel,
         ramdisk,
         devices,
+        static_memory,
+        direct_map,
+        pool,
+        affinities,
+        shared,
+        channels,
+        memory: size,
+        vcpus,
+        kernel,
     })
 }
 
+/// Reads the nodes below a domain's that are no modules: where its vCPUs may run, and what memory it shares.
+fn below(domain: &Node<'_>, vcpus: u8) -> Result<(Affinities, Vec<Shared>), String> {
+    let mut affinities = [CpuSet::ALL; _];
+    let mut shared: Vec<Shared> = Vec::new();
+    for node in domain.children() {
+        if node.is_compatible(&[VCPU]) {
+            pools::read_vcpu(&node, vcpus, &mut affinities)?;
+        }
+        if node.is_compatible(&[SHARED_MEMORY]) {
+            let name = node.name();
+            let region = memory::shared(&node).map_err(|why| fault(name, &why))?;
+            shared.push(region);
+        }
+    }
+    Ok((affinities, shared))
+}
+
+/// Returns the line about a property or node at fault.
+#[inline(never)]
+fn fault(name: &str, why: &dyn Display) -> String {
+    format!("{name}: {why}")
+}
+
 /// Reads `memory`, in KiB; one cell or two.
-fn memory(node: &Node<'_>) -> Result<u64, String> {
+fn ram_size(node: &Node<'_>) -> Result<u64, String> {
     if !node.has("memory") {
         return Err("memory: missing".into());
     }
@@ -221,10 +300,8 @@ fn parts(
     let (mut kernel, mut ramdisk, mut devices) = (None, None, None);
     for node in domain.children() {
         let path = node.path();
-        for (kind, why) in NODES_NOT_DONE {
-            if node.is_compatible(&[kind]) {
-                return Err(format!("{} ({kind}): {why}", node.name()));
-            }
+        if node.is_compatible(&[VCPU, CHANNEL, SHARED_MEMORY]) {
+            continue;
         }
         let kind = match node.is_compatible(MODULE) {
             true => modules::known_kind(&node),
@@ -278,53 +355,6 @@ fn module(
         bootargs: modules::line_of(node, "bootargs", notes),
         path: node.path().to_string(),
     })
-}
-
-/// Leaves out domains with modules that are not in RAM, or that share a byte with others. A module that is the same range
-/// as another domain's is one file that serves both.
-pub(super) fn check_places(
-    partitions: &mut [Partition],
-    ram: &[PhysRange],
-    others: &[(&str, PhysRange)],
-) {
-    let mut before: Vec<(String, PhysRange)> = Vec::new();
-    for partition in partitions {
-        let Ok(config) = &partition.config else {
-            continue;
-        };
-        let known = before.len();
-        let wrong = config.modules().find_map(|module| {
-            let why = check_place(module, ram, others, &before).err();
-            before.push((module.path.clone(), module.range));
-            why
-        });
-        if let Some(why) = wrong {
-            before.truncate(known);
-            partition.config = Err(why);
-        }
-    }
-}
-
-fn check_place(
-    module: &Module,
-    ram: &[PhysRange],
-    others: &[(&str, PhysRange)],
-    before: &[(String, PhysRange)],
-) -> Result<(), String> {
-    let (path, range) = (&module.path, &module.range);
-    if !ram.iter().any(|bank| bank.contains(range)) {
-        return Err(format!("{path} at {range} is not in RAM"));
-    }
-    let before = before.iter().filter(|(_, other)| other != range);
-    let before = before.map(|(name, other)| (name.as_str(), other));
-    let others = others.iter().map(|(name, other)| (*name, other));
-    match others
-        .chain(before)
-        .find(|(_, other)| other.overlaps(range))
-    {
-        Some((name, other)) => Err(format!("{path} at {range} overlaps {name} at {other}")),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

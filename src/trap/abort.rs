@@ -27,7 +27,7 @@ use crate::cpu;
 use crate::domain::interface::{HardwareLrs, deliver};
 use crate::domain::shutdown;
 use crate::domain::uart as device;
-use crate::domain::{Domain, GicMap, guest_map};
+use crate::domain::{Domain, GicMap};
 use crate::guest_warn;
 use crate::irq;
 use crate::mem::p2m;
@@ -35,8 +35,6 @@ use crate::passthrough;
 use crate::vcpu::Vcpu;
 use crate::vgic::{HostOp, HostWork, Vgic};
 
-/// The guest page of an emulated UART.
-const UART_PAGE: u32 = (guest_map::UART.0 >> PAGE_SHIFT) as u32;
 /// One past the last distributor register (IHI 0048B 4.1.2); the rest of the region is RAZ/WI.
 const REGISTERS_END: u32 = 0x1000;
 
@@ -82,17 +80,17 @@ pub fn emulate(
     done
 }
 
-/// Performs an access of the loaded guest to its emulated UART. Returns false if the access is to another address or
+/// Performs an access of the loaded guest to its emulated UART, whose registers are in `page`. Returns false if the access is to another address or
 /// refused.
 #[cold]
-fn uart(domain: &Domain, context: &mut GuestContext, va: u32) -> bool {
+fn uart(domain: &Domain, page: u32, context: &mut GuestContext, va: u32) -> bool {
     let hsr = guest::syndrome();
     let Some((_, direction)) = syndrome::emulated_access(hsr) else {
         return false;
     };
     // An address at or above 4 GiB may look like it, as with the distributor.
     let gfn = guest::translate(va, wanted(direction));
-    if gfn.is_ok_and(|gfn| gfn.raw() != UART_PAGE) {
+    if gfn.is_ok_and(|gfn| gfn.raw() != page) {
         return false;
     }
     let Some(hsr) = believed(domain, context, hsr) else {
@@ -191,7 +189,9 @@ pub fn data(domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, context: &mut GuestContext, 
         return serror::arrived(domain, vcpu);
     }
     let va = guest::fault_va();
-    if domain.uart().is_some() && guest::fault_page() == UART_PAGE && uart(domain, context, va) {
+    let page = domain.uart().map(|uart| uart.page);
+    let page = page.filter(|page| guest::fault_page() == *page);
+    if page.is_some_and(|page| uart(domain, page, context, va)) {
         return;
     }
     // Cache maintenance is reported as a write, but needs no write permission.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use armv7::addr::Gfn;
 
 use super::{Plan, collect, header, may_be_saved, shape};
+use crate::domain::guest_map::Layout;
 use crate::domain::testing::{NO_TLB, guest};
 use crate::domain::uart::open_on_console;
 use crate::domain::{Domain, Life, Rights, registry};
@@ -151,7 +152,7 @@ fn a_domain_with_more_than_the_records_hold_is_not_saved() {
     let (plain, _) = empty();
     assert!(may_be_saved(&plain));
     let (with_uart, _) = empty();
-    open_on_console(&with_uart).unwrap();
+    open_on_console(&with_uart, &Layout::new().unwrap()).unwrap();
     assert!(!may_be_saved(&with_uart));
     let (without_vcpus, _) = guest(Rights::GUEST, NO_TLB, &[]);
     assert!(!may_be_saved(&without_vcpus));

@@ -2,6 +2,7 @@ use armv7::syndrome::Width;
 
 use super::{INPUT, LINE, Printable, Queue, open_on_console, open_on_ring, read, receive, write};
 use crate::console;
+use crate::domain::guest_map::Layout;
 use crate::domain::testing::{NO_TLB, guest};
 use crate::domain::{self, Rights, registry};
 use crate::error::Errno;
@@ -51,7 +52,7 @@ fn a_domain_without_a_uart_has_no_registers() {
 fn lines_are_printed_whole_with_the_domain_before_them() {
     console::remember();
     let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
-    open_on_console(&domain).unwrap();
+    open_on_console(&domain, &Layout::new().unwrap()).unwrap();
     let from = console::ring_start();
     let long = "x".repeat(LINE + 4);
     for byte in format!("one\r\n{long}\ntwo").bytes() {
@@ -76,7 +77,7 @@ fn lines_are_printed_whole_with_the_domain_before_them() {
 #[test]
 fn the_interrupt_is_pending_while_the_line_is_high() {
     let (domain, _vcpu) = guest(Rights::GUEST, NO_TLB, &[]);
-    open_on_console(&domain).unwrap();
+    open_on_console(&domain, &Layout::new().unwrap()).unwrap();
     let irq = IntId::new(32).unwrap();
     let pending = || {
         let vgic = domain.vgic.lock();

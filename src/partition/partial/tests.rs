@@ -9,6 +9,7 @@ use dt::Writer;
 use proptest::prelude::{any, prop, proptest};
 
 use super::{Partial, Passed};
+use crate::domain::guest_map::Layout;
 use crate::platform::BootError;
 use crate::platform::modules::{Module, ModuleKind};
 use crate::platform::partitions::{Config, Enhanced};
@@ -35,16 +36,14 @@ fn config() -> Config {
         path: String::new(),
     };
     Config {
-        memory: 64 << 20,
-        vcpus: 1,
         uart: true,
-        spis: None,
-        table_mib: None,
-        enhanced: Enhanced::No,
-        kernel,
-        ramdisk: None,
-        devices: None,
+        enhanced: Enhanced::WithoutXenstore,
+        ..Config::new(64 << 20, 1, kernel)
     }
+}
+
+fn layout() -> Layout {
+    Layout::new().unwrap()
 }
 
 /// Returns the blob of a tree with these cells on its bus, and these nodes below.
@@ -65,7 +64,9 @@ fn with<T>(bytes: &[u8], f: impl FnOnce(Partial<'_>) -> T) -> T {
 fn devices_of(cells: (u32, u32), inside: &str) -> Result<Vec<Passed>, String> {
     let bytes = blob(cells, &format!("rtc@4010000 {{ {RTC} {inside} }};"));
     with(&bytes, |partial| {
-        partial.devices(&config()).map_err(|why| why.to_string())
+        partial
+            .devices(&config(), &layout())
+            .map_err(|why| why.to_string())
     })
 }
 
@@ -145,7 +146,9 @@ fn pages_that_cannot_be_are_named() {
 #[test]
 fn without_a_folder_for_devices_there_is_nothing_to_pass() {
     let bytes = compile("/dts-v1/; / { aliases { }; };");
-    let refused = with(&bytes, |partial| partial.devices(&config()).unwrap_err());
+    let refused = with(&bytes, |partial| {
+        partial.devices(&config(), &layout()).unwrap_err()
+    });
     assert!(refused.to_string().contains("no /passthrough"));
 }
 
@@ -210,7 +213,7 @@ proptest! {
             let mut out = vec![0; 2 * size];
             let mut writer = Writer::new(&mut out, size);
             partial.write(&mut writer);
-            Ok(partial.devices(&config()).is_ok())
+            Ok(partial.devices(&config(), &layout()).is_ok())
         });
         let _either = read.is_ok();
     }

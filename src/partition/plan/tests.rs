@@ -1,5 +1,6 @@
 //! A domain's tree, read back from its blob, and the places of its parts.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -9,6 +10,7 @@ use super::{Machine, Plan, plan};
 use crate::loader::kernel::KernelImage;
 use crate::platform::BootError;
 use crate::platform::modules::{Module, ModuleKind};
+use crate::platform::partitions::memory::Shared;
 use crate::platform::partitions::{Config, Enhanced};
 use crate::platform::ranges::PhysRange;
 use crate::platform::tree;
@@ -19,6 +21,9 @@ const MACHINE: Machine<'_> = Machine {
     clock_frequency: None,
     cpu: Some(b"arm,cortex-a15\0"),
     cpu_frequency: None,
+    distributor: 0x800_0000,
+    cpu_interface: 0x801_0000,
+    console: None,
 };
 const IMAGE: KernelImage = KernelImage {
     offset: 0,
@@ -37,16 +42,12 @@ fn module(kind: ModuleKind, size: u64, line: Option<&str>) -> Module {
 }
 
 fn config(memory: u64) -> Config {
+    let kernel = module(ModuleKind::Kernel, IMAGE.size, Some("console=ttyAMA0"));
     Config {
-        memory,
-        vcpus: 1,
         uart: true,
-        spis: None,
-        table_mib: None,
         enhanced: Enhanced::Full,
-        kernel: module(ModuleKind::Kernel, IMAGE.size, Some("console=ttyAMA0")),
         ramdisk: Some(module(ModuleKind::Ramdisk, 0x1234, None)),
-        devices: None,
+        ..Config::new(memory, 1, kernel)
     }
 }
 
@@ -127,7 +128,7 @@ fn tables_are_by_the_formula_or_by_the_number() {
 #[test]
 fn interrupts_are_the_machines_or_as_many_as_asked_for() {
     assert_eq!(made(&config(MIB * 64)).spis, 256);
-    for (spis, has) in [(0, 0), (1, 1), (960, 960), (5000, 960)] {
+    for (spis, has) in [(0, 1), (1, 1), (960, 960), (5000, 960)] {
         let config = Config {
             spis: Some(spis),
             ..config(64 * MIB)
@@ -296,4 +297,165 @@ fn a_kernel_that_wants_a_place_gets_it_or_is_refused() {
             .to_string()
             .contains("wants 0x8000")
     );
+}
+
+/// Returns a domain with RAM at these addresses of the machine.
+fn with_memory(ranges: &[(u64, u64)], direct_map: bool) -> Config {
+    let ranges = ranges
+        .iter()
+        .map(|(base, size)| PhysRange::new(*base, *size).unwrap());
+    let static_memory: Vec<PhysRange> = ranges.collect();
+    Config {
+        static_memory: static_memory.clone(),
+        direct_map,
+        ..config(static_memory.iter().map(PhysRange::size).sum())
+    }
+}
+
+fn bases(plan: &Plan) -> Vec<(u64, Option<u64>)> {
+    let pieces = plan.pieces.iter();
+    pieces
+        .map(|piece| (piece.guest.base(), piece.host.map(|host| host.base())))
+        .collect()
+}
+
+#[test]
+fn static_memory_follows_on_one_another_and_goes_on_in_the_second_bank() {
+    let two = made(&with_memory(
+        &[(0x9000_0000, 32 * MIB), (0x7000_0000, 64 * MIB)],
+        false,
+    ));
+    assert_eq!(two.banks, [PhysRange::new(0x4000_0000, 96 * MIB).unwrap()]);
+    assert_eq!(
+        bases(&two),
+        [
+            (0x4000_0000, Some(0x9000_0000)),
+            (0x4200_0000, Some(0x7000_0000))
+        ]
+    );
+    // Xen's sum was wrong for a range that crosses from one bank into the other.
+    let across = made(&with_memory(
+        &[(0x1_0000_0000, 2048 * MIB), (0x8_0000_0000, 2048 * MIB)],
+        false,
+    ));
+    let expected = [
+        (0x4000_0000, Some(0x1_0000_0000)),
+        (0xC000_0000, Some(0x8_0000_0000)),
+        (0x2_0000_0000, Some(0x8_4000_0000)),
+    ];
+    assert_eq!(bases(&across), expected);
+    assert_eq!(across.banks.len(), 2);
+    assert_eq!(across.pages, 4096 << 8);
+}
+
+#[test]
+fn a_direct_map_has_ram_controller_and_uart_where_the_machine_has_them() {
+    let machine = Machine {
+        console: Some((PhysRange::new(0x900_0000, 0x1000).unwrap(), 33)),
+        ..MACHINE
+    };
+    let config = with_memory(&[(0x7000_0000, 32 * MIB), (0x9000_0000, 32 * MIB)], true);
+    let plan = plan(&config, &IMAGE, &machine, None).unwrap();
+    assert_eq!(
+        bases(&plan),
+        [
+            (0x7000_0000, Some(0x7000_0000)),
+            (0x9000_0000, Some(0x9000_0000))
+        ]
+    );
+    assert!(plan.banks[0].contains(&plan.place.kernel));
+    assert_eq!(
+        (plan.layout.gic().first_page, plan.layout.uart_irq.raw()),
+        (0x8000, 33)
+    );
+    seen(&plan, |tree| {
+        let gic = tree.find("/interrupt-controller@8000000").unwrap();
+        assert_eq!(
+            cells(&gic, "reg"),
+            [0, 0x800_0000, 0, 0x1000, 0, 0x801_0000, 0, 0x2000]
+        );
+        let uart = tree.find("/sbsa-uart@9000000").unwrap();
+        assert_eq!(cells(&uart, "interrupts"), [0, 1, 0xf04]);
+        let memory = tree.find("/memory@70000000").unwrap();
+        assert_eq!(
+            cells(&memory, "reg"),
+            [0, 0x7000_0000, 0, 32 << 20, 0, 0x9000_0000, 0, 32 << 20]
+        );
+    });
+}
+
+#[test]
+fn a_direct_map_needs_a_page_for_its_uart_and_no_ram_where_something_else_is() {
+    let of = |config: &Config, console| {
+        let machine = Machine { console, ..MACHINE };
+        plan(config, &IMAGE, &machine, None)
+            .map(|_| ())
+            .map_err(|why| why.to_string())
+    };
+    let ram = with_memory(&[(0x7000_0000, 64 * MIB)], true);
+    let console = |base, size| Some((PhysRange::new(base, size).unwrap(), 33));
+    assert!(
+        of(&ram, None)
+            .unwrap_err()
+            .contains("vpl011: with direct-map")
+    );
+    for odd in [console(0x900_0000, 0x400), console(0x900_0400, 0x1000)] {
+        assert!(
+            of(&ram, odd)
+                .unwrap_err()
+                .contains("its registers are no whole page")
+        );
+    }
+    let on_grants = with_memory(&[(0x3800_0000, 64 * MIB)], true);
+    let why = of(&on_grants, console(0x900_0000, 0x1000)).unwrap_err();
+    assert_eq!(
+        why,
+        "direct-map: 0x38000000-0x3c000000 is the grant table in the domain"
+    );
+    // Who is not told of the hypervisor has no grant table there.
+    let plain = Config {
+        enhanced: Enhanced::No,
+        uart: false,
+        ..on_grants
+    };
+    assert_eq!(of(&plain, None), Ok(()));
+}
+
+#[test]
+fn shared_memory_is_reserved_in_the_tree_and_beside_all_else() {
+    let region = |guest| Shared {
+        path: "/chosen/domU0/shm".into(),
+        id: "ring".into(),
+        host: PhysRange::new(0x8000_0000, 0x2000).unwrap(),
+        guest: PhysRange::new(guest, 0x2000).unwrap(),
+    };
+    let with = |guest| Config {
+        shared: [region(guest)].to_vec(),
+        ..config(256 * MIB)
+    };
+    seen(&made(&with(0x2000_0000)), |tree| {
+        let top = tree.find("/reserved-memory").unwrap();
+        assert!(top.has("ranges"));
+        let node = tree.find("/reserved-memory/xen-shmem@20000000").unwrap();
+        assert!(node.is_compatible(&["xen,shared-memory-v1"]));
+        assert_eq!(cells(&node, "reg"), [0, 0x2000_0000, 0, 0x2000]);
+        assert_eq!(
+            (node.string("xen,id"), node.number("xen,offset")),
+            (Some("ring"), Some(0))
+        );
+    });
+    for (guest, what) in [
+        (0x4000_0000, "RAM"),
+        (0x4fff_f000, "RAM"),
+        (0x300_0000, "the interrupt controller"),
+        (0x2200_0000, "the UART"),
+        (0x3900_0000, "xenstore's page"),
+    ] {
+        let refused = plan(&with(guest), &IMAGE, &MACHINE, None)
+            .unwrap_err()
+            .to_string();
+        let expected = format!("is {what} in the domain");
+        assert!(refused.contains(&expected), "{refused}");
+        assert!(refused.starts_with("/chosen/domU0/shm: "), "{refused}");
+    }
 }

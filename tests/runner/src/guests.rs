@@ -22,13 +22,17 @@ pub fn names() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The guest that is no dom0.
-const WITHOUT_DOM0: &str = "uart";
+/// The guest that is the only domain.
+const ALONE: &str = "uart";
+/// The guest that is two domains.
+const TWICE: &str = "partition";
 
 /// Builds the guests, boots one and judges its transcript.
 pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
-    if name == WITHOUT_DOM0 {
-        return partitions::runs_guest(&flat(name)?, options, echo);
+    match name {
+        ALONE => return partitions::runs_guest(&flat(name)?, options, echo),
+        TWICE => return partitions::runs_two_guests(&flat(name)?, options, echo),
+        _ => {}
     }
     run(&machine(name, options)?, options, echo)
 }

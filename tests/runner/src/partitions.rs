@@ -146,6 +146,66 @@ pub fn runs_guest(kernel: &Path, options: &Options, echo: Echo) -> Result {
     guests::judge(session.transcript(), &sum)
 }
 
+/// A bare-metal guest of tests/guests as two domains that have RAM of their own choice, share memory and are connected, each
+/// on a CPU of its own, and as some that cannot be made.
+pub fn runs_two_guests(kernel: &Path, options: &Options, echo: Echo) -> Result {
+    const FIRST: &str = "xen,static-mem = <0 0x70000000 0 0x4000000>; direct-map; \
+        vcpu0 { compatible = \"xen,vcpu\"; id = <0>; hard-affinity = \"0\"; }; \
+        end1: end { compatible = \"xen,evtchn-v1\"; xen,evtchn = <10 &end2>; };";
+    const SECOND: &str = "xen,static-mem = <0 0x74000000 0 0x2000000 0 0x78000000 0 0x2000000>; domain-cpupool = <&pool>; \
+        end2: end { compatible = \"xen,evtchn-v1\"; xen,evtchn = <12 &end1>; };";
+    const SHARED: &str = "memory { compatible = \"xen,domain-shared-memory-v1\"; xen,shm-id = \"both\"; \
+        xen,shared-mem = <0 0x7c000000 0 0xb0000000 0 0x2000>; };";
+    let folder = ScratchFolder::new("partitions")?;
+    let mut machine = Machine::new(options)?;
+    machine.kernel = None;
+    machine.initrd = None;
+    machine.cpus = 2;
+    let kernel_node = module("kernel", kernel, DOMU_KERNEL)?;
+    let domain = |name: &str, role: &str, inside: &str| {
+        let kernel = kernel_node.replace("console=ttyAMA0", role);
+        format!(
+            "{name} {{ compatible = \"xen,domain\"; {CELLS} memory = <0 0x10000>; cpus = <1>; \
+             xen,enhanced = \"no-xenstore\"; {inside} {kernel} }};"
+        )
+    };
+    let nodes = [
+        "pool: pool { compatible = \"xen,cpupool\"; cpupool-cpus = <&cpu1>; cpupool-sched = \"null\"; };".to_owned(),
+        domain("first", "role=first", &format!("vpl011; {FIRST} {SHARED}")),
+        // Silent, so that no line of the first is begun twice.
+        domain("second", "role=second", &format!("{SECOND} {SHARED}")),
+        // In the hypervisor's own memory, on another pool's CPU, and with the first's RAM.
+        domain("image", "", "xen,static-mem = <0 0x40000000 0 0x4000000>;"),
+        domain(
+            "elsewhere",
+            "",
+            "vcpu0 { compatible = \"xen,vcpu\"; id = <0>; hard-affinity = \"1\"; };",
+        ),
+        domain("thief", "", "xen,static-mem = <0 0x70000000 0 0x4000000>;"),
+    ];
+    let files = [(kernel.to_owned(), DOMU_KERNEL)];
+    with_domains(&mut machine, &files, &nodes.concat(), folder.path())?;
+    let mut session = Session::start(&machine, echo)?;
+    for line in [
+        "Pool 1: CPUs 0x2 (/chosen/pool)",
+        "BOOT: /chosen/image is not started: /chosen/image: xen,static-mem at 0x40000000-0x44000000 overlaps",
+        "BOOT: /chosen/elsewhere is not started: hard-affinity: no CPU of vCPU 0 is in its pool",
+        "BOOT: /chosen/thief is not started: * overlaps /chosen/first: xen,static-mem",
+        "Freed boot modules; starting d1, d2",
+    ] {
+        session.expect(line, options.timeout)?;
+    }
+    let sum = session.expect("done: * ok, * failed", options.timeout)?;
+    guests::judge(session.transcript(), &sum)?;
+    // The second domain runs on; memory that both share outlives the first.
+    session.expect("d1 has ended: Poweroff", options.timeout)?;
+    session.type_text(SWITCH)?;
+    session.type_text("y")?;
+    session.expect("audit: every reference", options.timeout)?;
+    session.type_text("R")?;
+    session.expect_end(options.timeout).map(drop)
+}
+
 const CELLS: &str = "#address-cells = <2>; #size-cells = <2>;";
 
 /// Returns the node of a Debian domain with a UART.
@@ -205,6 +265,7 @@ fn with_domains(
     };
     let source = format!("{before}chosen {{{properties}{line}{nodes} {after}");
     let source = source.replace(CLOCK, &format!("{CLOCK} xen,passthrough;"));
+    let source = source.replace("cpu@1 {", "cpu1: cpu@1 {");
     let (text, blob) = (folder.join("domains.dts"), folder.join("domains.dtb"));
     build::write(&text, source.as_bytes())?;
     build::run(faults::dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;

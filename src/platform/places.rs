@@ -1,0 +1,71 @@
+//! Who has which part of the machine's RAM.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::ranges::PhysRange;
+
+/// Parts of the machine's RAM that are taken: names and places.
+pub type Places<'a> = Vec<(&'a str, PhysRange)>;
+
+/// Something in the machine's RAM.
+pub struct Taken<'a> {
+    /// Its node.
+    pub path: &'a str,
+    /// The property that names it, behind a colon, if it is not the node's `reg`.
+    pub property: &'a str,
+    /// Its place.
+    pub range: PhysRange,
+    /// Whoever has the same name here may have the same range.
+    pub with: Option<&'a str>,
+}
+
+/// Stands for everybody with the same file.
+pub const FILE: &str = "";
+
+impl Taken<'_> {
+    fn clashes_with(&self, other: &Self) -> bool {
+        let is_one = self.with.is_some() && self.with == other.with;
+        match is_one {
+            true if self.range == other.range => false,
+            // One id is one range.
+            true if self.with != Some(FILE) => true,
+            _ => self.range.overlaps(&other.range),
+        }
+    }
+}
+
+/// Adds something to what is taken, unless it cannot be there.
+#[inline(never)]
+pub fn add<'a>(
+    taken: Taken<'a>,
+    ram: &[PhysRange],
+    others: &Places<'_>,
+    before: &mut Vec<Taken<'a>>,
+) -> Result<(), String> {
+    let Taken {
+        path,
+        property,
+        range,
+        ..
+    } = &taken;
+    if !ram.iter().any(|bank| bank.contains(range)) {
+        return Err(format!("{path}{property} at {range} is not in RAM"));
+    }
+    let mut others = others.iter().filter(|(_, at)| at.overlaps(range));
+    let mut before_it = before.iter().filter(|other| taken.clashes_with(other));
+    let other = match others.next() {
+        Some((name, at)) => Some((*name, "", at)),
+        None => before_it
+            .next()
+            .map(|other| (other.path, other.property, &other.range)),
+    };
+    if let Some((other, of, at)) = other {
+        return Err(format!(
+            "{path}{property} at {range} overlaps {other}{of} at {at}"
+        ));
+    }
+    before.push(taken);
+    Ok(())
+}
