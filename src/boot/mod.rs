@@ -455,6 +455,7 @@ fn load_dom0(machine: &Machine<'_>) -> alloc::sync::Arc<Domain> {
         ready,
         ..
     } = *machine;
+    let cpus = sched::lock().pool(PoolId::FIRST).len();
     let loaded = memory::grant_window().and_then(|grant| {
         build::build(&Host {
             info: host,
@@ -463,7 +464,7 @@ fn load_dom0(machine: &Machine<'_>) -> alloc::sync::Arc<Domain> {
             gic,
             free: &host.free_ram(),
             grant,
-            cpus: sched::lock().pool(PoolId::FIRST).len(),
+            cpus,
             ready,
         })
     });
