@@ -62,7 +62,7 @@ pub fn domain(id: DomId, rights: Rights) -> Arc<Domain> {
         max_vcpus: 2,
         nr_spis: 32,
         event_irq: IntId::new(31).unwrap(),
-        gic: guest_map::gic(),
+        gic: guest_map::Layout::new().unwrap().gic(),
         max_port: 1023,
         grants: Limits::new(8, 4).unwrap(),
         max_pages: 256,
