@@ -1,5 +1,7 @@
 //! A whole Debian as dom0: its disk (tests/setup/image.sh) in QEMU's `virt`, started by Debian's U-Boot as on a board.
 
+pub mod domus;
+
 use std::io::IsTerminal;
 use std::net::TcpListener;
 use std::path::PathBuf;

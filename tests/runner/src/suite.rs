@@ -107,12 +107,15 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
         };
         two::test(&options, Echo::Hide)
     });
+    let domus = Test::new("soak debian domus", |options| {
+        debian::domus::test(options, Echo::Hide)
+    });
     run(
         SOAK.iter()
             .map(test)
             .chain(boards::SOAK.iter().map(board_test))
             .chain(hazards)
-            .chain([two, restart, package, fuzz].map(|test| test.keeps_busy(usize::MAX)))
+            .chain([two, restart, package, domus, fuzz].map(|test| test.keeps_busy(usize::MAX)))
             .collect(),
         options,
     )
