@@ -70,7 +70,7 @@ mod image {
         boot::set_up_memory(&mut host, &loaded);
         boot::keep_output(options);
         let gic = boot::set_up_interrupts(&mut host, uart.as_ref());
-        let cpus = boot::start_cpus(&mut host, options, gic);
+        let cpus = boot::start_cpus(&host, options, gic);
         let ready = boot::set_up_time(&host, options, cpus);
         boot::scrub_memory(options);
         let guests = boot::load_guests(&boot::Machine {

@@ -76,6 +76,11 @@ pub fn affinity_of(cpu: CpuId) -> Option<u32> {
     NUMBERS.affinity(cpu)
 }
 
+/// Returns the CPU with this affinity, if it has started once.
+pub fn by_affinity(affinity: u32) -> Option<CpuId> {
+    NUMBERS.find(affinity)
+}
+
 /// Sets this CPU's logical number.
 #[cfg(target_arch = "arm")]
 pub(crate) fn set_this_cpu(cpu: CpuId) {

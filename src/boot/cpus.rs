@@ -1,6 +1,5 @@
 //! Set-up of this CPU, and start of the other CPUs.
 
-use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use armv7::admission::Admission;
@@ -92,8 +91,8 @@ pub fn enable_private_interrupts(gic: &Gic) {
     }
 }
 
-/// Starts the other CPUs, and numbers all. Returns all that run. One that does not start is reported and left out.
-pub fn start_cpus(host: &mut HostInfo, options: &Options, gic: &Gic) -> CpuSet {
+/// Starts the other CPUs. Returns all that run. One that does not start is reported and left out.
+pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     let own = smp::affinity();
     let mut online = CpuSet::of(CpuId::BOOT);
     cpu::set_online(CpuId::BOOT, gic.dist.target_mask());
@@ -117,22 +116,15 @@ pub fn start_cpus(host: &mut HostInfo, options: &Options, gic: &Gic) -> CpuSet {
         }
         same && info.mpidr != own
     });
-    let mut numbers = vec![None; host.cpus.len()];
     for (number, (interface, info)) in (1..most).zip(others) {
         let Some(cpu) = CpuId::new(number) else { break };
         if start(host, gic, cpu, info, interface) {
             online.insert(cpu);
             power::set_on(cpu);
-            if let Some(slot) = numbers.get_mut(interface) {
-                *slot = Some(cpu);
-            }
         }
     }
     pen::close();
     allow_switching(host, online);
-    for (info, number) in host.cpus.iter_mut().zip(numbers) {
-        info.number = number.or((info.mpidr == own).then_some(CpuId::BOOT));
-    }
     log::info!("Brought up {} CPUs", online.len());
     online
 }

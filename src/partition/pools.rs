@@ -3,9 +3,11 @@
 use alloc::vec::Vec;
 
 use armv7::cpu::{CpuId, CpuSet};
+use armv7::smp;
 
 use crate::control::cpupool;
-use crate::platform::host_dt::{HostInfo, Pool};
+use crate::platform::host_dt::HostInfo;
+use crate::platform::partitions::pools::Members;
 use crate::sched::{self, PoolId};
 
 /// The pools of the tree, in its order; none in the place of one that could not be made.
@@ -23,7 +25,7 @@ pub fn make(host: &HostInfo, dedicated: bool) -> Pools {
     for pool in &host.pools {
         let (cpus, dedicated) = match &pool.members {
             Ok(members) => (
-                running(pool, host, rest),
+                running(&pool.path, members, rest),
                 members.dedicated.unwrap_or(dedicated),
             ),
             Err(why) => {
@@ -38,17 +40,15 @@ pub fn make(host: &HostInfo, dedicated: bool) -> Pools {
     pools
 }
 
-/// Returns the CPUs of a pool that run and that no pool has.
-fn running(pool: &Pool, host: &HostInfo, rest: CpuSet) -> CpuSet {
+/// Returns the members of a pool that run and that no pool has.
+fn running(path: &str, members: &Members, rest: CpuSet) -> CpuSet {
     let mut cpus = CpuSet::EMPTY;
-    for mpidr in pool.members.iter().flat_map(|members| &members.cpus) {
-        let cpu = host.cpus.iter().find(|cpu| cpu.mpidr == *mpidr);
-        match cpu.and_then(|cpu| cpu.number) {
+    for mpidr in &members.cpus {
+        match smp::by_affinity(*mpidr) {
             Some(cpu) if rest.contains(cpu) => cpus.insert(cpu),
-            _ => log::warn!(
-                "BOOT: {}: cpupool-cpus: CPU {mpidr:#x} does not run, or has a pool",
-                pool.path
-            ),
+            _ => {
+                log::warn!("BOOT: {path}: cpupool-cpus: CPU {mpidr:#x} does not run, or has a pool")
+            }
         }
     }
     cpus

@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use armv7::cpu::CpuId;
 use armv7::smc::psci::{CPU_OFF, CPU_ON};
 use dt::{Node, Tree};
 
@@ -38,8 +37,6 @@ pub struct CpuInfo {
     pub compatible: String,
     /// Frequency in Hz, if in the tree.
     pub clock_frequency: Option<u32>,
-    /// The hypervisor's number of it, once it runs.
-    pub number: Option<CpuId>,
 }
 
 /// The instruction that calls firmware.
@@ -93,7 +90,6 @@ pub(super) fn cpus(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<CpuIn
             enable_method: enable_method(&node),
             compatible: node.strings("compatible").next().unwrap_or("").to_string(),
             clock_frequency: node.u32("clock-frequency"),
-            number: None,
         });
     }
     match cpus.is_empty() {
