@@ -40,10 +40,10 @@ pub enum Owner {
 const LINES: usize = 1020;
 const GUEST: u16 = 1 << 15;
 static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
-/// Interrupts that have an owner, 32 to a word: a hint, set behind the owner and cleared behind it.
-static OWNED: [AtomicU32; LINES.div_ceil(32)] = [const { AtomicU32::new(0) }; LINES.div_ceil(32)];
-/// SPIs that dom0 took by enabling them, 32 to a word.
-static TAKEN: [AtomicU32; LINES.div_ceil(32)] = [const { AtomicU32::new(0) }; LINES.div_ceil(32)];
+/// Interrupts that have an owner: a hint, set behind the owner and cleared behind it.
+static OWNED: Lines = Lines::new();
+/// SPIs that dom0 took by enabling them.
+static TAKEN: Lines = Lines::new();
 /// Number of interrupts without an owner.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
@@ -62,14 +62,45 @@ pub fn owner(intid: u32) -> Owner {
     }
 }
 
+/// A set of interrupts, 32 to a word.
+struct Lines([AtomicU32; LINES.div_ceil(32)]);
+
+impl Lines {
+    const fn new() -> Self {
+        Self([const { AtomicU32::new(0) }; LINES.div_ceil(32)])
+    }
+
+    /// Returns the word of `intid` and its bit there.
+    fn place(&self, intid: u32) -> Option<(&AtomicU32, u32)> {
+        Some((self.0.get(intid as usize / 32)?, 1 << (intid % 32)))
+    }
+
+    fn insert(&self, intid: u32) {
+        if let Some((word, bit)) = self.place(intid) {
+            word.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    fn remove(&self, intid: u32) {
+        if let Some((word, bit)) = self.place(intid) {
+            word.fetch_and(!bit, Ordering::Release);
+        }
+    }
+
+    fn contains(&self, intid: u32) -> bool {
+        let place = self.place(intid);
+        place.is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    }
+}
+
 fn take(intid: u32, value: u16) -> bool {
     let taken = OWNERS.get(intid as usize).is_some_and(|owner| {
         owner
             .compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     });
-    if taken && let Some(word) = OWNED.get(intid as usize / 32) {
-        word.fetch_or(1 << (intid % 32), Ordering::Release);
+    if taken {
+        OWNED.insert(intid);
     }
     taken
 }
@@ -77,8 +108,8 @@ fn take(intid: u32, value: u16) -> bool {
 /// Returns those of the 32 interrupts `mask` from `first`, a multiple of 32, that seem to have no owner.
 #[inline(always)]
 pub fn unowned(first: u32, mask: u32) -> u32 {
-    let word = OWNED.get(first as usize / 32);
-    word.map_or(0, |word| mask & !word.load(Ordering::Acquire))
+    let place = OWNED.place(first);
+    place.map_or(0, |(word, _)| mask & !word.load(Ordering::Acquire))
 }
 
 /// Claims `intid` for the hypervisor. Returns false if it has an owner.
@@ -129,20 +160,14 @@ pub fn route_to_guest(
 pub fn give_unowned(gic: &Gic, intid: u32, dom0: &Domain) {
     let Some(id) = IntId::new(intid) else { return };
     let trigger = dom0.vgic.lock().trigger_of(id);
-    if route_to_guest(gic, intid, dom0, trigger).is_ok()
-        && let Some(word) = TAKEN.get(intid as usize / 32)
-    {
-        word.fetch_or(1 << (intid % 32), Ordering::Relaxed);
+    if route_to_guest(gic, intid, dom0, trigger).is_ok() {
+        TAKEN.insert(intid);
     }
 }
 
 /// Returns the SPIs that dom0 took by enabling them.
 pub fn taken() -> impl Iterator<Item = u32> {
-    let is_taken = |intid: &u32| {
-        let word = TAKEN.get(*intid as usize / 32);
-        word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (intid % 32) != 0)
-    };
-    (0..LINES as u32).filter(is_taken)
+    (0..LINES as u32).filter(|intid| TAKEN.contains(*intid))
 }
 
 /// Returns the interrupts that have an owner for which `is_it` holds.
@@ -154,9 +179,7 @@ fn give_up(intid: u32) {
     if let Some(owner) = OWNERS.get(intid as usize) {
         owner.store(0, Ordering::Release);
     }
-    if let Some(word) = OWNED.get(intid as usize / 32) {
-        word.fetch_and(!(1 << (intid % 32)), Ordering::Release);
-    }
+    OWNED.remove(intid);
 }
 
 /// Takes an SPI back from a guest none of whose vCPUs is loaded, if it is routed to it: afterwards it is disabled, neither

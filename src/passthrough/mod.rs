@@ -25,6 +25,7 @@ use crate::irq::{self, RouteError};
 use crate::mem::p2m::{P2m, P2mError, P2mType, Removed};
 use crate::platform::ranges::PhysRange;
 use crate::sync::{Lock, rank};
+use crate::vgic::bits;
 
 use rule::{Catalogue, Want};
 
@@ -154,10 +155,8 @@ pub fn route(domain: &Domain, intid: u32) -> Result<(), Refusal> {
 #[cold]
 #[inline(never)]
 pub fn give_unowned(dom0: &Domain, first: u32, enabled: u32) {
-    let mut left = irq::unowned(first, enabled);
-    while left != 0 {
-        let intid = first + left.trailing_zeros();
-        left &= left - 1;
+    for bit in bits(irq::unowned(first, enabled)) {
+        let intid = first + bit;
         if !CATALOGUE.lock().is_marked(intid)
             && let Some(gic) = gic::get()
         {

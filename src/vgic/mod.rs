@@ -155,7 +155,7 @@ impl VcpuState {
 }
 
 /// Returns the numbers of the bits set in `mask`, lowest first.
-fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
+pub fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
     core::iter::from_fn(move || {
         if mask == 0 {
             return None;
