@@ -92,19 +92,19 @@ pub fn set_first(cpus: CpuSet, dedicated: bool) -> PoolId {
 
 /// Makes a pool of free CPUs, before there are domains.
 pub fn make_with(cpus: CpuSet, dedicated: bool) -> Result<PoolId, Errno> {
-    let scheduler = if dedicated {
-        SCHEDULER_NULL
-    } else {
-        SCHEDULER_CREDIT2
-    };
-    let pool = find(create(NONE, scheduler)?)?;
+    let pool = find(create(NONE, scheduler(dedicated))?)?;
     change(pool, |_| cpus);
     Ok(pool)
 }
 
 /// Returns the toolstack's number of a pool's scheduler.
 pub fn scheduler_of(pool: PoolId) -> u32 {
-    match sched::lock().is_dedicated(pool) {
+    scheduler(sched::lock().is_dedicated(pool))
+}
+
+/// Returns the toolstack's number of the scheduler that gives each vCPU a CPU of its own, or not.
+fn scheduler(dedicated: bool) -> u32 {
+    match dedicated {
         true => SCHEDULER_NULL,
         false => SCHEDULER_CREDIT2,
     }

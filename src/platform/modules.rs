@@ -12,7 +12,7 @@ use armv7::addr::PhysAddr;
 use dt::{Node, Reg, Tree};
 
 use super::BootError;
-use super::places::{self, Places, Taken};
+use super::places::{self, Places, Sharing, Taken};
 use super::ranges::PhysRange;
 
 /// Compatibles of module nodes.
@@ -226,7 +226,7 @@ pub(super) fn check_places(
             path: &module.path,
             property: "",
             range: module.range,
-            with: None,
+            sharing: Sharing::None,
         };
         let added = places::add(taken, ram, others, &mut before);
         added.map_err(|why| BootError::Module(format!("{} module {why}", module.kind)))?;

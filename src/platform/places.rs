@@ -1,4 +1,4 @@
-//! Who has which part of the machine's RAM.
+//! The parts of the machine's RAM that modules and domains have, each checked against those before it.
 
 use alloc::format;
 use alloc::string::String;
@@ -17,20 +17,26 @@ pub struct Taken<'a> {
     pub property: &'a str,
     /// Its place.
     pub range: PhysRange,
-    /// Whoever has the same name here may have the same range.
-    pub with: Option<&'a str>,
+    /// Things that may be in the same range.
+    pub sharing: Sharing<'a>,
 }
 
-/// Stands for everybody with the same file.
-pub const FILE: &str = "";
+/// Things that may be in one range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sharing<'a> {
+    /// Nothing else.
+    None,
+    /// The same file, for another domain.
+    File,
+    /// Memory with the same id. All of one id is one range.
+    Id(&'a str),
+}
 
 impl Taken<'_> {
     fn clashes_with(&self, other: &Self) -> bool {
-        let is_one = self.with.is_some() && self.with == other.with;
-        match is_one {
-            true if self.range == other.range => false,
-            // One id is one range.
-            true if self.with != Some(FILE) => true,
+        match (self.sharing, other.sharing) {
+            (Sharing::File, Sharing::File) if self.range == other.range => false,
+            (Sharing::Id(id), Sharing::Id(other_id)) if id == other_id => self.range != other.range,
             _ => self.range.overlaps(&other.range),
         }
     }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Partition;
-use crate::platform::places::{FILE, Places, Taken, add};
+use crate::platform::places::{Places, Sharing, Taken, add};
 use crate::platform::ranges::PhysRange;
 
 /// Leaves out domains with modules, RAM or shared memory that are not in the machine's RAM, or that share a byte with
@@ -43,7 +43,7 @@ fn check_one<'a>(
             path: &module.path,
             property: "",
             range: module.range,
-            with: Some(FILE),
+            sharing: Sharing::File,
         })?;
     }
     for range in &config.static_memory {
@@ -51,7 +51,7 @@ fn check_one<'a>(
             path: &partition.path,
             property: ": xen,static-mem",
             range: *range,
-            with: None,
+            sharing: Sharing::None,
         })?;
     }
     for shared in &config.shared {
@@ -59,7 +59,7 @@ fn check_one<'a>(
             path: &shared.path,
             property: ": xen,shared-mem",
             range: shared.host,
-            with: Some(&shared.id),
+            sharing: Sharing::Id(&shared.id),
         })?;
     }
     Ok(())
