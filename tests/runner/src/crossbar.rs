@@ -5,7 +5,7 @@ use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::partitions::{CLOCK, RING, SWITCH};
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build, dom0, faults};
+use crate::{Result, dom0, faults};
 
 /// A crossbar from 8 sources to SPIs 0 to 2, of which two are taken. Its registers are in the empty flash, which takes the
 /// driver's writes for commands that it does not know.
@@ -15,17 +15,14 @@ const CROSSBAR: &str = "crossbar@4000000 { compatible = \"ti,irq-crossbar\"; reg
 /// Sends the clock's interrupt there.
 const BEHIND_IT: &str = "pl031@9010000 { interrupt-parent = <0x7001>;";
 
-/// Waits for the clock's alarm in dom0, and for what the debug key tells of its interrupt.
+/// Waits for the clock's alarm in dom0, and for the debug key's line about its interrupt.
 pub fn test(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("crossbar")?;
     let mut machine = Machine::new(options)?;
     dom0::give_watchdogs_patience(&mut machine);
     let source = faults::tree_source(&machine, folder.path())?.replace(CLOCK, BEHIND_IT);
     let source = faults::in_root(&source, CROSSBAR)?;
-    let (text, blob) = (folder.path().join("a.dts"), folder.path().join("a.dtb"));
-    build::write(&text, source.as_bytes())?;
-    build::run(faults::dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;
-    machine.start = Start::Tree(blob);
+    machine.start = Start::Tree(faults::compile(&source, &folder.path().join("crossbar"))?);
     let mut session = Session::start(&machine, echo)?;
     for line in [
         "DOM0: 1 interrupts by way of /crossbar@4000000 (ti,irq-crossbar), whose driver chooses the SPIs",

@@ -288,7 +288,7 @@ pub fn test(fault: &Fault, options: &Options, echo: Echo) -> Result {
         }
         Wrong::PastRam => {
             const SAID: u32 = 0x10_0000;
-            let mut blob = compile(&tree_source(&machine, folder)?, folder)?;
+            let mut blob = doctored(&tree_source(&machine, folder)?, folder)?;
             blob[4..8].copy_from_slice(&SAID.to_be_bytes());
             let tree = RAM_END - (blob.len() as u32).next_multiple_of(0x1000);
             let places = Places { tree, ..ON_VIRT };
@@ -314,7 +314,7 @@ fn doctor(
     damage: impl Fn(&mut Vec<u8>),
     folder: &Path,
 ) -> Result {
-    let mut blob = compile(&edit(&tree_source(machine, folder)?)?, folder)?;
+    let mut blob = doctored(&edit(&tree_source(machine, folder)?)?, folder)?;
     damage(&mut blob);
     machine.start = doctored_start(machine, &blob, folder)?;
     Ok(())
@@ -370,11 +370,16 @@ pub fn dump_tree(machine: &Machine, blob: &Path) -> Result {
     )
 }
 
-fn compile(source: &str, folder: &Path) -> Result<Vec<u8>> {
-    let (input, output) = (folder.join("doctored.dts"), folder.join("doctored.dtb"));
-    build::write(&input, source.as_bytes())?;
-    build::run(dtc("dts", "dtb").arg("-o").arg(&output).arg(&input))?;
-    build::read(&output)
+/// Makes a device tree's blob from its source, in two files of this name with their endings, and returns the blob's.
+pub fn compile(source: &str, name: &Path) -> Result<PathBuf> {
+    let (text, blob) = (name.with_extension("dts"), name.with_extension("dtb"));
+    build::write(&text, source.as_bytes())?;
+    build::run(dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;
+    Ok(blob)
+}
+
+fn doctored(source: &str, folder: &Path) -> Result<Vec<u8>> {
+    build::read(&compile(source, &folder.join("doctored"))?)
 }
 
 /// Returns the compiler of device trees, from one of its formats to another.

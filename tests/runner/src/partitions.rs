@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build, dom0, faults, guests, project};
+use crate::{Result, dom0, faults, guests, project};
 
 /// Where the modules of domains are put on `virt`, clear of dom0's.
 const DOMU_KERNEL: u32 = 0x5800_0000;
@@ -33,11 +33,11 @@ pub fn without_dom0(options: &Options, echo: Echo) -> Result {
     machine.initrd = None;
     let source = project::root().join("tests/domu/rtc.dts");
     let source = std::fs::read_to_string(&source).map_err(|error| format!("rtc.dts: {error}"))?;
-    let clock_tree = partial_tree(&source, &folder.path().join("clock"))?;
+    let clock_tree = faults::compile(&source, &folder.path().join("clock"))?;
     let not_marked = source
         .replace("9010000", "9030000")
         .replace("pl031", "pl061");
-    let keys_tree = partial_tree(&not_marked, &folder.path().join("keys"))?;
+    let keys_tree = faults::compile(&not_marked, &folder.path().join("keys"))?;
     let clock = module("device-tree", &clock_tree, DOMU_CLOCK)?;
     let keys = module("device-tree", &keys_tree, DOMU_KEYS)?;
     let domains = [
@@ -225,14 +225,6 @@ fn debian_files() -> Result<[(PathBuf, u32); 2]> {
     ])
 }
 
-/// Writes a part of a domain's device tree to a file.
-fn partial_tree(source: &str, file: &Path) -> Result<PathBuf> {
-    let (text, blob) = (file.with_extension("dts"), file.with_extension("dtb"));
-    build::write(&text, source.as_bytes())?;
-    build::run(faults::dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;
-    Ok(blob)
-}
-
 fn module(kind: &str, file: &Path, address: u32) -> Result<String> {
     let size = metadata(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let size = size.len();
@@ -266,9 +258,7 @@ fn with_domains(
     let source = format!("{before}chosen {{{properties}{line}{nodes} {after}");
     let source = source.replace(CLOCK, &format!("{CLOCK} xen,passthrough;"));
     let source = source.replace("cpu@1 {", "cpu1: cpu@1 {");
-    let (text, blob) = (folder.join("domains.dts"), folder.join("domains.dtb"));
-    build::write(&text, source.as_bytes())?;
-    build::run(faults::dtc("dts", "dtb").arg("-o").args([&blob, &text]))?;
+    let blob = faults::compile(&source, &folder.join("domains"))?;
     machine.files.extend(files.iter().cloned());
     machine.start = Start::Tree(blob);
     Ok(())

@@ -171,15 +171,13 @@ impl Board {
             .replace("@XEN@", self.xen)
             .replace("@DOM0@", DOM0)
             .replace("@KERNEL_SIZE@", &format!("{kernel_size:#x}"));
-        let (text, binary) = (folder.join("modules.dtso"), folder.join("modules.dtbo"));
-        build::write(&text, overlay.as_bytes())?;
-        build::run(faults::dtc("dts", "dtb").arg("-o").args([&binary, &text]))?;
+        let overlay = faults::compile(&overlay, &folder.join("overlay"))?;
         build::run(
             Command::new("fdtoverlay")
                 .arg("-i")
                 .arg(&tree)
                 .arg("-o")
-                .args([&folder.join("modules.dtb"), &binary]),
+                .args([&folder.join("modules.dtb"), &overlay]),
         )
     }
 

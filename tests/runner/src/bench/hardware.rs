@@ -44,8 +44,8 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Vec<(Str
 
 /// Prints the instructions of one round of each of these rows, by function.
 pub fn profile(options: &Options, echo: Echo) -> Result {
-    let code = Code::of(Ground::Krypton)?;
-    let elf = fs::read(build::krypton_elf(project::root())?).map_err(|error| error.to_string())?;
+    let elf = build::read(&build::krypton_elf(project::root())?)?;
+    let code = Code::Elf(elf.clone());
     let mut unknown = options.operands.clone();
     for part in [Part::One, Part::Two] {
         for (row, counts) in trace(&code, part, Ground::Krypton, options, echo)? {
@@ -176,12 +176,9 @@ enum Code {
 
 impl Code {
     fn of(ground: Ground) -> Result<Self> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-        };
         Ok(match ground {
-            Ground::Xen => Self::Flat(read(&project::debian_xen()?)?),
-            _ => Self::Elf(read(&build::krypton_elf(project::root())?)?),
+            Ground::Xen => Self::Flat(build::read(&project::debian_xen()?)?),
+            _ => Self::Elf(build::read(&build::krypton_elf(project::root())?)?),
         })
     }
 
