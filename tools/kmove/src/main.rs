@@ -188,13 +188,11 @@ fn save(name: &str, file: &str) -> io::Result<()> {
 /// Longest time by default in which nothing moves on a link: longer than a guest may take to suspend, when nothing is sent.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Reads the options of `send` and `receive`.
-fn link_options(options: &[&str]) -> io::Result<(How, Duration)> {
-    let (mut how, mut patience) = (How::Live, PATIENCE);
-    let mut left = options.iter();
+/// Reads the options that `send` and `receive` have in common.
+fn link_options<'a>(mut left: impl Iterator<Item = &'a str>) -> io::Result<Duration> {
+    let mut patience = PATIENCE;
     while let Some(option) = left.next() {
-        match *option {
-            "--no-live" => how = How::Suspended,
+        match option {
             "--patience" => {
                 let seconds = left.next().and_then(|word| word.parse().ok());
                 let seconds = seconds
@@ -205,17 +203,20 @@ fn link_options(options: &[&str]) -> io::Result<(How, Duration)> {
             other => return Err(io::Error::other(format!("there is no option {other}"))),
         }
     }
-    Ok((how, patience))
+    Ok(patience)
 }
 
 fn send(name: &str, words: &[&str]) -> io::Result<()> {
-    let needs = || io::Error::other("send needs a command: -- ssh HOST kmove receive");
-    let dashes = words
-        .iter()
-        .position(|word| *word == "--")
-        .ok_or_else(needs)?;
+    const NO_LIVE: &str = "--no-live";
+    let dashes = words.iter().position(|word| *word == "--");
+    let dashes = dashes.ok_or(io::Error::other(transfer::NO_COMMAND))?;
     let (options, command) = (&words[..dashes], &words[dashes + 1..]);
-    let (how, patience) = link_options(options)?;
+    let how = match options.contains(&NO_LIVE) {
+        true => How::Suspended,
+        false => How::Live,
+    };
+    let of_link = options.iter().copied().filter(|word| *word != NO_LIVE);
+    let patience = link_options(of_link)?;
     let mut guest = Guest::find(Machine::open()?, name)?;
     let config = configuration(name)?;
     let peer = Peer::start(command, patience)?;
@@ -240,7 +241,7 @@ fn told_of(sent: &Sent) -> String {
 }
 
 fn receive(options: &[&str]) -> io::Result<()> {
-    let (_, patience) = link_options(options)?;
+    let patience = link_options(options.iter().copied())?;
     let from = patient::Reader::new(io::stdin(), patience);
     let summary = transfer::receive(&mut Machine::open()?, from, io::stdout().lock())?;
     say(format_args!(

@@ -24,6 +24,9 @@ use crate::patient;
 use crate::restore;
 use crate::save::{self, Summary};
 
+/// Said of a `send` without a command.
+pub const NO_COMMAND: &str = "send needs a command: -- ssh HOST kmove receive";
+
 const READY: &str = "ready";
 const GO: &str = "go";
 const RUNS: &str = "runs";
@@ -69,9 +72,7 @@ pub struct Peer {
 impl Peer {
     /// Starts a command whose input and output are the link.
     pub fn start(command: &[&str], patience: Duration) -> io::Result<Self> {
-        let (program, arguments) = command.split_first().ok_or(io::Error::other(
-            "send needs a command: -- ssh HOST kmove receive",
-        ))?;
+        let (program, arguments) = command.split_first().ok_or(io::Error::other(NO_COMMAND))?;
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
