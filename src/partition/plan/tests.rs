@@ -412,7 +412,7 @@ fn a_direct_map_needs_a_page_for_its_uart_and_no_ram_where_something_else_is() {
         why,
         "direct-map: 0x38000000-0x3c000000 is the grant table in the domain"
     );
-    // Who is not told of the hypervisor has no grant table there.
+    // A domain without a hypervisor node has no grant table there.
     let plain = Config {
         enhanced: Enhanced::No,
         uart: false,

@@ -73,7 +73,7 @@ struct Report {
     loaded: Vec<u8>,
     /// dom0's tree.
     dom0: Option<Vec<u8>>,
-    /// What the page about Debian's trees has of it.
+    /// Its entry in the page about Debian's trees, if it comes to dom0.
     facts: Option<Facts>,
 }
 

@@ -90,7 +90,7 @@ impl Writer {
         thread::spawn(move || {
             for chunk in from {
                 if let Err(error) = to.write_all(&chunk).and_then(|()| to.flush()) {
-                    // Nobody listens when the writer is gone.
+                    // Fails when the writer was dropped, and with it the receiver.
                     let _ = fail.try_send(error);
                     return;
                 }

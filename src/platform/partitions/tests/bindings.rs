@@ -57,7 +57,7 @@ fn ram_may_be_at_addresses_of_the_machine() {
     ];
     assert_eq!(config.static_memory, ranges);
     assert!(!config.direct_map);
-    // Nobody else is to have it.
+    // None of it is given to another domain.
     for range in ranges {
         assert!(!host.free_ram().iter().any(|free| free.overlaps(&range)));
     }

@@ -1,5 +1,5 @@
-//! What a domain of the boot has by its node in the device tree: RAM, interrupt controller and UART at the machine's
-//! addresses, memory that it shares with a second domain, and an event channel to it.
+//! Checks a domain that the device tree starts by its node: RAM, interrupt controller and UART are at the machine's
+//! addresses, it shares memory with a second domain, and has an event channel to it.
 //!
 //! The second domain is the same image, told `role=second`: it answers and says nothing.
 #![no_std]
@@ -21,7 +21,7 @@ suite! { "partition":
     words_and_events_go_there_and_back,
 }
 
-/// What the runner writes into the nodes.
+/// Addresses in the nodes that the runner writes.
 const RAM: u32 = 0x7000_0000;
 const DISTRIBUTOR: u32 = 0x0800_0000;
 const UART: u32 = 0x0900_0000;

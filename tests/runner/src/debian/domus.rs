@@ -15,8 +15,8 @@ const MEMORY_MIB: u32 = 2560;
 /// Size of the disk that dom0 makes a volume group of.
 const VOLUMES: u64 = 2 << 30;
 
-/// What runs in dom0 before all else: a second domU, on a logical volume, as a copy of the first one's disk. Their links
-/// have addresses that follow from their MACs.
+/// Makes a second domU in dom0, on a logical volume, as a copy of the first one's disk. The addresses of their links follow
+/// from their MACs.
 const PREPARE: &str = r#"set -e
 cat >/usr/local/bin/guest <<'END'
 #!/bin/sh
@@ -33,7 +33,7 @@ sed -e 's/"debian"/"volume"/' -e 's#^disk = .*#disk = ["phy:/dev/guests/volume,x
     /etc/xen/debian.cfg >/etc/xen/volume.cfg
 "#;
 
-/// Each step in dom0, and what it is about.
+/// The steps in dom0: the fact that each one shows, and its commands.
 const STEPS: [(&str, &str); 7] = [
     (
         "both have 4 vCPUs and nothing to complain about",

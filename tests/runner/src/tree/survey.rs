@@ -10,7 +10,7 @@ use krypton::platform::uart::Model;
 use super::rehearsal::{Arrival, Rehearsal};
 use crate::project;
 
-/// What the table has of a tree.
+/// The values of a tree in the table.
 pub struct Facts {
     /// The root's last compatible, which names the processor or its family.
     family: String,
@@ -25,7 +25,7 @@ pub struct Facts {
 pub struct Surveyed {
     /// File name without its ending.
     pub name: String,
-    /// What is said where a boot does not come to dom0.
+    /// Its values, or the error line of a boot that does not come to dom0.
     pub found: Result<Facts, String>,
 }
 
