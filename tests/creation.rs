@@ -152,7 +152,7 @@ impl Toolstack {
         Ok(self.fetch(OPERATION + Domctl::DOMAIN))
     }
 
-    /// What the toolstack does to a domain that is there, until it runs.
+    /// Furnishes a new domain as the toolstack does until it runs.
     fn furnish(&self, id: u16) -> Result<(), Errno> {
         self.domctl(domctl::OP_MAX_VCPUS, id, &2u32)?;
         self.domctl(
@@ -266,7 +266,7 @@ impl Toolstack {
     }
 }
 
-/// What must be the same before and after.
+/// State that must be the same before and after.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct State {
     domains: Vec<DomId>,

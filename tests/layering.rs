@@ -1,4 +1,4 @@
-//! Who may import whom in `src/` (docs/architecture.md): Rust allows cycles between the modules of a crate, this does not.
+//! Checks the imports of `src/` (docs/architecture.md): Rust allows cycles between the modules of a crate, this does not.
 //!
 //! Each room (a file or folder of `src/`) is on one layer and may use every room of the layers below; rooms of one layer
 //! do not know each other. Some rooms may use less than that, to stay pure: they are in [`NARROW`].
@@ -22,12 +22,12 @@ const LAYERS: &[&[&str]] = &[
     &["emulate", "event", "grant", "mem", "sched", "vgic"],
     // One vCPU, and making it run.
     &["save", "vcpu"],
-    // What one domain is made of, and making it happen.
+    // One domain: its parts, put together.
     &["domain"],
-    // What concerns several domains, or a domain and the machine.
+    // Things of several domains, or of a domain and the machine.
     &["irq", "loader", "options", "panic", "policy", "wallclock"],
     &["debug_keys", "dom0"],
-    // What guests ask for: the words of it, managing domains and the machine, the rest and the table of all.
+    // Hypercalls: their arguments, control of domains and of the machine, the rest and the table of all.
     &["call", "passthrough"],
     &["control"],
     &["hypercall", "partition"],

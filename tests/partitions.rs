@@ -52,7 +52,7 @@ fn set_up() {
         frames: 2,
         clock_frequency: 0,
     });
-    // What a new page must not show.
+    // Fills all frames with a pattern that a new page must not show.
     for n in MODULES..FRAMES {
         with(first.checked_add(n).unwrap(), |page| {
             page.write(0, &[0xA5; 4096])
@@ -104,7 +104,7 @@ fn make_when(config: &Config, ready: impl Fn()) -> Option<Built> {
     build::make(&options, config, DomId(1), &image, plan, PoolId::FIRST).ok()
 }
 
-/// What must be the same before and after.
+/// State that must be the same before and after.
 #[derive(PartialEq, Eq, Debug)]
 struct State {
     domains: usize,
@@ -135,7 +135,7 @@ fn end(built: Built) {
     control::undo(built.domain);
 }
 
-/// What the guest finds at an address of its own.
+/// Returns the word that the guest finds at an address of its own.
 fn word_at(built: &Built, address: u64) -> u32 {
     let entry = built
         .domain

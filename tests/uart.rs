@@ -185,7 +185,7 @@ impl Registers for &Machine {
     }
 }
 
-/// What a handler of the console's interrupt does.
+/// Handles the console's interrupt, and returns the received bytes.
 fn drain(uart: &mut Uart<&Machine>) -> Vec<u8> {
     uart.acknowledge();
     std::iter::from_fn(|| uart.get()).collect()
@@ -249,7 +249,7 @@ fn an_exynos_uart_of_qemu_sends_receives_and_signals() {
     assert_eq!(drain(&mut uart), burst);
 
     uart.raise_for(Interrupts::Receive);
-    // What was signalled while it was masked is told now: the handler comes once for nothing.
+    // An interrupt signalled while it was masked comes now: the handler runs once for nothing.
     assert_eq!(drain(&mut uart), b"");
     assert!(!machine.signals(), "there is nothing to read");
     machine.type_bytes(&burst);

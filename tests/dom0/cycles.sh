@@ -17,7 +17,7 @@ busy() {
     says demo '^sum of f' && ping -c 3 -W 10 192.168.7.2 && xl destroy demo
 }
 
-# What the hypervisor has in use for its own structures, in bytes. Xen does not tell.
+# Prints how many bytes of its heap the hypervisor has in use. Xen does not tell.
 heap() {
     told_by_keys H | sed -n 's/.*heap: \([0-9]*\) of .*/\1/p' | tail -n 1
 }

@@ -143,7 +143,7 @@ check "dom0 reads from the file what the domU wrote" file_is_the_same /dev/loop7
 losetup -d /dev/loop7
 check "all its memory is free again" memory_comes_back "$before"
 
-# What it takes beside its memory is in these 16 MiB.
+# Leaves 16 MiB for its tables and structures.
 most=$(($(xl info free_memory) - 16))
 check "a domU with nearly all memory there is starts" \
     xl create /guests/small.cfg memory=$most 'extra="console=hvc0 panic=1"' 'on_reboot="preserve"'

@@ -75,7 +75,7 @@ free_memory() {
         END { if (heap != "") print heap + 4 * (tables + shared) }'
 }
 
-# Who wrote the hypervisor: of Debian's Xen less is asked here and there.
+# is_krypton: Debian's Xen is asked less here and there.
 is_krypton() { [ "$(cat /sys/hypervisor/compilation/compiled_by)" = krypton ]; }
 
 # free_memory_is KIB: Xen does not tell of dom0's tables: one for each of its 256 blocks of 2 MiB may be missing there.

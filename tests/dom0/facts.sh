@@ -1,5 +1,5 @@
 #!/bin/sh
-# What dom0 sees of the hypervisor: Xen 4.17's own answers, asked with Xen's own tools.
+# Asks the hypervisor with Xen's own tools, and expects Xen 4.17's own answers.
 . /tests/lib.sh
 
 every_cpu_is_online() { [ "$(nproc)" = "$(nproc --all)" ]; }
@@ -62,7 +62,7 @@ info_has_xens_form() {
 }
 check "each line of xl info has the form of Xen's" info_has_xens_form
 
-# What is neither free nor dom0's is the hypervisor's own, frame table and stage-2 tables included.
+# The hypervisor's own memory: neither free nor dom0's, frame table and stage-2 tables included.
 own_memory_mib() {
     echo $(($(xl info total_memory) - $(xl info free_memory) - $(xl list 0 | awk 'NR == 2 { print $3 }')))
 }

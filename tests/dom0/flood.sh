@@ -1,5 +1,5 @@
 #!/bin/sh
-# Who floods the console stops nobody: domUs that have the hypervisor log without end, and dom0 that writes without end.
+# Floods the console, which must stop nobody: domUs make the hypervisor log without end, and dom0 writes without end.
 . /tests/lib.sh
 . /tests/domu.sh
 

@@ -29,7 +29,7 @@ answers_to() {
     echo "$((up - began)) $((stolen - had)) $*" >>$answers
 }
 
-# What somebody at dom0's shell does, again and again until /tmp/enough is there.
+# Works at dom0's shell, again and again until /tmp/enough is there.
 works_on() {
     while [ ! -e /tmp/enough ]; do
         answers_to xl list

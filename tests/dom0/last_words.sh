@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a domU said last, before it ended or closed its event channels, is in the log of its console.
+# Looks in a domU's console log for its last words, written before it ended or closed its event channels.
 . /tests/lib.sh
 . /tests/domu.sh
 

@@ -28,7 +28,7 @@ in_memory() { dd if="$1" of="$2" bs=1M && losetup "$3" "$2"; }
 # The same programs for all, by the same device.
 move_tools() { in_memory /dev/tools /tmp/tools /dev/loop5 && umount /tools && mount -o ro /dev/loop5 /tools; }
 
-# What dom0's own work takes.
+# Measures dom0's own work.
 work() {
     /tools/bin/measure '' /tools /dev/loop6 >/tmp/work
     sed -n 's/^figure/macro/p' /tmp/work
@@ -44,7 +44,7 @@ up_at() {
         echo "${EPOCHREALTIME/./}"' up_at "$@" 2>/dev/null
 }
 
-# What the domU's own command took, by its console: `figure NAME MICROSECONDS`.
+# Waits for the figure of the domU's own command on its console: `figure NAME MICROSECONDS`.
 in_domu() {
     check "$1" says bench "^figure $1 [0-9]"
     figure "$1" "$(sed -n "s/^figure $1 \([0-9]*\).*/\1/p" "$log" | tail -n 1)"

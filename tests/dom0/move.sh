@@ -10,7 +10,7 @@ saved=/tmp/demo.saved
 
 is_gone() { ! xl domid demo; }
 answers_ping() { ping -c 3 -W 10 192.168.7.2; }
-# What its kernel does not like about time, and else. Not written out, as what is typed is on its console too.
+# Looks for complaints in its kernel's log. The words are not written out, as the typed command is on its console too.
 has_no_complaint() {
     answers demo '^looked' "dmesg | grep -Ei '[s]tall|[l]ockup|[B]UG|[W]ARN|[h]ung|[b]locked for more|[u]nstable' | sed 's/^/complaint: /'; echo look''ed" &&
         ! grep '^complaint: ' /var/log/xen/console/guest-demo.log

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What Debian's toolstack does besides running Linux: its own tests, xl's other verbs, and domUs of a few instructions,
+# Runs Debian's toolstack without Linux as a domU: its own tests, xl's other verbs, and domUs of a few instructions,
 # which end in all the ways there are.
 # shellcheck disable=SC2154 # zimage.sh has the programs
 . /tests/lib.sh
@@ -48,7 +48,7 @@ dumps_core() {
         start_tiny panic "$crashes_itself" 'on_crash="coredump-destroy"' &&
         eventually is_core_of /var/lib/xen/dump/panic 32 && eventually is_gone panic
 }
-# What crashed has the time behind its name. Of what comes then, the last in the same minute keeps the name.
+# A crashed domU is renamed with the time behind its name. Of several in one minute, the last keeps that name.
 is_kept_by_name() {
     start_tiny panic "$crashes_itself" 'on_crash="rename-restart"' &&
         eventually is_listed 'panic-[0-9]{8}T[0-9]{4}Z' && eventually is_listed panic
@@ -101,7 +101,7 @@ tells() {
     }
 }
 
-# What verbs without much behind them say under Debian's Xen about the domU `tiny`, word for word: command, then a line.
+# Compares verbs on the domU `tiny` with Debian's Xen, word for word: command, then a line of its output.
 answers_as_xen_does() {
     while IFS='|' read -r command line; do
         # shellcheck disable=SC2086 # a list of words

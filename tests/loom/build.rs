@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A change of the source: what is replaced, by what.
 type Change = (&'static str, &'static str);
 
-/// What loom wants otherwise, and what only the machine has.
+/// Changes for loom: its own types, and fakes of what only the machine has.
 const FRAME: &[Change] = &[
     ("core::sync::atomic", "loom::sync::atomic"),
     ("use armv7::double;\n", "use crate::double;\n"),
@@ -87,7 +87,7 @@ fn generate(source: &str, name: &str, changes: &[Change], weaker: &[Weaker]) {
     let text = text.split("#[cfg(test)]").next().unwrap();
     let mut text: String =
         text.lines().filter(|line| !line.starts_with("//!")).map(|line| format!("{line}\n")).collect();
-    // What looks into a page of the machine, with the comment above it.
+    // Cuts out the function that looks into a page of the machine, with the comment above it.
     const AT: &str = "    pub(super) fn at(page";
     const END: &str = "\n    }\n";
     if let Some(from) = text.find(AT) {

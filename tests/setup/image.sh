@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 
 output=target/debian
 size_mib=6144
-# What boots it (u-boot-menu), what dom0 needs, and what a person expects.
+# Packages that boot it (u-boot-menu), that dom0 needs, and that a person expects.
 root_packages='
     linux-image-armmp-lpae initramfs-tools busybox-static zstd u-boot-menu
     systemd-sysv udev dbus libpam-systemd kmod procps less nano bash-completion

@@ -48,7 +48,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
 }
 
 impl Source {
-    /// Whether the whole file is test code.
+    /// Returns whether the whole file is test code.
     pub fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or("");
         self.path.contains("/tests/") || matches!(name, "tests.rs" | "testing.rs")
@@ -76,7 +76,7 @@ impl Source {
     }
 }
 
-/// Whether lines are being left out, and how many braces are open in the item that they belong to.
+/// A state of leaving out lines: how many braces are open in the item that they belong to.
 enum Skip {
     No,
     Item(usize),

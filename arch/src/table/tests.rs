@@ -37,7 +37,7 @@ struct Machine {
     stale_words: HashMap<(u32, usize), u64>,
     /// Tables that were unlinked since the last flush.
     unlinked: HashSet<u32>,
-    /// What each touched input was last seen to map to.
+    /// The last seen mapping of each touched input.
     tlb: RefCell<BTreeMap<u32, (Mfn, Attributes)>>,
 }
 

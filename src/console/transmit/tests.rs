@@ -16,7 +16,7 @@ struct Machine {
     slow: Slow,
     line: Transmitter<Slow>,
     interrupt: Interrupt,
-    /// What was accepted, as it is to be on the line.
+    /// The accepted bytes, as they are to be on the line.
     accepted: Vec<u8>,
 }
 
@@ -57,7 +57,7 @@ impl Machine {
         count
     }
 
-    /// What is done when the UART asks for it, or the timer of one without interrupt has expired.
+    /// Transmits as when the UART asks for it, or the timer of one without interrupt has expired.
     fn serve(&mut self) {
         match self.interrupt {
             Interrupt::Connected if self.slow.signals() => {

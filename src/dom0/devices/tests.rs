@@ -15,7 +15,7 @@ fn range(base: u64, size: u64) -> PhysRange {
     PhysRange::new(base, size).unwrap()
 }
 
-/// What is said of the sample's performance monitors, which no rule knows.
+/// The line about the sample's performance monitors, which no rule knows.
 const PMU: &str = "DOM0: /pmu disabled: interrupt 23 is private to each CPU";
 
 fn plan_of(bytes: &[u8], gic_lines: u32) -> DevicePlan {
@@ -182,7 +182,7 @@ fn a_device_that_needs_what_dom0_cannot_have_gets_nothing_and_a_line() {
         assert!(!plan.mmio.contains(&range(0x901_0000, 0x1000)));
         let lines: Vec<u32> = plan.interrupts.iter().map(|i| i.intid).collect();
         assert!(!lines.contains(&34) && !lines.contains(&33));
-        // What is disabled already needs no word.
+        // A disabled node needs no word.
         let off = alloc::format!("status = \"disabled\"; {regs}");
         assert_eq!(rtc(&off, interrupts).notes, [PMU]);
     }

@@ -102,7 +102,7 @@ struct World {
     table: Table,
     shared: &'static armv7::frame::SharedPage,
     guest: Guest,
-    /// What each port must be: only operations change it.
+    /// The state that each port must have: only operations change it.
     bindings: Vec<Binding>,
 }
 

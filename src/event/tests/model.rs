@@ -50,7 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What the guest should see.
+/// The guest's view, as it should be.
 struct World {
     table: Table,
     guest: Guest,

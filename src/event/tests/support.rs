@@ -216,7 +216,7 @@ impl Guest {
         }
     }
 
-    /// What the interrupt handler of `vcpu` does. `handle` gets the events that are pending and not masked, with the
+    /// Runs the interrupt handler of `vcpu`. `handle` gets the events that are pending and not masked, with the
     /// queue they were on, and has to clear PENDING. At most `limit` events are looked at.
     pub fn scan(&mut self, vcpu: usize, limit: u32, mut handle: impl FnMut(&Self, Port, usize)) {
         while self.take_upcall(vcpu) {

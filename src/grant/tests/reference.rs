@@ -1,4 +1,4 @@
-//! What a granter's table must do, in the simplest form: the other half of the random histories.
+//! A model of a granter's table, in the simplest form: the other half of the random histories.
 
 use std::collections::BTreeMap;
 

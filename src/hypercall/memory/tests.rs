@@ -87,7 +87,7 @@ fn nothing_takes_the_place_of_a_grant_or_a_device() {
         assert_eq!(foreign, Err(Errno::Inval), "{kind:?}");
         assert_eq!(guest.kind(at), Some(kind), "it is there still");
     }
-    // What was refused is to be had elsewhere.
+    // A refused page is to be had elsewhere.
     assert_eq!(guest.add(abi::SPACE_SHARED_INFO, 0, HOLE), Ok(()));
     assert_eq!(guest.add(abi::SPACE_GRANT_TABLE, 0, HOLE + 100), Ok(()));
 }

@@ -21,7 +21,7 @@ fn allocator(frames: u32, direct: u32) -> PageAllocator {
     PageAllocator::new(table, mfn(FIRST + direct))
 }
 
-/// What a scrub does to the table.
+/// Scrubs as far as the table sees it.
 fn scrub(pages: &PageAllocator, block: Block) {
     for n in 0..1 << block.order {
         pages

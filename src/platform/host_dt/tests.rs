@@ -124,7 +124,7 @@ fn odd_banks_are_noted_and_the_rest_is_used() {
     )];
     let host = changed(VIRT, &two).unwrap();
     assert_eq!(host.ram[0], range(0x4000_0000, 0x9000_0000));
-    // What is left of the last one is too far away.
+    // The rest of the last one is too far away.
     assert_eq!(host.ram.len(), 1);
     assert_eq!(host.notes.len(), 4, "{:?}", host.notes);
 }

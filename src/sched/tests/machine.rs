@@ -228,7 +228,7 @@ impl Machine {
         kick
     }
 
-    /// What must hold at every moment.
+    /// Checks the rules that hold at every moment.
     pub fn check(&self) {
         for (n, core) in self.cores.iter().enumerate() {
             let here = cpu(n as u32);
@@ -245,7 +245,7 @@ impl Machine {
         }
     }
 
-    /// What must hold once every CPU that was kicked has picked: units are where they may be, asleep or not.
+    /// Checks the rules that hold once every kicked CPU has picked: units are where they may be, asleep or not.
     /// In a pool without CPUs none runs.
     pub fn check_affinity(&self) {
         for task in &self.tasks {

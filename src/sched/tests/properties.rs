@@ -1,4 +1,4 @@
-//! What holds whatever happens.
+//! Properties that hold whatever happens.
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, prop_oneof, proptest};

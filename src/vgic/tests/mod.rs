@@ -253,7 +253,7 @@ impl Machine {
         unloaded.active_ppis
     }
 
-    /// What the hypervisor does on a maintenance interrupt.
+    /// Handles a maintenance interrupt as the hypervisor does.
     pub fn maintain(&mut self, n: u32) {
         if self.cpus[n as usize].maintenance_asserted() {
             let kick = self.vgic.fold(cpu(n), &mut self.cpus[n as usize]);

@@ -100,7 +100,7 @@ fn daemon(which: usize) -> u32 {
     DAEMON[which].load(Ordering::Relaxed)
 }
 
-/// Whether it is the port that libxl made, and not one of a test with its number.
+/// Returns whether it is the port that libxl made, and not one of a test with its number.
 fn leads_to_the_daemon(port: u32) -> bool {
     let Ok(status) = event::status(DOMID_SELF, port) else { return false };
     if status.status != event::STATUS_INTERDOMAIN {

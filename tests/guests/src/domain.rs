@@ -134,7 +134,7 @@ impl Domain {
         self.control(SET_AFFINITY, &[vcpu, HARD, handle, 0, 8, 0, handle, 0, 8, 0])
     }
 
-    /// What the hypervisor tells of it; none when it is gone.
+    /// Returns the hypervisor's description of it; none when it is gone.
     pub fn info(self) -> Result<Option<Info>, i32> {
         let control = match self.control_and_read(INFO, &[]) {
             Ok(control) => control,

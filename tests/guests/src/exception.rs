@@ -17,7 +17,7 @@ pub const MASK_FIQ: u32 = 1 << 6;
 pub const MASK_IRQ: u32 = 1 << 7;
 pub const MASK_ASYNC_ABORT: u32 = 1 << 8;
 
-/// What vectors.S pushes.
+/// The registers as vectors.S pushes them.
 #[repr(C)]
 struct Frame {
     r: [u32; 13],

@@ -65,7 +65,7 @@ pub fn enable_cpu_interface() {
     set_end_mode(EndMode::DropAndDeactivate);
 }
 
-/// What the end of an interrupt does.
+/// The effect of the end of an interrupt (GICC_CTLR.EOImode).
 #[derive(Clone, Copy)]
 pub enum EndMode {
     DropAndDeactivate,

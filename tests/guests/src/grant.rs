@@ -34,7 +34,7 @@ pub const READ_ONLY: u32 = 4;
 pub const READING: u32 = 8;
 pub const WRITING: u32 = 16;
 
-/// What outputs hold before the call, so that a missing write shows.
+/// Outputs before the call, so that a missing write shows.
 pub const POISON_STATUS: i16 = 0x5a5a;
 pub const POISON: u32 = 0xdead_beef;
 

@@ -76,8 +76,8 @@ macro_rules! ensure_eq {
     };
 }
 
-/// Whether the boot arguments want this test: `only=<text>` those whose name, with its module's, contains it, `skip=<name>`
-/// (again and again) not these.
+/// Returns whether the boot arguments want this test. `only=<text>` wants those whose name, with its module's, contains it;
+/// `skip=<name>` (again and again) leaves that one out.
 ///
 /// A sentence that a hypervisor answers with a hang has to be skipped there (README.md lists them for Xen).
 fn is_wanted(path: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Words before an end: `lines=N` among the boot arguments has a guest print N numbered lines, and end as `end=` says.
 //!
-//! What a domain said before it ended, or closed its event channels, is to be in dom0's log of its console
+//! Writes to its console just before it ends, or closes its event channels: all of it must be in dom0's log
 //! (tests/dom0/last_words.sh).
 
 use core::arch::global_asm;

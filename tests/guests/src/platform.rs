@@ -1,4 +1,4 @@
-//! What the device tree says about the machine that the hypervisor shows.
+//! Reads from the device tree which machine the hypervisor shows.
 
 use core::cell::UnsafeCell;
 
@@ -40,7 +40,7 @@ pub fn get() -> &'static Platform {
 }
 
 impl Platform {
-    /// Whether there is a hypervisor below.
+    /// Returns whether there is a hypervisor below.
     pub fn is_guest(&self) -> bool {
         self.event_interrupt != 0
     }

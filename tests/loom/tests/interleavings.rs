@@ -9,7 +9,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use loom::thread;
 
-/// What one CPU writes and another one reads: loom reports it where nothing orders the two.
+/// A page that one CPU writes and another one reads: loom reports it where nothing orders the two.
 struct Page(UnsafeCell<u32>);
 
 // SAFETY: loom checks each access.

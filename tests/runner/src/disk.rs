@@ -16,7 +16,7 @@ pub const SECTOR: u64 = 512;
 pub const FIRST_SECTOR: u32 = 8192;
 /// FAT16 has at least 4085 clusters and FAT32 at least 65525; this many MiB make mformat choose one that all loaders know.
 const SMALLEST_MIB: u64 = 48;
-/// What the file system's own tables may need, and some room to add files by hand.
+/// Room for the file system's own tables, and for files that are added by hand.
 const SPARE_MIB: u64 = 16;
 const MIB: u64 = 1 << 20;
 

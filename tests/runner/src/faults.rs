@@ -12,7 +12,7 @@ use crate::project::root;
 use crate::session::{Echo, QEMU, ScratchFolder, Session};
 use crate::{Result, boards, build, dom0};
 
-/// What is wrong, and patterns on lines that must follow one another.
+/// A fault of the machine, and patterns on lines that must follow one another.
 pub struct Fault {
     pub name: &'static str,
     wrong: Wrong,

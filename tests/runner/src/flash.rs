@@ -16,7 +16,7 @@ use crate::session::ScratchFolder;
 use crate::uboot::Board;
 use crate::{Result, build};
 
-/// What goes on the card. The script prefers the image tree; the parts are for whoever deletes that.
+/// Files on the card. The script prefers the image tree; the parts are for whoever deletes that.
 pub const FILES: [&str; 6] = [
     "boot.scr",
     "krypton.itb",
@@ -25,7 +25,7 @@ pub const FILES: [&str; 6] = [
     "initrd.gz",
     "board.dtb",
 ];
-/// What is written.
+/// The layout of a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
     /// A partition behind the board's own loaders.
@@ -74,7 +74,7 @@ pub fn flash(options: &Options) -> Result {
     Ok(())
 }
 
-/// What is written to.
+/// The file or device that is written to.
 #[derive(Debug)]
 enum Target {
     NewFile(PathBuf),

@@ -1,4 +1,4 @@
-//! What is written, what is left alone, and what is refused.
+//! Tests of `flash`: the written, the untouched, and the refused.
 
 use std::fs;
 use std::io::Cursor;

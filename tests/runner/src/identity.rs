@@ -1,4 +1,4 @@
-//! What an image says of its build: compiler, commit and the commit's date, never the time or place of the build.
+//! A build's identity, which the image prints: compiler, commit and the commit's date, never the time or place of the build.
 //! src/identity.rs takes them from the environment; cargo builds anew when they change.
 
 use std::path::Path;

@@ -39,7 +39,7 @@ impl Place {
     }
 }
 
-/// What a load address is a multiple of.
+/// A load address is a multiple of these bytes.
 const ALIGNMENT: u32 = 0x1_0000;
 
 pub const PLACES: [Places; 4] = [
@@ -116,7 +116,7 @@ fn boot(places: &Places, place: &Place, options: &Options, echo: Echo) -> Result
         ..options.clone()
     };
     let mut machine = Machine::new(&options)?;
-    // What follows the boot is tested elsewhere.
+    // Stops after the boot; the rest is tested elsewhere.
     machine.append += " dom0_mem=256M";
     let address = place.address(memory_size(&build::read(&machine.hypervisor)?)?);
     machine.hypervisor = mover(&machine.hypervisor, address, places.scratch, folder.path())?;

@@ -1,4 +1,4 @@
-//! What is put into QEMU, as data, and the QEMU command line made of it.
+//! A machine for QEMU, as data, and the command line made of it.
 
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub enum Bus {
     Pci,
 }
 
-/// What becomes of the writes to a disk.
+/// Keeps or drops the writes to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
     Kept,
@@ -104,7 +104,7 @@ impl Cable {
     }
 }
 
-/// Who puts dom0's initramfs into memory.
+/// The loader that puts dom0's initramfs into memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitrdBy {
     /// QEMU's guest-loader, as a boot module.
@@ -134,7 +134,7 @@ pub struct Machine {
     pub start: Start,
     /// A device tree in the place of QEMU's own.
     pub tree: Option<PathBuf>,
-    /// What is in `virt`'s second flash.
+    /// Content of `virt`'s second flash.
     pub flash: Option<PathBuf>,
     pub hypervisor: PathBuf,
     pub append: String,

@@ -76,7 +76,7 @@ use std::process::ExitCode;
 
 use options::Options;
 
-/// What a command says when it cannot do its work: shown to a person as it is.
+/// A command's result; its error is shown to a person as it is.
 type Result<T = ()> = std::result::Result<T, String>;
 
 const HELP: &str = "\

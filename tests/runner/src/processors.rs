@@ -15,9 +15,9 @@ pub struct Processor {
     /// The bare-metal guest in dom0's place, and its arguments.
     guest: &'static str,
     arguments: &'static str,
-    /// What the console must say before.
+    /// Lines that the console must say before.
     says: &'static [&'static str],
-    /// What it must not say: registers that are not there read as they like.
+    /// A line that it must not say, from registers that do not exist and read as they like.
     says_not: &'static str,
 }
 

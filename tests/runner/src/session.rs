@@ -33,7 +33,7 @@ const HAZARDS: &str = "hazards";
 /// How long QEMU's monitor may say nothing before an answer is taken for complete.
 const MONITOR_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether a person watches the console.
+/// Shows the console to a person, or keeps it for an error's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Echo {
     Show,
@@ -42,7 +42,7 @@ pub enum Echo {
     Hide,
 }
 
-/// What the console is to QEMU.
+/// QEMU's back end of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serial {
     /// The console alone.
@@ -162,7 +162,7 @@ impl Session {
         if index < patterns.len() {
             return Ok((index, line));
         }
-        // What follows tells why.
+        // Collects the lines that follow: they tell why.
         self.collect(Duration::from_secs(2));
         Err(format!(
             "waiting for \"{}\", the machine died: {line}\n{}",
@@ -504,7 +504,7 @@ impl ScratchFolder {
 
 impl Drop for ScratchFolder {
     fn drop(&mut self) {
-        // What is left behind is in the system's folder for such things.
+        // A folder left behind is in the system's folder for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

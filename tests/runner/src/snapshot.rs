@@ -201,7 +201,7 @@ fn disk_name(index: usize) -> String {
     format!("disk{index}")
 }
 
-/// What a state depends on, as names and values.
+/// All that a state depends on, as names and values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Key(Vec<(String, String)>);
 

@@ -50,7 +50,7 @@ const DOM0: [(&str, u32, u32, bool); 23] = [
 /// Scripts that keep all CPUs busy. With two CPUs, others seldom have work for more than one.
 const BUSY: [&str; 4] = ["hostile", "load", "many", "stress"];
 
-/// What takes hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
+/// Tests that take hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
 const SOAK: [(&str, u32, Option<u32>, Option<u32>); 4] = [
     ("cycles", 2048, Some(1000), None),
     ("load", 1024, Some(20), Some(300)),

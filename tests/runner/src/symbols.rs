@@ -226,7 +226,7 @@ fn has_call(code: &[u8]) -> bool {
 pub fn short_name(symbol: &str) -> String {
     let full = format!("{:#}", rustc_demangle::demangle(symbol));
     let mut name = without_generics(&full).replace("{{closure}}", "{}");
-    // What a compiler puts behind a clone of a function.
+    // Strips the number that a compiler puts behind a clone of a function.
     if let Some((front, back)) = name.rsplit_once('.')
         && back.bytes().all(|byte| byte.is_ascii_digit())
     {

@@ -1,4 +1,4 @@
-//! What the console said, and patterns on its lines.
+//! The console's lines, and patterns on them.
 
 /// Everything a console printed, and how far it has been searched.
 #[derive(Default)]

@@ -59,15 +59,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What there is to say of a tree.
+/// Findings about one tree.
 #[derive(Default)]
 struct Report {
     text: String,
-    /// What dom0's tree has not, or has otherwise, and should not.
+    /// Nodes and properties that dom0's tree lacks, or has otherwise, and should not.
     lost: Vec<String>,
     /// Why it would not come to dom0.
     missing: Vec<String>,
-    /// What a person may want to know before trying: it would boot all the same.
+    /// Warnings for a person before trying: it would boot all the same.
     doubts: Vec<String>,
     /// The board's tree, as the boot loader hands it over.
     loaded: Vec<u8>,
@@ -237,7 +237,7 @@ fn sizes(ranges: &[PhysRange]) -> String {
     ranges.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
-/// What dom0's tree has not of the board's.
+/// Parts of the board's tree that dom0's lacks.
 struct Findings {
     hidden: Vec<String>,
     lost: Vec<String>,
@@ -297,7 +297,7 @@ const RAM_BASES: &[(&str, u64)] = &[
     ("samsung,", 0x4000_0000),
 ];
 const RAM: u64 = 1 << 30;
-/// What `dtc` says of the node that Linux looks for by this name.
+/// `dtc`'s warning about the node that Linux looks for by this name.
 const NAMED_BY_LINUX: &str = "/hypervisor: node has a reg or ranges property, but no unit name";
 /// Trees of such machines in Debian's package; fewer would mean that they are not found.
 const LEAST_TREES: usize = 300;

@@ -18,7 +18,7 @@ pub struct Typed {
     memory_mib: u32,
     initrd: InitrdBy,
     tree: Tree,
-    /// What must be on the console, in this order.
+    /// Lines that must be on the console, in this order.
     says: &'static [&'static str],
 }
 
@@ -28,7 +28,7 @@ enum File {
     Elf,
 }
 
-/// Who makes the device tree.
+/// The maker of the device tree.
 enum Tree {
     Qemu,
     /// A person, out of QEMU's; `-device loader` puts the modules to where it says.

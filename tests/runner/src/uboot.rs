@@ -1,4 +1,4 @@
-//! What U-Boot reads, made from boot/uboot for each board (docs/uboot.md). uboot_ways.rs tries it.
+//! Makes the files that U-Boot reads from boot/uboot for each board (docs/uboot.md). uboot_ways.rs tries them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

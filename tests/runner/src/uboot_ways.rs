@@ -16,7 +16,7 @@ pub struct Way {
     files: &'static [&'static str],
     /// Changes the script of the board.
     script: fn(&str) -> String,
-    /// What U-Boot says on the way.
+    /// U-Boot's lines on the way.
     said: &'static [&'static str],
 }
 
@@ -147,7 +147,7 @@ fn with_ram_for_all(options: &Options) -> Options {
     }
 }
 
-/// What U-Boot says when it goes on after the script.
+/// U-Boot's line when it goes on after the script.
 pub const NOT_STARTED: &str = "Krypton was not started";
 
 /// With one byte of any part of the image tree changed, U-Boot starts nothing.

@@ -15,7 +15,7 @@ pub struct Way {
     firmware: Firmware,
     /// On the disk, beside dom0's kernel and RAM disk.
     files: &'static [File],
-    /// What the console says, in order.
+    /// Patterns on the console's lines, in order.
     said: &'static [&'static str],
 }
 

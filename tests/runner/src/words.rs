@@ -10,7 +10,7 @@ use crate::session::{Echo, Session};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Words of each kind, and a panic's.
 const WORDS: &str = "tickle_one_idle_cpu frobnicate=1 dom0_mem=none console_timestamps=raw vwfi=native bootscrub debug_stack_lines=2";
-/// What the console must show for them.
+/// Lines that the console must show for them.
 const LINES: [&str; 6] = [
     "CMDLINE: option \"tickle_one_idle_cpu\" has no effect here",
     "CMDLINE: ignored option \"frobnicate=1\"",

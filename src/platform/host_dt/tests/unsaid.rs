@@ -40,7 +40,7 @@ fn the_timers_interrupts_go_by_their_names_where_it_has_some() {
         ),
         right
     );
-    // What only secure software has may be missing.
+    // Parts of secure software alone may be missing.
     assert_eq!(
         lines(
             "interrupt-names = \"phys\", \"virt\", \"hyp-phys\"; interrupts = <1 14 4>, <1 11 4>, <1 10 4>"

@@ -11,7 +11,7 @@ use guests::{abi, cp15, println};
 use crate::measure::{lateness, print, row, taken, until_taken};
 use crate::one::{self, Events};
 
-/// What xl reserves for the tables of a domain with one vCPU and a few MiB (libxl_get_required_paging_memory): 1 MiB
+/// Bytes that xl reserves for the tables of a domain with one vCPU and a few MiB (libxl_get_required_paging_memory): 1 MiB
 /// for the vCPU and 8 KiB for each MiB.
 const POOL: u32 = (1 << 20) + 2 * 8192;
 const ORDER_2M: u32 = 9;
@@ -206,7 +206,7 @@ fn memory_rows(other: Domain) {
     }
 }
 
-/// What the hot operations cost with 1, 10 and 100 other domains alive, and how many there may be.
+/// Measures the hot operations with 1, 10 and 100 other domains alive, and how many there may be.
 pub fn scale() {
     const MOST: usize = 600;
     const LEVELS: [usize; 3] = [1, 10, 100];

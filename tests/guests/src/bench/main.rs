@@ -1,4 +1,4 @@
-//! What the hypervisor's services cost, in executed instructions.
+//! Measures the hypervisor's services in executed instructions.
 //!
 //! Run under `-icount shift=0,sleep=off` with one CPU: an instruction takes one nanosecond of virtual time, so counter
 //! ticks are instructions and a figure is exact. Each row is the mean over `n` rounds less the empty loop, and includes

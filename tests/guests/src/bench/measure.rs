@@ -88,7 +88,7 @@ global_asm!(
     "mov sp, r0",
     "cps #0x13",
     "bx lr",
-    // What a trace finds: an address that is executed for nothing else.
+    // Marks a place for a trace: this address is executed for nothing else.
     "bench_mark:",
     "bx lr",
     ".ltorg",

@@ -128,11 +128,11 @@ fn event_ping_pong(name: &str, wait: Wait, answer: fn()) {
     assert!(smp::goes_off(1));
 }
 
-/// Whose turn it is; each vCPU yields until it is its own.
+/// The vCPU whose turn it is; the other yields until it is its own.
 static TURN: AtomicU32 = AtomicU32::new(0);
 const OVER: u32 = 2;
 
-/// Whether both vCPUs use their floating-point registers in each turn.
+/// Nonzero while both vCPUs use their floating-point registers in each turn.
 static WITH_VFP: AtomicU32 = AtomicU32::new(0);
 
 fn enable_vfp() {

@@ -240,7 +240,7 @@ fn functions_of_the_64_bit_convention_are_not_supported() -> Verdict {
     Ok(())
 }
 
-/// Whether the other vCPU may go off again.
+/// Nonzero when the other vCPU may go off again.
 static RELEASED: AtomicU32 = AtomicU32::new(0);
 
 /// Switches vCPU 1 on until `release`: how long something takes is no measure where vCPUs share CPUs.
@@ -347,7 +347,7 @@ fn cpu_off_and_on_may_be_repeated() -> Verdict {
 }
 
 fn the_functions_of_version_0_1_are_served() -> Verdict {
-    // What the device tree's cpu_on property says; cpu_off is 1.
+    // The device tree's cpu_on property; cpu_off is 1.
     const LEGACY_CPU_ON: u32 = 2;
     static LEFT: AtomicU32 = AtomicU32::new(0);
     ensure!(smp::run_on(1, || {}));

@@ -90,7 +90,7 @@ fn arm_physical(microseconds: u64) -> u64 {
     deadline
 }
 
-/// Whether `now` is at or after the deadline, by no more than an emulator's lateness.
+/// Returns whether `now` is at or after the deadline, by no more than an emulator's lateness.
 fn is_timely(now: u64, deadline: u64) -> bool {
     (deadline..deadline + clock::ticks(LATE_US)).contains(&now)
 }
@@ -132,7 +132,7 @@ fn the_virtual_counter_is_behind_the_physical_one_by_a_constant() -> Verdict {
     Ok(())
 }
 
-/// What vCPU 1 reports: a counter, or how many interrupts it took.
+/// vCPU 1's report: a counter, or how many interrupts it took.
 static REPORT: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 
 fn report(value: u64) {
@@ -524,7 +524,7 @@ fn a_disabled_physical_timer_does_not_fire() -> Verdict {
     fresh();
     arm_physical(0);
     cp15::write_cntp_ctl(0);
-    // What was raised between the two writes is one delivery at most; from then on, nothing.
+    // Takes the one delivery at most that came between the two writes; from then on there is none.
     interrupt::settle();
     interrupt::reset();
     cp15::write_cntp_cval(cp15::cntpct());

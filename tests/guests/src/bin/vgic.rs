@@ -174,7 +174,7 @@ fn enable_registers_set_and_clear_by_ones() -> Verdict {
     Ok(())
 }
 
-/// What vCPU 1 found.
+/// The value that vCPU 1 found.
 static FOUND: AtomicU32 = AtomicU32::new(0);
 
 fn enable_bits_of_ppis_are_banked() -> Verdict {

@@ -62,7 +62,7 @@ pub fn every_number_with_all_bits() -> Verdict {
     Ok(())
 }
 
-/// What is answered without looking at the pointer.
+/// Returns whether the operation ignores its pointer.
 fn needs_no_pointer(number: u32, operation: u32) -> bool {
     match number {
         XEN_VERSION => matches!(operation, 0 | 7),

@@ -1,4 +1,4 @@
-//! What the attacks share: code made at run time, holes, numbers by chance, and vCPUs that race.
+//! Shared by the attacks: code made at run time, holes, random numbers, and vCPUs that race.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -259,7 +259,7 @@ pub fn frame(index: usize) -> Frame {
     Frame::at(got(index))
 }
 
-/// What a vCPU does again and again; it is told how often it did.
+/// A vCPU's part in a race, run again and again; its argument is the number of the round.
 pub type Step = fn(u32);
 
 static STEPS: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];

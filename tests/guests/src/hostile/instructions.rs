@@ -285,7 +285,7 @@ pub fn caches_by_address_of_nothing() -> Verdict {
 }
 
 pub fn lines_are_dropped_after_pages_change() -> Verdict {
-    // What was in a page before it was given away is not to be had by dropping the zeroes from the cache.
+    // Dropping the zeroes from the cache must not bring back the page's content from before it was given away.
     let page = Frame::take();
     for n in 0..64 {
         page.write(n * 64, 0x5ec2_e700 | n);
@@ -328,7 +328,7 @@ pub fn every_bit_of_sctlr() -> Verdict {
     Ok(())
 }
 
-/// What a timer may be told.
+/// Deadlines at the ends of all ranges.
 const TIMES: [u64; 8] = [0, 1, 1 << 31, 1 << 32, 1 << 55, 1 << 63, u64::MAX - 1, u64::MAX];
 
 pub fn timers_at_the_ends_of_time() -> Verdict {

@@ -37,7 +37,7 @@ pub fn every_register_is_read() -> Verdict {
     Ok(())
 }
 
-/// What a guest that masks its interrupts may write anywhere.
+/// Writes all over the distributor, as a guest that masks its interrupts may.
 fn write_everywhere(value: fn(&mut Random) -> u32) -> Verdict {
     let mut random = Random::new(51);
     for offset in (0..PAGE).step_by(4) {
@@ -365,7 +365,7 @@ pub fn halves_of_registers_together() -> Verdict {
         }
     }
     quiet();
-    // What it takes whole is what it takes in bytes.
+    // A priority may be written as a word or in bytes.
     for intid in 0..16 {
         write8(distributor(gic::IPRIORITYR + intid), 0x50);
         ensure_eq!(read8(distributor(gic::IPRIORITYR + intid)), 0x50, intid);

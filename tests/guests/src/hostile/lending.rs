@@ -100,7 +100,7 @@ pub fn grants_of_grants() -> Verdict {
     let (table, page, first, second) = (table()?, Frame::take(), hole()?, hole()?);
     lend(table, 0, 0, page);
     let handle = borrow(FIRST, first)?;
-    // What is borrowed is not one's own to lend.
+    // A borrowed page is not the borrower's to lend.
     lend(table, 1, 0, first);
     ensure!(map(FIRST + 1, myself(), MAP_HOST, second).status < 0);
     ensure!(load(second.address()).is_err());

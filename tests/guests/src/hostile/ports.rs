@@ -50,7 +50,7 @@ pub fn ports_are_offered_for_others() -> Verdict {
 pub fn ports_of_dom0_are_guessed() -> Verdict {
     fresh()?;
     for port in (1..200).chain([1023, 4095]) {
-        // What dom0 has offered this domain (its console's other end, after a reset) is there to be bound.
+        // Dom0's offers to this domain (its console's other end, after a reset) may be bound.
         if let Ok(own) = bind_interdomain(DOM0, port) {
             ensure_eq!(close(own), 0, port);
         }

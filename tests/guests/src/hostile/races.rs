@@ -467,7 +467,7 @@ pub fn caches_are_flushed_of_a_page_that_leaves() -> Verdict {
     nothing_is_lent()
 }
 
-/// What is read is the old page, the new one or an abort: never what is somebody else's.
+/// Reads the old page, the new one or an abort: never somebody else's page.
 pub fn a_page_is_read_while_it_is_replaced() -> Verdict {
     put(PAGE, Frame::take().address());
     frame(PAGE).write(64, 0x600d_0001);

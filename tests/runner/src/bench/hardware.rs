@@ -1,4 +1,4 @@
-//! What an exit costs in hardware terms: one round of each row, instruction by instruction, under QEMU's trace.
+//! Counts an exit's accesses in hardware terms: one round of each row, instruction by instruction, under QEMU's trace.
 //!
 //! Executed instructions are told by their words in the hypervisor's image; accesses to the GIC are QEMU's own events.
 //! The guest's part of a round is not counted.
@@ -16,7 +16,7 @@ use super::figures::{Figures, Store};
 use super::guest::{Ground, Part};
 use super::rows::ROWS;
 
-/// What is counted, and the column of the table.
+/// The counted events, and their columns of the table.
 const KINDS: [(&str, &str); 5] = [
     ("instructions", "instructions"),
     ("cp", "cp15 and cp14"),

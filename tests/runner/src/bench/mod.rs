@@ -1,4 +1,4 @@
-//! What the hypervisor costs, in instructions, beside Debian's Xen and beside none: `make bench` and `make bench-check`.
+//! Measures the hypervisor in instructions, beside Debian's Xen and beside none: `make bench` and `make bench-check`.
 //!
 //! QEMU's `-icount shift=0,sleep=off` makes one instruction one nanosecond of virtual time, so a figure is exact and the
 //! same on every machine.

@@ -44,7 +44,7 @@ pub fn lines(store: &Store, groups: &[Group]) -> Vec<Line> {
             row,
             xen: of(&xen, row),
             krypton: of(&krypton, row),
-            // What a domU is measured by, bare metal is too.
+            // Bare metal has the rows of domUs, too.
             bare: of(&bare, row).or_else(|| bare.get(row.name.strip_prefix("domu_")?).copied()),
         })
         .filter(|line| line.xen.or(line.krypton).is_some())

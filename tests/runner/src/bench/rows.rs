@@ -1,4 +1,4 @@
-//! What is measured: every row's name, what one round of it is, and the goal, a ratio to Xen's figure.
+//! The rows of the bench: name, one round of it in words, and the goal, a ratio to Xen's figure.
 
 /// Rows that belong together in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Group {
     Two,
     /// dom0 and a domU that share a CPU.
     Domains,
-    /// What no hypervisor should be seen in.
+    /// Work in which no hypervisor should be seen.
     Control,
     /// With 1, 10 and 100 other domains alive.
     Scale,

@@ -87,7 +87,7 @@ pub fn kept_from_dom0(
     }
 }
 
-/// What dom0's tree is compared with.
+/// The board that dom0's tree is compared with.
 pub struct Board<'a> {
     pub tree: &'a Tree<'a>,
     pub host: &'a HostInfo,

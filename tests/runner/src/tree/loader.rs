@@ -1,4 +1,4 @@
-//! What a boot loader adds to a board's device tree: RAM, and boot modules.
+//! Adds to a board's device tree as a boot loader does: RAM, and boot modules.
 
 use dt::{Blob, Node, Tree, Writer};
 use krypton::platform::host_dt::HostInfo;
@@ -21,7 +21,7 @@ pub struct Loaded {
     pub bytes: Vec<u8>,
     pub image: PhysRange,
     pub tree: PhysRange,
-    /// What was made up, a line each.
+    /// Facts that were made up, a line each.
     pub assumed: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// What differs from the board's own tree.
+/// Differences from the board's own tree.
 #[derive(Default)]
 struct Additions<'a> {
     ram: Option<PhysRange>,

@@ -38,7 +38,7 @@ pub enum Arrival {
     Never(String),
 }
 
-/// What a boot makes of a device tree.
+/// The outcome of a boot with a device tree.
 pub struct Rehearsal {
     pub host: HostInfo,
     pub console: Result<UartInfo, BootError>,

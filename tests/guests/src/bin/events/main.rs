@@ -507,7 +507,7 @@ fn wfi_returns_for_an_event_though_interrupts_are_masked() -> Verdict {
     Ok(())
 }
 
-/// What vCPU 1 is to wait for, and how.
+/// Tell vCPU 1 what to wait for, and how.
 static OTHER_DONE: AtomicU32 = AtomicU32::new(0);
 static OTHER_READY: AtomicU32 = AtomicU32::new(0);
 

@@ -306,7 +306,7 @@ struct Multicall {
     arguments: [u64; 6],
 }
 
-/// What is in an entry's result before the call.
+/// An entry's result before the call.
 const NO_RESULT: i64 = 0x5a5a_5a5a;
 
 fn entry(number: u32, first: u32) -> Multicall {

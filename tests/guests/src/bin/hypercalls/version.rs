@@ -17,7 +17,7 @@ fn version_into<const SIZE: usize>(command: u32, buffer: &mut [u8; SIZE]) -> (i3
     (result, buffer.iter().rposition(|&byte| byte != POISON).map_or(0, |last| last + 1))
 }
 
-/// Whether the field is text, a terminator, and nothing but zeros after it.
+/// Returns whether the field is text, a terminator, and nothing but zeros after it.
 fn is_padded_text(field: &[u8]) -> bool {
     let length = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let (text, padding) = field.split_at(length);

@@ -314,7 +314,7 @@ fn every_register_that_keeps_a_value_is_found() -> Verdict {
 
 /// How this vCPU's registers read before it changes them.
 static BEFORE: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];
-/// What each of the two vCPUs wants to find again.
+/// The values that each of the two vCPUs wants to find again.
 static WANTED: [[AtomicU32; MOST]; 2] = [const { [const { AtomicU32::new(0) }; MOST] }; 2];
 /// In which registers the other vCPU found what the first had written.
 static LEAKS: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];

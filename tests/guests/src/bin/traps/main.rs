@@ -413,7 +413,7 @@ enum Format {
 }
 
 impl Format {
-    /// Whether a DFSR or IFSR says, in this format, what an injected abort may say: a synchronous external abort, as from
+    /// Returns whether a DFSR or IFSR in this format holds an injected abort's status: a synchronous external abort, as from
     /// a bus without a device there, or the debug event that Xen reports instead (abi.md 9.4).
     fn is_injected(self, status: u32) -> bool {
         // Apart from ExT and WnR.
