@@ -1,4 +1,4 @@
-//! One room, one idea: no file of code is longer than 800 lines, and one over 500 says why in its header. And no comment begins
+//! One room, one idea: no file of code is longer than 800 lines, and one over 500 says why in its header. No comment begins
 //! with half a question.
 
 #[path = "support/source.rs"]
