@@ -69,6 +69,17 @@ pub struct VcpuInfo {
     pub is_blocked: bool,
 }
 
+/// Some of `struct xen_domctl_shadow_op`: the result of a reading of the log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogRead {
+    /// Bits that were told.
+    pub pages: u32,
+    /// Faults by writes since the last reading.
+    pub faults: u32,
+    /// Pages that became written since then.
+    pub written: u32,
+}
+
 /// Where a domain's memory begins (abi.md 6.1).
 pub const MEMORY: u64 = 0x4000_0000 >> 12;
 
@@ -258,10 +269,11 @@ impl Domain {
         self.control(SHADOW_OP, &[0])
     }
 
-    /// Reads the log into a bitmap of `pages` bits, and begins it anew; the number of bits that were told.
-    pub fn clean_log(self, bitmap: u32, pages: u32) -> Result<u32, i32> {
+    /// Reads the log into a bitmap of `pages` bits, if it is not at 0, and begins it anew.
+    pub fn clean_log(self, bitmap: u32, pages: u32) -> Result<LogRead, i32> {
         let control = self.control_and_read(SHADOW_OP, &[11, 0, 0, 0, bitmap, 0, pages, 0])?;
-        Ok(control.argument[6])
+        let [_, _, _, _, _, _, pages, _, faults, written, ..] = control.argument;
+        Ok(LogRead { pages, faults, written })
     }
 
     /// Ends it, however many calls that takes.

@@ -6,9 +6,9 @@ use guests::domain::{self, Domain, MEMORY};
 use guests::event;
 use guests::grant;
 use guests::memory::Frame;
-use guests::{abi, cp15, println};
+use guests::{abi, clock, cp15, println};
 
-use crate::measure::{lateness, print, row, taken, until_taken};
+use crate::measure::{lateness, print, row, taken, timed, until_taken};
 use crate::one::{self, Events};
 
 /// Bytes that xl reserves for the tables of a domain with one vCPU and a few MiB (libxl_get_required_paging_memory): 1 MiB
@@ -30,6 +30,9 @@ global_asm!(
     "movt r9, #0x0300",
     "mov r10, #0x50000000",
     "mov r11, #0",
+    "mov r6, #4096",
+    "mov r7, #0x40000000",
+    "add r7, r7, #0x100000",
     "mov r0, #1",
     "str r0, [r8]",
     "mov r0, #0x80000000",
@@ -53,6 +56,13 @@ global_asm!(
     "str r11, [r10, #8]",
     "str r11, [r10, #12]",
     "str r11, [r10, #48]",
+    // A word of each of so many pages from 1 MiB on.
+    "ldr r0, bench_answer_pages",
+    "mov r1, r7",
+    "2:",
+    "subs r0, r0, #1",
+    "strge r11, [r1], r6",
+    "bgt 2b",
     "mov r12, #32",
     "mov r0, #4",
     "adr r1, bench_answer_port",
@@ -60,12 +70,15 @@ global_asm!(
     "b 1b",
     "bench_answer_port:",
     ".word 0",
+    "bench_answer_pages:",
+    ".word 0",
     "bench_answer_end:",
 );
 
 unsafe extern "C" {
     static bench_answer: [u32; 0];
     static bench_answer_port: [u32; 0];
+    static bench_answer_pages: [u32; 0];
     static bench_answer_end: [u32; 0];
 }
 
@@ -85,19 +98,24 @@ fn hole() -> Frame {
 impl Answerer {
     /// Makes a domain with 2 MiB of memory and starts it.
     fn new(hole: Frame, events: &Events) -> Result<Self, i32> {
+        Self::that_writes(0, hole, events)
+    }
+
+    /// Makes one that also writes to so many of its pages before each answer, at most half of them.
+    fn that_writes(pages: u32, hole: Frame, events: &Events) -> Result<Self, i32> {
         let domain = Domain::create(MAX_PAGES, POOL)?;
-        Self::fill(domain, hole, events).inspect_err(|_| {
+        Self::fill(domain, pages, hole, events).inspect_err(|_| {
             domain::unmap(hole);
             domain.destroy().expect("the end of a half-made domain");
         })
     }
 
-    fn fill(domain: Domain, hole: Frame, events: &Events) -> Result<Self, i32> {
+    fn fill(domain: Domain, pages: u32, hole: Frame, events: &Events) -> Result<Self, i32> {
         domain.populate(MEMORY, ORDER_2M)?;
         let remote = event::alloc_unbound(domain.0, 0)?;
         assert!(remote < 32);
         match domain.map(MEMORY, hole) {
-            0 => copy_code(hole, remote),
+            0 => copy_code(hole, remote, pages),
             error => return Err(error),
         }
         assert_eq!(domain::unmap(hole), 0);
@@ -138,7 +156,7 @@ impl Answerer {
     }
 }
 
-fn copy_code(to: Frame, port: u32) {
+fn copy_code(to: Frame, port: u32, pages: u32) {
     let (code, end) = ((&raw const bench_answer).cast::<u32>(), (&raw const bench_answer_end).cast::<u32>());
     let words = (end as u32 - code as u32) / 4;
     for word in 0..words {
@@ -146,6 +164,7 @@ fn copy_code(to: Frame, port: u32) {
         to.write(word * 4, unsafe { code.add(word as usize).read() });
     }
     to.write((&raw const bench_answer_port) as u32 - code as u32, port);
+    to.write((&raw const bench_answer_pages) as u32 - code as u32, pages);
 }
 
 /// Rows with one other domain.
@@ -160,6 +179,7 @@ pub fn rows() {
     });
     grant_rows(other.domain, hole);
     memory_rows(other.domain);
+    log_rows(&other, hole, &events);
     other.end();
     row("domain_create_destroy", 16, || {
         let domain = Domain::create(MAX_PAGES, POOL).expect("a domain");
@@ -204,6 +224,39 @@ fn memory_rows(other: Domain) {
             assert_eq!(other.reservation(abi::MEM_DECREASE_RESERVATION, gfn, order), 1);
         });
     }
+}
+
+/// Measures a domain's writes to its own pages while these are logged, and after that. `quiet` writes nothing.
+fn log_rows(quiet: &Answerer, hole: Frame, events: &Events) {
+    const PAGES: u32 = 256;
+    const MOST_FAULTS: u32 = 2;
+    let round = |other: &Answerer| {
+        let start = clock::now();
+        other.round(events);
+        clock::now() - start
+    };
+    let many = Answerer::that_writes(PAGES, hole, events).expect("a domain");
+    if many.domain.log().is_err() {
+        // Xen has no log on Arm.
+        return many.end();
+    }
+    let one = Answerer::that_writes(1, hole, events).expect("a domain");
+    let beside = || round(quiet);
+    timed("log_dirty_write_4k", 16, PAGES, beside, || {
+        let before = many.domain.clean_log(0, 0).expect("its log");
+        assert!(before.faults <= MOST_FAULTS * before.written);
+        round(&many)
+    });
+    many.domain.end_log().expect("the log's end");
+    timed("log_dirty_write_2m", 16, 1, beside, || {
+        one.domain.log().expect("a log");
+        let ticks = round(&one);
+        one.domain.end_log().expect("the log's end");
+        ticks
+    });
+    timed("log_dirty_off_write_4k", 16, PAGES, beside, || round(&many));
+    one.end();
+    many.end();
 }
 
 /// Measures the hot operations with 1, 10 and 100 other domains alive, and how many there may be.

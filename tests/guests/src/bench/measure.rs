@@ -203,6 +203,18 @@ pub fn whole(name: &str, rounds: u32, all: impl Fn(u32)) {
     print(name, tenths(clock::now() - start, rounds));
 }
 
+/// Measures rounds that are of so many equal parts, and tell their own ticks; those of `beside`, which is not of the row, are
+/// subtracted. A trace does not show such rows.
+#[inline(always)]
+pub fn timed(name: &str, rounds: u32, parts: u32, beside: impl Fn() -> u64, round: impl Fn() -> u64) {
+    if TRACED.load(Ordering::Relaxed) {
+        return;
+    }
+    let sum = |once: &dyn Fn() -> u64| (0..rounds).map(|_| once()).sum::<u64>();
+    let ticks = sum(&round).saturating_sub(sum(&beside));
+    print(name, tenths(ticks, rounds * parts));
+}
+
 /// Measures the mean lateness of the handler after the virtual timer's deadline, waiting by `wait`.
 #[inline(always)]
 pub fn lateness(name: &str, rounds: u32, microseconds: u64, wait: impl Fn()) {

@@ -31,6 +31,7 @@ suite! { "domains":
     memory_of_a_dead_domain_is_zero_for_the_next,
     what_the_hypervisor_kept_for_a_hostile_domain_comes_back,
     the_pages_of_a_domain_that_are_told_are_those_that_were_written,
+    a_page_that_is_written_takes_one_fault_a_round_and_none_without_a_log,
 }
 
 global_asm!(
@@ -490,7 +491,7 @@ fn told(domain: Domain, bitmap: Frame) -> Result<u32, Failure> {
         }
     }
     let pages = MEMORY as u32 + PAGES;
-    ensure_eq!(expect(domain.clean_log(bitmap.address(), pages))?, pages);
+    ensure_eq!(expect(domain.clean_log(bitmap.address(), pages))?.pages, pages);
     for n in 0..8 {
         for word in 0..PAGE_SIZE / 4 {
             ensure_eq!(bitmap.nth(n).read(word * 4), 0, n * PAGE_SIZE + word * 4);
@@ -555,6 +556,37 @@ fn the_pages_of_a_domain_that_are_told_are_those_that_were_written() -> Verdict 
     expect(domain.end_log())?;
     one.store(MEMORY + 9)?;
     ensure!(domain.clean_log(0, 0) == Err(EINVAL));
+    one.end()?;
+    is_gone(domain)
+}
+
+fn a_page_that_is_written_takes_one_fault_a_round_and_none_without_a_log() -> Verdict {
+    const FIRST: u64 = MEMORY + 5;
+    const WRITTEN: u32 = 8;
+    const TIMES: u32 = 3;
+    let one = Puppet::new()?;
+    let domain = one.domain;
+    let writes = || -> Verdict {
+        for n in 0..WRITTEN * TIMES {
+            one.store(FIRST + u64::from(n % WRITTEN))?;
+        }
+        Ok(())
+    };
+    for _ in 0..2 {
+        expect(domain.log())?;
+        for _ in 0..2 {
+            writes()?;
+            let read = expect(domain.clean_log(0, 0))?;
+            ensure_eq!(read.written, WRITTEN);
+            ensure!(read.faults == WRITTEN, read.faults);
+        }
+        expect(domain.end_log())?;
+        writes()?;
+        expect(domain.log())?;
+        let read = expect(domain.clean_log(0, 0))?;
+        ensure_eq!(read.faults, 0);
+        expect(domain.end_log())?;
+    }
     one.end()?;
     is_gone(domain)
 }

@@ -9,6 +9,8 @@ pub enum Group {
     Two,
     /// dom0 and a domU that share a CPU.
     Domains,
+    /// Writes of a domU that are logged, which Xen has only on x86.
+    Log,
     /// Work in which no hypervisor should be seen.
     Control,
     /// With 1, 10 and 100 other domains alive.
@@ -52,7 +54,7 @@ const fn figure(name: &'static str, unit: Unit, goal: f64, what: &'static str) -
     }
 }
 
-use Group::{Control, Domains, One, Scale, Two};
+use Group::{Control, Domains, Log, One, Scale, Two};
 use Unit::{Bytes, Count, Instructions, Kib, Microseconds};
 
 pub const ROWS: &[Row] = &[
@@ -252,6 +254,24 @@ pub const ROWS: &[Row] = &[
         "domain_create_destroy",
         0.50,
         "a domU of 2 MiB made and destroyed",
+    ),
+    row(
+        Log,
+        "log_dirty_write_4k",
+        0.0,
+        "a domU's first write to a page since the log was read",
+    ),
+    row(
+        Log,
+        "log_dirty_write_2m",
+        0.0,
+        "its first write to 2 MiB, which become 512 pages",
+    ),
+    row(
+        Log,
+        "log_dirty_off_write_4k",
+        0.0,
+        "the same write with the log off again",
     ),
     row(Control, "empty_loop", 1.0, "subtracted from the other rows"),
     row(Control, "cp15_idpfr0_read", 1.0, "not trapped"),
