@@ -23,8 +23,10 @@ const PATIENT_WATCHDOGS: &str =
     "rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.watchdog_thresh=60";
 const SPARE_BYTES: u64 = 128 << 20;
 const SPARE_MMIO: &str = "spare-mmio.img";
-/// Scripts about the machine's start and end: they boot.
-const BOOTS: [&str; 2] = ["poweroff", "reboot"];
+/// Scripts about the machine's start and end, or on a machine of their own: they boot.
+const BOOTS: [&str; 3] = ["poweroff", "reboot", COUNTED];
+/// The script that judges times: on one CPU whose time counts instructions.
+const COUNTED: &str = "still";
 /// A test may take so many times the timeout in all, beside what it is told to take, and one check of it so many: a check's
 /// own limit counts its looks, and on a busy host a look may take seconds.
 const LONGEST: u32 = 12;
@@ -161,6 +163,7 @@ pub fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Res
     match name {
         "guests" | HOSTILE | "last_words" | "flood" => write_test_guests(folder.path())?,
         "reboot" => machine.on_reboot = OnReboot::Restart,
+        COUNTED => (machine.counted, machine.cpus) = (true, 1),
         "board" => machine.initrd = Some(with_guests(&machine, folder.path())?),
         _ => {}
     }

@@ -8,8 +8,10 @@ use crate::machine::{Machine, SUSPENDED};
 /// Longest time for a guest to take notice of the request, and longest time to suspend after that. Linux gives up by itself
 /// when a process has not frozen for 20 seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Time between two looks at xenstore and the domain.
+/// Time between two looks at xenstore.
 const LOOK: Duration = Duration::from_millis(10);
+/// Time between two looks at the domain, which stands still when it has suspended.
+const CLOSE_LOOK: Duration = Duration::from_millis(1);
 
 /// A domain, and the machine that it is on.
 pub struct Guest {
@@ -119,7 +121,7 @@ impl Guest {
                     self.name
                 )));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CLOSE_LOOK);
         }
         Ok(())
     }

@@ -29,12 +29,23 @@ pub struct Rounds {
     pub written: u64,
 }
 
-/// Writes a running domain, and leaves it suspended. Also returns when it suspended.
+/// Moments of a domain's stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    /// It was asked to suspend.
+    pub asked: Instant,
+    /// It was seen to have suspended.
+    pub suspended: Instant,
+    /// The last of its pages was handed to the link.
+    pub sent: Instant,
+}
+
+/// Writes a running domain, and leaves it suspended.
 pub fn domain(
     guest: &mut Guest,
     config: &str,
     to: impl Write,
-) -> io::Result<(Summary, Rounds, Instant)> {
+) -> io::Result<(Summary, Rounds, Stop)> {
     guest.ready()?;
     guest.begin_log()?;
     let mut saving = Saving::start(config, to)?;
@@ -58,6 +69,7 @@ pub fn domain(
         done.again += frames.len() as u64;
     }
     // The last round has the pages that are left, and those written until the suspend.
+    let asked = Instant::now();
     guest.suspend()?;
     let suspended = Instant::now();
     frames.extend(written(guest, &mut done)?);
@@ -67,8 +79,13 @@ pub fn domain(
     done.last = frames.len() as u64;
     done.again += done.last;
     round(guest, &mut saving, &frames, "the last round")?;
+    let stop = Stop {
+        asked,
+        suspended,
+        sent: Instant::now(),
+    };
     let summary = saving.rest(guest)?;
-    Ok((summary, done, suspended))
+    Ok((summary, done, stop))
 }
 
 fn round(

@@ -46,6 +46,9 @@ pub trait Hypervisor {
     /// Resumes a domain that has suspended: its call returns 1, which says that nothing has changed.
     fn resume_in_place(&mut self, domain: u16) -> io::Result<()>;
 
+    /// Lets a paused domain run.
+    fn unpause(&mut self, domain: u16) -> io::Result<()>;
+
     /// Announces a domain's suspend on its port `port` instead of by VIRQ_DOM_EXC; 0 takes that back.
     fn subscribe(&mut self, domain: u16, port: u32) -> io::Result<()>;
 

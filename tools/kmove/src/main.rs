@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kmove::config::Config;
 use kmove::guest::Guest;
 use kmove::machine::{Machine, SUSPENDED};
-use kmove::transfer::{self, How, Peer, Sent};
+use kmove::transfer::{self, Downtime, How, Peer, Sent};
 use kmove::{patient, restore, save, xl};
 
 const USAGE: &str = "\
@@ -222,11 +222,23 @@ fn send(name: &str, words: &[&str]) -> io::Result<()> {
     let peer = Peer::start(command, patience)?;
     let sent = transfer::send(&mut guest, &config, peer, how)?;
     say(format_args!(
-        "{name} has moved, and stood still for {} ms: {}",
-        sent.downtime.as_millis(),
+        "{name} has moved, and stood still for {}: {}",
+        told_times(&sent.downtime),
         told_of(&sent)
     ));
     Ok(())
+}
+
+fn told_times(times: &Downtime) -> String {
+    let ms = |time: Duration| time.as_millis();
+    format!(
+        "{} ms, after {} to suspend ({} for its last pages, {} for the rest, {} to run there)",
+        ms(times.still()),
+        ms(times.suspend),
+        ms(times.pages),
+        ms(times.rest),
+        ms(times.start)
+    )
 }
 
 fn told_of(sent: &Sent) -> String {

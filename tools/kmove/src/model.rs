@@ -37,6 +37,8 @@ pub struct Domain {
     pub context: Vec<u8>,
     /// Frames that were written, while that is logged.
     pub log: Option<BTreeSet<u64>>,
+    /// Frames that were written from outside since the caches were flushed for them.
+    pub in_caches: BTreeSet<u64>,
     /// Where its guest writes next.
     turn: u64,
 }
@@ -49,6 +51,7 @@ impl Domain {
             pages: (RAM_START..RAM_START + FRAMES).map(page).collect(),
             context: Vec::new(),
             log: None,
+            in_caches: BTreeSet::new(),
             turn: 0,
         }
     }
@@ -160,6 +163,11 @@ impl Hypervisor for Model {
         Ok(())
     }
 
+    fn unpause(&mut self, id: u16) -> io::Result<()> {
+        self.world().domain(id)?.state = State::Running;
+        Ok(())
+    }
+
     fn subscribe(&mut self, id: u16, _port: u32) -> io::Result<()> {
         self.world().domain(id).map(drop)
     }
@@ -204,6 +212,7 @@ impl Hypervisor for Model {
         for (frame, from) in pages {
             let page = domain.pages.get_mut(frame);
             **page.ok_or(io::Error::other("no page there"))? = **from;
+            domain.in_caches.insert(*frame);
         }
         Ok(())
     }
@@ -271,8 +280,13 @@ impl Hypervisor for Model {
         Ok(())
     }
 
-    fn flush(&mut self, id: u16, _first: u64, _count: u64) -> io::Result<()> {
-        self.world().domain(id).map(drop)
+    fn flush(&mut self, id: u16, first: u64, count: u64) -> io::Result<()> {
+        let mut world = self.world();
+        let domain = world.domain(id)?;
+        domain
+            .in_caches
+            .retain(|frame| !(first..first + count).contains(frame));
+        Ok(())
     }
 }
 
@@ -333,10 +347,6 @@ impl Toolstack for Model {
                 let id = id.parse().map_err(io::Error::other)?;
                 world.domain(id)?;
                 world.remove(id);
-            }
-            ["unpause", id] => {
-                let id = id.parse().map_err(io::Error::other)?;
-                world.domain(id)?.state = State::Running;
             }
             ["rename", old, new] => {
                 let taken = world.nodes.values().any(|name| name == new);

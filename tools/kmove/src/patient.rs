@@ -1,16 +1,14 @@
 //! A link that may be silent: reads and writes that give up after a time. A cable that is pulled ends no connection.
 
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes that are handed over at once.
 const CHUNK: usize = 1 << 16;
 /// Chunks that may wait.
 const WAITING: usize = 4;
-/// Time between two tries to hand over a chunk.
-const LOOK: Duration = Duration::from_millis(5);
 
 fn gave_up(patience: Duration, fault: &str) -> io::Error {
     let seconds = patience.as_secs();
@@ -77,28 +75,35 @@ impl Read for Reader {
 
 /// Writes to where nothing may be taken. The end of what is written to follows its drop, behind all that was written.
 pub struct Writer {
-    to: SyncSender<Vec<u8>>,
-    failed: Receiver<io::Error>,
+    to: Sender<Vec<u8>>,
+    /// A word for each chunk that may be handed over, or the error behind which none may.
+    room: Receiver<io::Result<()>>,
     patience: Duration,
 }
 
 impl Writer {
     /// Writes to `to`, in a thread that lives until all is written.
     pub fn new(mut to: impl Write + Send + 'static, patience: Duration) -> Self {
-        let (chunks, from) = sync_channel::<Vec<u8>>(WAITING);
-        let (fail, failed) = sync_channel(1);
+        let (chunks, from) = channel::<Vec<u8>>();
+        let (free, room) = channel();
+        for _ in 0..WAITING {
+            // The receiver is here.
+            let _ = free.send(Ok(()));
+        }
         thread::spawn(move || {
             for chunk in from {
-                if let Err(error) = to.write_all(&chunk).and_then(|()| to.flush()) {
-                    // Fails when the writer was dropped, and with it the receiver.
-                    let _ = fail.try_send(error);
+                let written = to.write_all(&chunk).and_then(|()| to.flush());
+                let failed = written.is_err();
+                // Fails when the writer was dropped: what it handed over is written all the same.
+                let _ = free.send(written);
+                if failed {
                     return;
                 }
             }
         });
         Self {
             to: chunks,
-            failed,
+            room,
             patience,
         }
     }
@@ -106,22 +111,23 @@ impl Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = bytes.len().min(CHUNK);
-        let mut chunk = bytes[..length].to_vec();
-        let deadline = Instant::now() + self.patience;
-        loop {
-            chunk = match self.to.try_send(chunk) {
-                Ok(()) => return Ok(length),
-                Err(TrySendError::Full(chunk)) => chunk,
-                Err(TrySendError::Disconnected(_)) => {
-                    let gone = || io::ErrorKind::BrokenPipe.into();
-                    return Err(self.failed.try_recv().unwrap_or_else(|_| gone()));
-                }
-            };
-            if Instant::now() > deadline {
+        let gone = || io::ErrorKind::BrokenPipe.into();
+        match self.room.recv_timeout(self.patience) {
+            Ok(room) => room?,
+            Err(RecvTimeoutError::Timeout) => {
                 return Err(gave_up(self.patience, "the other side took nothing"));
             }
-            thread::sleep(LOOK);
+            Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+        }
+        let length = bytes.len().min(CHUNK);
+        match self.to.send(bytes[..length].to_vec()) {
+            Ok(()) => Ok(length),
+            // The error is behind the words for chunks that were written.
+            Err(_) => Err(self
+                .room
+                .try_iter()
+                .find_map(Result::err)
+                .unwrap_or_else(gone)),
         }
     }
 

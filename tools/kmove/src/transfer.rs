@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::guest::Guest;
-use crate::live::{self, Rounds};
+use crate::live::{self, Rounds, Stop};
 use crate::machine::Machine;
 use crate::patient;
 use crate::restore;
@@ -57,8 +57,28 @@ pub struct Sent {
     pub summary: Summary,
     /// The rounds, if it ran meanwhile.
     pub rounds: Option<Rounds>,
-    /// The time from its suspend until it ran on the other side.
-    pub downtime: Duration,
+    /// The times of its stop.
+    pub downtime: Downtime,
+}
+
+/// The times of a domain's stop, one after another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Downtime {
+    /// The guest's own, from the request to its suspend. It runs for most of it.
+    pub suspend: Duration,
+    /// For the last pages.
+    pub pages: Duration,
+    /// Until the other side had them and all else.
+    pub rest: Duration,
+    /// Until it ran there.
+    pub start: Duration,
+}
+
+impl Downtime {
+    /// Returns the time from its suspend until it ran on the other side.
+    pub fn still(&self) -> Duration {
+        self.pages + self.rest + self.start
+    }
 }
 
 /// The other side, by a link.
@@ -107,15 +127,20 @@ impl Peer {
 
     /// Sends a domain, which is suspended after that.
     fn send(&mut self, guest: &mut Guest, config: &str, how: How) -> Result<Sent, Failure> {
-        let (summary, rounds, suspended) =
-            self.prepare(guest, config, how).map_err(Failure::Here)?;
+        let (summary, rounds, stop) = self.prepare(guest, config, how).map_err(Failure::Here)?;
+        let ready = Instant::now();
         let to = self.to.as_mut();
         let told = to.map_or(Ok(()), |to| writeln!(to, "{GO}"));
         match told.and_then(|()| self.word()) {
             Ok(word) if word == RUNS => Ok(Sent {
                 summary,
                 rounds,
-                downtime: suspended.elapsed(),
+                downtime: Downtime {
+                    suspend: stop.suspended - stop.asked,
+                    pages: stop.sent - stop.suspended,
+                    rest: ready - stop.sent,
+                    start: ready.elapsed(),
+                },
             }),
             Ok(word) if word == FAILED => Err(Failure::Here(io::Error::other(
                 "the other side could not let it run",
@@ -127,28 +152,36 @@ impl Peer {
         }
     }
 
-    /// Sends the stream, until the other side has made the domain. Also returns when the guest suspended.
+    /// Sends the stream, until the other side has made the domain.
     fn prepare(
         &mut self,
         guest: &mut Guest,
         config: &str,
         how: How,
-    ) -> io::Result<(Summary, Option<Rounds>, Instant)> {
+    ) -> io::Result<(Summary, Option<Rounds>, Stop)> {
         let to = self.to.as_mut().ok_or(io::Error::other("no link"))?;
         let to = BufWriter::with_capacity(1 << 16, to);
-        let (summary, rounds, suspended) = match how {
+        let (summary, rounds, stop) = match how {
             How::Live => {
-                let (summary, rounds, suspended) = live::domain(guest, config, to)?;
-                (summary, Some(rounds), suspended)
+                let (summary, rounds, stop) = live::domain(guest, config, to)?;
+                (summary, Some(rounds), stop)
             }
             How::Suspended => {
+                let asked = Instant::now();
                 guest.suspend()?;
                 let suspended = Instant::now();
-                (save::domain(guest, config, to)?, None, suspended)
+                let summary = save::domain(guest, config, to)?;
+                let sent = Instant::now();
+                let stop = Stop {
+                    asked,
+                    suspended,
+                    sent,
+                };
+                (summary, None, stop)
             }
         };
         match self.word()?.as_str() {
-            READY => Ok((summary, rounds, suspended)),
+            READY => Ok((summary, rounds, stop)),
             other => Err(io::Error::other(format!("the other side says {other:?}"))),
         }
     }

@@ -110,6 +110,10 @@ impl Hypervisor for Xen {
         Ok(())
     }
 
+    fn unpause(&mut self, domain: u16) -> io::Result<()> {
+        self.domctl(4, domain, &[]).map(drop)
+    }
+
     fn subscribe(&mut self, domain: u16, port: u32) -> io::Result<()> {
         self.domctl(29, domain, &port.to_le_bytes()).map(drop)
     }

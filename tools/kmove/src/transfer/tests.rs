@@ -126,6 +126,10 @@ fn a_domain_that_writes_all_the_time_moves_with_all_that_it_wrote() {
         assert_eq!(moved.received.unwrap().name, "demo");
         assert_eq!(domain(&moved.here), None);
         let arrived = domain(&moved.there).unwrap();
+        assert!(
+            arrived.in_caches.is_empty(),
+            "its instructions are in memory"
+        );
         assert_eq!(
             (arrived.state, &arrived.context[..]),
             (State::Running, &STATE[..])
