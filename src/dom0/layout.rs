@@ -7,7 +7,7 @@ use crate::loader::place::{BLOCK, MIB, NEAR};
 use crate::platform::BootError;
 use crate::platform::ranges::{self, PhysRange};
 
-/// The end of the RAM that a kernel without LPAE can use.
+/// The end of the RAM that a kernel can start in, and of all that one without LPAE can use.
 const LOW_END: u64 = 1 << 32;
 /// The smallest size of a further bank.
 const MIN_BANK: u64 = 4 * MIB;
@@ -68,8 +68,12 @@ pub fn choose_banks(free: &[PhysRange], want: u64) -> Result<Vec<PhysRange>, Boo
         most = most.max(want - left);
     }
     let (want, most) = (want / MIB, most / MIB);
+    let why = match low.is_empty() && !high.is_empty() {
+        true => "; its first bank must be below 4 GiB, where none is free",
+        false => "",
+    };
     Err(BootError::Dom0(format!(
-        "asked {want} MiB, largest free {most} MiB"
+        "asked {want} MiB, largest free {most} MiB{why}"
     )))
 }
 

@@ -17,6 +17,8 @@ const MAX_BANKS: usize = 64;
 /// Maximum distance between RAM's ends, as a multiple of its size. The frame table then takes at most 1/32 of RAM, at 8
 /// bytes per 4 KiB frame.
 const MAX_SPREAD: u64 = 16;
+/// Where the addresses end at which a CPU starts: with its MMU off it has 32 bits.
+const LOW_END: u64 = 1 << 32;
 
 /// Returns the machine's RAM, page-aligned, sorted and merged.
 pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<PhysRange>, BootError> {
@@ -47,9 +49,10 @@ pub(super) fn banks(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<Phys
     let banks = near(ranges::merge(banks), notes);
     let found = banks.iter().map(PhysRange::size).sum::<u64>() >> 20;
     let need = MIN_RAM_MIB;
-    match found < need {
-        true => Err(BootError::TooLittleRam { found, need }),
-        false => Ok(banks),
+    match banks.first().map(PhysRange::base) {
+        _ if found < need => Err(BootError::TooLittleRam { found, need }),
+        Some(base) if base >= LOW_END => Err(BootError::HighRam(base)),
+        _ => Ok(banks),
     }
 }
 

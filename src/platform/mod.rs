@@ -45,6 +45,8 @@ pub enum BootError {
         /// MiB needed.
         need: u64,
     },
+    /// No RAM is below 4 GiB; the lowest is at this address.
+    HighRam(u64),
     /// A boot module is unusable.
     Module(String),
     /// The kernel for dom0 is missing.
@@ -77,6 +79,10 @@ impl fmt::Display for BootError {
             Self::TooLittleRam { found, need } => {
                 write!(f, "BOOT: RAM {found} MiB, need {need} MiB")
             }
+            Self::HighRam(base) => write!(
+                f,
+                "BOOT: RAM begins at {base:#x}; images start below 4 GiB, and need RAM there"
+            ),
             Self::Module(what) => write!(f, "BOOT: {what}"),
             Self::NoKernel => write!(f, "BOOT: no dom0 kernel module (multiboot,kernel)"),
             Self::NoDomain => write!(f, "BOOT: there is no domain to run"),

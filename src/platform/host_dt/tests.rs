@@ -11,6 +11,7 @@ use armv7::gic::Trigger;
 use dt::{BUDGET, Blob};
 use proptest::prelude::{any, prop, prop_assert, proptest};
 
+mod ram;
 mod unsaid;
 
 fn range(base: u64, size: u64) -> PhysRange {

@@ -35,7 +35,7 @@ const CORTEX_A15_R2P1: &str = "cortex-a15,midr=0x412fc0f1";
 /// The processor of an Exynos 5250, with all that is known to be wrong with a Cortex-A15.
 const CORTEX_A15_R0P4: &str = "cortex-a15,midr=0x410fc0f4";
 
-pub static BOARDS: [Board; 12] = [
+pub static BOARDS: [Board; 13] = [
     // Calxeda's ECX-2000: RAM at 0.
     Board {
         name: "midway",
@@ -132,6 +132,17 @@ pub static BOARDS: [Board; 12] = [
         console: "serial0",
         kernel: 0x5000_0000,
         initrd: 0x5400_0000,
+    },
+    // Raspberry Pi 2: Cortex-A7 without a GIC, which is refused (refusals.rs).
+    Board {
+        name: "raspi2b",
+        machine: "raspi2b",
+        more: &["-audio", "none"],
+        virtio: false,
+        tree: "bcm2836-rpi-2-b.dtb",
+        console: "serial0",
+        kernel: 0x1000_0000,
+        initrd: 0x1400_0000,
     },
     Board {
         name: "vexpress-a15",
@@ -268,7 +279,7 @@ pub static SOAK: [BoardTest; 12] = [
     soak("imx6ul", "board", 1, &["Brought up 1 CPUs"]),
     soak("imx7", "board", 2, &["Brought up 2 CPUs"]),
     soak("midway", "board", 2, &["Brought up 2 CPUs"]),
-    // By the watchdog.
+    // By the watchdog. The others by the PSCI that QEMU adds to their trees.
     soak("ast2600", "reboot", 2, OF_BMCS),
     soak("imx7", "reboot", 2, &["Brought up 2 CPUs"]),
     soak("imx6ul", "reboot", 1, &["Brought up 1 CPUs"]),

@@ -4,10 +4,11 @@
 use std::process::Command;
 use std::time::Duration;
 
+use crate::faults::Places;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build, faults};
+use crate::{Result, boards, build, faults, leftovers};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The hypervisor is done with booting, and the console's input works.
@@ -42,6 +43,47 @@ pub fn cannot_restart(options: &Options, echo: Echo) -> Result {
     let mut session = crash_of(&machine, echo)?;
     let line = "cannot restart this board: it has no PSCI 0.2 by SMC";
     session.wait_for(&[line], PATIENCE).map(drop)
+}
+
+/// Boards whose watchdog QEMU has, and whose interrupt controller secure software finds (boot/secure.S): CPUs, and where RAM
+/// begins.
+pub const WITH_WATCHDOG: [(&str, u32, u32); 1] = [("ast2600", 2, 0x8000_0000)];
+
+/// Checks that a panic restarts a board by its watchdog: it has no firmware, and starts in secure state.
+pub fn restarts_by_watchdog(
+    (board, cpus, ram): (&str, u32, u32),
+    options: &Options,
+    echo: Echo,
+) -> Result {
+    let folder = ScratchFolder::new("crash")?;
+    let folder = folder.path();
+    let board = boards::find(board)?;
+    let options = Options {
+        board: Some(board),
+        cpus,
+        ..options.clone()
+    };
+    let mut machine = Machine::new(&options)?;
+    let places = Places {
+        loader: ram + 0x0010_0000,
+        hypervisor: ram + 0x0040_0000,
+        tree: ram + 0x0800_0000,
+    };
+    let tree = board.write_tree(&machine, folder)?;
+    // A boot loader would write the size of RAM; nobody adds PSCI.
+    let memory = format!("/memory@{ram:x}");
+    let put = |kind: &str| {
+        let mut put = Command::new("fdtput");
+        put.args(["-p", "-t", kind]).args([&tree]).arg(&memory);
+        put
+    };
+    build::run(put("s").args(["device_type", "memory"]))?;
+    build::run(put("u").args(["reg", &ram.to_string(), &(1 << 30).to_string()]))?;
+    let loader = leftovers::loader("jump.S", &places, folder)?;
+    machine.start = faults::raw_start(&machine, &places, &build::read(&tree)?, &loader, folder)?;
+    let mut session = crash_of(&machine, echo)?;
+    session.wait_for(&["Reboot in five seconds"], PATIENCE)?;
+    session.expect_end(PATIENCE).map(drop)
 }
 
 fn crash(options: &Options, append: &str, echo: Echo) -> Result<Session> {

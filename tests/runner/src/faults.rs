@@ -40,9 +40,9 @@ enum Wrong {
 }
 
 /// The hypervisor has nothing left to do but to run dom0.
-const BOOTED: &str = "Freed boot modules";
+pub const BOOTED: &str = "Freed boot modules";
 /// Where RAM ends on `virt` with 1 GiB.
-const RAM_END: u32 = 0x8000_0000;
+pub const RAM_END: u32 = 0x8000_0000;
 /// On `virt` there is nothing at all.
 const NOWHERE: u32 = 0xf000_0000;
 
@@ -378,7 +378,7 @@ pub fn compile(source: &str, name: &Path) -> Result<PathBuf> {
     Ok(blob)
 }
 
-fn doctored(source: &str, folder: &Path) -> Result<Vec<u8>> {
+pub fn doctored(source: &str, folder: &Path) -> Result<Vec<u8>> {
     build::read(&compile(source, &folder.join("doctored"))?)
 }
 
@@ -417,12 +417,24 @@ pub fn raw_start(
     loader: &[u8],
     folder: &Path,
 ) -> Result<Start> {
-    let mut files = vec![(machine.hypervisor.clone(), places.hypervisor)];
-    files.extend(machine.modules());
-    let mut add = |name: &str, bytes: &[u8], address| -> Result {
+    raw_start_with(machine, places, machine.modules(), blob, loader, folder)
+}
+
+/// The same with the modules at places of their own.
+pub fn raw_start_with(
+    machine: &Machine,
+    places: &Places,
+    modules: impl Iterator<Item = (PathBuf, impl Into<u64>)>,
+    blob: &[u8],
+    loader: &[u8],
+    folder: &Path,
+) -> Result<Start> {
+    let mut files = vec![(machine.hypervisor.clone(), places.hypervisor.into())];
+    files.extend(modules.map(|(file, address)| (file, address.into())));
+    let mut add = |name: &str, bytes: &[u8], address: u32| -> Result {
         let path: PathBuf = folder.join(name);
         build::write(&path, bytes)?;
-        files.push((path, address));
+        files.push((path, address.into()));
         Ok(())
     };
     if !blob.is_empty() {
@@ -437,7 +449,7 @@ pub fn raw_start(
 
 /// Returns the smallest boot loader: r0 = 0, r1 = no machine number, r2 = the tree, and go. QEMU leaves a tree of its own at
 /// the beginning of RAM; it loses its magic, so that nobody finds it by searching. At [`POLICY`] a policy begins.
-fn loader(tree: u32) -> Vec<u8> {
+pub fn loader(tree: u32) -> Vec<u8> {
     let code: [u32; 12] = [
         0xe3a0_3101, // mov r3, #0x40000000
         0xe3a0_0000, // mov r0, #0
@@ -585,7 +597,7 @@ fn with_ramdisk_at(source: &str, address: u32, size: Option<u32>) -> Result<Stri
 }
 
 /// Returns where the node whose name begins with `name` starts and ends; it has no children.
-fn node(source: &str, name: &str) -> Result<(usize, usize)> {
+pub fn node(source: &str, name: &str) -> Result<(usize, usize)> {
     let start = source
         .find(name)
         .ok_or_else(|| format!("QEMU's device tree has no node {name}"))?;

@@ -78,7 +78,7 @@ pub fn without_frequency(options: &Options, echo: Echo) -> Result {
 }
 
 /// Makes a loader of a source beside this file.
-fn loader(source: &str, places: &Places, folder: &Path) -> Result<Vec<u8>> {
+pub fn loader(source: &str, places: &Places, folder: &Path) -> Result<Vec<u8>> {
     let options = [
         format!("-Wl,-Ttext={:#x}", places.loader),
         format!("-DTREE={:#x}", places.tree),

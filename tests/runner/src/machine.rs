@@ -26,7 +26,7 @@ pub enum Start {
     Bare,
     /// By a loader of ours, for what QEMU's would not do: these are all the files in memory, and CPU 0 starts at `entry`.
     Raw {
-        files: Vec<(PathBuf, u32)>,
+        files: Vec<(PathBuf, u64)>,
         entry: u32,
     },
     /// By a firmware in the flash that the board starts from; it finds everything else on the disks.
@@ -307,7 +307,7 @@ impl Machine {
         line.option("-kernel", text(&self.hypervisor));
         line.option("-dtb", text(tree));
         for (file, address) in self.modules().chain(self.files.iter().cloned()) {
-            add_file(line, &file, address);
+            add_file(line, &file, address.into());
         }
     }
 
@@ -378,14 +378,14 @@ impl Machine {
     }
 }
 
-fn add_raw(line: &mut Line, files: &[(PathBuf, u32)], entry: u32) {
+fn add_raw(line: &mut Line, files: &[(PathBuf, u64)], entry: u32) {
     for (file, address) in files {
         add_file(line, file, *address);
     }
     line.option("-device", format!("loader,cpu-num=0,addr={entry:#x}"));
 }
 
-fn add_file(line: &mut Line, file: &Path, address: u32) {
+fn add_file(line: &mut Line, file: &Path, address: u64) {
     line.option(
         "-device",
         format!("loader,force-raw=on,addr={address:#x},file={}", text(file)),

@@ -58,6 +58,8 @@ mod partitions;
 mod patience;
 mod processors;
 mod project;
+mod ram;
+mod refusals;
 mod report;
 mod session;
 mod snapshot;

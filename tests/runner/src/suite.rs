@@ -9,11 +9,13 @@ use crate::lanes::{Sum, Test, run};
 use crate::load_address::PLACES;
 use crate::options::{Hypervisor, Options};
 use crate::processors::{self, PROCESSORS};
+use crate::ram::LAYOUTS;
+use crate::refusals::REFUSALS;
 use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
     Result, bench, build, card, crash, crossbar, debian, dom0, faults, guests, hazards, leftovers,
-    load_address, package, partitions, project, tree, two, uboot_ways, uefi, words,
+    load_address, package, partitions, project, ram, refusals, tree, two, uboot_ways, uefi, words,
 };
 
 /// CPUs of a machine that mostly keep one core busy.
@@ -155,6 +157,11 @@ pub fn everything(options: &Options) -> Result<ExitCode> {
         tests.push(Test::new("panic without a restart", |options| {
             crash::cannot_restart(options, Echo::Hide)
         }));
+        tests.extend(crash::WITH_WATCHDOG.iter().map(|board| {
+            Test::new(format!("panic on {}", board.0), |options| {
+                crash::restarts_by_watchdog(*board, options, Echo::Hide)
+            })
+        }));
         tests.push(Test::new("options", |options| {
             words::test(options, Echo::Hide)
         }));
@@ -212,6 +219,17 @@ fn starts() -> Vec<Test> {
     }));
     tests.push(Test::new("processor that comes too late", |options| {
         processors::comes_too_late(options, Echo::Hide)
+    }));
+    tests.extend(REFUSALS.iter().map(|refusal| {
+        let hyp = if refusal.in_hyp { " in HYP" } else { "" };
+        Test::new(format!("refusal on {}{hyp}", refusal.board), |options| {
+            refusals::test(refusal, options, Echo::Hide)
+        })
+    }));
+    tests.extend(LAYOUTS.iter().map(|layout| {
+        Test::new(format!("RAM {}", layout.name), |options| {
+            ram::test(layout, options, Echo::Hide)
+        })
     }));
     tests.extend(PLACES.iter().map(|places| {
         let name = places.board.unwrap_or("virt");
