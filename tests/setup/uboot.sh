@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fetches Debian's U-Boot for QEMU's boards into the cache folder; it is not installed. Results in $cache/u-boot: virt.bin,
-# for `qemu-system-arm -M virt -bios`; orangepi.bin, to be put on a card at 8 KiB. Debian has none for the Orange Pi PC: this
-# one is for the Orange Pi Plus, which has the same processor.
+# for `qemu-system-arm -M virt -bios`; orangepi.bin and bpi-m2-ultra.bin, to be put on a card at 8 KiB. Debian has none for
+# the Orange Pi PC: this one is for the Orange Pi Plus, which has the same processor.
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -12,6 +12,7 @@ main() {
     lock_cache
     get virt.bin u-boot-qemu qemu_arm/u-boot.bin
     get orangepi.bin u-boot-sunxi orangepi_plus/u-boot-sunxi-with-spl.bin
+    get bpi-m2-ultra.bin u-boot-sunxi Bananapi_M2_Ultra/u-boot-sunxi-with-spl.bin
 }
 
 # get RESULT PACKAGE FILE: a file of a package, under that name.

@@ -1,61 +1,81 @@
-//! The card of `make flash` in the board that it is made for, as QEMU has it: from the board's own loader, in secure state, by
-//! U-Boot to HYP and to dom0's user space. The other CPUs come by the PSCI of U-Boot.
+//! The cards of `make flash` in the boards that they are made for, as QEMU has these: from the board's own loader, in secure
+//! state, by U-Boot to HYP and to dom0's user space. The other CPUs come by the PSCI of U-Boot.
 
 use std::fs::OpenOptions;
-use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
 
 use crate::dom0::{self, UP};
 use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, boards, build, disk, flash, project, uboot};
+use crate::{Result, boards, build, flash, project, uboot};
 
-const BOARD: &str = "orangepi-pc";
+/// A board with a card.
+pub struct Card {
+    /// The board's name for `make flash`.
+    pub board: &'static str,
+    /// QEMU's board.
+    machine: &'static str,
+    /// Debian's U-Boot for it in the cache folder.
+    loader: &'static str,
+    /// The board's name in its tree.
+    platform: &'static str,
+}
+
+pub const CARDS: [Card; 2] = [
+    Card {
+        board: "orangepi-pc",
+        machine: "orangepi-pc",
+        loader: "orangepi.bin",
+        platform: "Xunlong Orange Pi PC",
+    },
+    Card {
+        board: "bpi-m2-ultra",
+        machine: "bpim2u",
+        loader: "bpi-m2-ultra.bin",
+        platform: "Banana Pi BPI-M2-Ultra",
+    },
+];
+
 const CPUS: u32 = 4;
-/// Where an Allwinner's ROM looks for a loader on a card.
-const LOADER_AT: u64 = 8 << 10;
 /// QEMU's cards have a power of two.
 const CARD_BYTES: u64 = 256 << 20;
 
-pub fn test(options: &Options, echo: Echo) -> Result {
+/// Boots from the card to dom0's user space.
+pub fn test(card: &Card, options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("card")?;
     let options = Options {
-        board: Some(boards::find(BOARD)?),
+        board: Some(boards::find(card.machine)?),
         cpus: CPUS,
         ..options.clone()
     };
-    let files = uboot::Board::named(BOARD)?.make(&options, folder.path())?;
+    let board = uboot::Board::named(card.board)?;
+    let files = board.make(&options, folder.path())?;
     build::tell_image(&files.path("krypton"))?;
-    let card = files.disk(&flash::FILES)?;
-    add_loader(&card, &build::read(&project::uboot_of_orangepi()?)?)?;
+    let image = files.disk(&flash::FILES)?;
+    let loaders = board.loaders.ok_or("the board has no loaders")?;
+    let [part] = loaders.parts else {
+        return Err("Debian has one file for the board".into());
+    };
+    let loader = build::read(&project::uboot_for(card.loader)?)?;
+    build::write(&files.path(part.file), &loader)?;
+    loaders.put(&image, folder.path())?;
+    OpenOptions::new()
+        .write(true)
+        .open(&image)
+        .and_then(|file| file.set_len(CARD_BYTES))
+        .map_err(|error| format!("cannot write {}: {error}", image.display()))?;
     let mut machine = Machine::new(&options)?;
-    machine.start = Start::Card(card);
+    machine.start = Start::Card(image);
     let mut session = Session::start(&machine, echo)?;
+    let platform = format!("(XEN) Platform: {}", card.platform);
     for line in [
         "U-Boot SPL ",
         "Found U-Boot script /boot.scr",
-        "(XEN) Platform: Xunlong Orange Pi PC",
+        &platform,
         "(XEN) Brought up 4 CPUs",
         UP,
     ] {
         session.expect(line, options.timeout * dom0::LONGEST_CHECK)?;
     }
     Ok(())
-}
-
-/// Puts the board's loader where `flash` leaves room for it.
-fn add_loader(card: &Path, loader: &[u8]) -> Result {
-    if LOADER_AT + loader.len() as u64 > u64::from(disk::FIRST_SECTOR) * disk::SECTOR {
-        return Err("the board's loader would lie over the partition".into());
-    }
-    OpenOptions::new()
-        .write(true)
-        .open(card)
-        .and_then(|mut card| {
-            card.set_len(CARD_BYTES)?;
-            card.seek(SeekFrom::Start(LOADER_AT))?;
-            card.write_all(loader)
-        })
-        .map_err(|error| format!("cannot write {}: {error}", card.display()))
 }

@@ -48,6 +48,17 @@ pub fn flash(options: &Options) -> Result {
     };
     let target = Target::of(Path::new(destination), Path::new("/sys/class/block"))?;
     target.check_unused()?;
+    let loaders = options.loaders.as_deref().map(|folder| {
+        let loaders = board.loaders.filter(|_| layout == Layout::Card);
+        match (loaders, &target) {
+            (None, _) => Err(format!("{} has no loaders on a card", board.name)),
+            (_, Target::Device { .. }) => {
+                Err("--loaders is for a file; on a device, use dd".into())
+            }
+            (Some(loaders), _) => Ok((loaders, folder)),
+        }
+    });
+    let loaders = loaders.transpose()?;
     if let Some(question) = target.question(layout) {
         println!("{question} Type yes to go on:");
         if !is_yes(&mut std::io::stdin().lock()) {
@@ -60,6 +71,9 @@ pub fn flash(options: &Options) -> Result {
         Layout::Card => files.disk(&FILES)?,
         Layout::Nor => files.nor()?,
     };
+    if let Some((loaders, folder)) = loaders {
+        loaders.put(&image, folder)?;
+    }
     target.write(&image, layout)?;
     println!(
         "{} is written, for {}.",
@@ -70,6 +84,9 @@ pub fn flash(options: &Options) -> Result {
         "SHA-256 of dist/krypton: {}",
         build::sha256(&files.path("krypton"))?
     );
+    if let (None, Layout::Card, Some(own)) = (loaders, layout, &board.loaders) {
+        println!("{}", own.instructions(target.path()));
+    }
     println!("{instructions}");
     Ok(())
 }

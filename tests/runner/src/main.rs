@@ -51,6 +51,7 @@ mod lanes;
 mod leftovers;
 mod lines;
 mod load_address;
+mod loaders;
 mod machine;
 mod options;
 mod package;
@@ -85,7 +86,7 @@ const HELP: &str = "\
 cargo xtask COMMAND [OPTION...]
 
   image              build dist/krypton (flat), dist/krypton.elf, dist/krypton.uImage
-  uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (virt, arndale, orangepi-pc, vexpress)
+  uboot [BOARD]      build dist/krypton.uImage, dist/krypton.itb and dist/boot.scr for a board (a wrong name lists all)
   flash BOARD DEST   make an SD card, or a file with what is on one, for a board that has U-Boot; --nor: what is in its NOR flash
   deb                make dist/krypton-hypervisor_VERSION_armhf.deb, and one with its symbols
   debian             start the whole Debian of target/debian/disk.img by U-Boot, with ssh on port 2222 of this machine
@@ -125,6 +126,7 @@ cargo xtask COMMAND [OPTION...]
   --counted          virtual time counts instructions: a tick is 16 of them
   --out FILE         where `tree` writes dom0's tree
   --nor              `flash` makes what is in NOR flash (vexpress)
+  --loaders FOLDER   `flash` puts the board's own loaders of this folder on the card that it makes in a file
   --jobs N           cores that tests keep busy at once (all)
   --order reverse|N  another order of the tests: the last first, or any, the same for the same N
   --fresh            boot dom0, instead of going on from its snapshot

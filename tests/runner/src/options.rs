@@ -70,6 +70,8 @@ pub struct Options {
     pub fresh: bool,
     /// `flash` is to make what is in NOR flash.
     pub nor: bool,
+    /// The folder with the board's own loaders, for a card that `flash` makes in a file.
+    pub loaders: Option<PathBuf>,
     /// Where `tree` writes dom0's tree.
     pub out: Option<PathBuf>,
     /// Virtual time counts instructions.
@@ -101,6 +103,7 @@ impl Default for Options {
             gdb: false,
             fresh: false,
             nor: false,
+            loaders: None,
             out: None,
             counted: false,
             hazards: false,
@@ -127,6 +130,7 @@ impl Options {
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
                 "--nor" => options.nor = true,
+                "--loaders" => options.loaders = Some(value()?.into()),
                 "--out" => options.out = Some(value()?.into()),
                 "--jobs" => options.jobs = Some(number(&value()?)?.max(1)),
                 "--order" => options.order = Order::parse(&value()?)?,

@@ -75,9 +75,9 @@ pub fn uboot() -> Result<PathBuf> {
     made_by_setup(cache()?.join("u-boot/virt.bin"))
 }
 
-/// Debian's U-Boot for an Orange Pi with the same processor as the Orange Pi PC.
-pub fn uboot_of_orangepi() -> Result<PathBuf> {
-    made_by_setup(cache()?.join("u-boot/orangepi.bin"))
+/// Returns Debian's U-Boot for a board, by the name that tests/setup/uboot.sh gives it.
+pub fn uboot_for(name: &str) -> Result<PathBuf> {
+    made_by_setup(cache()?.join("u-boot").join(name))
 }
 
 /// Returns a board's device tree out of Debian's kernel package.

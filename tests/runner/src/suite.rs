@@ -237,8 +237,11 @@ fn starts() -> Vec<Test> {
             load_address::test(places, options, Echo::Hide)
         })
     }));
-    tests.push(Test::new("uboot from the card of flash", |options| {
-        card::test(options, Echo::Hide)
+    tests.extend(card::CARDS.iter().map(|card| {
+        Test::new(
+            format!("uboot from the card of flash {}", card.board),
+            |options| card::test(card, options, Echo::Hide),
+        )
     }));
     tests.extend(TYPED.iter().map(|typed| {
         Test::new(format!("qemu {}", typed.name), |options| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::dom0;
+use crate::loaders::{Loaders, Part};
 use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::project::{self, root};
@@ -20,6 +21,10 @@ pub struct Board {
     tree: Tree,
     /// Krypton's command line in an image tree.
     xen: &'static str,
+    /// Its script in boot/uboot.
+    script: &'static str,
+    /// Its own loaders, where they are on the card.
+    pub loaders: Option<Loaders>,
     /// Where the board has NOR flash for an image tree.
     nor: Option<u32>,
 }
@@ -33,12 +38,14 @@ enum Tree {
     Debian(&'static str),
 }
 
-pub static BOARDS: [Board; 4] = [
+pub static BOARDS: [Board; 12] = [
     Board {
         name: "virt",
         ram: 0x4000_0000,
         tree: Tree::Qemu,
         xen: "console=dtuart dtuart=/pl011@9000000 dom0_mem=512M",
+        script: "virt.cmd",
+        loaders: None,
         nor: None,
     },
     Board {
@@ -46,6 +53,143 @@ pub static BOARDS: [Board; 4] = [
         ram: 0x4000_0000,
         tree: Tree::Debian("exynos5250-arndale.dtb"),
         xen: "console=dtuart dtuart=serial2 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders {
+            from: "Samsung (bl1.bin, signed) and /usr/lib/u-boot/arndale of u-boot-exynos",
+            parts: &[
+                Part {
+                    file: "bl1.bin",
+                    sector: 1,
+                },
+                Part {
+                    file: "arndale-spl.bin",
+                    sector: 17,
+                },
+                Part {
+                    file: "u-boot.bin",
+                    sector: 49,
+                },
+            ],
+        }),
+        nor: None,
+    },
+    Board {
+        name: "bananapi",
+        ram: 0x4000_0000,
+        tree: Tree::Debian("sun7i-a20-bananapi.dtb"),
+        xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders::allwinner(
+            "/usr/lib/u-boot/Bananapi of u-boot-sunxi",
+        )),
+        nor: None,
+    },
+    Board {
+        name: "beagleboard-x15",
+        ram: 0x8000_0000,
+        tree: Tree::Debian("am57xx-beagle-x15.dtb"),
+        xen: "console=dtuart dtuart=serial2 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders {
+            from: "/usr/lib/u-boot/am57xx_evm of u-boot-omap",
+            parts: &[
+                Part {
+                    file: "MLO",
+                    sector: 256,
+                },
+                Part {
+                    file: "u-boot.img",
+                    sector: 768,
+                },
+            ],
+        }),
+        nor: None,
+    },
+    Board {
+        name: "bpi-m2-berry",
+        ram: 0x4000_0000,
+        tree: Tree::Debian("sun8i-v40-bananapi-m2-berry.dtb"),
+        xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders::allwinner(
+            "/usr/lib/u-boot/bananapi_m2_berry of u-boot-sunxi",
+        )),
+        nor: None,
+    },
+    Board {
+        name: "bpi-m2-ultra",
+        ram: 0x4000_0000,
+        tree: Tree::Debian("sun8i-r40-bananapi-m2-ultra.dtb"),
+        xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders::allwinner(
+            "/usr/lib/u-boot/Bananapi_M2_Ultra of u-boot-sunxi",
+        )),
+        nor: None,
+    },
+    Board {
+        name: "cubietruck",
+        ram: 0x4000_0000,
+        tree: Tree::Debian("sun7i-a20-cubietruck.dtb"),
+        xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders::allwinner(
+            "/usr/lib/u-boot/Cubietruck of u-boot-sunxi",
+        )),
+        nor: None,
+    },
+    Board {
+        name: "imx7",
+        ram: 0x8000_0000,
+        tree: Tree::Debian("imx7d-sdb.dtb"),
+        xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders {
+            from: "U-Boot's mx7dsabresd_defconfig; Debian has none",
+            parts: &[Part {
+                file: "u-boot-dtb.imx",
+                sector: 2,
+            }],
+        }),
+        nor: None,
+    },
+    // Its loader is in eMMC, put there over USB.
+    Board {
+        name: "jetson-tk1",
+        ram: 0x8000_0000,
+        tree: Tree::Debian("tegra124-jetson-tk1.dtb"),
+        xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        script: CARD,
+        loaders: None,
+        nor: None,
+    },
+    Board {
+        name: "odroid-xu4",
+        ram: 0x4000_0000,
+        tree: Tree::Debian("exynos5422-odroidxu4.dtb"),
+        xen: "console=dtuart dtuart=serial2 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders {
+            from: "Hardkernel (signed) and /usr/lib/u-boot/odroid-xu3 of u-boot-exynos",
+            parts: &[
+                Part {
+                    file: "bl1.bin",
+                    sector: 1,
+                },
+                Part {
+                    file: "bl2.bin",
+                    sector: 31,
+                },
+                Part {
+                    file: "u-boot.bin",
+                    sector: 63,
+                },
+                Part {
+                    file: "tzsw.bin",
+                    sector: 2111,
+                },
+            ],
+        }),
         nor: None,
     },
     Board {
@@ -53,6 +197,10 @@ pub static BOARDS: [Board; 4] = [
         ram: 0x4000_0000,
         tree: Tree::Debian("sun8i-h3-orangepi-pc.dtb"),
         xen: "console=dtuart dtuart=serial0 dom0_mem=512M",
+        script: CARD,
+        loaders: Some(Loaders::allwinner(
+            "U-Boot's orangepi_pc_defconfig; Debian has none",
+        )),
         nor: None,
     },
     Board {
@@ -60,14 +208,27 @@ pub static BOARDS: [Board; 4] = [
         ram: 0x8000_0000,
         tree: Tree::Debian("vexpress-v2p-ca15_a7.dtb"),
         xen: "console=dtuart dtuart=serial0 dom0_mem=384M",
+        script: "vexpress.cmd",
+        loaders: None,
         // NOR1 by the memory map of ARM DUI 0447; U-Boot itself is in NOR0.
         nor: Some(0x0c00_0000),
     },
 ];
 
+/// The script of boards that start from a card.
+const CARD: &str = "card.cmd";
 const DOM0: &str = "console=hvc0 earlycon=xenboot";
 /// Where `bootm` copies Krypton to, from the beginning of RAM (boot/uboot/krypton.its).
 const LOAD_OFFSET: u32 = 0x0100_0000;
+
+/// Offsets from the beginning of RAM that a script names: the tree, Krypton, dom0's kernel and RAM disk, the image tree.
+const SCRIPT_OFFSETS: [u32; 5] = [
+    0x0300_0000,
+    0x0400_0000,
+    0x0800_0000,
+    0x0c00_0000,
+    0x2000_0000,
+];
 
 /// Where the script is loaded by hand: clear of all that it loads.
 const SCRIPT_OFFSET: u32 = 0x1000_0000;
@@ -114,7 +275,7 @@ impl Board {
         build::write(&folder.join("krypton.uImage"), &uimage)?;
         self.make_tree(options, folder)?;
         self.make_image_tree(folder)?;
-        make_script(&source(&format!("{}.cmd", self.name))?, folder)?;
+        make_script(&self.script()?, folder)?;
         Ok(Files(folder.to_owned()))
     }
 
@@ -202,6 +363,18 @@ impl Board {
             self.filled("krypton.its")?.as_bytes(),
         )?;
         quietly(mkimage(folder).args(["-f", "krypton.its", "krypton.itb"]))
+    }
+
+    /// Returns the text of the board's script.
+    fn script(&self) -> Result<String> {
+        let mut text = source(self.script)?
+            .replace("@XEN@", self.xen)
+            .replace("@DOM0@", DOM0);
+        for offset in SCRIPT_OFFSETS {
+            let address = format!("{:08x}", self.ram + offset);
+            text = text.replace(&format!("@{offset:08x}@"), &address);
+        }
+        Ok(text)
     }
 
     /// Returns a source of boot/uboot with this board's numbers in it.
@@ -321,23 +494,21 @@ pub fn source(name: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BOARDS, Board, NOR_BLOCK, NOR_BLOCKS, in_nor_blocks, source};
+    use super::{BOARDS, Board, NOR_BLOCK, NOR_BLOCKS, in_nor_blocks};
     use crate::uboot_ways::NOT_STARTED;
 
     #[test]
     fn a_board_is_found_by_its_name_and_the_others_are_told() {
         assert_eq!(Board::named("arndale").unwrap().name, "arndale");
         let error = Board::named("mustang").unwrap_err();
-        assert!(
-            error.contains("virt, arndale, orangepi-pc, vexpress"),
-            "{error}"
-        );
+        assert!(error.contains("virt, arndale, bananapi, "), "{error}");
     }
 
     #[test]
     fn the_places_in_each_script_are_those_of_the_image_tree() {
         for board in &BOARDS {
-            let script = source(&format!("{}.cmd", board.name)).unwrap();
+            let script = board.script().unwrap();
+            assert!(!script.replace("module@", "").contains('@'), "{script}");
             let image_tree = board.filled("krypton.its").unwrap();
             assert!(!image_tree.replace("@RAM@ +", "").contains("@RAM@ "));
             for offset in [0x0800_0000, 0x0c00_0000] {
