@@ -129,7 +129,7 @@ fn ram_above_four_gib_alone_is_refused_by_its_address() {
     let host = changed(VIRT, &alias).unwrap();
     let banks = choose_banks(&host.free_ram(), 512 * MIB).unwrap();
     assert_eq!(banks, [range(0x9000_0000, 512 * MIB)]);
-    // What of the RAM has no alias follows above.
+    // RAM without an alias follows above.
     let both = [
         range(0x8000_0000, 0x8000_0000),
         range(0x8_8000_0000, 0x8000_0000),
