@@ -98,8 +98,11 @@ mod image {
 
     /// Entered by boot/secondary.S on every secondary CPU.
     #[unsafe(no_mangle)]
-    extern "C" fn hyp_secondary(cpu: u32) -> ! {
+    extern "C" fn hyp_secondary(cpu: u32, has_monitor: u32) -> ! {
         let cpu = CpuId::new(cpu).unwrap_or(CpuId::BOOT);
+        if has_monitor != 0 {
+            armv7::secure::set_entered(cpu);
+        }
         boot::check_kind(cpu);
         boot::set_up_cpu(cpu);
         trap::run(&boot::join(cpu))

@@ -8,7 +8,7 @@ use dt::Tree;
 use krypton::dom0::device_tree::{self, Config};
 use krypton::dom0::devices;
 use krypton::dom0::selection::{HostView, Selection};
-use krypton::platform::board::{Action, Start, Step};
+use krypton::platform::board::{Action, Step};
 use krypton::platform::host_dt::{EnableMethod, HostInfo};
 use krypton::platform::ranges::PhysRange;
 use krypton::platform::tree;
@@ -69,7 +69,7 @@ fn the_real_tree_of_an_arndale_is_read_in_full() {
     assert_eq!(host.board.off, step(0x1004_330C, Action::Write(0x5200)));
     let power = step(0x1004_2080, Action::Set(3));
     let pen = step(0x0202_0000, Action::WriteEntry);
-    assert_eq!(host.board.start, Start::Pen([power, pen].concat()));
+    assert_eq!(host.board.start(1), Some([power, pen].concat().as_slice()));
 }
 
 #[test]

@@ -10,6 +10,17 @@ static secondary_gate: AtomicU32 = AtomicU32::new(CLOSED);
 /// Closes the gate: no affinity has all bits set.
 const CLOSED: u32 = !0;
 
+/// Function of firmware's monitor by which a CPU from a pen enters HYP from SVC; 0 for none. Read with caches off.
+#[unsafe(no_mangle)]
+static secondary_monitor_call: AtomicU32 = AtomicU32::new(0);
+
+/// Lets CPUs from a pen that are in SVC call this function of firmware's monitor, by its number in r12, with the address
+/// at which they go on in r0.
+pub fn enter_hyp_by(function: u32) {
+    secondary_monitor_call.store(function, Ordering::Relaxed); // the reader sees it after the clean
+    crate::cache::clean_word(&secondary_monitor_call);
+}
+
 /// Returns the physical address at which CPUs from a boot loader's pen enter, to wait for [`call`].
 pub fn entry() -> u32 {
     unsafe extern "C" {

@@ -8,12 +8,11 @@ use armv7::cpu::{CpuId, CpuSet, MAX_CPUS};
 use armv7::features::{self, Vfp};
 use armv7::gic::{self, Gic};
 use armv7::smc::psci::{ALREADY_ON, CPU_ON, NOT_PRESENT};
-use armv7::{controls, errata, guest, hypmap, pen, secure, smp, timer};
+use armv7::{abort, controls, errata, guest, hypmap, pen, secure, smp, timer};
 use krypton::cmdline::{Options, Vwfi};
 use krypton::cpu::power::{self, Firmware, Progress};
 use krypton::irq::{self, Handler};
 use krypton::options;
-use krypton::platform::board::Start;
 use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo, PsciInfo};
 use krypton::trap;
 use krypton::{cpu, sched, time};
@@ -38,7 +37,7 @@ pub fn set_up_cpu(cpu: CpuId) {
         _ => GuestWait::Traps,
     };
     let mismatches = controls::init_cpu(cpu, wait);
-    if armv7::abort::synchronize() {
+    if abort::synchronize() {
         log::warn!("CPU{}: an asynchronous abort was pending", cpu.raw());
     }
     for mismatch in mismatches.into_iter().flatten() {
@@ -178,43 +177,27 @@ fn start_again(cpu: CpuId) -> i32 {
         return NOT_PRESENT;
     };
     UP.fetch_and(!(1 << cpu.raw()), Ordering::SeqCst);
-    ADMISSION.expect(cpu);
+    let end = expect(cpu, time::clock().hz());
     hypmap::map_boot_code();
-    let end = timer::counter().saturating_add(time::clock().hz().into());
-    ARRIVES_BEFORE.store(end, Ordering::Relaxed);
     let mut result = turn_on(psci, cpu, affinity);
     // It may be on its last instructions.
     while result == ALREADY_ON && timer::counter() < end {
         result = turn_on(psci, cpu, affinity);
     }
     if result != 0 {
-        ADMISSION.give_up(cpu);
+        refused(cpu, result);
         end_start();
-        log::warn!("SMP: CPU{} did not start (PSCI rc={result})", cpu.raw());
     }
     result
 }
 
 /// Returns how far the start of a CPU is.
 fn poll_start(cpu: CpuId) -> Progress {
-    let is_late = timer::counter() > ARRIVES_BEFORE.load(Ordering::Relaxed);
-    if is_up(cpu) {
+    let progress = progress(cpu);
+    if progress != Progress::Waits {
         end_start();
-        Progress::Arrived
-    } else if is_late && ADMISSION.give_up(cpu) {
-        end_start();
-        log::warn!(
-            "SMP: CPU{} did not start; if it still comes, it is parked",
-            cpu.raw()
-        );
-        Progress::TimedOut
-    } else {
-        Progress::Waits
     }
-}
-
-fn is_up(cpu: CpuId) -> bool {
-    UP.load(Ordering::SeqCst) & 1 << cpu.raw() != 0
+    progress
 }
 
 fn end_start() {
@@ -222,48 +205,103 @@ fn end_start() {
     hypmap::drop_boot_code();
 }
 
-fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usize) -> bool {
-    let number = cpu.raw();
+/// Expects a CPU for a second of the counter, which has this frequency in Hz. Returns the counter's value at the end.
+fn expect(cpu: CpuId, hz: u32) -> u64 {
     ADMISSION.expect(cpu);
-    let result = match (firmware(host, info), &info.enable_method, &host.board.start) {
-        (Some(psci), ..) => turn_on(psci, cpu, info.mpidr),
-        (_, EnableMethod::Psci, _) | (_, _, Start::None) => {
-            let method = match &info.enable_method {
-                EnableMethod::Other(method) => method,
-                _ => "no PSCI by SMC",
-            };
-            log::warn!("SMP: CPU{number}: no way to start ({method})");
+    let end = timer::counter().saturating_add(hz.into());
+    ARRIVES_BEFORE.store(end, Ordering::Relaxed);
+    end
+}
+
+/// Returns how far the start of an expected CPU is. One that is late is reported, and may not come any more.
+fn progress(cpu: CpuId) -> Progress {
+    if is_up(cpu) {
+        return Progress::Arrived;
+    }
+    let is_late = timer::counter() > ARRIVES_BEFORE.load(Ordering::Relaxed);
+    // One that has arrived needs no time for the rest.
+    if !is_late || !ADMISSION.give_up(cpu) {
+        return Progress::Waits;
+    }
+    log::warn!(
+        "SMP: CPU{} did not start; if it still comes, it is parked",
+        cpu.raw()
+    );
+    Progress::TimedOut
+}
+
+/// Stops expecting a CPU that firmware refuses to start, and reports it. Returns false if it has arrived all the same.
+fn refused(cpu: CpuId, result: i32) -> bool {
+    let is_absent = ADMISSION.give_up(cpu);
+    if is_absent {
+        log::warn!("SMP: CPU{} did not start (PSCI rc={result})", cpu.raw());
+    }
+    is_absent
+}
+
+fn is_up(cpu: CpuId) -> bool {
+    UP.load(Ordering::SeqCst) & 1 << cpu.raw() != 0
+}
+
+/// Starts a CPU, and waits for it. Returns whether it runs.
+fn start(host: &HostInfo, gic: &Gic, cpu: CpuId, info: &CpuInfo, interface: usize) -> bool {
+    if let Some(psci) = firmware(host, info) {
+        expect(cpu, super::counter_frequency(host));
+        let result = turn_on(psci, cpu, info.mpidr);
+        if result != 0 && refused(cpu, result) {
             return false;
         }
-        (_, _, Start::Pen(steps)) => {
-            let Some(steps) = super::board::map(steps) else {
-                log::warn!("SMP: CPU{number}: the board's registers cannot be mapped");
-                return false;
-            };
-            pen::call(cpu, info.mpidr);
-            steps.run(pen::entry());
-            secure::wake(&gic.dist, interface as u32);
-            0
-        }
-    };
-    // Times out after a second of the counter; a CPU that has not arrived is left out.
-    let end = timer::counter().saturating_add(super::counter_frequency(host).into());
-    while result == 0 && !is_up(cpu) && timer::counter() < end {
-        core::hint::spin_loop();
-    }
-    pen::close();
-    if ADMISSION.give_up(cpu) {
-        let later = match result {
-            0 => "; if it still comes, it is parked",
-            _ => "",
-        };
-        log::warn!("SMP: CPU{number} did not start (PSCI rc={result}){later}");
+    } else if !start_by_board(host, gic, cpu, info, interface) {
         return false;
     }
-    // It has arrived, and needs no time for the rest.
-    while !is_up(cpu) {
-        core::hint::spin_loop();
+    let runs = loop {
+        match progress(cpu) {
+            Progress::Arrived => break true,
+            Progress::TimedOut => break false,
+            Progress::Waits => core::hint::spin_loop(),
+        }
+    };
+    pen::close();
+    runs
+}
+
+/// Begins to start a CPU by the board's registers. Returns false if that is not possible, and reports why.
+fn start_by_board(
+    host: &HostInfo,
+    gic: &Gic,
+    cpu: CpuId,
+    info: &CpuInfo,
+    interface: usize,
+) -> bool {
+    let number = cpu.raw();
+    let steps = match info.enable_method {
+        EnableMethod::Psci => None,
+        _ => host.board.start(info.mpidr),
+    };
+    let Some(steps) = steps else {
+        let method = match &info.enable_method {
+            EnableMethod::Other(method) => method,
+            _ => "no PSCI by SMC",
+        };
+        log::warn!("SMP: CPU{number}: no way to start ({method})");
+        return false;
+    };
+    let Some(steps) = super::board::map(steps) else {
+        log::warn!("SMP: CPU{number}: the board's registers cannot be mapped");
+        return false;
+    };
+    if !steps.answer() {
+        log::warn!("SMP: CPU{number}: firmware bars the board's registers");
+        return false;
     }
+    pen::enter_hyp_by(host.board.monitor_call.unwrap_or(0));
+    expect(cpu, super::counter_frequency(host));
+    pen::call(cpu, info.mpidr);
+    steps.run(pen::entry());
+    if abort::synchronize() {
+        log::warn!("SMP: CPU{number}: firmware bars writes to the board's registers");
+    }
+    secure::wake(&gic.dist, interface as u32);
     true
 }
 

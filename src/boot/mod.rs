@@ -219,7 +219,7 @@ pub fn check_cpu(cpsr: u32, entry_cpsr: u32) {
     let mode = cpsr & psr::MODE;
     if mode == psr::MODE_HYP {
         if entry_cpsr & psr::MODE != psr::MODE_HYP {
-            secure::set_entered();
+            secure::set_entered(CpuId::BOOT);
             log::info!("Entered in secure state, switched to HYP");
         }
         if !features::has_generic_timer() {

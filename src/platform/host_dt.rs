@@ -124,13 +124,14 @@ impl HostInfo {
             Some(node) => timer::info(tree, node, &mut notes)?,
             None => return Err(BootError::Gic("none".to_string())),
         };
+        let cpus = cpus::cpus(tree, &mut notes)?;
         let mut host = Self {
             model: root.string("model").unwrap_or("").to_string(),
             compatible: root
                 .strings("compatible")
                 .map(ToString::to_string)
                 .collect(),
-            board: board::of(tree),
+            board: board::of(tree, &cpus),
             command_lines: modules::command_lines(tree, &modules, &mut notes),
             ram,
             reserved: Vec::new(),
@@ -142,7 +143,7 @@ impl HostInfo {
             partitions,
             pools,
             dom0_channels: dom0_channels(tree, &mut notes),
-            cpus: cpus::cpus(tree, &mut notes)?,
+            cpus,
             psci: cpus::psci(tree, &mut notes),
             console: console::of_tree(tree, gic_node.as_ref(), None),
             private_interrupts: private_interrupts(tree, gic_node.as_ref()),

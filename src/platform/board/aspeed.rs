@@ -7,7 +7,8 @@ use alloc::vec;
 
 use dt::Tree;
 
-use super::{Action, Board, Start, Step, register};
+use super::{Action, Board, register, starts, step};
+use crate::platform::cpus::CpuInfo;
 
 pub(super) const COMPATIBLE: &[&str] = &["aspeed,ast2600"];
 
@@ -18,18 +19,17 @@ const SIGNATURE: u64 = 4;
 /// `SIGNATURE` for CPU 1; the low byte is its number.
 const GO: u32 = 0xABBA_AB01;
 
-pub(super) fn board(tree: &Tree<'_>) -> Board {
+pub(super) fn board(tree: &Tree<'_>, cpus: &[CpuInfo]) -> Board {
     let places = register(tree, MAILBOX, ADDRESS).zip(register(tree, MAILBOX, SIGNATURE));
-    let start = places.map_or(Start::None, |(address, signature)| {
-        let step = |at, action| Step { at, action };
-        Start::Pen(vec![
-            step(signature, Action::Write(0)),
-            step(address, Action::WriteEntry),
-            step(signature, Action::Write(GO)),
-        ])
-    });
     Board {
-        start,
+        starts: starts(cpus, |_| {
+            let (address, signature) = places?;
+            Some(vec![
+                step(signature, Action::Write(0)),
+                step(address, Action::WriteEntry),
+                step(signature, Action::Write(GO)),
+            ])
+        }),
         ..Board::default()
     }
 }

@@ -8,7 +8,12 @@
 
 mod aspeed;
 mod exynos;
+mod imx7;
+mod omap;
+mod rockchip;
+mod sun9i;
 mod syscon;
+mod tegra;
 mod vexpress;
 mod watchdog;
 
@@ -16,6 +21,7 @@ use alloc::vec::Vec;
 
 use dt::{Node, Tree};
 
+use super::cpus::CpuInfo;
 use super::translate;
 
 /// A change of a register of 32 bits, where not said otherwise.
@@ -36,6 +42,17 @@ pub enum Action {
     },
     /// Writes the physical address at which another CPU enters the hypervisor.
     WriteEntry,
+    /// Clears bits.
+    Clear(u32),
+    /// Waits until the bits of a mask have a value, for 10 ms at most.
+    Wait {
+        /// The bits.
+        mask: u32,
+        /// Their value.
+        value: u32,
+    },
+    /// Waits for this many microseconds, without an access.
+    Delay(u32),
 }
 
 /// One access to a register.
@@ -47,15 +64,16 @@ pub struct Step {
     pub action: Action,
 }
 
-/// Method to start CPUs without PSCI.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Start {
-    /// None.
-    #[default]
-    None,
-    /// They wait in a boot loader's pen for an interrupt or event, then jump to the address in a register: perform these
-    /// steps, then send both. A CPU from the pen waits in boot/secondary.S until it is called by its MPIDR.
-    Pen(Vec<Step>),
+/// Method to start a CPU without PSCI.
+///
+/// After the steps, and an event and an interrupt for one that waits for them, the CPU enters boot/secondary.S, where it
+/// waits until it is called by its MPIDR. It may enter in HYP, or in secure SVC where boot/secure.S knows the processor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Affinity fields of its MPIDR.
+    pub mpidr: u32,
+    /// The steps.
+    pub steps: Vec<Step>,
 }
 
 /// A board.
@@ -67,18 +85,28 @@ pub struct Board {
     pub unnamed: &'static [(u64, u64)],
     /// Steps before all else; the counter runs after them.
     pub prepare: Vec<Step>,
-    /// Method to start other CPUs.
-    pub start: Start,
+    /// Methods to start CPUs.
+    pub starts: Vec<Start>,
+    /// Function of the monitor in ROM by which a started CPU enters HYP from SVC: number in r12, address to go on in r0.
+    pub monitor_call: Option<u32>,
     /// Steps that restart the machine.
     pub reset: Vec<Step>,
     /// Steps that switch the machine off.
     pub off: Vec<Step>,
 }
 
+impl Board {
+    /// Returns the steps that start the CPU with this affinity, if it can be started.
+    pub fn start(&self, mpidr: u32) -> Option<&[Step]> {
+        let start = self.starts.iter().find(|start| start.mpidr == mpidr)?;
+        Some(&start.steps)
+    }
+}
+
 struct Family {
     /// Compatibles of the root.
     compatible: &'static [&'static str],
-    board: fn(&Tree<'_>) -> Board,
+    board: fn(&Tree<'_>, &[CpuInfo]) -> Board,
 }
 
 const BOARDS: &[Family] = &[
@@ -94,15 +122,35 @@ const BOARDS: &[Family] = &[
         compatible: aspeed::COMPATIBLE,
         board: aspeed::board,
     },
+    Family {
+        compatible: imx7::COMPATIBLE,
+        board: imx7::board,
+    },
+    Family {
+        compatible: omap::COMPATIBLE,
+        board: omap::board,
+    },
+    Family {
+        compatible: rockchip::COMPATIBLE,
+        board: rockchip::board,
+    },
+    Family {
+        compatible: sun9i::COMPATIBLE,
+        board: sun9i::board,
+    },
+    Family {
+        compatible: tegra::COMPATIBLE,
+        board: tegra::board,
+    },
 ];
 
 /// Returns the board that a tree describes. For an unknown one, only what the tree says about ending the machine.
-pub fn of(tree: &Tree<'_>) -> Board {
+pub fn of(tree: &Tree<'_>, cpus: &[CpuInfo]) -> Board {
     let root = tree.root();
     let family = BOARDS
         .iter()
         .find(|family| root.is_compatible(family.compatible));
-    let mut board = family.map_or_else(Board::default, |family| (family.board)(tree));
+    let mut board = family.map_or_else(Board::default, |family| (family.board)(tree, cpus));
     if board.reset.is_empty() {
         board.reset = syscon::reset(tree);
     }
@@ -113,6 +161,19 @@ pub fn of(tree: &Tree<'_>) -> Board {
         board.off = syscon::off(tree);
     }
     board
+}
+
+/// Returns how each CPU starts for which `steps` returns its steps.
+fn starts(cpus: &[CpuInfo], steps: impl Fn(&CpuInfo) -> Option<Vec<Step>>) -> Vec<Start> {
+    let start = |cpu: &CpuInfo| {
+        let (mpidr, steps) = (cpu.mpidr, steps(cpu)?);
+        Some(Start { mpidr, steps })
+    };
+    cpus.iter().filter_map(start).collect()
+}
+
+const fn step(at: u64, action: Action) -> Step {
+    Step { at, action }
 }
 
 /// Returns the address of the word at `offset` of the first node with one of these compatibles; `None` if there is none.

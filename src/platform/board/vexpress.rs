@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 
 use dt::Tree;
 
-use super::{Action, Board, Start, Step};
+use super::{Action, Board, Step, starts, step};
+use crate::platform::cpus::CpuInfo;
 use crate::platform::translate;
 
 pub(super) const COMPATIBLE: &[&str] = &["arm,vexpress"];
@@ -41,7 +42,7 @@ const REQUEST: u32 = 1 << 31 | 1 << 30;
 const FUNCTION_SHUTDOWN: u32 = 8;
 const FUNCTION_REBOOT: u32 = 9;
 
-pub(super) fn board(tree: &Tree<'_>) -> Board {
+pub(super) fn board(tree: &Tree<'_>, cpus: &[CpuInfo]) -> Board {
     let node = tree.compatible(SYSREG).next();
     let registers = node.and_then(|node| translate::reg_ranges(&node).next().flatten());
     let Some(registers) = registers.filter(|range| range.size() > SYS_CFGSTAT) else {
@@ -53,14 +54,15 @@ pub(super) fn board(tree: &Tree<'_>) -> Board {
     let base = registers.base();
     Board {
         hidden: HIDDEN,
-        unnamed: &[],
-        prepare: Vec::new(),
-        start: Start::Pen(vec![
-            step(base + SYS_FLAGSCLR, Action::Write(!0)),
-            step(base + SYS_FLAGSSET, Action::WriteEntry),
-        ]),
+        starts: starts(cpus, |_| {
+            Some(vec![
+                step(base + SYS_FLAGSCLR, Action::Write(!0)),
+                step(base + SYS_FLAGSSET, Action::WriteEntry),
+            ])
+        }),
         reset: request(base, FUNCTION_REBOOT),
         off: request(base, FUNCTION_SHUTDOWN),
+        ..Board::default()
     }
 }
 
@@ -70,8 +72,4 @@ fn request(base: u64, function: u32) -> Vec<Step> {
         step(base + SYS_CFGDATA, Action::Write(0)),
         step(base + SYS_CFGCTRL, Action::Write(REQUEST | function << 20)),
     ]
-}
-
-const fn step(at: u64, action: Action) -> Step {
-    Step { at, action }
 }

@@ -1,4 +1,4 @@
-@ A loader that starts the hypervisor on the first CPU in the state that the board's reset leaves: see crash.rs.
+@ A loader that starts the hypervisor on the first CPU in the state that the reset leaves: see crash.rs, processors.rs.
 
     .syntax unified
     .arch   armv7-a

@@ -1,11 +1,13 @@
-//! Processors that lack what a Cortex-A15 mostly has: VFP, half of its registers, performance monitors; and one that comes late.
+//! Processors that lack what a Cortex-A15 mostly has: VFP, half of its registers, performance monitors; one that comes late;
+//! and one that the board's registers start in secure state.
 
 use std::process::Command;
 
+use crate::faults::Places;
 use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
-use crate::{Result, build, faults, guests};
+use crate::{Result, boards, build, dom0, faults, guests, leftovers};
 
 /// A processor, and what runs on it.
 pub struct Processor {
@@ -89,7 +91,7 @@ pub fn comes_too_late(options: &Options, echo: Echo) -> Result {
         "1000",
     ]))?;
     machine.start = Start::Tree(tree);
-    let late = "SMP: CPU1 did not start (PSCI rc=0); if it still comes, it is parked";
+    let late = "SMP: CPU1 did not start; if it still comes, it is parked";
     for _ in 0..BOOTS {
         let mut session = Session::start(&machine, echo)?;
         let (which, _) = session.expect_any(&[late, "Brought up 2 CPUs"], options.timeout)?;
@@ -103,4 +105,49 @@ pub fn comes_too_late(options: &Options, echo: Echo) -> Result {
     Err(format!(
         "the other CPU came in time in each of {BOOTS} boots"
     ))
+}
+
+/// Where RAM begins on an i.MX 7, and places clear of dom0's kernel and initramfs.
+const RAM: u32 = 0x8000_0000;
+const PLACES: Places = Places {
+    loader: RAM,
+    hypervisor: 0x8010_0000,
+    tree: 0x8300_0000,
+};
+
+/// Boots an i.MX 7 in secure state without PSCI, as a boot loader that has none. Its registers start the second CPU, in secure
+/// state as well.
+pub fn starts_by_registers(options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("registers")?;
+    let mut machine = Machine::new(&Options {
+        board: Some(boards::find("imx7")?),
+        cpus: 2,
+        ..options.clone()
+    })?;
+    dom0::give_watchdogs_patience(&mut machine);
+    let Start::Tree(tree) = machine.with_tree(folder.path())?.start else {
+        return Err("the board has no tree".into());
+    };
+    // QEMU writes it into trees that it loads itself.
+    let size = [RAM, options.memory_mib << 20].map(|cell| cell.to_string());
+    build::run(
+        Command::new("fdtput")
+            .args(["-t", "u"])
+            .arg(&tree)
+            .args(["/memory@80000000", "reg"])
+            .args(size),
+    )?;
+    let loader = leftovers::loader("jump.S", &PLACES, folder.path())?;
+    let blob = build::read(&tree)?;
+    machine.start = faults::raw_start(&machine, &PLACES, &blob, &loader, folder.path())?;
+    let mut session = Session::start(&machine, echo)?;
+    for line in [
+        "Entered in secure state, switched to HYP",
+        "Brought up 2 CPUs",
+        "smp: Brought up 1 node, 2 CPUs",
+        dom0::UP,
+    ] {
+        session.expect(line, options.timeout)?;
+    }
+    Ok(())
 }

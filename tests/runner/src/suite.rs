@@ -231,6 +231,9 @@ fn starts() -> Vec<Test> {
             ram::test(layout, options, Echo::Hide)
         })
     }));
+    tests.push(Test::new("processor that registers start", |options| {
+        processors::starts_by_registers(options, Echo::Hide)
+    }));
     tests.extend(PLACES.iter().map(|places| {
         let name = places.board.unwrap_or("virt");
         Test::new(format!("load addresses on {name}"), |options| {

@@ -207,7 +207,7 @@ impl Report {
             let how = match arrival {
                 Arrival::Boots => "boots (taken for the first)".into(),
                 Arrival::Psci => "by PSCI".into(),
-                Arrival::Pen => "out of the boot loader's pen".into(),
+                Arrival::Registers => "by the board's registers".into(),
                 Arrival::OtherKind => "left out: of another kind than the first".into(),
                 Arrival::Never(why) => format!("not started: {why}"),
             };

@@ -7,7 +7,6 @@ use krypton::dom0::selection::HostView;
 use krypton::loader::kernel::KernelImage;
 use krypton::mem::frame_table::FrameTable;
 use krypton::platform::BootError;
-use krypton::platform::board::Start;
 use krypton::platform::console;
 use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo, UartInfo};
 use krypton::platform::ranges::PhysRange;
@@ -33,7 +32,7 @@ const KERNEL: KernelImage = KernelImage {
 pub enum Arrival {
     Boots,
     Psci,
-    Pen,
+    Registers,
     OtherKind,
     Never(String),
 }
@@ -62,7 +61,9 @@ impl Rehearsal {
         let cpus = arrivals(&host);
         let running = cpus
             .iter()
-            .filter(|(_, arrival)| matches!(arrival, Arrival::Boots | Arrival::Psci | Arrival::Pen))
+            .filter(|(_, arrival)| {
+                matches!(arrival, Arrival::Boots | Arrival::Psci | Arrival::Registers)
+            })
             .count() as u32;
         let dom0 = take_memory(&mut host, loaded).and_then(|()| {
             host.kernel()?;
@@ -123,7 +124,9 @@ fn arrivals(host: &HostInfo) -> Vec<(CpuInfo, Arrival)> {
         _ if number == 0 => Arrival::Boots,
         _ if kind.as_ref() != Some(&cpu.compatible) => Arrival::OtherKind,
         _ if host.psci.is_some_and(|psci| psci.conduit == Conduit::Smc) => Arrival::Psci,
-        _ if matches!(host.board.start, Start::Pen(_)) => Arrival::Pen,
+        EnableMethod::Unsaid | EnableMethod::Other(_) if host.board.start(cpu.mpidr).is_some() => {
+            Arrival::Registers
+        }
         EnableMethod::Other(method) => Arrival::Never(method.clone()),
         EnableMethod::Psci => Arrival::Never("PSCI without a node that says how".into()),
         EnableMethod::Unsaid => Arrival::Never("the tree says no enable-method".into()),

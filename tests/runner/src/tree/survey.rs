@@ -88,9 +88,10 @@ fn cpus(rehearsal: &Rehearsal, by_uboot: bool) -> String {
     let way = match rehearsal.cpus.get(1).map(|(_, arrival)| arrival) {
         _ if kind == 1 => "",
         _ if late > 0 && by_uboot => " by U-Boot's PSCI",
+        Some(Arrival::Registers) if by_uboot => " by U-Boot's PSCI, else by registers",
         Some(Arrival::Psci) => " by PSCI",
         Some(Arrival::Never(why)) => return format!("**1 of {kind}** ({why}){of_two}"),
-        _ => " by the board's registers",
+        _ => " by registers",
     };
     format!("{kind}{way}{of_two}")
 }
@@ -129,9 +130,31 @@ const NOTES: &str = "
   device mapped and its interrupts routed; and how many there are.
 - *Console*: the driver; where a tree names no UART and has more than one, `dtuart=` must ([options](../boot.md#options)).
 - *CPUs*: those of the boot CPU's kind, and how they start. \"U-Boot's PSCI\" is in no tree: U-Boot's configuration of the board
-  must have it, and `bootm_boot_mode` must be `nonsec`.
+  must have it, and `bootm_boot_mode` must be `nonsec`. How the CPUs arrive that registers start: [below](#cpus-by-registers).
 - *Restart*: what a restart and a panic use. Where there is nothing, the machine says so and stays.
 - *SPIs chosen*: a driver of dom0 chooses the lines at the GIC, and gets each that it enables (debug key `i`).
+";
+
+const STARTS: &str = "
+## CPUs by registers
+
+Where firmware gives no PSCI, the board's own registers start the other CPUs (`src/platform/board`), as Linux' and U-Boot's
+drivers for the board do. That helps only where a CPU arrives in HYP, or in a state from which it is brought there:
+
+| family | the others wait | and arrive in | HYP by |
+|---|---|---|---|
+| Versatile Express, Exynos 5250 and 5410 | in the boot loader's pen | HYP, or secure SVC | `boot/secure.S` |
+| AST2600 | in ROM, for two words | as firmware left the first (QEMU: HYP) | `boot/secure.S` |
+| Exynos 5420, 5422, 5800 | off | secure SVC; by secure firmware unknown | `boot/secure.S` |
+| i.MX 7Dual | off | secure SVC | `boot/secure.S` |
+| Tegra K1 | off | secure SVC | `boot/secure.S` |
+| Allwinner A80 | off (the Cortex-A15 stay so) | secure SVC | `boot/secure.S` |
+| RK3036 | in ROM | secure SVC | `boot/secure.S` |
+| RK3288 | in ROM | secure SVC of a Cortex-A17, **which `boot/secure.S` does not take** | nothing yet: it is parked |
+| OMAP5, DRA7 | in ROM | non-secure SVC | ROM's monitor, function 0x102 |
+
+QEMU has run these of `vexpress-a15`, `ast2600-evb` and `mcimx7d-sabre`; the sequences of all others are tested on the host
+only. A BCM2836 (Raspberry Pi 2) has mailboxes for it, but no GIC, so that it is refused before.
 ";
 
 /// Returns the page.
@@ -166,6 +189,7 @@ pub fn page(trees: &[Surveyed], pages: &str) -> String {
         );
     }
     page += NOTES;
+    page += STARTS;
     page += "\nNot to dom0:\n\n";
     for (name, why) in refused {
         page += &format!("- `{name}`: {why}\n");
