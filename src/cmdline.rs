@@ -156,6 +156,8 @@ pub struct Options {
     pub noreboot: bool,
     pub sync_console: bool,
     pub maxcpus: Option<u32>,
+    /// CPUs of all kinds are used, as if they were of one.
+    pub hmp_unsafe: bool,
     pub sched: Scheduler,
     pub sched_ratelimit_us: u32,
     pub gnttab_max_frames: u32,
@@ -194,6 +196,7 @@ impl Default for Options {
             noreboot: false,
             sync_console: false,
             maxcpus: None,
+            hmp_unsafe: false,
             sched: Scheduler::Credit2,
             sched_ratelimit_us: 1000,
             gnttab_max_frames: 64,
@@ -396,6 +399,7 @@ impl Options {
         let flag = match plain {
             "dom0_vcpus_pin" => &mut self.dom0_vcpus_pin,
             "console_to_ring" => &mut self.console_to_ring,
+            "hmp-unsafe" => &mut self.hmp_unsafe,
             "noreboot" => &mut self.noreboot,
             "sync_console" => &mut self.sync_console,
             "ext_regions" => &mut self.ext_regions,

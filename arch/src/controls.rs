@@ -95,6 +95,7 @@ pub fn init_cpu(cpu: CpuId, wait: GuestWait) -> [Option<Mismatch>; 6] {
         _ => HCPTR,
     };
     set_this_cpu(cpu);
+    errata::add_this_cpu();
     // SAFETY: 1. the vectors are the hypervisor's code, 32-byte aligned; 2. the other registers only restrict guests.
     unsafe {
         cp15::Hvbar::write(vectors);

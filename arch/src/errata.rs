@@ -4,6 +4,8 @@
 //! Workarounds elsewhere check here; bits that only firmware can set are reported at boot. docs/errata.md lists all
 //! known errata, and why some need no workaround.
 
+use core::sync::atomic::{AtomicU8, Ordering};
+
 use crate::cp15;
 use crate::syndrome::{DataAccess, Extend, Width};
 
@@ -29,7 +31,8 @@ pub const fn misreports_thumb_stores(midr: u32) -> bool {
 
 /// Steps of a broadcast TLB invalidate (erratum 798181): on some processors it completes at its DSB before other CPUs
 /// have performed it, or while their accesses by the old translation are still in progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
 pub enum Invalidation {
     /// One invalidate and a DSB.
     Plain,
@@ -62,8 +65,37 @@ pub const fn invalidation_of(midr: u32, revidr: u32) -> Invalidation {
     }
 }
 
-/// Returns the steps of a broadcast TLB invalidate on this processor.
+/// The most steps that a CPU needs which has started.
+struct Needed(AtomicU8);
+
+impl Needed {
+    /// Adds a CPU's need.
+    fn add(&self, steps: Invalidation) {
+        self.0.fetch_max(steps as u8, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Invalidation {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Invalidation::Plain,
+            1 => Invalidation::Repeated,
+            _ => Invalidation::RepeatedAndFenced,
+        }
+    }
+}
+
+static NEEDED: Needed = Needed(AtomicU8::new(0));
+
+/// Records what this CPU needs, for invalidates by others: it is the receiver that has the erratum.
+pub fn add_this_cpu() {
+    NEEDED.add(of_this_cpu());
+}
+
+/// Returns the steps of a broadcast TLB invalidate from this CPU on.
 pub fn invalidation() -> Invalidation {
+    NEEDED.get().max(of_this_cpu())
+}
+
+fn of_this_cpu() -> Invalidation {
     invalidation_of(cp15::Midr::read(), cp15::Revidr::read())
 }
 
@@ -163,8 +195,8 @@ const fn access(width: Width, rt: u16) -> DataAccess {
 mod tests {
     use super::Invalidation::{Plain, Repeated, RepeatedAndFenced};
     use super::{
-        Predictor, invalidation_of, left_by_firmware, misreports_thumb_stores, predictor_of,
-        thumb_store,
+        AtomicU8, Needed, Predictor, invalidation_of, left_by_firmware, misreports_thumb_stores,
+        predictor_of, thumb_store,
     };
     use crate::syndrome::Width::{self, Byte, Half, Word};
 
@@ -185,6 +217,20 @@ mod tests {
             (CORTEX_A7, false),
         ] {
             assert_eq!(misreports_thumb_stores(midr), misreports, "{midr:#x}");
+        }
+    }
+
+    #[test]
+    fn one_cpu_of_two_kinds_decides_for_all() {
+        let needed = Needed(AtomicU8::new(0));
+        for (midr, steps) in [
+            (CORTEX_A7, Plain),
+            (R3P3, Repeated),
+            (TC2, RepeatedAndFenced),
+            (CORTEX_A7, RepeatedAndFenced),
+        ] {
+            needed.add(invalidation_of(midr, 0));
+            assert_eq!(needed.get(), steps, "{midr:#x}");
         }
     }
 

@@ -106,6 +106,7 @@ pub fn start_cpus(host: &HostInfo, options: &Options, gic: &Gic) -> CpuSet {
     // CPU interfaces of a GIC are in the order of the tree's CPUs.
     let others = host.cpus.iter().enumerate().filter(|(_, info)| {
         let same = ours.is_none_or(|ours| ours.compatible == info.compatible);
+        let same = same || options.hmp_unsafe;
         if !same {
             log::warn!(
                 "SMP: {} {:#x} is another kind than the boot CPU, left out",
@@ -306,7 +307,7 @@ fn start_by_board(
 }
 
 /// Stops a secondary CPU permanently if its type, revision or floating-point registers differ from the boot CPU's, as
-/// guests move between CPUs.
+/// guests move between CPUs. With `hmp-unsafe` the registers alone decide, as all of them are switched.
 pub fn check_kind(cpu: CpuId) {
     let (kind, ours) = (smp::midr(), KIND.load(Ordering::SeqCst));
     if kind != ours {
@@ -314,7 +315,9 @@ pub fn check_kind(cpu: CpuId) {
             "SMP: CPU{}: MIDR {kind:#010x} is not {ours:#010x}",
             cpu.raw()
         );
-        krypton::machine::halt()
+        if !options::get().is_some_and(|options| options.hmp_unsafe) {
+            krypton::machine::halt()
+        }
     }
     let (vfp, ours) = (features::vfp_here(), features::vfp());
     if vfp != ours {

@@ -201,7 +201,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "gdb",
     "hardware_dom",
     "hest_disable",
-    "hmp-unsafe",
     "iommu",
     "iommu_dev_iotlb_timeout",
     "low_crashinfo",

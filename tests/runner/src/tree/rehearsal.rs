@@ -58,7 +58,7 @@ impl Rehearsal {
         let console = console::find(tree, options.dtuart.as_deref());
         let console = console.map(|found| found.uart);
         let memory = options.dom0_mem.unwrap_or(DEFAULT_DOM0_MEM);
-        let cpus = arrivals(&host);
+        let cpus = arrivals(&host, options.hmp_unsafe);
         let running = cpus
             .iter()
             .filter(|(_, arrival)| {
@@ -118,11 +118,11 @@ fn grant(image: &PhysRange) -> Result<PhysRange, BootError> {
 }
 
 /// Returns how each CPU comes, taking the first for the one that boots.
-fn arrivals(host: &HostInfo) -> Vec<(CpuInfo, Arrival)> {
+fn arrivals(host: &HostInfo, all_kinds: bool) -> Vec<(CpuInfo, Arrival)> {
     let kind = host.cpus.first().map(|cpu| cpu.compatible.clone());
     let arrival = |(number, cpu): (usize, &CpuInfo)| match &cpu.enable_method {
         _ if number == 0 => Arrival::Boots,
-        _ if kind.as_ref() != Some(&cpu.compatible) => Arrival::OtherKind,
+        _ if !all_kinds && kind.as_ref() != Some(&cpu.compatible) => Arrival::OtherKind,
         _ if host.psci.is_some_and(|psci| psci.conduit == Conduit::Smc) => Arrival::Psci,
         EnableMethod::Unsaid | EnableMethod::Other(_) if host.board.start(cpu.mpidr).is_some() => {
             Arrival::Registers
