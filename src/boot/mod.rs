@@ -287,18 +287,22 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
             frame.set_type_register(window.read32(0));
         }
     }
+    host.gic.find_steps(|at| {
+        let window = PhysAddr::new(at).and_then(|at| hypmap::map_device(at, 4));
+        window.map_or(0, |window| window.read32(0))
+    });
     let gic = gic::init(
         map(&host.gic.distributor, 0x1000),
-        map(&host.gic.cpu, platform::gic::GICC_SIZE),
+        map(&host.gic.cpu_registers(), platform::gic::GICC_SIZE),
         map(&host.gic.hypervisor, 0x200),
     );
     log::info!("GICv2 initialization:");
     log::info!(
         "        gic_dist_addr={:#x} gic_cpu_addr={:#x} gic_hyp_addr={:#x} gic_vcpu_addr={:#x} maintenance irq {}",
         host.gic.distributor.base(),
-        host.gic.cpu.base(),
+        host.gic.cpu_registers().base(),
         host.gic.hypervisor.base(),
-        host.gic.virtual_cpu.base(),
+        host.gic.virtual_cpu_registers().base(),
         host.gic.maintenance
     );
     log::info!(
@@ -306,9 +310,10 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         gic.dist.lines(),
         gic.hyp.count()
     );
+    let virtual_cpu = host.gic.virtual_cpu_registers().pages_outward();
     guest_map::init(guest_map::Host {
-        virtual_cpu: host.gic.virtual_cpu.pages_outward().start().frame(),
-        frames: (host.gic.virtual_cpu.pages_outward().size() >> PAGE_SHIFT) as u32,
+        virtual_cpu: virtual_cpu.start().frame(),
+        frames: (virtual_cpu.size() >> PAGE_SHIFT) as u32,
         clock_frequency: host.timer.frequency.unwrap_or(0),
     });
     if host.timer.virtual_timer != u32::from(IntId::VIRTUAL_TIMER.raw()) {

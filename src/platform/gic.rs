@@ -30,6 +30,16 @@ const GICH_SIZE: u64 = 0x2000;
 /// Controllers with a fixed maintenance interrupt (Cortex-A15 TRM 8.2.1, Cortex-A7 TRM 8.2.1, GIC-400 TRM 2.3.2).
 const FIXED_MAINTENANCE: &[&str] = &["arm,cortex-a15-gic", "arm,cortex-a7-gic", "arm,gic-400"];
 const MAINTENANCE: u32 = 25;
+/// Size of GICC or GICV at steps of 64 KiB: each page of 4 KiB is there 16 times in a row, so that its last alias and the
+/// first one of the next page are adjacent.
+const AT_64K: u64 = 0x2_0000;
+/// Offset of the first page's last alias.
+const LAST_ALIAS: u64 = 0xF000;
+/// `GICC_IIDR` (IHI 0048B 4.4.16).
+const GICC_IIDR: u64 = 0xFC;
+/// `GICC_IIDR` without the product and the revision: version 2, by Arm.
+const IIDR_MASK: u32 = 0x000F_0FFF;
+const IIDR: u32 = 0x0002_043B;
 /// Maximum number of message frames.
 const MAX_FRAMES: usize = 8;
 
@@ -50,6 +60,8 @@ pub struct GicInfo {
     pub maintenance: u32,
     /// GICv2m frames, which turn writes into shared interrupts.
     pub frames: Vec<MsiFrame>,
+    /// GICC is at steps of 64 KiB, see [`GicInfo::find_steps`].
+    at_64k: bool,
 }
 
 /// A GICv2m frame.
@@ -77,6 +89,31 @@ impl MsiFrame {
 }
 
 impl GicInfo {
+    /// Finds out if GICC is at steps of 64 KiB: if its region has room for it, and the identification is there as the first
+    /// and the last alias. `read` reads a word of the machine.
+    pub fn find_steps(&mut self, read: impl Fn(u64) -> u32) {
+        let is_gicc = |offset| read(self.cpu.base() + offset + GICC_IIDR) & IIDR_MASK == IIDR;
+        self.at_64k = self.cpu.size() == AT_64K && is_gicc(0) && is_gicc(LAST_ALIAS);
+    }
+
+    /// Returns GICC without aliases: 8 KiB from here on are its registers.
+    pub fn cpu_registers(&self) -> PhysRange {
+        self.without_aliases(self.cpu)
+    }
+
+    /// Returns GICV without aliases, as [`GicInfo::cpu_registers`].
+    pub fn virtual_cpu_registers(&self) -> PhysRange {
+        self.without_aliases(self.virtual_cpu)
+    }
+
+    fn without_aliases(&self, range: PhysRange) -> PhysRange {
+        let registers = PhysRange::new(range.base() + LAST_ALIAS, GICC_SIZE);
+        match self.at_64k && range.size() == AT_64K {
+            true => registers.unwrap_or(range),
+            false => range,
+        }
+    }
+
     /// Returns the regions that no domain may map.
     pub fn regions(&self) -> [PhysRange; 4] {
         [
@@ -146,6 +183,7 @@ pub(super) fn info(
         cpu,
         hypervisor,
         virtual_cpu,
+        at_64k: false,
     })
 }
 
@@ -189,4 +227,53 @@ fn frames(gic: &Node<'_>, notes: &mut Vec<String>) -> Vec<MsiFrame> {
         });
     }
     frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GICC_SIZE, GicInfo};
+    use crate::platform::host_dt::HostInfo;
+    use crate::platform::ranges::PhysRange;
+    use crate::platform::testing::{VIRT, compile_with};
+
+    fn gic(change: (&str, &str)) -> GicInfo {
+        HostInfo::parse(&compile_with(VIRT, &[change])).unwrap().gic
+    }
+
+    fn range(base: u64, size: u64) -> PhysRange {
+        PhysRange::new(base, size).unwrap()
+    }
+
+    const AS_IT_IS: (&str, &str) = ("0 0x10000>, <0 0x8030000", "0 0x10000>, <0 0x8030000");
+    const WIDE: (&str, &str) = (
+        "<0 0x8010000 0 0x10000>, <0 0x8030000 0 0x10000>, <0 0x8040000 0 0x10000>",
+        "<0 0x8010000 0 0x20000>, <0 0x8030000 0 0x10000>, <0 0x8040000 0 0x20000>",
+    );
+    const GICC: u64 = 0x801_0000;
+    const GICV: u64 = 0x804_0000;
+
+    #[test]
+    fn a_gic_at_steps_of_64_kib_is_used_where_its_aliases_meet() {
+        let mut gic = gic(WIDE);
+        gic.find_steps(|at| match at {
+            0x801_00FC | 0x801_F0FC => 0x0202_143B,
+            _ => 0,
+        });
+        assert_eq!(gic.cpu_registers(), range(GICC + 0xF000, GICC_SIZE));
+        assert_eq!(gic.virtual_cpu_registers(), range(GICV + 0xF000, GICC_SIZE));
+        assert_eq!(gic.regions()[1], range(GICC, 0x2_0000), "all of it is kept");
+    }
+
+    #[test]
+    fn room_for_aliases_does_not_make_them() {
+        for answers in [[0x0202_043B, 0], [0, 0x0202_043B], [0, 0]] {
+            let mut gic = gic(WIDE);
+            gic.find_steps(|at| answers[usize::from(at == 0x801_F0FC)]);
+            assert_eq!(gic.cpu_registers(), range(GICC, 0x2_0000));
+            assert_eq!(gic.virtual_cpu_registers(), range(GICV, 0x2_0000));
+        }
+        let mut gic = gic(AS_IT_IS);
+        gic.find_steps(|_| panic!("there is no room"));
+        assert_eq!(gic.cpu_registers(), range(GICC, 0x1_0000));
+    }
 }
