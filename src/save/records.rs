@@ -132,6 +132,25 @@ fn each_flag(value: &mut bool, show: &mut dyn FnMut(&mut u32)) {
     *value = word != 0;
 }
 
+/// Faults of an image of another processor, by the words of `armv7::features::identity`.
+const ANOTHER_PROCESSOR: [&str; IDENTITY_WORDS] = [
+    "another processor by MIDR",
+    "another processor by CTR",
+    "another processor by CLIDR",
+    "another processor by ID_PFR0",
+    "another processor by ID_PFR1",
+    "another processor by ID_MMFR0",
+    "another processor by ID_MMFR1",
+    "another processor by ID_MMFR2",
+    "another processor by ID_MMFR3",
+    "another processor by ID_ISAR0",
+    "another processor by ID_ISAR1",
+    "another processor by ID_ISAR2",
+    "another processor by ID_ISAR3",
+    "another processor by ID_ISAR4",
+    "another processor by MVFR0",
+];
+
 /// The machine and the domain that an image is of. An image goes only where all of it is equal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Header {
@@ -165,10 +184,16 @@ impl Header {
 
     /// Returns in which respect `self`, which came from elsewhere, is not for here.
     pub fn difference(&self, here: &Self) -> Option<&'static str> {
+        let of_processor = (self.identity.iter().zip(&here.identity))
+            .zip(ANOTHER_PROCESSOR)
+            .map(|((theirs, ours), what)| (theirs != ours, what));
         [
             (self.magic != here.magic, "no image of a domain"),
             (self.version != here.version, "another version of images"),
-            (self.identity != here.identity, "another processor"),
+        ]
+        .into_iter()
+        .chain(of_processor)
+        .chain([
             (
                 self.frequency != here.frequency,
                 "another frequency of the counter",
@@ -182,8 +207,7 @@ impl Header {
                 self.monitors != here.monitors,
                 "performance monitors on one side only",
             ),
-        ]
-        .into_iter()
+        ])
         .find_map(|(differs, what)| differs.then_some(what))
     }
 }

@@ -156,7 +156,7 @@ fn what_is_not_for_here_is_refused_by_name() {
     assert_eq!(because(header()), None);
     let mut here = header();
     here.identity[14] ^= 1;
-    assert_eq!(because(here), Some("another processor"));
+    assert_eq!(because(here), Some("another processor by MVFR0"));
     let mut here = header();
     here.frequency = 24_000_000;
     assert_eq!(because(here), Some("another frequency of the counter"));
