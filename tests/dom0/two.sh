@@ -1,7 +1,8 @@
 #!/bin/sh
-# A domU moves to another machine and back while it runs, krypton.count=N times (1 if not given). It writes to a disk that both
-# machines see, and compares what it reads; a TCP connection to it lives on. Then the cable between the machines is pulled in the
-# middle of a move, and the domU goes on where it was.
+# A domU moves to another machine and back while it runs, krypton.count=N times (1 if not given). It writes to a disk that
+# both machines see, and compares what it reads; a TCP connection to it lives on, and ping loses no more than what is sent
+# while it stands still and connects its network again. Then the cable between the machines is pulled in the middle of a
+# move, and the domU goes on where it was.
 . /tests/lib.sh
 . /tests/domu.sh
 
@@ -52,16 +53,44 @@ has_echoed() { more_than echoed "$1" "$(wc -l </tmp/echoed)"; }
 # None is missing, doubled or in another place.
 all_came_back() { awk '$1 != NR { print "line " NR ": " $1; exit 1 }' /tmp/echoed; }
 
+# Five a second, to wherever it runs.
+ping_pause=200
+starts_to_ping() {
+    ping -i 0.2 $domu >/tmp/pinged 2>&1 &
+    echo $! >/tmp/pings
+    eventually has_pinged 5
+}
+has_pinged() { more_than pinged "$1" "$(grep -c ' seq=' /tmp/pinged)"; }
+# Milliseconds for each move until its interface is connected again, behind the time for which the domU stands still.
+to_connect=10000
+# Those without an answer, of all that were sent until the last answer.
+few_pings_are_lost() {
+    kill "$(cat /tmp/pings)"
+    awk -v pause=$ping_pause -v more=$to_connect '
+        FNR == NR { still += $1; moves++; next }
+        sub(/.* seq=/, "") { if (!seen[$1 + 0]++) answered++; if ($1 + 1 > sent) sent = $1 + 1 }
+        END {
+            printf "ping: %d of %d without an answer, one each %d ms; ", sent - answered, sent, pause
+            printf "%d moves, %d ms still\n", moves, still
+            exit !(moves && answered && (sent - answered) * pause <= still + moves * more)
+        }' /tmp/still /tmp/pinged >/tmp/lost
+    lost=$?
+    tee /dev/fd/3 </tmp/lost
+    return $lost
+}
+
 # told COMMAND...: prints how that move went. The figures go to docs/performance.md.
 told() {
     "$@" >/tmp/moved 2>&1
     status=$?
     grep -a 'kmove: ' /tmp/moved | tr '\r' '\n' | grep -a 'has moved\|runs on' >&3
+    sed -n 's/.* has moved, and stood still for \([0-9]*\) ms.*/\1/p' /tmp/moved >>/tmp/still
     return $status
 }
 goes() { told xl migrate -s 'sh /tests/on_there.sh' demo $there && eventually runs_only_there; }
 comes() { told there "xl migrate -s 'sh /tests/on_there.sh' demo $here 2>&1" && eventually runs_only_here; }
-lives() { eventually has_written 1 && eventually has_echoed 10; }
+goes_on() { eventually has_written 1 && eventually has_echoed 10; }
+lives() { goes_on && eventually has_pinged 5; }
 
 # The cable is pulled some seconds after the move has begun.
 is_pulled() {
@@ -82,6 +111,7 @@ check "it is told what to do by its network" eventually obeys
 check "it writes to its disk all the time" writes_on
 check "it echoes" starts_to_echo
 sends_numbers &
+check "it answers ping" starts_to_ping
 round=1
 while [ "$round" -le "$count" ]; do
     check "it moves to the other machine, $round of $count" goes
@@ -90,8 +120,9 @@ while [ "$round" -le "$count" ]; do
     check "it writes here, and answers by the same connection" lives
     round=$((round + 1))
 done
+check "ping lost no more than its pauses explain" few_pings_are_lost
 check "it goes on when the cable is pulled in the middle of a move" is_pulled 3
-check "it writes, and answers by the same connection" lives
+check "it writes, and answers by the same connection" goes_on
 check "nothing of it is left on the other machine" is_plugged_in
 touch /tmp/end
 check "no block was lost or old" eventually has_ended

@@ -21,7 +21,7 @@ main() {
     step "making a domU for Linux $release"
     mkdir -p "$output" "$tree.volume" "$tree.tools"
     trap 'rm -rf "$tree" "$tree.volume" "$tree.tools"' EXIT
-    add_initramfs
+    add_domu
     pack >"$tree.volume/initrd.gz"
     cp "$root/boot/vmlinuz-$release" "$tree.volume/vmlinuz"
     cp tests/domu/*.cfg "$tree.volume/"
@@ -49,19 +49,6 @@ make_tools() {
     rm -r "$tree/lib" "$tree/usr"
     mv "$tree/flat" "$tree/lib"
     make_file_system "$output/tools.img" 96 tools -d "$tree"
-}
-
-add_initramfs() {
-    (cd "$tree" && mkdir -p bin sbin usr/bin usr/sbin dev proc sys tmp root run mnt etc lib/modules)
-    add_file bin/busybox
-    add_modules xen-blkfront xen-netfront ext4 crc32c_generic
-    install -m 755 tests/domu/init "$tree/init"
-    install -m 755 tests/domu/fill tests/domu/start "$tree/bin/"
-    cp tests/domu/inittab tests/domu/profile "$tree/etc/"
-    # The tools' loader is on their disk, where a domU has it.
-    ln -s /mnt/xvdc/lib/ld-linux-armhf.so.3 "$tree/lib/"
-    echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
-    echo 'root:x:0:' >"$tree/etc/group"
 }
 
 # make_file_system FILE MEBIBYTES LABEL [OPTION...]

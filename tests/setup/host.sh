@@ -16,6 +16,7 @@ cc gcc libc6-dev
 '
 test_tools='
 cpio cpio
+xz xz-utils
 depmod kmod
 mke2fs e2fsprogs
 readelf binutils

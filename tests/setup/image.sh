@@ -2,6 +2,7 @@
 # Makes a whole Debian for armhf as disks with one partition, for QEMU's `virt` board with U-Boot:
 #   target/debian/disk.img    with dist/'s package krypton-hypervisor installed: `make debian`
 #   target/debian/plain.img   the same without it; the package lies in /root (`image.sh plain`)
+#   target/debian/guest.img   a domU's disk alone, a file system (`image.sh guest`)
 #   target/debian/ssh_key     what root logs in with
 # Debian itself, dom0's and a domU's, is made once, by mmdebstrap, and kept in the cache folder. Its programs run under qemu-user, which needs
 # binfmt_misc; this needs root, or a user who may make name spaces.
@@ -27,25 +28,41 @@ guest_packages='
 '
 
 main() {
+    folder=$cache/image
     case ${1:-disk} in
     disk) disk=$output/disk.img ;;
     plain) disk=$output/plain.img ;;
-    *) fail "image.sh knows disk and plain, not $1" ;;
+    guest) disk=$output/guest.img ;;
+    *) fail "image.sh knows disk, plain and guest, not $1" ;;
     esac
+    if [ "${1-}" = guest ]; then
+        ! is_fresh || return 0
+        prepare_host
+        make_root_of guest "$guest_packages"
+        make_disk
+        return
+    fi
     package=$(echo dist/krypton-hypervisor_*_armhf.deb)
     [ -f "$package" ] || fail "the package is missing: run \`make deb\` first"
-    folder=$cache/image
-    is_fresh && return
-    tests/setup/host.sh debian
-    can_run_armhf
-    (lock_cache && make_roots)
-    make_disk
+    has root "$root_packages" && cmp -s "$package" "$disk.deb" && is_fresh && return
+    prepare_host
+    # Only the drivers that this machine and a domU have: with all of them the RAM disk takes longer than everything else here.
+    make_root_of root "$root_packages" \
+        --essential-hook="mkdir -p \"\$1/etc/initramfs-tools/conf.d\" \"\$1/usr/share/initramfs-tools/modules.d\"" \
+        --essential-hook="echo MODULES=list >\"\$1/etc/initramfs-tools/conf.d/driver-policy\"" \
+        --essential-hook="copy-in tests/debian/modules /usr/share/initramfs-tools/modules.d/"
+    make_root_of guest "$guest_packages"
+    make_disk "$package"
 }
 
-# Returns 0 where the disk is newer than all that it is made of.
+prepare_host() {
+    tests/setup/host.sh debian
+    can_run_armhf
+}
+
+# Returns 0 where the disk is newer than the domU that is in it and these scripts.
 is_fresh() {
-    [ -f "$disk" ] && cmp -s "$package" "$disk.deb" && has root "$root_packages" && has guest "$guest_packages" &&
-        [ -z "$(find tests/setup/image.sh tests/debian -newer "$disk")" ]
+    [ -f "$disk" ] && has guest "$guest_packages" && [ -z "$(find tests/setup/image.sh tests/debian -newer "$disk")" ]
 }
 
 # has NAME PACKAGES: returns 0 where the cache holds that tar file, made of those packages.
@@ -66,16 +83,12 @@ can_run_armhf() {
         fail "programs for armhf do not run here: qemu-user-static must be registered in /proc/sys/fs/binfmt_misc"
 }
 
-make_roots() {
-    # Only the drivers that this machine and a domU have: with all of them the RAM disk takes longer than everything else here.
-    has root "$root_packages" || make_root root "$root_packages" \
-        --essential-hook="mkdir -p \"\$1/etc/initramfs-tools/conf.d\" \"\$1/usr/share/initramfs-tools/modules.d\"" \
-        --essential-hook="echo MODULES=list >\"\$1/etc/initramfs-tools/conf.d/driver-policy\"" \
-        --essential-hook="copy-in tests/debian/modules /usr/share/initramfs-tools/modules.d/"
-    has guest "$guest_packages" || make_root guest "$guest_packages"
+# make_root_of NAME PACKAGES OPTION...: Debian as a tar file in the cache, if it is not there.
+make_root_of() {
+    ! has "$1" "$2" || return 0
+    (lock_cache && make_root "$@")
 }
 
-# make_root NAME PACKAGES OPTION...: Debian as a tar file in the cache.
 make_root() {
     step "making Debian 12 for armhf ($1) from its packages, under emulation: 10 to 30 minutes, once"
     name=$1
@@ -98,19 +111,22 @@ source_of() {
     printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$archive" "$1"
 }
 
+# make_disk [PACKAGE]
 make_disk() {
-    step "making $disk with $package"
+    step "making $disk${1:+ with $1}"
     mkdir -p "$output"
     [ -f "$output/ssh_key" ] || ssh-keygen -q -t ed25519 -N '' -C krypton -f "$output/ssh_key"
     rm -f "$disk" "$disk.new"
-    truncate -s "${size_mib}M" "$disk.new"
-    echo 'start=2048, type=83, bootable' | sfdisk --quiet "$disk.new"
+    if [ -n "${1-}" ]; then
+        truncate -s "${size_mib}M" "$disk.new"
+        echo 'start=2048, type=83, bootable' | sfdisk --quiet "$disk.new"
+    fi
     if [ "$(id -u)" = 0 ]; then
-        sh tests/debian/fill "$disk.new" "$folder" "$package"
+        sh tests/debian/fill "$disk.new" "$folder" "$@"
     else
-        unshare --map-auto --map-root-user sh tests/debian/fill "$disk.new" "$folder" "$package"
+        unshare --map-auto --map-root-user sh tests/debian/fill "$disk.new" "$folder" "$@"
     fi || fail "cannot fill $disk (above)"
-    cp "$package" "$disk.deb"
+    [ -z "${1-}" ] || cp "$1" "$disk.deb"
     mv "$disk.new" "$disk"
 }
 

@@ -31,7 +31,7 @@ pub struct Board {
 }
 
 /// The processor of a real V2P-CA15_A7, which has errata that QEMU's own revision has not.
-const CORTEX_A15_R2P1: &str = "cortex-a15,midr=0x412fc0f1";
+pub const CORTEX_A15_R2P1: &str = "cortex-a15,midr=0x412fc0f1";
 /// The processor of an Exynos 5250, with all that is known to be wrong with a Cortex-A15.
 const CORTEX_A15_R0P4: &str = "cortex-a15,midr=0x410fc0f4";
 

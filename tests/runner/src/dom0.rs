@@ -24,9 +24,11 @@ const PATIENT_WATCHDOGS: &str =
 const SPARE_BYTES: u64 = 128 << 20;
 const SPARE_MMIO: &str = "spare-mmio.img";
 /// Scripts about the machine's start and end, or on a machine of their own: they boot.
-const BOOTS: [&str; 3] = ["poweroff", "reboot", COUNTED];
+const BOOTS: [&str; 4] = ["poweroff", "reboot", COUNTED, SYSTEMD];
 /// The script that judges times: on one CPU whose time counts instructions.
 const COUNTED: &str = "still";
+/// The script with a domU that is a whole Debian.
+const SYSTEMD: &str = "systemd";
 /// A test may take so many times the timeout in all, beside what it is told to take, and one check of it so many: a check's
 /// own limit counts its looks, and on a busy host a look may take seconds.
 const LONGEST: u32 = 12;
@@ -99,15 +101,17 @@ pub fn test_after(says: &[&str], name: &str, options: &Options, echo: Echo) -> R
 pub fn test_over_a_restart(name: &str, options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("disks")?;
     let machine = machine_for(name, options, &folder)?;
-    for _ in 0..2 {
-        let mut session = at_prompt(&[], &machine, options)?;
-        session.echo(echo);
-        session.type_text(&run_test(name, options))?;
-        passes(&mut session, name, options)?;
-        // The machine powers off behind a test: nothing of its disks is in QEMU any more.
-        ends_well(&mut session, options.timeout)?;
-    }
-    Ok(())
+    test_to_the_end(name, &machine, options, echo)?;
+    test_to_the_end(name, &machine, options, echo)
+}
+
+/// Runs a script on a machine, which powers off behind it: nothing of its disks is in QEMU any more.
+pub fn test_to_the_end(name: &str, machine: &Machine, options: &Options, echo: Echo) -> Result {
+    let mut session = at_prompt(&[], machine, options)?;
+    session.echo(echo);
+    session.type_text(&run_test(name, options))?;
+    passes(&mut session, name, options)?;
+    ends_well(&mut session, options.timeout)
 }
 
 /// Returns the command that runs a script in the place of dom0's shell, with an end of line.
@@ -162,6 +166,8 @@ pub fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Res
     let mut machine = common(options, data, folder)?;
     match name {
         "guests" | HOSTILE | "last_words" | "flood" => write_test_guests(folder.path())?,
+        TRIXIE => write_trixie(folder.path())?,
+        SYSTEMD => machine.disks.push(debian_guest()?),
         "reboot" => machine.on_reboot = OnReboot::Restart,
         COUNTED => (machine.counted, machine.cpus) = (true, 1),
         "board" => machine.initrd = Some(with_guests(&machine, folder.path())?),
@@ -319,10 +325,33 @@ fn write_test_guests(folder: &Path) -> Result {
     for name in guests::names()?.into_iter().chain(alone) {
         build::flat_guest(&elves.join(&name), &kernels.join(&name))?;
     }
+    write_kernels(&kernels, folder)
+}
+
+/// The script with a domU of the next Debian's kernel.
+const TRIXIE: &str = "trixie";
+
+/// Writes a file system with that kernel and its RAM disk on the spare disk. The set-up has fetched them by then.
+fn write_trixie(folder: &Path) -> Result {
+    build::run(&mut Command::new(
+        project::root().join("tests/setup/trixie.sh"),
+    ))?;
+    write_kernels(&project::root().join("target/trixie"), folder)
+}
+
+/// Returns the disk of a domU that is a whole Debian, made by the set-up by then.
+fn debian_guest() -> Result<Disk> {
+    let root = project::root();
+    build::run(Command::new(root.join("tests/setup/image.sh")).arg("guest"))?;
+    Ok(scratch_disk(&root.join("target/debian/guest.img")))
+}
+
+/// Writes a file system with what is in `kernels` on the spare disk.
+fn write_kernels(kernels: &Path, folder: &Path) -> Result {
     build::run(
         Command::new("mke2fs")
             .args(["-q", "-t", "ext4", "-m", "0", "-L", "kernels", "-d"])
-            .args([&kernels, &folder.join(SPARE_MMIO)]),
+            .args([kernels, &folder.join(SPARE_MMIO)]),
     )
 }
 

@@ -41,6 +41,7 @@ mod crossbar;
 mod debian;
 mod disk;
 mod dom0;
+mod elsewhere;
 mod faults;
 mod flash;
 mod guests;

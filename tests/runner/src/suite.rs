@@ -14,8 +14,9 @@ use crate::refusals::REFUSALS;
 use crate::session::{Echo, is_crowd};
 use crate::typed::{self, TYPED};
 use crate::{
-    Result, bench, build, card, crash, crossbar, debian, dom0, faults, guests, hazards, leftovers,
-    load_address, package, partitions, project, ram, refusals, tree, two, uboot_ways, uefi, words,
+    Result, bench, build, card, crash, crossbar, debian, dom0, elsewhere, faults, guests, hazards,
+    leftovers, load_address, package, partitions, project, ram, refusals, tree, two, uboot_ways,
+    uefi, words,
 };
 
 /// CPUs of a machine that mostly keep one core busy.
@@ -53,11 +54,13 @@ const DOM0: [(&str, u32, u32, bool); 23] = [
 const BUSY: [&str; 4] = ["hostile", "load", "many", "stress"];
 
 /// Tests that take hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
-const SOAK: [(&str, u32, Option<u32>, Option<u32>); 5] = [
+const SOAK: [(&str, u32, Option<u32>, Option<u32>); 7] = [
     ("cycles", 2048, Some(1000), None),
     ("load", 1024, Some(20), Some(300)),
     ("move", 1024, Some(50), None),
     ("still", 1024, None, None),
+    ("trixie", 1024, Some(2), None),
+    ("systemd", 1024, None, None),
     ("stress", 1024, None, Some(3600)),
 ];
 
@@ -103,6 +106,9 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
     let restart = Test::new("soak restart", |options| {
         dom0::test_over_a_restart("restart", options, Echo::Hide)
     });
+    let elsewhere = Test::new("soak elsewhere", |options| {
+        elsewhere::test(options, Echo::Hide)
+    });
     let two = Test::new("soak two machines", |options| {
         let options = Options {
             count: options.count.or(Some(MOVES)),
@@ -118,7 +124,10 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
             .map(test)
             .chain(boards::SOAK.iter().map(board_test))
             .chain(hazards)
-            .chain([two, restart, package, domus, fuzz].map(|test| test.keeps_busy(usize::MAX)))
+            .chain(
+                [two, restart, elsewhere, package, domus, fuzz]
+                    .map(|test| test.keeps_busy(usize::MAX)),
+            )
             .collect(),
         options,
     )

@@ -26,7 +26,7 @@ pub fn test(options: &Options, echo: Echo) -> Result {
     // For docs/performance.md.
     here.transcript()
         .lines()
-        .filter(|line| line.contains("has moved"))
+        .filter(|line| line.contains("has moved") || line.contains("ping: "))
         .for_each(|line| println!("{line}"));
     Ok(())
 }

@@ -1,0 +1,45 @@
+//! A domU that is saved on `virt` comes back on a Versatile Express with the same processor, and is refused by another revision.
+
+use crate::Result;
+use crate::boards::{self, CORTEX_A15_R2P1};
+use crate::dom0;
+use crate::machine::Bus;
+use crate::options::Options;
+use crate::session::{Echo, ScratchFolder};
+
+/// The script on both machines: its first part saves, its second one restores.
+const SCRIPT: &str = "restart";
+/// The other machine, with its revision of the processor.
+const BOARD: &str = "vexpress-a15";
+/// QEMU's own revision.
+const CORTEX_A15_R4P0: &str = "cortex-a15";
+
+/// Runs the script on `virt` with each processor, then on the board, with the same disks.
+pub fn test(options: &Options, echo: Echo) -> Result {
+    for processor in [CORTEX_A15_R2P1, CORTEX_A15_R4P0] {
+        saved_here(processor, options, echo)
+            .map_err(|reason| format!("saved with {processor}: {reason}"))?;
+    }
+    Ok(())
+}
+
+fn saved_here(processor: &'static str, options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("elsewhere")?;
+    let mut here = dom0::machine_for(SCRIPT, options, &folder)?;
+    here.processor = processor;
+    // Snapshots are for machines that others start from.
+    let common = processor == CORTEX_A15_R4P0;
+    dom0::test_to_the_end(SCRIPT, &here, &options.fresh_if(!common), echo)?;
+
+    let options = Options {
+        board: Some(boards::find(BOARD)?),
+        ..options.fresh_if(true)
+    };
+    let scratch = ScratchFolder::new("elsewhere-there")?;
+    let mut there = dom0::machine_for(SCRIPT, &options, &scratch)?;
+    // It has four virtio devices, and no PCI.
+    there.network = false;
+    there.disks = here.disks;
+    there.disks.retain(|disk| disk.bus == Bus::Mmio);
+    dom0::test_to_the_end(SCRIPT, &there, &options, echo)
+}
