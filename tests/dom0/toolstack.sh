@@ -64,7 +64,7 @@ all_are_ended() {
 goes_away() { start_tiny "$1" "$2" "$3=\"destroy\"" && eventually is_gone "$1"; }
 # Reads the first id while the domU is paused. It ends at once, and between two lives it has no id.
 comes_again() {
-    start_tiny "$1" "$2" "$3=\"restart\"" -p && first=$(domain_id "$1") && xl unpause "$first" || return
+    start_tiny "$1" "$2" -p "$3=\"restart\"" && first=$(domain_id "$1") && xl unpause "$first" || return
     eventually has_another_id "$1" "$first" && eventually all_are_ended
 }
 has_another_id() { id=$(domain_id "$1") && [ "$id" != "$2" ]; }
