@@ -69,8 +69,8 @@ pub static LAYOUTS: [Layout; 7] = [
     },
     Layout {
         name: "with modules above 4 GiB",
-        memory_mib: 5120,
-        banks: || vec![(RAM, 5120 * MIB)],
+        memory_mib: 3840,
+        banks: || vec![(RAM, 3840 * MIB)],
         kernel: FOUR_GIB + 0x1000_0000,
         initrd: FOUR_GIB + 0x1fff_f000,
         says: &[

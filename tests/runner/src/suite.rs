@@ -34,7 +34,7 @@ const DOM0: [(&str, u32, u32, bool); 23] = [
     ("disks", 2, 1024, false),
     ("facts", 4, 2048, false),
     ("facts", 8, 2048, false),
-    ("disks", 4, 4096, true),
+    ("disks", 2, 4096, true),
     ("toolstack", 2, 1024, false),
     ("domains", 2, 1024, false),
     ("pools", 2, 1024, false),
