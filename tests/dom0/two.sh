@@ -75,7 +75,8 @@ few_pings_are_lost() {
             exit !(moves && answered && (sent - answered) * pause <= still + moves * more)
         }' /tmp/still /tmp/pinged >/tmp/lost
     lost=$?
-    tee /dev/fd/3 </tmp/lost
+    cat /tmp/lost
+    cat /tmp/lost >&3
     return $lost
 }
 
