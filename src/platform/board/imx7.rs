@@ -7,7 +7,7 @@ use alloc::vec;
 
 use dt::Tree;
 
-use super::{Action, Board, register, starts, step};
+use super::{Action, Board, register, second, step};
 use crate::platform::cpus::CpuInfo;
 
 pub(super) const COMPATIBLE: &[&str] = &["fsl,imx7d"];
@@ -27,14 +27,8 @@ const CPU1_POWER: u32 = 1 << 1;
 /// `PGC_A7CORE1_CTRL`: bit 0 lets a request change CPU 1's power.
 const GPC_CPU1: u64 = 0x840;
 
-/// Affinity of CPU 1.
-const CPU1: u32 = 1;
-
 pub(super) fn board(tree: &Tree<'_>, cpus: &[CpuInfo]) -> Board {
-    let steps = |cpu: &CpuInfo| {
-        if cpu.mpidr != CPU1 {
-            return None;
-        }
+    let steps = || {
         let request = register(tree, GPC, GPC_POWER_UP)?;
         let control = register(tree, GPC, GPC_CPU1)?;
         let granted = Action::Wait {
@@ -51,7 +45,7 @@ pub(super) fn board(tree: &Tree<'_>, cpus: &[CpuInfo]) -> Board {
         ])
     };
     Board {
-        starts: starts(cpus, steps),
+        starts: second(cpus, steps),
         ..Board::default()
     }
 }

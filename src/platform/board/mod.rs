@@ -172,6 +172,11 @@ fn starts(cpus: &[CpuInfo], steps: impl Fn(&CpuInfo) -> Option<Vec<Step>>) -> Ve
     cpus.iter().filter_map(start).collect()
 }
 
+/// Returns how CPU 1 starts, of a processor with two CPUs of one cluster.
+fn second(cpus: &[CpuInfo], steps: impl Fn() -> Option<Vec<Step>>) -> Vec<Start> {
+    starts(cpus, |cpu| if cpu.mpidr == 1 { steps() } else { None })
+}
+
 const fn step(at: u64, action: Action) -> Step {
     Step { at, action }
 }

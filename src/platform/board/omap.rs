@@ -7,7 +7,7 @@ use alloc::vec;
 
 use dt::Tree;
 
-use super::{Action, Board, register, starts, step};
+use super::{Action, Board, register, second, step};
 use crate::platform::cpus::CpuInfo;
 
 pub(super) const COMPATIBLE: &[&str] = &["ti,omap5", "ti,dra7"];
@@ -22,21 +22,15 @@ const AUX_CORE_BOOT_1: u64 = 0x804;
 /// Function of ROM's monitor that enters HYP.
 const ENTER_HYP: u32 = 0x102;
 
-/// Affinity of CPU 1.
-const CPU1: u32 = 1;
-
 pub(super) fn board(tree: &Tree<'_>, cpus: &[CpuInfo]) -> Board {
-    let steps = |cpu: &CpuInfo| {
-        if cpu.mpidr != CPU1 {
-            return None;
-        }
+    let steps = || {
         Some(vec![
             step(register(tree, WUGEN, AUX_CORE_BOOT_1)?, Action::WriteEntry),
             step(register(tree, WUGEN, AUX_CORE_BOOT_0)?, Action::Write(GO)),
         ])
     };
     Board {
-        starts: starts(cpus, steps),
+        starts: second(cpus, steps),
         monitor_call: Some(ENTER_HYP),
         ..Board::default()
     }

@@ -70,17 +70,9 @@ pub fn restarts_by_watchdog(
         tree: ram + 0x0800_0000,
     };
     let tree = board.write_tree(&machine, folder)?;
-    // A boot loader would write the size of RAM; nobody adds PSCI.
-    let memory = format!("/memory@{ram:x}");
-    let put = |kind: &str| {
-        let mut put = Command::new("fdtput");
-        put.args(["-p", "-t", kind]).args([&tree]).arg(&memory);
-        put
-    };
-    build::run(put("s").args(["device_type", "memory"]))?;
-    build::run(put("u").args(["reg", &ram.to_string(), &(1 << 30).to_string()]))?;
-    let loader = leftovers::loader("jump.S", &places, folder)?;
-    machine.start = faults::raw_start(&machine, &places, &build::read(&tree)?, &loader, folder)?;
+    // Nobody adds PSCI.
+    leftovers::write_ram(&tree, ram, options.memory_mib << 20)?;
+    machine.start = leftovers::start_by("jump.S", &machine, &places, &tree, folder)?;
     let mut session = crash_of(&machine, echo)?;
     session.wait_for(&["Reboot in five seconds"], PATIENCE)?;
     session.expect_end(PATIENCE).map(drop)

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::dom0::UP;
 use crate::faults::{self, ON_VIRT, Places};
-use crate::machine::Machine;
+use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
 use crate::{Result, boards, build, dom0};
@@ -17,18 +17,11 @@ use crate::{Result, boards, build, dom0};
 /// Boots through that loader to dom0's user space.
 pub fn test(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("leftovers")?;
-    let binary = loader("leftovers.S", &ON_VIRT, folder.path())?;
     let mut machine = Machine::new(options)?;
     build::tell_image(&machine.hypervisor)?;
     let tree = folder.path().join("machine.dtb");
     faults::dump_tree(&machine, &tree)?;
-    machine.start = faults::raw_start(
-        &machine,
-        &ON_VIRT,
-        &build::read(&tree)?,
-        &binary,
-        folder.path(),
-    )?;
+    machine.start = start_by("leftovers.S", &machine, &ON_VIRT, &tree, folder.path())?;
     Session::start(&machine, echo)?
         .expect(UP, options.timeout)
         .map(drop)
@@ -59,11 +52,11 @@ pub fn without_frequency(options: &Options, echo: Echo) -> Result {
         "clock-frequency",
         "62500000",
     ]))?;
-    machine.start = faults::raw_start(
+    machine.start = start_by(
+        "no-frequency.S",
         &machine,
         &ON_VEXPRESS,
-        &build::read(&tree)?,
-        &loader("no-frequency.S", &ON_VEXPRESS, folder.path())?,
+        &tree,
         folder.path(),
     )?;
     let mut session = Session::start(&machine, echo)?;
@@ -77,8 +70,34 @@ pub fn without_frequency(options: &Options, echo: Echo) -> Result {
     Ok(())
 }
 
-/// Makes a loader of a source beside this file.
-pub fn loader(source: &str, places: &Places, folder: &Path) -> Result<Vec<u8>> {
+/// Writes into a tree of a board, as a boot loader would, that it has so many bytes of RAM from `base` on.
+pub fn write_ram(tree: &Path, base: u32, size: u32) -> Result {
+    let put = |kind: &str, property: &str, words: &[String]| {
+        build::run(
+            Command::new("fdtput")
+                .args(["-p", "-t", kind])
+                .arg(tree)
+                .args([&format!("/memory@{base:x}"), property])
+                .args(words),
+        )
+    };
+    put("s", "device_type", &["memory".to_string()])?;
+    put("u", "reg", &[base, size].map(|cell| cell.to_string()))
+}
+
+/// Returns the start of a machine with this tree by a loader of a source beside this file.
+pub fn start_by(
+    source: &str,
+    machine: &Machine,
+    places: &Places,
+    tree: &Path,
+    folder: &Path,
+) -> Result<Start> {
+    let loader = loader(source, places, folder)?;
+    faults::raw_start(machine, places, &build::read(tree)?, &loader, folder)
+}
+
+fn loader(source: &str, places: &Places, folder: &Path) -> Result<Vec<u8>> {
     let options = [
         format!("-Wl,-Ttext={:#x}", places.loader),
         format!("-DTREE={:#x}", places.tree),

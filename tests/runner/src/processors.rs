@@ -119,27 +119,16 @@ const PLACES: Places = Places {
 /// state as well.
 pub fn starts_by_registers(options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("registers")?;
+    let board = boards::find("imx7")?;
     let mut machine = Machine::new(&Options {
-        board: Some(boards::find("imx7")?),
+        board: Some(board),
         cpus: 2,
         ..options.clone()
     })?;
     dom0::give_watchdogs_patience(&mut machine);
-    let Start::Tree(tree) = machine.with_tree(folder.path())?.start else {
-        return Err("the board has no tree".into());
-    };
-    // QEMU writes it into trees that it loads itself.
-    let size = [RAM, options.memory_mib << 20].map(|cell| cell.to_string());
-    build::run(
-        Command::new("fdtput")
-            .args(["-t", "u"])
-            .arg(&tree)
-            .args(["/memory@80000000", "reg"])
-            .args(size),
-    )?;
-    let loader = leftovers::loader("jump.S", &PLACES, folder.path())?;
-    let blob = build::read(&tree)?;
-    machine.start = faults::raw_start(&machine, &PLACES, &blob, &loader, folder.path())?;
+    let tree = board.write_tree(&machine, folder.path())?;
+    leftovers::write_ram(&tree, RAM, options.memory_mib << 20)?;
+    machine.start = leftovers::start_by("jump.S", &machine, &PLACES, &tree, folder.path())?;
     let mut session = Session::start(&machine, echo)?;
     for line in [
         "Entered in secure state, switched to HYP",

@@ -1,6 +1,6 @@
 //! Machines that cannot run domains: their own serial line must say why.
 
-use crate::faults::{self, Places};
+use crate::faults::Places;
 use crate::machine::{Machine, Start};
 use crate::options::Options;
 use crate::session::{Echo, ScratchFolder, Session};
@@ -52,9 +52,9 @@ pub fn test(refusal: &Refusal, options: &Options, echo: Echo) -> Result {
     let mut machine = Machine::new(&options)?;
     build::tell_image(&machine.hypervisor)?;
     if refusal.in_hyp {
-        let tree = build::read(&board.write_tree(&machine, folder.path())?)?;
-        let loader = leftovers::loader("to-hyp.S", &AT_RESET, folder.path())?;
-        machine.start = faults::raw_start(&machine, &AT_RESET, &tree, &loader, folder.path())?;
+        let tree = board.write_tree(&machine, folder.path())?;
+        let folder = folder.path();
+        machine.start = leftovers::start_by("to-hyp.S", &machine, &AT_RESET, &tree, folder)?;
         if let Start::Raw { entry, .. } = &mut machine.start {
             // QEMU takes 0 for none. All CPUs begin there anyway.
             *entry += 4;
