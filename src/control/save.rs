@@ -17,6 +17,7 @@ use zerocopy::IntoBytes;
 use super::request::Request;
 use super::{again, exclusive};
 use crate::abi::domctl::{HvmContext, HvmContextPartial};
+use crate::abi::event_channel::TWO_LEVEL_CHANNELS;
 use crate::call::guest_ptr::{copy_in, copy_out};
 use crate::call::{Outcome, Reply};
 use crate::cpu;
@@ -33,6 +34,9 @@ use crate::sched;
 use crate::time::{self, Ticks};
 use crate::vcpu::{GuestCopy, Registers, Vcpu, halt};
 use crate::wallclock;
+
+/// Most words of the ports of an image: two of each port of the two-level ABI, behind the descriptor.
+const MOST_OF_PORTS: usize = 2 + 2 * TWO_LEVEL_CHANNELS as usize;
 
 /// Returns how many of what the domain has.
 fn shape(domain: &Domain) -> Shape {
@@ -213,6 +217,9 @@ fn domain_state(domain: &Domain) -> DomainState {
     let counter = time::now().0.wrapping_sub(domain.cntvoff());
     let time = wallclock::now();
     let forwarding = domain.vgic.lock().is_on();
+    let fifo = domain.events.lock().is_fifo();
+    let watchdog = domain.watchdogs.lock().iter().any(Option::is_some);
+    let maps_grants = domain.grants.lock().mappings() > 0;
     let state = domain.state.lock();
     DomainState {
         counter,
@@ -220,6 +227,9 @@ fn domain_state(domain: &Domain) -> DomainState {
         shared_info: state.shared_info_gfn.map_or(NOWHERE, Gfn::raw),
         forwarding,
         runstate_flag: state.runstate_flag,
+        fifo,
+        watchdog,
+        maps_grants,
     }
 }
 
@@ -266,7 +276,7 @@ pub fn set(request: &Request<'_>) -> Outcome {
     let domain = subject(request)?;
     let op: HvmContext = request.body()?;
     let shape = shape(&domain);
-    let size = 4 * Writer::words_of(&shape) as u32;
+    let size = 4 * (Writer::words_of(&shape) + MOST_OF_PORTS) as u32;
     let buffer = op.buffer.to_va().ok_or(Errno::Fault)?;
     // One of another shape is read as far as it goes, to be told by its header.
     let bytes = op.size.min(size) & !3;
@@ -343,6 +353,11 @@ impl Plan {
             }
         }
         drop(vgic);
+        let ports = image.body(Type::Ports, 0);
+        let checked = domain.events.lock().restore(ports, false);
+        if let Err(port) = checked {
+            return Err(Wrong::record(Type::Ports, port, "no state of a port"));
+        }
         let mut vcpus = Vec::new();
         vcpus
             .try_reserve_exact(domain.vcpus().len())
@@ -375,6 +390,11 @@ impl Plan {
             }
             vcpu.runstate.lock().set_flagged(image.domain.runstate_flag);
             plan.carry_out(domain, vcpu, &saved, now);
+        }
+        let ports = image.body(Type::Ports, 0);
+        let opened = domain.events.lock().restore(ports, true);
+        if let Ok(notify) = opened {
+            domain.notify(notify);
         }
     }
 }

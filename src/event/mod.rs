@@ -21,6 +21,7 @@
 //! | `two_level`, `fifo` | the words a guest sees, by ABI |
 //! | `setup` | pages that a guest registers |
 //! | `virq`, `poll`, `reset` | VIRQs, `SCHEDOP_poll`, `EVTCHNOP_reset` |
+//! | `restore` | the ports of a saved domain |
 //! | `word` | bounded atomics on words that the guest writes too |
 //!
 //! Source: xen/include/public/event_channel.h; coverage: docs/abi-coverage.md.
@@ -33,6 +34,7 @@ mod fifo;
 mod poll;
 mod ports;
 mod reset;
+mod restore;
 mod setup;
 mod two_level;
 mod virq;
@@ -356,6 +358,11 @@ impl<P: PageRef> EventTable<P> {
     /// Ends the wait of `vcpu`: it timed out, got an upcall, or goes offline.
     pub fn end_poll(&mut self, vcpu: VcpuId) {
         self.delivery.pollers.remove(vcpu);
+    }
+
+    /// Returns whether the domain uses the FIFO ABI.
+    pub fn is_fifo(&self) -> bool {
+        self.delivery.fifo.is_some()
     }
 
     /// Returns one past the highest port in the table, for debug output.

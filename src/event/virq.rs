@@ -45,6 +45,7 @@ impl EventVirq {
 }
 
 /// The port of each VIRQ of each vCPU; 0 if not bound. Global VIRQs are in vCPU 0's row.
+#[derive(Clone)]
 pub(super) struct VirqMap {
     ports: [[u32; COUNT]; MAX_VCPUS as usize],
 }

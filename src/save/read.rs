@@ -77,6 +77,9 @@ pub struct Image<'a> {
     pub domain: DomainState,
 }
 
+/// One more than the number of the last type.
+const KINDS: usize = Type::Ports as usize + 1;
+
 /// A record in an image.
 struct Record<'a> {
     kind: u32,
@@ -105,7 +108,7 @@ fn split(words: &[u32]) -> Option<(Record<'_>, &[u32])> {
 /// Returns the image that `words` are, of a domain with the header `here`.
 pub fn image<'a>(words: &'a [u32], shape: Shape, here: &Header) -> Result<Image<'a>, Wrong> {
     // For each type a bit for each instance. Shared interrupts have 30 banks at most.
-    let mut found = [0u32; Type::ALL.len() + 1];
+    let mut found = [0u32; KINDS];
     let mut left = words;
     let mut first = true;
     loop {
@@ -129,7 +132,7 @@ pub fn image<'a>(words: &'a [u32], shape: Shape, here: &Header) -> Result<Image<
             break;
         }
         let kind = kind.ok_or(wrong("no such type"))?;
-        if record.body.len() != kind.words() {
+        if record.body.len() != kind.words() && kind != Type::Ports {
             return Err(wrong("another length"));
         }
         if kind == Type::Header
@@ -141,7 +144,7 @@ pub fn image<'a>(words: &'a [u32], shape: Shape, here: &Header) -> Result<Image<
             return Err(wrong("more of them than there are"));
         }
         let mask = 1 << (record.instance & 31);
-        let of_kind = &mut found[kind as usize % (Type::ALL.len() + 1)];
+        let of_kind = &mut found[kind as usize % KINDS];
         if *of_kind & mask != 0 {
             return Err(wrong("it is there twice"));
         }
@@ -154,7 +157,7 @@ pub fn image<'a>(words: &'a [u32], shape: Shape, here: &Header) -> Result<Image<
         });
     }
     for kind in Type::ALL {
-        let of_kind = found[kind as usize % (Type::ALL.len() + 1)];
+        let of_kind = found[kind as usize % KINDS];
         let next = of_kind.trailing_ones();
         if next < kind.instances(&shape) {
             return Err(Wrong::missing(kind, next));

@@ -11,7 +11,7 @@ use crate::vgic::{PrivateWords, SharedWords};
 /// First word of an image: "KSAV".
 const MAGIC: u32 = 0x5641_534B;
 /// The version of the records' meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// No frame.
 pub const NOWHERE: u32 = u32::MAX;
@@ -36,6 +36,9 @@ pub enum Type {
     Domain = 7,
     /// Performance monitors, of domains that have them.
     Monitors = 8,
+    /// Ports of event channels, two words each: only in images of domains that know nothing of being saved. The toolstack
+    /// makes it.
+    Ports = 9,
 }
 
 impl Type {
@@ -50,11 +53,12 @@ impl Type {
             6 => Self::Shared,
             7 => Self::Domain,
             8 => Self::Monitors,
+            9 => Self::Ports,
             _ => return None,
         })
     }
 
-    /// Returns the words of its body.
+    /// Returns the words of its body; 0 for those that may have any number.
     pub const fn words(self) -> usize {
         match self {
             Self::Header => Header::WORDS,
@@ -65,20 +69,21 @@ impl Type {
             Self::Shared => size_of::<SharedWords>() / 4,
             Self::Domain => DomainState::WORDS,
             Self::Monitors => VcpuRegs::MONITOR_WORDS,
+            Self::Ports => 0,
         }
     }
 
-    /// Returns how many records of it an image has.
+    /// Returns how many records of it an image has at most.
     pub const fn instances(self, shape: &Shape) -> u32 {
         match self {
-            Self::Header | Self::Domain => 1,
+            Self::Header | Self::Domain | Self::Ports => 1,
             Self::Shared => shape.shared_banks,
             Self::Monitors if !shape.monitors => 0,
             _ => shape.vcpus,
         }
     }
 
-    /// All of them, in the order of an image.
+    /// Those that every image has, in their order.
     pub const ALL: [Self; 8] = [
         Self::Header,
         Self::Domain,
@@ -239,10 +244,16 @@ pub struct DomainState {
     pub forwarding: bool,
     /// Runstate copies carry an update flag (vm_assist).
     pub runstate_flag: bool,
+    /// It uses the FIFO ABI of event channels, which no record holds, as the two below.
+    pub fifo: bool,
+    /// It has set a watchdog.
+    pub watchdog: bool,
+    /// It has mapped grants of others.
+    pub maps_grants: bool,
 }
 
 impl Fields for DomainState {
-    const WORDS: usize = 7;
+    const WORDS: usize = 10;
 
     fn each(&mut self, show: &mut dyn FnMut(&mut u32)) {
         each_half(&mut self.counter, show);
@@ -250,6 +261,9 @@ impl Fields for DomainState {
         show(&mut self.shared_info);
         each_flag(&mut self.forwarding, show);
         each_flag(&mut self.runstate_flag, show);
+        each_flag(&mut self.fifo, show);
+        each_flag(&mut self.watchdog, show);
+        each_flag(&mut self.maps_grants, show);
     }
 }
 

@@ -8,7 +8,10 @@ use crate::domain::testing::{NO_TLB, guest};
 use crate::domain::uart::open_on_console;
 use crate::domain::{Domain, Life, Rights, registry};
 use crate::error::Errno;
+use crate::event::{Binding, Port};
+use crate::id::DomId;
 use crate::save::{Image, Type, Wrong, image};
+use crate::time::{Purpose, Timer};
 use crate::vcpu::{GuestCopy, Vcpu};
 
 /// A domain with three pages, its vCPU, and values of its own in every register.
@@ -129,6 +132,51 @@ fn an_image_that_names_what_is_not_there_changes_nothing() {
     for domain in [from, to] {
         registry::remove(domain.id);
     }
+}
+
+/// Returns an image with a record of ports.
+fn with_ports(image: &[u32], ports: &[u32]) -> Vec<u32> {
+    let (records, end) = image.split_at(image.len() - 2);
+    let descriptor = [Type::Ports as u32, 4 * ports.len() as u32];
+    [records, &descriptor, ports, end].concat()
+}
+
+#[test]
+fn ports_come_with_an_image_that_has_them_and_a_wrong_one_changes_nothing() {
+    let (from, _vcpu) = filled();
+    let (to, vcpu) = empty();
+    let good = image_of(&from);
+    let wrong = set(&to, &with_ports(&good, &[0, 0, 5, 0, 9, 0])).unwrap_err();
+    assert_eq!((wrong.kind, wrong.instance), (Type::Ports as u32, 2));
+    let status = |port| to.events.lock().status(Port(port)).unwrap().binding;
+    assert_eq!(status(1), Binding::Closed);
+    assert_eq!(vcpu.runstate.lock().place(), None);
+    let toolstacks = to.events.lock().alloc_unbound(DomId::DOM0).unwrap();
+    assert_eq!(toolstacks, Port(1));
+    set(&to, &with_ports(&good, &[0, 0, 1, 0, 5, 0])).unwrap();
+    assert_eq!(status(2), Binding::Ipi);
+    assert_eq!(to.events.lock().is_pending(Port(1)), Ok(true));
+    assert_eq!(to.events.lock().is_pending(Port(2)), Ok(false));
+    for domain in [from, to] {
+        registry::remove(domain.id);
+    }
+}
+
+#[test]
+fn an_image_says_what_it_does_not_hold() {
+    let (domain, _vcpu) = empty();
+    let flags = |words: &[u32]| {
+        let at = body(words, Type::Domain) + 7;
+        [words[at], words[at + 1], words[at + 2]]
+    };
+    assert_eq!(flags(&image_of(&domain)), [0, 0, 0]);
+    let page = domain.pin(9).unwrap();
+    let control = domain.events.lock().init_control(0, page, 0);
+    assert!(control.is_ok());
+    let timer = Timer::new(Purpose::Watchdog(domain.id)).unwrap();
+    domain.watchdogs.lock()[1] = Some(timer);
+    assert_eq!(flags(&image_of(&domain)), [1, 1, 0]);
+    registry::remove(domain.id);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod model;
 mod poll;
 mod ports;
 mod reset;
+mod restore;
 mod setup;
 mod stress;
 mod support;

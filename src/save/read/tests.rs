@@ -37,6 +37,9 @@ fn domain_state() -> DomainState {
         shared_info: 0x4_1234,
         forwarding: true,
         runstate_flag: true,
+        fifo: true,
+        watchdog: false,
+        maps_grants: true,
     }
 }
 
@@ -85,6 +88,38 @@ fn an_image_comes_back_as_it_went() {
     for n in image.vcpus() {
         assert_eq!(image.vcpu(n).state, vcpu_state(n));
     }
+}
+
+/// Returns an image with a record of ports, of so many words, before its end.
+fn with_ports(ports: &[u32]) -> Vec<u32> {
+    let mut words = good();
+    let end = words.split_off(words.len() - 2);
+    words.extend([Type::Ports as u32, 4 * ports.len() as u32]);
+    [words, ports.to_vec(), end].concat()
+}
+
+#[test]
+fn the_record_of_ports_may_be_there_and_as_long_as_it_is() {
+    assert_eq!(
+        image(&good(), SHAPE, &header())
+            .unwrap()
+            .body(Type::Ports, 0),
+        []
+    );
+    for length in [0, 1, 2, 8192] {
+        let ports: Vec<u32> = (0..length).collect();
+        let words = with_ports(&ports);
+        let image = image(&words, SHAPE, &header()).unwrap();
+        assert_eq!(image.body(Type::Ports, 0), ports);
+        assert_eq!(image.domain, domain_state());
+    }
+    let once = with_ports(&[3, 4]);
+    let at = once.len() - 6;
+    let twice = [&once[..once.len() - 2], &once[at..]].concat();
+    assert_eq!(fault(&twice).fault, "it is there twice");
+    let mut second = once;
+    second[at] |= 1 << 16;
+    assert_eq!(fault(&second).fault, "more of them than there are");
 }
 
 fn fault(words: &[u32]) -> Wrong {
