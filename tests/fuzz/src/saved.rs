@@ -7,10 +7,11 @@ use armv7::frame::page;
 use kmove::machine::PAGE;
 use kmove::model::Model;
 use kmove::restore;
-use kmove::stream::{CONFIG, Content, Writer};
+use kmove::stream::{CONFIG, Content, KEPT, Writer};
 use krypton::call::{Args, Caller, Reply};
-use krypton::domain::{Domain, Rights, audit};
+use krypton::domain::{Domain, Rights, audit, registry};
 use krypton::error::Errno;
+use krypton::event::{Port, Status};
 use krypton::hypercall;
 use krypton::id::DomId;
 use krypton::save::{Shape, Writer as Image};
@@ -28,9 +29,10 @@ pub fn stream(data: &[u8]) {
         let done = match input.byte() % 8 {
             0 => writer.record(CONFIG, b"name = \"fuzz\"\n"),
             1 => writer.pages(&batch(&mut input)),
-            2 => writer.params(&[(1, 0x3_9001), (17, 0x3_9011)]),
+            2 => writer.params(&[(1, 0x3_9001), (2, 1), (17, 0x3_9011), (18, 2)]),
+            3 => writer.record(KEPT, &kept(&mut input)),
             _ => {
-                let kind = input.number() & 0x8000_001f;
+                let kind = input.number() & 0xc000_001f;
                 let length = usize::from(input.byte());
                 writer.record(kind, input.bytes(length))
             }
@@ -57,6 +59,16 @@ fn batch(input: &mut Input<'_>) -> Vec<(u64, Content)> {
     (0..count).map(one).collect()
 }
 
+/// A page of a place that there may be.
+fn kept(input: &mut Input<'_>) -> Vec<u8> {
+    let mut numbers = [u64::from(input.byte() % 5), 0, u64::MAX];
+    if numbers[0] == 3 {
+        numbers[1..].copy_from_slice(&[input.number(), input.number()].map(u64::from));
+    }
+    let head = numbers.iter().flat_map(|number| number.to_le_bytes());
+    head.chain([input.byte(); PAGE]).collect()
+}
+
 fn restores(bytes: &[u8]) {
     let _ = restore::verify(bytes);
     let model = Model::default();
@@ -69,6 +81,8 @@ const VERSION: u32 = 0x15;
 const DESTROY: u32 = 2;
 const GET_CONTEXT: u32 = 33;
 const SET_CONTEXT: u32 = 34;
+/// The type of the record of ports.
+const PORTS: u32 = 9;
 /// Where the words of a context are in the page that all pointers lead to, and how many there are at most.
 const BUFFER: usize = 0x100;
 const WORDS: usize = (4096 - BUFFER) / 4;
@@ -123,7 +137,16 @@ struct Subject<'a>(&'a Arc<Domain>, DomId);
 
 impl<'a> Subject<'a> {
     fn new(dom0: &'a Arc<Domain>) -> Self {
-        Self(dom0, crate::calls::domain(DomId(3), Rights::GUEST).id)
+        let domain = crate::calls::domain(DomId(3), Rights::GUEST);
+        // One port that the toolstack opens.
+        domain.events.lock().alloc_unbound(dom0.id).unwrap();
+        Self(dom0, domain.id)
+    }
+
+    fn ports(&self) -> Vec<Status> {
+        let domain = registry::get(self.1).unwrap();
+        let events = domain.events.lock();
+        (0..128).map(|port| events.status(Port(port)).unwrap()).collect()
     }
 
     fn context(&self) -> Vec<u32> {
@@ -146,25 +169,46 @@ impl Drop for Subject<'_> {
     }
 }
 
-/// Contexts of a domain: its own, with words changed. One that is refused changes nothing. What a domain has after one that was
-/// taken, another domain takes.
+/// Returns the entry of a port in a context.
+fn port(kind: u8, how: u8, detail: u32) -> [u32; 2] {
+    let domain = [0, DomId::SELF.0, 3][usize::from(how >> 4) % 3];
+    [u32::from(kind % 8) | u32::from(how >> 2 & 3) << 8 | u32::from(domain) << 16, detail]
+}
+
+/// Contexts of a domain: its own, with words changed, and ports. One that is refused changes nothing. What a domain has after one
+/// that was taken, another domain takes.
 pub fn context(data: &[u8]) {
     let World { domains, turn } = world();
     let _turn = turn.lock().unwrap_or_else(|poison| poison.into_inner());
     let subject = Subject::new(&domains[0]);
-    let before = subject.context();
+    let (before, ports_before) = (subject.context(), subject.ports());
     let mut input = Input::new(data);
     let mut changed = before.clone();
+    let mut ports = Vec::new();
     while !input.is_empty() {
-        let at = usize::from(input.byte()) + 256 * usize::from(input.byte() & 1);
+        let (low, how, number) = (input.byte(), input.byte(), input.number());
+        let at = usize::from(low) + 256 * usize::from(how & 1);
         let length = changed.len();
-        changed[at % length] = input.number();
+        match how & 2 {
+            0 => changed[at % length] = number,
+            _ => ports.extend(port(low, how, number)),
+        }
+    }
+    if !ports.is_empty() {
+        let end = changed.split_off(changed.len() - 2);
+        ports.truncate(WORDS - changed.len() - 4);
+        changed.extend([PORTS, 4 * ports.len() as u32]);
+        changed.extend(ports);
+        changed.extend(end);
     }
     let taken = subject.set(&changed);
-    let after = subject.context();
+    let (after, ports_after) = (subject.context(), subject.ports());
     drop(subject);
     match taken {
         Ok(()) => assert_eq!(Subject::new(&domains[0]).set(&after), Ok(())),
-        Err(_) => assert_eq!(at_rest(after), at_rest(before)),
+        Err(_) => {
+            assert_eq!(at_rest(after), at_rest(before));
+            assert_eq!(ports_after, ports_before);
+        }
     }
 }

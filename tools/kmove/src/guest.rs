@@ -168,6 +168,25 @@ impl Guest {
         self.machine.xen.subscribe(self.id, 0)
     }
 
+    /// Pauses the domain, whatever its guest does. One that has ended is left as it is.
+    pub fn pause(&mut self) -> io::Result<()> {
+        self.machine.xen.pause(self.id)?;
+        let ended = match self.machine.xen.info(self.id) {
+            Ok(info) if info.shutdown.is_none() && !info.dying => return Ok(()),
+            Ok(_) => io::Error::other(format!("{} has ended", self.name)),
+            Err(error) => error,
+        };
+        self.machine.xen.unpause(self.id)?;
+        Err(ended)
+    }
+
+    /// Returns the state of the domain beside its memory.
+    pub fn context(&mut self) -> io::Result<Vec<u8>> {
+        self.machine.xen.context(self.id).map_err(|error| {
+            io::Error::other(format!("the hypervisor does not give its state: {error}"))
+        })
+    }
+
     /// Destroys the domain, which is `elsewhere` now.
     pub fn destroy(&mut self, elsewhere: &str) -> io::Result<()> {
         let destroyed = self.machine.xl.run(&["destroy", &self.id.to_string()]);

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `guest.rs` | suspend and resume of a guest |
 //! | `save.rs`, `restore.rs` | from a domain to a stream, and back |
+//! | `transparent.rs` | guests that know nothing of being saved: their ports, grants and rings |
 //! | `live.rs` | a domain that runs, in rounds |
 //! | `transfer.rs`, `patient.rs` | send and receive by a link, which may fall silent |
 //! | `stream.rs` | format of the stream |
@@ -31,5 +32,6 @@ mod store;
 pub mod stream;
 mod sys;
 pub mod transfer;
+pub mod transparent;
 mod xen;
 pub mod xl;

@@ -84,7 +84,7 @@ pub fn domain(
         suspended,
         sent: Instant::now(),
     };
-    let summary = saving.rest(guest)?;
+    let summary = saving.rest(guest, None)?;
     Ok((summary, done, stop))
 }
 

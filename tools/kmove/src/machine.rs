@@ -18,6 +18,27 @@ pub const SUSPENDED: u32 = 2;
 /// HVM_PARAM_STORE_PFN and HVM_PARAM_CONSOLE_PFN.
 pub const PARAMS: [(u32, &str); 2] = [(1, "STORE_PFN"), (17, "CONSOLE_PFN")];
 
+/// HVM_PARAM_STORE_EVTCHN and HVM_PARAM_CONSOLE_EVTCHN.
+pub const PORT_PARAMS: [(u32, &str); 2] = [(2, "STORE_EVTCHN"), (18, "CONSOLE_EVTCHN")];
+
+/// EVTCHNSTAT_closed, EVTCHNSTAT_unbound and EVTCHNSTAT_interdomain.
+pub const CLOSED: u32 = 0;
+pub const UNBOUND: u32 = 1;
+pub const INTERDOMAIN: u32 = 2;
+
+/// A port of event channels, as EVTCHNOP_status describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Port {
+    /// Its state, EVTCHNSTAT_*.
+    pub status: u32,
+    /// The vCPU that its events go to.
+    pub vcpu: u32,
+    /// The domain at its other end.
+    pub domain: u16,
+    /// The port there, or the VIRQ.
+    pub detail: u32,
+}
+
 /// A domain as `getdomaininfo` describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Info {
@@ -46,6 +67,9 @@ pub trait Hypervisor {
     /// Resumes a domain that has suspended: its call returns 1, which says that nothing has changed.
     fn resume_in_place(&mut self, domain: u16) -> io::Result<()>;
 
+    /// Pauses a domain.
+    fn pause(&mut self, domain: u16) -> io::Result<()>;
+
     /// Lets a paused domain run.
     fn unpause(&mut self, domain: u16) -> io::Result<()>;
 
@@ -54,6 +78,27 @@ pub trait Hypervisor {
 
     /// Allocates a port of a domain for this one to bind.
     fn new_port(&mut self, domain: u16) -> io::Result<u32>;
+
+    /// Returns a port of a domain; `None` behind the last one.
+    fn port(&mut self, domain: u16, port: u32) -> io::Result<Option<Port>>;
+
+    /// Returns where a domain has the frames of its grant table.
+    fn grant_frames(&mut self, domain: u16) -> io::Result<Vec<Option<u64>>>;
+
+    /// Returns a copy of a frame of a domain's grant table.
+    fn read_grants(&mut self, domain: u16, index: u32) -> io::Result<Box<[u8; PAGE]>>;
+
+    /// Writes to a frame of a domain's grant table, which grows for it, from a byte on.
+    fn write_grants(
+        &mut self,
+        domain: u16,
+        index: u32,
+        from: usize,
+        bytes: &[u8],
+    ) -> io::Result<()>;
+
+    /// Maps a frame of a domain's grant table, which grows for it, at a frame of the domain's.
+    fn place_grants(&mut self, domain: u16, index: u32, frame: u64) -> io::Result<()>;
 
     /// Returns the highest frame of a domain.
     fn last_frame(&mut self, domain: u16) -> io::Result<u64>;

@@ -15,8 +15,10 @@ use kmove::{patient, restore, save, xl};
 const USAGE: &str = "\
 kmove: saves and restores domUs, from the control domain
 
-  kmove checkpoint NAME [FILE]        suspend NAME, write it to FILE if one is given, let it go on
-  kmove save NAME FILE                write NAME to FILE and end it here
+  kmove checkpoint NAME [FILE [--transparent]]
+                                      suspend NAME, write it to FILE if one is given, let it go on
+  kmove save NAME FILE [--transparent]
+                                      write NAME to FILE and end it here
   kmove restore FILE [--name NAME] [--paused]
                                       make the domain in FILE, and let it run
   kmove send NAME [--no-live] [--patience SECONDS] -- COMMAND...
@@ -25,7 +27,8 @@ kmove: saves and restores domUs, from the control domain
   kmove resume NAME                   let NAME, which has suspended, go on here
   kmove verify FILE                   read FILE to its end and say what it holds
 
-FILE may be -, for a pipe. After a failure the domain runs on, and nothing of a half-made one is left. A link by which nothing
+FILE may be -, for a pipe. With --transparent NAME is paused and not asked to suspend, for a guest that knows nothing of it and
+has no disk or network; its file is restored on the same machine. --name gives it another name. After a failure the domain runs on, and nothing of a half-made one is left. A link by which nothing
 comes or goes for SECONDS (300) is given up.
 ";
 
@@ -33,9 +36,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["checkpoint", name] => checkpoint(name, None),
-        ["checkpoint", name, file] => checkpoint(name, Some(file)),
-        ["save", name, file] => save(name, file),
+        ["checkpoint", name] => checkpoint(name, None, Stop::Suspend),
+        ["checkpoint", name, file] => checkpoint(name, Some(file), Stop::Suspend),
+        ["checkpoint", name, file, TRANSPARENT] => checkpoint(name, Some(file), Stop::Pause),
+        ["save", name, file] => save(name, file, Stop::Suspend),
+        ["save", name, file, TRANSPARENT] => save(name, file, Stop::Pause),
         ["restore", file, ref options @ ..] => restore(file, options),
         ["send", name, ref rest @ ..] => send(name, rest),
         ["receive", ref options @ ..] => receive(options),
@@ -108,16 +113,34 @@ fn open(file: &str) -> io::Result<Box<dyn io::Read>> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, opened)))
 }
 
-/// Suspends a domain and does `work`. Resumes it if `goes_on`, or if that fails.
-fn suspended<T>(
+const TRANSPARENT: &str = "--transparent";
+
+/// How a domain is stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Its guest suspends.
+    Suspend,
+    /// It is paused, and its guest knows nothing of it.
+    Pause,
+}
+
+/// Stops a domain and does `work`. Lets it go on if `goes_on`, or if that fails.
+fn stopped<T>(
     guest: &mut Guest,
+    how: Stop,
     goes_on: bool,
     work: impl FnOnce(&mut Guest) -> io::Result<T>,
 ) -> io::Result<T> {
-    guest.suspend()?;
+    match how {
+        Stop::Suspend => guest.suspend()?,
+        Stop::Pause => guest.pause()?,
+    }
     let done = work(guest);
     if goes_on || done.is_err() {
-        let resumed = guest.resume();
+        let resumed = match how {
+            Stop::Suspend => guest.resume(),
+            Stop::Pause => guest.machine.xen.unpause(guest.id),
+        };
         return match (done, resumed) {
             (Ok(done), Ok(())) => Ok(done),
             (Ok(_), Err(error)) => Err(io::Error::other(format!(
@@ -136,10 +159,14 @@ fn suspended<T>(
     done
 }
 
-/// Writes a suspended domain to a file, and removes that if it fails.
-fn write(guest: &mut Guest, config: &str, file: &str) -> io::Result<save::Summary> {
+/// Writes a stopped domain to a file, and removes that if it fails.
+fn write(guest: &mut Guest, config: &str, file: &str, how: Stop) -> io::Result<save::Summary> {
     let to = BufWriter::with_capacity(1 << 16, create(file)?);
-    save::domain(guest, config, to).map_err(|error| {
+    let written = match how {
+        Stop::Suspend => save::domain(guest, config, to),
+        Stop::Pause => save::unaware(guest, config, to),
+    };
+    written.map_err(|error| {
         if file != "-" {
             let _ = std::fs::remove_file(file);
         }
@@ -147,17 +174,17 @@ fn write(guest: &mut Guest, config: &str, file: &str) -> io::Result<save::Summar
     })
 }
 
-fn checkpoint(name: &str, file: Option<&str>) -> io::Result<()> {
+fn checkpoint(name: &str, file: Option<&str>, how: Stop) -> io::Result<()> {
     let mut guest = Guest::find(Machine::open()?, name)?;
     let config = match file {
         Some(_) => configuration(name)?,
         None => String::new(),
     };
     let mut began = Instant::now();
-    let summary = suspended(&mut guest, true, |guest| {
+    let summary = stopped(&mut guest, how, true, |guest| {
         began = Instant::now();
         match file {
-            Some(file) => write(guest, &config, file),
+            Some(file) => write(guest, &config, file, how),
             None => Ok(save::Summary::default()),
         }
     })?;
@@ -176,10 +203,12 @@ fn told(summary: &save::Summary) -> String {
     )
 }
 
-fn save(name: &str, file: &str) -> io::Result<()> {
+fn save(name: &str, file: &str, how: Stop) -> io::Result<()> {
     let mut guest = Guest::find(Machine::open()?, name)?;
     let config = configuration(name)?;
-    let summary = suspended(&mut guest, false, |guest| write(guest, &config, file))?;
+    let summary = stopped(&mut guest, how, false, |guest| {
+        write(guest, &config, file, how)
+    })?;
     guest.destroy(&format!("{file} is complete"))?;
     say(format_args!("{name} is in {file}: {}", told(&summary)));
     Ok(())

@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config;
 use crate::machine::{
-    Hypervisor, Info, Log, Machine, Nodes, PAGE, RAM_START, SUSPENDED, Toolstack,
+    Hypervisor, INTERDOMAIN, Info, Log, Machine, Nodes, PAGE, PARAMS, Port, RAM_START, SUSPENDED,
+    Toolstack,
 };
 
 /// Frames of a domain's RAM.
 pub const FRAMES: u64 = 1500;
+/// HVM parameters have these bits and their number.
+const PARAM_BASE: u64 = 0x3_9000;
 /// Pages that a guest writes at each look at it while it runs.
 const BUSY: u64 = 9;
 
@@ -41,14 +44,36 @@ pub struct Domain {
     pub in_caches: BTreeSet<u64>,
     /// Where its guest writes next.
     turn: u64,
+    /// Its ports of event channels.
+    pub ports: Vec<Port>,
+    /// The frames of its grant table, and their places.
+    pub grants: Vec<(Option<u64>, Box<[u8; PAGE]>)>,
+    /// The number of those who have paused it.
+    pub pauses: u32,
 }
 
 impl Domain {
     fn new() -> Self {
         let page = |frame| (frame, Box::new([0; PAGE]));
+        let toolstacks = Port {
+            status: INTERDOMAIN,
+            detail: 77,
+            ..Port::default()
+        };
+        let mut pages: BTreeMap<_, _> = (RAM_START..RAM_START + FRAMES).map(page).collect();
+        pages.extend(PARAMS.map(|(index, _)| page(PARAM_BASE | u64::from(index))));
+        let mut grants = Box::new([0; PAGE]);
+        // The toolstack's pages are mapped, for reading and writing.
+        for (n, entry) in grants.chunks_exact_mut(8).take(2).enumerate() {
+            entry[0] = 1 | 8 | 16;
+            entry[4] = n as u8 + 1;
+        }
         Self {
             state: State::New,
-            pages: (RAM_START..RAM_START + FRAMES).map(page).collect(),
+            pages,
+            ports: vec![Port::default(), toolstacks, toolstacks],
+            grants: vec![(None, grants)],
+            pauses: 1,
             context: Vec::new(),
             log: None,
             in_caches: BTreeSet::new(),
@@ -59,7 +84,7 @@ impl Domain {
     /// Has the guest write some pages, if it runs.
     fn write_some(&mut self) {
         for _ in 0..BUSY {
-            if self.state != State::Running {
+            if self.state != State::Running || self.pauses > 0 {
                 return;
             }
             self.turn += 1;
@@ -70,6 +95,15 @@ impl Domain {
                 self.note(frame);
             }
         }
+    }
+
+    /// Returns a frame of the grant table, which grows for it.
+    fn frame(&mut self, index: u32) -> &mut (Option<u64>, Box<[u8; PAGE]>) {
+        let index = index as usize;
+        while self.grants.len() <= index {
+            self.grants.push((None, Box::new([0; PAGE])));
+        }
+        &mut self.grants[index]
     }
 
     fn note(&mut self, frame: u64) {
@@ -138,9 +172,13 @@ impl Model {
         world.nodes.insert(feature, "1".to_owned());
         if let Some(domain) = world.domains.get_mut(&id) {
             domain.state = State::Running;
+            domain.pauses = 0;
             domain.context = context.to_vec();
-            domain.pages.retain(|frame, _| frame % 100 != 3);
-            for (frame, page) in domain.pages.iter_mut().filter(|(frame, _)| *frame % 3 != 0) {
+            domain
+                .pages
+                .retain(|frame, _| frame % 100 != 3 || *frame < RAM_START);
+            let ram = domain.pages.range_mut(RAM_START..);
+            for (frame, page) in ram.filter(|(frame, _)| *frame % 3 != 0) {
                 page.fill(*frame as u8 | 1);
             }
         }
@@ -163,8 +201,16 @@ impl Hypervisor for Model {
         Ok(())
     }
 
+    fn pause(&mut self, id: u16) -> io::Result<()> {
+        self.world().domain(id)?.pauses += 1;
+        Ok(())
+    }
+
     fn unpause(&mut self, id: u16) -> io::Result<()> {
-        self.world().domain(id)?.state = State::Running;
+        let mut world = self.world();
+        let domain = world.domain(id)?;
+        domain.pauses -= 1;
+        domain.state = State::Running;
         Ok(())
     }
 
@@ -174,6 +220,31 @@ impl Hypervisor for Model {
 
     fn new_port(&mut self, id: u16) -> io::Result<u32> {
         self.world().domain(id).map(|_| 7)
+    }
+
+    fn port(&mut self, id: u16, port: u32) -> io::Result<Option<Port>> {
+        Ok(self.world().domain(id)?.ports.get(port as usize).copied())
+    }
+
+    fn grant_frames(&mut self, id: u16) -> io::Result<Vec<Option<u64>>> {
+        let mut world = self.world();
+        let frames = &world.domain(id)?.grants;
+        Ok(frames.iter().map(|(place, _)| *place).collect())
+    }
+
+    fn read_grants(&mut self, id: u16, index: u32) -> io::Result<Box<[u8; PAGE]>> {
+        Ok(self.world().domain(id)?.frame(index).1.clone())
+    }
+
+    fn write_grants(&mut self, id: u16, index: u32, from: usize, bytes: &[u8]) -> io::Result<()> {
+        let mut world = self.world();
+        world.domain(id)?.frame(index).1[from..from + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn place_grants(&mut self, id: u16, index: u32, frame: u64) -> io::Result<()> {
+        self.world().domain(id)?.frame(index).0 = Some(frame);
+        Ok(())
     }
 
     fn last_frame(&mut self, id: u16) -> io::Result<u64> {
@@ -244,7 +315,8 @@ impl Hypervisor for Model {
         let domain = world.domain(id)?;
         for frame in frames {
             // A domain has a limit of pages.
-            if domain.pages.len() as u64 >= FRAMES || *frame >= RAM_START + FRAMES {
+            if domain.pages.len() >= FRAMES as usize + PARAMS.len() || *frame >= RAM_START + FRAMES
+            {
                 return Err(io::Error::other(format!("refused at frame {frame:#x}")));
             }
             domain.pages.insert(*frame, Box::new([0; PAGE]));
@@ -268,7 +340,11 @@ impl Hypervisor for Model {
     }
 
     fn param(&mut self, id: u16, index: u32) -> io::Result<u64> {
-        self.world().domain(id).map(|_| 0x39000 | u64::from(index))
+        self.world().domain(id).map(|_| match index {
+            2 => 1,
+            18 => 2,
+            _ => PARAM_BASE | u64::from(index),
+        })
     }
 
     fn context(&mut self, id: u16) -> io::Result<Vec<u8>> {

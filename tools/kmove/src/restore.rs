@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use crate::config;
-use crate::machine::{Machine, PAGE, PARAMS, RAM_START};
-use crate::stream::{Content, Reader, Record, shared_info_in};
+use crate::machine::{Machine, PAGE, PARAMS, PORT_PARAMS, RAM_START};
+use crate::stream::{Content, Kept, Reader, Record, shared_info_in};
+use crate::transparent;
 
 const ZERO: [u8; PAGE] = [0; PAGE];
 
@@ -16,6 +17,7 @@ struct Rest {
     nodes: Vec<(String, String)>,
     params: Vec<(u64, u64)>,
     context: Vec<u8>,
+    kept: Vec<Kept>,
 }
 
 /// The result of a restore.
@@ -61,6 +63,10 @@ fn read(from: impl Read, sink: &mut impl Sink) -> io::Result<(Rest, u64)> {
             Record::Params(params) => rest.params = params,
             Record::Context(context) => rest.context = context,
             Record::Nodes(nodes) => rest.nodes = nodes,
+            Record::Kept(kept) if rest.kept.iter().any(|k| k.keeps.is_where(kept.keeps)) => {
+                return wrong("two pages for the same place");
+            }
+            Record::Kept(kept) => rest.kept.push(kept),
             Record::Other => {}
             Record::End => break,
         }
@@ -270,8 +276,12 @@ impl<N> Target<'_, N> {
     /// Gives the domain everything but its pages.
     fn finish(&mut self, rest: &Rest) -> io::Result<u16> {
         let id = self.id()?;
-        let Machine { xen, store, .. } = &mut *self.machine;
-        for (index, name) in PARAMS {
+        let mut wanted = PARAMS.to_vec();
+        if !rest.kept.is_empty() {
+            wanted.extend(PORT_PARAMS);
+        }
+        let xen = &mut self.machine.xen;
+        for (index, name) in wanted {
             let here = xen.param(id, index)?;
             let saved = rest
                 .params
@@ -287,6 +297,9 @@ impl<N> Target<'_, N> {
             xen.map_shared_info(id, frame.into())
                 .map_err(while_doing("placing its shared_info"))?;
         }
+        transparent::put_back(self.machine, id, &rest.context, &rest.kept)
+            .map_err(while_doing("giving the domain its grants and rings"))?;
+        let Machine { xen, store, .. } = &mut *self.machine;
         xen.set_context(id, &rest.context).map_err(|error| {
             io::Error::other(format!(
                 "the hypervisor refuses its state ({error}): `xl dmesg` names the record"

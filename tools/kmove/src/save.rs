@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 
 use crate::guest::Guest;
-use crate::machine::{BATCH, PAGE, PARAMS, RAM_START};
+use crate::machine::{BATCH, PAGE, PARAMS, PORT_PARAMS, RAM_START};
 use crate::progress::Progress;
 use crate::stream::{self, Content, Writer};
+use crate::transparent::{self, Unaware};
 
 /// The result of a save.
 #[derive(Clone, Copy, Default, Debug)]
@@ -23,13 +24,28 @@ const KEPT: [&str; 2] = ["control", "cpu"];
 
 /// Writes a suspended domain and its configuration.
 pub fn domain(guest: &mut Guest, config: &str, to: impl Write) -> io::Result<Summary> {
+    written(guest, config, to, None)
+}
+
+/// Writes a paused domain, whose guest knows nothing of it, and its configuration.
+pub fn unaware(guest: &mut Guest, config: &str, to: impl Write) -> io::Result<Summary> {
+    let unaware = transparent::look(guest)?;
+    written(guest, config, to, Some(unaware))
+}
+
+fn written(
+    guest: &mut Guest,
+    config: &str,
+    to: impl Write,
+    unaware: Option<Unaware>,
+) -> io::Result<Summary> {
     let mut saving = Saving::start(config, to)?;
     let last = guest.machine.xen.last_frame(guest.id)?;
     let frames: Vec<u64> = (RAM_START..=last).collect();
     let progress = Progress::new("writing", frames.len());
     saving.frames(guest, &frames, |sent| progress.show(sent))?;
     drop(progress);
-    saving.rest(guest)
+    saving.rest(guest, unaware)
 }
 
 /// A stream that is being written.
@@ -71,18 +87,29 @@ impl<W: Write> Saving<W> {
         Ok(())
     }
 
-    /// Writes the state of a suspended domain beside its memory, and ends the stream.
-    pub fn rest(mut self, guest: &mut Guest) -> io::Result<Summary> {
-        self.writer
-            .record(stream::NODES, nodes(guest)?.as_bytes())?;
+    /// Writes the state of a domain beside its memory, and ends the stream. It has suspended, or is paused and `unaware`.
+    pub fn rest(mut self, guest: &mut Guest, unaware: Option<Unaware>) -> io::Result<Summary> {
+        let mut all = nodes(guest)?;
+        let mut wanted = PARAMS.to_vec();
+        if unaware.is_some() {
+            add_nodes(guest, "data", &mut all)?;
+            wanted.extend(PORT_PARAMS);
+        }
+        self.writer.record(stream::NODES, all.as_bytes())?;
         let mut params = Vec::new();
-        for (index, _) in PARAMS {
+        for (index, _) in wanted {
             params.push((u64::from(index), guest.machine.xen.param(guest.id, index)?));
         }
         self.writer.params(&params)?;
-        let context = guest.machine.xen.context(guest.id).map_err(|error| {
-            io::Error::other(format!("the hypervisor does not give its state: {error}"))
-        })?;
+        let context = match unaware {
+            Some(unaware) => {
+                for kept in &unaware.kept {
+                    self.writer.record(stream::KEPT, &kept.body())?;
+                }
+                unaware.context
+            }
+            None => guest.context()?,
+        };
         self.writer.record(stream::HVM_CONTEXT, &context)?;
         self.summary.bytes = self.writer.bytes;
         self.writer.end()?;
@@ -157,6 +184,21 @@ fn nodes(guest: &mut Guest) -> io::Result<String> {
     }
     keep(guest, "memory/target".to_owned())?;
     Ok(all)
+}
+
+/// Adds the nodes below one that have a value.
+fn add_nodes(guest: &mut Guest, below: &str, all: &mut String) -> io::Result<()> {
+    let mut left = vec![below.to_owned()];
+    while let Some(node) = left.pop() {
+        let path = guest.path(&node);
+        let value = guest.machine.store.read(&path)?.unwrap_or_default();
+        if !value.is_empty() && !value.contains('\n') {
+            *all += &format!("{node} {value}\n");
+        }
+        let names = guest.machine.store.list(&path)?;
+        left.extend(names.iter().map(|name| format!("{node}/{name}")));
+    }
+    Ok(())
 }
 
 const ZERO: [u8; PAGE] = [0; PAGE];

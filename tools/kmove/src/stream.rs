@@ -2,6 +2,7 @@
 //! where it has none. It comes from a file or a network, so what is read is checked here and never trusted.
 
 use std::io::{self, Read, Write};
+use std::ops::Range;
 
 use crate::machine::{BATCH, PAGE};
 
@@ -33,6 +34,9 @@ pub const NODES: u32 = 0x8000_0002;
 /// Ours: the sum of all that was before it.
 pub const SUM: u32 = 0x8000_0003;
 
+/// Ours: a page of a guest that knows nothing of being saved, which is not among its RAM.
+pub const KEPT: u32 = 0x4000_0001;
+
 /// A record may be ignored by who does not know it.
 const OPTIONAL: u32 = 1 << 31;
 /// Most bytes of a record with pages, and of any other.
@@ -45,7 +49,8 @@ const ZERO: u64 = 0xE;
 /// There is no page.
 const NONE: u64 = 0xF;
 
-fn invalid(what: impl Into<String>) -> io::Error {
+/// Returns the error of what came from outside and is wrong.
+pub fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
@@ -58,6 +63,92 @@ pub enum Content {
     Zero,
     /// No page of the domain's own.
     Hole,
+}
+
+/// The place of a page that is not among the guest's RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeps {
+    /// The ring of xenstore.
+    StoreRing,
+    /// The ring of the console.
+    ConsoleRing,
+    /// shared_info, whose frame the context has.
+    SharedInfo,
+    /// A frame of the grant table.
+    GrantFrame {
+        /// Its number.
+        index: u32,
+        /// Where the guest has it.
+        place: Option<u64>,
+    },
+}
+
+impl Keeps {
+    /// Returns whether that is the same page.
+    pub fn is_where(self, other: Self) -> bool {
+        let page = |keeps: Self| (keeps.numbers()[0], keeps.numbers()[1]);
+        page(self) == page(other)
+    }
+
+    /// Returns its numbers in a record.
+    fn numbers(self) -> [u64; 3] {
+        match self {
+            Self::StoreRing => [0, 0, NOWHERE],
+            Self::ConsoleRing => [1, 0, NOWHERE],
+            Self::SharedInfo => [2, 0, NOWHERE],
+            Self::GrantFrame { index, place } => [3, index.into(), place.unwrap_or(NOWHERE)],
+        }
+    }
+
+    fn of(numbers: [u64; 3]) -> Option<Self> {
+        Some(match numbers {
+            [0, 0, NOWHERE] => Self::StoreRing,
+            [1, 0, NOWHERE] => Self::ConsoleRing,
+            [2, 0, NOWHERE] => Self::SharedInfo,
+            [3, index, place] if index < MOST_GRANT_FRAMES => Self::GrantFrame {
+                index: index as u32,
+                place: (place != NOWHERE).then_some(place),
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// No frame.
+const NOWHERE: u64 = u64::MAX;
+/// Most frames of a grant table here.
+const MOST_GRANT_FRAMES: u64 = 1024;
+
+/// A page that is not among the guest's RAM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Its place.
+    pub keeps: Keeps,
+    /// Its contents.
+    pub page: Box<[u8; PAGE]>,
+}
+
+impl Kept {
+    /// Returns a page and its place.
+    pub fn new(keeps: Keeps, page: Box<[u8; PAGE]>) -> Self {
+        Self { keeps, page }
+    }
+
+    /// Returns the body of its record.
+    pub fn body(&self) -> Vec<u8> {
+        let numbers = self.keeps.numbers();
+        let head = numbers.iter().flat_map(|number| number.to_le_bytes());
+        head.chain(self.page.iter().copied()).collect()
+    }
+
+    fn of(body: &[u8]) -> Option<Self> {
+        let (head, page) = body.split_at_checked(24)?;
+        let numbers: Vec<u64> = u64s(head).collect();
+        Some(Self {
+            keeps: Keeps::of(numbers.try_into().ok()?)?,
+            page: Box::new(page.try_into().ok()?),
+        })
+    }
 }
 
 /// A sum over words of eight bytes, of which a stream consists.
@@ -188,6 +279,8 @@ pub enum Record {
     Config(String),
     /// [`NODES`]: paths below the domain's own, and values.
     Nodes(Vec<(String, String)>),
+    /// [`KEPT`].
+    Kept(Kept),
     /// An optional one that is not known, or the sum, which was right.
     Other,
     /// [`END`].
@@ -291,6 +384,7 @@ fn decode(kind: u32, body: Vec<u8>, sum: u64) -> io::Result<Record> {
         PAGE_DATA => Record::Pages(pages(&body)?),
         HVM_PARAMS => Record::Params(params(&body)?),
         HVM_CONTEXT => Record::Context(body),
+        KEPT => Record::Kept(Kept::of(&body).ok_or(invalid("no page of a place that is known"))?),
         CONFIG => Record::Config(text(body)?),
         NODES => Record::Nodes(
             text(body)?
@@ -367,25 +461,29 @@ fn params(body: &[u8]) -> io::Result<Vec<(u64, u64)>> {
         .collect())
 }
 
+/// Returns where the body of the first record of a type is in a context.
+pub fn record_in(context: &[u8], kind: u16) -> Option<Range<usize>> {
+    let mut at = 0;
+    while let Some(descriptor) = context.get(at..at + 8) {
+        let its = u16::from_le_bytes(descriptor[..2].try_into().ok()?);
+        let length = u32::from_le_bytes(descriptor[4..].try_into().ok()?);
+        let first = at + 8;
+        let end = first.checked_add(length as usize)?;
+        if its == kind && end <= context.len() {
+            return Some(first..end);
+        }
+        at = end;
+    }
+    None
+}
+
 /// Returns the frame of shared_info that a context tells of, if it does (record 7, word 4).
 pub fn shared_info_in(context: &[u8]) -> Option<u32> {
     const DOMAIN: u16 = 7;
     const PLACE: usize = 16;
-    let mut left = context;
-    while let Some((descriptor, rest)) = left.split_at_checked(8) {
-        let kind = u16::from_le_bytes(descriptor[..2].try_into().ok()?);
-        let length = u32::from_le_bytes(descriptor[4..].try_into().ok()?);
-        let (body, rest) = rest.split_at_checked(length as usize)?;
-        if kind == DOMAIN {
-            let word = body.get(PLACE..PLACE + 4)?.try_into().ok()?;
-            return Some(u32::from_le_bytes(word)).filter(|frame| *frame != u32::MAX);
-        }
-        if kind == 0 {
-            return None;
-        }
-        left = rest;
-    }
-    None
+    let body = &context[record_in(context, DOMAIN)?];
+    let word = body.get(PLACE..PLACE + 4)?.try_into().ok()?;
+    Some(u32::from_le_bytes(word)).filter(|frame| *frame != u32::MAX)
 }
 
 #[cfg(test)]

@@ -51,6 +51,20 @@ struct MapBatch {
     errors: *mut c_int,
 }
 
+/// `struct privcmd_mmap_resource`.
+#[repr(C)]
+struct MapResource {
+    domain: u16,
+    kind: u32,
+    id: u32,
+    index: u32,
+    count: u64,
+    address: u64,
+}
+
+/// `XENMEM_resource_grant_table`.
+const GRANT_TABLE: u32 = 1;
+
 /// Memory that is mapped here, until it is dropped.
 struct Mapping {
     at: NonNull<u8>,
@@ -148,6 +162,31 @@ impl Privcmd {
         Ok(answer as u32)
     }
 
+    /// Maps a frame of a domain's grant table.
+    pub fn map_grants(&self, domain: u16, index: u32) -> io::Result<Pages> {
+        let mapping = Mapping::new(self.0.as_raw_fd(), PAGE, PROT_READ | PROT_WRITE)?;
+        let resource = MapResource {
+            domain,
+            kind: GRANT_TABLE,
+            id: 0,
+            index,
+            count: 1,
+            address: mapping.at.as_ptr() as usize as u64,
+        };
+        // SAFETY: the kernel reads the structure, and fills the mapping, which is ours.
+        let answer = unsafe {
+            ioctl(
+                self.0.as_raw_fd(),
+                request(7, size_of::<MapResource>()),
+                &raw const resource,
+            )
+        };
+        match answer {
+            0 => Ok(Pages(mapping)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Maps pages of a domain: all of them or none.
     pub fn map(&self, domain: u16, frames: &[u64], writable: bool) -> io::Result<Pages> {
         let protection = if writable {
@@ -203,6 +242,16 @@ impl Pages {
             self.at(n)
                 .as_ptr()
                 .copy_to_nonoverlapping(to.as_mut_ptr(), PAGE)
+        };
+    }
+
+    /// Copies to the first page, from a byte on, of pages that were mapped writable.
+    pub fn write_from(&mut self, at: usize, from: &[u8]) {
+        assert!(at + from.len() <= PAGE);
+        // SAFETY: as for the read.
+        unsafe {
+            from.as_ptr()
+                .copy_to_nonoverlapping(self.at(0).as_ptr().add(at), from.len())
         };
     }
 

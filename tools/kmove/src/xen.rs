@@ -2,16 +2,20 @@
 
 use std::io;
 
-use crate::machine::{BATCH, Hypervisor, Info, Log, PAGE};
+use crate::machine::{BATCH, Hypervisor, INTERDOMAIN, Info, Log, PAGE, Port, UNBOUND};
 use crate::sys::{Buffer, Privcmd};
 
 const MEMORY_OP: u64 = 12;
+const GRANT_TABLE_OP: u64 = 20;
 const EVENT_CHANNEL_OP: u64 = 32;
 const HVM_OP: u64 = 34;
 const DOMCTL: u64 = 36;
 const DOMCTL_VERSION: u32 = 0x15;
 /// The offset of the operation's own argument in a domctl.
 const BODY: usize = 16;
+
+/// EVTCHNSTAT_virq.
+const VIRQ: u32 = 4;
 
 /// The hypervisor.
 pub struct Xen {
@@ -49,6 +53,20 @@ impl Xen {
         self.argument.bytes()[..argument.len()].copy_from_slice(argument);
         let arguments = [command, 0, 0, 0, 0];
         self.privcmd.call(op, arguments, place, &mut self.argument)
+    }
+
+    /// Calls an operation of grant tables, whose structure has its result at `status`.
+    fn grant_op(&mut self, operation: u64, op: &[u8], status: usize) -> io::Result<()> {
+        self.argument.bytes()[..op.len()].copy_from_slice(op);
+        let arguments = [operation, 0, 1, 0, 0];
+        self.privcmd
+            .call(GRANT_TABLE_OP, arguments, 1, &mut self.argument)?;
+        match u32_at(self.argument.bytes(), status) as i16 {
+            0 => Ok(()),
+            fault => Err(io::Error::other(format!(
+                "the hypervisor says {fault} of its grant table"
+            ))),
+        }
     }
 
     /// Makes a domctl and returns its body as it comes back.
@@ -110,6 +128,10 @@ impl Hypervisor for Xen {
         Ok(())
     }
 
+    fn pause(&mut self, domain: u16) -> io::Result<()> {
+        self.domctl(3, domain, &[]).map(drop)
+    }
+
     fn unpause(&mut self, domain: u16) -> io::Result<()> {
         self.domctl(4, domain, &[]).map(drop)
     }
@@ -123,6 +145,78 @@ impl Hypervisor for Xen {
         put(&mut op, 0, domain.to_le_bytes());
         self.call(EVENT_CHANNEL_OP, 6, 1, &op)?;
         Ok(u32_at(self.argument.bytes(), 4))
+    }
+
+    fn port(&mut self, domain: u16, port: u32) -> io::Result<Option<Port>> {
+        const EINVAL: i32 = 22;
+        let mut op = [0; 24];
+        put(&mut op, 0, domain.to_le_bytes());
+        put(&mut op, 4, port.to_le_bytes());
+        match self.call(EVENT_CHANNEL_OP, 5, 1, &op) {
+            Err(error) if error.raw_os_error() == Some(EINVAL) => return Ok(None),
+            done => done?,
+        };
+        let bytes = self.argument.bytes();
+        let status = u32_at(bytes, 8);
+        let has_domain = [UNBOUND, INTERDOMAIN].contains(&status);
+        Ok(Some(Port {
+            status,
+            vcpu: u32_at(bytes, 12),
+            domain: if has_domain {
+                u32_at(bytes, 16) as u16
+            } else {
+                0
+            },
+            detail: match status {
+                INTERDOMAIN => u32_at(bytes, 20),
+                VIRQ => u32_at(bytes, 16),
+                _ => 0,
+            },
+        }))
+    }
+
+    fn grant_frames(&mut self, domain: u16) -> io::Result<Vec<Option<u64>>> {
+        let mut op = [0; 16];
+        put(&mut op, 0, domain.to_le_bytes());
+        self.grant_op(6, &op, 12)?;
+        let count = u32_at(self.argument.bytes(), 4);
+        let mut list = Buffer::new(8 * count as usize)?;
+        let mut op = [0; 24];
+        put(&mut op, 0, domain.to_le_bytes());
+        put(&mut op, 4, count.to_le_bytes());
+        put(&mut op, 16, list.address().to_le_bytes());
+        self.grant_op(2, &op, 8)?;
+        let bytes = list.bytes();
+        let frame = |n| Some(u64_at(bytes, 8 * n)).filter(|frame| *frame != u64::MAX);
+        Ok((0..count as usize).map(frame).collect())
+    }
+
+    fn read_grants(&mut self, domain: u16, index: u32) -> io::Result<Box<[u8; PAGE]>> {
+        let mut page = Box::new([0; PAGE]);
+        self.privcmd.map_grants(domain, index)?.read(0, &mut page);
+        Ok(page)
+    }
+
+    fn write_grants(
+        &mut self,
+        domain: u16,
+        index: u32,
+        from: usize,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.privcmd
+            .map_grants(domain, index)?
+            .write_from(from, bytes);
+        Ok(())
+    }
+
+    fn place_grants(&mut self, domain: u16, index: u32, frame: u64) -> io::Result<()> {
+        let mut op = [0; 24];
+        put(&mut op, 0, domain.to_le_bytes());
+        put(&mut op, 4, 1u32.to_le_bytes());
+        put(&mut op, 8, u64::from(index).to_le_bytes());
+        put(&mut op, 16, frame.to_le_bytes());
+        self.call(MEMORY_OP, 7, 1, &op).map(drop)
     }
 
     fn last_frame(&mut self, domain: u16) -> io::Result<u64> {
