@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::IsTerminal;
-use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -165,7 +164,9 @@ pub fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Res
     let data = copy(&project::data_disk()?, folder.path())?;
     let mut machine = common(options, data, folder)?;
     match name {
-        "guests" | HOSTILE | "last_words" | "flood" => write_test_guests(folder.path())?,
+        "guests" | HOSTILE | TRANSPARENT | "last_words" | "flood" => {
+            write_test_guests(folder.path())?
+        }
         TRIXIE => write_trixie(folder.path())?,
         SYSTEMD => machine.disks.push(debian_guest()?),
         "reboot" => machine.on_reboot = OnReboot::Restart,
@@ -316,12 +317,16 @@ fn guest_disks(data: PathBuf) -> Result<Vec<Disk>> {
 /// The guest that is a domU only, and the script that starts it.
 const HOSTILE: &str = "hostile";
 
+/// Another one, and the script that saves it.
+const UNAWARE: &str = "unaware";
+const TRANSPARENT: &str = "transparent";
+
 /// Writes a file system with the bare-metal test guests on the spare disk, for dom0 to start them as domUs.
 fn write_test_guests(folder: &Path) -> Result {
     let elves = build::guests()?;
     let kernels = folder.join("kernels");
     // Never in dom0's place, so not among the names.
-    let alone = iter::once(HOSTILE.to_owned());
+    let alone = [HOSTILE, UNAWARE].map(str::to_owned);
     for name in guests::names()?.into_iter().chain(alone) {
         build::flat_guest(&elves.join(&name), &kernels.join(&name))?;
     }

@@ -24,7 +24,7 @@ const LIGHT_CPUS: u32 = 2;
 
 /// The scripts of tests/dom0 and the machines they run on. PCI above 4 GiB, QEMU's default, is out of reach for Debian's Xen
 /// in QEMU, so Krypton alone is tested there.
-const DOM0: [(&str, u32, u32, bool); 23] = [
+const DOM0: [(&str, u32, u32, bool); 24] = [
     ("facts", 2, 1024, false),
     ("facts", 1, 1024, false),
     ("shell", 2, 1024, false),
@@ -39,6 +39,7 @@ const DOM0: [(&str, u32, u32, bool); 23] = [
     ("domains", 2, 1024, false),
     ("pools", 2, 1024, false),
     ("move", 2, 1024, false),
+    ("transparent", 2, 1024, false),
     ("guests", 2, 1024, false),
     ("last_words", 2, 1024, false),
     ("flood", 2, 1024, false),
