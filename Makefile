@@ -2,7 +2,7 @@
 
 XTASK := cargo xtask
 # For clippy on the target: what is built for it, in the workspace and beside it.
-TARGET := --target armv7a-none-eabi
+TARGET := --target thumbv7a-none-eabi
 
 .DEFAULT_GOAL := help
 

@@ -11,10 +11,15 @@
     .align  5
 // r0 = to, r1 = from, r2 = length; upwards. r0 is kept for memcpy.
     .global copy_shared
+    .type   copy_shared, %function
     .global memcpy
+    .type   memcpy, %function
     .global __aeabi_memcpy
+    .type   __aeabi_memcpy, %function
     .global __aeabi_memcpy4
+    .type   __aeabi_memcpy4, %function
     .global __aeabi_memcpy8
+    .type   __aeabi_memcpy8, %function
 copy_shared:
 memcpy:
 __aeabi_memcpy:
@@ -83,6 +88,7 @@ __aeabi_memcpy8:
 
 // r0 = to, r1 = byte, r2 = length; r0 is kept.
     .global memset
+    .type   memset, %function
 memset:
     push    {r0, lr}
     mov     r3, r1
@@ -93,11 +99,17 @@ memset:
 
 // r0 = to, r1 = length, r2 = byte.
     .global __aeabi_memset
+    .type   __aeabi_memset, %function
     .global __aeabi_memset4
+    .type   __aeabi_memset4, %function
     .global __aeabi_memset8
+    .type   __aeabi_memset8, %function
     .global __aeabi_memclr
+    .type   __aeabi_memclr, %function
     .global __aeabi_memclr4
+    .type   __aeabi_memclr4, %function
     .global __aeabi_memclr8
+    .type   __aeabi_memclr8, %function
 __aeabi_memclr:
 __aeabi_memclr4:
 __aeabi_memclr8:
@@ -134,6 +146,7 @@ __aeabi_memset8:
 
 // r0 = a page, which becomes all zeroes: 256 bytes a turn.
     .global clear_page
+    .type   clear_page, %function
 clear_page:
     push    {r4-r9}
     mov     r1, #0

@@ -40,6 +40,7 @@ pub fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
             "ldrexd r2, r3, [{word}]",
             "mov {failed}, #1",
             "cmp r2, {low}",
+            "itt eq",
             "cmpeq r3, {high}",
             "strexdeq {failed}, r4, r5, [{word}]",
             word = in(reg) word.as_ptr(), failed = out(reg) failed,

@@ -86,6 +86,7 @@ guest_fiq:
 
 // u32 guest_enter(GuestContext *): runs the guest until its next exit. Returns EXIT_*.
     .global guest_enter
+    .type   guest_enter, %function
 guest_enter:
     push    {{r4-r11, lr}}
     str     sp, [r0, #{HOST_SP}]
@@ -140,6 +141,7 @@ hyp_fault_common:
 
 // bool probe_read(u32 *address, u32 *value): reads a word that may not exist. An abort continues at probe_failed.
     .global probe_read, probe_instruction, probe_failed
+    .type   probe_read, %function
 probe_read:
     mov     r12, r0
     mov     r0, #1
@@ -154,6 +156,7 @@ probe_failed:
 // u32 take_pending_abort(): unmasks asynchronous aborts from async_abort_window to async_abort_end. Returns 1 if one
 // was taken, which continues at async_abort_taken.
     .global take_pending_abort, async_abort_window, async_abort_taken, async_abort_end
+    .type   take_pending_abort, %function
 take_pending_abort:
     mov     r0, #0
 async_abort_window:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes `core` and `alloc` for armv7a-none-eabi available to the active Rust toolchain.
+# Makes `core` and `alloc` available to the active Rust toolchain: for thumbv7a-none-eabi, the hypervisor's target, and for
+# armv7a-none-eabi, the test guests'.
 #
 # With rustup free to download, rust-toolchain.toml says all there is to say. Where it may not (RUSTUP_AUTO_INSTALL=0)
 # or where there is no rustup, the two libraries are built from Debian's package rust-src of the compiler's own version.
@@ -8,10 +9,14 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
 . tests/setup/lib.sh
 
-target=armv7a-none-eabi
-
 main() {
-    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.93 or newer with rustup, then try again"
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.95 or newer with rustup, then try again"
+    for target in thumbv7a-none-eabi armv7a-none-eabi; do
+        install_target
+    done
+}
+
+install_target() {
     if target_works; then
         return
     fi

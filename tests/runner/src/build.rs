@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use crate::options::Options;
-use crate::project::{TARGET, root};
+use crate::project::{GUEST_TARGET, TARGET, root};
 use crate::session::ScratchFolder;
 use crate::{Result, identity, image, symbols};
 
@@ -98,8 +98,8 @@ pub fn guests() -> Result<PathBuf> {
     once(&BUILT, || {
         let folder = root().join("tests/guests");
         // From inside the folder: it is a workspace of its own with its own linker script.
-        run(&mut build_in(&folder))?;
-        Ok(results_in(&folder))
+        run(&mut build_in(&folder, GUEST_TARGET))?;
+        Ok(results_in(&folder, GUEST_TARGET))
     })
 }
 
@@ -192,27 +192,27 @@ fn krypton_elf_with(folder: &Path, features: &[&str]) -> Result<PathBuf> {
     let remap = |from: &Path, to: &str| format!("'--remap-path-prefix={}={to}'", from.display());
     let flags = [remap(&folder, "krypton"), remap(&cargo_home()?, "cargo")].join(", ");
     let config = format!("target.{TARGET}.rustflags=[{flags}]");
-    run(build_in(&folder)
+    run(build_in(&folder, TARGET)
         .args(["--bin", "krypton", "--config", &config])
         .args(features)
         .envs(identity::variables()))?;
-    Ok(results_in(&folder).join("krypton"))
+    Ok(results_in(&folder, TARGET).join("krypton"))
 }
 
-/// Cargo, building for the target in `folder`. Results go to a folder there whatever a person's settings (`CARGO_TARGET_DIR`)
+/// Cargo, building for `target` in `folder`. Results go to a folder there whatever a person's settings (`CARGO_TARGET_DIR`)
 /// say of others: two builds at once must not share one.
-fn build_in(folder: &Path) -> Command {
+fn build_in(folder: &Path, target: &str) -> Command {
     let mut cargo = cargo_in(folder);
     cargo
-        .args(["build", "--release", "--locked", "--target", TARGET])
+        .args(["build", "--release", "--locked", "--target", target])
         .arg("--target-dir")
         .arg(folder.join("target"));
     cargo
 }
 
 /// Returns where [`build_in`] leaves what it has built.
-fn results_in(folder: &Path) -> PathBuf {
-    folder.join("target").join(TARGET).join("release")
+fn results_in(folder: &Path, target: &str) -> PathBuf {
+    folder.join("target").join(target).join("release")
 }
 
 fn cargo_home() -> Result<PathBuf> {
@@ -308,14 +308,14 @@ mod tests {
     use std::ffi::OsStr;
     use std::path::Path;
 
-    use super::{build_in, results_in};
+    use super::{TARGET, build_in, results_in};
 
     #[test]
     fn builds_go_where_their_results_are_looked_for() {
         let folder = Path::new("/clone");
-        let cargo = build_in(folder);
+        let cargo = build_in(folder, TARGET);
         let mut arguments = cargo.get_args();
         assert!(arguments.any(|word| word == OsStr::new("--target-dir")));
-        assert!(results_in(folder).starts_with(arguments.next().unwrap()));
+        assert!(results_in(folder, TARGET).starts_with(arguments.next().unwrap()));
     }
 }
