@@ -1,19 +1,20 @@
 //! Return addresses on the stack, and the names of their functions.
 //!
-//! Code is compiled without frame pointers, which would cost every function a register. So the walk is conservative: it
-//! reports each word of the stack that follows a call instruction in the hypervisor's text. Stale words may appear;
-//! none is missing.
+//! The walk needs no frame pointers, which assembly does not keep: it reports each word of the stack that follows a call
+//! instruction in the hypervisor's text. Stale words may appear; none is missing.
 //!
 //! Names come from a table that the build adds to the image after linking (`krypton_symbol_table`), so that a report is
 //! readable without the ELF file. Format, as written by tests/runner/src/symbols.rs:
 //!
 //! - the address of the first entry and the number of entries, 32-bit little-endian;
-//! - per entry, in ascending order: the distance from the previous entry in instructions (7 bits per byte, lowest
+//! - per entry, in ascending order: the distance from the previous entry in halfwords (7 bits per byte, lowest
 //!   first, bit 7: more follow), the length of the prefix shared with the previous name, the length of the rest, and
 //!   the rest.
 //!
 //! An entry extends to the next one. An entry without a name ends the previous function.
 
+#[cfg(any(target_arch = "arm", test))]
+mod call;
 #[cfg(test)]
 mod sample;
 
@@ -109,7 +110,7 @@ fn find(table: &[u8], address: u32) -> Option<(Name, u32)> {
     let (mut start, count) = (word(&mut rest)?, word(&mut rest)?);
     let mut name = Name::NONE;
     for _ in 0..count {
-        let next = start.checked_add(distance(&mut rest)?.checked_mul(4)?)?;
+        let next = start.checked_add(distance(&mut rest)?.checked_mul(2)?)?;
         if next > address {
             break;
         }
@@ -191,7 +192,7 @@ pub fn walk(mut report: impl FnMut(u32)) {
     for at in used().step_by(4).take(DEPTH) {
         let value = peek(at);
         if is_return_address(value as usize) {
-            report(value);
+            report(value & !1);
             found += 1;
             if found == MOST {
                 return;
@@ -204,18 +205,24 @@ pub fn walk(mut report: impl FnMut(u32)) {
 #[cfg(not(target_arch = "arm"))]
 pub fn walk(_report: impl FnMut(u32)) {}
 
-/// Returns whether the instruction before `address` is a call: BL or BLX in ARM state.
+/// Returns whether the instruction before `address` is a call. Bit 0 of a return address says that the caller is Thumb code.
 #[cfg(target_arch = "arm")]
 fn is_return_address(address: usize) -> bool {
     use crate::layout;
-    if address & 3 != 0 || address <= layout::boot_end() + 4 || address > layout::text_end() {
+    let place = address & !1;
+    if place <= layout::boot_end() + 4 || place > layout::text_end() {
         return false;
     }
-    // SAFETY: the address is inside our text.
-    let instruction = unsafe { core::ptr::read_volatile((address - 4) as *const u32) };
-    let is_bl = instruction & 0x0F00_0000 == 0x0B00_0000;
-    let is_blx_register = instruction & 0x0FFF_FFF0 == 0x012F_FF30;
-    is_bl || is_blx_register
+    // SAFETY: the address is inside our text, and even.
+    let half = |at: usize| unsafe { core::ptr::read_volatile(at as *const u16) };
+    let [first, second] = [half(place - 4), half(place - 2)];
+    if address & 1 == 1 {
+        return call::is_call([first, second]);
+    }
+    // Arm code: BL, or BLX to a label or to a register.
+    let to_label = second & 0x0F00 == 0x0B00 || second & 0xFE00 == 0xFA00;
+    let to_register = second & 0x0FFF == 0x012F && first & 0xFFF0 == 0xFF30;
+    place & 2 == 0 && (to_label || to_register)
 }
 
 #[cfg(test)]
@@ -247,6 +254,26 @@ mod tests {
     fn before_between_and_behind_functions_there_is_no_name() {
         for address in [0, 0x3E00_0FFC, 0x3E00_1430, 0x3E00_14FC, 0x3E00_1508, !3] {
             assert_eq!(named(sample::TABLE, address), None, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_thumb_code_is_told_from_a_branch() {
+        const BL: [u16; 2] = [0xF7FF, 0xFFFE];
+        const BLX: [u16; 2] = [0xF000, 0xE800];
+        const BLX_R3_BEHIND_NOP: [u16; 2] = [0xBF00, 0x4798];
+        const B: [u16; 2] = [0xF000, 0xB800];
+        const BX_LR_BEHIND_NOP: [u16; 2] = [0xBF00, 0x4770];
+        const ADDW: [u16; 2] = [0xF200, 0x0001];
+        for (halves, is_call) in [
+            (BL, true),
+            (BLX, true),
+            (BLX_R3_BEHIND_NOP, true),
+            (B, false),
+            (BX_LR_BEHIND_NOP, false),
+            (ADDW, false),
+        ] {
+            assert_eq!(super::call::is_call(halves), is_call, "{halves:x?}");
         }
     }
 

@@ -25,7 +25,7 @@ install_target() {
         rustup target add "$target"
     else
         step "building core and alloc for $target from Debian's rust-src (about a minute, once)"
-        build_from_debian
+        (build_from_debian)
     fi
     target_works || fail "the Rust target $target is installed but does not compile"
 }

@@ -9,4 +9,4 @@ pub const FUNCTIONS: [(u32, u32, &str); 4] = [
 ];
 
 /// The table of these functions, before it is filled up with zeroes. Two entries without a name end `unhalt` and `raise`.
-pub const TABLE: &[u8] = b"\x00\x10\x00>\x06\x00\x00\x00\x00\x00\x06memcpy\x04\x00\x11domain::run::pick\x80\x02\x0d\x06unhalt\x08\x00\x004\x00\x11vgic::Vgic::raise\x02\x00\x00";
+pub const TABLE: &[u8] = b"\x00\x10\x00>\x06\x00\x00\x00\x00\x00\x06memcpy\x08\x00\x11domain::run::pick\x80\x04\x0d\x06unhalt\x10\x00\x00h\x00\x11vgic::Vgic::raise\x04\x00\x00";

@@ -67,8 +67,55 @@ const DSB: u32 = 0xF57F_F040;
 const ISB: u32 = 0xF57F_F060;
 const ERET: u32 = 0xE160_006E;
 
-/// Decodes an instruction of ARM state. Thumb's encodings of coprocessor instructions agree, as one word with the first
-/// halfword on top.
+/// STRD, without its registers.
+const STRD: u32 = 0x01C0_00F0;
+
+/// Returns the encoding in Arm state of a 32-bit Thumb instruction, first halfword on top, that this module knows; 0 for any
+/// other. `condition` is that of its IT block, 14 outside. Coprocessor instructions differ in nothing else.
+pub fn of_thumb(word: u32, condition: u32) -> u32 {
+    match word {
+        0xF3BF_8F40..=0xF3BF_8F6F => 0xF57F_F000 | word & 0xFF,
+        0xF3DE_8F00 => ERET,
+        _ if word & 0xFC00_0000 == 0xEC00_0000 => word & 0x0FFF_FFFF | condition << 28,
+        // P or W is set: neither is an exclusive access.
+        _ if word & 0xFE50_0000 == 0xE840_0000 && word & 0x0120_0000 != 0 => STRD | condition << 28,
+        _ => 0,
+    }
+}
+
+/// ITSTATE: the conditions of the instructions to come (DDI 0406C.d A2.5.2).
+#[derive(Clone, Copy)]
+pub struct ItState(u32);
+
+impl ItState {
+    /// Returns the state that CPSR has.
+    pub fn of(cpsr: u32) -> Self {
+        Self(cpsr >> 8 & 0xFC | cpsr >> 25 & 3)
+    }
+
+    /// Returns the condition of the next instruction, of which this is the first halfword, and goes on behind it.
+    pub fn next(&mut self, half: u16) -> u32 {
+        if half & 0xFF00 == 0xBF00 && half & 0xF != 0 {
+            self.0 = u32::from(half & 0xFF);
+            return 0xE;
+        }
+        let condition = if self.0 & 0xF == 0 { 0xE } else { self.0 >> 4 };
+        self.0 = if self.0 & 7 == 0 {
+            0
+        } else {
+            self.0 & 0xE0 | self.0 << 1 & 0x1F
+        };
+        condition
+    }
+}
+
+/// Returns whether an instruction of Arm state is STRD, which the processor does in one piece where it is aligned, and QEMU
+/// in two.
+pub fn is_strd(word: u32) -> bool {
+    word & 0x0E10_00F0 == 0x0000_00F0
+}
+
+/// Decodes an instruction of Arm state.
 pub fn decode(word: u32) -> Option<Instruction> {
     match word & 0xFFFF_FFF0 {
         DMB => return Some(Instruction::Barrier(Barrier::Dmb)),

@@ -27,7 +27,9 @@ mod tables;
 mod tests;
 mod translation;
 
-pub use decode::{Barrier, Instruction, Operation, condition_holds, decode};
+pub use decode::{
+    Barrier, Instruction, ItState, Operation, condition_holds, decode, is_strd, of_thumb,
+};
 pub use machine::{Access, Machine, Mode, Seen};
 pub use pending::Erratum;
 

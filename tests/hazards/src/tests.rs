@@ -371,3 +371,42 @@ fn instructions_are_told_by_their_encodings() {
     assert_eq!(decode(0xE160_006E), Some(Instruction::Eret));
     assert!(condition_holds(0xE, 0) && condition_holds(0, 1 << 30) && !condition_holds(1, 1 << 30));
 }
+
+#[test]
+fn instructions_of_thumb_state_are_those_of_arm_state() {
+    use crate::decode::{Barrier, Instruction, ItState, Operation, decode, is_strd, of_thumb};
+    for (thumb, decoded) in [
+        (0xF3BF_8F4F, Instruction::Barrier(Barrier::Dsb)),
+        (0xF3BF_8F4A, Instruction::Barrier(Barrier::DsbStores)),
+        (0xF3BF_8F5B, Instruction::Barrier(Barrier::Dmb)),
+        (0xF3BF_8F6F, Instruction::Barrier(Barrier::Isb)),
+        (0xF3DE_8F00, Instruction::Eret),
+        // mcr p15, 4, r3, c8, c7, 0
+        (
+            0xEE88_3F17,
+            Instruction::Operation(Operation::TlbiHyp, 3, None),
+        ),
+        // mcrr p15, 6, r2, r3, c2
+        (
+            0xEC43_2F62,
+            Instruction::Operation(Operation::Vttbr, 2, Some(3)),
+        ),
+    ] {
+        assert_eq!(decode(of_thumb(thumb, 0xE)), Some(decoded), "{thumb:#x}");
+    }
+    // strd r0, r1, [r2, #8]; ldrd; strexd r3, r0, r1, [r2]; movw r0, #0
+    let stores = [0xE9C2_0102, 0xE9D2_0102, 0xE8C2_0173, 0xF240_0000];
+    assert_eq!(
+        stores.map(|word| of_thumb(word, 0xE) != 0 && is_strd(of_thumb(word, 0xE))),
+        [true, false, false, false]
+    );
+    // itte ne, then three instructions, then one behind.
+    let mut state = ItState::of(0);
+    let conditions = [0xBF1A, 0xEE88, 0xEE88, 0xEE88, 0xEE88].map(|half| state.next(half));
+    assert_eq!(conditions, [0xE, 1, 1, 0, 0xE]);
+    assert_eq!(of_thumb(0xEE88_3F17, 1) >> 28, 1);
+    // The same, two instructions behind the IT, as CPSR tells it.
+    let state_of_cpsr = 0x18u32;
+    let cpsr = (state_of_cpsr & 0xFC) << 8 | (state_of_cpsr & 3) << 25;
+    assert_eq!(ItState::of(cpsr).next(0xEE88), 1);
+}

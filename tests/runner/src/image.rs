@@ -32,18 +32,6 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
     Ok(flat)
 }
 
-/// Returns the words of an ELF file's first segment, which has the code, with their virtual addresses.
-pub fn code(elf: &[u8]) -> Option<Vec<(u32, u32)>> {
-    let segments = load_segments(elf)?;
-    let first = segments.iter().min_by_key(|segment| segment.linked)?;
-    let words = (0..first.bytes.len() as u32).step_by(4);
-    Some(
-        words
-            .filter_map(|at| Some((first.linked + at, word(first.bytes, at as usize)?)))
-            .collect(),
-    )
-}
-
 struct Segment<'a> {
     /// Physical.
     address: u32,

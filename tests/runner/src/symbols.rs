@@ -2,6 +2,8 @@
 //!
 //! arch/src/backtrace.rs reads the table and says how it is laid out.
 
+use std::collections::BTreeMap;
+
 use crate::Result;
 use crate::image::{half, offset_of, word};
 
@@ -37,15 +39,65 @@ pub fn fill(elf: &mut [u8]) -> Result {
 pub fn name_at(elf: &[u8], address: u32) -> Option<String> {
     let symbols = Symbols::of(elf)?;
     let known = symbols.all().filter(|symbol| {
-        !symbol.name.starts_with('$') && symbol.value <= address && symbol.section != 0
+        !symbol.name.starts_with('$') && symbol.start() <= address && symbol.section != 0
     });
     // Of two at one address, the one with a size.
-    let nearest = known.max_by_key(|symbol| (symbol.value, symbol.size))?;
-    let distance = address - nearest.value;
+    let nearest = known.max_by_key(|symbol| (symbol.start(), symbol.size))?;
+    let distance = address - nearest.start();
     if distance > nearest.size.max(0x1000) {
         return None;
     }
     Some(format!("{}+{distance:#x}", short_name(nearest.name)))
+}
+
+/// Returns the instructions of an ELF file by their virtual addresses, each as that of Arm state that [`hazards::decode`]
+/// knows, or as 0. What is code, and of which state, is told by the mapping symbols `$a`, `$t` and `$d` (ELF for the Arm
+/// architecture, IHI 0044 5.5.5).
+pub fn code(elf: &[u8]) -> Option<BTreeMap<u32, u32>> {
+    let symbols = Symbols::of(elf)?;
+    let mut parts: Vec<(u32, &str)> = symbols
+        .all()
+        .filter_map(|symbol| Some((symbol.value, symbol.name.get(..2)?)))
+        .filter(|(_, kind)| matches!(*kind, "$a" | "$t" | "$d"))
+        .collect();
+    parts.sort_unstable();
+    let mut code = BTreeMap::new();
+    for (index, (start, kind)) in parts.iter().enumerate() {
+        let end = parts.get(index + 1).map_or(*start, |(next, _)| *next);
+        let Some(offset) = offset_of(elf, *start, end - start) else {
+            continue;
+        };
+        let bytes = elf.get(offset..offset + (end - start) as usize)?;
+        match *kind {
+            "$a" => {
+                let words = bytes.chunks_exact(4).filter_map(|bytes| word(bytes, 0));
+                code.extend((*start..).step_by(4).zip(words));
+            }
+            "$t" => code.extend(thumb(*start, bytes)),
+            _ => {}
+        }
+    }
+    Some(code)
+}
+
+/// Returns the instructions of Thumb code, as [`code`] does.
+fn thumb(start: u32, bytes: &[u8]) -> Vec<(u32, u32)> {
+    let mut code = Vec::new();
+    let mut state = hazards::ItState::of(0);
+    let mut at = 0;
+    while let Some(first) = half(bytes, at) {
+        let condition = state.next(first);
+        // 32-bit instructions begin with 0b11101, 0b11110 or 0b11111 (DDI 0406C.d A6.1).
+        let is_wide = first >> 11 >= 0b11101;
+        let second = half(bytes, at + 2).filter(|_| is_wide);
+        let word = second.map(|second| u32::from(first) << 16 | u32::from(second));
+        code.push((
+            start + at as u32,
+            word.map_or(0, |word| hazards::of_thumb(word, condition)),
+        ));
+        at += if is_wide { 4 } else { 2 };
+    }
+    code
 }
 
 /// Returns the table of as many functions as fit into `space` bytes. First go those that call nothing, small ones before
@@ -90,7 +142,7 @@ fn encode(functions: &[Function]) -> Vec<u8> {
     table.extend((entries.len() as u32).to_le_bytes());
     let mut before = (first, "");
     for entry in entries {
-        push_number(&mut table, (entry.0 - before.0) / 4);
+        push_number(&mut table, (entry.0 - before.0) / 2);
         let shared = before
             .1
             .bytes()
@@ -181,10 +233,10 @@ impl<'a> Symbols<'a> {
                 symbol.section == section && (symbol.kind == FUNCTION || is_label)
             })
             .map(|symbol| {
-                let at = symbol.value.saturating_sub(base) as usize;
+                let at = symbol.start().saturating_sub(base) as usize;
                 let body = code.get(at..at + symbol.size as usize).unwrap_or_default();
                 Function {
-                    start: symbol.value & !3,
+                    start: symbol.start(),
                     size: symbol.size,
                     name: short_name(symbol.name),
                     calls: symbol.size == 0 || has_call(body),
@@ -206,19 +258,28 @@ struct Symbol<'a> {
     section: u16,
 }
 
+impl Symbol<'_> {
+    /// Returns its address. Bit 0 of a function's value says that it is Thumb code.
+    fn start(&self) -> u32 {
+        self.value & !1
+    }
+}
+
 fn string(table: &[u8], at: u32) -> Option<&str> {
     let rest = table.get(at as usize..)?;
     let length = rest.iter().position(|byte| *byte == 0)?;
     std::str::from_utf8(&rest[..length]).ok()
 }
 
-/// Returns whether there is a BL, or a BLX to a register, in code in ARM state.
+/// Returns whether there is a call in Thumb code. The functions that the assembler makes have no size, and are not asked.
 fn has_call(code: &[u8]) -> bool {
-    (0..code.len()).step_by(4).any(|at| {
-        word(code, at).is_some_and(|instruction| {
-            instruction & 0x0F00_0000 == 0x0B00_0000 || instruction & 0x0FFF_FFF0 == 0x012F_FF30
-        })
-    })
+    let halves: Vec<u16> = code
+        .chunks_exact(2)
+        .filter_map(|bytes| half(bytes, 0))
+        .collect();
+    halves
+        .windows(2)
+        .any(|pair| call::is_call([pair[0], pair[1]]))
 }
 
 /// Returns a symbol's name for people: demangled, without hash, generics, `krypton::`, and as many leading modules as it
@@ -306,6 +367,9 @@ fn depths(text: &str) -> impl Iterator<Item = (usize, i32)> {
 fn is_arrow(text: &str, at: usize) -> bool {
     text[..at].ends_with('-')
 }
+
+#[path = "../../../arch/src/backtrace/call.rs"]
+mod call;
 
 #[cfg(test)]
 #[path = "../../../arch/src/backtrace/sample.rs"]

@@ -17,7 +17,10 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Mutex, OnceLock};
 
-use hazards::{Access, Instruction, Machine, Mode, Operation, condition_holds, decode};
+use hazards::{
+    Access, Instruction, ItState, Machine, Mode, Operation, condition_holds, decode, is_strd,
+    of_thumb,
+};
 use options::{Guests, Options};
 use qemu::{Block, Id, Info, Insn, Value};
 
@@ -172,8 +175,10 @@ extern "C" fn translated(_id: Id, block: *mut Block) {
     let insns = unsafe {
         (0..qemu::qemu_plugin_tb_n_insns(block)).map(|n| qemu::qemu_plugin_tb_get_insn(block, n))
     };
-    if cpsr & 0x1F == MODE_HYP {
-        insns.for_each(watch_hyp);
+    if cpsr & 0x1F == MODE_HYP && thumb {
+        watch_thumb(insns, ItState::of(cpsr));
+    } else if cpsr & 0x1F == MODE_HYP {
+        insns.for_each(|insn| watch_hyp(insn, qemu::word(insn, false)));
     } else {
         watch_guest(insns, thumb);
     }
@@ -194,8 +199,27 @@ fn address(insn: *const Insn) -> u32 {
     unsafe { qemu::qemu_plugin_insn_vaddr(insn) as u32 }
 }
 
-fn watch_hyp(insn: *mut Insn) {
-    let (pc, word) = (address(insn), qemu::word(insn, false));
+/// Watches a block of the hypervisor's Thumb code, which begins in this state.
+fn watch_thumb(insns: impl Iterator<Item = *mut Insn>, mut state: ItState) {
+    for insn in insns {
+        let word = qemu::word(insn, true);
+        let condition = state.next((word >> 16) as u16);
+        // SAFETY: the instruction is of the block at hand.
+        let is_wide = unsafe { qemu::qemu_plugin_insn_size(insn) } == 4;
+        watch_hyp(
+            insn,
+            if is_wide {
+                of_thumb(word, condition)
+            } else {
+                0
+            },
+        );
+    }
+}
+
+/// Watches an instruction of the hypervisor, given as that of Arm state.
+fn watch_hyp(insn: *mut Insn, word: u32) {
+    let pc = address(insn);
     let blind = with(|checker| {
         if word == FIRST_WORD && checker.load.is_none() {
             checker.load = Some(pc);
@@ -414,11 +438,6 @@ fn accessed(mode: Mode, cpu: c_uint, info: u32, va: u64, pc: u32, word: u32) {
             }
         }
     });
-}
-
-/// STRD, which the processor does in one piece where it is aligned, and QEMU in two.
-fn is_strd(word: u32) -> bool {
-    word & 0x0E10_00F0 == 0x0000_00F0
 }
 
 impl Checker {

@@ -45,7 +45,7 @@ pub fn measure(ground: Ground, options: &Options, echo: Echo) -> Result<Vec<(Str
 /// Prints the instructions of one round of each of these rows, by function.
 pub fn profile(options: &Options, echo: Echo) -> Result {
     let elf = build::read(&build::krypton_elf(project::root())?)?;
-    let code = Code::Elf(elf.clone());
+    let code = Code::of_elf(&elf)?;
     let mut unknown = options.operands.clone();
     for part in [Part::One, Part::Two] {
         for (row, counts) in trace(&code, part, Ground::Krypton, options, echo)? {
@@ -170,7 +170,7 @@ fn executed(line: &str) -> Option<u32> {
 
 /// The hypervisor's code.
 enum Code {
-    Elf(Vec<u8>),
+    Elf(BTreeMap<u32, u32>),
     Flat(Vec<u8>),
 }
 
@@ -178,14 +178,19 @@ impl Code {
     fn of(ground: Ground) -> Result<Self> {
         Ok(match ground {
             Ground::Xen => Self::Flat(build::read(&project::debian_xen()?)?),
-            _ => Self::Elf(build::read(&build::krypton_elf(project::root())?)?),
+            _ => Self::of_elf(&build::read(&build::krypton_elf(project::root())?)?)?,
         })
     }
 
-    /// Returns the instruction at an address, if it is the hypervisor's.
+    fn of_elf(elf: &[u8]) -> Result<Self> {
+        let code = symbols::code(elf).ok_or("the ELF file has no readable code")?;
+        Ok(Self::Elf(code))
+    }
+
+    /// Returns the instruction at an address as that of Arm state, if it is the hypervisor's.
     fn word(&self, address: u32) -> Option<u32> {
         match self {
-            Self::Elf(elf) => image::word(elf, image::offset_of(elf, address, 4)?),
+            Self::Elf(code) => code.get(&address).copied(),
             Self::Flat(flat) => image::word(flat, address.checked_sub(XEN_BASE)? as usize),
         }
     }
@@ -208,7 +213,7 @@ impl Counts {
         [self.instructions, self.cp, self.gic, self.barrier, self.tlb]
     }
 
-    /// Counts an A32 instruction (DDI 0406C.d A5.6, A5.7.1).
+    /// Counts an instruction, as that of Arm state (DDI 0406C.d A5.6, A5.7.1).
     fn add(&mut self, word: u32) {
         self.instructions += 1;
         let is_system = matches!(word >> 8 & 0xf, 14 | 15);

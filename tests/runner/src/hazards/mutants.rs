@@ -14,7 +14,7 @@ use hazards::{Barrier, Instruction, Operation};
 use super::{LATE, SKIPPED, Watch, seen};
 use crate::options::Options;
 use crate::session::{Echo, Session};
-use crate::{Result, build, guests, image, symbols};
+use crate::{Result, build, guests, symbols};
 
 /// Guests that the mutants are looked for with, until one has a report; the last one on a processor with erratum 798181.
 const GUESTS: [(&str, bool); 3] = [("grants", false), ("domains", false), ("grants", true)];
@@ -211,7 +211,7 @@ fn watched(
 
 /// Returns the mutants of an image.
 fn list(elf: &Path, bytes: &[u8]) -> Result<Vec<Mutant>> {
-    let places = image::code(bytes)
+    let places = symbols::code(bytes)
         .ok_or("the ELF file has no readable code")?
         .into_iter()
         .filter_map(|(address, word)| Some((address, kind(hazards::decode(word)?)?)))
