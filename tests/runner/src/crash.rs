@@ -98,7 +98,8 @@ fn crash_of(machine: &Machine, echo: Echo) -> Result<Session> {
 
 /// The function that checks the device tree, which is the first thing that a boot does with it, in mangled names.
 const FIRST_READ: &str = "4Blob5check";
-const UNDEFINED_INSTRUCTION: u32 = 0xe7f0_00f0;
+/// UDF twice, in Thumb code.
+const UNDEFINED_INSTRUCTIONS: u32 = 0xde00_de00;
 /// Where the image is linked (linker.ld).
 const IMAGE: usize = 0x3e00_0000;
 
@@ -111,7 +112,7 @@ pub fn before_the_console(options: &Options, echo: Echo) -> Result {
     image
         .get_mut(at..at + 4)
         .ok_or("the image is too short")?
-        .copy_from_slice(&UNDEFINED_INSTRUCTION.to_le_bytes());
+        .copy_from_slice(&UNDEFINED_INSTRUCTIONS.to_le_bytes());
     machine.hypervisor = folder.path().join("krypton");
     build::write(&machine.hypervisor, &image)?;
     let mut session = Session::start(&machine, echo)?;
