@@ -96,6 +96,11 @@ fn write_to_ring(text: &[u8]) {
 /// Domain and port of the console daemon's end, from the first line on.
 static DAEMON: [AtomicU32; 2] = [const { AtomicU32::new(u32::MAX) }; 2];
 
+/// Forgets that end, as a domain that has been restored has another one.
+pub fn forget_daemon() {
+    DAEMON.iter().for_each(|known| known.store(u32::MAX, Ordering::Relaxed));
+}
+
 fn daemon(which: usize) -> u32 {
     DAEMON[which].load(Ordering::Relaxed)
 }

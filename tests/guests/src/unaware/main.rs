@@ -1,8 +1,9 @@
 //! A guest that knows nothing of being saved: dom0 saves and restores it while it works (tests/dom0/transparent.sh).
 //!
 //! Two vCPUs count their timers' interrupts and send each other events. A line typed on the console is answered when its event
-//! comes: `state` says what must hold, `kept` if an event arrives that was sent at the start and is masked since. What no save can
-//! keep comes and goes by `map`, a mapping of its own grant, and `watchdog`; and `fifo`, another ABI of events, comes to stay.
+//! comes: `state` says what must hold, `kept` if an event arrives that was sent at the start and is masked since, `hold` has the
+//! other vCPU stay in the handler of an interrupt, or leave it. Things that no save can keep come and go by `map`, a mapping of
+//! its own grant, and `watchdog`; `fifo`, another ABI of events, comes to stay.
 #![no_std]
 #![no_main]
 
@@ -45,6 +46,9 @@ struct Shared {
     /// Events of each of these.
     events: [AtomicU32; 6],
     has_input: AtomicBool,
+    /// vCPU 1 is to stay in its timer's handler, and is there.
+    hold: AtomicBool,
+    is_held: AtomicBool,
 }
 
 const IPI: usize = 0;
@@ -62,6 +66,8 @@ static SHARED: Shared = Shared {
     ports: [const { AtomicU32::new(0) }; 6],
     events: [const { AtomicU32::new(0) }; 6],
     has_input: AtomicBool::new(false),
+    hold: AtomicBool::new(false),
+    is_held: AtomicBool::new(false),
 };
 
 fn port(which: usize) -> u32 {
@@ -90,6 +96,9 @@ fn taken(acknowledged: u32) {
             SHARED.gap.fetch_max(now.wrapping_sub(last), SeqCst);
         }
         SHARED.ticks[cpu].fetch_add(1, SeqCst);
+        while cpu == 1 && SHARED.hold.load(SeqCst) {
+            SHARED.is_held.store(true, SeqCst);
+        }
         arm();
     } else if acknowledged & INTID_MASK == platform::get().event_interrupt {
         upcall(cpu);
@@ -209,6 +218,21 @@ fn map(mapped: &mut Option<(u32, Frame)>) {
     println!("mapped: {}", mapped.is_some());
 }
 
+/// Has the other vCPU stay in the handler of its timer, with an event that waits until it leaves it; or lets it leave.
+fn hold() {
+    if !SHARED.hold.swap(true, SeqCst) {
+        SHARED.is_held.store(false, SeqCst);
+        let is_held = clock::poll(|| SHARED.is_held.load(SeqCst));
+        println!("held: {}", is_held && !arrives(IPI, IPI));
+        return;
+    }
+    let (ticks, taken) = (SHARED.ticks[1].load(SeqCst), events(IPI));
+    let was_held = !clock::poll(|| SHARED.ticks[1].load(SeqCst) > ticks || events(IPI) > taken);
+    SHARED.hold.store(false, SeqCst);
+    let goes_on = clock::poll(|| SHARED.ticks[1].load(SeqCst) > ticks + 1 && events(IPI) == taken + 1);
+    println!("released: {}", was_held && goes_on);
+}
+
 /// Sets a watchdog for a long time, or takes it back.
 fn watchdog() {
     const SCHEDOP_WATCHDOG: u32 = 6;
@@ -221,6 +245,7 @@ fn watchdog() {
 }
 
 fn answer(line: &[u8], table: grant::Table, granted: Frame, mapped: &mut Option<(u32, Frame)>) {
+    console::forget_daemon();
     match line {
         b"state" => state(table, granted),
         b"kept" => {
@@ -228,6 +253,7 @@ fn answer(line: &[u8], table: grant::Table, granted: Frame, mapped: &mut Option<
             println!("kept: {}", clock::poll(|| events(KEPT) == 1));
             shared_info().set_mask(port(KEPT));
         }
+        b"hold" => hold(),
         b"map" => map(mapped),
         b"watchdog" => watchdog(),
         b"fifo" => println!("fifo: {}", event::init_control(Frame::take().gfn(), 0, 0).is_ok()),
