@@ -60,6 +60,10 @@ test: setup ## all tests, on the host and in QEMU (some: make test ARGS="guest f
 soak: setup ## what takes hours: domUs without end, load on them, load on dom0 (shorter: make soak ARGS="cycles --count 50")
 	@$(XTASK) soak $(ARGS)
 
+fuzz: setup-build ## a minute of libFuzzer for each target of tests/fuzz (one, longer: make fuzz ARGS="calls --seconds 3600")
+	@tests/setup/host.sh fuzz
+	@$(XTASK) fuzz $(ARGS)
+
 bench: setup ## Krypton and Debian's Xen side by side, into docs/performance.md (a part: make bench ARGS=micro)
 	@$(XTASK) bench $(ARGS)
 
@@ -97,4 +101,4 @@ prepush: fmt-check clippy doc setup ## before a push, in minutes: format, lints,
 	@cargo test --quiet --workspace
 	@$(XTASK) test "dom0 demo"
 
-.PHONY: help setup setup-build build kmove uboot deb debian flash run demo qemu test soak bench bench-check tree report gdb clippy fmt fmt-check doc prepush
+.PHONY: help setup setup-build build kmove uboot deb debian flash run demo qemu test soak fuzz bench bench-check tree report gdb clippy fmt fmt-check doc prepush

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the host's tools on Debian bookworm: QEMU >= 10 (from bookworm-backports, through a private apt configuration:
 # the machine's source list stays as it is) and what the images and tests are made with. What is there is skipped.
-# `host.sh build` stops at what a build needs; `host.sh debian` goes on to what makes a whole Debian (image.sh).
+# `host.sh build` stops at what a build needs; `host.sh debian` goes on to what makes a whole Debian (image.sh), `host.sh fuzz`
+# to what libFuzzer is made with.
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -36,11 +37,17 @@ newuidmap uidmap
 ssh openssh-client
 '
 
+fuzz_tools='
+c++ g++
+dtc device-tree-compiler
+'
+
 main() {
     qemu=
     case ${1:-} in
     build) tools=$(missing_tools "$build_tools") ;;
     debian) tools=$(missing_tools "$debian_tools") ;;
+    fuzz) tools=$(missing_tools "$fuzz_tools") ;;
     *)
         tools=$(missing_tools "$build_tools$test_tools")
         qemu_is_new_enough || qemu=" qemu-system-arm(>=$qemu_minimum)"

@@ -28,6 +28,8 @@ use crate::input::Input;
 const FRAMES: u32 = 0x4000;
 /// Pages that each domain has from the beginning, from frame 0 on.
 const PAGES: u32 = 16;
+/// Pages that each may have.
+const MOST_PAGES: u32 = 256;
 /// Most continuations of one call.
 const PATIENCE: u32 = 10_000;
 
@@ -36,6 +38,23 @@ const PATIENCE: u32 = 10_000;
 pub struct World {
     pub domains: [Arc<Domain>; 3],
     pub turn: Mutex<()>,
+}
+
+impl World {
+    /// Gives each domain a page where its pointers lead, should what came before have taken it away.
+    pub fn furnish(&self) {
+        let gfn = Gfn::default();
+        for domain in &self.domains {
+            if domain.p2m.lock().lookup(gfn).is_some() {
+                continue;
+            }
+            // Beyond its limit, should it have all pages elsewhere.
+            assert!(mem::memory().set_limit(domain.id, MOST_PAGES + 1));
+            let mfn = mem::memory().alloc_domain_pages(domain.id, 0).unwrap();
+            assert!(mem::memory().set_limit(domain.id, MOST_PAGES));
+            domain.p2m.lock().map(gfn, mfn, 1, P2mType::RamRw, 1).unwrap();
+        }
+    }
 }
 
 pub fn world() -> &'static World {
@@ -65,7 +84,7 @@ pub fn domain(id: DomId, rights: Rights) -> Arc<Domain> {
         gic: guest_map::Layout::new().unwrap().gic(),
         max_port: 1023,
         grants: Limits::new(8, 4).unwrap(),
-        max_pages: 256,
+        max_pages: MOST_PAGES,
         tables: PoolLimit::Unlimited,
         pool: PoolId::FIRST,
         monitors: Access::Traps,
@@ -148,6 +167,7 @@ fn put(domain: &Domain, input: &mut Input<'_>) {
 pub fn calls(data: &[u8]) {
     let world = world();
     let _turn = world.turn.lock().unwrap_or_else(|poison| poison.into_inner());
+    world.furnish();
     let (here, there) = data.split_at(data.len() / 2);
     let (third, rest) = here.split_at(here.len() / 3);
     thread::scope(|scope| {

@@ -178,8 +178,10 @@ fn port(kind: u8, how: u8, detail: u32) -> [u32; 2] {
 /// Contexts of a domain: its own, with words changed, and ports. One that is refused changes nothing. What a domain has after one
 /// that was taken, another domain takes.
 pub fn context(data: &[u8]) {
-    let World { domains, turn } = world();
+    let world = world();
+    let World { domains, turn } = world;
     let _turn = turn.lock().unwrap_or_else(|poison| poison.into_inner());
+    world.furnish();
     let subject = Subject::new(&domains[0]);
     let (before, ports_before) = (subject.context(), subject.ports());
     let mut input = Input::new(data);

@@ -36,14 +36,11 @@ fn trees() -> Vec<Vec<u8>> {
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    if target == "tree" {
-        return trees();
-    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    let kept = paths.iter().map(|path| fs::read(path).unwrap());
+    if target == "tree" { trees().into_iter().chain(kept).collect() } else { kept.collect() }
 }
 
 /// An input: kept ones with some bytes changed, dropped or doubled, or bytes by chance.

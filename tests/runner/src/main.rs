@@ -17,6 +17,7 @@
 //! | `partitions` | domains that the hypervisor starts itself, beside dom0 and without it |
 //! | `two` | two machines, between which a domU moves |
 //! | `bench` | what services cost, beside Debian's Xen; its report |
+//! | `fuzz` | the targets of tests/fuzz under libFuzzer |
 //! | `hazards` | runs under the checker for caches and TLBs; what it must notice |
 //! | `leftovers` | a boot loader that leaves everything on |
 //! | `disk` | a disk with a boot partition |
@@ -44,6 +45,7 @@ mod dom0;
 mod elsewhere;
 mod faults;
 mod flash;
+mod fuzz;
 mod guests;
 mod hazards;
 mod identity;
@@ -97,6 +99,7 @@ cargo xtask COMMAND [OPTION...]
   guest [NAME...]    run bare-metal test guests in dom0's place (all, if none is named)
   mutants [WORD...]  hide each clean, TLB invalidate and barrier from the checker for caches and TLBs; it must report that
   faults [NAME...]   boot with one thing wrong each time; the console must name it
+  fuzz [TARGET...]   give the targets of tests/fuzz inputs by libFuzzer (all, if none is named; --seconds for each: 60)
   test [FILTER...]   everything: host tests, guests, dom0, faults, reproducible build
   soak [FILTER...]   what takes hours: domUs without end, load on them, load on dom0
   bench [PART...]    Krypton and Debian's Xen side by side, into docs/performance.md (all of micro scale macro hardware
@@ -130,6 +133,7 @@ cargo xtask COMMAND [OPTION...]
   --loaders FOLDER   `flash` puts the board's own loaders of this folder on the card that it makes in a file
   --jobs N           cores that tests keep busy at once (all)
   --order reverse|N  another order of the tests: the last first, or any, the same for the same N
+  --keep             `fuzz` takes the fewest inputs that reach all that was reached into tests/fuzz/corpus
   --fresh            boot dom0, instead of going on from its snapshot
   --gdb              wait for a debugger on port 1234
 ";
@@ -160,6 +164,7 @@ fn command(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
         "guest" => return lanes::run(suite::guests()?, &options),
         "mutants" => return hazards::mutants::run(&options),
         "faults" => return lanes::run(suite::faults(), &options),
+        "fuzz" => fuzz::run(&options)?,
         "lines" => lines::show(&options)?,
         "tree" => return tree::show(&options),
         "report" => report::write(&options)?,

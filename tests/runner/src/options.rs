@@ -68,6 +68,8 @@ pub struct Options {
     pub gdb: bool,
     /// dom0 boots, whatever is saved.
     pub fresh: bool,
+    /// `fuzz` is to keep inputs.
+    pub keep: bool,
     /// `flash` is to make what is in NOR flash.
     pub nor: bool,
     /// The folder with the board's own loaders, for a card that `flash` makes in a file.
@@ -102,6 +104,7 @@ impl Default for Options {
             load_address: 0x4100_0000,
             gdb: false,
             fresh: false,
+            keep: false,
             nor: false,
             loaders: None,
             out: None,
@@ -129,6 +132,7 @@ impl Options {
                 "--hazards" => options.hazards = true,
                 "--counted" => options.counted = true,
                 "--board" => options.board = Some(boards::find(&value()?)?),
+                "--keep" => options.keep = true,
                 "--nor" => options.nor = true,
                 "--loaders" => options.loaders = Some(value()?.into()),
                 "--out" => options.out = Some(value()?.into()),
