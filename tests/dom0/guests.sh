@@ -17,14 +17,14 @@ of_dom0='console_write_takes_all_and_returns_zero console_read_without_input_ret
     control_calls_check_their_interface_version platform_op_checks_version_and_command
     settime_updates_the_shared_wallclock shutdown_of_an_absent_domain_returns_esrch'
 
-# runs GUEST MEBIBYTES: it does, and all that it says holds.
+# runs GUEST MEBIBYTES: it does on $vcpus vCPUs, and all that it says holds.
 runs() {
-    extra="guest=$1"
+    extra="guest=$1 steps=10000"
     if [ "$1" = hypercalls ]; then
         for sentence in $of_dom0; do extra="$extra skip=$sentence"; done
     fi
     # It stays when it has ended: of one that is destroyed xenconsoled may not look at the ring again.
-    printf 'name = "%s"\nkernel = "/mnt/kernels/%s"\nmemory = %s\nvcpus = 2\nmax_event_channels = 131071\non_poweroff = "preserve"\nextra = "%s"\n' "$1" "$1" "$2" "$extra" >"/tmp/$1.cfg"
+    printf 'name = "%s"\nkernel = "/mnt/kernels/%s"\nmemory = %s\nvcpus = %s\nmax_event_channels = 131071\non_poweroff = "preserve"\nextra = "%s"\n' "$1" "$1" "$2" "$vcpus" "$extra" >"/tmp/$1.cfg"
     # Paused until xenconsoled has settled: it gives up a port that it finds closed while it looks at the domain's entries.
     xl create -p "/tmp/$1.cfg" && eventually has_console "$1" && sleep 2 && xl unpause "$1" || return
     eventually has_finished "$1"
@@ -36,10 +36,12 @@ runs() {
 
 before=$(free_memory)
 # The others take pages from where a domU of 32 MiB has none.
-for kernel in traps vgic hypercalls events grants timers psci; do
+for kernel in traps vgic hypercalls events grants timers psci fuzzer; do
+    vcpus=2
+    mebibytes=128
     case $kernel in
     vgic) mebibytes=32 ;;
-    *) mebibytes=128 ;;
+    fuzzer) vcpus=4 ;;
     esac
     check "guest $kernel holds as a domU of $mebibytes MiB" runs "$kernel" "$mebibytes"
     check "all its memory is free again, and accounted for" memory_comes_back "$before"

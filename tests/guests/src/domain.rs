@@ -1,5 +1,7 @@
 //! Making domains, as a toolstack does (abi.md 2.14): what dom0 needs for one that runs a page of code.
 
+use core::sync::atomic::{AtomicU8, Ordering};
+
 use crate::abi::{self, AddToPhysmapBatch, RemoveFromPhysmap, Reservation};
 use crate::hypercall::{DOMCTL, MEMORY_OP, SYSCTL, address_of, call, call_with};
 use crate::memory::Frame;
@@ -24,6 +26,7 @@ const SET_HVM_CONTEXT: u32 = 34;
 const CACHE_FLUSH: u32 = 71;
 const SET_POOL: u32 = 86;
 
+const READ_CONSOLE: u32 = 1;
 const PHYSINFO: u32 = 3;
 const DEBUG_KEYS: u32 = 7;
 const CPU_HOTPLUG: u32 = 11;
@@ -143,6 +146,12 @@ impl Domain {
         let handle = address_of(&mut set);
         // vcpu, flags, then two bitmaps: handle, number of bits, padding.
         self.control(SET_AFFINITY, &[vcpu, HARD, handle, 0, 8, 0, handle, 0, 8, 0])
+    }
+
+    /// Returns the first domain from this number on.
+    pub fn next(from: u16) -> Option<Self> {
+        let control = Domain(from).control_and_read(INFO, &[]).ok()?;
+        Some(Domain(control.argument[0] as u16))
     }
 
     /// Returns the hypervisor's description of it; none when it is gone.
@@ -334,4 +343,16 @@ pub fn debug_key(key: u8) -> Status {
     let mut argument = [0; 16];
     (argument[0], argument[1]) = (address_of(&mut keys).into(), 1);
     sysctl(DEBUG_KEYS, argument).map(|_| ())
+}
+
+/// Returns whether the end of the hypervisor's log has this text.
+pub fn log_says(text: &[u8]) -> Result<bool, i32> {
+    const ROOM: usize = 16384;
+    static LOG: [AtomicU8; ROOM] = [const { AtomicU8::new(0) }; ROOM];
+    let mut argument = [0; 16];
+    // Neither cleared nor from a place that was read before; buffer; count.
+    (argument[1], argument[2]) = (LOG.as_ptr() as u64, ROOM as u64);
+    let count = sysctl(READ_CONSOLE, argument)?[2] as u32 as usize;
+    let matches = |at: usize| (0..text.len()).all(|n| LOG[at + n].load(Ordering::Relaxed) == text[n]);
+    Ok((0..(count + 1).saturating_sub(text.len())).any(matches))
 }

@@ -144,3 +144,22 @@ pub fn send_sgi(target: Target, intid: u32) {
     };
     mmio::write32(distributor(SGIR), filter << 24 | list << 16 | intid);
 }
+
+/// Nothing pending, nothing active, the distributor and this vCPU's interface as they were at first.
+pub fn quiet() {
+    enable_distributor();
+    for word in 0..4 {
+        mmio::write32(distributor(CPENDSGIR + word * 4), u32::MAX);
+    }
+    mmio::write32(distributor(ICENABLER), 0xffff_0000);
+    mmio::write32(distributor(ICPENDR), 0xffff_0000);
+    mmio::write32(distributor(ICACTIVER), u32::MAX);
+    enable_cpu_interface();
+    for _ in 0..64 {
+        let value = acknowledge();
+        if value & INTID_MASK == SPURIOUS {
+            break;
+        }
+        end(value);
+    }
+}

@@ -11,6 +11,7 @@
 pub mod console;
 pub mod abi;
 pub mod clock;
+pub mod code;
 pub mod cp15;
 pub mod domain;
 pub mod event;
@@ -25,6 +26,7 @@ pub mod memory;
 pub mod mmio;
 pub mod platform;
 pub mod psci;
+pub mod random;
 pub mod smp;
 pub mod status;
 

@@ -164,7 +164,7 @@ pub fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Res
     let data = copy(&project::data_disk()?, folder.path())?;
     let mut machine = common(options, data, folder)?;
     match name {
-        "guests" | HOSTILE | TRANSPARENT | "last_words" | "flood" => {
+        "guests" | HOSTILE | TRANSPARENT | "fuzzer" | "last_words" | "flood" => {
             write_test_guests(folder.path())?
         }
         TRIXIE => write_trixie(folder.path())?,

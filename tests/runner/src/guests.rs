@@ -37,6 +37,26 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     run(&machine(name, options)?, options, echo)
 }
 
+/// The guest that does whatever comes to it by chance, and its seeds and steps in a soak.
+const BY_CHANCE: &str = "fuzzer";
+const SEEDS: u32 = 100;
+const STEPS: u32 = 1_000_000;
+
+/// Boots the guest that does whatever comes to it by chance, with a seed after the other, unless the options name one.
+pub fn test_by_chance(options: &Options, echo: Echo) -> Result {
+    for seed in 1..=options.count.unwrap_or(SEEDS) {
+        let words = format!("{} seed={seed} steps={STEPS}", options.dom0_append);
+        let options = Options {
+            dom0_append: words,
+            timeout: options.timeout * 10,
+            ..options.clone()
+        };
+        test(BY_CHANCE, &options, echo)?;
+        println!("seed {seed}: {STEPS} steps come to nothing");
+    }
+    Ok(())
+}
+
 /// Boots the machine of a guest and judges its transcript.
 pub fn run(machine: &Machine, options: &Options, echo: Echo) -> Result {
     let mut session = Session::start(machine, echo)?;

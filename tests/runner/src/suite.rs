@@ -55,7 +55,7 @@ const DOM0: [(&str, u32, u32, bool); 24] = [
 const BUSY: [&str; 4] = ["hostile", "load", "many", "stress"];
 
 /// Tests that take hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
-const SOAK: [(&str, u32, Option<u32>, Option<u32>); 7] = [
+const SOAK: [(&str, u32, Option<u32>, Option<u32>); 8] = [
     ("cycles", 2048, Some(1000), None),
     ("load", 1024, Some(20), Some(300)),
     ("move", 1024, Some(50), None),
@@ -63,6 +63,7 @@ const SOAK: [(&str, u32, Option<u32>, Option<u32>); 7] = [
     ("trixie", 1024, Some(2), None),
     ("systemd", 1024, None, None),
     ("stress", 1024, None, Some(3600)),
+    ("fuzzer", 1024, Some(100), None),
 ];
 
 /// Scripts that a soak runs under the checker for caches and TLBs.
@@ -90,6 +91,9 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
     };
     let fuzz = Test::of_many("soak fuzz", |options| {
         cargo_test(&["-p", "fuzz"], options.count.unwrap_or(FUZZ_RUNS))
+    });
+    let chance = Test::new("soak guest fuzzer", |options| {
+        guests::test_by_chance(options, Echo::Hide)
     });
     let hazards = WATCHED.iter().map(|script| {
         Test::new(format!("soak hazards {script}"), |options| {
@@ -133,6 +137,7 @@ pub fn soak(options: &Options) -> Result<ExitCode> {
                     card_test(&card::BPI_M2_ULTRA),
                     package,
                     domus,
+                    chance,
                     fuzz,
                 ]
                 .map(|test| test.keeps_busy(usize::MAX)),

@@ -539,8 +539,8 @@ pub fn tables_that_lead_nowhere() -> Verdict {
             if table == page.address() {
                 // Pages in devices, in holes, beyond 40 bits, blocks where none may be.
                 for entry in 0..8 {
-                    page.write(entry * 8, random.next() | 3);
-                    page.write(entry * 8 + 4, random.next() & 0xff | 1 << 7);
+                    page.write(entry * 8, random.word() | 3);
+                    page.write(entry * 8 + 4, random.word() & 0xff | 1 << 7);
                 }
             }
             memory::set_table_of_unmapped(Some(table));
@@ -608,7 +608,7 @@ pub fn calls_by_chance() -> Verdict {
                 list.address(),
                 argument.address(),
                 victims.gfn() as u32,
-                random.next(),
+                random.word(),
                 grant::myself().into(),
             ];
             argument.write(word * 4, random.of(&values));
@@ -623,7 +623,7 @@ pub fn calls_by_chance() -> Verdict {
             argument.write(8, random.below(64));
         }
         let count = random.of(&[0, 1, 2, 3, 64]);
-        let answer = call(number, [operation, argument.address(), count, random.next(), random.next()]);
+        let answer = call(number, [operation, argument.address(), count, random.word(), random.word()]);
         ensure!(answer > -1000, n);
     }
     fresh().map(|_| ())

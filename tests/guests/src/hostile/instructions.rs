@@ -109,7 +109,7 @@ pub fn registers_of_the_core_are_written() -> Verdict {
             continue;
         }
         let word = code::register(false, 15, random.below(8), crn, crm, random.below(8));
-        ensure!(is_harmless(Code::page().run(&[word], random.next(), 0)), word);
+        ensure!(is_harmless(Code::page().run(&[word], random.word(), 0)), word);
     }
     let before = cp15::actlr();
     for value in [u32::MAX, 0, 1 << 6, 0x41] {
@@ -213,9 +213,9 @@ pub fn vector_registers_in_every_state() -> Verdict {
     for _ in 0..600 {
         // Data processing of VFP and Advanced SIMD, and their loads and stores of [r0].
         let word = match random.below(3) {
-            0 => 0xee00_0a00 | random.next() & 0x00ff_f1ef,
-            1 => 0xf200_0000 | random.next() & 0x01ff_ffff,
-            _ => 0xed90_0b00 | random.next() & 0x0040_f000 | 2,
+            0 => 0xee00_0a00 | random.word() & 0x00ff_f1ef,
+            1 => 0xf200_0000 | random.word() & 0x01ff_ffff,
+            _ => 0xed90_0b00 | random.word() & 0x0040_f000 | 2,
         };
         ensure!(is_harmless(Code::page().run(&[word], page.address(), 0)), word);
     }
@@ -229,7 +229,7 @@ pub fn coprocessor_instructions_by_chance() -> Verdict {
     for n in 0..3000 {
         // The space of coprocessors but 10, 11 and 15; the base register is r0, the other one r1.
         let cp = random.of(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14]);
-        let word = 0xec00_0000 | random.next() & 0x02f0_00ff | 1 << 12 | cp << 8;
+        let word = 0xec00_0000 | random.word() & 0x02f0_00ff | 1 << 12 | cp << 8;
         ensure!(is_harmless(Code::page().run(&[word], memory::UNMAPPED, 0)), n);
     }
     Ok(())
@@ -240,9 +240,9 @@ pub fn instructions_by_chance_in_user_mode() -> Verdict {
     for n in 0..3000 {
         // Miscellaneous, multiplies, media: no branches, and registers that lead nowhere.
         let word = match random.below(3) {
-            0 => 0xe100_0000 | random.next() & 0x0060_0eff | 1 << 12,
-            1 => 0xe000_0090 | random.next() & 0x00f0_0e0f | 1 << 12,
-            _ => 0xe600_0010 | random.next() & 0x01f0_0eef | 1 << 12,
+            0 => 0xe100_0000 | random.word() & 0x0060_0eff | 1 << 12,
+            1 => 0xe000_0090 | random.word() & 0x00f0_0e0f | 1 << 12,
+            _ => 0xe600_0010 | random.word() & 0x01f0_0eef | 1 << 12,
         };
         if word & 0x0fff_ffd0 == 0x012f_ff10 {
             continue;
@@ -266,7 +266,7 @@ pub fn caches_by_set_and_way() -> Verdict {
     let mut random = Random::new(66);
     for n in 0..60 {
         // DCISW, DCCSW, DCCISW.
-        by_set_and_way(0, random.of(&[6, 10, 14]), 2, random.next());
+        by_set_and_way(0, random.of(&[6, 10, 14]), 2, random.word());
         ensure_eq!(page.read(n * 64), (n * 64) ^ 0x1357_9bdf, n);
     }
     Ok(())

@@ -64,7 +64,7 @@ pub fn every_register_is_filled_with_zeroes() -> Verdict {
 
 pub fn every_register_is_filled_by_chance() -> Verdict {
     for _ in 0..3 {
-        write_everywhere(|random| random.next())?;
+        write_everywhere(|random| random.word())?;
     }
     Ok(())
 }
@@ -187,7 +187,7 @@ pub fn the_interface_is_filled_by_chance() -> Verdict {
     let mut random = Random::new(77);
     for _ in 0..4 {
         for offset in (0..INTERFACE).step_by(4).filter(|offset| !(0xe0..0xf0).contains(offset)) {
-            store(machine.cpu_interface + offset, random.next()).ok();
+            store(machine.cpu_interface + offset, random.word()).ok();
         }
     }
     // Active priorities are state of the virtual interface: none of it is anybody else's.
@@ -359,7 +359,7 @@ pub fn halves_of_registers_together() -> Verdict {
         let offset = random.below(0xf00) & !1;
         let address = distributor(offset);
         if random.below(2) == 0 {
-            access(&[STORE_HALF], address, random.next()).ok();
+            access(&[STORE_HALF], address, random.word()).ok();
         } else {
             access(&[LOAD_HALF, LOAD_BYTE], address, 0).ok();
         }

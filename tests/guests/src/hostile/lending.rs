@@ -490,10 +490,10 @@ pub fn grants_by_chance() -> Verdict {
     for n in 0..4000 {
         let (reference, place) = (FIRST + random.below(8), random.below(8));
         match random.below(6) {
-            0 => table.set(reference, random.next() & 0x1f, myself(), granted_pages.nth(random.below(8)).gfn()),
+            0 => table.set(reference, random.word() & 0x1f, myself(), granted_pages.nth(random.below(8)).gfn()),
             1 => lend(table, reference - FIRST, 0, granted_pages.nth(random.below(8))),
             2 | 3 => {
-                let mapping = map(reference, myself(), MAP_HOST | random.next() & MAP_READ_ONLY, places.nth(place));
+                let mapping = map(reference, myself(), MAP_HOST | random.word() & MAP_READ_ONLY, places.nth(place));
                 if mapping.status == OKAY {
                     let free = handles.iter_mut().find(|slot| slot.is_none());
                     ensure!(free.is_some(), n);

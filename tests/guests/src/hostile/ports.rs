@@ -197,7 +197,7 @@ fn hostile_words(value: fn(u32, &mut Random) -> u32) -> Verdict {
         }
         if n % 3 == 0 {
             let word = random.below(18);
-            control.0.write(word * 4, random.next());
+            control.0.write(word * 4, random.word());
         }
         for port in ports {
             ensure_eq!(send(port), 0, n);
@@ -214,23 +214,23 @@ fn hostile_words(value: fn(u32, &mut Random) -> u32) -> Verdict {
 }
 
 pub fn event_words_by_chance() -> Verdict {
-    hostile_words(|_, random| random.next())
+    hostile_words(|_, random| random.word())
 }
 
 pub fn event_words_that_link_to_themselves() -> Verdict {
-    hostile_words(|port, random| FIFO_LINKED | port | random.next() & FIFO_PENDING)
+    hostile_words(|port, random| FIFO_LINKED | port | random.word() & FIFO_PENDING)
 }
 
 pub fn event_words_that_link_in_rings() -> Verdict {
-    hostile_words(|port, random| FIFO_LINKED | (port % 4 + 1) | random.next() & (FIFO_PENDING | FIFO_MASKED))
+    hostile_words(|port, random| FIFO_LINKED | (port % 4 + 1) | random.word() & (FIFO_PENDING | FIFO_MASKED))
 }
 
 pub fn event_words_that_link_beyond_the_table() -> Verdict {
-    hostile_words(|_, random| FIFO_LINKED | FIFO_LINK_MASK & (random.next() | 0x1_0000))
+    hostile_words(|_, random| FIFO_LINKED | FIFO_LINK_MASK & (random.word() | 0x1_0000))
 }
 
 pub fn event_words_that_are_busy_for_ever() -> Verdict {
-    hostile_words(|_, random| 1 << 28 | FIFO_LINKED | random.next() & FIFO_LINK_MASK)
+    hostile_words(|_, random| 1 << 28 | FIFO_LINKED | random.word() & FIFO_LINK_MASK)
 }
 
 pub fn event_words_that_are_all_ones() -> Verdict {
