@@ -202,8 +202,14 @@ impl<W: Write> Writer<W> {
         self.to.write_all(bytes)
     }
 
-    /// Writes a record.
+    /// Writes a record; one that no reader would take is an error.
     pub fn record(&mut self, kind: u32, body: &[u8]) -> io::Result<()> {
+        if body.len() > MOST as usize {
+            return Err(invalid(format!(
+                "record {kind:#x} would have {} bytes: at most {MOST} are allowed",
+                body.len()
+            )));
+        }
         self.begin(kind, body.len())?;
         let mut padded = body.to_vec();
         padded.resize(body.len().next_multiple_of(8), 0);

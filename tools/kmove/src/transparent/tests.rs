@@ -311,3 +311,16 @@ fn a_record_is_found_where_it_is_whole() {
     }
     assert_eq!(record_in(&[1, 0, 0, 0, 255, 255, 255, 255], 7), None);
 }
+
+#[test]
+fn more_nodes_than_a_stream_holds_are_refused_before_anything_ends() {
+    let (model, id) = started();
+    let mut world = model.world();
+    for n in 0..40 {
+        let path = format!("/local/domain/{id}/data/node{n}");
+        world.nodes.insert(path, "x".repeat(2000));
+    }
+    drop(world);
+    let error = saved(&model).unwrap_err().to_string();
+    assert!(error.contains("at most 65536 are allowed"), "{error}");
+}
