@@ -20,7 +20,7 @@ takes_steps() {
     rm -f $log
     printf 'name = "fuzzer"\nkernel = "/mnt/kernels/fuzzer"\nmemory = 128\nvcpus = 4\nmax_event_channels = 131071\non_poweroff = "preserve"\non_crash = "preserve"\nextra = "seed=%s steps=100000"\n' "$1" >/tmp/fuzzer.cfg
     xl create -p /tmp/fuzzer.cfg && eventually has_console && sleep 2 && xl unpause fuzzer || return
-    eventually has_finished
+    eventually has_finished || xl debug-keys qrd
     xl destroy fuzzer
     grep -E '^FAIL' $log
     tail -n 1 $log

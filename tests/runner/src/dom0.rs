@@ -23,7 +23,9 @@ const PATIENT_WATCHDOGS: &str =
 const SPARE_BYTES: u64 = 128 << 20;
 const SPARE_MMIO: &str = "spare-mmio.img";
 /// Scripts about the machine's start and end, or on a machine of their own: they boot.
-const BOOTS: [&str; 4] = ["poweroff", "reboot", COUNTED, SYSTEMD];
+const BOOTS: [&str; 5] = ["poweroff", "reboot", PANIC, COUNTED, SYSTEMD];
+/// The script whose kernel crashes.
+const PANIC: &str = "panic";
 /// The script that judges times: on one CPU whose time counts instructions.
 const COUNTED: &str = "still";
 /// The script with a domU that is a whole Debian.
@@ -169,7 +171,7 @@ pub fn machine_for(name: &str, options: &Options, folder: &ScratchFolder) -> Res
         }
         TRIXIE => write_trixie(folder.path())?,
         SYSTEMD => machine.disks.push(debian_guest()?),
-        "reboot" => machine.on_reboot = OnReboot::Restart,
+        "reboot" | PANIC => machine.on_reboot = OnReboot::Restart,
         COUNTED => (machine.counted, machine.cpus) = (true, 1),
         "board" => machine.initrd = Some(with_guests(&machine, folder.path())?),
         _ => {}
@@ -247,6 +249,11 @@ fn finish(name: &str, session: &mut Session, machine: &Machine, options: &Option
     match name {
         "poweroff" => ends_well(session, options.timeout),
         "reboot" => session.expect(UP, options.timeout).map(drop),
+        PANIC => {
+            session.expect("Kernel panic - not syncing: sysrq", options.timeout)?;
+            session.expect("Hardware Dom0 shutdown: rebooting", options.timeout)?;
+            session.expect(UP, options.timeout).map(drop)
+        }
         "domains" | "demo" => {
             passes(session, name, options)?;
             let told = session.transcript().to_owned();

@@ -55,7 +55,7 @@ const DOM0: [(&str, u32, u32, bool); 24] = [
 const BUSY: [&str; 4] = ["hostile", "load", "many", "stress"];
 
 /// Tests that take hours: a script, its machine's memory, and its count and seconds, unless the options say otherwise.
-const SOAK: [(&str, u32, Option<u32>, Option<u32>); 8] = [
+const SOAK: [(&str, u32, Option<u32>, Option<u32>); 9] = [
     ("cycles", 2048, Some(1000), None),
     ("load", 1024, Some(20), Some(300)),
     ("move", 1024, Some(50), None),
@@ -64,6 +64,7 @@ const SOAK: [(&str, u32, Option<u32>, Option<u32>); 8] = [
     ("systemd", 1024, None, None),
     ("stress", 1024, None, Some(3600)),
     ("fuzzer", 1024, Some(100), None),
+    ("panic", 1024, None, None),
 ];
 
 /// Scripts that a soak runs under the checker for caches and TLBs.

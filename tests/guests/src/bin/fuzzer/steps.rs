@@ -358,6 +358,10 @@ impl Lane {
                 _ => machine.distributor + self.below(PAGE_SIZE),
             };
             let address = if self.below(4) > 0 { address & !3 } else { address };
+            // Switched off under a vCPU that waits, the distributor has it wait for ever.
+            if address & !3 == machine.distributor + gic::CTLR && machine.cpus > 1 {
+                continue;
+            }
             let (form, value) = (self.random.of(&FORMS), self.value());
             if self.below(8) == 0 {
                 Code::page().run_in_user_mode(&[form], address, value);
