@@ -125,6 +125,8 @@ impl IntId {
     pub const VIRTUAL_TIMER: Self = Self(27);
     /// The physical timer's PPI, as guests see it.
     pub const PHYSICAL_TIMER: Self = Self(30);
+    /// The performance monitors' PPI, as guests see it.
+    pub const MONITORS: Self = Self(23);
 
     /// Returns the interrupt with number `n`, or `None` from [`MAX_INTIDS`] on.
     pub const fn new(n: u32) -> Option<Self> {

@@ -6,6 +6,7 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
+use armv7::cpu::{CpuId, MAX_CPUS};
 use armv7::gic::{Gic, Trigger};
 
 use crate::domain::Domain;
@@ -24,6 +25,8 @@ pub enum Handler {
     Maintenance = 3,
     /// The loaded guest's virtual timer.
     VirtualTimer = 4,
+    /// The loaded guest's performance monitors.
+    Monitors = 5,
 }
 
 /// Owner of an interrupt.
@@ -44,6 +47,8 @@ static OWNERS: [AtomicU16; LINES] = [const { AtomicU16::new(0) }; LINES];
 static OWNED: Lines = Lines::new();
 /// SPIs that dom0 took by enabling them.
 static TAKEN: Lines = Lines::new();
+/// The interrupt of each CPU's performance monitors; 0 for none.
+static MONITORS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 /// Number of interrupts without an owner.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
@@ -58,6 +63,7 @@ pub fn owner(intid: u32) -> Owner {
         2 => Owner::Hypervisor(Handler::Timer),
         3 => Owner::Hypervisor(Handler::Maintenance),
         4 => Owner::Hypervisor(Handler::VirtualTimer),
+        5 => Owner::Hypervisor(Handler::Monitors),
         guest => Owner::Guest(DomId(guest & !GUEST)),
     }
 }
@@ -115,6 +121,18 @@ pub fn unowned(first: u32, mask: u32) -> u32 {
 /// Claims `intid` for the hypervisor. Returns false if it has an owner.
 pub fn claim(intid: u32, handler: Handler) -> bool {
     take(intid, handler as u16)
+}
+
+/// Makes `intid` the interrupt of the performance monitors of `cpu`.
+pub fn set_monitors(cpu: CpuId, intid: u32) {
+    if let Some(line) = MONITORS.get(cpu.index()) {
+        line.store(intid, Ordering::Relaxed);
+    }
+}
+
+/// Returns the interrupt of the performance monitors of `cpu`: a PPI, or an SPI of that CPU alone.
+pub fn monitors_of(cpu: CpuId) -> Option<IntId> {
+    IntId::new(MONITORS.get(cpu.index())?.load(Ordering::Relaxed)).filter(|line| !line.is_sgi())
 }
 
 /// Reason an interrupt was not routed.

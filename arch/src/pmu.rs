@@ -1,7 +1,7 @@
 //! Performance monitors given to a guest (DDI 0406C.d C12, B4.1).
 //!
 //! Accesses trap (HDCR.TPM, TPMCR), except for guests that were given the monitors. Such a guest's counters are saved
-//! and stopped with its vCPU, and reset for the next guest. Their interrupt is not delivered.
+//! and stopped with its vCPU, and reset for the next guest, which lowers the line of their interrupt.
 
 use crate::barrier::isb;
 use crate::cp15;
@@ -23,7 +23,7 @@ pub enum Access {
     /// Accesses trap.
     #[default]
     Traps,
-    /// Direct access, without the interrupt.
+    /// Direct access.
     Native,
 }
 

@@ -1,5 +1,6 @@
 //! Set-up of this CPU, and start of the other CPUs.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use armv7::admission::Admission;
@@ -11,9 +12,11 @@ use armv7::smc::psci::{ALREADY_ON, CPU_ON, NOT_PRESENT};
 use armv7::{abort, controls, errata, guest, hypmap, pen, secure, smp, timer};
 use krypton::cmdline::{Options, Vwfi};
 use krypton::cpu::power::{self, Firmware, Progress};
-use krypton::irq::{self, Handler};
+use krypton::irq::{self, Handler, Owner};
 use krypton::options;
-use krypton::platform::host_dt::{Conduit, CpuInfo, EnableMethod, HostInfo, PsciInfo};
+use krypton::platform::host_dt::{
+    Conduit, CpuInfo, EnableMethod, HostInfo, MonitorsLine, PsciInfo,
+};
 use krypton::trap;
 use krypton::{cpu, sched, time};
 use spin::Once;
@@ -28,6 +31,8 @@ static GO: AtomicBool = AtomicBool::new(false);
 static KIND: AtomicU32 = AtomicU32::new(0);
 /// The hypervisor's private interrupts, for CPUs that start later.
 static PRIVATE: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+/// The interrupts of the performance monitors, for each CPU to find its own.
+static MONITORS: Once<Vec<MonitorsLine>> = Once::new();
 
 /// Sets up vectors, traps and timers of this CPU. Reports registers that did not keep their value, and an abort left
 /// pending by the boot loader.
@@ -81,13 +86,40 @@ pub fn set_private_interrupts(maintenance: u32, timer: u32, virtual_timer: u32) 
     }
 }
 
-/// Enables the hypervisor's private interrupts on this CPU.
-pub fn enable_private_interrupts(gic: &Gic) {
+/// Claims the interrupts of the performance monitors that nobody else has.
+pub fn set_monitors(lines: &[MonitorsLine]) {
+    let is_ours = |line: &&MonitorsLine| {
+        let intid = line.line.intid;
+        let ours = Owner::Hypervisor(Handler::Monitors);
+        irq::claim(intid, Handler::Monitors) || irq::owner(intid) == ours
+    };
+    MONITORS.call_once(|| lines.iter().filter(is_ours).copied().collect());
+}
+
+/// Enables the interrupt of this CPU's performance monitors.
+fn enable_monitors(cpu: CpuId, gic: &Gic) {
+    let own = smp::affinity();
+    let mut lines = MONITORS.get().into_iter().flatten();
+    let Some(MonitorsLine { line, .. }) = lines.find(|line| line.mpidr == own) else {
+        return;
+    };
+    irq::set_monitors(cpu, line.intid);
+    if !line.is_private() {
+        gic.dist.set_trigger(line.intid, line.trigger);
+        gic.dist.set_targets(line.intid, gic.dist.target_mask());
+    }
+    gic.dist.prefer(line.intid);
+    gic.dist.enable(line.intid);
+}
+
+/// Enables the hypervisor's private interrupts on this CPU, and that of its performance monitors.
+pub fn enable_private_interrupts(cpu: CpuId, gic: &Gic) {
     for slot in &PRIVATE {
         let intid = slot.load(Ordering::Relaxed);
         gic.dist.prefer(intid);
         gic.dist.enable(intid);
     }
+    enable_monitors(cpu, gic);
 }
 
 /// Starts the other CPUs. Returns all that run. One that does not start is reported and left out.
@@ -334,7 +366,7 @@ pub fn join(cpu: CpuId) -> trap::Cpu {
     gic.dist.init_cpu();
     gic.cpu.init_cpu();
     gic.hyp.init_cpu();
-    enable_private_interrupts(gic);
+    enable_private_interrupts(cpu, gic);
     if !ADMISSION.arrive(cpu) {
         log::warn!("SMP: CPU{} comes too late, parked", cpu.raw());
         krypton::machine::halt()

@@ -326,7 +326,8 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         host.timer.hypervisor,
         host.timer.virtual_timer,
     );
-    cpus::enable_private_interrupts(gic);
+    cpus::set_monitors(&host.monitors);
+    cpus::enable_private_interrupts(CpuId::BOOT, gic);
     if let Some(line) = uart.and_then(|uart| uart.interrupt)
         && line.intid < gic.dist.lines()
         && irq::claim(line.intid, Handler::Console)

@@ -18,6 +18,7 @@ use crate::platform::host_dt::HostInfo;
 use crate::platform::interrupt::{self, Interrupt, Route};
 use crate::platform::memory;
 use crate::platform::modules::MODULE;
+use crate::platform::monitors::MONITORS;
 use crate::platform::partitions::MARK;
 use crate::platform::ranges::{self, PhysRange};
 use crate::platform::timer::TIMER;
@@ -72,10 +73,6 @@ pub struct Selection {
 const DROPPED: &[&str] = &[
     "xen,xen",
     "xen,domain",
-    "arm,cortex-a7-pmu",
-    "arm,cortex-a12-pmu",
-    "arm,cortex-a15-pmu",
-    "arm,cortex-a17-pmu",
     "arm,cortex-a53-edac",
     "arm,armv8-pmuv3",
     "arm,armv7-timer-mem",
@@ -163,7 +160,7 @@ impl Judge<'_> {
     fn decide(&self, node: &Node<'_>, notes: &mut Vec<String>) -> Fate {
         let machine = self.machine;
         let path = node.path();
-        let hidden = [DROPPED, MODULE, PSCI, machine.host.board.hidden];
+        let hidden = [DROPPED, MONITORS, MODULE, PSCI, machine.host.board.hidden];
         if self.gic.as_ref() == Some(node) {
             return Fate::Gic;
         }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use armv7::cpu::CpuSet;
 use armv7::errata;
 use armv7::guest::Identity;
-use armv7::heap;
+use armv7::{heap, pmu};
 
 use super::memory::shared_page;
 use super::{Domain, Parts, Spec, registry};
@@ -63,6 +63,11 @@ fn parts(spec: &Spec, tlb: Tlb) -> Result<Arc<Domain>, Errno> {
     let mut vgic = Vgic::new(spec.max_vcpus, spec.nr_spis).map_err(|_| Errno::Inval)?;
     vgic.route_hw(IntId::VIRTUAL_TIMER, IntId::VIRTUAL_TIMER)
         .map_err(|_| Errno::Inval)?;
+    if spec.monitors == pmu::Access::Native {
+        // The CPU that loads a vCPU puts its own interrupt behind it.
+        vgic.route_hw(IntId::MONITORS, IntId::MONITORS)
+            .map_err(|_| Errno::Inval)?;
+    }
     let parts = Parts {
         p2m,
         events,

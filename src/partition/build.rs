@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use armv7::addr::{Gfn, Mfn, ORDER_2M, PAGE_SHIFT};
 use armv7::cpu::CpuSet;
-use armv7::pmu;
+use armv7::{features, pmu};
 use dt::{Blob, Tree};
 
 use super::partial::{Partial, Passed};
@@ -287,7 +287,11 @@ fn create(
         max_pages: plan.pages,
         tables: PoolLimit::Pages(plan.tables),
         pool,
-        monitors: pmu::Access::Traps,
+        monitors: match config.monitors {
+            false => pmu::Access::Traps,
+            true if features::has_monitors() => pmu::Access::Native,
+            true => return Err(Refused("vpmu: the processor has no monitors".into())),
+        },
     };
     let affinity = |vcpu: VcpuId| {
         let set = config.affinities.get(vcpu.index());

@@ -68,8 +68,7 @@ pub(super) fn cpus(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<CpuIn
     let nodes = nodes.filter(|n| n.is_type("cpu") || n.base_name() == "cpu");
     for node in nodes {
         let path = node.path();
-        let mpidr = node.number("reg").and_then(|reg| u32::try_from(reg).ok());
-        let Some(mpidr) = mpidr.filter(|mpidr| mpidr & !AFFINITY == 0) else {
+        let Some(mpidr) = mpidr(&node) else {
             notes.push(format!("SMP: {path} has no usable reg, ignored"));
             continue;
         };
@@ -96,6 +95,12 @@ pub(super) fn cpus(tree: &Tree<'_>, notes: &mut Vec<String>) -> Result<Vec<CpuIn
         true => Err(BootError::Cpus("no usable cpu node".to_string())),
         false => Ok(cpus),
     }
+}
+
+/// Returns the affinity fields of the MPIDR of a processor's node.
+pub(super) fn mpidr(cpu: &Node<'_>) -> Option<u32> {
+    let reg = u32::try_from(cpu.number("reg")?).ok()?;
+    (reg & !AFFINITY == 0).then_some(reg)
 }
 
 fn enable_method(cpu: &Node<'_>) -> EnableMethod {

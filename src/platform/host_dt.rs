@@ -14,6 +14,7 @@ pub use super::console::UartInfo;
 pub use super::cpus::{Conduit, CpuInfo, EnableMethod, PsciInfo};
 pub use super::gic::{GicInfo, MsiFrame};
 pub use super::modules::{CommandLines, Module, ModuleKind};
+pub use super::monitors::MonitorsLine;
 pub use super::partitions::pools::Pool;
 pub use super::partitions::{Config, Partition};
 pub use super::timer::TimerInfo;
@@ -25,7 +26,7 @@ use super::partitions::channels;
 use super::places::Places;
 use super::ranges::{self, PhysRange};
 use super::tree::{self, check_budget};
-use super::{BootError, console, cpus, gic, memory, modules, partitions, timer};
+use super::{BootError, console, cpus, gic, memory, modules, monitors, partitions, timer};
 
 /// The machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +67,8 @@ pub struct HostInfo {
     pub gic: GicInfo,
     /// The generic timer.
     pub timer: TimerInfo,
+    /// The interrupts of the processors' performance monitors.
+    pub monitors: Vec<MonitorsLine>,
     /// The console of `stdout-path`, or the reason there is none; see [`console::find`] for `dtuart=`.
     pub console: Result<UartInfo, BootError>,
     /// Bit n: the tree uses the private interrupt 16 + n.
@@ -132,6 +135,7 @@ impl HostInfo {
                 .map(ToString::to_string)
                 .collect(),
             board: board::of(tree, &cpus),
+            monitors: monitors::lines(tree, gic_node.as_ref(), &cpus),
             command_lines: modules::command_lines(tree, &modules, &mut notes),
             ram,
             reserved: Vec::new(),

@@ -18,6 +18,7 @@ pub mod host_dt;
 pub mod interrupt;
 pub(crate) mod memory;
 pub mod modules;
+pub(crate) mod monitors;
 pub mod partitions;
 pub mod places;
 pub mod quirks;

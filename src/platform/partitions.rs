@@ -64,6 +64,8 @@ pub struct Config {
     pub vcpus: u8,
     /// It has an emulated UART.
     pub uart: bool,
+    /// It has the processor's performance monitors.
+    pub monitors: bool,
     /// Shared interrupts of its controller; as many as the machine's without a number.
     pub spis: Option<u32>,
     /// MiB for the tables of its memory map; as many as its size asks for without a number.
@@ -97,6 +99,7 @@ impl Config {
             memory,
             vcpus,
             uart: false,
+            monitors: false,
             spis: None,
             table_mib: None,
             enhanced: Enhanced::No,
@@ -167,6 +170,7 @@ fn config(
     let size = ram_size(node)?;
     let vcpus = vcpus(node)?;
     let uart = node.has("vpl011");
+    let monitors = node.has("vpmu");
     let spis = number_of_spis(node, uart)?;
     let table_mib = optional(node, "xen,domain-p2m-mem-mb")?;
     let enhanced = enhanced(node, has_dom0)?;
@@ -187,6 +191,7 @@ fn config(
     let kernel = kernel.ok_or("no node is its kernel (multiboot,kernel)")?;
     Ok(Config {
         uart,
+        monitors,
         spis,
         table_mib,
         enhanced,

@@ -49,7 +49,8 @@ fn one(cpu: &Cpu, loaded: Loaded<'_>, ack: Ack) {
             }
             taken
         }
-        Owner::Hypervisor(Handler::VirtualTimer) => virtual_timer(loaded),
+        Owner::Hypervisor(Handler::VirtualTimer) => private(loaded, IntId::VIRTUAL_TIMER),
+        Owner::Hypervisor(Handler::Monitors) => private(loaded, IntId::MONITORS),
         owner => {
             ours(cpu, loaded, owner, ack);
             false
@@ -92,14 +93,14 @@ fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
     }
 }
 
-/// Delivers the virtual timer's interrupt to the loaded guest. Returns false if no vCPU is loaded or its interrupt is
-/// not routed.
-fn virtual_timer(loaded: Loaded<'_>) -> bool {
+/// Delivers an interrupt of this CPU's timer or monitors to the loaded guest, as its PPI `virq`. Returns false if no vCPU is
+/// loaded or the PPI is not routed.
+fn private(loaded: Loaded<'_>, virq: IntId) -> bool {
     let Some((domain, vcpu)) = loaded else {
         return false;
     };
     let mut vgic = domain.vgic.lock();
-    let Ok(named) = vgic.inject_hw(vcpu.id, IntId::VIRTUAL_TIMER) else {
+    let Ok(named) = vgic.inject_hw(vcpu.id, virq) else {
         return false;
     };
     deliver(domain, vgic, named);

@@ -2,6 +2,8 @@
 
 use alloc::sync::Arc;
 
+use armv7::pmu;
+
 use super::{Cpu, serror};
 use crate::cpu::target_mask;
 use crate::domain::Domain;
@@ -9,12 +11,15 @@ use crate::domain::interface::HardwareLrs;
 use crate::emulate::set_way::SetWay;
 use crate::emulate::timer::PhysicalTimer;
 use crate::id::IntId;
+use crate::irq;
 use crate::time::{self, Ticks};
 use crate::vcpu::{Registers, RunState, Vcpu, work};
 use crate::vgic::Vgic;
 
 /// INTID of the virtual timer's PPI.
 pub const VIRTUAL_TIMER: u32 = IntId::VIRTUAL_TIMER.raw() as u32;
+/// INTID of the performance monitors' PPI in a guest.
+const MONITORS: u32 = IntId::MONITORS.raw() as u32;
 
 /// Loads a vCPU, which runs from `now` on.
 #[inline(never)]
@@ -39,9 +44,24 @@ pub fn load(
     if vgic.active_ppis(vcpu.id) & 1 << VIRTUAL_TIMER != 0 {
         cpu.gic.dist.set_active(VIRTUAL_TIMER);
     }
+    if vcpu.identity.monitors == pmu::Access::Native {
+        link_monitors(cpu, &mut vgic, vcpu);
+    }
     let kick = vgic.refill(vcpu.id, &mut HardwareLrs(cpu.gic));
     drop(vgic);
     domain.kick(kick);
+}
+
+/// Makes the interrupt of this CPU's performance monitors that of the vCPU, active if it was where the vCPU ran before.
+#[cold]
+fn link_monitors(cpu: &Cpu, vgic: &mut Vgic, vcpu: &Vcpu) {
+    let Some(line) = irq::monitors_of(cpu.id) else {
+        return;
+    };
+    vgic.relink(vcpu.id, IntId::MONITORS, line);
+    if vgic.active_ppis(vcpu.id) & 1 << MONITORS != 0 {
+        cpu.gic.dist.set_active(line.raw().into());
+    }
 }
 
 /// Retargets the physical interrupts that a guest directs to the vCPU to this CPU. Otherwise each would interrupt the
@@ -63,6 +83,11 @@ pub fn unload(cpu: &Cpu, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, registers: &mut
         .unload(vcpu.id, &mut HardwareLrs(cpu.gic));
     if unloaded.active_ppis & 1 << VIRTUAL_TIMER != 0 {
         cpu.gic.dist.clear_active(VIRTUAL_TIMER);
+    }
+    if unloaded.active_ppis & 1 << MONITORS != 0
+        && let Some(line) = irq::monitors_of(cpu.id)
+    {
+        cpu.gic.dist.clear_active(line.raw().into());
     }
     registers.interface = cpu.gic.hyp.save();
     registers.cpu.save();

@@ -65,6 +65,15 @@ impl Vgic {
         Ok(())
     }
 
+    /// Replaces the physical interrupt behind PPI `virq` of `vcpu`, which is unloaded, if it is routed.
+    pub fn relink(&mut self, vcpu: VcpuId, virq: IntId, pirq: IntId) {
+        let bit = bit_of(virq);
+        let bank = &mut self.vcpu_mut(vcpu).private;
+        if virq.is_ppi() && bank.routed & 1 << bit != 0 {
+            bank.pirq[bit as usize & 31] = pirq.raw();
+        }
+    }
+
     /// Removes the route to SPI `virq`. Disable the physical interrupt first. Drops the pending state that the physical
     /// interrupt caused; a vCPU that handles the SPI may finish. When a domain dies, unload its vCPUs, then unroute
     /// each of [`Self::routed_spis`].

@@ -81,5 +81,19 @@ check "its kernel comes up on it" shows_on_uart '^domU is up: 1 CPU'
 check "what is typed there arrives" types_on_uart 'echo answer $((6 * 7))'
 check "it is answered" shows_on_uart '^answer 42'
 check "xl destroy ends it" ends_uart
+
+# A domU with performance monitors, whose overflows interrupt it: perf samples by them.
+ends_pmu() { xl destroy pmu && eventually only_dom0_is_left; }
+# Lines of perf's table of counts are "COUNT,,EVENT,...".
+loop="sh -c 'i=0; while [ \$i -lt 30000 ]; do i=\$((i + 1)); done'"
+
+check "a domU with performance monitors starts" xl create /guests/pmu.cfg
+check "its kernel comes up" says pmu '^domU is up: 2 CPU'
+check "it has a driver for them" answers pmu 'armv7_cortex_a15 PMU driver' 'dmesg | grep "PMU driver"'
+check "perf stat counts cycles" answers pmu '^[0-9]{7,},,cycles' "perf stat -x, -e cycles -- $loop"
+check "perf record takes samples" answers pmu '[(][0-9]{2,} samples[)]' "perf record -e cycles -c 1000000 -o /tmp/perf -- $loop"
+check "perf report tells where" answers pmu '^ +[0-9.]+% ' "perf report -i /tmp/perf --stdio 2>/dev/null | head -n 20"
+check "the interrupts are the monitors'" answers pmu '^ *[0-9]+: +[1-9][0-9]* .*arm-pmu' 'grep arm-pmu /proc/interrupts'
+check "xl destroy ends it as well" ends_pmu
 check "all its memory is free again" memory_comes_back "$before"
 finish

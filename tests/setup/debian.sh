@@ -24,6 +24,8 @@ packages='
     libblkid1 libdevmapper1.02.1 libjson-c5 libselinux1 libpcre2-8-0 libudev1 libgnutls30 libp11-kit0 libidn2-0
     libunistring2 libtasn1-6 libnettle8 libhogweed6 libgmp10 libxml2 libicu72 libtirpc3 libgssapi-krb5-2 libkrb5-3
     libk5crypto3 libkrb5support0 libkeyutils1 libacl1
+    linux-perf libbabeltrace1 libcap2 libdw1 libelf1 libopencsd1 libperl5.36 libpython3.11 libslang2 libunwind8 libglib2.0-0
+    libdb5.3 libaudit1 libcap-ng0
 '
 
 main() {

@@ -3,7 +3,7 @@
 #   initrd.gz   an initramfs, for domUs that the hypervisor starts itself
 #   guests.img  a file system for dom0's /guests: Debian's kernel, an initramfs, configurations for xl and what one of them names, a disk in a file
 #   data.img    an empty file system: the domU's disk on a device
-#   tools.img   a file system for dom0's /tools and for domUs: fio, hackbench, iperf3, stress-ng, their libraries, and `measure`
+#   tools.img   a file system for dom0's /tools and for domUs: fio, hackbench, iperf3, perf, stress-ng, their libraries, and `measure`
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/setup/lib.sh
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 
 output=target/guests
 
-tools='usr/bin/fio usr/bin/hackbench usr/bin/iperf3 usr/bin/stress-ng'
+tools='usr/bin/fio usr/bin/hackbench usr/bin/iperf3 usr/bin/perf usr/bin/stress-ng'
 
 main() {
     is_stale "$output/guests.img" tests/domu tests/setup/guests.sh tests/setup/initramfs.sh || return 0
@@ -25,7 +25,9 @@ main() {
     pack >"$tree.volume/initrd.gz"
     cp "$root/boot/vmlinuz-$release" "$tree.volume/vmlinuz"
     cp tests/domu/*.cfg "$tree.volume/"
-    dtc -q -I dts -O dtb -o "$tree.volume/rtc.dtb" tests/domu/rtc.dts
+    for part in rtc pmu; do
+        dtc -q -I dts -O dtb -o "$tree.volume/$part.dtb" "tests/domu/$part.dts"
+    done
     make_file_system "$tree.volume/file.img" 16 file
     make_file_system "$output/data.img" 16 data
     (make_tools)
@@ -48,7 +50,7 @@ make_tools() {
     find "$tree/lib" "$tree/usr" -type f -exec mv {} "$tree/flat/" \;
     rm -r "$tree/lib" "$tree/usr"
     mv "$tree/flat" "$tree/lib"
-    make_file_system "$output/tools.img" 96 tools -d "$tree"
+    make_file_system "$output/tools.img" 128 tools -d "$tree"
 }
 
 # make_file_system FILE MEBIBYTES LABEL [OPTION...]

@@ -41,6 +41,16 @@ registers! {
     ifsr, write_ifsr: 0, c5, c0, 1;
     dfar, write_dfar: 0, c6, c0, 0;
     ifar, write_ifar: 0, c6, c0, 2;
+    pmcr, write_pmcr: 0, c9, c12, 0;
+    pmcntenset, write_pmcntenset: 0, c9, c12, 1;
+    pmcntenclr, write_pmcntenclr: 0, c9, c12, 2;
+    pmovsr, write_pmovsr: 0, c9, c12, 3;
+    pmselr, write_pmselr: 0, c9, c12, 5;
+    pmccntr, write_pmccntr: 0, c9, c13, 0;
+    pmxevtyper, write_pmxevtyper: 0, c9, c13, 1;
+    pmxevcntr, write_pmxevcntr: 0, c9, c13, 2;
+    pmintenset, write_pmintenset: 0, c9, c14, 1;
+    pmintenclr, write_pmintenclr: 0, c9, c14, 2;
     vbar, write_vbar: 0, c12, c0, 0;
     fcseidr, write_fcseidr: 0, c13, c0, 0;
     tpidrurw, write_tpidrurw: 0, c13, c0, 2;

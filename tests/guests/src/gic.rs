@@ -37,6 +37,8 @@ const GICC_CTLR_EOI_MODE: u32 = 1 << 9;
 pub const INTID_MASK: u32 = 0x3ff;
 pub const SPURIOUS: u32 = 1023;
 pub const VIRTUAL_TIMER: u32 = 27;
+/// Performance monitors, where a domain has them.
+pub const MONITORS: u32 = 23;
 pub const PHYSICAL_TIMER: u32 = 30;
 
 pub const PRIORITY_DEFAULT: u32 = 0xa0;

@@ -368,7 +368,7 @@ fn write_kernels(kernels: &Path, folder: &Path) -> Result {
 }
 
 /// Returns what dom0 makes domUs of, alone.
-pub fn guest_volume() -> Result<Vec<Disk>> {
+fn guest_volume() -> Result<Vec<Disk>> {
     Ok(vec![mmio_disk(project::guests_volume()?, Writes::Lost)])
 }
 

@@ -22,15 +22,17 @@ pub fn names() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The guest that is the only domain.
-const ALONE: &str = "uart";
+/// Guests that are the only domain.
+const UART: &str = "uart";
+const MONITORS: &str = "monitors";
 /// The guest that is two domains.
 const TWICE: &str = "partition";
 
 /// Builds the guests, boots one and judges its transcript.
 pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
     match name {
-        ALONE => return partitions::runs_guest(&flat(name)?, options, echo),
+        UART => return partitions::runs_typist(&flat(name)?, options, echo),
+        MONITORS => return partitions::runs_monitors(&flat(name)?, options, echo),
         TWICE => return partitions::runs_two_guests(&flat(name)?, options, echo),
         _ => {}
     }

@@ -17,6 +17,9 @@ const DOMU_KEYS: u32 = 0x5f10_0000;
 /// The machine's real-time clock, which is marked for domUs.
 pub const CLOCK: &str = "pl031@9010000 {";
 
+/// The performance monitors, of whose interrupt QEMU's own tree does not tell.
+const MONITORS: &str = "pmu { compatible = \"arm,cortex-a15-pmu\"; interrupts = <1 7 4>;";
+
 /// Sets the clock's alarm, and waits for its interrupt.
 pub const RING: &str = "echo +1 >/sys/class/rtc/rtc0/wakealarm; \
     until grep -E '[1-9][0-9]* .* rtc-pl031' /proc/interrupts; do sleep 1; done; echo alarms: $((6 - 5))\n";
@@ -108,7 +111,7 @@ pub fn beside_dom0(options: &Options, echo: Echo) -> Result {
     let mut machine = Machine::new(options)?;
     let inside = "memory = <0 0x20000>; cpus = <1>; xen,enhanced = \"enabled\";";
     // xl makes domUs of what is on it.
-    machine.disks = dom0::guest_volume()?;
+    machine.disks = dom0::measuring_disks()?;
     let domains = debian("domU0", inside)?
         + "no-cpus { compatible = \"xen,domain\"; memory = <0 0x20000>; };";
     with_domains(&mut machine, &debian_files()?, &domains, folder.path())?;
@@ -128,22 +131,41 @@ pub fn beside_dom0(options: &Options, echo: Echo) -> Result {
 }
 
 /// A bare-metal guest of tests/guests as the only domain; types what it asks for.
-pub fn runs_guest(kernel: &Path, options: &Options, echo: Echo) -> Result {
+pub fn runs_typist(kernel: &Path, options: &Options, echo: Echo) -> Result {
     let folder = ScratchFolder::new("partitions")?;
     let mut machine = Machine::new(options)?;
-    machine.kernel = None;
-    machine.initrd = None;
-    let inside = "memory = <0 0x10000>; cpus = <1>; vpl011; xen,enhanced = \"no-xenstore\";";
-    let kernel_node = module("kernel", kernel, DOMU_KERNEL)?;
-    let node = format!("domU0 {{ compatible = \"xen,domain\"; {CELLS} {inside} {kernel_node} }};");
-    let files = [(kernel.to_owned(), DOMU_KERNEL)];
-    with_domains(&mut machine, &files, &node, folder.path())?;
+    alone(&mut machine, kernel, "cpus = <1>;", folder.path())?;
     let mut session = Session::start(&machine, echo)?;
     let typed = session.expect("type 0", options.timeout)?;
     let text = typed.rsplit(' ').next().unwrap_or_default();
     session.type_text(text)?;
     let sum = session.expect("done: * ok, * failed", options.timeout)?;
     guests::judge(session.transcript(), &sum)
+}
+
+/// A bare-metal guest of tests/guests as the only domain, of two vCPUs with performance monitors on one CPU. QEMU's tree does
+/// not tell of their interrupt.
+pub fn runs_monitors(kernel: &Path, options: &Options, echo: Echo) -> Result {
+    let folder = ScratchFolder::new("partitions")?;
+    let mut machine = Machine::new(options)?;
+    machine.cpus = 1;
+    alone(&mut machine, kernel, "cpus = <2>; vpmu;", folder.path())?;
+    let mut session = Session::start(&machine, echo)?;
+    let sum = session.expect("done: * ok, * failed", options.timeout)?;
+    guests::judge(session.transcript(), &sum)
+}
+
+/// Makes a bare-metal guest the only domain, with `inside` in its node.
+fn alone(machine: &mut Machine, kernel: &Path, inside: &str, folder: &Path) -> Result {
+    machine.kernel = None;
+    machine.initrd = None;
+    let common = "memory = <0 0x10000>; vpl011; xen,enhanced = \"no-xenstore\";";
+    let kernel_node = module("kernel", kernel, DOMU_KERNEL)?;
+    let node = format!(
+        "domU0 {{ compatible = \"xen,domain\"; {CELLS} {common} {inside} {kernel_node} }};"
+    );
+    let files = [(kernel.to_owned(), DOMU_KERNEL)];
+    with_domains(machine, &files, &node, folder)
 }
 
 /// A bare-metal guest of tests/guests as two domains that have RAM of their own choice, share memory and are connected, each
@@ -258,6 +280,7 @@ fn with_domains(
     let source = format!("{before}chosen {{{properties}{line}{nodes} {after}");
     let source = source.replace(CLOCK, &format!("{CLOCK} xen,passthrough;"));
     let source = source.replace("cpu@1 {", "cpu1: cpu@1 {");
+    let source = source.replace("pmu {", MONITORS);
     let blob = faults::compile(&source, &folder.join("domains"))?;
     machine.files.extend(files.iter().cloned());
     machine.start = Start::Tree(blob);
