@@ -95,6 +95,7 @@ fn ours(cpu: &Cpu, loaded: Loaded<'_>, owner: Owner, ack: Ack) {
 
 /// Delivers an interrupt of this CPU's timer or monitors to the loaded guest, as its PPI `virq`. Returns false if no vCPU is
 /// loaded or the PPI is not routed.
+#[inline(always)]
 fn private(loaded: Loaded<'_>, virq: IntId) -> bool {
     let Some((domain, vcpu)) = loaded else {
         return false;
