@@ -3,17 +3,16 @@
 //! One test, as it looks at the memory of the whole machine.
 
 use armv7::addr::{Gfn, Mfn};
-use armv7::cpu::{CpuId, CpuSet};
 use armv7::frame::{page, with};
 use armv7::host::frame::FIRST;
 use armv7::host::heap::{fail_after, fail_no_more};
 use krypton::cmdline::Options;
 use krypton::control;
-use krypton::domain::{audit, guest_map, registry};
+use krypton::domain::{audit, registry};
 use krypton::id::DomId;
 use krypton::loader::copy;
-use krypton::mem::frame_table::{FrameEntry, FrameTable, Use};
-use krypton::mem::{self, Memory, memory};
+use krypton::mem::frame_table::Use;
+use krypton::mem::memory;
 use krypton::partition::build::{self, Built};
 use krypton::partition::plan::{self, Machine};
 use krypton::platform::modules::{Module, ModuleKind};
@@ -21,6 +20,9 @@ use krypton::platform::partitions::{Config, Enhanced};
 use krypton::platform::ranges::PhysRange;
 use krypton::sched::{self, PoolId};
 use krypton::time;
+
+#[path = "support/host_machine.rs"]
+mod host_machine;
 
 /// Frames of the machine (32 MiB).
 const FRAMES: u32 = 8192;
@@ -40,18 +42,8 @@ const MACHINE: Machine<'_> = Machine {
 
 fn set_up() {
     let first = Mfn::new(FIRST.into()).unwrap();
-    let entries: Vec<FrameEntry> = (0..FRAMES).map(|_| FrameEntry::new()).collect();
-    let frames = FrameTable::new(Vec::leak(entries), first);
-    let end = first.checked_add(FRAMES).unwrap();
-    let memory = mem::init(Memory::new(frames, end, |_| ()));
-    assert!(memory.add_ram(first, FRAMES));
+    let memory = host_machine::set_up(FRAMES);
     memory.reserve(first, MODULES, Use::Module).unwrap();
-    assert!(sched::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some());
-    guest_map::init(guest_map::Host {
-        virtual_cpu: Mfn::new(0x8040).unwrap(),
-        frames: 2,
-        clock_frequency: 0,
-    });
     // Fills all frames with a pattern that a new page must not show.
     for n in MODULES..FRAMES {
         with(first.checked_add(n).unwrap(), |page| {

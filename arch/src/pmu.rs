@@ -4,7 +4,7 @@
 //! and stopped with its vCPU, and reset for the next guest, which lowers the line of their interrupt.
 
 use crate::barrier::isb;
-use crate::cp15;
+use crate::{cp15, features};
 
 /// HDCR.TPM and TPMCR: accesses trap.
 const TRAPS: u32 = 1 << 6 | 1 << 5;
@@ -25,6 +25,16 @@ pub enum Access {
     Traps,
     /// Direct access.
     Native,
+}
+
+impl Access {
+    /// Returns the access of a guest that is to have monitors, or not; `None` if it is to, and the processor has none.
+    pub fn wanted(monitors: bool) -> Option<Self> {
+        match monitors {
+            false => Some(Self::Traps),
+            true => features::has_monitors().then_some(Self::Native),
+        }
+    }
 }
 
 /// State of a vCPU's monitors that is not in the hardware.

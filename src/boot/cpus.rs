@@ -17,6 +17,7 @@ use krypton::options;
 use krypton::platform::host_dt::{
     Conduit, CpuInfo, EnableMethod, HostInfo, MonitorsLine, PsciInfo,
 };
+use krypton::platform::interrupt::Interrupt;
 use krypton::trap;
 use krypton::{cpu, sched, time};
 use spin::Once;
@@ -104,11 +105,14 @@ fn enable_monitors(cpu: CpuId, gic: &Gic) {
         return;
     };
     irq::set_monitors(cpu, line.intid);
-    if !line.is_private() {
-        gic.dist.set_trigger(line.intid, line.trigger);
-        gic.dist.set_targets(line.intid, gic.dist.target_mask());
-    }
+    enable_line(gic, line);
+}
+
+/// Enables an interrupt of the hypervisor, at this CPU.
+pub fn enable_line(gic: &Gic, line: &Interrupt) {
+    gic.dist.set_trigger(line.intid, line.trigger);
     gic.dist.prefer(line.intid);
+    gic.dist.set_targets(line.intid, gic.dist.target_mask());
     gic.dist.enable(line.intid);
 }
 

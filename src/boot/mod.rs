@@ -332,10 +332,7 @@ pub fn set_up_interrupts(host: &mut HostInfo, uart: Option<&UartInfo>) -> &'stat
         && line.intid < gic.dist.lines()
         && irq::claim(line.intid, Handler::Console)
     {
-        gic.dist.set_trigger(line.intid, line.trigger);
-        gic.dist.prefer(line.intid);
-        gic.dist.set_targets(line.intid, gic.dist.target_mask());
-        gic.dist.enable(line.intid);
+        cpus::enable_line(gic, &line);
         console::enable_interrupt();
     }
     gic

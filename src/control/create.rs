@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use armv7::cpu::CpuSet;
-use armv7::{features, pmu};
+use armv7::pmu;
 
 use super::reap::forget_abandoned;
 use super::request::Request;
@@ -84,11 +84,7 @@ fn check(config: &CreateDomain, (max_frames, max_maptrack): (u32, u32)) -> Resul
         nr_spis: arch.nr_spis.next_multiple_of(32) as u16,
         max_port: config.max_evtchn_port.min(NO_PORT_LIMIT),
         grants: Limits::new(frames, maptrack).ok_or(Errno::Inval)?,
-        monitors: match config.flags & abi::CDF_VPMU {
-            0 => pmu::Access::Traps,
-            _ if features::has_monitors() => pmu::Access::Native,
-            _ => return Err(Errno::Inval),
-        },
+        monitors: pmu::Access::wanted(config.flags & abi::CDF_VPMU != 0).ok_or(Errno::Inval)?,
     })
 }
 

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use armv7::addr::{Gfn, Mfn, ORDER_2M, PAGE_SHIFT};
 use armv7::cpu::CpuSet;
-use armv7::{features, pmu};
+use armv7::pmu;
 use dt::{Blob, Tree};
 
 use super::partial::{Partial, Passed};
@@ -287,11 +287,8 @@ fn create(
         max_pages: plan.pages,
         tables: PoolLimit::Pages(plan.tables),
         pool,
-        monitors: match config.monitors {
-            false => pmu::Access::Traps,
-            true if features::has_monitors() => pmu::Access::Native,
-            true => return Err(Refused("vpmu: the processor has no monitors".into())),
-        },
+        monitors: pmu::Access::wanted(config.monitors)
+            .ok_or_else(|| Refused("vpmu: the processor has no monitors".into()))?,
     };
     let affinity = |vcpu: VcpuId| {
         let set = config.affinities.get(vcpu.index());

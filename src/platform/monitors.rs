@@ -36,20 +36,18 @@ pub(super) fn lines(
         .all()
         .filter(|n| n.is_compatible(MONITORS) && n.is_enabled());
     for node in nodes {
-        let named = node.cells("interrupt-affinity");
-        let mut served: Vec<u32> = named
-            .filter_map(|phandle| mpidr(&tree.by_phandle(phandle)?))
-            .collect();
-        if !node.has("interrupt-affinity") {
-            served = cpus.iter().map(|cpu| cpu.mpidr).collect();
-        }
+        let served: Vec<u32> = match node.has("interrupt-affinity") {
+            true => node
+                .cells("interrupt-affinity")
+                .filter_map(|phandle| mpidr(&tree.by_phandle(phandle)?))
+                .collect(),
+            false => cpus.iter().map(|cpu| cpu.mpidr).collect(),
+        };
         let routes = interrupt::routes(&node, gic);
-        let line_of = |index: usize| match routes.first() {
-            Some(Route::Gic(line)) if line.is_private() => Some(*line),
-            _ => match routes.get(index) {
-                Some(Route::Gic(line)) if !line.is_private() => Some(*line),
-                _ => None,
-            },
+        let is_private = matches!(routes.first(), Some(Route::Gic(line)) if line.is_private());
+        let line_of = |index: usize| match routes.get(if is_private { 0 } else { index }) {
+            Some(Route::Gic(line)) if line.is_private() == is_private => Some(*line),
+            _ => None,
         };
         for (index, mpidr) in served.iter().enumerate() {
             let is_new = lines.iter().all(|known| known.mpidr != *mpidr);

@@ -5,9 +5,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use armv7::addr::{Gfn, Mfn};
-use armv7::cpu::{CpuId, CpuSet};
+use armv7::cpu::CpuSet;
 use armv7::frame::page;
-use armv7::host::frame::FIRST;
 use armv7::pmu::Access;
 use krypton::abi::domctl::{
     self, CreateDomain, Domctl, PagingMempool, VcpuContextOp, VcpuGuestContext,
@@ -21,13 +20,15 @@ use krypton::error::Errno;
 use krypton::grant::Limits;
 use krypton::hypercall;
 use krypton::id::{DomId, IntId};
-use krypton::mem::frame_table::{FrameEntry, FrameTable};
+use krypton::mem::memory;
 use krypton::mem::p2m::{P2mType, PoolLimit};
-use krypton::mem::{self, Memory, memory};
 use krypton::sched::{self, PoolId};
 use krypton::time;
 use krypton::vcpu::START_CPSR;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+#[path = "host_machine.rs"]
+mod host_machine;
 
 pub const DOMCTL: u32 = 36;
 pub const MEMORY_OP: u32 = 12;
@@ -56,18 +57,7 @@ impl Toolstack {
     /// Makes the machine.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        let first = Mfn::new(FIRST.into()).unwrap();
-        let entries: Vec<FrameEntry> = (0..FRAMES).map(|_| FrameEntry::new()).collect();
-        let frames = FrameTable::new(Vec::leak(entries), first);
-        let end = first.checked_add(FRAMES).unwrap();
-        let memory = mem::init(Memory::new(frames, end, |_| ()));
-        assert!(memory.add_ram(first, FRAMES));
-        assert!(sched::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some());
-        guest_map::init(guest_map::Host {
-            virtual_cpu: Mfn::new(0x8040).unwrap(),
-            frames: 2,
-            clock_frequency: 0,
-        });
+        let memory = host_machine::set_up(FRAMES);
         let domain = create::domain(&Spec {
             id: DomId::DOM0,
             rights: Rights::DOM0,

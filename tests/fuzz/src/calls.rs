@@ -6,10 +6,9 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
-use armv7::addr::{Gfn, Mfn};
-use armv7::cpu::{CpuId, CpuSet};
+use armv7::addr::Gfn;
+use armv7::cpu::CpuSet;
 use armv7::frame::page;
-use armv7::host::frame::FIRST;
 use armv7::pmu::Access;
 use krypton::call::{Args, Caller, Reply};
 use krypton::domain::create;
@@ -17,12 +16,16 @@ use krypton::domain::{Domain, Rights, Spec, audit, guest_map, registry};
 use krypton::grant::Limits;
 use krypton::hypercall;
 use krypton::id::{DomId, IntId};
-use krypton::mem::frame_table::{FrameEntry, FrameTable};
 use krypton::mem::p2m::{P2mType, PoolLimit};
-use krypton::mem::{self, Memory};
-use krypton::sched::{self, PoolId};
+use krypton::mem::{self};
+use krypton::sched::PoolId;
 
 use crate::input::Input;
+
+// Formatted with those that it is shared with.
+#[rustfmt::skip]
+#[path = "../../support/host_machine.rs"]
+mod host_machine;
 
 /// Frames of the machine (64 MiB).
 const FRAMES: u32 = 0x4000;
@@ -60,14 +63,7 @@ impl World {
 pub fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
-        let first = Mfn::new(FIRST.into()).unwrap();
-        let entries: Vec<FrameEntry> = (0..FRAMES).map(|_| FrameEntry::new()).collect();
-        let frames = FrameTable::new(Vec::leak(entries), first);
-        let end = first.checked_add(FRAMES).unwrap();
-        let memory = mem::init(Memory::new(frames, end, |_| ()));
-        assert!(memory.add_ram(first, FRAMES));
-        assert!(sched::init(1_000_000, CpuSet::of(CpuId::BOOT), 0).is_some());
-        guest_map::init(guest_map::Host { virtual_cpu: Mfn::new(0x8040).unwrap(), frames: 2, clock_frequency: 0 });
+        host_machine::set_up(FRAMES);
         let domains =
             [(0, Rights::DOM0), (1, Rights::GUEST), (2, Rights::GUEST)].map(|(id, rights)| domain(DomId(id), rights));
         World { domains, turn: Mutex::new(()) }

@@ -9,8 +9,8 @@ use crate::{event, hypercall, mmio, platform};
 
 const CONSOLEIO_WRITE: u32 = 0;
 /// `hvm_op` parameters (abi.md 3.5).
-const PARAM_CONSOLE_PFN: u32 = 17;
-const PARAM_CONSOLE_EVTCHN: u32 = 18;
+pub const PARAM_CONSOLE_PFN: u32 = 17;
+pub const PARAM_CONSOLE_EVTCHN: u32 = 18;
 
 /// xen/include/public/io/console.h: in[1024], out[2048], then the four indices.
 const OUT_OFFSET: u32 = 1024;

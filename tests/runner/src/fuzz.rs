@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::options::Options;
-use crate::project::root;
+use crate::project::{self, root};
 use crate::{Result, build};
 
 /// Flags of all code in the programs.
@@ -48,14 +48,7 @@ pub fn run(options: &Options) -> Result {
 
 /// Returns the names of all targets.
 fn targets() -> Result<Vec<String>> {
-    let folder = root().join("tests/fuzz/fuzz_targets");
-    let entries =
-        fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(String::from))
-        .collect();
-    names.sort();
-    Ok(names)
+    project::programs_in("tests/fuzz/fuzz_targets")
 }
 
 /// Builds the programs and returns their folder.

@@ -6,20 +6,13 @@ use std::path::PathBuf;
 
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::project::root;
+use crate::project::{self, root};
 use crate::session::{Echo, Session};
 use crate::{Result, build, partitions};
 
 /// Returns the names of all guests.
 pub fn names() -> Result<Vec<String>> {
-    let folder = root().join("tests/guests/src/bin");
-    let entries = std::fs::read_dir(&folder)
-        .map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(String::from))
-        .collect();
-    names.sort();
-    Ok(names)
+    project::programs_in("tests/guests/src/bin")
 }
 
 /// Guests that are the only domain.

@@ -14,6 +14,18 @@ pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
+/// Returns the names of the programs whose sources are in a folder below the top one, sorted.
+pub fn programs_in(folder: &str) -> Result<Vec<String>> {
+    let folder = root().join(folder);
+    let entries = std::fs::read_dir(&folder)
+        .map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(String::from))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
 /// Returns a file below the top folder that a set-up step makes.
 pub fn made_by_setup(path: PathBuf) -> Result<PathBuf> {
     if path.exists() {

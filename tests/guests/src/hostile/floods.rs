@@ -3,7 +3,7 @@
 use core::arch::{asm, global_asm};
 
 use guests::abi::{self, DOMID_SELF, Poll};
-use guests::console::hvm_parameter;
+use guests::console::{PARAM_CONSOLE_EVTCHN, hvm_parameter};
 use guests::event::{self, bind_ipi, send, unmask};
 use guests::exception::{Kind, Probe, catch};
 use guests::gic::{self, distributor};
@@ -39,9 +39,6 @@ unsafe extern "C" {
     fn flood_register(a: u32, b: u32) -> u32;
     fn flood_jump(a: u32, b: u32) -> u32;
 }
-
-/// The port of the console: its other end is dom0's.
-const PARAM_CONSOLE_EVTCHN: u32 = 18;
 
 /// A port with dom0 at its other end: the console daemon's, bound for this alone.
 pub fn events_to_dom0() -> Verdict {

@@ -18,8 +18,6 @@ use guests::memory::{Frame, PAGE_SIZE, Slot, map_fixed};
 use guests::{clock, console, cp15, grant, interrupt, platform, println, smp};
 
 const VIRQ_DEBUG: u32 = 1;
-const PARAM_CONSOLE_PFN: u32 = 17;
-const PARAM_CONSOLE_EVTCHN: u32 = 18;
 /// xen/include/public/io/console.h: in[1024], and its indices.
 const IN_SIZE: u32 = 1024;
 const IN_CONS: u32 = 3072;
@@ -148,7 +146,7 @@ fn open() {
     let page = Frame::take();
     SHARED.vcpu_info[0].store(shared.0.address(), SeqCst);
     SHARED.vcpu_info[1].store(page.address() + 64, SeqCst);
-    let console = console::hvm_parameter(PARAM_CONSOLE_EVTCHN).expect("the console's port");
+    let console = console::hvm_parameter(console::PARAM_CONSOLE_EVTCHN).expect("the console's port");
     let left = event::alloc_loopback().expect("a port");
     let right = event::bind_interdomain(DOMID_SELF, left).expect("its other end");
     // One that is closed is between them.
@@ -301,7 +299,7 @@ extern "C" fn guest_main() -> ! {
     gic::enable(VIRTUAL_TIMER);
     gic::enable(platform::get().event_interrupt);
     arm();
-    let page = console::hvm_parameter(PARAM_CONSOLE_PFN).expect("the console's page");
+    let page = console::hvm_parameter(console::PARAM_CONSOLE_PFN).expect("the console's page");
     let ring = Frame::at(map_fixed(Slot::Console, (page as u32) << 12));
     println!("guest: unaware");
     let (mut line, mut length, mut mapped) = ([0; 64], 0, None);

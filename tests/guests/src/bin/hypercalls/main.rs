@@ -10,6 +10,7 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use guests::abi::{self, DOMID_ABSENT, DOMID_SELF, HvmParameter, Poll, add_to_physmap, remove_from_physmap};
+use guests::console::{PARAM_CONSOLE_EVTCHN, PARAM_CONSOLE_PFN};
 use guests::exception::{Kind, catch};
 use guests::gic::VIRTUAL_TIMER;
 use guests::harness::Verdict;
@@ -456,15 +457,13 @@ fn control_calls_check_their_interface_version() -> Verdict {
 const HVM_PARAM_CALLBACK_IRQ: u32 = 0;
 const HVM_PARAM_STORE_PFN: u32 = 1;
 const HVM_PARAM_STORE_EVTCHN: u32 = 2;
-const HVM_PARAM_CONSOLE_PFN: u32 = 17;
-const HVM_PARAM_CONSOLE_EVTCHN: u32 = 18;
 const HVM_PARAM_MONITOR_RING_PFN: u32 = 28;
 
 fn hvm_parameters_of_oneself_are_readable() -> Verdict {
     // Type 2 (PPI) in [63:56], low level in [15:8], the PPI itself in [7:0]: what the device tree says.
     let expected = 2 << 56 | 0x200 | u64::from(platform::get().event_interrupt);
     ensure_eq!(console::hvm_parameter(HVM_PARAM_CALLBACK_IRQ).unwrap_or(0), expected);
-    for index in [HVM_PARAM_STORE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_CONSOLE_EVTCHN] {
+    for index in [HVM_PARAM_STORE_PFN, HVM_PARAM_STORE_EVTCHN, PARAM_CONSOLE_PFN, PARAM_CONSOLE_EVTCHN] {
         // dom0 has neither store nor console page.
         let value = console::hvm_parameter(index);
         ensure!(if is_dom0() { value == Ok(0) } else { value.is_ok_and(|value| value != 0) }, index);
@@ -477,8 +476,8 @@ fn hvm_parameters_of_oneself_are_not_writable() -> Verdict {
         HVM_PARAM_CALLBACK_IRQ,
         HVM_PARAM_STORE_PFN,
         HVM_PARAM_STORE_EVTCHN,
-        HVM_PARAM_CONSOLE_PFN,
-        HVM_PARAM_CONSOLE_EVTCHN,
+        PARAM_CONSOLE_PFN,
+        PARAM_CONSOLE_EVTCHN,
         HVM_PARAM_MONITOR_RING_PFN,
     ] {
         let mut argument = HvmParameter { domid: DOMID_SELF, pad: 0, index, value: 1 };
