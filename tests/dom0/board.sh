@@ -28,7 +28,7 @@ writes_the_disk() {
     answers board '^written 42' 'dd if=/dev/zero of=/dev/xvda bs=64k count=1 && sync && echo written $((6 * 7))'
 }
 has_an_address() { answers board 'inet 192\.168\.7\.2' 'ip address'; }
-answers_ping() { ping -c 10 -W 5 192.168.7.2; }
+answers_ping() { ping -c 10 -i 0.2 -W 5 192.168.7.2; }
 is_on_every_cpu() { [ "$(nproc)" = "$(xl info nr_cpus)" ]; }
 has_zeroes() { [ "$(head -c 65536 "$disk" | tr -d '\0' | wc -c)" = 0 ]; }
 

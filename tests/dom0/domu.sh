@@ -6,11 +6,11 @@ patience=${KRYPTON_PATIENCE:-300}
 
 # eventually COMMAND...: it succeeds at last.
 eventually() {
-    waited=0
+    tries=$((patience * 4))
     until "$@"; do
-        [ "$waited" -lt "$patience" ] || return 1
-        sleep 1
-        waited=$((waited + 1))
+        [ "$tries" -gt 0 ] || return 1
+        usleep 250000
+        tries=$((tries - 1))
     done
 }
 

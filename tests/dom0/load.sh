@@ -13,7 +13,7 @@ start() {
     name=$1
     number=$2
     shift 2
-    xl create /guests/small.cfg "name=\"$name\"" "extra=\"console=hvc0 domU.address=192.168.7.$number/24\"" \
+    xl create /guests/small.cfg "name=\"$name\"" "extra=\"console=hvc0 cryptomgr.notests domU.address=192.168.7.$number/24\"" \
         "vif=[\"mac=00:16:3e:00:00:0$number,bridge=xenbr0\"]" "$@"
 }
 

@@ -6,18 +6,26 @@
 numbers='1 2 3 4 5 6 7 8'
 
 start() {
-    xl create /guests/small.cfg "name=\"many$1\"" "extra=\"console=hvc0 domU.address=192.168.7.1$1/24\"" \
+    xl create /guests/small.cfg "name=\"many$1\"" "extra=\"console=hvc0 cryptomgr.notests domU.address=192.168.7.1$1/24\"" \
         "vif=[\"mac=00:16:3e:00:01:0$1,bridge=xenbr0\"]"
 }
 all_are_listed() { [ "$(xl list | grep -c '^many[1-8] ')" = 8 ]; }
 all_answer() {
+    pings=
     for number in $numbers; do
-        ping -c 10 -W 5 "192.168.7.1$number" || return
+        ping -c 10 -i 0.2 -W 5 "192.168.7.1$number" &
+        pings="$pings $!"
+    done
+    for ping in $pings; do
+        wait "$ping" || return
     done
 }
 all_reach_the_next() {
     for number in $numbers; do
-        answers "many$number" ' 0% packet loss' ping -c 2 -W 20 "192.168.7.1$((number % 8 + 1))" || return
+        type_on "many$number" "ping -c 2 -W 20 192.168.7.1$((number % 8 + 1))"
+    done
+    for number in $numbers; do
+        says "many$number" ' 0% packet loss' || return
     done
 }
 

@@ -33,7 +33,7 @@ share() {
 }
 # has_share NAME LOW HIGH
 has_share() {
-    found=$(share "$1" 10)
+    found=$(share "$1" 5)
     echo "$1 has $found % of a CPU"
     [ "$found" -ge "$2" ] && [ "$found" -le "$3" ]
 }
@@ -47,7 +47,7 @@ is_made_again() { xl destroy "$1" && xl create "/tmp/$1.cfg"; }
 # The first has about three times what the second has.
 has_three_times() {
     first=$(ran "$1") second=$(ran "$2")
-    sleep 15
+    sleep 8
     echo "$first $(ran "$1") $second $(ran "$2")" |
         awk '{ r = ($2 - $1) / ($4 - $3); print r; exit !(r > 2.3 && r < 3.9) }'
 }

@@ -184,7 +184,10 @@ impl Machine {
             kernel: Some(project::dom0_kernel()?),
             initrd: Some(project::dom0_initrd()?),
             initrd_by: InitrdBy::GuestLoader,
-            dom0_append: join(&["console=hvc0 earlycon=xenboot", &options.dom0_append]),
+            dom0_append: join(&[
+                "console=hvc0 earlycon=xenboot cryptomgr.notests",
+                &options.dom0_append,
+            ]),
             files: Vec::new(),
             disks: Vec::new(),
             network: false,
