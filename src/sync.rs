@@ -21,6 +21,8 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 pub mod rank {
     /// A vCPU's registers, held by the CPU that runs the vCPU.
     pub const REGISTERS: u8 = 5;
+    /// Domains that are started again.
+    pub const RESTARTS: u8 = 6;
     /// One change of a domain's life cycle at a time; only taken by `try_lock`.
     pub const CONTROL: u8 = 8;
     /// The devices of the machine and their owners.

@@ -13,7 +13,7 @@ use krypton::id::DomId;
 use krypton::loader::copy;
 use krypton::mem::frame_table::Use;
 use krypton::mem::memory;
-use krypton::partition::build::{self, Built};
+use krypton::partition::build::{self, Blueprint, Built};
 use krypton::partition::plan::{self, Machine};
 use krypton::platform::modules::{Module, ModuleKind};
 use krypton::platform::partitions::{Config, Enhanced};
@@ -91,9 +91,16 @@ fn make(config: &Config) -> Option<Built> {
 fn make_when(config: &Config, ready: impl Fn()) -> Option<Built> {
     let (options, _) = Options::parse("");
     let image = copy::kernel_of(&config.kernel).unwrap();
-    let plan = plan::plan(config, &image, &MACHINE, None).unwrap();
+    let blueprint = Blueprint {
+        id: DomId(1),
+        config: config.clone(),
+        plan: plan::plan(config, &image, &MACHINE, None).unwrap(),
+        image,
+        pool: PoolId::FIRST,
+        grants: build::grant_limits(&options).unwrap(),
+    };
     ready();
-    build::make(&options, config, DomId(1), &image, plan, PoolId::FIRST).ok()
+    build::make(&blueprint).ok()
 }
 
 /// State that must be the same before and after.

@@ -8,6 +8,7 @@ use armv7::{cache, hypmap};
 use krypton::dom0::build;
 use krypton::mem::frame_table::{FrameEntry, FrameTable, State, Use};
 use krypton::mem::{self, Memory};
+use krypton::partition::restart;
 use krypton::platform::BootError;
 use krypton::platform::host_dt::HostInfo;
 use krypton::platform::ranges::PhysRange;
@@ -200,7 +201,12 @@ pub fn grant_window() -> Result<PhysRange, BootError> {
         .ok_or_else(|| BootError::Dom0("no place for grants".into()))
 }
 
-/// Frees what only the boot needed: the modules, and memory kept for domains that were not made.
+/// Frees what only the boot needed: the modules of domains that are never made again.
 pub fn drop_boot(host: &HostInfo) {
-    build::release_modules(host);
+    let kept = restart::keep_modules(&host.permanent());
+    build::release_modules(host, &kept);
+    let size: u64 = kept.iter().map(PhysRange::size).sum();
+    if size != 0 {
+        log::info!("{} KiB of boot modules stay for restarts", size >> 10);
+    }
 }

@@ -29,6 +29,8 @@ pub(super) struct Inputs {
     domains: ArrayVec<DomId, MOST>,
     /// None is the hypervisor.
     focus: Option<DomId>,
+    /// The domain that had the input when it ended, until somebody moves the input.
+    owed: Option<DomId>,
 }
 
 impl Inputs {
@@ -37,6 +39,7 @@ impl Inputs {
         Self {
             domains: ArrayVec::new_const(),
             focus: None,
+            owed: None,
         }
     }
 
@@ -50,19 +53,29 @@ impl Inputs {
         self.domains.last().is_some_and(|last| *last != DomId::DOM0)
     }
 
-    /// Adds a domain; one beyond the most is left out of the round.
-    pub fn add(&mut self, domain: DomId) {
+    /// Adds a domain; one beyond the most is left out of the round. If it had the input when it was taken out, and nobody
+    /// has moved that since, it has the input again.
+    pub fn add(&mut self, domain: DomId) -> Option<Switched> {
         if let Err(place) = self.domains.binary_search(&domain)
             && !self.domains.is_full()
         {
             self.domains.insert(place, domain);
         }
+        let is_back = self.owed == Some(domain) && self.domains.contains(&domain);
+        is_back.then(|| {
+            self.owed = None;
+            self.focus = Some(domain);
+            Switched(self.focus)
+        })
     }
 
     /// Takes a domain out. If it had the input, the first of the others has it.
     pub fn remove(&mut self, domain: DomId) -> Option<Switched> {
         self.domains.retain(|other| *other != domain);
-        (self.focus == Some(domain)).then(|| self.switch_to_first())
+        (self.focus == Some(domain)).then(|| {
+            self.owed = Some(domain);
+            self.switch_to_first()
+        })
     }
 
     /// Gives the input to the first domain, or the hypervisor where there is none.
@@ -78,6 +91,7 @@ impl Inputs {
             Some(focus) => self.domains.iter().find(|other| **other > focus),
         };
         self.focus = next.copied();
+        self.owed = None;
         Switched(self.focus)
     }
 }
@@ -88,7 +102,9 @@ mod tests {
 
     fn inputs(ids: &[u16]) -> Inputs {
         let mut inputs = Inputs::new();
-        ids.iter().for_each(|id| inputs.add(DomId(*id)));
+        for id in ids {
+            assert_eq!(inputs.add(DomId(*id)), None);
+        }
         inputs
     }
 
@@ -118,11 +134,31 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_that_is_started_again_has_the_input_again_unless_it_was_moved() {
+        let first = Some(Switched(Some(DomId(1))));
+        for moves in [false, true] {
+            let mut inputs = inputs(&[1, 2]);
+            inputs.switch_to_first();
+            assert_eq!(inputs.remove(DomId(1)), Some(Switched(Some(DomId(2)))));
+            assert_eq!(inputs.remove(DomId(1)), None);
+            if moves {
+                inputs.switch();
+            }
+            assert_eq!(inputs.add(DomId(1)), first.filter(|_| !moves));
+            // Once only.
+            inputs.switch();
+            assert_eq!(inputs.add(DomId(1)), None);
+        }
+    }
+
+    #[test]
     fn only_other_domains_than_dom0_have_uarts_and_not_more_than_the_most() {
         assert!(!inputs(&[0]).has_uarts() && !inputs(&[]).has_uarts());
         let mut many = inputs(&[0, 1]);
         assert!(many.has_uarts());
-        (0..100).for_each(|id| many.add(DomId(id)));
+        for id in 0..100 {
+            many.add(DomId(id));
+        }
         assert_eq!(many.domains.len(), MOST);
     }
 

@@ -307,9 +307,10 @@ pub fn drain() {
     }
 }
 
-/// Adds a domain that takes input: dom0, or one whose emulated UART is on the console.
-pub fn add_input(domain: DomId) {
-    CONSOLE.lock().inputs.add(domain);
+/// Adds a domain that takes input: dom0, or one whose emulated UART is on the console. Returns the new target of the input if
+/// that is this domain again.
+pub fn add_input(domain: DomId) -> Option<Switched> {
+    CONSOLE.lock().inputs.add(domain)
 }
 
 /// Removes a domain that takes input. Returns the new target of the input if it was this domain.

@@ -8,7 +8,7 @@ use armv7::pmu;
 
 use super::reap::forget_abandoned;
 use super::request::Request;
-use super::{again, cpupool, destroy, exclusive};
+use super::{again, cpupool, exclusive};
 use crate::abi::domctl as abi;
 use crate::abi::domctl::CreateDomain;
 use crate::call::{Outcome, Reply, must_pause};
@@ -195,27 +195,20 @@ fn furnish(domain: &Domain, layout: &Layout, host: &guest_map::Host) -> Result<(
     Ok(())
 }
 
-/// Makes a domain at boot, with all its vCPUs offline, which may run on the CPUs that `affinity` returns. The next id that
-/// is assigned is after its own.
-pub fn at_boot(
-    spec: &Spec,
-    layout: &Layout,
-    affinity: impl Fn(VcpuId) -> CpuSet,
-) -> Result<Arc<Domain>, Errno> {
+/// Makes a domain that the tree names, without vCPUs. The next id that is assigned is after its own.
+pub fn begin(spec: &Spec, layout: &Layout) -> Result<Arc<Domain>, Errno> {
     let _exclusive = exclusive().ok_or(Errno::Busy)?;
     let domain = make(spec, layout)?;
     ROVER.fetch_max(spec.id.0, Ordering::Relaxed);
-    let made = check_heap().and_then(|()| {
-        while !create::next_vcpu(&domain, &affinity)? {}
-        Ok(())
-    });
-    match made {
-        Ok(()) => Ok(domain),
-        Err(error) => {
-            destroy::at_once(domain);
-            Err(error)
-        }
-    }
+    Ok(domain)
+}
+
+/// Makes the next vCPU of a domain that the tree names, offline, which may run on the CPUs that `affinity` returns. Returns
+/// true when it was the last one.
+pub fn next_vcpu(domain: &Arc<Domain>, affinity: impl Fn(VcpuId) -> CpuSet) -> Result<bool, Errno> {
+    let _exclusive = exclusive().ok_or(Errno::Busy)?;
+    check_heap()?;
+    create::next_vcpu(domain, affinity)
 }
 
 /// Makes all vCPUs of a domain, offline.

@@ -36,7 +36,11 @@ pub fn destroy(request: &Request<'_>) -> Outcome {
     let Some(_exclusive) = exclusive() else {
         return again(request.args);
     };
-    match step(&domain) {
+    let outcome = step(&domain);
+    if domain.may_restart() {
+        cpu::request_this(cpu::work::RESTARTS);
+    }
+    match outcome {
         Step::Done => Ok(Reply::OK),
         Step::More => again(request.args),
     }
@@ -47,6 +51,11 @@ pub fn undo(domain: Arc<Domain>) {
     if let Some(_exclusive) = exclusive() {
         at_once(domain);
     }
+}
+
+/// Does the next steps of destroying a domain. Returns true when it is dead.
+pub fn undo_some(domain: &Arc<Domain>) -> bool {
+    exclusive().is_some_and(|_exclusive| step(domain) == Step::Done)
 }
 
 /// [`undo`] with the exclusive right to change domains' lives.

@@ -44,8 +44,8 @@ use crate::call::{Args, Caller, Outcome};
 use crate::error::Errno;
 use crate::sync::{Guard, Lock, rank};
 
-pub use create::at_boot;
-pub use destroy::undo;
+pub use create::{begin, next_vcpu};
+pub use destroy::{undo, undo_some};
 pub use reap::reap;
 
 static CONTROL: Lock<(), { rank::CONTROL }> = Lock::new(());

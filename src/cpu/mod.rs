@@ -33,6 +33,8 @@ pub mod work {
     pub const CONSOLE_DRAIN: u32 = 1 << 3;
     /// Tell the UARTs of domains that the console takes more.
     pub const CONSOLE_ROOM: u32 = 1 << 4;
+    /// Start domains of the boot that have ended again.
+    pub const RESTARTS: u32 = 1 << 5;
 }
 
 /// Pending requests per CPU: set by any CPU, taken by the CPU itself.

@@ -24,7 +24,7 @@ use crate::mem::memory;
 use crate::mem::p2m::{P2mType, PoolLimit};
 use crate::platform::BootError;
 use crate::platform::host_dt::{HostInfo, ModuleKind};
-use crate::platform::ranges::PhysRange;
+use crate::platform::ranges::{self, PhysRange};
 use crate::sched::{self, PoolId};
 
 /// The facts that boot has found.
@@ -95,6 +95,7 @@ pub fn build(host: &Host<'_>) -> Result<Arc<Domain>, BootError> {
     copy::load(&domain, &parts, &place)?;
     domain.state.lock().params.callback_irq = callback(event_interrupt);
     copy::start(&domain, &place)?;
+    // Nobody has the input yet.
     console::add_input(domain.id);
     Ok(domain)
 }
@@ -226,9 +227,9 @@ fn route(host: &Host<'_>, domain: &Domain, plan: &DevicePlan) {
     }
 }
 
-/// Frees the boot modules' memory, once all guests have their copies.
-pub fn release_modules(info: &HostInfo) {
-    for range in info.module_pages() {
+/// Frees the boot modules' memory but for what is kept, once all guests have their copies.
+pub fn release_modules(info: &HostInfo, kept: &[PhysRange]) {
+    for range in ranges::subtract(&info.module_pages(), kept) {
         let (first, count) = frames(&range);
         memory().release(first.frame(), count);
     }

@@ -21,7 +21,7 @@ pub mod virq;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use armv7::addr::{Gfn, Mfn};
 use armv7::pmu;
@@ -220,6 +220,8 @@ pub struct Domain {
     pub log_allowance: Allowance,
     uart: Once<Arc<uart::Uart>>,
     fixed: Once<()>,
+    /// The ends after which it is started again, one bit for each code (SHUTDOWN_*).
+    restart_on: AtomicU32,
     vcpus: Once<Vec<Arc<Vcpu>>>,
 }
 
@@ -260,6 +262,7 @@ impl Domain {
             log_allowance: Allowance::of_a_domain(),
             uart: Once::new(),
             fixed: Once::new(),
+            restart_on: AtomicU32::new(0),
             vcpus: Once::new(),
         }
     }
@@ -313,6 +316,23 @@ impl Domain {
     /// Returns whether it has memory which a copy of it would not have.
     pub fn is_fixed(&self) -> bool {
         self.fixed.is_completed()
+    }
+
+    /// Sets the ends after which it is started again.
+    pub fn set_restart_on(&self, endings: impl Iterator<Item = shutdown::Reason>) {
+        let bits = endings.fold(0, |bits, ending| bits | 1 << ending as u32);
+        self.restart_on.store(bits, Ordering::Relaxed);
+    }
+
+    /// Returns whether it is started again after a shutdown with this code.
+    pub fn restarts_on(&self, code: u32) -> bool {
+        let bits = self.restart_on.load(Ordering::Relaxed);
+        bits.checked_shr(code).is_some_and(|bits| bits & 1 != 0)
+    }
+
+    /// Returns whether there are ends after which it is started again.
+    pub fn may_restart(&self) -> bool {
+        self.restart_on.load(Ordering::Relaxed) != 0
     }
 
     /// Returns whether some vCPU of it has run.

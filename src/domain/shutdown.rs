@@ -2,9 +2,11 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Domain, Halted, registry, send, uart, virq};
 use crate::abi::sched as abi;
+use crate::cpu;
 use crate::event::{EventVirq, Port};
 use crate::id::DomId;
 use crate::latency;
@@ -65,20 +67,39 @@ pub fn shut_down(domain: &Arc<Domain>, reason: Reason) {
     if !is_told {
         announce();
     }
-    if registry::get(DomId::DOM0).is_none() {
-        tell_operator(domain, code);
+    let restarts = domain.restarts_on(code);
+    if restarts {
+        cpu::request_this(cpu::work::RESTARTS);
     }
+    if restarts || !has_dom0() {
+        match Reason::new(code) {
+            Some(reason) => log::info!("{domain} has ended: {reason:?}"),
+            None => log::info!("{domain} has ended: code {code}"),
+        }
+    }
+    say_if_none_runs();
 }
 
-/// Logs the shutdown where there is no dom0 to be notified. Nothing starts the domain again, and the machine stays on when
-/// the last domain has ended.
-fn tell_operator(domain: &Domain, code: u32) {
-    match Reason::new(code) {
-        Some(reason) => log::info!("{domain} has ended: {reason:?}"),
-        None => log::info!("{domain} has ended: code {code}"),
-    }
-    let runs = |domain: &Domain| domain.state.lock().shutdown.is_none();
-    if registry::all_that(runs).next().is_none() {
+fn has_dom0() -> bool {
+    registry::get(DomId::DOM0).is_some()
+}
+
+/// Domains that have ended and are being made again.
+static RETURNING: AtomicU32 = AtomicU32::new(0);
+
+/// Sets the number of domains that have ended and are being made again.
+pub fn set_returning(count: u32) {
+    RETURNING.store(count, Ordering::Relaxed);
+}
+
+/// Logs it when the last domain of a machine without dom0 has ended: the machine stays on.
+pub fn say_if_none_runs() {
+    let runs = |domain: &Domain| {
+        let code = domain.state.lock().shutdown;
+        code.is_none_or(|code| domain.restarts_on(code))
+    };
+    let returning = RETURNING.load(Ordering::Relaxed) != 0;
+    if !has_dom0() && !returning && registry::all_that(runs).next().is_none() {
         log::info!("No domain runs any more; the machine stays on");
     }
 }

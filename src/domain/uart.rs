@@ -221,7 +221,7 @@ pub fn open_on_console(domain: &Domain, layout: &Layout) -> Result<(), Errno> {
         line: ArrayVec::new(),
     };
     open(domain, layout, End::Console(terminal))?;
-    console::add_input(domain.id);
+    take_part(domain);
     Ok(())
 }
 
@@ -292,7 +292,14 @@ pub fn ring_page(domain: &Domain) -> Option<Mfn> {
 pub fn reopen(domain: &Domain) {
     let on_console = |uart: &Uart| uart.state.lock().end.terminal().is_some();
     if domain.uart().is_some_and(on_console) {
-        console::add_input(domain.id);
+        take_part(domain);
+    }
+}
+
+/// Lets a domain take part in the round of the input.
+fn take_part(domain: &Domain) {
+    if let Some(switched) = console::add_input(domain.id) {
+        say(switched);
     }
 }
 

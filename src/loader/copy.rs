@@ -54,32 +54,103 @@ pub fn bytes_of(module: &Module, most: usize) -> Result<Vec<u8>, Refused> {
 
 /// Copies everything to its place in the memory of `domain`, cleaned to memory: a guest starts with its caches off.
 pub fn load(domain: &Domain, parts: &Parts<'_>, place: &Placement) -> Result<(), Refused> {
-    let kernel = &parts.kernel.range;
-    log::info!(
-        "Loading zImage from {:#x} to {:#x}-{:#x}",
-        kernel.base(),
-        place.kernel.base(),
-        place.kernel.end()
-    );
-    let start = kernel.base() + parts.image.offset;
-    copy(domain, place.kernel.base(), start, parts.image.size)?;
-    if let (Some(module), Some(at)) = (parts.ramdisk, place.ramdisk) {
-        log::info!(
-            "Loading {domain} initrd from {:#x} to {:#x}-{:#x}",
-            module.range.base(),
-            at.base(),
-            at.end()
-        );
-        copy(domain, at.base(), module.range.base(), module.range.size())?;
-    }
-    log::info!(
-        "Loading {domain} DTB to {:#x}-{:#x}",
-        place.tree.base(),
-        place.tree.base() + parts.tree.len() as u64
-    );
-    write(domain, place.tree.base(), parts.tree)?;
-    cache::invalidate_instruction_caches();
+    let mut loading = Loading::default();
+    while !loading.step(domain, parts, place)? {}
     Ok(())
+}
+
+/// Bytes that are copied in one go.
+const AT_ONCE: usize = 1024;
+
+/// The state of a [`load`] that is done in pieces.
+#[derive(Debug, Default)]
+pub struct Loading {
+    part: Part,
+    /// Bytes of this part that are in place.
+    done: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Part {
+    #[default]
+    Kernel,
+    Ramdisk,
+    Tree,
+}
+
+impl Loading {
+    /// Copies the next piece. Returns true when everything is in place.
+    pub fn step(
+        &mut self,
+        domain: &Domain,
+        parts: &Parts<'_>,
+        place: &Placement,
+    ) -> Result<bool, Refused> {
+        let source = |module: &Module| module.range.base();
+        match (self.part, parts.ramdisk.zip(place.ramdisk)) {
+            (Part::Kernel, _) => {
+                let kernel = source(parts.kernel);
+                let to = place.kernel;
+                if self.done == 0 {
+                    let (base, end) = (to.base(), to.end());
+                    log::info!("Loading zImage from {kernel:#x} to {base:#x}-{end:#x}");
+                }
+                let from = kernel + parts.image.offset;
+                if self.copy_some(domain, to.base(), from, parts.image.size)? {
+                    self.go_to(Part::Ramdisk);
+                }
+            }
+            (Part::Ramdisk, Some((module, to))) => {
+                let from = source(module);
+                if self.done == 0 {
+                    let (base, end) = (to.base(), to.end());
+                    log::info!("Loading {domain} initrd from {from:#x} to {base:#x}-{end:#x}");
+                }
+                if self.copy_some(domain, to.base(), from, module.range.size())? {
+                    self.go_to(Part::Tree);
+                }
+            }
+            (Part::Ramdisk, None) => self.go_to(Part::Tree),
+            (Part::Tree, _) => {
+                let base = place.tree.base();
+                if self.done == 0 {
+                    let end = base + parts.tree.len() as u64;
+                    log::info!("Loading {domain} DTB to {base:#x}-{end:#x}");
+                }
+                let left = parts.tree.get(self.done as usize..).unwrap_or_default();
+                let (some, rest) = left.split_at(left.len().min(AT_ONCE));
+                write(domain, base + self.done, some)?;
+                self.done += some.len() as u64;
+                if rest.is_empty() {
+                    cache::invalidate_instruction_caches();
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn go_to(&mut self, part: Part) {
+        *self = Self { part, done: 0 };
+    }
+
+    /// Copies the next bytes of `len` at `from`, which is no part of the guest's memory. Returns true after the last.
+    fn copy_some(
+        &mut self,
+        domain: &Domain,
+        to: u64,
+        from: u64,
+        len: u64,
+    ) -> Result<bool, Refused> {
+        let mut buffer = [0; AT_ONCE];
+        let count = len.saturating_sub(self.done).min(AT_ONCE as u64);
+        if let Some(part) = buffer.get_mut(..count as usize) {
+            read(from + self.done, part);
+            write(domain, to + self.done, part)?;
+        }
+        self.done += count;
+        Ok(self.done >= len)
+    }
 }
 
 /// Makes the first vCPU begin with the kernel, as the ARM boot protocol has it.
@@ -92,7 +163,9 @@ pub fn start(domain: &Domain, place: &Placement) -> Result<(), Refused> {
     let vcpu = domain
         .vcpu(VcpuId::ZERO)
         .ok_or_else(|| Refused("no vCPU".into()))?;
-    let mut registers = vcpu.registers.lock();
+    // It has not run: nobody has its registers.
+    let registers = vcpu.registers.try_lock();
+    let mut registers = registers.ok_or_else(|| Refused("its vCPU is in use".into()))?;
     *registers = Registers::start(entry, 0);
     registers.context.r[1] = u32::MAX;
     registers.context.r[2] = tree;
@@ -156,20 +229,4 @@ fn own_page(domain: &Domain, at: u64) -> Result<Mfn, Refused> {
     let own = entry.filter(|entry| entry.kind.is_own_ram() && entry.kind.allows(Access::Write));
     own.map(|entry| entry.mfn)
         .ok_or_else(|| Refused(format!("{at:#x} is not in its memory")))
-}
-
-/// Copies from RAM into a guest's memory, which the source is no part of.
-fn copy(domain: &Domain, to: u64, from: u64, len: u64) -> Result<(), Refused> {
-    const AT_ONCE: u64 = 1024;
-    let mut buffer = [0; AT_ONCE as usize];
-    let mut done = 0;
-    while done < len {
-        let count = (len - done).min(AT_ONCE);
-        if let Some(part) = buffer.get_mut(..count as usize) {
-            read(from + done, part);
-            write(domain, to + done, part)?;
-        }
-        done += count;
-    }
-    Ok(())
 }

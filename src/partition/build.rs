@@ -12,17 +12,19 @@ use armv7::cpu::CpuSet;
 use armv7::pmu;
 use dt::{Blob, Tree};
 
+use super::layout::Piece;
 use super::partial::{Partial, Passed};
 use super::plan::{self, Machine, Plan};
 use super::pools::Pools;
-use super::{channels, shared};
+use super::{channels, restart, shared};
 use crate::cmdline::Options;
 use crate::control;
 use crate::domain::guest_map::{self, Layout};
 use crate::domain::{Domain, Rights, Spec, registry, uart};
+use crate::error::Errno;
 use crate::grant::Limits;
 use crate::id::{DomId, VcpuId};
-use crate::loader::copy::{self, Parts};
+use crate::loader::copy::{self, Loading, Parts};
 use crate::loader::kernel::KernelImage;
 use crate::loader::place::Placement;
 use crate::loader::{Refused, place};
@@ -44,6 +46,9 @@ use crate::sched::{self, PoolId};
 const MAX_PORT: u32 = 1023;
 /// Most bytes of the part of a domain's tree that has devices.
 const MOST_OF_PARTIAL: usize = 256 << 10;
+
+/// Pages that one piece of the work zeroes.
+const ZEROED_AT_ONCE: u32 = 8;
 
 /// The facts that boot has found.
 #[derive(Clone, Copy)]
@@ -174,62 +179,190 @@ fn domain(
             plan::plan(config, &image, machine, Some(partial))?
         }
     };
-    make(host.options, config, id, &image, plan, pool)
+    let grants = grant_limits(host.options)?;
+    let blueprint = Blueprint {
+        id,
+        config: config.clone(),
+        image,
+        plan,
+        pool,
+        grants,
+    };
+    let built = make(&blueprint)?;
+    if !blueprint.config.restart_on.is_empty() {
+        restart::keep(&built.domain, blueprint);
+    }
+    Ok(built)
+}
+
+/// Returns the limits of grant tables that the options say.
+pub fn grant_limits(options: &Options) -> Result<Limits, Refused> {
+    let (frames, maptrack) = (
+        options.gnttab_max_frames,
+        options.gnttab_max_maptrack_frames,
+    );
+    let limits = Limits::new(frames, maptrack);
+    limits.ok_or_else(|| Refused("grant table limits out of range".into()))
+}
+
+/// What a domain is made from, and how.
+pub struct Blueprint {
+    /// Its id.
+    pub id: DomId,
+    /// What its node says.
+    pub config: Config,
+    /// Its kernel.
+    pub image: KernelImage,
+    /// What it will be.
+    pub plan: Plan,
+    /// The pool of CPUs that it runs in.
+    pub pool: PoolId,
+    /// Limits of its grant table.
+    pub grants: Limits,
 }
 
 /// Makes a domain with everything but a start, as planned; nothing is left of one that cannot be made.
-pub fn make(
-    options: &Options,
-    config: &Config,
-    id: DomId,
-    image: &KernelImage,
-    plan: Plan,
-    pool: PoolId,
-) -> Result<Built, Refused> {
-    check_memory(config, &plan)?;
-    check_affinities(config, pool)?;
-    let domain = create(options, config, id, &plan, pool)?;
-    let filled = fill(&domain, config, image, &plan);
-    match filled {
-        Ok(()) => Ok(Built {
-            domain,
-            place: plan.place,
-        }),
-        Err(why) => {
-            control::undo(domain);
-            Err(why)
+pub fn make(blueprint: &Blueprint) -> Result<Built, Refused> {
+    let busy = || Refused("another domain is being made or destroyed".into());
+    let mut making = Making::begin(blueprint)?.ok_or_else(busy)?;
+    loop {
+        match making.step(blueprint) {
+            Ok(true) => return Ok(making.finish(blueprint)),
+            Ok(false) => {}
+            Err(why) => {
+                control::undo(making.domain);
+                return Err(why);
+            }
         }
     }
 }
 
-/// Gives a domain all that it is to have.
-fn fill(
-    domain: &Arc<Domain>,
-    config: &Config,
-    image: &KernelImage,
-    plan: &Plan,
-) -> Result<(), Refused> {
-    let parts = Parts {
-        kernel: &config.kernel,
-        image,
-        ramdisk: config.ramdisk.as_ref(),
-        tree: &plan.tree,
-    };
-    populate(domain, plan)?;
-    copy::load(domain, &parts, &plan.place)?;
-    for end in &config.channels {
-        channels::open(domain, end)?;
+/// A domain on the way, made in pieces. Whoever gives it up destroys the domain.
+pub struct Making {
+    /// The domain.
+    pub domain: Arc<Domain>,
+    stage: Stage,
+}
+
+/// What a domain gets next.
+enum Stage {
+    Vcpus,
+    /// RAM from `at` on of this piece.
+    Ram {
+        piece: usize,
+        at: u64,
+    },
+    Parts(Loading),
+    Connections,
+    /// Memory shared with others, from this page on of a region.
+    Shared {
+        region: usize,
+        page: u32,
+    },
+    /// The device with this number.
+    Device(usize),
+}
+
+impl Making {
+    /// Creates the domain. Returns `None` while another one is being made or destroyed.
+    pub fn begin(blueprint: &Blueprint) -> Result<Option<Self>, Refused> {
+        check_memory(&blueprint.config, &blueprint.plan)?;
+        check_affinities(&blueprint.config, blueprint.pool)?;
+        let spec = spec(blueprint)?;
+        match control::begin(&spec, &blueprint.plan.layout) {
+            Ok(domain) => Ok(Some(Self {
+                domain,
+                stage: Stage::Vcpus,
+            })),
+            Err(Errno::Busy) => Ok(None),
+            Err(error) => Err(not_created(error)),
+        }
     }
-    connect(domain, config, &plan.layout)?;
-    for region in &config.shared {
-        shared::map(domain, region)?;
+
+    /// Does the next piece. Returns true when the domain has all but its start.
+    pub fn step(&mut self, blueprint: &Blueprint) -> Result<bool, Refused> {
+        let Blueprint {
+            config,
+            image,
+            plan,
+            ..
+        } = blueprint;
+        let domain = &self.domain;
+        match &mut self.stage {
+            Stage::Vcpus => {
+                if add_vcpu(domain, config)? {
+                    self.stage = ram_of(plan, 0);
+                }
+            }
+            Stage::Ram { piece, at } => {
+                if let Some(part) = plan.pieces.get(*piece) {
+                    *at += ram(domain, part, *at)?;
+                    if *at >= part.guest.end() >> PAGE_SHIFT {
+                        self.stage = ram_of(plan, *piece + 1);
+                    }
+                } else {
+                    self.stage = Stage::Parts(Loading::default());
+                }
+            }
+            Stage::Parts(loading) => {
+                let parts = Parts {
+                    kernel: &config.kernel,
+                    image,
+                    ramdisk: config.ramdisk.as_ref(),
+                    tree: &plan.tree,
+                };
+                if loading.step(domain, &parts, &plan.place)? {
+                    self.stage = Stage::Connections;
+                }
+            }
+            Stage::Connections => {
+                for end in &config.channels {
+                    channels::open(domain, end)?;
+                }
+                connect(domain, config, &plan.layout)?;
+                self.stage = Stage::Shared { region: 0, page: 0 };
+            }
+            Stage::Shared { region, page } => {
+                if let Some(part) = config.shared.get(*region) {
+                    *page += shared::map_some(domain, part, *page)?;
+                    if *page >= part.pages() {
+                        (*region, *page) = (*region + 1, 0);
+                    }
+                } else {
+                    if config.direct_map || !config.shared.is_empty() {
+                        domain.set_fixed();
+                    }
+                    self.stage = Stage::Device(0);
+                }
+            }
+            Stage::Device(next) => {
+                let Some(device) = plan.devices.get(*next) else {
+                    return Ok(true);
+                };
+                pass(domain, device)?;
+                *next += 1;
+            }
+        }
+        Ok(false)
     }
-    if config.direct_map || !config.shared.is_empty() {
-        domain.set_fixed();
+
+    /// Returns the domain, of which nothing is missing.
+    pub fn finish(self, blueprint: &Blueprint) -> Built {
+        let endings = blueprint.config.restart_on.iter();
+        let endings = endings.map(|ending| restart::reason(*ending));
+        self.domain.set_restart_on(endings);
+        Built {
+            domain: self.domain,
+            place: blueprint.plan.place,
+        }
     }
-    plan.devices
-        .iter()
-        .try_for_each(|device| pass(domain, device))
+}
+
+/// Returns the stage in which a domain gets a piece of its RAM.
+fn ram_of(plan: &Plan, piece: usize) -> Stage {
+    let part = plan.pieces.get(piece);
+    let at = part.map_or(0, |part| part.guest.base() >> PAGE_SHIFT);
+    Stage::Ram { piece, at }
 }
 
 /// Refuses vCPUs that no CPU of their domain's pool may run.
@@ -264,54 +397,53 @@ fn check_memory(config: &Config, plan: &Plan) -> Result<(), Refused> {
     }
 }
 
-fn create(
-    options: &Options,
-    config: &Config,
-    id: DomId,
-    plan: &Plan,
-    pool: PoolId,
-) -> Result<Arc<Domain>, Refused> {
-    let grants = Limits::new(
-        options.gnttab_max_frames,
-        options.gnttab_max_maptrack_frames,
-    );
-    let spec = Spec {
-        id,
+fn spec(blueprint: &Blueprint) -> Result<Spec, Refused> {
+    let Blueprint { config, plan, .. } = blueprint;
+    Ok(Spec {
+        id: blueprint.id,
         rights: Rights::GUEST,
         max_vcpus: config.vcpus,
         nr_spis: plan.spis,
         event_irq: guest_map::event_irq().ok_or_else(|| Refused("no event interrupt".into()))?,
         gic: plan.layout.gic(),
         max_port: MAX_PORT,
-        grants: grants.ok_or_else(|| Refused("grant table limits out of range".into()))?,
+        grants: blueprint.grants,
         max_pages: plan.pages,
         tables: PoolLimit::Pages(plan.tables),
-        pool,
+        pool: blueprint.pool,
         monitors: pmu::Access::wanted(config.monitors)
             .ok_or_else(|| Refused("vpmu: the processor has no monitors".into()))?,
-    };
+    })
+}
+
+fn not_created(error: Errno) -> Refused {
+    Refused(format!("it cannot be created: {error}"))
+}
+
+/// Makes the next vCPU of a domain. Returns true after the last one.
+fn add_vcpu(domain: &Arc<Domain>, config: &Config) -> Result<bool, Refused> {
     let affinity = |vcpu: VcpuId| {
         let set = config.affinities.get(vcpu.index());
         set.copied().unwrap_or(CpuSet::ALL)
     };
-    control::at_boot(&spec, &plan.layout, affinity)
-        .map_err(|error| Refused(format!("it cannot be created: {error}")))
+    match control::next_vcpu(domain, affinity) {
+        Ok(done) => Ok(done),
+        Err(Errno::Busy) => Ok(false),
+        Err(error) => Err(not_created(error)),
+    }
 }
 
-/// Gives a domain its RAM, all zeroes.
-fn populate(domain: &Domain, plan: &Plan) -> Result<(), Refused> {
-    for piece in &plan.pieces {
-        if let Some(host) = piece.host {
+/// Gives a domain some RAM, all zeroes, from guest frame `at` of a piece on. Returns its pages; none when a part of them was
+/// zeroed, and the rest is to follow.
+fn ram(domain: &Domain, piece: &Piece, at: u64) -> Result<u64, Refused> {
+    let end = piece.guest.end() >> PAGE_SHIFT;
+    match piece.host {
+        Some(host) => {
             give_kept(domain, &piece.guest, &host)?;
-            continue;
+            Ok(end - at)
         }
-        let mut at = piece.guest.base() >> PAGE_SHIFT;
-        let end = piece.guest.end() >> PAGE_SHIFT;
-        while at < end {
-            at += extent(domain, at, end - at)?;
-        }
+        None => extent(domain, at, end.saturating_sub(at)),
     }
-    Ok(())
 }
 
 /// Gives a domain RAM that was kept for it.
@@ -325,15 +457,17 @@ fn give_kept(domain: &Domain, guest: &PhysRange, host: &PhysRange) -> Result<(),
     map_ram(domain, gfn, mfn, count)
 }
 
-/// Gives a domain the largest piece of RAM that fits at guest frame `at`; returns its pages, at most `most`.
+/// Gives a domain the largest piece of RAM that fits at guest frame `at`; returns its pages, at most `most`, or none when a
+/// part of them was zeroed.
 fn extent(domain: &Domain, at: u64, most: u64) -> Result<u64, Refused> {
-    let fits = most.ilog2().min(at.trailing_zeros()).min(ORDER_2M);
+    let fits = most.max(1).ilog2().min(at.trailing_zeros()).min(ORDER_2M);
     let short = |why: AllocError| Refused(format!("memory: {why:?} at guest frame {at:#x}"));
     let gfn = Gfn::new(at).ok_or_else(|| Refused("memory: beyond 40 bits".into()))?;
     let mut order = fits;
     let mfn = loop {
-        match memory().alloc_domain_pages(domain.id, order) {
+        match memory().alloc_domain_pages_by(domain.id, order, ZEROED_AT_ONCE) {
             Ok(mfn) => break mfn,
+            Err(AllocError::Zeroing) => return Ok(0),
             Err(AllocError::NoMemory) if order > 0 => order -= 1,
             Err(error) => return Err(short(error)),
         }

@@ -23,20 +23,34 @@ pub fn open(domain: &Domain, end: &channels::End) -> Result<(), Refused> {
 /// Connects ends that are open with their other ends, where those are open too.
 pub fn connect(ends: &[channels::End]) {
     for end in ends {
-        let Some(domain) = registry::get(DomId(end.domain)) else {
-            continue;
-        };
-        let peer = End {
-            dom: DomId(end.peer),
-            port: Port(end.peer_port),
-        };
-        let is_open = is_open_for(peer, domain.id);
-        let accepted = is_open && domain.events.lock().accept(Port(end.port), peer).is_ok();
-        if !accepted {
-            let (path, dom) = (&end.path, peer.dom);
-            log::error!("BOOT: {path} is not connected: {dom} has no such port");
+        if registry::get(DomId(end.domain)).is_some() && !accept(end) {
+            let (path, peer) = (&end.path, DomId(end.peer));
+            log::error!("BOOT: {path} is not connected: {peer} has no such port");
         }
     }
+}
+
+/// Connects both ends of channels of which this domain was made again: the other ends have been unbound since it ended.
+pub fn reconnect(ends: &[channels::End]) {
+    for end in ends {
+        if !(accept(end) && accept(&end.other())) {
+            let (path, peer) = (&end.path, DomId(end.peer));
+            log::warn!("{path} is not connected: {peer} has closed its port, or is not there");
+        }
+    }
+}
+
+/// Connects an end that is open with the other end, if that is open too. Returns whether it did.
+fn accept(end: &channels::End) -> bool {
+    let Some(domain) = registry::get(DomId(end.domain)) else {
+        return false;
+    };
+    let peer = End {
+        dom: DomId(end.peer),
+        port: Port(end.peer_port),
+    };
+    let is_open = is_open_for(peer, domain.id);
+    is_open && domain.events.lock().accept(Port(end.port), peer).is_ok()
 }
 
 /// Returns whether an end of a channel is open for a domain, or connected to it already.

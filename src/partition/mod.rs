@@ -7,6 +7,7 @@
 //! | `layout` | what does it find at which address? |
 //! | `partial` | which of the machine's devices does it get, and how does it see them? |
 //! | `build` | how is it made, and what if that fails on the way? |
+//! | `restart` | when is it made again, and how often? |
 //! | `pools`, `shared`, `channels` | which CPUs, memory and event channels are there from the boot? |
 //!
 //! [`crate::platform::partitions`] reads the nodes. A domain is made of the same parts as one of the
@@ -18,5 +19,6 @@ pub mod layout;
 pub mod partial;
 pub mod plan;
 pub mod pools;
+pub mod restart;
 pub mod shared;
 pub mod tree;

@@ -30,6 +30,8 @@ pub const MARK: &str = "xen,passthrough";
 pub const WORD: &str = "xen,force-assign-without-iommu";
 /// Bytes of a page.
 const PAGE: u64 = 4096;
+/// Says after which ends a domain is started again.
+const RESTART_ON: &str = "krypton,restart-on";
 /// Compatible of a node that says on which CPUs a vCPU may run.
 const VCPU: &str = "xen,vcpu";
 /// Nodes of `/chosen` that are not carried out, and why.
@@ -53,6 +55,19 @@ pub enum Enhanced {
     WithoutXenstore,
     /// All, with xenstore once dom0's `init-dom0less` has seen to it.
     Full,
+}
+
+/// An end of a domain after which it may be started again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// It switched itself off.
+    Poweroff,
+    /// It asked for a restart.
+    Reboot,
+    /// It crashed.
+    Crash,
+    /// Its watchdog expired.
+    Watchdog,
 }
 
 /// A domain's configuration.
@@ -90,6 +105,8 @@ pub struct Config {
     pub shared: Vec<Shared>,
     /// Its ends of event channels.
     pub channels: Vec<End>,
+    /// The ends after which it is started again; none by default.
+    pub restart_on: Vec<Ending>,
 }
 
 impl Config {
@@ -112,6 +129,7 @@ impl Config {
             affinities: [CpuSet::ALL; _],
             shared: Vec::new(),
             channels: Vec::new(),
+            restart_on: Vec::new(),
         }
     }
 
@@ -186,6 +204,11 @@ fn config(
             "{CHANNEL}: its other end is dom0's, and there is none"
         ));
     }
+    let restart_on = endings(node)?;
+    if !restart_on.is_empty() && !static_memory.is_empty() {
+        let why = "not with xen,static-mem, which anybody has once the domain has ended";
+        return Err(fault(RESTART_ON, &why));
+    }
     let (affinities, shared) = below(node, vcpus)?;
     let [kernel, ramdisk, devices] = parts(node, left, notes)?;
     let kernel = kernel.ok_or("no node is its kernel (multiboot,kernel)")?;
@@ -203,6 +226,7 @@ fn config(
         affinities,
         shared,
         channels,
+        restart_on,
         memory: size,
         vcpus,
         kernel,
@@ -294,6 +318,31 @@ fn enhanced(node: &Node<'_>, has_dom0: bool) -> Result<Enhanced, String> {
         "disabled" => Ok(Enhanced::No),
         _ => Err(format!("xen,enhanced: \"{word}\" is not known")),
     }
+}
+
+/// Reads the list of ends after which a domain is started again.
+fn endings(node: &Node<'_>) -> Result<Vec<Ending>, String> {
+    let Some(value) = node.property(RESTART_ON) else {
+        return Ok(Vec::new());
+    };
+    let words = value.strip_suffix(&[0]).unwrap_or(value);
+    let mut endings = Vec::new();
+    for word in words.split(|byte| *byte == 0) {
+        let ending = match word {
+            b"poweroff" => Ending::Poweroff,
+            b"reboot" => Ending::Reboot,
+            b"crash" => Ending::Crash,
+            b"watchdog" => Ending::Watchdog,
+            _ => {
+                let word = String::from_utf8_lossy(word);
+                return Err(format!("{RESTART_ON}: \"{word}\" is not known"));
+            }
+        };
+        if !endings.contains(&ending) {
+            endings.push(ending);
+        }
+    }
+    Ok(endings)
 }
 
 /// Returns a domain's kernel, its RAM disk, and the part of its tree that has devices.

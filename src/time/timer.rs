@@ -27,6 +27,8 @@ pub enum Purpose {
     Watchdog(DomId),
     /// Continues console output if the UART has no interrupt.
     Console,
+    /// Goes on with domains of the boot that are started again.
+    Restarts,
 }
 
 /// Reason a timer was not created.

@@ -7,6 +7,7 @@ use crate::console;
 use crate::cpu::{self, work};
 use crate::domain::{uart, virq};
 use crate::event::EventVirq;
+use crate::partition::restart;
 use crate::sync::{Lock, rank};
 use crate::time::{self, Nanos, Purpose, Timer, TimerError, now};
 
@@ -52,6 +53,9 @@ pub(super) fn run(asked: u32) {
     }
     if asked & work::CONSOLE_ROOM != 0 {
         uart::tell_of_room();
+    }
+    if asked & work::RESTARTS != 0 {
+        restart::go_on();
     }
     if asked & work::HOLD != 0 {
         cpu::hold::wait();

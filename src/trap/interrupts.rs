@@ -146,6 +146,7 @@ fn expire(purpose: Purpose) {
             }
         }
         Purpose::Console => console::drain(),
+        Purpose::Restarts => cpu::request_this(cpu::work::RESTARTS),
     }
 }
 

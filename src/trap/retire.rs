@@ -5,6 +5,7 @@ use armv7::cpu::CpuId;
 use super::{Cpu, chores};
 use crate::cpu::{self, hold, power};
 use crate::domain::registry;
+use crate::partition::restart;
 use crate::time::{self, Purpose, Ticks};
 
 /// Switches this CPU off, which is in no CPU pool and has no vCPU loaded. Returns if another CPU holds this one first, or
@@ -60,5 +61,6 @@ fn migrate(purpose: Purpose, from: CpuId, to: CpuId) {
             }
         }
         Purpose::Console => chores::migrate_console_timer(from, to),
+        Purpose::Restarts => restart::migrate_timer(from, to),
     }
 }

@@ -29,6 +29,19 @@ pub struct End {
     pub peer_port: u32,
 }
 
+impl End {
+    /// Returns the other end, under the name of this one's node.
+    pub fn other(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            domain: self.peer,
+            port: self.peer_port,
+            peer: self.domain,
+            peer_port: self.port,
+        }
+    }
+}
+
 /// Returns the ends of channels that are children of a domain's node, or of `/chosen` for dom0.
 pub fn of_domain(domain: &Node<'_>) -> Result<Vec<End>, String> {
     let mut ends: Vec<End> = Vec::new();

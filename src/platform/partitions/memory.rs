@@ -3,6 +3,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use armv7::addr::PAGE_SHIFT;
 
 use dt::{Node, number};
 
@@ -30,6 +31,13 @@ pub struct Shared {
     pub host: PhysRange,
     /// Its addresses in the domain.
     pub guest: PhysRange,
+}
+
+impl Shared {
+    /// Returns its size in pages.
+    pub fn pages(&self) -> u32 {
+        u32::try_from(self.host.size() >> PAGE_SHIFT).unwrap_or(u32::MAX)
+    }
 }
 
 /// Reads where a domain's RAM is in the machine: `size` bytes, or none if any place will do.

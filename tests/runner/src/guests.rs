@@ -20,6 +20,8 @@ const UART: &str = "uart";
 const MONITORS: &str = "monitors";
 /// The guest that is two domains.
 const TWICE: &str = "partition";
+/// The guest that is started again when it ends.
+const RESTART: &str = "restart";
 
 /// Builds the guests, boots one and judges its transcript.
 pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
@@ -27,6 +29,7 @@ pub fn test(name: &str, options: &Options, echo: Echo) -> Result {
         UART => return partitions::runs_typist(&flat(name)?, options, echo),
         MONITORS => return partitions::runs_monitors(&flat(name)?, options, echo),
         TWICE => return partitions::runs_two_guests(&flat(name)?, options, echo),
+        RESTART => return partitions::runs_again(&flat(name)?, options, echo),
         _ => {}
     }
     run(&machine(name, options)?, options, echo)

@@ -228,6 +228,72 @@ pub fn runs_two_guests(kernel: &Path, options: &Options, echo: Echo) -> Result {
     session.expect_end(options.timeout).map(drop)
 }
 
+/// A bare-metal guest of tests/guests as two domains that are connected, the first of which is started again when it ends by
+/// a restart or a crash: each of its lives begins as the first one.
+pub fn runs_again(kernel: &Path, options: &Options, echo: Echo) -> Result {
+    const SHARED: &str = "memory { compatible = \"xen,domain-shared-memory-v1\"; xen,shm-id = \"both\"; \
+        xen,shared-mem = <0 0x7c000000 0 0xb0000000 0 0x2000>; };";
+    let folder = ScratchFolder::new("partitions")?;
+    let mut machine = Machine::new(options)?;
+    machine.kernel = None;
+    machine.initrd = None;
+    machine.cpus = 2;
+    let kernel_node = module("kernel", kernel, DOMU_KERNEL)?;
+    let domain = |name: &str, role: &str, inside: &str| {
+        let kernel = kernel_node.replace("console=ttyAMA0", role);
+        format!(
+            "{name} {{ compatible = \"xen,domain\"; {CELLS} memory = <0 0x10000>; \
+             xen,enhanced = \"no-xenstore\"; {inside} {SHARED} {kernel} }};"
+        )
+    };
+    let nodes = [
+        domain(
+            "first",
+            "role=first",
+            "cpus = <2>; vpl011; krypton,restart-on = \"reboot\", \"crash\"; \
+             end1: end { compatible = \"xen,evtchn-v1\"; xen,evtchn = <10 &end2>; };",
+        ),
+        domain(
+            "second",
+            "role=second",
+            "cpus = <1>; end2: end { compatible = \"xen,evtchn-v1\"; xen,evtchn = <12 &end1>; };",
+        ),
+        domain("never", "", "cpus = <1>; krypton,restart-on = \"always\";"),
+    ];
+    let files = [(kernel.to_owned(), DOMU_KERNEL)];
+    with_domains(&mut machine, &files, &nodes.concat(), folder.path())?;
+    let mut session = Session::start(&machine, echo)?;
+    for line in [
+        "BOOT: /chosen/never is not started: krypton,restart-on: \"always\" is not known",
+        "KiB of boot modules stay for restarts",
+        "Serial input to DOM1",
+        "Freed boot modules; starting d1, d2",
+        "guest: restart",
+        "d1 has ended: Reboot",
+        "d1 is started again in 1 s",
+        "Serial input to DOM1",
+        "guest: restart",
+        "d1 has ended: Crash",
+        "d1 is started again in 2 s",
+        "guest: restart",
+    ] {
+        session.expect(line, options.timeout)?;
+    }
+    let sum = session.expect("done: * ok, * failed", options.timeout)?;
+    let transcript = session.transcript();
+    if transcript.contains("FAIL ") {
+        return Err(transcript.to_owned());
+    }
+    let last = transcript.rfind("guest: ").unwrap_or(0);
+    guests::judge(&transcript[last..], &sum)?;
+    session.expect("Serial input to Xen", options.timeout)?;
+    session.expect("d1 has ended: Poweroff", options.timeout)?;
+    session.type_text("y")?;
+    session.expect("audit: every reference", options.timeout)?;
+    session.type_text("R")?;
+    session.expect_end(options.timeout).map(drop)
+}
+
 const CELLS: &str = "#address-cells = <2>; #size-cells = <2>;";
 
 /// Returns the node of a Debian domain with a UART.

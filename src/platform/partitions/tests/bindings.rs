@@ -9,9 +9,9 @@ use armv7::cpu::CpuSet;
 
 use super::{CELLS, KERNEL, PLACE, RAMDISK, made, outcomes, range, read_damaged};
 use crate::platform::host_dt::HostInfo;
-use crate::platform::partitions::Config;
 use crate::platform::partitions::channels::WRONG;
 use crate::platform::partitions::pools::Members;
+use crate::platform::partitions::{Config, Ending};
 use crate::platform::testing::{VIRT, compile_with};
 
 /// Returns the blob of the machine, whose CPUs have labels, with these nodes beside dom0's modules.
@@ -63,6 +63,39 @@ fn ram_may_be_at_addresses_of_the_machine() {
     }
     let direct = domain("domU0", &format!("{STATIC} direct-map;"));
     assert!(only(&direct).unwrap().direct_map);
+}
+
+#[test]
+fn a_domain_is_started_again_after_the_ends_that_it_names() {
+    let with = |value: &str| only(&domain("domU0", &format!("krypton,restart-on{value};")));
+    let words = " = \"watchdog\", \"crash\", \"reboot\", \"poweroff\", \"crash\"";
+    let all = [
+        Ending::Watchdog,
+        Ending::Crash,
+        Ending::Reboot,
+        Ending::Poweroff,
+    ];
+    assert_eq!(with(words).unwrap().restart_on, all);
+    assert_eq!(only(&domain("domU0", "")).unwrap().restart_on, []);
+    for (value, why) in [
+        (
+            " = \"crash\", \"always\"",
+            "krypton,restart-on: \"always\" is not known",
+        ),
+        (" = <1>", "krypton,restart-on: \"\" is not known"),
+        ("", "krypton,restart-on: \"\" is not known"),
+    ] {
+        assert_eq!(with(value).unwrap_err(), why);
+    }
+    // Anybody may have that memory once the domain has ended.
+    let kept = refusal(&domain(
+        "domU0",
+        &format!("{STATIC} krypton,restart-on = \"crash\";"),
+    ));
+    assert!(
+        kept.starts_with("krypton,restart-on: not with xen,static-mem"),
+        "{kept}"
+    );
 }
 
 #[test]
