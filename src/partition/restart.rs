@@ -185,16 +185,14 @@ impl Restart {
         !matches!(self.phase, Phase::Left | Phase::Over)
     }
 
-    /// Does some of what is due, at most so many pieces, and returns when to go on.
+    /// Does some of what is due, at most so many pieces, and returns when to go on. A look at a domain for which nothing is due
+    /// is no piece.
     fn go_on(&mut self, pieces: &mut u32) -> Ticks {
         while *pieces != 0 {
-            *pieces -= 1;
             if let Some(at) = self.step() {
                 return at;
             }
-            if must_pause() {
-                *pieces = 0;
-            }
+            *pieces = if must_pause() { 0 } else { *pieces - 1 };
         }
         soon()
     }

@@ -229,7 +229,7 @@ pub fn runs_two_guests(kernel: &Path, options: &Options, echo: Echo) -> Result {
 }
 
 /// A bare-metal guest of tests/guests as two domains that are connected, the first of which is started again when it ends by
-/// a restart or a crash: each of its lives begins as the first one.
+/// a restart or a crash: each of its lives begins as the first one. Others that may be started again go on before it.
 pub fn runs_again(kernel: &Path, options: &Options, echo: Echo) -> Result {
     const SHARED: &str = "memory { compatible = \"xen,domain-shared-memory-v1\"; xen,shm-id = \"both\"; \
         xen,shared-mem = <0 0x7c000000 0 0xb0000000 0 0x2000>; };";
@@ -246,7 +246,15 @@ pub fn runs_again(kernel: &Path, options: &Options, echo: Echo) -> Result {
              xen,enhanced = \"no-xenstore\"; {inside} {SHARED} {kernel} }};"
         )
     };
+    let idle = ["idle1", "idle2", "idle3", "idle4", "idle5"].map(|name| {
+        domain(
+            name,
+            "role=idle",
+            "cpus = <1>; krypton,restart-on = \"crash\";",
+        )
+    });
     let nodes = [
+        idle.concat(),
         domain(
             "first",
             "role=first",
@@ -266,15 +274,15 @@ pub fn runs_again(kernel: &Path, options: &Options, echo: Echo) -> Result {
     for line in [
         "BOOT: /chosen/never is not started: krypton,restart-on: \"always\" is not known",
         "KiB of boot modules stay for restarts",
-        "Serial input to DOM1",
-        "Freed boot modules; starting d1, d2",
+        "Serial input to DOM6",
+        "Freed boot modules; starting d1, d2, d3, d4, d5, d6, d7",
         "guest: restart",
-        "d1 has ended: Reboot",
-        "d1 is started again in 1 s",
-        "Serial input to DOM1",
+        "d6 has ended: Reboot",
+        "d6 is started again in 1 s",
+        "Serial input to DOM6",
         "guest: restart",
-        "d1 has ended: Crash",
-        "d1 is started again in 2 s",
+        "d6 has ended: Crash",
+        "d6 is started again in 2 s",
         "guest: restart",
     ] {
         session.expect(line, options.timeout)?;
@@ -287,7 +295,7 @@ pub fn runs_again(kernel: &Path, options: &Options, echo: Echo) -> Result {
     let last = transcript.rfind("guest: ").unwrap_or(0);
     guests::judge(&transcript[last..], &sum)?;
     session.expect("Serial input to Xen", options.timeout)?;
-    session.expect("d1 has ended: Poweroff", options.timeout)?;
+    session.expect("d6 has ended: Poweroff", options.timeout)?;
     session.type_text("y")?;
     session.expect("audit: every reference", options.timeout)?;
     session.type_text("R")?;

@@ -1,7 +1,8 @@
 //! Checks a domain that the hypervisor starts again when it ends (`krypton,restart-on`): each life is like the first one.
 //!
 //! It ends by PSCI, by a crash, and at last in a way after which it is not started again. Which life it is says memory that it
-//! shares with a second domain. That one is the same image, told `role=second`: it answers and says nothing.
+//! shares with a second domain. That one is the same image, told `role=second`: it answers and says nothing. Those that are told
+//! `role=idle` do nothing.
 #![no_std]
 #![no_main]
 
@@ -11,7 +12,7 @@ use guests::abi::DOMID_SELF;
 use guests::event::{self, STATUS_INTERDOMAIN, SharedInfo};
 use guests::harness::{SHUTDOWN_CRASH, Verdict, expect, shut_down};
 use guests::memory::{Frame, PAGE_SIZE};
-use guests::{clock, ensure, ensure_eq, platform, psci, suite};
+use guests::{clock, cp15, ensure, ensure_eq, platform, psci, suite};
 
 suite! { "restart":
     ram_is_zeroes,
@@ -40,9 +41,13 @@ fn word(offset: u32) -> &'static core::sync::atomic::AtomicU32 {
     Frame::at(SHARED).word(offset)
 }
 
-/// Answers for good if this is the second domain.
+/// Answers for good if this is the second domain, and sleeps for good if it is one of those without work.
 fn serve() {
-    if !platform::get().arguments("role").any(|role| role == "second") {
+    let is = |name| platform::get().arguments("role").any(|role| role == name);
+    while is("idle") {
+        cp15::wfi();
+    }
+    if !is("second") {
         return;
     }
     let Ok(info) = SharedInfo::map() else { return };
