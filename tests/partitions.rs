@@ -13,7 +13,7 @@ use krypton::id::DomId;
 use krypton::loader::copy;
 use krypton::mem::frame_table::Use;
 use krypton::mem::memory;
-use krypton::partition::build::{self, Blueprint, Built};
+use krypton::partition::make::{self, Blueprint, Built};
 use krypton::partition::plan::{self, Machine};
 use krypton::platform::modules::{Module, ModuleKind};
 use krypton::platform::partitions::{Config, Enhanced};
@@ -97,10 +97,10 @@ fn make_when(config: &Config, ready: impl Fn()) -> Option<Built> {
         plan: plan::plan(config, &image, &MACHINE, None).unwrap(),
         image,
         pool: PoolId::FIRST,
-        grants: build::grant_limits(&options).unwrap(),
+        grants: make::grant_limits(&options).unwrap(),
     };
     ready();
-    build::make(&blueprint).ok()
+    make::make(&blueprint).ok()
 }
 
 /// State that must be the same before and after.

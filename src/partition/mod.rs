@@ -6,7 +6,8 @@
 //! | `tree` | which device tree does it see? |
 //! | `layout` | what does it find at which address? |
 //! | `partial` | which of the machine's devices does it get, and how does it see them? |
-//! | `build` | how is it made, and what if that fails on the way? |
+//! | `build` | which domains are made at boot, of what, and what if one cannot be? |
+//! | `make` | how is one made, piece by piece? |
 //! | `restart` | when is it made again, and how often? |
 //! | `pools`, `shared`, `channels` | which CPUs, memory and event channels are there from the boot? |
 //!
@@ -16,6 +17,7 @@
 pub mod build;
 pub mod channels;
 pub mod layout;
+pub mod make;
 pub mod partial;
 pub mod plan;
 pub mod pools;

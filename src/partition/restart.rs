@@ -13,15 +13,14 @@ use alloc::vec::Vec;
 use armv7::addr::PAGE_SHIFT;
 use armv7::cpu::CpuId;
 
-use super::build::{Blueprint, Making};
 use super::channels;
+use super::make::{Blueprint, Making};
 use crate::call::must_pause;
 use crate::control;
-use crate::domain::shutdown::{self, Reason};
+use crate::domain::shutdown;
 use crate::domain::{Domain, Life, registry};
 use crate::loader::{Refused, copy};
 use crate::mem::memory;
-use crate::platform::partitions::Ending;
 use crate::platform::ranges::{self, PhysRange};
 use crate::sync::{Lock, rank};
 use crate::time::{self, Nanos, Purpose, Ticks, Timer, now};
@@ -76,16 +75,6 @@ enum Phase {
     Making(Making),
     /// Nothing is left to do for it.
     Over,
-}
-
-/// Returns the reason of a shutdown that is such an end.
-pub fn reason(ending: Ending) -> Reason {
-    match ending {
-        Ending::Poweroff => Reason::Poweroff,
-        Ending::Reboot => Reason::Reboot,
-        Ending::Crash => Reason::Crash,
-        Ending::Watchdog => Reason::Watchdog,
-    }
 }
 
 /// Keeps what a domain is made from, so that it can be made again.
